@@ -1,0 +1,143 @@
+"""What an analyzer is, and what it is given."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import requests
+import structlog
+from marshmallow import Schema
+
+from clustr import images
+from clustr.errors import RefusedFile
+from clustr.plugins.outcomes import Fail
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """The image to look at.
+
+    Attributes:
+        id: the upload's id, 24 hexadecimal digits.
+        sha256: of the original's bytes, 64 hexadecimal digits.
+        content_type: the true type, such as `image/jpeg`.
+        size: of the original, in bytes.
+        width, height: in pixels, as displayed.
+        path: the original, to be read only.
+        results: the results of the analyzers that this one requires, by their names.
+    """
+
+    id: str
+    sha256: str
+    content_type: str
+    size: int
+    width: int
+    height: int
+    path: Path
+    results: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+
+    def open(self) -> PIL.Image.Image:
+        """Decode the whole image, turned as its EXIF orientation says, within the pixel limit.
+
+        Raises:
+            Fail: the file is no image or its pixels cannot be read; the reason says why.
+        """
+        try:
+            return images.open_displayed(self.path)
+        except RefusedFile as error:
+            raise Fail(str(error)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What an analyzer may use while it works.
+
+    Attributes:
+        config: the plugin's loaded configuration, without its secrets.
+        secrets: the fields whose metadata says `{"secret": True}`.
+        log: a structlog logger that already knows the upload and the analyzer.
+        http: a session for calls to services: its `timeout` is a total in seconds, it follows no
+            redirects, and it keeps connections open between images.
+        deadline: when the analysis is ended, on the clock of `time.monotonic()`.
+        tmpdir: a folder of this process's own, removed afterwards.
+    """
+
+    config: Mapping[str, Any]
+    secrets: Mapping[str, Any]
+    log: structlog.stdlib.BoundLogger
+    http: requests.Session
+    deadline: float
+    tmpdir: Path
+
+    def seconds_left(self) -> float:
+        """Seconds until the deadline; never less than 0."""
+        return max(0.0, self.deadline - time.monotonic())
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What an analyzer says of the service that it needs.
+
+    Attributes:
+        service: the name under which `/api/health` shows it, such as `captioner`.
+        healthy: whether it can be used now.
+        detail: one sentence, when there is something to say.
+    """
+
+    service: str
+    healthy: bool
+    detail: str | None = None
+
+
+class Analyzer:
+    """Looks at one image and returns a result. Subclass it, set the attributes, write `analyze`.
+
+    Attributes:
+        name: unique among all analyzers, `[a-z][a-z0-9_]*`; the key of its results.
+        version: raise it when the same image may now give another result.
+        result_schema: a marshmallow schema; a result that does not fit it is a failure.
+        summary: one line that says what it finds.
+        queue: `default` for work of the processor, `http` for calls to services, `gpu`.
+        formats: the content types it looks at; others are `skipped`. Empty means all.
+        timeout: seconds that one analysis may take.
+        max_attempts: how often an analysis is begun whose process dies under it.
+        auto: whether every new upload is analyzed.
+        fields: which fields of the upload it fills, each with the key of its result to take:
+            `{"caption": "caption"}`. Possible are `caption`, `tags`, `dimensions`, `taken_at` and
+            `faces`.
+    """
+
+    name: str
+    version: int = 1
+    result_schema: type[Schema]
+    summary: str = ""
+    queue: str = "default"
+    formats: frozenset[str] = frozenset()
+    timeout: float = 60
+    max_attempts: int = 3
+    auto: bool = True
+    fields: Mapping[str, str] = {}
+
+    def setup(self, context: Context) -> None:
+        """Prepare for many images, such as by loading a model. Called once per worker process."""
+
+    def analyze(self, image: Image, context: Context) -> dict[str, Any]:
+        """Return what is in the image, in the shape of `result_schema`.
+
+        Raises:
+            Skip, Fail, RetryLater, ConfigError: for an end other than a result.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define analyze()")
+
+    def health(self, context: Context) -> Health | None:
+        """Say how the service it needs is, within two seconds; None when it needs none.
+
+        Called from the web processes each time somebody asks for `/api/health`.
+        """
+        return None
+
+    def teardown(self) -> None:
+        """Let go of what `setup` took. Called at the end of the worker process, if it lives."""

@@ -1,0 +1,161 @@
+"""The settings: one line each, with type, default and meaning, read from the environment or `.env`.
+
+An environment variable wins over the same name in the file `.env` of the working directory. A
+value that cannot be parsed stops the start and is named together with what was expected.
+"""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dotenv
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
+
+from clustr.errors import StartUpError
+
+MEBIBYTE = 1024 * 1024
+
+
+class Text(fields.String):
+    default_error_messages = {"invalid": "expected text"}
+
+
+class Number(fields.Integer):
+    default_error_messages = {"invalid": "expected a whole number"}
+
+
+class Flag(fields.Boolean):
+    default_error_messages = {"invalid": "expected true or false"}
+
+
+class Names(fields.Field[tuple[str, ...]]):
+    """A comma-separated list."""
+
+    def _deserialize(self, value: str, *_args: Any, **_kwargs: Any) -> tuple[str, ...]:
+        return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+class Folder(fields.Field[Path]):
+    def _deserialize(self, value: str, *_args: Any, **_kwargs: Any) -> Path:
+        return Path(value).expanduser().absolute()
+
+
+def url(*schemes: str) -> fields.Field[Any]:
+    """A field for an address that begins with one of these schemes."""
+    expected = f"expected an address that begins with {' or '.join(f'{s}://' for s in schemes)}"
+    return Text(validate=validate.Regexp(rf"(?:{'|'.join(map(_escape, schemes))})://.+", error=expected))
+
+
+def _escape(scheme: str) -> str:
+    return scheme.replace("+", r"\+")
+
+
+def number(minimum: int, maximum: int | None = None) -> Number:
+    """A field for a whole number within limits, both inclusive."""
+    limits = f"at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+    return Number(validate=validate.Range(minimum, maximum, error=f"expected a whole number {limits}"))
+
+
+def choice(*values: str) -> Text:
+    return Text(validate=validate.OneOf(values, error=f"expected one of {', '.join(values)}"))
+
+
+def setting(field: fields.Field[Any], default: Any, description: str) -> Any:
+    metadata = {"field": field, "default": default, "description": description}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Every setting under its environment variable's name in lower case.
+
+    Where the default depends on another setting the description says so; `read_settings` fills it
+    in. `given` holds the names that the environment or `.env` set.
+    """
+
+    # fmt: off
+    host: str = setting(Text(), "127.0.0.1", "Address to listen on")
+    port: int = setting(number(1, 65535), 5000, "Port to listen on")
+    web_workers: int = setting(number(1), 2, "Web processes; each serves with many threads")
+    reload: bool = setting(Flag(), False, "`clustr up` restarts the web side when code changes (for development)")
+    base_url: str = setting(url("http", "https"), "", "Where clients reach the service, for the URLs in answers (default: the request's host)")
+    upload_url_path: str = setting(Text(validate=validate.Regexp(r"(/[A-Za-z0-9._~-]+)+\Z", error="expected a path such as /uploads")), "/uploads", "Path under which files are served")
+    proxy_hops: int = setting(number(0, 10), 0, "How many proxies in front to believe in `X-Forwarded-*`")
+    cors_origins: tuple[str, ...] = setting(Names(), ("*",), "Origins whose pages may call the API, or `*` for all (then without credentials)")
+    debug_endpoints: bool = setting(Flag(), False, "Switch `/api/debug/…` on")
+
+    data_folder: Path = setting(Folder(), Path("data"), "Where `clustr up` keeps MongoDB's and Redis's data and its logs")
+    upload_folder: Path = setting(Folder(), Path("uploads"), "Where originals are kept (default: `uploads` in `DATA_FOLDER` when that is set)")
+    allowed_extensions: tuple[str, ...] = setting(Names(), ("png", "jpg", "jpeg", "webp", "bmp", "tiff", "tif"), "Image formats to accept, by their extensions; what counts is what the bytes say")
+    max_upload_size: int = setting(number(1), 50 * MEBIBYTE, "Bytes of one file at most")
+    max_request_size: int = setting(number(1), 20 * 50 * MEBIBYTE, "Bytes of one request at most (default: 20 times `MAX_UPLOAD_SIZE`)")
+    max_files_per_request: int = setting(number(1, 1000), 100, "Files in one request at most")
+    max_image_pixels: int = setting(number(1), 50_000_000, "Pixels (width × height) of one image at most")
+
+    mongodb_url: str = setting(url("mongodb", "mongodb+srv"), "mongodb://localhost:27017", "MongoDB; when not set, `clustr up` starts one of its own")
+    mongodb_database: str = setting(Text(), "clustr", "Name of the database")
+    mongodb_uploads_collection: str = setting(Text(), "uploads", "Name of the collection of uploads")
+    redis_url: str = setting(url("redis", "rediss", "unix"), "redis://localhost:6379/0", "Redis; when not set, `clustr up` starts one of its own")
+
+    plugins_folder: Path = setting(Folder(), Path("plugins"), "Folder of drop-in plugins: a file or package each")
+    plugins_enabled: tuple[str, ...] | None = setting(Names(), None, "Names of the only plugins to load (default: all that are found)")
+    plugins_disabled: tuple[str, ...] = setting(Names(), (), "Names of plugins not to load")
+    plugins_config: Path = setting(Folder(), Path("config/plugins.toml"), "File with a table of configuration for each plugin")
+
+    log_format: str = setting(choice("auto", "json", "console"), "auto", "`json`, `console` for people, `auto`: console on a terminal")
+    log_level: str = setting(choice("debug", "info", "warning", "error"), "info", "Least severe kind of log line to write")
+    # fmt: on
+
+    given: frozenset[str] = frozenset()
+
+
+def declared() -> list[dataclasses.Field[Any]]:
+    """The fields of `Settings` that are settings, in the order in which they are declared."""
+    return [field for field in dataclasses.fields(Settings) if field.metadata]
+
+
+def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Read every setting.
+
+    Args:
+        environment: what to read from; by default the process's environment over `.env`.
+
+    Raises:
+        StartUpError: names every setting that cannot be used, and what was expected.
+    """
+    if environment is None:
+        from_file = dotenv.dotenv_values(Path.cwd() / ".env", encoding="utf-8", interpolate=False)
+        environment = {**{k: v for k, v in from_file.items() if v is not None}, **os.environ}
+    by_name = {field.name.upper(): field.metadata["field"] for field in declared()}
+    given = {
+        name: environment[name]
+        for name, field in by_name.items()
+        if environment.get(name) or (name in environment and isinstance(field, Names))
+    }
+    try:
+        loaded = Schema.from_dict(by_name)().load(given, unknown=EXCLUDE)
+    except ValidationError as error:
+        raise StartUpError(
+            "; ".join(
+                f"{name}={given[name]!r}: {', '.join(messages)}"
+                for name, messages in error.normalized_messages().items()
+            )
+        ) from error
+    return _with_dependent_defaults(
+        Settings(**{name.lower(): value for name, value in loaded.items()}, given=frozenset(given))
+    )
+
+
+def _with_dependent_defaults(settings: Settings) -> Settings:
+    defaults: dict[str, Any] = {"given": settings.given}
+    for field in declared():
+        value = getattr(settings, field.name)
+        if isinstance(value, Path):  # the defaults among them are relative to the working directory
+            defaults[field.name] = value.absolute()
+    if "DATA_FOLDER" in settings.given and "UPLOAD_FOLDER" not in settings.given:
+        defaults["upload_folder"] = settings.data_folder / "uploads"
+    if "MAX_REQUEST_SIZE" not in settings.given:
+        defaults["max_request_size"] = 20 * settings.max_upload_size
+    return dataclasses.replace(settings, **defaults)

@@ -1,0 +1,83 @@
+"""The words of the domain as plain values: an upload, and the state of its analyses."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+
+class State(StrEnum):
+    """Where one analyzer stands on one upload."""
+
+    WAITING = "waiting"  # for the result of an analyzer that it requires
+    QUEUED = "queued"
+    RUNNING = "running"
+    DEFERRED = "deferred"  # the service it needs is away; it is tried again until that is back
+    SUCCEEDED = "succeeded"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+UNFINISHED = (State.WAITING, State.QUEUED, State.RUNNING, State.DEFERRED)
+
+
+class Status(StrEnum):
+    """What an upload as a whole is, given its analyses."""
+
+    PENDING = "pending"
+    PROCESSED = "processed"
+    ERROR = "error"
+
+
+def status_of(states: list[State]) -> Status:
+    """The status of an upload whose analyses are in these states."""
+    if any(state in UNFINISHED for state in states):
+        return Status.PENDING
+    return Status.ERROR if State.FAILED in states else Status.PROCESSED
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """One analyzer's state on one upload.
+
+    `attempts` counts the runs that began; `started_at` and `finished_at` are those of the last one.
+    """
+
+    name: str
+    version: int
+    state: State
+    attempts: int = 0
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    error: str | None = None
+    result: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One stored image with its metadata.
+
+    `width` and `height` are in pixels and as displayed, that is with the EXIF orientation applied;
+    `size` is in bytes; `filename` is `<id>.<extension of the true type>`.
+    """
+
+    id: str
+    original_name: str
+    filename: str
+    upload_time: datetime
+    updated_at: datetime
+    size: int
+    content_type: str
+    sha256: str
+    width: int
+    height: int
+    status: Status
+    analyses: tuple[Analysis, ...]
+    request_id: str
+    duplicate_of: str | None = None
+    taken_at: datetime | None = None
+    caption: str | None = None
+    tags: tuple[str, ...] = ()
+    faces: tuple[dict[str, Any], ...] = ()
+    face_cluster_ids: tuple[str, ...] = ()
