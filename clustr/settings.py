@@ -45,7 +45,9 @@ class Folder(fields.Field[Path]):
 def url(*schemes: str) -> fields.Field[Any]:
     """A field for an address that begins with one of these schemes."""
     expected = f"expected an address that begins with {' or '.join(f'{s}://' for s in schemes)}"
-    return Text(validate=validate.Regexp(rf"(?:{'|'.join(map(_escape, schemes))})://.+", error=expected))
+    return Text(
+        validate=validate.Regexp(rf"(?:{'|'.join(map(_escape, schemes))})://.+", error=expected)
+    )
 
 
 def _escape(scheme: str) -> str:
@@ -55,7 +57,9 @@ def _escape(scheme: str) -> str:
 def number(minimum: int, maximum: int | None = None) -> Number:
     """A field for a whole number within limits, both inclusive."""
     limits = f"at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
-    return Number(validate=validate.Range(minimum, maximum, error=f"expected a whole number {limits}"))
+    return Number(
+        validate=validate.Range(minimum, maximum, error=f"expected a whole number {limits}")
+    )
 
 
 def choice(*values: str) -> Text:

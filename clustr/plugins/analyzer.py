@@ -106,8 +106,7 @@ class Analyzer:
         max_attempts: how often an analysis is begun whose process dies under it.
         auto: whether every new upload is analyzed.
         fields: which fields of the upload it fills, each with the key of its result to take:
-            `{"caption": "caption"}`. Possible are `caption`, `tags`, `dimensions`, `taken_at` and
-            `faces`.
+            `{"caption": "caption"}`. Possible are `caption`, `tags`, `dimensions` and `faces`.
     """
 
     name: str

@@ -1,0 +1,60 @@
+# `make` says what there is. Everything is installed into .venv, from nothing, at the first need.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+# With it, what is run ends also when make is killed; without it, at the next Ctrl-C.
+WITH_MAKE := $(shell command -v setpriv > /dev/null && echo setpriv --pdeathsig TERM)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run test lint format bench worker assets clean
+
+help:  ## Say what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(VENV)/installed-local  ## Run everything on http://127.0.0.1:5000, until Ctrl-C
+	@exec $(WITH_MAKE) $(BIN)/clustr up
+
+worker: $(VENV)/installed-local  ## Run one more worker, for the servers of MONGODB_URL and REDIS_URL
+	@exec $(WITH_MAKE) $(BIN)/clustr worker
+
+test: $(VENV)/installed-dev  ## Run the tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: $(VENV)/installed-dev  ## Check style, and which module may import which
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+format: $(VENV)/installed-dev  ## Put the code into its format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/installed-dev  ## Measure speed and memory
+	$(BIN)/python -m bench
+
+assets: $(VENV)/installed-dev  ## Renew the pages of the API's documentation that others wrote
+	$(BIN)/python docs/assets.py
+
+clean:  ## Remove what was installed and built; data and uploads stay
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -not -path './data/*' -prune -exec rm -rf {} +
+
+$(VENV)/made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "make: Python 3.11 or newer is needed, $(PYTHON) is none; name one with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || \
+		{ echo "make: $(PYTHON) has no venv; on Debian and Ubuntu, install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+# The stamps depend on what decides what is installed.
+$(VENV)/installed-local: $(VENV)/made setup.cfg constraints.txt
+	$(PIP_INSTALL) -e '.[local]'
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/made setup.cfg constraints.txt
+	$(PIP_INSTALL) -e '.[dev]'
+	@touch $@ $(VENV)/installed-local

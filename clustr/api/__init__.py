@@ -1,0 +1,43 @@
+"""The entrance over HTTP: a module for each resource, with its shapes in `clustr.api.schemas`."""
+
+from flask import Flask
+
+from clustr import __version__
+from clustr.api import debug, docs, files, health, plugins, status, upload, uploads, wire
+from clustr.api.conversation import converse
+from clustr.api.current import EXTENSION
+from clustr.api.errors import Api
+from clustr.parts import WebParts
+
+DESCRIPTION = """\
+Clustr takes images in over HTTP, keeps them safely, answers at once, and lets *analyzers* say what
+is in them. Upload with `POST /api/upload`; then read `GET /api/uploads/{upload_id}` until its
+`status` is `processed`.
+
+Errors are problem documents (RFC 9457). Every answer has an `X-Request-ID`, under which the logs
+tell what happened. Times are ISO 8601 in UTC; durations are milliseconds.
+"""
+
+# What no request but an upload comes near to.
+LARGEST_BODY_BYTES = 1_000_000
+
+
+def register(app: Flask, parts: WebParts) -> None:
+    """Give an app all routes of the API, with the parts that they work with."""
+    app.extensions[EXTENSION] = parts
+    app.json = wire.Provider(app)
+    app.config.update(
+        API_TITLE="Clustr",
+        API_VERSION=__version__,
+        OPENAPI_VERSION="3.0.3",
+        OPENAPI_URL_PREFIX="/",
+        MAX_CONTENT_LENGTH=LARGEST_BODY_BYTES,
+    )
+    converse(app, parts.settings)
+    api = Api(app, spec_kwargs={"info": {"description": DESCRIPTION}})
+    for blueprint in (status, upload, uploads, health, plugins):
+        api.register_blueprint(blueprint.blueprint)
+    api.register_blueprint(files.blueprint, url_prefix=parts.settings.upload_url_path)
+    if parts.settings.debug_endpoints:
+        api.register_blueprint(debug.blueprint)
+    app.register_blueprint(docs.blueprint)

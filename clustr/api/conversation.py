@@ -1,0 +1,70 @@
+"""What is the same for every request and answer: id, log line, headers."""
+
+import re
+import time
+from uuid import uuid4
+
+import structlog
+from flask import Flask, Response, g, request
+from flask_cors import CORS
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from clustr import logs
+from clustr.api.current import milliseconds_so_far
+from clustr.settings import Settings
+
+log = logs.logger("clustr.access")
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+def converse(app: Flask, settings: Settings) -> None:
+    """Give every answer its id, its headers and its line in the log."""
+    if settings.proxy_hops:
+        hops = settings.proxy_hops
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops, x_prefix=hops)
+    allow_origins(app, settings.cors_origins)
+    app.before_request(begin)
+    app.after_request(end)
+
+
+def allow_origins(app: Flask, origins: tuple[str, ...]) -> None:
+    """Let pages of these origins call the API; with credentials only where they are named."""
+    everybody = "*" in origins
+    CORS(
+        app,
+        origins="*" if everybody else list(origins),
+        send_wildcard=everybody,
+        supports_credentials=not everybody,
+        expose_headers=["X-Request-ID", "ETag", "Location", "Link", "Retry-After"],
+        max_age=600,
+    )
+
+
+def begin() -> None:
+    """Note when the request came in, and take its id or make one."""
+    g.clock = time.perf_counter
+    g.began_at = g.clock()
+    sent = request.headers.get("X-Request-ID", "")
+    g.request_id = sent if REQUEST_ID.fullmatch(sent) else uuid4().hex
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(request_id=g.request_id)
+
+
+def end(response: Response) -> Response:
+    response.headers["X-Request-ID"] = g.request_id
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
+    log.info(
+        "request",
+        method=request.method,
+        path=request.path,
+        status=response.status_code,
+        duration_ms=milliseconds_so_far(),
+    )
+    return response

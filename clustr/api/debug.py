@@ -1,0 +1,28 @@
+"""`/api/debug`: for those who look for a fault; only with `DEBUG_ENDPOINTS` on."""
+
+from typing import Any
+
+from flask import Response, jsonify
+
+from clustr import images
+from clustr.api.blueprint import Blueprint
+from clustr.api.current import parts
+from clustr.api.schemas import ComparedDimensionsSchema, DimensionsQuerySchema
+
+blueprint = Blueprint(
+    "debug", __name__, url_prefix="/api/debug", description="For those who look for a fault"
+)
+
+
+@blueprint.route("/dimensions")
+@blueprint.arguments(DimensionsQuerySchema, location="query")
+@blueprint.response(200, ComparedDimensionsSchema)
+@blueprint.alt_response(404, "NOT_FOUND")
+@blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
+def compare_dimensions(query: dict[str, Any]) -> Response:
+    """Compare the stored dimensions of an upload with those that its file has now"""
+    upload = parts.catalog.uploads.get(query["id"])
+    found = images.inspect(parts.storage.path(parts.storage.key(upload.filename)), images.FORMATS)
+    stored = {"width": upload.width, "height": upload.height}
+    read = {"width": found.width, "height": found.height}
+    return jsonify({"id": upload.id, "stored": stored, "read": read, "match": stored == read})

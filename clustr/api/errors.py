@@ -1,0 +1,126 @@
+"""Errors as problem documents (RFC 9457), and the one table that gives every error its status."""
+
+import http
+from dataclasses import dataclass
+from typing import Any
+
+import flask_smorest
+from flask import Response, current_app, request
+from flask_smorest.utils import prepare_response
+from werkzeug.exceptions import HTTPException
+
+from clustr import errors, logs
+from clustr.api.current import request_id
+from clustr.api.schemas import ProblemSchema
+
+log = logs.logger(__name__)
+
+PROBLEM = "application/problem+json"
+RETRY_AFTER_SECONDS = "5"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """How one error is answered: its status, and the name and title of its problem document."""
+
+    status: int
+    name: str
+    title: str
+
+
+# A domain error that had no row here would be answered as a fault; a test sees to it that none has.
+TABLE: dict[type[errors.ClustrError], Row] = {
+    errors.InvalidInput: Row(422, "invalid_input", "Invalid input"),
+    errors.NotFound: Row(404, "not_found", "Not found"),
+    errors.DatabaseUnavailable: Row(503, "database_unavailable", "Database unavailable"),
+    errors.QueueUnavailable: Row(503, "queue_unavailable", "Queue unavailable"),
+    errors.StorageFull: Row(507, "storage_full", "Storage full"),
+    errors.StorageUnavailable: Row(503, "storage_unavailable", "Storage unavailable"),
+    errors.UnsupportedType: Row(415, "unsupported_type", "Unsupported type"),
+    errors.TooLarge: Row(413, "too_large", "File too large"),
+    errors.TooManyPixels: Row(413, "too_many_pixels", "Too many pixels"),
+    errors.Undecodable: Row(422, "undecodable", "Undecodable image"),
+    errors.Empty: Row(422, "empty", "Empty file"),
+    errors.NoFiles: Row(422, "no_files", "No files"),
+}
+
+
+class Api(flask_smorest.Api):
+    """flask-smorest with problem documents for all errors, in answers and in the document."""
+
+    ERROR_SCHEMA = ProblemSchema
+
+    def _register_error_handlers(self) -> None:
+        self._app.register_error_handler(errors.ClustrError, handle_clustr_error)
+        self._app.register_error_handler(HTTPException, handle_http_exception)
+        self._app.register_error_handler(Exception, handle_fault)
+
+    def _register_responses(self) -> None:
+        for status in http.HTTPStatus:
+            if status >= 400:
+                self._register_problem(status.name, status.phrase, status)
+        self._register_problem("DEFAULT_ERROR", "Any other error", http.HTTPStatus(500))
+
+    def _register_problem(self, name: str, description: str, status: http.HTTPStatus) -> None:
+        example = {
+            "type": f"urn:clustr:problem:{status.name.lower()}",
+            "title": status.phrase,
+            "status": status.value,
+            "detail": status.description or status.phrase,
+            "instance": "/api/uploads",
+            "request_id": "7f2c9d0e5b1a4c3f8e6d7a9b0c1d2e3f",
+        }
+        answer = {"description": description, "schema": self.ERROR_SCHEMA, "example": example}
+        prepare_response(answer, self.spec, PROBLEM)
+        self.spec.components.response(name, answer, lazy=True)
+
+
+def problem(row: Row, detail: str, **more: Any) -> Response:
+    """An answer that says what went wrong, in the form of RFC 9457.
+
+    Args:
+        detail: one sentence for the person who called.
+        more: further members of the document, `errors` for one.
+    """
+    body = {
+        "type": f"urn:clustr:problem:{row.name}",
+        "title": row.title,
+        "status": row.status,
+        "detail": detail,
+        "instance": request.path,
+        "request_id": request_id(),
+        **more,
+    }
+    response = Response(current_app.json.dumps(body), row.status, mimetype=PROBLEM)
+    if row.status == http.HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers["Retry-After"] = RETRY_AFTER_SECONDS
+    return response
+
+
+def handle_clustr_error(error: errors.ClustrError) -> Response:
+    """Answer an error of the domain."""
+    more = {"errors": error.errors} if isinstance(error, errors.InvalidInput) else {}
+    return problem(TABLE[type(error)], str(error), **more)
+
+
+def handle_http_exception(error: HTTPException) -> Response:
+    """Answer what Flask, werkzeug and webargs raise: 404, 405, 413, invalid arguments and so on."""
+    if error.code is None or error.code < 400:  # A redirect, for one: that is an answer already.
+        return error.get_response()
+    messages = getattr(error, "data", {}).get("messages")
+    if messages:  # webargs puts the place, such as `query`, above the names of the fields.
+        fields = {name: said for place in messages.values() for name, said in place.items()}
+        return handle_clustr_error(errors.InvalidInput(fields))
+    name = error.name.lower().replace(" ", "_")
+    response = problem(Row(error.code, name, error.name), error.description or error.name)
+    for header, value in error.get_headers():
+        if header.lower() not in ("content-type", "content-length"):
+            response.headers[header] = value
+    return response
+
+
+def handle_fault(error: Exception) -> Response:
+    """Answer what nobody expected, without a word of what it was; the log has it all."""
+    log.error("fault", exc_info=error)
+    detail = "Something went wrong on our side; the log has it under this request's id."
+    return problem(Row(500, "fault", "Internal Server Error"), detail)

@@ -1,0 +1,30 @@
+"""`/api/plugins`: which plugins there are and what they bring."""
+
+from flask import Response, jsonify
+
+from clustr.api.blueprint import Blueprint
+from clustr.api.current import parts
+from clustr.api.schemas import PluginListSchema, PluginSchema, plugin_on_wire
+from clustr.errors import NotFound
+
+blueprint = Blueprint(
+    "plugins", __name__, url_prefix="/api/plugins", description="Who says what is in the images"
+)
+
+
+@blueprint.route("")
+@blueprint.response(200, PluginListSchema)
+def list_plugins() -> Response:
+    """List all plugins, those that could not be loaded among them"""
+    return jsonify({"data": [plugin_on_wire(plugin) for plugin in parts.host.plugins]})
+
+
+@blueprint.route("/<name>")
+@blueprint.response(200, PluginSchema)
+@blueprint.alt_response(404, "NOT_FOUND")
+def get_plugin(name: str) -> Response:
+    """Get one plugin"""
+    for plugin in parts.host.plugins:
+        if plugin.name == name:
+            return jsonify(plugin_on_wire(plugin))
+    raise NotFound(f"There is no plugin {name}.")

@@ -1,0 +1,61 @@
+"""`/api/uploads`: what has been uploaded."""
+
+from typing import Any
+
+from flask import Response, jsonify
+
+from clustr.api.blueprint import Blueprint
+from clustr.api.current import parts
+from clustr.api.schemas import (
+    EXAMPLE_ID,
+    UploadPageSchema,
+    UploadQuerySchema,
+    UploadSchema,
+    upload_on_wire,
+)
+
+ID = {
+    "in": "path",
+    "name": "upload_id",
+    "required": True,
+    "schema": {"type": "string", "pattern": "^[0-9a-f]{24}$"},
+    "description": "The id of the upload.",
+    "example": EXAMPLE_ID,
+}
+
+blueprint = Blueprint(
+    "uploads", __name__, url_prefix="/api/uploads", description="What has been uploaded"
+)
+
+
+@blueprint.route("")
+@blueprint.arguments(UploadQuerySchema, location="query")
+@blueprint.response(200, UploadPageSchema)
+@blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
+def list_uploads(query: dict[str, Any]) -> Response:
+    """List uploads, newest first
+
+    Walk on with `cursor`, which costs the same at any depth and neither skips nor repeats what was
+    there before; or ask for a `page`. Results of analyses are left out.
+    """
+    number = None if "cursor" in query else query.get("page", 1)
+    page = parts.catalog.uploads.page(query["limit"], number or 1, query.get("cursor"))
+    return jsonify(
+        {
+            "data": [upload_on_wire(upload, with_results=False) for upload in page.uploads],
+            "total": page.total,
+            "page": number,
+            "limit": query["limit"],
+            "next_cursor": page.next_cursor,
+        }
+    )
+
+
+@blueprint.route("/<upload_id>", parameters=[ID])
+@blueprint.response(200, UploadSchema)
+@blueprint.alt_response(404, "NOT_FOUND")
+@blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
+@blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
+def get_upload(upload_id: str) -> Response:
+    """Get one upload with the results of its analyses"""
+    return jsonify(upload_on_wire(parts.catalog.uploads.get(upload_id), with_results=True))

@@ -1,0 +1,33 @@
+"""The web application: `create_app` is what `wsgi.py`, gunicorn and the tests call."""
+
+from flask import Flask
+
+from clustr import api, logs
+from clustr.errors import ClustrError
+from clustr.parts import build_web
+from clustr.settings import Settings, read_settings
+
+log = logs.logger(__name__)
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """Build the application; call it in the process that serves, after any fork.
+
+    It starts without its database too, and serves as soon as that is there.
+
+    Args:
+        settings: by default what the environment and `.env` say.
+
+    Raises:
+        StartUpError: a setting cannot be used.
+    """
+    settings = settings or read_settings()
+    logs.configure(settings.log_format, settings.log_level)
+    parts = build_web(settings)
+    try:
+        parts.catalog.make_indexes()
+    except ClustrError as error:
+        log.error("indexes_not_made", reason=str(error))
+    app = Flask("clustr", static_folder=None)
+    api.register(app, parts)
+    return app

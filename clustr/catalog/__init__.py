@@ -1,0 +1,52 @@
+"""The catalog: everything that Clustr knows, in MongoDB. Only this package knows PyMongo."""
+
+from typing import Any
+
+from clustr.catalog import analyses, uploads
+from clustr.catalog.analyses import Analyses, Claimed, Deferred, Finished
+from clustr.catalog.breakers import Breaker, Breakers
+from clustr.catalog.connection import answering, connect, now
+from clustr.catalog.leases import Leases
+from clustr.catalog.uploads import Page, Uploads, new_id
+
+__all__ = ["Breaker", "Catalog", "Claimed", "Deferred", "Finished", "Page", "new_id", "now"]
+
+
+class Catalog:
+    """The database, a part for each concern.
+
+    Args:
+        url: where MongoDB is.
+        database: the name of the database.
+        collection: the name of the collection of uploads.
+        timeout_seconds: limit for every operation as a whole.
+    """
+
+    def __init__(self, url: str, database: str, collection: str, timeout_seconds: float):
+        self._client = connect(url, timeout_seconds)
+        self._database = self._client[database]
+        self._uploads = self._database[collection]
+        self.uploads = Uploads(self._uploads)
+        self.analyses = Analyses(self._uploads)
+        self.breakers = Breakers(self._database["breakers"])
+        self.leases = Leases(self._database["leases"])
+
+    def make_indexes(self) -> None:
+        """Make every index that is declared and not there yet."""
+        with answering():
+            for name, index in {**uploads.INDEXES, **analyses.INDEXES}.items():
+                self._uploads.create_index(index["keys"], name=name)
+
+    def describe(self) -> dict[str, Any]:
+        """MongoDB's version, and whether what it acknowledges survives a crash.
+
+        Raises:
+            DatabaseUnavailable: it does not answer.
+        """
+        with answering():
+            version = self._client.server_info()["version"]
+            replica_set = self._client.admin.command("hello").get("setName")
+        return {"version": version, "durable": replica_set is not None}
+
+    def close(self) -> None:
+        self._client.close()

@@ -1,0 +1,283 @@
+"""The analyses inside the uploads: who works on which, and what came of it.
+
+An analysis is claimed by writing the id of a run into it, with the end of a lease; every later
+change is made only where that run still holds it. So a worker that comes late, or a second one with
+the same job, or one whose upload was deleted, changes nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from bson import ObjectId
+from pymongo import UpdateOne, WriteConcern
+from pymongo.collection import Collection
+
+from clustr.catalog.connection import Document, answering, now
+from clustr.catalog.documents import from_document
+from clustr.upload import UNFINISHED, State, Status, Upload
+
+WORK = [
+    ("analyses.name", 1),
+    ("analyses.state", 1),
+    ("analyses.priority", 1),
+    ("analyses.due_at", 1),
+]
+WORK_INDEX = "work"
+INDEXES = {WORK_INDEX: {"keys": WORK}}
+
+# How many analyses are moved from one state to another by one command at most.
+BATCH = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """An upload whose analysis a run holds; `attempts` counts this run too."""
+
+    upload: Upload
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """How a run's analysis of one upload ended.
+
+    Attributes:
+        state: `succeeded`, `skipped`, `failed`, or `deferred` until `due_at`.
+        fields: what is written into the upload's own fields besides.
+    """
+
+    upload_id: str
+    state: State
+    result: Mapping[str, Any] | None = None
+    error: str | None = None
+    due_at: datetime | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """How many analyses of one analyzer are deferred, and since when the first of them is."""
+
+    count: int
+    since: datetime
+
+
+class Analyses:
+    """The analyses of all uploads.
+
+    Claims and leases are not worth waiting for the journal: one that is lost is made again.
+    """
+
+    def __init__(self, collection: Collection[Document]):
+        self._collection = collection
+        self._unjournaled = collection.with_options(write_concern=WriteConcern(w=1))
+
+    def claim(
+        self, analyzer: str, version: int, run: str, size: int, lease: timedelta, state: State
+    ) -> list[Claimed]:
+        """Take up to `size` analyses that are in this state for a run, the most urgent first.
+
+        One that has already brought a process down is taken alone, so that it harms no other.
+        """
+        moment = now()
+        changes = {
+            "$set": {
+                "analyses.$.state": State.RUNNING,
+                "analyses.$.version": version,
+                "analyses.$.run": run,
+                "analyses.$.lease_until": moment + lease,
+                "analyses.$.started_at": moment,
+            },
+            "$inc": {"analyses.$.attempts": 1},
+            "$unset": {"analyses.$.finished_at": ""},
+        }
+        with answering():
+            ids = self._most_urgent(analyzer, state, size)
+            if not ids:
+                return []
+            here = {"_id": {"$in": ids}, **_analysis(name=analyzer, state=state)}
+            self._unjournaled.update_many(here, changes)
+            mine = {"_id": {"$in": ids}, **_analysis(name=analyzer, run=run, state=State.RUNNING)}
+            documents = list(self._collection.find(mine))
+        by_id = {document["_id"]: document for document in documents}
+        return [_claimed(by_id[key], analyzer) for key in ids if key in by_id]
+
+    def _most_urgent(self, analyzer: str, state: State, size: int) -> list[ObjectId]:
+        """Ids in the order of the index: by priority, then by the time since which they are due."""
+        projection = {"analyses": {"$elemMatch": {"name": analyzer}}}
+        found = self._collection.find(_analysis(name=analyzer, state=state), projection)
+        documents = list(found.hint(WORK_INDEX).limit(size))
+        harmless = [d["_id"] for d in documents if not d["analyses"][0]["crashes"]]
+        return harmless or [d["_id"] for d in documents[:1]]
+
+    def renew(self, analyzer: str, run: str, lease: timedelta) -> None:
+        """Prolong the lease of everything that a run holds."""
+        with answering():
+            self._unjournaled.update_many(
+                _analysis(name=analyzer, state=State.RUNNING, run=run),
+                {"$set": {"analyses.$.lease_until": now() + lease}},
+            )
+
+    def finish(self, analyzer: str, run: str, ends: Sequence[Finished]) -> int:
+        """Write down how analyses of a run ended, and what their uploads are by that.
+
+        Returns:
+            how many were still held by the run and so were written.
+        """
+        if not ends:
+            return 0
+        moment = now()
+        updates = [
+            UpdateOne(
+                {
+                    "_id": ObjectId(end.upload_id),
+                    **_analysis(name=analyzer, state=State.RUNNING, run=run),
+                },
+                _change(analyzer, _changes(end, moment), end.fields, moment),
+            )
+            for end in ends
+        ]
+        with answering():
+            return self._collection.bulk_write(updates, ordered=False).modified_count
+
+    def put_back(self, analyzer: str, run: str) -> int:
+        """Queue again what a run holds and could not begin or end, without counting the attempt."""
+        with answering():
+            return self._unjournaled.update_many(
+                _analysis(name=analyzer, state=State.RUNNING, run=run),
+                {
+                    "$set": {"analyses.$.state": State.QUEUED},
+                    "$unset": {"analyses.$.run": "", "analyses.$.lease_until": ""},
+                    "$inc": {"analyses.$.attempts": -1},
+                },
+            ).modified_count
+
+    def take_back(
+        self, analyzer: str, max_attempts: int, reason: str, run: str | None = None
+    ) -> int:
+        """Take analyses from runs that died: queue them again, or fail those that had their tries.
+
+        Args:
+            run: the run that is known to have died; by default every run whose lease has ended.
+        """
+        held: Document = {"name": analyzer, "state": State.RUNNING}
+        held |= {"run": run} if run else {"lease_until": {"$lt": now()}}
+        hopeless = {**held, "crashes": {"$gte": max_attempts - 1}}
+        moment = now()
+        failed = {"state": State.FAILED, "error": reason, "finished_at": moment}
+        with answering():
+            taken = self._collection.update_many(
+                _analysis(**hopeless), _change(analyzer, failed, {}, moment)
+            ).modified_count
+            return (
+                taken
+                + self._unjournaled.update_many(
+                    _analysis(**held),
+                    {
+                        "$set": {"analyses.$.state": State.QUEUED, "analyses.$.error": reason},
+                        "$unset": {"analyses.$.run": "", "analyses.$.lease_until": ""},
+                        "$inc": {"analyses.$.crashes": 1},
+                    },
+                ).modified_count
+            )
+
+    def park(self, analyzer: str, reason: str) -> int:
+        """Defer everything of an analyzer that is queued, because the service it needs is away."""
+        changes = {
+            "analyses.$.state": State.DEFERRED,
+            "analyses.$.error": reason,
+            "analyses.$.due_at": now(),
+            "analyses.$.deferred_at": now(),
+        }
+        return self._move(_analysis(name=analyzer, state=State.QUEUED), changes)
+
+    def wake(self, analyzer: str, all_of_them: bool) -> int:
+        """Queue what is deferred: all of it, or only what is due to be tried again."""
+        deferred: Document = {"name": analyzer, "state": State.DEFERRED}
+        if not all_of_them:
+            deferred |= {"due_at": {"$lte": now()}}
+        return self._move(_analysis(**deferred), {"analyses.$.state": State.QUEUED})
+
+    def _move(self, query: Document, changes: Document) -> int:
+        moved = 0
+        with answering():
+            while ids := [d["_id"] for d in self._collection.find(query, {"_id": 1}).limit(BATCH)]:
+                here = {"_id": {"$in": ids}, **query}
+                moved += self._unjournaled.update_many(here, {"$set": changes}).modified_count
+        return moved
+
+    def work_waits(self, analyzer: str, only_due: bool = True) -> bool:
+        """Whether anything of an analyzer is queued, or deferred and, with `only_due`, due."""
+        queued = _analysis(name=analyzer, state=State.QUEUED)
+        due = {"due_at": {"$lte": now()}} if only_due else {}
+        deferred = _analysis(name=analyzer, state=State.DEFERRED, **due)
+        with answering():
+            return any(self._collection.find_one(query, {"_id": 1}) for query in (queued, deferred))
+
+    def deferred(self, analyzer: str) -> Deferred | None:
+        """What is deferred of one analyzer; None when nothing is."""
+        of_this = {"$match": {"analyses.name": analyzer, "analyses.state": State.DEFERRED}}
+        totals = {"count": {"$sum": 1}, "since": {"$min": "$analyses.deferred_at"}}
+        stages: list[Document] = [
+            {"$match": _analysis(name=analyzer, state=State.DEFERRED)},
+            {"$project": {"analyses": 1}},
+            {"$unwind": "$analyses"},
+            of_this,
+            {"$group": {"_id": None, **totals}},
+        ]
+        with answering():
+            found = next(iter(self._collection.aggregate(stages, hint=WORK_INDEX)), None)
+        return Deferred(found["count"], found["since"]) if found else None
+
+
+def _analysis(**conditions: Any) -> Document:
+    """A query for uploads with one analysis that meets all conditions."""
+    return {"analyses": {"$elemMatch": conditions}}
+
+
+def _claimed(document: Document, analyzer: str) -> Claimed:
+    analysis = next(a for a in document["analyses"] if a["name"] == analyzer)
+    return Claimed(from_document(document), analysis["attempts"])
+
+
+def _changes(end: Finished, moment: datetime) -> Document:
+    changes: Document = {"state": end.state, "error": end.error, "finished_at": moment}
+    if end.state is State.DEFERRED:
+        changes |= {"due_at": end.due_at, "deferred_at": moment}
+    if end.result is not None:
+        changes |= {"result": end.result}
+    return changes
+
+
+def _change(
+    analyzer: str, changes: Document, fields: Mapping[str, Any], moment: datetime
+) -> list[Document]:
+    """An update that changes one analysis, fields of the upload, and the status that follows.
+
+    It is a pipeline, so that the status is derived from all analyses as they are at that moment.
+    Values are literals in it: a result may hold texts that begin with a dollar sign.
+    """
+    changed = {
+        "$cond": [
+            {"$eq": ["$$this.name", analyzer]},
+            {"$mergeObjects": ["$$this", {"$literal": changes}]},
+            "$$this",
+        ]
+    }
+    literal = {name: {"$literal": value} for name, value in fields.items()}
+    status = {
+        "$switch": {
+            "branches": [
+                {"case": {"$in": [state, "$analyses.state"]}, "then": Status.PENDING}
+                for state in UNFINISHED
+            ]
+            + [{"case": {"$in": [State.FAILED, "$analyses.state"]}, "then": Status.ERROR}],
+            "default": Status.PROCESSED,
+        }
+    }
+    return [
+        {"$set": {"analyses": {"$map": {"input": "$analyses", "in": changed}}, **literal}},
+        {"$set": {"status": status, "updated_at": moment}},
+    ]

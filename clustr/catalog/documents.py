@@ -1,0 +1,76 @@
+"""How an upload is written down in MongoDB."""
+
+from typing import Any
+
+from bson import ObjectId
+
+from clustr.catalog.connection import Document
+from clustr.upload import Analysis, State, Status, Upload
+
+
+def to_document(upload: Upload) -> Document:
+    """The document of a new upload: what waits to be analyzed is due at once."""
+    return {
+        "_id": ObjectId(upload.id),
+        "original_name": upload.original_name,
+        "filename": upload.filename,
+        "upload_time": upload.upload_time,
+        "updated_at": upload.updated_at,
+        "size": upload.size,
+        "content_type": upload.content_type,
+        "sha256": upload.sha256,
+        "dimensions": {"width": upload.width, "height": upload.height},
+        "status": upload.status,
+        "request_id": upload.request_id,
+        "duplicate_of": ObjectId(upload.duplicate_of) if upload.duplicate_of else None,
+        "analyses": [_analysis_to_document(upload, analysis) for analysis in upload.analyses],
+    }
+
+
+def _analysis_to_document(upload: Upload, analysis: Analysis) -> Document:
+    document = {
+        "name": analysis.name,
+        "version": analysis.version,
+        "state": analysis.state,
+        "priority": 0,
+        "due_at": upload.upload_time,
+        "attempts": 0,
+        "crashes": 0,
+    }
+    if analysis.error:
+        document["error"] = analysis.error
+    return document
+
+
+def from_document(document: Document) -> Upload:
+    duplicate_of = document.get("duplicate_of")
+    return Upload(
+        id=str(document["_id"]),
+        original_name=document["original_name"],
+        filename=document["filename"],
+        upload_time=document["upload_time"],
+        updated_at=document["updated_at"],
+        size=document["size"],
+        content_type=document["content_type"],
+        sha256=document["sha256"],
+        width=document["dimensions"]["width"],
+        height=document["dimensions"]["height"],
+        status=Status(document["status"]),
+        analyses=tuple(_analysis_from_document(a) for a in document["analyses"]),
+        request_id=document["request_id"],
+        duplicate_of=str(duplicate_of) if duplicate_of else None,
+        taken_at=document.get("taken_at"),
+        caption=document.get("caption"),
+        tags=tuple(document.get("tags", ())),
+        faces=tuple(document.get("faces", ())),
+        face_cluster_ids=tuple(document.get("face_cluster_ids", ())),
+    )
+
+
+def _analysis_from_document(document: Document) -> Analysis:
+    fields: dict[str, Any] = {
+        key: document[key]
+        for key in ("version", "attempts", "started_at", "finished_at", "error", "result")
+        if key in document
+    }
+    return Analysis(name=document["name"], state=State(document["state"]), **fields)

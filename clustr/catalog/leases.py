@@ -1,0 +1,32 @@
+"""Leases: which of many processes does what only one may do at a time."""
+
+from datetime import timedelta
+
+from pymongo.collection import Collection
+from pymongo.errors import DuplicateKeyError
+
+from clustr.catalog.connection import Document, answering, now
+
+
+class Leases:
+    """One document for each thing that is leased."""
+
+    def __init__(self, collection: Collection[Document]):
+        self._collection = collection
+
+    def take(self, name: str, owner: str, seconds: float) -> bool:
+        """Take or prolong a lease; False when another owner holds it."""
+        free = {"_id": name, "$or": [{"owner": owner}, {"until": {"$lt": now()}}]}
+        until = now() + timedelta(seconds=seconds)
+        with answering():
+            try:
+                self._collection.update_one(
+                    free, {"$set": {"owner": owner, "until": until}}, upsert=True
+                )
+            except DuplicateKeyError:  # It exists, but neither is it ours nor has it ended.
+                return False
+        return True
+
+    def give_back(self, name: str, owner: str) -> None:
+        with answering():
+            self._collection.delete_one({"_id": name, "owner": owner})

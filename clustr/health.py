@@ -1,0 +1,137 @@
+"""Health: how the service and everything that it needs are, asked all at once and within a limit."""
+
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clustr import __version__, logs
+from clustr.catalog import Catalog
+from clustr.errors import ClustrError, DatabaseUnavailable, QueueUnavailable
+from clustr.http_session import Session
+from clustr.plugin_host import PluginHost
+from clustr.plugins import Analyzer, Context, Health
+from clustr.queue import Queue
+from clustr.storage import LocalStorage
+
+log = logs.logger(__name__)
+
+ANSWER_SECONDS = 2.5
+
+HEALTHY, DEGRADED, UNHEALTHY = "healthy", "degraded", "unhealthy"
+CRITICAL_SERVICES = ("database", "storage")
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """How one service is: `healthy`, `degraded` or `unhealthy`, and what else there is to say."""
+
+    status: str
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+class HealthChecks:
+    """The checks of all services. One that hangs is reported so, and is not asked twice at once."""
+
+    def __init__(self, catalog: Catalog, storage: LocalStorage, queue: Queue, host: PluginHost):
+        self._catalog = catalog
+        self._storage = storage
+        self._queue = queue
+        self._host = host
+        self._began_at = time.monotonic()
+        self._checks: dict[str, Callable[[], dict[str, Service]]] = {
+            "backend": self._backend,
+            "database": self._database,
+            "queue": self._queue_state,
+            "storage": self._storage_writable,
+        }
+        for analyzer in host.analyzers.values():
+            if type(analyzer).health is not Analyzer.health:
+                self._checks[analyzer.name] = lambda a=analyzer: self._of_analyzer(a)
+        self._threads = ThreadPoolExecutor(2 * len(self._checks), "health")
+        self._running: dict[str, Future[dict[str, Service]]] = {}
+
+    def services(self) -> dict[str, Service]:
+        """How every service is, by its name."""
+        for name, check in self._checks.items():
+            if name not in self._running or self._running[name].done():
+                self._running[name] = self._threads.submit(check)
+        asked = dict(self._running)
+        wait(asked.values(), timeout=ANSWER_SECONDS)
+        found: dict[str, Service] = {}
+        for name, future in asked.items():
+            found |= _outcome(name, future)
+        return found
+
+    def ready(self) -> bool:
+        """Whether uploads can be taken: the database and the storage are there."""
+        services = self.services()
+        return all(services[name].status == HEALTHY for name in CRITICAL_SERVICES)
+
+    def _backend(self) -> dict[str, Service]:
+        uptime = round(time.monotonic() - self._began_at, 1)
+        details = {"version": __version__, "uptime_seconds": uptime}
+        return {"backend": Service(HEALTHY, details)}
+
+    def _database(self) -> dict[str, Service]:
+        return {"database": Service(HEALTHY, self._catalog.describe())}
+
+    def _storage_writable(self) -> dict[str, Service]:
+        self._storage.check()
+        return {"storage": Service(HEALTHY)}
+
+    def _queue_state(self) -> dict[str, Service]:
+        deferred = {"deferred": self._deferred()}
+        try:
+            return {"queue": Service(HEALTHY, {"jobs": self._queue.lengths(), **deferred})}
+        except QueueUnavailable as error:
+            return {"queue": Service(UNHEALTHY, {"detail": str(error), **deferred})}
+
+    def _deferred(self) -> dict[str, dict[str, Any]] | None:
+        """How many analyses are deferred and since when, by analyzer; None if nobody can say."""
+        try:
+            found = {name: self._catalog.analyses.deferred(name) for name in self._host.analyzers}
+        except DatabaseUnavailable:
+            return None
+        return {name: {"count": d.count, "since": d.since} for name, d in found.items() if d}
+
+    def _of_analyzer(self, analyzer: Analyzer) -> dict[str, Service]:
+        plugin = self._host.plugin_of(analyzer)
+        with tempfile.TemporaryDirectory(prefix="clustr-") as folder, Session() as http:
+            health = analyzer.health(
+                Context(
+                    config=plugin.config,
+                    secrets=plugin.secrets,
+                    log=logs.logger(f"clustr.plugin.{plugin.name}"),
+                    http=http,
+                    deadline=time.monotonic() + ANSWER_SECONDS,
+                    tmpdir=Path(folder),
+                )
+            )
+        if not isinstance(health, Health):
+            return {}
+        details = {"detail": health.detail} if health.detail else {}
+        return {health.service: Service(HEALTHY if health.healthy else UNHEALTHY, details)}
+
+
+def _outcome(name: str, future: "Future[dict[str, Service]]") -> dict[str, Service]:
+    if not future.done():
+        return {name: Service(UNHEALTHY, {"detail": "did not answer in time"})}
+    error = future.exception()
+    if error is None:
+        return future.result()
+    if not isinstance(error, ClustrError):
+        log.error("health_check_raised", service=name, exc_info=error)
+        return {name: Service(UNHEALTHY, {"detail": "its health check failed"})}
+    return {name: Service(UNHEALTHY, {"detail": str(error)})}
+
+
+def overall(services: dict[str, Service]) -> str:
+    """`critical` without what uploads need, `degraded` without something else, else `healthy`."""
+    if any(services[name].status == UNHEALTHY for name in CRITICAL_SERVICES):
+        return "critical"
+    fine = all(service.status == HEALTHY for service in services.values())
+    return HEALTHY if fine else DEGRADED

@@ -1,0 +1,228 @@
+"""The HTTP session that analyzers get: requests, with an end to every exchange.
+
+The time-outs of requests and urllib3 are per call of the socket, so that a server that sends one
+byte a second is listened to for ever. Here the `timeout` is the whole exchange's: every call on the
+connection's socket is allowed just the time that is left.
+"""
+
+import http.cookiejar
+import io
+import socket
+import time
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+
+LONGEST_CONNECT_SECONDS = 5.0
+
+# When the exchange that this thread begins has to be over, on the clock of `time.monotonic()`.
+_deadline: ContextVar[float] = ContextVar("deadline")
+
+
+class Session(requests.Session):
+    """A requests session for calls to services.
+
+    - `timeout` is a total in seconds for connecting, sending, and receiving headers and body, or a
+      tuple of seconds to connect and that total. Connecting may take five seconds at most. What
+      takes longer raises `requests.exceptions.Timeout`. Only the look-up of the host's name is not
+      cut short: the C library has no way to.
+    - No redirect is ever followed: it is an answer like any other.
+    - Nothing is tried again, no cookies are kept, no proxy is used, and neither `.netrc` nor the
+      environment counts.
+    - Connections are kept open and used again.
+
+    To read an answer of at most N bytes, ask with `stream=True` in a `with` statement and add up
+    `response.iter_content(N + 1)` until there are more than N: it gives decoded bytes, never more
+    than asked for at once, so that a small answer that unpacks to a huge one is bounded as well.
+
+    Args:
+        timeout: the total in seconds of a call that gives none.
+    """
+
+    def __init__(self, timeout: float = 30):
+        super().__init__()
+        self.trust_env = False
+        self.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
+        self.mount("http://", _Adapter(timeout))
+        self.mount("https://", _Adapter(timeout))
+
+    def get_redirect_target(self, response: requests.Response) -> None:
+        """None: requests sees no redirect, and so reads no body of one to its end either."""
+
+
+class _Adapter(HTTPAdapter):
+    """Gives every exchange its deadline."""
+
+    def __init__(self, timeout: float):
+        super().__init__()
+        self._timeout = timeout
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+
+    def send(
+        self,
+        request: requests.PreparedRequest,
+        stream: bool = False,
+        timeout: float | tuple[float, float] | None = None,
+        **kwargs: Any,
+    ) -> requests.Response:
+        connect, total = timeout if isinstance(timeout, tuple) else (timeout, timeout)
+        total = total or self._timeout
+        connect = min(connect or total, total, LONGEST_CONNECT_SECONDS)
+        deadline = time.monotonic() + total
+        token = _deadline.set(deadline)
+        try:
+            kwargs["proxies"] = None
+            response = super().send(request, stream, (connect, total), **kwargs)
+        except requests.ConnectTimeout:
+            raise
+        except requests.ConnectionError as error:
+            raise _timed_out_or(error, deadline) from error
+        finally:
+            _deadline.reset(token)
+        return _Response(response, deadline)
+
+
+class _Response(requests.Response):
+    """A response whose body raises `ReadTimeout` at the deadline, as its headers do."""
+
+    def __init__(self, response: requests.Response, deadline: float):
+        super().__init__()
+        self.__dict__.update(response.__dict__)
+        self._deadline = deadline
+
+    def iter_content(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        chunks = super().iter_content(*args, **kwargs)
+        return self._until_deadline(chunks)
+
+    def _until_deadline(self, chunks: Iterator[Any]) -> Iterator[Any]:
+        try:
+            yield from chunks
+        except requests.ConnectionError as error:
+            raise _timed_out_or(error, self._deadline) from error
+
+
+def _timed_out_or(error: requests.ConnectionError, deadline: float) -> requests.RequestException:
+    """A `ReadTimeout` when the time is over, as requests calls that a broken connection."""
+    if time.monotonic() < deadline:
+        return error
+    return requests.ReadTimeout("The answer was not complete in time.", request=error.request)
+
+
+class _Socket:
+    """A connected socket on which every call has to be over by the same deadline.
+
+    It offers what http.client and urllib3 use of a socket; `settimeout` is one of the rest, and is
+    of no effect on the calls that wait.
+    """
+
+    def __init__(self, connected: socket.socket):
+        self._connected = connected
+        self.deadline = _deadline.get()
+
+    def sendall(self, data: Any) -> None:
+        rest = memoryview(data).cast("B")
+        while rest:
+            self.limit()
+            rest = rest[self._connected.send(rest) :]
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        return io.BufferedReader(_Reader(self, self._connected.makefile(mode, buffering=0)))
+
+    def limit(self) -> None:
+        """Allow the next call just the time that is left."""
+        seconds_left = self.deadline - time.monotonic()
+        if seconds_left <= 0:
+            raise TimeoutError("timed out")
+        self._connected.settimeout(seconds_left)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connected, name)
+
+
+class _Reader(io.RawIOBase):
+    """What http.client reads from."""
+
+    def __init__(self, limited: _Socket, file: io.RawIOBase):
+        self._limited = limited
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._limited.limit()
+        return self._file.readinto(buffer)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def _seconds_until(moment: float) -> float:
+    """What is left as a time-out, in which 0 would mean not to wait but also not to fail."""
+    return max(0.001, moment - time.monotonic())
+
+
+class _Limited:
+    """What is different about a connection of urllib3, with TLS or without."""
+
+    sock: Any
+    host: str
+    port: int
+    timeout: float
+
+    def _new_conn(self) -> socket.socket:
+        """Connect to the first of the host's addresses that answers, within one time for all.
+
+        urllib3 and the standard library allow each address the whole time.
+        """
+        connect_by = time.monotonic() + self.timeout
+        try:
+            found = socket.getaddrinfo(self.host.strip("[]"), self.port, type=socket.SOCK_STREAM)
+        except (socket.gaierror, UnicodeError) as error:
+            raise NameResolutionError(self.host, self, error) from error
+        problem: OSError | None = None
+        for *_, address in found:
+            try:
+                connected = socket.create_connection(address[:2], _seconds_until(connect_by))
+                connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                connected.settimeout(_seconds_until(connect_by))  # for the handshake of TLS
+                return connected
+            except OSError as error:
+                problem = error
+        if isinstance(problem, TimeoutError):
+            raise ConnectTimeoutError(self, "Connecting took too long.") from problem
+        raise NewConnectionError(self, f"Connecting failed: {problem}") from problem
+
+    def connect(self) -> None:
+        super().connect()  # type: ignore[misc]
+        self.sock = _Socket(self.sock)
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        if self.sock is not None:  # The connection is one that was kept open.
+            self.sock.deadline = _deadline.get()
+        super().request(*args, **kwargs)  # type: ignore[misc]
+
+
+class _HTTPConnection(_Limited, urllib3.connection.HTTPConnection):
+    pass
+
+
+class _HTTPSConnection(_Limited, urllib3.connection.HTTPSConnection):
+    pass
+
+
+class _HTTPPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _HTTPConnection
+
+
+class _HTTPSPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _HTTPSConnection

@@ -1,0 +1,135 @@
+"""The queue: bells that tell workers, over Redis and RQ, for which analyzer there is work.
+
+What there is to do is in MongoDB alone. A bell that is lost costs a moment, until the reconciler
+rings again; one that is rung twice costs an empty job.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from uuid import uuid4
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+from rq import Queue as RedisQueue
+from rq.serializers import JSONSerializer
+
+from clustr import logs
+from clustr.errors import QueueUnavailable, StartUpError
+from clustr.plugins import Analyzer
+
+log = logs.logger(__name__)
+
+JOB = "clustr.jobs.run_analyzer"
+KINDS = ("default", "http", "gpu")
+
+# What a job may take: preparing the analyzer, then a slice of time, in which the last analysis may
+# begin at its very end. Clustr's own limits end what hangs; RQ's is the net below them.
+SETUP_SECONDS = 300
+SLICE_SECONDS = 30
+
+BELL_SECONDS = 10
+
+
+def queue_name(kind: str) -> str:
+    """The name of the RQ queue for one kind of work."""
+    return f"clustr.{kind}"
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Turn Redis being away, frozen or full into `QueueUnavailable`."""
+    try:
+        yield
+    except RedisError as error:
+        log.warning("queue_unavailable", error=f"{type(error).__name__}: {error}"[:300])
+        raise QueueUnavailable from error
+
+
+def connect(url: str, timeout_seconds: float | None) -> Redis:
+    """Make a client that gives up after `timeout_seconds` and does not try twice.
+
+    The defaults of redis-py would let a frozen Redis hold a request for most of a minute.
+
+    Raises:
+        StartUpError: the address is none.
+    """
+    try:
+        return Redis.from_url(
+            url,
+            socket_timeout=timeout_seconds,
+            socket_connect_timeout=timeout_seconds,
+            retry=Retry(NoBackoff(), 0),
+        )
+    except ValueError as error:
+        raise StartUpError(f"REDIS_URL is no address of a Redis: {error}") from error
+
+
+class Queue:
+    """The bells.
+
+    Args:
+        url: where Redis is.
+        timeout_seconds: limit for each exchange with it.
+    """
+
+    def __init__(self, url: str, timeout_seconds: float = 1.0):
+        self._redis = connect(url, timeout_seconds)
+        self._queues = {
+            kind: RedisQueue(queue_name(kind), connection=self._redis, serializer=JSONSerializer)
+            for kind in KINDS
+        }
+
+    def ring(self, analyzers: Iterable[Analyzer]) -> None:
+        """Call a worker for each analyzer, unless one has been called and is not there yet.
+
+        Raises:
+            QueueUnavailable: Redis does not answer.
+        """
+        analyzers = list(analyzers)
+        with answering():
+            pipeline = self._redis.pipeline(transaction=False)
+            for analyzer in analyzers:
+                pipeline.set(_bell(analyzer.name), 1, nx=True, ex=BELL_SECONDS)
+            rung = [a for a, won in zip(analyzers, pipeline.execute(), strict=True) if won]
+            if rung:
+                self._enqueue(rung)
+
+    def _enqueue(self, analyzers: list[Analyzer]) -> None:
+        pipeline = self._redis.pipeline(transaction=False)
+        for analyzer in analyzers:
+            job = RedisQueue.prepare_data(
+                JOB,
+                args=[analyzer.name, uuid4().hex],
+                timeout=int(SETUP_SECONDS + SLICE_SECONDS + analyzer.timeout + BELL_SECONDS),
+                result_ttl=0,
+                failure_ttl=3600,
+            )
+            self._queues[analyzer.queue].enqueue_many([job], pipeline=pipeline)
+        pipeline.execute()
+
+    def answer(self, analyzer: Analyzer) -> None:
+        """Let the bell of an analyzer be rung again: a worker is about to look for its work.
+
+        Raises:
+            QueueUnavailable: Redis does not answer; the bell then ends by itself.
+        """
+        with answering():
+            self._redis.delete(_bell(analyzer.name))
+
+    def lengths(self) -> dict[str, int]:
+        """How many jobs wait, by kind of work.
+
+        Raises:
+            QueueUnavailable: Redis does not answer.
+        """
+        with answering():
+            pipeline = self._redis.pipeline(transaction=False)
+            for queue in self._queues.values():
+                pipeline.llen(queue.key)
+            return dict(zip(self._queues, pipeline.execute(), strict=True))
+
+
+def _bell(analyzer: str) -> str:
+    return f"clustr:bell:{analyzer}"

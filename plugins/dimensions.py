@@ -1,0 +1,36 @@
+"""Width and height of an image, as it is displayed: the smallest analyzer there is."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from marshmallow import Schema, fields
+
+from clustr.plugins import Analyzer, Context, Image, hookimpl
+
+
+class DimensionsResult(Schema):
+    """In pixels, after the EXIF orientation is applied."""
+
+    width = fields.Integer(required=True)
+    height = fields.Integer(required=True)
+
+
+class Dimensions(Analyzer):
+    """Decodes the whole image, so that one whose pixels cannot be read fails with the reason.
+
+    An upload has its dimensions from the start, so this fills none of the upload's fields.
+    """
+
+    name = "dimensions"
+    version = 1
+    result_schema = DimensionsResult
+    summary = "Width and height in pixels, as displayed"
+
+    def analyze(self, image: Image, context: Context) -> dict[str, Any]:
+        width, height = image.open().size
+        return {"width": width, "height": height}
+
+
+@hookimpl
+def clustr_register_analyzers(config: Mapping[str, Any]) -> Iterable[Analyzer]:
+    return [Dimensions()]

@@ -1,0 +1,184 @@
+"""Running real processes in tests: servers, `clustr up`, and what can be known about them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from clustr import servers
+from clustr.catalog.replica_set import ensure_primary
+from clustr.processes import Started, command, die_with_parent
+
+T = TypeVar("T")
+
+
+def wait_until(condition: Callable[[], T], seconds: float, what: str = "") -> T:
+    """Wait until the condition holds, and return what it gave."""
+    limit = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < limit, f"not within {seconds} seconds: {what or condition}"
+        time.sleep(0.02)
+    return found
+
+
+class Process(NamedTuple):
+    """A process, told from a later one with the same id by when it started."""
+
+    pid: int
+    parent_pid: int
+    started_at: str
+    command: str
+
+    def alive(self) -> bool:
+        """Whether it runs; one that has ended and was not waited for does not."""
+        try:
+            state, _, started_at = _status(self.pid)
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        return started_at == self.started_at and state not in "ZX"
+
+    def kill(self) -> None:
+        if self.alive():
+            os.kill(self.pid, signal.SIGKILL)
+
+
+def _status(pid: int) -> tuple[str, int, str]:
+    """Its state, its parent's id and when it started: fields 3, 4 and 22 of proc_pid_stat(5)."""
+    after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return after_name[0], int(after_name[1]), after_name[19]
+
+
+def all_processes() -> list[Process]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            _, parent_pid, started_at = _status(int(folder.name))
+            arguments = (folder / "cmdline").read_bytes().rstrip(b"\0")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        text = arguments.replace(b"\0", b" ").decode(errors="replace")
+        found.append(Process(int(folder.name), parent_pid, started_at, text))
+    return found
+
+
+def descendants(pid: int) -> list[Process]:
+    """The processes that this one made, and those that they made, and so on."""
+    everything = all_processes()
+    found: list[Process] = []
+    parents = {pid}
+    while parents:
+        children = [process for process in everything if process.parent_pid in parents]
+        found += children
+        parents = {child.pid for child in children}
+    return found
+
+
+def child(pid: int, command_part: str) -> Process | None:
+    """The living child of a process that has this in its command line."""
+    for process in all_processes():
+        if process.parent_pid == pid and command_part in process.command and process.alive():
+            return process
+    return None
+
+
+class Servers:
+    """A real MongoDB, as a replica set of one, and a real Redis, with their data in a folder."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        for name in ("mongodb", "redis", "log"):
+            (folder / name).mkdir(parents=True)
+        self.mongodb_port = servers.free_port()
+        self.redis_port = servers.free_port()
+        self.mongodb_url = servers.mongodb_url(self.mongodb_port)
+        self.redis_url = servers.redis_url(self.redis_port)
+        self._started: list[Started] = []
+
+    def start(self) -> None:
+        mongod = servers.find_program(servers.MONGOD)
+        redis = servers.find_program(servers.REDIS)
+        for arguments in (
+            servers.mongod_arguments(mongod, self.mongodb_port, self._folder),
+            servers.redis_arguments(redis, self.redis_port, self._folder),
+        ):
+            self._started.append(command(arguments, os.environ)())
+        ensure_primary(servers.LOOPBACK, self.mongodb_port, servers.REPLICA_SET, seconds=60)
+        wait_until(lambda: servers.redis_answers(self.redis_port), 10, "Redis")
+
+    def end(self) -> None:
+        for process in self._started:
+            os.kill(process.pid, signal.SIGKILL)
+            os.waitpid(process.pid, 0)
+
+
+class Up:
+    """A `clustr up` in a folder of its own.
+
+    Args:
+        folder: its working directory.
+        environment: settings besides HOST, PORT and DATA_FOLDER.
+        arguments: more arguments of the command.
+    """
+
+    def __init__(self, folder: Path, environment: Mapping[str, str], arguments: tuple[str, ...]):
+        self.data = folder / "data"
+        self._log = folder / "output"
+        port = environment.get("PORT") or str(servers.free_port())
+        self.url = f"http://127.0.0.1:{port}"
+        settings = {"HOST": "127.0.0.1", "PORT": port, "DATA_FOLDER": str(self.data)}
+        parent_pid = os.getpid()
+        with self._log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "clustr", "up", *arguments],
+                env={**_plain_environment(), **settings, **environment},
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=lambda: die_with_parent(parent_pid),
+            )
+        self.pid = self._process.pid
+
+    def output(self) -> str:
+        """What it and its children have printed so far."""
+        return self._log.read_text(errors="replace")
+
+    def wait_until_started(self, seconds: float = 60) -> "Up":
+        def started() -> bool:
+            assert self._process.poll() is None, self.output()
+            return "Things to try" in self.output()
+
+        wait_until(started, seconds, self.output())
+        return self
+
+    def wait(self, seconds: float = 30) -> int:
+        """Wait until it has ended, and return its exit code."""
+        return self._process.wait(seconds)
+
+    def stop(self) -> int:
+        """Ask it to end, as a service manager does, and return its exit code."""
+        self._process.terminate()
+        return self.wait(15)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def end(self) -> None:
+        """End it and everything that it started, whatever happened before."""
+        family = descendants(self.pid)
+        if self._process.poll() is None:
+            self.kill()
+        for process in family:
+            process.kill()
+
+
+def _plain_environment() -> dict[str, str]:
+    """The environment without settings, which would make the tests differ between machines."""
+    kept = ("PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV")
+    return {name: os.environ[name] for name in kept if name in os.environ}

@@ -1,0 +1,187 @@
+"""The two pages that show the OpenAPI document, in a real browser."""
+
+import hashlib
+import shutil
+import tomllib
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+from PIL import Image
+from playwright.sync_api import expect, sync_playwright
+
+import clustr.api
+
+ASSETS = Path(clustr.api.__path__[0]) / "static"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+# A name for the service: the pages and the browser make exceptions for a loopback address, and few
+# people who read the pages will be on the machine that serves them.
+HOST = "clustr.test"
+# The browser knows no other name, its own calls home are turned off, and so is what a container
+# does not offer it.
+FLAGS = [
+    f"--host-resolver-rules=MAP {HOST} 127.0.0.1, MAP * ~NOTFOUND",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip(f"no browser is installed: none of {', '.join(BROWSERS)} is on PATH")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def site(service):
+    """The service's address for the browser."""
+    address = urlsplit(service.url)
+    return address._replace(netloc=f"{HOST}:{address.port}").geturl()
+
+
+@pytest.fixture
+def page(browser, site):
+    """A page that must make no request to another host and must report no error.
+
+    Chromium reports what the page's policy forbids as an error on the console.
+    """
+    context = browser.new_context(viewport={"width": 1300, "height": 1000})
+    addresses, errors = [], []
+    context.on("request", lambda request: addresses.append(request.url))
+    context.on("console", lambda said: said.type == "error" and errors.append(said.text))
+    context.on("weberror", lambda raised: errors.append(str(raised.error)))
+    yield context.new_page()
+    context.close()
+    # blob: and data: addresses are the page's own memory.
+    sent = [each for each in addresses if urlsplit(each).scheme not in ("blob", "data")]
+    assert sent, "no request was seen, so the next line would prove nothing"
+    assert {urlsplit(each).netloc for each in sent} == {urlsplit(site).netloc}
+    assert errors == []
+
+
+@pytest.fixture
+def operations(service):
+    """Every (method, path) of the document."""
+    paths = requests.get(f"{service.url}/openapi.json", timeout=10).json()["paths"]
+    methods = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
+    return {(method, path) for path, item in paths.items() for method in methods & item.keys()}
+
+
+def open_operation(page, method, path):
+    operation = page.locator(
+        f".opblock-{method}", has=page.locator(f'.opblock-summary-path[data-path="{path}"]')
+    )
+    operation.locator(".opblock-summary-control").click()
+    return operation
+
+
+def test_swagger_ui_shows_every_operation(page, site, operations):
+    page.goto(f"{site}/docs")
+    expect(page.locator(".opblock")).to_have_count(len(operations))
+    shown = page.locator(".opblock").evaluate_all(
+        """blocks => blocks.map(block => [
+            block.querySelector(".opblock-summary-method").textContent.toLowerCase(),
+            block.querySelector(".opblock-summary-path").dataset.path,
+        ])"""
+    )
+    assert {tuple(each) for each in shown} == operations
+
+
+def test_redoc_shows_every_operation(page, site, operations):
+    page.goto(f"{site}/redoc")
+    expect(page.locator(".http-verb")).to_have_count(len(operations))
+    shown = page.locator(".http-verb").evaluate_all(
+        "verbs => verbs.map(verb => [verb.textContent, verb.nextElementSibling.textContent])"
+    )
+    assert {tuple(each) for each in shown} == operations
+    # The logo beside this link is what would come from elsewhere. ReDoc draws it last.
+    expect(page.get_by_role("link", name="API docs by Redocly")).to_be_visible()
+    page.wait_for_load_state("networkidle")
+
+
+def test_redoc_finds_an_operation(page, site):
+    """The search runs in a worker, which the page's policy must allow."""
+    page.goto(f"{site}/redoc")
+    page.get_by_role("textbox", name="Search").press_sequentially("upload")
+    expect(page.locator("[data-role='search:results'] li").first).to_be_visible()
+
+
+def test_two_files_are_uploaded_from_swagger_ui(page, site, tmp_path):
+    page.goto(f"{site}/docs")
+    upload = open_operation(page, "post", "/api/upload")
+    inputs = upload.locator("input[type=file]")
+    one_more = upload.get_by_role("button", name="Add string item")
+    expect(one_more).to_be_visible()
+    for number, colour in enumerate(("teal", "plum")):
+        path = tmp_path / f"{colour}.png"
+        Image.new("RGB", (64, 48), colour).save(path)
+        # There is one input to begin with when the document calls the files required.
+        if inputs.count() == number:
+            one_more.click()
+        inputs.nth(number).set_input_files(path)
+    upload.get_by_role("button", name="Execute").click()
+
+    answer = upload.locator(".live-responses-table")
+    expect(answer.locator("tbody td.response-col_status")).to_have_text("201")
+    for text in ("Successfully uploaded 2 files", "teal.png", "plum.png"):
+        expect(answer).to_contain_text(text)
+
+
+def test_an_image_is_shown_in_swagger_ui(page, site, service, operations, tmp_path):
+    """Swagger UI shows it from a blob: address, which the page's policy must allow."""
+    path = tmp_path / "teal.png"
+    Image.new("RGB", (64, 48), "teal").save(path)
+    with path.open("rb") as file:
+        answer = requests.post(f"{service.url}/api/upload", files={"files": file}, timeout=10)
+    (address,) = (path for method, path in operations if method == "get" and path.endswith("/file"))
+
+    page.goto(f"{site}/docs")
+    operation = open_operation(page, "get", address)
+    operation.locator(".parameters input[type=text]").fill(answer.json()["data"][0]["id"])
+    operation.get_by_role("button", name="Execute").click()
+    image = operation.locator(".live-responses-table img")
+    expect(image).to_be_visible()
+    assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+def test_a_page_has_a_policy_that_allows_nothing_from_elsewhere(service, path):
+    policy = requests.get(service.url + path, timeout=10).headers["Content-Security-Policy"]
+    directives = dict(each.split(maxsplit=1) for each in policy.split("; "))
+    assert directives["default-src"] == "'none'"
+    assert directives["script-src"] == "'self'"
+    sources = {source for value in directives.values() for source in value.split()}
+    assert sources <= {"'none'", "'self'", "'unsafe-inline'", "data:", "blob:"}
+
+
+def test_assets_are_kept_by_browsers_and_nothing_else_is_served(service):
+    address = f"{service.url}/docs/assets"
+    script = requests.get(f"{address}/redoc.standalone.js", timeout=10)
+    assert script.status_code == 200
+    assert script.headers["Content-Type"].startswith("text/javascript")
+    assert "max-age=31536000" in script.headers["Cache-Control"]
+    for name in ("ASSETS.toml", "nothing.js", "..%2fdocs.py"):
+        assert requests.get(f"{address}/{name}", timeout=10).status_code == 404
+
+
+def test_what_others_wrote_is_what_is_stated():
+    packages = tomllib.loads((ASSETS / "ASSETS.toml").read_text()).values()
+    stated = {file["name"]: file["sha256"] for package in packages for file in package["files"]}
+    ours = {"ASSETS.toml", "swagger-ui-page.js", "redoc-page.js"}
+    found = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in ASSETS.iterdir()
+        if path.name not in ours
+    }
+    assert found == stated
