@@ -8,7 +8,7 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import dotenv
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
@@ -19,15 +19,21 @@ MEBIBYTE = 1024 * 1024
 
 
 class Text(fields.String):
-    default_error_messages = {"invalid": "expected text"}
+    """Any text."""
+
+    default_error_messages: ClassVar = {"invalid": "expected text"}
 
 
 class Number(fields.Integer):
-    default_error_messages = {"invalid": "expected a whole number"}
+    """A whole number."""
+
+    default_error_messages: ClassVar = {"invalid": "expected a whole number"}
 
 
 class Flag(fields.Boolean):
-    default_error_messages = {"invalid": "expected true or false"}
+    """True or false, in the usual spellings."""
+
+    default_error_messages: ClassVar = {"invalid": "expected true or false"}
 
 
 class Names(fields.Field[tuple[str, ...]]):
@@ -38,6 +44,8 @@ class Names(fields.Field[tuple[str, ...]]):
 
 
 class Folder(fields.Field[Path]):
+    """A folder, relative to the working directory if not absolute."""
+
     def _deserialize(self, value: str, *_args: Any, **_kwargs: Any) -> Path:
         return Path(value).expanduser().absolute()
 
@@ -96,7 +104,7 @@ class Settings:
     max_upload_size: int = setting(number(1), 50 * MEBIBYTE, "Bytes of one file at most")
     max_request_size: int = setting(number(1), 20 * 50 * MEBIBYTE, "Bytes of one request at most (default: 20 times `MAX_UPLOAD_SIZE`)")
     max_files_per_request: int = setting(number(1, 1000), 100, "Files in one request at most")
-    max_image_pixels: int = setting(number(1), 50_000_000, "Pixels (width × height) of one image at most")
+    max_image_pixels: int = setting(number(1), 50_000_000, "Pixels (width times height) of one image at most")
 
     mongodb_url: str = setting(url("mongodb", "mongodb+srv"), "mongodb://localhost:27017", "MongoDB; when not set, `clustr up` starts one of its own")
     mongodb_database: str = setting(Text(), "clustr", "Name of the database")

@@ -8,6 +8,7 @@ from typing import Any
 from rq import Worker
 from rq.job import Job
 from rq.serializers import JSONSerializer
+from rq.worker import DequeueStrategy
 
 from clustr import jobs, logs
 from clustr.errors import ClustrError
@@ -117,7 +118,8 @@ def run_worker(settings: Settings, host: PluginHost, queues: tuple[str, ...]) ->
         connection=connect(settings.redis_url, timeout_seconds=None),
         serializer=JSONSerializer,
     )
-    worker.work(logging_level=None)
+    # In turn, or a long backlog of one kind of work would leave the others waiting to its end.
+    worker.work(logging_level=None, dequeue_strategy=DequeueStrategy.ROUND_ROBIN)
     return 0
 
 

@@ -1,0 +1,149 @@
+"""The load: clients that send prepared requests over kept connections and time each answer.
+
+It runs in a process of its own, so that its threads take no time from who measures beside it.
+"""
+
+import http.client
+import io
+import itertools
+import json
+import multiprocessing
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from PIL import Image, ImageFilter
+
+BOUNDARY = "clustr-bench-0123456789abcdef"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a load came to.
+
+    Attributes:
+        seconds: from the first request to the last answer.
+        latencies: seconds of each request, in ascending order.
+        answers: the bodies of the answers.
+        ended_at: when the last answer was there, on the clock of `time.time()`.
+    """
+
+    seconds: float
+    latencies: Sequence[float]
+    answers: Sequence[bytes]
+    ended_at: float
+
+    @property
+    def rate(self) -> float:
+        """Requests a second."""
+        return len(self.latencies) / self.seconds
+
+    def percentile(self, share: float) -> float:
+        """The latency in seconds that this share of the requests kept below."""
+        return self.latencies[min(len(self.latencies) - 1, int(share * len(self.latencies)))]
+
+
+def photograph(size: int) -> bytes:
+    """A JPEG of about `size` bytes whose content is as hard to decode as a photograph's."""
+    noise = Image.effect_noise((1600, 1200), 60).filter(ImageFilter.GaussianBlur(2))
+    picture = Image.merge("RGB", (noise, noise.rotate(90).resize(noise.size), noise.rotate(180)))
+    best = b""
+    for quality in range(30, 96, 5):
+        file = io.BytesIO()
+        picture.save(file, "JPEG", quality=quality)
+        if len(file.getvalue()) > size:
+            break
+        best = file.getvalue()
+    return best + bytes(size - len(best))
+
+
+def form(files: Sequence[bytes]) -> bytes:
+    """A multipart body with these files in parts named `files`."""
+    parts = []
+    for number, content in enumerate(files):
+        head = (
+            f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="files"; '
+            f'filename="photograph-{number}.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
+        )
+        parts += [head.encode(), content, b"\r\n"]
+    return b"".join([*parts, f"--{BOUNDARY}--\r\n".encode()])
+
+
+def uploads(url: str, photo: bytes, requests: int, clients: int, files: int = 1) -> Measured:
+    """Upload different photographs, `files` in a request, from `clients` clients at once."""
+    return _in_own_process(_upload, url, photo, requests, clients, files)
+
+
+def gets(url: str, paths: Sequence[str], requests: int, clients: int) -> Measured:
+    """Get these paths, one after the other and again."""
+    return _in_own_process(_get, url, paths, requests, clients)
+
+
+def _in_own_process(run: Callable[..., Measured], *arguments: object) -> Measured:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(run, arguments)
+
+
+def _upload(url: str, photo: bytes, requests: int, clients: int, files: int) -> Measured:
+    headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+
+    def send(connection: http.client.HTTPConnection, number: int) -> None:
+        # Every file has other bytes at its end, which decoders ignore.
+        different = [photo[:-8] + b"%08d" % (number * files + n) for n in range(files)]
+        connection.request("POST", "/api/upload", form(different), headers)
+
+    return _measure(url, send, 201, requests, clients)
+
+
+def _get(url: str, paths: Sequence[str], requests: int, clients: int) -> Measured:
+    def send(connection: http.client.HTTPConnection, number: int) -> None:
+        connection.request("GET", paths[number % len(paths)])
+
+    return _measure(url, send, 200, requests, clients)
+
+
+def _measure(
+    url: str,
+    send: Callable[[http.client.HTTPConnection, int], None],
+    expected: int,
+    requests: int,
+    clients: int,
+) -> Measured:
+    numbers = iter(range(requests))
+    taking = threading.Lock()
+    latencies: list[float] = []
+    answers: list[bytes] = []
+
+    def client() -> None:
+        address = urlsplit(url)
+        connection = http.client.HTTPConnection(address.hostname, address.port, timeout=60)
+        while True:
+            with taking:
+                number = next(numbers, None)
+            if number is None:
+                return
+            began = time.perf_counter()
+            send(connection, number)
+            response = connection.getresponse()
+            body = response.read()
+            latencies.append(time.perf_counter() - began)
+            assert response.status == expected, (response.status, body[:500])
+            answers.append(body if len(body) < 100_000 else b"")
+
+    threads = [threading.Thread(target=client) for _ in range(clients)]
+    began = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    seconds = time.perf_counter() - began
+    assert len(latencies) == requests, "a client broke off"
+    return Measured(seconds, sorted(latencies), answers, time.time())
+
+
+def ids(measured: Measured) -> list[str]:
+    """The ids of all uploads of a load."""
+    answers = (json.loads(answer)["data"] for answer in measured.answers)
+    return [upload["id"] for upload in itertools.chain.from_iterable(answers)]

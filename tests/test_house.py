@@ -1,0 +1,103 @@
+"""The house: what keeps the code and its documents in order."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import clustr_plugins
+
+from clustr.plugins import hooks
+from clustr.settings import declared, read_settings
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+SOURCES = [p for folder in ("clustr", "plugins") for p in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def imports_of(path: Path) -> set[str]:
+    """The modules that a file imports, wherever in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(f"{'.' * node.level}{node.module or ''}")
+    return found
+
+
+def test_import_contracts_hold() -> None:
+    command = [Path(sys.executable).parent / "lint-imports", "--no-cache"]
+    lint = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert lint.returncode == 0, lint.stdout
+
+
+def test_first_party_plugins_use_the_public_door_only() -> None:
+    files = list(Path(clustr_plugins.__file__).parent.glob("*.py"))
+    assert {file.stem for file in files} >= {"blip", "dimensions"}
+    for file in files:
+        ours = {name for name in imports_of(file) if re.match(r"\.|clustr", name)}
+        assert ours <= {"clustr.plugins"}, file
+
+
+def test_nobody_imports_the_top_level_folders() -> None:
+    for source in [*SOURCES, *(ROOT / "tests").glob("*.py"), ROOT / "wsgi.py"]:
+        roots = {name.split(".")[0] for name in imports_of(source)}
+        assert not roots & {"plugins", "config"}, source
+
+
+def test_every_setting_is_in_the_readme_with_its_default() -> None:
+    rows = dict(re.findall(r"^\| `([A-Z_]+)` \| (.*?) \|", README, re.MULTILINE))
+    names = {field.name.upper() for field in declared()}
+    assert set(rows) - {"BLIP_SERVICE_URL"} == names
+    for field in declared():
+        default = field.metadata["default"]
+        shown = ", ".join(default) if isinstance(default, tuple) else str(default)
+        expected = {"False": "off", "None": "all", "": "none"}.get(shown, shown)
+        assert rows[field.name.upper()].strip("`") == expected, field.name
+
+
+def test_the_example_settings_are_settings() -> None:
+    example = (ROOT / "config/example.env").read_text()
+    lines = re.findall(r"^# ([A-Z_]+)=(\S+)", example, re.MULTILINE)
+    assert len(lines) >= 8
+    read_settings(dict(lines))
+    assert {name for name, _ in lines} <= {f.name.upper() for f in declared()} | {
+        "BLIP_SERVICE_URL"
+    }
+
+
+def test_every_hook_is_documented() -> None:
+    specified = [name for name in vars(hooks) if name.startswith("clustr_")]
+    assert len(specified) >= 2
+    for name in specified:
+        assert len(getattr(hooks, name).__doc__.splitlines()) > 2, name
+        assert f"`{name}" in README, name
+
+
+def test_every_public_thing_has_a_docstring() -> None:
+    missing = []
+    for source in SOURCES:
+        tree = ast.parse(source.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef | ast.Module) and not ast.get_docstring(node):
+                public = isinstance(node, ast.Module) or not node.name.startswith("_")
+                inner = isinstance(node, ast.ClassDef) and node.name in ("Meta",)
+                if public and not inner:
+                    missing.append(f"{source.relative_to(ROOT)}: {getattr(node, 'name', 'module')}")
+    assert not missing
+
+
+def test_the_example_in_the_readme_works(tmp_path: Path) -> None:
+    """The analyzer in ten lines is loaded and named as the README says."""
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "brightness.py").write_text(code)
+    script = (
+        "import sys; from pathlib import Path; from clustr.plugin_host import load_plugins\n"
+        "host = load_plugins(Path(sys.argv[1]), ('brightness',), (), Path('none'))\n"
+        "print(*host.analyzers)"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert printed.split() == ["brightness"]

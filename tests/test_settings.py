@@ -1,0 +1,81 @@
+"""The settings: what is read, what is refused, and in which words."""
+
+from pathlib import Path
+
+import pytest
+
+from clustr.errors import StartUpError
+from clustr.settings import read_settings
+
+
+def test_defaults_are_those_of_the_seed() -> None:
+    settings = read_settings({})
+    assert (settings.host, settings.port) == ("127.0.0.1", 5000)
+    assert settings.upload_folder == Path.cwd() / "uploads"
+    assert settings.upload_url_path == "/uploads"
+    assert settings.allowed_extensions == ("png", "jpg", "jpeg", "webp", "bmp", "tiff", "tif")
+    assert settings.mongodb_url == "mongodb://localhost:27017"
+    assert (settings.mongodb_database, settings.mongodb_uploads_collection) == ("clustr", "uploads")
+    assert settings.given == frozenset()
+
+
+def test_a_file_like_the_seeds_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text(
+        "# Server settings\n"
+        "HOST=0.0.0.0  # Listen on all interfaces\n"
+        "PORT=8000     # Custom port\n"
+        "RELOAD=False  # Disable auto-reload in production\n"
+        "\n"
+        "UPLOAD_FOLDER=/path/to/custom/storage\n"
+        "MONGODB_URL=mongodb://localhost:27017\n"
+        "BLIP_SERVICE_URL=http://localhost:8001\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    for name in ("HOST", "PORT", "RELOAD", "UPLOAD_FOLDER", "MONGODB_URL"):
+        monkeypatch.delenv(name, raising=False)
+    settings = read_settings()
+    assert (settings.host, settings.port, settings.reload) == ("0.0.0.0", 8000, False)
+    assert settings.upload_folder == Path("/path/to/custom/storage")
+    assert "MONGODB_URL" in settings.given
+    monkeypatch.setenv("PORT", "9000")
+    assert read_settings().port == 9000
+
+
+def test_every_value_that_cannot_be_used_is_named_with_what_was_expected() -> None:
+    wrong = {
+        "PORT": "abc",
+        "MAX_UPLOAD_SIZE": "0",
+        "RELOAD": "perhaps",
+        "REDIS_URL": "localhost",
+        "MONGODB_URL": "http://localhost",
+        "LOG_FORMAT": "xml",
+        "UPLOAD_URL_PATH": "uploads",
+        "BASE_URL": "example.com",
+    }
+    with pytest.raises(StartUpError) as caught:
+        read_settings(wrong)
+    sentences = str(caught.value).split("; ")
+    assert len(sentences) == len(wrong)
+    for sentence in sentences:
+        name, value = sentence.split(":", 1)[0].split("=", 1)
+        assert repr(wrong[name]) in sentence and "expected" in sentence, (value, sentence)
+
+
+def test_lists_are_separated_by_commas_and_may_be_empty() -> None:
+    settings = read_settings({"ALLOWED_EXTENSIONS": "png, jpg,,", "PLUGINS_ENABLED": ""})
+    assert settings.allowed_extensions == ("png", "jpg")
+    assert settings.plugins_enabled == ()
+
+
+def test_what_is_empty_counts_as_not_set() -> None:
+    settings = read_settings({"MONGODB_URL": "", "PORT": ""})
+    assert settings.mongodb_url == "mongodb://localhost:27017"
+    assert "MONGODB_URL" not in settings.given
+
+
+def test_defaults_that_depend_on_others(tmp_path: Path) -> None:
+    settings = read_settings({"DATA_FOLDER": str(tmp_path), "MAX_UPLOAD_SIZE": "1000"})
+    assert settings.upload_folder == tmp_path / "uploads"
+    assert settings.max_request_size == 20_000
+    settings = read_settings({"DATA_FOLDER": str(tmp_path), "UPLOAD_FOLDER": str(tmp_path / "u")})
+    assert settings.upload_folder == tmp_path / "u"
