@@ -1,29 +1,38 @@
-"""`make bench`: measure a `clustr up` of its own and print what came of it."""
+"""`make bench`: measure Clustr against the floor, in turns, and print how they compare."""
 
+import argparse
 import tempfile
 from pathlib import Path
 
-from bench import load
-from bench.service import captioner, last_captioned_at, service
+from bench import report, rows
+from bench.service import contenders
 
-BURST = 500
+ROWS = {
+    "single": rows.single_uploads,
+    "many": rows.many_in_one,
+    "downloads": rows.downloads,
+    "burst": rows.burst,
+}
 
 
 def main() -> None:
-    """Upload a burst, and see how long the last caption takes."""
-    photo = load.photograph(200_000)
+    """Measure the rows that are asked for, or all."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("rows", nargs="*", metavar="row", help=f"some of {', '.join(ROWS)}")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each is measured")
+    arguments = parser.parse_args()
+    chosen = arguments.rows or list(ROWS)
+    figures: list[rows.Figure] = []
     with (
         tempfile.TemporaryDirectory(prefix="clustr-bench-") as folder,
-        captioner() as captions,
-        service(Path(folder), BLIP_SERVICE_URL=captions) as running,
+        contenders(Path(folder)) as both,
     ):
-        load.uploads(running.url, photo, 20, 8)
-        burst = load.uploads(running.url, photo, BURST, 8)
-        waited = last_captioned_at(running) - burst.ended_at
-    milliseconds = [round(burst.percentile(share) * 1000) for share in (0.5, 0.99)]
-    print(f"| {BURST} uploads of 200 KB, 8 clients | {burst.rate:.0f} a second |")
-    print(f"| p50, p99 | {milliseconds[0]} ms, {milliseconds[1]} ms |")
-    print(f"| last caption after the last answer, one worker | {waited:.1f} s |")
+        for name in chosen:
+            found = ROWS[name](both, arguments.rounds)
+            print(report.table(found, header=not figures), flush=True)
+            figures += found
+    if chosen == list(ROWS):
+        report.write(figures, arguments.rounds)
 
 
 if __name__ == "__main__":

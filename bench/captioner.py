@@ -11,7 +11,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 
 
 
 class Handler(socketserver.StreamRequestHandler):
-    """Reads requests and answers each with the same words, on one connection for as long as asked."""
+    """Reads requests from one connection and answers each with the same words."""
 
     def handle(self) -> None:
         while self.rfile.readline():

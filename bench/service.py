@@ -1,4 +1,4 @@
-"""What is measured: a `clustr up` and an instant captioner, each a process of its own."""
+"""What is measured: Clustr and the floor, under the same gunicorn settings, on the same servers."""
 
 import os
 import subprocess
@@ -6,94 +6,98 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pymongo
+from clustr import servers
+from clustr.catalog.replica_set import ensure_primary
 
-from clustr.servers import free_port
-from clustr.upload import UNFINISHED
+GUNICORN = ("-m", "gunicorn", "-c", "python:clustr.gunicorn_settings")
 
 
 @dataclass(frozen=True)
-class Running:
-    """A service under measurement."""
+class Contender:
+    """One of the two that are compared.
 
+    Attributes:
+        pid: of the process of gunicorn that its workers are children of.
+        settings: the environment that it runs with.
+    """
+
+    name: str
     url: str
     pid: int
     folder: Path
-    mongodb_url: str
+    settings: dict[str, str]
 
 
 @contextmanager
-def process(*command: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+def process(*command: str, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run a command for as long as the block takes."""
-    with subprocess.Popen(
-        [sys.executable, *command],
-        env={**os.environ, **environment},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as running:
-        try:
-            yield running
-        finally:
-            running.terminate()
+    running = subprocess.Popen(command, env={**os.environ, **settings}, stdout=subprocess.DEVNULL)
+    try:
+        yield running
+    finally:
+        running.terminate()
+        running.wait(20)
 
 
 @contextmanager
-def captioner() -> Iterator[str]:
-    """Run the instant captioner; gives its address."""
-    port = free_port()
-    with process("-m", "bench.captioner", str(port)):
-        yield f"http://127.0.0.1:{port}"
+def databases(folder: Path) -> Iterator[dict[str, str]]:
+    """Run a MongoDB and a Redis; gives the settings that name them."""
+    for name in ("mongodb", "redis", "log"):
+        (folder / name).mkdir(parents=True)
+    mongodb_port, redis_port = servers.free_port(), servers.free_port()
+    mongod = servers.mongod_arguments(servers.find_program(servers.MONGOD), mongodb_port, folder)
+    redis = servers.redis_arguments(servers.find_program(servers.REDIS), redis_port, folder)
+    with process(*mongod), process(*redis):
+        ensure_primary(servers.LOOPBACK, mongodb_port, servers.REPLICA_SET, seconds=60)
+        yield {
+            "MONGODB_URL": servers.mongodb_url(mongodb_port),
+            "REDIS_URL": servers.redis_url(redis_port),
+        }
 
 
 @contextmanager
-def service(folder: Path, **settings: str) -> Iterator[Running]:
-    """Run `clustr up` with its data in this folder, one worker, and nothing else than asked for."""
-    port = free_port()
+def captioner() -> Iterator[dict[str, str]]:
+    """Run the instant captioner; gives the setting that names it."""
+    port = servers.free_port()
+    with process(sys.executable, "-m", "bench.captioner", str(port)):
+        yield {"BLIP_SERVICE_URL": f"http://127.0.0.1:{port}"}
+
+
+@contextmanager
+def web(name: str, application: str, folder: Path, settings: dict[str, str]) -> Iterator[Contender]:
+    """Run gunicorn with an application, and no workers beside it."""
+    port = servers.free_port()
     url = f"http://127.0.0.1:{port}"
-    where = {"PORT": str(port), "DATA_FOLDER": str(folder), "LOG_LEVEL": "warning"}
-    with process("-m", "clustr", "up", **where, **settings) as running:
-        while running.poll() is None:
-            try:
-                urllib.request.urlopen(f"{url}/api/health/live", timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.1)
-        yield Running(url, running.pid, folder, mongodb_url(running.pid))
+    settings = settings | {
+        "PORT": str(port),
+        "UPLOAD_FOLDER": str(folder),
+        "MONGODB_DATABASE": name,
+        "LOG_LEVEL": "warning",
+    }
+    with process(sys.executable, *GUNICORN, application, **settings) as running:
+        while running.poll() is None and not answers(f"{url}/api/health/live"):
+            time.sleep(0.1)
+        yield Contender(name, url, running.pid, folder, settings)
 
 
-def mongodb_url(pid: int) -> str:
-    """Where the MongoDB of a `clustr up` is, from the command line of its child."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
-            words = (folder / "cmdline").read_bytes().decode().split("\0")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(parent) == pid and words[0].endswith("mongod"):
-            port = words[words.index("--port") + 1]
-            return f"mongodb://127.0.0.1:{port}/?directConnection=true"
-    raise LookupError(f"the process {pid} has no mongod")
+def answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url, timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
-def last_captioned_at(running: Running) -> float:
-    """Wait until no analysis is unfinished; when the last one ended, in seconds since 1970."""
-    with pymongo.MongoClient(running.mongodb_url, tz_aware=True) as client:
-        uploads = client["clustr"]["uploads"]
-        while uploads.find_one({"analyses.state": {"$in": [*UNFINISHED]}}, {"_id": 1}):
-            time.sleep(0.05)
-        last = uploads.find_one(
-            {}, {"analyses": {"$elemMatch": {"name": "blip"}}}, sort=[("updated_at", -1)]
-        )
-        ends = uploads.aggregate(
-            [
-                {"$unwind": "$analyses"},
-                {"$match": {"analyses.name": "blip"}},
-                {"$group": {"_id": None, "last": {"$max": "$analyses.finished_at"}}},
-            ]
-        )
-        assert last is not None
-        return next(iter(ends))["last"].timestamp()
+@contextmanager
+def contenders(folder: Path, **settings: str) -> Iterator[tuple[Contender, Contender]]:
+    """Run Clustr and the floor side by side."""
+    with ExitStack() as running:
+        environment = running.enter_context(databases(folder / "data"))
+        environment |= running.enter_context(captioner()) | settings
+        ours = web("clustr", "clustr.app:create_app()", folder / "clustr", environment)
+        floor = web("floor", "bench.floor:app", folder / "floor", environment)
+        yield running.enter_context(ours), running.enter_context(floor)

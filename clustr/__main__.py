@@ -6,13 +6,15 @@ from typing import Any
 
 import click
 
-from clustr import __version__, supervisor, worker
+from clustr import __version__, commands, supervisor, worker
 from clustr.errors import StartUpError
 from clustr.queue import KINDS
 from clustr.settings import read_settings
 
 
 class Commands(click.Group):
+    """The group of commands: says in one line what keeps one from starting."""
+
     def invoke(self, context: click.Context) -> Any:
         """Run the command; what keeps it from starting is said in one line."""
         try:
@@ -60,6 +62,9 @@ def _kinds(_context: click.Context, _parameter: click.Parameter, value: str) -> 
 def run_worker(queues: tuple[str, ...], workers: int) -> None:
     """Run workers, which analyze what was uploaded."""
     sys.exit(worker.run(read_settings(), queues, workers))
+
+
+main.add_command(commands.fsck)
 
 
 if __name__ == "__main__":

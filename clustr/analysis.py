@@ -9,19 +9,19 @@ import json
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, timedelta
 from pathlib import Path
 from random import uniform
 from typing import Any
 
 import orjson
 import structlog
-from marshmallow import Schema
+from marshmallow import Schema, ValidationError, fields, validate
 
-from clustr import logs
+from clustr import logs, reasons
 from clustr.catalog import Catalog, Claimed, Finished, now
 from clustr.errors import DatabaseUnavailable, QueueUnavailable
 from clustr.http_session import Session
@@ -40,8 +40,28 @@ CLAIM_SECONDS = 1.0
 LARGEST_CLAIM = 32
 LARGEST_RESULT_BYTES = 1_000_000
 DEEPEST_RESULT = 50
-LONGEST_ERROR = 1000
 LONGEST_DEFERRAL_SECONDS = 60.0
+LONGEST_DEFERRAL_ASKED_FOR_SECONDS = 3600.0
+HIGHEST_POWER = 10  # of two; a float cannot hold that of a thousand attempts
+TEARDOWN_SECONDS = 10.0
+
+
+class DimensionsField(Schema):
+    """The width and height of an upload, in pixels."""
+
+    width = fields.Integer(required=True, strict=True, validate=validate.Range(min=1))
+    height = fields.Integer(required=True, strict=True, validate=validate.Range(min=1))
+
+
+# What an analyzer may write into the upload's own fields: listings read them back without looking.
+UPLOAD_FIELDS: dict[str, fields.Field[Any]] = {
+    "caption": fields.String(),
+    "tags": fields.List(fields.String()),
+    "dimensions": fields.Nested(DimensionsField),
+    "taken_at": fields.AwareDateTime(default_timezone=UTC),
+    "faces": fields.List(fields.Dict(keys=fields.String())),
+}
+UploadFields = Schema.from_dict(UPLOAD_FIELDS, name="UploadFields")
 
 
 class NotPrepared(Exception):
@@ -111,8 +131,10 @@ class Analysts:
     def _run_slice(
         self, work: "Slice", context: Context, claims: list[Claimed], troubled: bool
     ) -> None:
-        """Analyze claim after claim until nothing is left, the slice is over or the service away."""
+        """Analyze claim after claim until nothing is left, time is up or the service away."""
         analyzer, size = work.analyzer, 1
+        # Those claimed with one that ends the process get a second attempt, if there is a second.
+        largest = LARGEST_CLAIM if analyzer.max_attempts > 1 else 1
         ends_at = time.monotonic() + SLICE_SECONDS
         while claims:
             began = time.monotonic()
@@ -126,7 +148,7 @@ class Analysts:
             if time.monotonic() > ends_at:
                 return
             seconds_each = (time.monotonic() - began) / len(claims)
-            size = max(1, min(2 * size, LARGEST_CLAIM, int(CLAIM_SECONDS / (seconds_each + 1e-6))))
+            size = max(1, min(2 * size, largest, int(CLAIM_SECONDS / (seconds_each + 1e-6))))
             claims = self._claim(analyzer, work.run, size, probing=False)
             if len(claims) == size:
                 self._ring(analyzer)  # There may be more: an idle worker can join.
@@ -222,17 +244,19 @@ class Slice:
 
     def _set_up(self, context: Context) -> None:
         try:
-            with self._interruption.allowed(), time_limit(SETUP_SECONDS):
+            with time_limit(SETUP_SECONDS), self._interruption.allowed():
                 self.analyzer.setup(context)
         except Interrupted:
             raise
+        except TimeUp as error:
+            raise NotPrepared(f"setup() took longer than {SETUP_SECONDS} seconds") from error
         except BaseException as error:
             log.exception("setup_raised")
-            raise NotPrepared(_short(f"setup() raised {type(error).__name__}: {error}")) from error
+            raise NotPrepared(f"setup() raised {reasons.of(error)}") from error
 
     def _tear_down(self) -> None:
         try:
-            with time_limit(SETUP_SECONDS):
+            with time_limit(TEARDOWN_SECONDS):
                 self.analyzer.teardown()
         except BaseException:  # What was analyzed is written down; the process ends after this.
             log.exception("teardown_raised")
@@ -250,7 +274,9 @@ class Slice:
                 if ends[-1].state is State.DEFERRED:
                     return ends[-1].error
         finally:
-            self._catalog.analyses.finish(self.analyzer.name, self.run, ends)
+            written = self._catalog.analyses.finish(self.analyzer.name, self.run, ends)
+            if written < len(ends):  # Another run has them by now, or the uploads are gone.
+                log.warning("late_results_dropped", count=len(ends) - written)
         return None
 
     def _analyze(self, claimed: Claimed, context: Context) -> Finished:
@@ -270,15 +296,15 @@ class Slice:
         upload_id, seconds = claimed.upload.id, self.analyzer.timeout
         context = replace(context, deadline=time.monotonic() + seconds)
         try:
-            with self._interruption.allowed(), time_limit(seconds):
+            with time_limit(seconds), self._interruption.allowed():
                 result = self.analyzer.analyze(self._image(claimed), context)
             return self._success(upload_id, result)
         except Interrupted:
             raise
         except Skip as outcome:
-            return Finished(upload_id, State.SKIPPED, error=_short(outcome.reason))
+            return Finished(upload_id, State.SKIPPED, error=reasons.plain(outcome))
         except Fail as outcome:
-            return Finished(upload_id, State.FAILED, error=_short(outcome.reason))
+            return Finished(upload_id, State.FAILED, error=reasons.plain(outcome))
         except (RetryLater, ConfigError) as outcome:
             return self._deferral(claimed, outcome)
         except TimeUp:
@@ -286,8 +312,7 @@ class Slice:
             return Finished(upload_id, State.FAILED, error=error)
         except BaseException as error:
             log.exception("analyzer_raised")
-            message = _short(f"{type(error).__name__}: {error}")
-            return Finished(upload_id, State.FAILED, error=message)
+            return Finished(upload_id, State.FAILED, error=reasons.of(error))
 
     def _image(self, claimed: Claimed) -> Image:
         upload = claimed.upload
@@ -304,17 +329,22 @@ class Slice:
     def _success(self, upload_id: str, result: Any) -> Finished:
         try:
             result = _storable(result, self.analyzer.result_schema)
+            filled = _filled(result, self.analyzer.fields)
         except ValueError as error:
-            return Finished(upload_id, State.FAILED, error=_short(str(error)))
-        fields = {name: result[key] for name, key in self.analyzer.fields.items() if key in result}
-        return Finished(upload_id, State.SUCCEEDED, result=result, fields=fields)
+            return Finished(upload_id, State.FAILED, error=reasons.plain(error))
+        return Finished(upload_id, State.SUCCEEDED, result=result, fields=filled)
 
     def _deferral(self, claimed: Claimed, outcome: RetryLater | ConfigError) -> Finished:
-        wait = min(LONGEST_DEFERRAL_SECONDS, 2.0**claimed.attempts) * uniform(0.5, 1)  # noqa: S311
+        seconds = min(LONGEST_DEFERRAL_SECONDS, 2.0 ** min(claimed.attempts, HIGHEST_POWER))
+        seconds *= uniform(0.5, 1)  # noqa: S311
         after = getattr(outcome, "after", None)
-        due_at = now() + timedelta(seconds=wait if after is None else min(3600, max(0, after)))
+        if isinstance(after, int | float):
+            seconds = min(LONGEST_DEFERRAL_ASKED_FOR_SECONDS, max(0, after))
         return Finished(
-            claimed.upload.id, State.DEFERRED, error=_short(outcome.reason), due_at=due_at
+            claimed.upload.id,
+            State.DEFERRED,
+            error=reasons.plain(outcome),
+            due_at=now() + timedelta(seconds=seconds),
         )
 
 
@@ -328,7 +358,8 @@ def _storable(result: Any, schema: type[Schema]) -> dict[str, Any]:
         raise ValueError(f"returned {type(result).__name__} instead of a dict")
     try:
         text = json.dumps(result, allow_nan=False)
-        plain = orjson.loads(text)
+        plain = json.loads(text)
+        # JavaScript and MongoDB hold no larger ones; it refuses halves of characters, too.
         orjson.dumps(plain, option=orjson.OPT_STRICT_INTEGER)
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"the result cannot be written as JSON: {error}") from error
@@ -341,10 +372,24 @@ def _storable(result: Any, schema: type[Schema]) -> dict[str, Any]:
     return plain
 
 
+def _filled(result: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, Any]:
+    """What the result puts into the upload's own fields.
+
+    Args:
+        keys: for each field, the key of the result.
+
+    Raises:
+        ValueError: it does not fit there.
+    """
+    values = {name: result[key] for name, key in keys.items() if result.get(key) is not None}
+    try:
+        return UploadFields().load(values)
+    except ValidationError as error:
+        raise ValueError(
+            f"the result does not fit the upload's fields: {json.dumps(error.messages)}"
+        ) from error
+
+
 def _depth(value: Any) -> int:
     inner = value.values() if isinstance(value, dict) else value
     return 1 + max(map(_depth, inner), default=0) if isinstance(value, dict | list) else 0
-
-
-def _short(text: str) -> str:
-    return text[:LONGEST_ERROR]

@@ -25,6 +25,13 @@ class NotFound(ClustrError):
     """There is nothing under this name."""
 
 
+class BeingAnswered(ClustrError):
+    """The same request, by its key, is being answered at this moment."""
+
+    def __init__(self) -> None:
+        super().__init__("A request with this Idempotency-Key is being answered; try again.")
+
+
 class DatabaseUnavailable(ClustrError):
     """MongoDB did not answer in time; trying again later may help."""
 
@@ -40,17 +47,17 @@ class QueueUnavailable(ClustrError):
 
 
 class StorageFull(ClustrError):
-    """No space is left where files are kept."""
+    """No file can be written: no space is left where files are kept, or the place is not there."""
 
     def __init__(self) -> None:
-        super().__init__("There is no space left to store files.")
+        super().__init__("There is no room to store files at the moment; please try again later.")
 
 
 class StorageUnavailable(ClustrError):
-    """Files cannot be written or read for another reason than space."""
+    """Files cannot be read; trying again later may help."""
 
     def __init__(self) -> None:
-        super().__init__("Files cannot be stored at the moment; please try again.")
+        super().__init__("Files cannot be read at the moment; please try again.")
 
 
 class RefusedFile(ClustrError):
@@ -60,26 +67,38 @@ class RefusedFile(ClustrError):
 
 
 class UnsupportedType(RefusedFile):
+    """The content is none of the accepted image formats."""
+
     code = "unsupported_type"
 
 
 class TooLarge(RefusedFile):
+    """The file has more bytes than are allowed."""
+
     code = "too_large"
 
 
 class TooManyPixels(RefusedFile):
+    """The image has more pixels than are allowed."""
+
     code = "too_many_pixels"
 
 
 class Undecodable(RefusedFile):
+    """It looks like an image, but its pixels cannot be read."""
+
     code = "undecodable"
 
 
 class Empty(RefusedFile):
+    """The file has no bytes."""
+
     code = "empty"
 
 
 class NoFiles(RefusedFile):
+    """The request has no file."""
+
     code = "no_files"
 
 

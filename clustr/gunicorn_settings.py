@@ -7,13 +7,15 @@ set here stays as gunicorn has it, such as its limits for request lines and head
 refuses or drops what could be read in two ways.
 """
 
+import logging
+import mmap
 import os
+import signal
 import socket
 import struct
 import sys
 
 from gunicorn.arbiter import Arbiter
-from gunicorn.errors import AppImportError
 from gunicorn.workers.gthread import ThreadWorker
 
 from clustr.errors import StartUpError
@@ -24,25 +26,53 @@ from clustr.settings import read_settings
 SILENCE_SECONDS = 30
 
 
+_start_failed = mmap.mmap(-1, 1)  # shared with the workers, which are forks
+
+
 class Worker(ThreadWorker):
+    """gunicorn's worker with threads; why it cannot start it says in one line, and ends the rest.
+
+    gunicorn has an exit code for that, but fails itself when a second worker ends with it.
+    """
+
     def load_wsgi(self) -> None:
-        """Load the application; when it cannot start, say so in one line and do not try again."""
+        """Load the application."""
         try:
             super().load_wsgi()
         except StartUpError as error:
-            raise AppImportError(f"clustr: {error}") from error
+            sys.stderr.write(f"clustr: {error}\n")
+            _start_failed[0] = 1
+            os.kill(self.ppid, signal.SIGTERM)
+            sys.exit()
+
+
+def on_exit(server: Arbiter) -> None:
+    """Give the exit code of a start that failed."""
+    if _start_failed[0]:
+        sys.exit(Arbiter.APP_LOAD_ERROR)
+
+
+class NoSilentClients(logging.Filter):
+    """Drops the traceback that gunicorn logs for each client that stays silent for too long."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to log it."""
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, BlockingIOError | TimeoutError)
 
 
 def when_ready(server: Arbiter) -> None:
-    """Close connections that are silent in the middle of a request or of an answer.
+    """Close connections of clients that fall silent in the middle of a request or of an answer.
 
-    gunicorn waits for them without end, each holding a thread. Accepted sockets inherit these
-    time limits from the listening one (socket(7), on Linux).
+    gunicorn waits for them without end, each holding a thread. How long to wait for something to
+    receive (socket(7)) and to get rid of what is sent (tcp(7)), the accepted sockets inherit.
     """
-    limit = struct.pack("@ll", SILENCE_SECONDS, 0)
     for listener in server.LISTENERS:
-        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            listener.sock.setsockopt(socket.SOL_SOCKET, option, limit)
+        limit = struct.pack("@ll", SILENCE_SECONDS, 0)
+        listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        if listener.sock.family != socket.AF_UNIX:
+            milliseconds = SILENCE_SECONDS * 1000
+            listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
 
 def post_fork(server: Arbiter, worker: ThreadWorker) -> None:
@@ -79,4 +109,6 @@ forwarder_headers = ""
 
 accesslog = None  # the application logs its requests itself, with their ids
 logconfig_dict = logging_config(_settings.log_format, _settings.log_level)
-logconfig_dict["loggers"]["gunicorn.error"] = {"level": "INFO", "propagate": True}
+logconfig_dict["filters"] = {"silent": {"()": NoSilentClients}}
+_logger = {"level": "INFO", "propagate": True, "filters": ["silent"]}
+logconfig_dict["loggers"]["gunicorn.error"] = _logger

@@ -1,4 +1,4 @@
-"""Health: how the service and everything that it needs are, asked all at once and within a limit."""
+"""Health: how the service and all that it needs are, asked at once and within a time limit."""
 
 import tempfile
 import time
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clustr import __version__, logs
+from clustr import __version__, logs, reasons
 from clustr.catalog import Catalog
 from clustr.errors import ClustrError, DatabaseUnavailable, QueueUnavailable
 from clustr.http_session import Session
@@ -49,8 +49,9 @@ class HealthChecks:
             "storage": self._storage_writable,
         }
         for analyzer in host.analyzers.values():
+            # In capitals, so that one of the name of a core service does not take its place.
             if type(analyzer).health is not Analyzer.health:
-                self._checks[analyzer.name] = lambda a=analyzer: self._of_analyzer(a)
+                self._checks[analyzer.name.upper()] = lambda a=analyzer: self._of_analyzer(a)
         self._threads = ThreadPoolExecutor(2 * len(self._checks), "health")
         self._running: dict[str, Future[dict[str, Service]]] = {}
 
@@ -63,7 +64,8 @@ class HealthChecks:
         wait(asked.values(), timeout=ANSWER_SECONDS)
         found: dict[str, Service] = {}
         for name, future in asked.items():
-            found |= _outcome(name, future)
+            for service, state in _outcome(name.lower(), future).items():
+                found.setdefault(service, state)  # Those of plugins come last and replace none.
         return found
 
     def ready(self) -> bool:
@@ -113,8 +115,9 @@ class HealthChecks:
             )
         if not isinstance(health, Health):
             return {}
-        details = {"detail": health.detail} if health.detail else {}
-        return {health.service: Service(HEALTHY if health.healthy else UNHEALTHY, details)}
+        details = {"detail": reasons.plain(health.detail)} if health.detail else {}
+        status = HEALTHY if health.healthy else UNHEALTHY
+        return {reasons.plain(health.service): Service(status, details)}
 
 
 def _outcome(name: str, future: "Future[dict[str, Service]]") -> dict[str, Service]:

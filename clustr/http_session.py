@@ -10,6 +10,7 @@ import io
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -79,12 +80,10 @@ class _Adapter(HTTPAdapter):
         deadline = time.monotonic() + total
         token = _deadline.set(deadline)
         try:
-            kwargs["proxies"] = None
-            response = super().send(request, stream, (connect, total), **kwargs)
-        except requests.ConnectTimeout:
-            raise
-        except requests.ConnectionError as error:
-            raise _timed_out_or(error, deadline) from error
+            with _until(deadline):
+                # Nothing is given for the proxies: a connection through one has no total.
+                kwargs["proxies"] = None
+                response = super().send(request, stream, (connect, total), **kwargs)
         finally:
             _deadline.reset(token)
         return _Response(response, deadline)
@@ -99,21 +98,25 @@ class _Response(requests.Response):
         self._deadline = deadline
 
     def iter_content(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        chunks = super().iter_content(*args, **kwargs)
-        return self._until_deadline(chunks)
+        return self._in_time(super().iter_content(*args, **kwargs))
 
-    def _until_deadline(self, chunks: Iterator[Any]) -> Iterator[Any]:
-        try:
+    def _in_time(self, chunks: Iterator[Any]) -> Iterator[Any]:
+        with _until(self._deadline):
             yield from chunks
-        except requests.ConnectionError as error:
-            raise _timed_out_or(error, self._deadline) from error
 
 
-def _timed_out_or(error: requests.ConnectionError, deadline: float) -> requests.RequestException:
-    """A `ReadTimeout` when the time is over, as requests calls that a broken connection."""
-    if time.monotonic() < deadline:
-        return error
-    return requests.ReadTimeout("The answer was not complete in time.", request=error.request)
+@contextmanager
+def _until(deadline: float) -> Iterator[None]:
+    """Raise a `ReadTimeout` at the deadline, where requests has a broken connection."""
+    try:
+        yield
+    except requests.ConnectTimeout:
+        raise
+    except requests.ConnectionError as error:
+        if time.monotonic() < deadline:
+            raise
+        message = "The exchange was not over in time."
+        raise requests.ReadTimeout(message, request=error.request) from error
 
 
 class _Socket:

@@ -6,20 +6,27 @@ the request are inserted at once, with the analyses to do; then the workers are 
 told that an upload exists can rely on it from then on, whatever loses power.
 """
 
+import hashlib
 import time
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clustr import images, logs
 from clustr.catalog import Catalog, new_id, now
-from clustr.errors import QueueUnavailable, RefusedFile, TooLarge
+from clustr.errors import (
+    BeingAnswered,
+    InvalidInput,
+    QueueUnavailable,
+    RefusedFile,
+    TooLarge,
+)
 from clustr.images import Format, Inspected
 from clustr.plugins import Analyzer
 from clustr.queue import Queue
-from clustr.storage import Incoming, LocalStorage
-from clustr.upload import Analysis, State, Upload, status_of
+from clustr.storage import Incoming, LocalStorage, writing
+from clustr.upload import Analysis, Retry, State, Upload, status_of
 
 log = logs.logger(__name__)
 
@@ -38,10 +45,26 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A file that was not accepted, and why."""
+    """A file that was not accepted, and why; without a name when the request has no file."""
 
-    original_name: str
+    original_name: str | None
     error: RefusedFile
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a client can ask for besides.
+
+    Attributes:
+        key: the `Idempotency-Key`, by which the request is known when it is sent again.
+        reuse: whether an upload with the same bytes is to be answered instead of a new one.
+    """
+
+    key: str | None = None
+    reuse: bool = False
+
+
+Checked = tuple[Received, Inspected]
 
 
 class Intake:
@@ -79,23 +102,29 @@ class Intake:
             reception.close()
 
     def accept(
-        self, received: Sequence[Received], request_id: str
+        self, received: Sequence[Received], request_id: str, wishes: Wishes = Wishes()
     ) -> tuple[list[Upload], list[Refused]]:
         """Store those files that are images and refuse the others, each for its own reason.
 
+        Returns:
+            the uploads in the order of their files, and the refused in theirs.
+
         Raises:
-            DatabaseUnavailable, StorageFull, StorageUnavailable: nothing was stored.
+            DatabaseUnavailable, StorageFull: nothing was stored.
+            InvalidInput: the key was given to a request with other files before.
+            BeingAnswered: the same request is being answered at this moment.
         """
         began = time.perf_counter()
-        accepted: list[tuple[Received, Inspected]] = []
+        checked: list[Checked] = []
         refused: list[Refused] = []
         for item in received:
             try:
-                accepted.append((item, self._check(item.file)))
+                checked.append((item, self._check(item.file)))
             except RefusedFile as error:
                 refused.append(Refused(clean_name(item.name), error))
                 log.info("upload_refused", code=error.code, size=item.file.size)
-        uploads = self._store(accepted, request_id) if accepted else []
+        retry = Retry(wishes.key, fingerprint(received), 0) if wishes.key else None
+        uploads = self._store(checked, request_id, retry, wishes.reuse) if checked else []
         duration = round((time.perf_counter() - began) * 1000, 1)
         for upload in uploads:
             log.info("upload_stored", upload_id=upload.id, size=upload.size, duration_ms=duration)
@@ -104,29 +133,60 @@ class Intake:
     def _check(self, file: Incoming) -> Inspected:
         if file.too_large:
             raise TooLarge(f"The file is larger than {self._max_upload_size} bytes.")
-        return images.inspect(file.path, self._formats)
+        file.flush()
+        with writing():  # It is being stored, and may be gone with the file system it was on.
+            return images.inspect(file.path, self._formats)
 
-    def _store(self, accepted: list[tuple[Received, Inspected]], request_id: str) -> list[Upload]:
-        firsts = self._catalog.uploads.first_with_bytes([r.file.sha256 for r, _ in accepted])
-        uploads = []
-        for received, inspected in accepted:
-            upload = self._describe(received, inspected, firsts, request_id)
-            firsts.setdefault(upload.sha256, upload.id)
+    def _store(
+        self, checked: list[Checked], request_id: str, retry: Retry | None, reuse: bool
+    ) -> list[Upload]:
+        before = self._stored_before(retry) if retry else {}
+        hashes = [received.file.sha256 for received, _ in checked]
+        known = self._catalog.uploads.first_uploads_with_bytes(hashes) if reuse else {}
+        firsts = {} if reuse else self._catalog.uploads.first_with_bytes(hashes)
+        uploads: list[Upload] = []
+        new: list[tuple[Received, Upload]] = []
+        for position, (received, inspected) in enumerate(checked):
+            upload = before.get(position) or known.get(received.file.sha256)
+            if upload is None:
+                upload = self._describe(received, inspected, request_id, firsts)
+                if retry:
+                    upload = replace(upload, retry=replace(retry, position=position))
+                new.append((received, upload))
+                firsts.setdefault(upload.sha256, upload.id)
+            if reuse:
+                known.setdefault(upload.sha256, upload)
             uploads.append(upload)
-        self._storage.keep(
-            [(r.file, u.filename) for (r, _), u in zip(accepted, uploads, strict=True)]
-        )
-        # When this fails, MongoDB may have stored them all the same, so the files stay.
-        self._catalog.uploads.add(uploads)
-        self._ring(uploads)
+        if new:
+            self._add(new)
         return uploads
+
+    def _stored_before(self, retry: Retry) -> dict[int, Upload]:
+        """What an earlier request with the same key stored, by position; a part of it at worst."""
+        stored = self._catalog.uploads.of_request(retry.key)
+        if any(upload.retry.fingerprint != retry.fingerprint for upload in stored):
+            problem = "This key was given to a request with other files; take a new one."
+            raise InvalidInput({"Idempotency-Key": [problem]})
+        return {upload.retry.position: upload for upload in stored}
+
+    def _add(self, new: list[tuple[Received, Upload]]) -> None:
+        uploads = [upload for _, upload in new]
+        self._storage.keep([(received.file, upload.filename) for received, upload in new])
+        try:
+            # When the database does not answer it may have stored them all the same: files stay.
+            self._catalog.uploads.add(uploads)
+        except BeingAnswered:
+            for upload in uploads:
+                self._storage.remove(upload.filename)
+            raise
+        self._ring(uploads)
 
     def _describe(
         self,
         received: Received,
         inspected: Inspected,
-        firsts: Mapping[str, str],
         request_id: str,
+        firsts: Mapping[str, str],
     ) -> Upload:
         upload_id, moment = new_id(), now()
         analyses = tuple(self._plan(inspected.format))
@@ -180,6 +240,16 @@ class Reception:
     def close(self) -> None:
         for file in self._files:
             file.close()
+
+
+def fingerprint(received: Sequence[Received]) -> str:
+    """By what a request is known to have the same files as another, in the same order."""
+    # Of a file that is too large not everything was hashed.
+    lines = [
+        f"{item.file.size} {'' if item.file.too_large else item.file.sha256} {item.name}"
+        for item in received
+    ]
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def clean_name(name: str) -> str:

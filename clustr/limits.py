@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
+STANDARD_ERROR = 2
+
 # What stays deaf to the limit, such as C code that holds the interpreter, is ended together with
 # its process after this much longer.
 GRACE_SECONDS = 4.0
@@ -35,8 +37,9 @@ def time_limit(seconds: float) -> Iterator[None]:
     handler = signal.signal(signal.SIGALRM, ring)
     outer_seconds, _ = signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
     outer_ends = time.monotonic() + outer_seconds
-    faulthandler.dump_traceback_later(seconds + GRACE_SECONDS, exit=True)
     try:
+        # Not `sys.stderr`, for which a plugin may have put something that is no file.
+        faulthandler.dump_traceback_later(seconds + GRACE_SECONDS, exit=True, file=STANDARD_ERROR)
         yield
     finally:
         faulthandler.cancel_dump_traceback_later()

@@ -3,12 +3,16 @@
 Build them after a fork, never before: clients of MongoDB and Redis must not cross one.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 from clustr import images
 from clustr.analysis import Analysts
 from clustr.catalog import Catalog
 from clustr.errors import StartUpError
+from clustr.fsck import Fsck
 from clustr.health import HealthChecks
 from clustr.intake import Intake
 from clustr.plugin_host import PluginHost, load_plugins
@@ -50,6 +54,7 @@ def build_host(settings: Settings) -> PluginHost:
         settings.plugins_enabled,
         settings.plugins_disabled,
         settings.plugins_config,
+        settings.environment,
     )
 
 
@@ -72,7 +77,7 @@ def build_web(settings: Settings) -> WebParts:
     host = build_host(settings)
     catalog = build_catalog(settings, WEB_SECONDS)
     storage = LocalStorage(settings.upload_folder)
-    storage.prepare()
+    storage.prepare(catalog.uploads.any)
     queue = Queue(settings.redis_url)
     try:
         formats = images.formats_for(settings.allowed_extensions)
@@ -92,10 +97,26 @@ def build_worker(settings: Settings, host: PluginHost) -> WorkerParts:
     images.prepare(settings.max_image_pixels)
     catalog = build_catalog(settings, WORKER_SECONDS)
     storage = LocalStorage(settings.upload_folder)
-    storage.prepare()
+    storage.prepare(catalog.uploads.any)
     queue = Queue(settings.redis_url)
     return WorkerParts(
         catalog,
         Analysts(catalog, storage, queue, host),
         Reconciler(catalog, storage, queue, host),
     )
+
+
+@contextmanager
+def build_fsck(settings: Settings, grace: timedelta, quick: bool) -> Iterator[Fsck]:
+    """Build what checks the store, for the block; nothing is made where there is no store.
+
+    Raises:
+        StartUpError: a setting cannot be used.
+    """
+    images.prepare(settings.max_image_pixels)
+    host = build_host(settings)
+    catalog = build_catalog(settings, WORKER_SECONDS)
+    try:
+        yield Fsck(catalog, LocalStorage(settings.upload_folder), host.analyzers, grace, quick)
+    finally:
+        catalog.close()

@@ -7,7 +7,6 @@ a state and a reason instead.
 import filecmp
 import importlib.metadata
 import importlib.util
-import os
 import re
 import sys
 import tomllib
@@ -21,7 +20,8 @@ from typing import Any
 import pluggy
 from marshmallow import Schema, ValidationError
 
-from clustr import logs
+from clustr import logs, reasons
+from clustr.errors import StartUpError
 from clustr.plugins import Analyzer, hooks
 
 log = logs.logger(__name__)
@@ -30,10 +30,13 @@ API_LEVEL = 1
 ENTRY_POINTS = "clustr.plugins"
 NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 QUEUES = ("default", "http", "gpu")
-FIELDS = ("caption", "tags", "dimensions", "faces")
+FIELDS = ("caption", "tags", "dimensions", "taken_at", "faces")
+LONGEST_TIMEOUT_SECONDS = 24 * 3600
 
 
 class PluginState(StrEnum):
+    """What became of a plugin that was found."""
+
     LOADED = "loaded"
     DISABLED = "disabled"
     MISCONFIGURED = "misconfigured"
@@ -97,7 +100,7 @@ def load_plugins(
     enabled: tuple[str, ...] | None,
     disabled: tuple[str, ...],
     config_file: Path,
-    environment: Mapping[str, str] = os.environ,
+    environment: Mapping[str, str],
 ) -> PluginHost:
     """Find and load every plugin.
 
@@ -107,20 +110,20 @@ def load_plugins(
         disabled: those not to load.
         config_file: the TOML file with a table for each plugin; it need not exist.
         environment: where configuration is looked for first.
+
+    Raises:
+        StartUpError: the TOML file cannot be read; which plugins it configures is not known then.
     """
     tables = _read_tables(config_file)
     plugins: list[Plugin] = []
     for candidate in _candidates(folder):
-        taken = {plugin.name for plugin in plugins}
-        analyzers = {a.name: p.name for p in plugins for a in p.analyzers}
+        off = candidate.name in disabled or (enabled is not None and candidate.name not in enabled)
         try:
-            if (enabled is not None and candidate.name not in enabled) or (
-                candidate.name in disabled
-            ):
+            if off:
                 raise Unloadable(PluginState.DISABLED, "switched off by the settings")
-            if candidate.name in taken:
+            if candidate.name in {plugin.name for plugin in plugins}:
                 raise Unloadable(PluginState.CONFLICT, "another plugin has the same name")
-            plugins.append(_load(candidate, tables, environment, analyzers))
+            plugins.append(_load_guarded(candidate, tables, environment, plugins))
         except Unloadable as error:
             plugins.append(
                 Plugin(candidate.name, candidate.version, candidate.source, error.state, str(error))
@@ -128,6 +131,17 @@ def load_plugins(
             if error.state is not PluginState.DISABLED:
                 log.error("plugin_not_loaded", plugin=candidate.name, reason=str(error))
     return PluginHost(plugins)
+
+
+def _load_guarded(
+    candidate: Candidate,
+    tables: Mapping[str, Any],
+    environment: Mapping[str, str],
+    plugins: Iterable[Plugin],
+) -> Plugin:
+    """Load one plugin; an object of its own that raises when it is looked at is its failure."""
+    analyzers = {a.name: p.name for p in plugins for a in p.analyzers}
+    return _guarded("loading it", lambda: _load(candidate, tables, environment, analyzers))
 
 
 def _candidates(folder: Path) -> Iterator[Candidate]:
@@ -144,7 +158,7 @@ def _candidates(folder: Path) -> Iterator[Candidate]:
         file = path / "__init__.py" if path.is_dir() else path
         if path.name.startswith(("_", ".")) or file.suffix != ".py" or not file.is_file():
             continue
-        if not any(filecmp.cmp(file, installed, shallow=False) for installed in files):
+        if not any(_same(file, installed) for installed in files):
             yield Candidate(path.stem, None, "folder", lambda f=file: _import_file(f), file)
 
 
@@ -152,9 +166,18 @@ def _file_of(module: str) -> Path | None:
     """The file of a module that may not be importable, without importing it but its parents."""
     try:
         spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError):
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # What its parents raise is raised again, and said, when it is loaded.
         return None
     return Path(spec.origin) if spec and spec.has_location and spec.origin else None
+
+
+def _same(file: Path, other: Path) -> bool:
+    try:
+        return filecmp.cmp(file, other, shallow=False)
+    except OSError:  # One that cannot be read is listed with that as the reason.
+        return False
 
 
 def _import_file(file: Path) -> ModuleType:
@@ -219,11 +242,11 @@ def _guarded(what: str, call: Callable[[], Any]) -> Any:
     """Run what belongs to a plugin: whatever it raises, `sys.exit` included, is its failure."""
     try:
         return call()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Unloadable):
         raise
     except BaseException as error:
         log.debug("plugin_raised", during=what, exc_info=True)
-        reason = f"{what} raised {type(error).__name__}: {error}"
+        reason = f"{what} raised {reasons.of(error)}"
         raise Unloadable(PluginState.FAILED, reason) from error
 
 
@@ -250,10 +273,20 @@ def _configure(
     environment: Mapping[str, str],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The plugin's configuration, and the part of it that is secret."""
+    if schema is not None and not _is_schema(schema):
+        reason = "clustr_config_schema() returned no marshmallow Schema; return the class"
+        raise Unloadable(PluginState.FAILED, reason)
+    table = tables.get(name, {})
+    if not isinstance(table, dict):
+        reason = f"{name} is no table in the file of plugins' configuration"
+        raise Unloadable(PluginState.MISCONFIGURED, reason)
     fields = schema().fields if schema else {}
-    raw = dict(tables.get(name, {}))
     prefix = f"CLUSTR_PLUGIN__{name.upper()}__"
-    raw |= {k.removeprefix(prefix).lower(): v for k, v in environment.items() if prefix in k}
+    raw = table | {
+        variable.removeprefix(prefix).lower(): value
+        for variable, value in environment.items()
+        if variable.startswith(prefix)
+    }
     for key, declared in fields.items():
         if environment.get(declared.metadata.get("env", "")):
             raw[key] = environment[declared.metadata["env"]]
@@ -264,7 +297,7 @@ def _configure(
         loaded = schema().load(raw) if schema else {}
     except ValidationError as error:
         problems = error.normalized_messages()
-        reason = "; ".join(f"{key}: {' '.join(map(str, m))}" for key, m in problems.items())
+        reason = "; ".join(f"{key}: {_joined(messages)}" for key, messages in problems.items())
         raise Unloadable(PluginState.MISCONFIGURED, reason) from error
     secret = {key for key, declared in fields.items() if declared.metadata.get("secret")}
     return (
@@ -273,30 +306,57 @@ def _configure(
     )
 
 
+def _joined(messages: Any) -> str:
+    return " ".join(map(str, messages)) if isinstance(messages, list) else str(messages)
+
+
+def _is_schema(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, Schema)
+
+
 def _read_tables(config_file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(config_file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
+    except OSError as error:
+        problem = error.strerror
+    except ValueError as error:  # It is no TOML, whose error says the line, or not in UTF-8.
+        problem = str(error)
+    raise StartUpError(f"PLUGINS_CONFIG={config_file} cannot be read: {problem}")
 
 
 def _problem_with(analyzer: object) -> str | None:
     """What is wrong with the declaration of an analyzer, if anything is."""
     if not isinstance(analyzer, Analyzer):
-        return f"clustr_register_analyzers() returned {analyzer!r}, which is no Analyzer"
+        kind = type(analyzer).__name__
+        return f"clustr_register_analyzers() returned a {kind}, which is no Analyzer"
     name = getattr(analyzer, "name", None)
     if not isinstance(name, str) or not NAME.fullmatch(name):
         return f"the name of an analyzer must match {NAME.pattern}, not be {name!r}"
-    schema = getattr(analyzer, "result_schema", None)
     checks = {
-        "version must be a whole number from 1": isinstance(analyzer.version, int)
-        and analyzer.version >= 1,
-        "result_schema must be a marshmallow Schema": isinstance(schema, type)
-        and issubclass(schema, Schema),
+        "version must be a whole number from 1": _is_whole(analyzer.version),
+        "result_schema must be a marshmallow Schema": _is_schema(
+            getattr(analyzer, "result_schema", None)
+        ),
+        "summary must be text": isinstance(analyzer.summary, str),
         f"queue must be one of {', '.join(QUEUES)}": analyzer.queue in QUEUES,
-        "timeout must be seconds above 0": analyzer.timeout > 0,
-        "max_attempts must be at least 1": analyzer.max_attempts >= 1,
-        f"fields must be some of {', '.join(FIELDS)}": set(analyzer.fields) <= set(FIELDS),
+        "formats must be a set of content types": isinstance(analyzer.formats, set | frozenset)
+        and all(isinstance(format, str) for format in analyzer.formats),
+        f"timeout must be seconds above 0, at most {LONGEST_TIMEOUT_SECONDS}": isinstance(
+            analyzer.timeout, int | float
+        )
+        and 0 < analyzer.timeout <= LONGEST_TIMEOUT_SECONDS,
+        "max_attempts must be a whole number from 1": _is_whole(analyzer.max_attempts),
+        f"fields must map some of {', '.join(FIELDS)} to keys of the result": isinstance(
+            analyzer.fields, Mapping
+        )
+        and set(analyzer.fields) <= set(FIELDS)
+        and all(isinstance(key, str) for key in analyzer.fields.values()),
     }
     failed = next((problem for problem, fine in checks.items() if not fine), None)
     return f"{name}: {failed}" if failed else None
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and value >= 1

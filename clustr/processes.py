@@ -138,8 +138,8 @@ def _forget_signal_handlers() -> None:
 class Notification:
     """A message from a child that it is ready: the protocol of systemd, see sd_notify(3).
 
-    Called, it answers whether the message is there, as `Child.ready` has to. The child finds
-    `address` in its environment as NOTIFY_SOCKET.
+    Called, it answers whether the message has come, as `Child.ready` has to; not to be called again
+    after that. The child finds `address` in its environment as NOTIFY_SOCKET.
     """
 
     def __init__(self) -> None:
@@ -149,9 +149,12 @@ class Notification:
 
     def __call__(self) -> bool:
         try:
-            return b"READY=1" in self._socket.recv(4096).split(b"\n")
+            ready = b"READY=1" in self._socket.recv(4096).split(b"\n")
         except BlockingIOError:
             return False
+        if ready:
+            self._socket.close()
+        return ready
 
 
 def notify_ready() -> None:
@@ -239,10 +242,9 @@ class _State:
         """What its output says last: a message of Clustr's own, or else the last line."""
         lines = [line for line in self.last_lines if line.strip()]
         own = [line.removeprefix("clustr: ") for line in lines if line.startswith("clustr: ")]
-        words = (own or lines or [""])[-1].strip()
-        where = f"(see {self.child.log_file})" if self.child.log_file else ""
-        said = " ".join(filter(None, (words, where)))
-        return f": {said}" if said else ""
+        words = f": {(own or lines)[-1].strip()}" if lines else ""
+        where = f" (see {self.child.log_file})" if self.child.log_file else ""
+        return words + where
 
 
 class _Output:

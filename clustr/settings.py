@@ -84,7 +84,8 @@ class Settings:
     """Every setting under its environment variable's name in lower case.
 
     Where the default depends on another setting the description says so; `read_settings` fills it
-    in. `given` holds the names that the environment or `.env` set.
+    in. `given` holds the names that the environment or `.env` set, `environment` all that they
+    say: plugins have settings of their own there.
     """
 
     # fmt: off
@@ -121,6 +122,7 @@ class Settings:
     # fmt: on
 
     given: frozenset[str] = frozenset()
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
 
 
 def declared() -> list[dataclasses.Field[Any]]:
@@ -156,12 +158,16 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
             )
         ) from error
     return _with_dependent_defaults(
-        Settings(**{name.lower(): value for name, value in loaded.items()}, given=frozenset(given))
+        Settings(
+            **{name.lower(): value for name, value in loaded.items()},
+            given=frozenset(given),
+            environment=environment,
+        )
     )
 
 
 def _with_dependent_defaults(settings: Settings) -> Settings:
-    defaults: dict[str, Any] = {"given": settings.given}
+    defaults: dict[str, Any] = {}
     for field in declared():
         value = getattr(settings, field.name)
         if isinstance(value, Path):  # the defaults among them are relative to the working directory

@@ -55,6 +55,21 @@ class Analysis:
 
 
 @dataclass(frozen=True, slots=True)
+class Retry:
+    """By what an upload is known again when its request is sent once more.
+
+    Attributes:
+        key: the `Idempotency-Key` that the client gave the request.
+        fingerprint: of all files of the request, to tell whether it is the same.
+        position: which of the accepted files of the request the upload is, from 0.
+    """
+
+    key: str
+    fingerprint: str
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
 class Upload:
     """One stored image with its metadata.
 
@@ -81,3 +96,4 @@ class Upload:
     tags: tuple[str, ...] = ()
     faces: tuple[dict[str, Any], ...] = ()
     face_cluster_ids: tuple[str, ...] = ()
+    retry: Retry | None = None

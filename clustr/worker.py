@@ -6,41 +6,66 @@ import sys
 from typing import Any
 
 from rq import Worker
-from rq.job import Job
+from rq.exceptions import DeserializationError, InvalidJobOperation
+from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 from rq.worker import DequeueStrategy
 
 from clustr import jobs, logs
-from clustr.errors import ClustrError
+from clustr.errors import ClustrError, QueueUnavailable, StartUpError
 from clustr.parts import WORKER_SECONDS, build_catalog, build_host, build_worker
 from clustr.plugin_host import PluginHost
-from clustr.processes import Child, Supervisor, die_with_parent, function, notify_ready
-from clustr.queue import JOB, connect, queue_name
+from clustr.processes import Child, Supervisor, die_with_parent, function
+from clustr.queue import JOB, answering, connect, queue_name
 from clustr.settings import Settings
 from clustr.storage import LocalStorage
 
 log = logs.logger(__name__)
 
+HUNG = 1  # the exit code after `faulthandler.dump_traceback_later(…, exit=True)`
 
-class AnalysisWorker(Worker):
-    """An RQ worker that runs nothing but Clustr's own job.
 
-    Jobs are JSON, but that alone would let a job name any function of the installation: one that
-    names another, or a callback, is refused.
+class AnalysisJob(Job):
+    """An RQ job that can do nothing but answer a bell, whatever Redis says about it.
+
+    Jobs are JSON, but that alone would let one name any function of the installation, to be run as
+    its work or as a callback, or an address to post to.
     """
 
+    func = staticmethod(jobs.run_analyzer)
+    success_callback = failure_callback = stopped_callback = None
+
+    def send_webhooks(self, *_args: Any, **_kwargs: Any) -> None:
+        """Call nobody."""
+
+    def is_a_bell(self) -> bool:
+        """Whether it is what our own side enqueues: the one function, given two texts."""
+        try:
+            texts = [isinstance(argument, str) for argument in self.args]
+            return self.func_name == JOB and not self.kwargs and texts == [True, True]
+        except (DeserializationError, TypeError, ValueError):  # A pickle, for one.
+            return False
+
+
+class AnalysisWorker(Worker):
+    """An RQ worker that runs nothing but Clustr's own job."""
+
+    job_class = AnalysisJob
     max_connection_wait_time = 5.0
     settings: Settings
     host: PluginHost
 
-    def execute_job(self, job: Job, queue: Any) -> None:
-        if job.func_name != JOB or has_callbacks(job):
+    def execute_job(self, job: AnalysisJob, queue: Any) -> None:
+        if not job.is_a_bell():
             log.error("job_refused", job=job.id)
             job.delete()
             return
         super().execute_job(job, queue)
+        if is_under_way(job):  # A plugin ended the process, and with the exit code of a success.
+            self.handle_work_horse_killed(job, None, os.EX_OK, None)
+            job.delete()
 
-    def main_work_horse(self, job: Job, queue: Any) -> None:
+    def main_work_horse(self, job: AnalysisJob, queue: Any) -> None:
         die_with_parent(self.pid)
         super().main_work_horse(job, queue)
 
@@ -49,7 +74,9 @@ class AnalysisWorker(Worker):
         if self.horse_pid:
             os.kill(self.horse_pid, signal.SIGTERM)
 
-    def handle_work_horse_killed(self, job: Job, retpid: int, ret_val: int, rusage: Any) -> None:
+    def handle_work_horse_killed(
+        self, job: AnalysisJob, retpid: int | None, ret_val: int | None, rusage: Any
+    ) -> None:
         """Take back what the dead process held, without waiting for the end of its lease."""
         name, run = job.args
         analyzer = self.host.analyzers.get(name)
@@ -65,9 +92,12 @@ class AnalysisWorker(Worker):
             catalog.close()
 
 
-def has_callbacks(job: Job) -> bool:
-    names = (job._success_callback_name, job._failure_callback_name, job._stopped_callback_name)
-    return any(names)
+def is_under_way(job: Job) -> bool:
+    """Whether Redis says that a worker is at it; a job that came to its end is not there at all."""
+    try:
+        return job.get_status() is JobStatus.STARTED
+    except InvalidJobOperation:
+        return False
 
 
 def describe_death(status: int | None) -> str:
@@ -76,8 +106,13 @@ def describe_death(status: int | None) -> str:
         return "its process was lost"
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
-        return f"its process was killed by {signal.Signals(number).name}"
-    return f"its process ended with exit code {os.waitstatus_to_exitcode(status)}"
+        known = number in set(signal.Signals)
+        name = signal.Signals(number).name if known else f"signal {number}"
+        return f"its process was killed by {name}"
+    code = os.waitstatus_to_exitcode(status)
+    if code == HUNG:
+        return f"its process hung beyond its time limit, or ended itself with exit code {code}"
+    return f"its process ended with exit code {code}"
 
 
 def run(settings: Settings, queues: tuple[str, ...], workers: int) -> int:
@@ -105,27 +140,37 @@ def run(settings: Settings, queues: tuple[str, ...], workers: int) -> int:
         Child(f"worker-{n}", function(lambda: run_worker(settings, host, queues)), stop_seconds=5)
         for n in range(1, workers + 1)
     ]
-    supervisor = Supervisor(children, report=lambda said: log.error("child_ended", said=said))
-    return supervisor.run(when_started=notify_ready)
+    supervisor = Supervisor(
+        children, report=lambda said: log.error("child_ended", said=said), together=True
+    )
+    return supervisor.run()
 
 
 def run_worker(settings: Settings, host: PluginHost, queues: tuple[str, ...]) -> int:
-    """Be one RQ worker."""
+    """Be one RQ worker; the exit code is 1 when Redis went away in the middle of something."""
     AnalysisWorker.settings = settings
     AnalysisWorker.host = host
-    worker = AnalysisWorker(
-        [queue_name(kind) for kind in queues],
-        connection=connect(settings.redis_url, timeout_seconds=None),
-        serializer=JSONSerializer,
-    )
-    # In turn, or a long backlog of one kind of work would leave the others waiting to its end.
-    worker.work(logging_level=None, dequeue_strategy=DequeueStrategy.ROUND_ROBIN)
+    try:
+        with answering():
+            worker = AnalysisWorker(
+                [queue_name(kind) for kind in queues],
+                connection=connect(settings.redis_url, timeout_seconds=None),
+                serializer=JSONSerializer,
+            )
+            # In turn, or a long backlog of one kind of work would leave the others to wait.
+            worker.work(logging_level=None, dequeue_strategy=DequeueStrategy.ROUND_ROBIN)
+    except QueueUnavailable:
+        return 1
     return 0
 
 
 def run_reconciler(settings: Settings, host: PluginHost) -> int:
-    """Be the reconciler."""
-    parts = build_worker(settings, host)
+    """Be the reconciler; the exit code is 2 when it cannot begin."""
+    try:
+        parts = build_worker(settings, host)
+    except StartUpError as error:
+        log.error("reconciler_not_started", reason=str(error))
+        return 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         parts.reconciler.run_for_ever()

@@ -43,6 +43,8 @@ JPEG_SIDE = 1024
 
 
 class BlipConfig(Schema):
+    """What can be configured."""
+
     service_url = fields.String(
         load_default="http://localhost:8001",
         validate=validate.Regexp(
@@ -69,6 +71,8 @@ class BlipAnswer(Schema):
 
 
 class BlipResult(Schema):
+    """What is stored."""
+
     caption = fields.String(required=True)
     tags = fields.List(fields.String(), required=True)
 
@@ -169,10 +173,9 @@ def understand(body: bytes) -> dict[str, Any]:
 
 
 def clean(text: str, length: int) -> str:
-    """One line of at most `length` characters, without control characters or halves of any."""
-    line = " ".join(text.split())
-    kept = (c for c in line if unicodedata.category(c) not in ("Cc", "Cs"))
-    return "".join(kept).strip()[:length].rstrip()
+    """One line of at most `length` characters that are text: no control characters, no halves."""
+    kept = (c for c in text if c.isspace() or unicodedata.category(c) not in ("Cc", "Cs"))
+    return " ".join("".join(kept).split())[:length].rstrip()
 
 
 def as_sent(image: Image) -> tuple[str, BinaryIO, str]:

@@ -86,6 +86,7 @@ class BlipStandIn:
     Attributes:
         mode: one of `MODES`; counts for each request from when it has arrived.
         answer: what is answered in the mode `ok`, an object or bytes; None to look at the picture.
+        answer_status: the status of that answer.
         retry_after: the value of the header of 429 and 503; None for no header.
         delay_seconds: how long an answer in the mode `ok` takes to think of.
         requests: the images that were received, in order.
@@ -98,6 +99,7 @@ class BlipStandIn:
         self.host, self.port = host, port
         self.mode = mode
         self.answer: Any = None
+        self.answer_status = 200
         self.retry_after: str | None = None
         self.delay_seconds = 0.0
         self.requests: list[Received] = []
@@ -203,10 +205,9 @@ class _Handler(BaseHTTPRequestHandler):
         content_type = self.headers["Content-Type"]
         mimetype, _, parameters = content_type.partition(";")
         boundary = parameters.partition("boundary=")[2]
-        parsed = FormDataParser().parse(
-            io.BytesIO(body), mimetype, len(body), {"boundary": boundary}
-        )
-        _, form, files = parsed
+        parser = FormDataParser(stream_factory=lambda **_: io.BytesIO())
+        options = {"boundary": boundary}
+        _, form, files = parser.parse(io.BytesIO(body), mimetype, len(body), options)
         parts = list(files.items(multi=True))
         if form or [name for name, _ in parts] != ["image"]:
             return None
@@ -222,8 +223,8 @@ class _Handler(BaseHTTPRequestHandler):
     def ok(self) -> None:
         blip = self.server.blip
         blip.stopping.wait(blip.delay_seconds)
-        if blip.answer is not None:
-            self.answer(200, blip.answer)
+        if blip.answer is not None or blip.answer_status != 200:
+            self.answer(blip.answer_status, blip.answer)
         elif self.received.format is None:
             self.answer(422, {"detail": "The image cannot be read."})
         else:

@@ -1,10 +1,18 @@
 """Fixtures that more than one file of tests uses."""
 
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from blip_stand_in import BlipStandIn
+from flask import Flask
+from PIL import Image
 from running import Servers, Up
+
+from clustr.api.current import EXTENSION
+from clustr.app import create_app
+from clustr.settings import read_settings
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +38,58 @@ def up(tmp_path: Path) -> Iterator[Callable[..., Up]]:
     yield run
     for one in reversed(started):
         one.end()
+
+
+@pytest.fixture(scope="session")
+def blip() -> Iterator[BlipStandIn]:
+    """The captioner of `service`."""
+    with BlipStandIn() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory, blip: BlipStandIn) -> Iterator[Up]:
+    """A `clustr up` for all tests that need no settings of their own: its default ones."""
+    settings = {"DEBUG_ENDPOINTS": "true", "BLIP_SERVICE_URL": blip.url}
+    running = Up(tmp_path_factory.mktemp("service"), settings, ())
+    try:
+        yield running.wait_until_started()
+    finally:
+        running.end()
+
+
+@pytest.fixture(scope="module")
+def service_with(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Up]]:
+    """Runs a `clustr up` for the tests of one file; keywords are settings."""
+    started: list[Up] = []
+
+    def run(**settings: str) -> Up:
+        started.append(Up(tmp_path_factory.mktemp("service"), settings, ()))
+        return started[-1].wait_until_started()
+
+    yield run
+    for one in reversed(started):
+        one.end()
+
+
+@pytest.fixture
+def app_with(
+    servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Flask]]:
+    """Builds the web application in this process; keywords are settings."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # put back afterwards
+    monkeypatch.chdir(tmp_path)
+    built: list[Flask] = []
+    addresses = {
+        "MONGODB_URL": servers.mongodb_url,
+        "MONGODB_DATABASE": f"app-{uuid.uuid4().hex}",
+        "REDIS_URL": servers.redis_url,
+    }
+
+    def build(**settings: str) -> Flask:
+        built.append(create_app(read_settings({**addresses, **settings})))
+        return built[-1]
+
+    yield build
+    for app in built:
+        app.extensions[EXTENSION].catalog.close()

@@ -82,6 +82,14 @@ def encode(image: Image.Image, extension: str, **options: Any) -> bytes:
 
 
 @functools.cache
+def encode_as(pillow: str) -> bytes:
+    """A photograph in a format that is none of `EXTENSIONS`, by Pillow's name for it."""
+    file = io.BytesIO()
+    _picture("cat", 64).save(file, pillow)
+    return file.getvalue()
+
+
+@functools.cache
 def photograph(extension: str = "jpg", name: str = "cat", width: int | None = 160) -> bytes:
     """A photograph in one of the formats `EXTENSIONS`."""
     return encode(_picture(name, width), extension)

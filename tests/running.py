@@ -5,13 +5,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from clustr import servers
 from clustr.catalog.replica_set import ensure_primary
-from clustr.processes import Started, command, die_with_parent
 
 T = TypeVar("T")
 
@@ -85,6 +84,22 @@ def child(pid: int, command_part: str) -> Process | None:
     return None
 
 
+# Tests start programs from a process that has threads, where a fork that runs Python could hang: so
+# the program that is started first ties itself to this process, and then becomes what it shall be.
+TIED = """
+import os, sys
+from clustr.processes import die_with_parent
+die_with_parent(int(sys.argv[1]))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def start(arguments: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+    """Start a program that ends with this process; options are those of `subprocess.Popen`."""
+    tied = [sys.executable, "-c", TIED, str(os.getpid())]
+    return subprocess.Popen([*tied, *arguments], start_new_session=True, **options)
+
+
 class Servers:
     """A real MongoDB, as a replica set of one, and a real Redis, with their data in a folder."""
 
@@ -96,7 +111,7 @@ class Servers:
         self.redis_port = servers.free_port()
         self.mongodb_url = servers.mongodb_url(self.mongodb_port)
         self.redis_url = servers.redis_url(self.redis_port)
-        self._started: list[Started] = []
+        self._started: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
         mongod = servers.find_program(servers.MONGOD)
@@ -105,14 +120,14 @@ class Servers:
             servers.mongod_arguments(mongod, self.mongodb_port, self._folder),
             servers.redis_arguments(redis, self.redis_port, self._folder),
         ):
-            self._started.append(command(arguments, os.environ)())
+            self._started.append(start(arguments))
         ensure_primary(servers.LOOPBACK, self.mongodb_port, servers.REPLICA_SET, seconds=60)
         wait_until(lambda: servers.redis_answers(self.redis_port), 10, "Redis")
 
     def end(self) -> None:
         for process in self._started:
-            os.kill(process.pid, signal.SIGKILL)
-            os.waitpid(process.pid, 0)
+            process.kill()
+            process.wait()
 
 
 class Up:
@@ -126,21 +141,18 @@ class Up:
 
     def __init__(self, folder: Path, environment: Mapping[str, str], arguments: tuple[str, ...]):
         self.data = folder / "data"
-        self._log = folder / "output"
+        self._log = folder / f"output-{len(list(folder.glob('output-*')))}"
         port = environment.get("PORT") or str(servers.free_port())
         self.url = f"http://127.0.0.1:{port}"
         settings = {"HOST": "127.0.0.1", "PORT": port, "DATA_FOLDER": str(self.data)}
-        parent_pid = os.getpid()
         with self._log.open("ab") as output:
-            self._process = subprocess.Popen(
+            self._process = start(
                 [sys.executable, "-m", "clustr", "up", *arguments],
                 env={**_plain_environment(), **settings, **environment},
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=lambda: die_with_parent(parent_pid),
             )
         self.pid = self._process.pid
 

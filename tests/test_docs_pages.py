@@ -144,11 +144,13 @@ def test_an_image_is_shown_in_swagger_ui(page, site, service, operations, tmp_pa
     Image.new("RGB", (64, 48), "teal").save(path)
     with path.open("rb") as file:
         answer = requests.post(f"{service.url}/api/upload", files={"files": file}, timeout=10)
-    (address,) = (path for method, path in operations if method == "get" and path.endswith("/file"))
+    (address,) = (path for _, path in operations if path.endswith("/{stored_filename}"))
 
     page.goto(f"{site}/docs")
     operation = open_operation(page, "get", address)
-    operation.locator(".parameters input[type=text]").fill(answer.json()["data"][0]["id"])
+    operation.locator(".parameters input[type=text]").fill(
+        answer.json()["data"][0]["stored_filename"]
+    )
     operation.get_by_role("button", name="Execute").click()
     image = operation.locator(".live-responses-table img")
     expect(image).to_be_visible()

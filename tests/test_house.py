@@ -35,7 +35,7 @@ def test_import_contracts_hold() -> None:
 
 def test_first_party_plugins_use_the_public_door_only() -> None:
     files = list(Path(clustr_plugins.__file__).parent.glob("*.py"))
-    assert {file.stem for file in files} >= {"blip", "dimensions"}
+    assert {file.stem for file in files} >= {"blip", "dimensions", "exif"}
     for file in files:
         ours = {name for name in imports_of(file) if re.match(r"\.|clustr", name)}
         assert ours <= {"clustr.plugins"}, file
@@ -95,7 +95,7 @@ def test_the_example_in_the_readme_works(tmp_path: Path) -> None:
     (tmp_path / "brightness.py").write_text(code)
     script = (
         "import sys; from pathlib import Path; from clustr.plugin_host import load_plugins\n"
-        "host = load_plugins(Path(sys.argv[1]), ('brightness',), (), Path('none'))\n"
+        "host = load_plugins(Path(sys.argv[1]), ('brightness',), (), Path('none'), {})\n"
         "print(*host.analyzers)"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]

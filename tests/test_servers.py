@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import os
-import signal
 import socket
 import stat
 import subprocess
@@ -13,12 +12,11 @@ from pathlib import Path
 
 import pytest
 from pymongo import MongoClient
-from running import wait_until
+from running import start, wait_until
 
 from clustr import servers
 from clustr.catalog.replica_set import ensure_primary
 from clustr.errors import DatabaseUnavailable, StartUpError
-from clustr.processes import command
 
 
 class Wheel(importlib.metadata.Distribution):
@@ -100,31 +98,26 @@ def test_unwritable_folder_names_its_setting(tmp_path, below):
 def test_locked_folder_is_in_use_until_all_who_share_the_lock_have_ended(tmp_path):
     lock = servers.lock_folder(tmp_path)
     try:
-        waits = "import time; print('here', flush=True); time.sleep(60)"
-        sharer = command([sys.executable, "-c", waits], os.environ, inherited=[lock])()
-        assert os.read(sharer.output, 4) == b"here"
+        waits = [sys.executable, "-c", "input()"]
+        sharer = subprocess.Popen(waits, stdin=subprocess.PIPE, pass_fds=[lock])
     finally:
         os.close(lock)
-    try:
+    with sharer:
         with pytest.raises(StartUpError, match=r"^DATA_FOLDER=.* already in use.*--data$"):
             servers.lock_folder(tmp_path, seconds=0)
-    finally:
-        os.kill(sharer.pid, signal.SIGKILL)
-        os.waitpid(sharer.pid, 0)
-        os.close(sharer.output)
+        sharer.kill()
     os.close(servers.lock_folder(tmp_path))
 
 
 @contextmanager
 def running(arguments: list[str]) -> Iterator[None]:
     """Run a program, and kill it with -9 in the end."""
-    process = command(arguments, os.environ)()
+    process = start(arguments, stdout=subprocess.DEVNULL)
     try:
         yield
     finally:
-        os.kill(process.pid, signal.SIGKILL)
-        os.waitpid(process.pid, 0)
-        os.close(process.output)
+        process.kill()
+        process.wait()
 
 
 def listens_on(port: int) -> set[str]:
@@ -171,17 +164,3 @@ def test_redis_listens_on_loopback_and_keeps_nothing_on_disk(tmp_path):
             while connection.recv(1024):
                 pass
     assert list((tmp_path / "redis").iterdir()) == []
-
-
-def test_gunicorn_says_a_bad_setting_in_one_line():
-    root = Path(__file__).parent.parent
-    ran = subprocess.run(
-        [sys.executable, "-m", "gunicorn", "-c", "config/gunicorn.conf.py", "wsgi:app"],
-        env={**os.environ, "PORT": "seventy"},
-        cwd=root,
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
-    assert ran.returncode != 0
-    assert ran.stderr.splitlines() == ["clustr: PORT='seventy': expected a whole number"]

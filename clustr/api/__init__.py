@@ -7,6 +7,7 @@ from clustr.api import debug, docs, files, health, plugins, status, upload, uplo
 from clustr.api.conversation import converse
 from clustr.api.current import EXTENSION
 from clustr.api.errors import Api
+from clustr.api.routing import UploadId
 from clustr.parts import WebParts
 
 DESCRIPTION = """\
@@ -26,6 +27,7 @@ def register(app: Flask, parts: WebParts) -> None:
     """Give an app all routes of the API, with the parts that they work with."""
     app.extensions[EXTENSION] = parts
     app.json = wire.Provider(app)
+    app.url_map.converters["upload_id"] = UploadId
     app.config.update(
         API_TITLE="Clustr",
         API_VERSION=__version__,

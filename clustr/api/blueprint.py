@@ -1,6 +1,7 @@
-"""flask-smorest's blueprint, with unknown query parameters refused instead of ignored."""
+"""flask-smorest's blueprint, a little stricter and with a name for every operation."""
 
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import flask_smorest
 from marshmallow import RAISE
@@ -8,6 +9,8 @@ from webargs.flaskparser import FlaskParser
 
 
 class Parser(FlaskParser):
+    """webargs' parser, told not to ignore what it does not know in a query."""
+
     DEFAULT_UNKNOWN_BY_LOCATION: ClassVar = {
         **FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION,
         "query": RAISE,
@@ -18,3 +21,8 @@ class Blueprint(flask_smorest.Blueprint):
     """A misspelt parameter is an error that says so: ignored, it would look as if it worked."""
 
     ARGUMENTS_PARSER = Parser()
+
+    def route(self, rule: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+        """Register a view, whose name also names the operation in clients that are generated."""
+        register = super().route(rule, **options)
+        return lambda view: register(self.doc(operationId=view.__name__)(view))

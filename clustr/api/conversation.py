@@ -36,14 +36,25 @@ def converse(app: Flask, settings: Settings) -> None:
 def allow_origins(app: Flask, origins: tuple[str, ...]) -> None:
     """Let pages of these origins call the API; with credentials only where they are named."""
     everybody = "*" in origins
+    # Flask-CORS takes some texts for patterns, and finds those at the start of an origin, too.
+    named = [re.compile(rf"{re.escape(origin)}\Z", re.IGNORECASE) for origin in origins]
+    if not everybody:
+        app.after_request(vary_by_origin)
     CORS(
         app,
-        origins="*" if everybody else list(origins),
+        origins="*" if everybody else named,
         send_wildcard=everybody,
+        vary_header=False,
         supports_credentials=not everybody,
         expose_headers=["X-Request-ID", "ETag", "Location", "Link", "Retry-After"],
         max_age=600,
     )
+
+
+def vary_by_origin(response: Response) -> Response:
+    """Tell caches that another origin gets another answer, whether or not this one is allowed."""
+    response.vary.add("Origin")
+    return response
 
 
 def begin() -> None:

@@ -8,6 +8,7 @@ from clustr import images
 from clustr.api.blueprint import Blueprint
 from clustr.api.current import parts
 from clustr.api.schemas import ComparedDimensionsSchema, DimensionsQuerySchema
+from clustr.errors import NotFound
 
 blueprint = Blueprint(
     "debug", __name__, url_prefix="/api/debug", description="For those who look for a fault"
@@ -18,11 +19,20 @@ blueprint = Blueprint(
 @blueprint.arguments(DimensionsQuerySchema, location="query")
 @blueprint.response(200, ComparedDimensionsSchema)
 @blueprint.alt_response(404, "NOT_FOUND")
+@blueprint.alt_response(413, "REQUEST_ENTITY_TOO_LARGE")
+@blueprint.alt_response(415, "UNSUPPORTED_MEDIA_TYPE")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
 def compare_dimensions(query: dict[str, Any]) -> Response:
-    """Compare the stored dimensions of an upload with those that its file has now"""
+    """Compare the stored dimensions of an upload with those that its file has now
+
+    The file is decoded for it; what is wrong with one that cannot be is said as for an upload.
+    """
     upload = parts.catalog.uploads.get(query["id"])
-    found = images.inspect(parts.storage.path(parts.storage.key(upload.filename)), images.FORMATS)
+    path = parts.storage.path(parts.storage.key(upload.filename))
+    try:
+        found = images.inspect(path, images.FORMATS)
+    except FileNotFoundError as error:
+        raise NotFound(f"The upload is there, but its file {upload.filename} is not.") from error
     stored = {"width": upload.width, "height": upload.height}
     read = {"width": found.width, "height": found.height}
     return jsonify({"id": upload.id, "stored": stored, "read": read, "match": stored == read})

@@ -32,6 +32,7 @@ class Row:
 TABLE: dict[type[errors.ClustrError], Row] = {
     errors.InvalidInput: Row(422, "invalid_input", "Invalid input"),
     errors.NotFound: Row(404, "not_found", "Not found"),
+    errors.BeingAnswered: Row(409, "being_answered", "Being answered"),
     errors.DatabaseUnavailable: Row(503, "database_unavailable", "Database unavailable"),
     errors.QueueUnavailable: Row(503, "queue_unavailable", "Queue unavailable"),
     errors.StorageFull: Row(507, "storage_full", "Storage full"),
@@ -43,6 +44,18 @@ TABLE: dict[type[errors.ClustrError], Row] = {
     errors.Empty: Row(422, "empty", "Empty file"),
     errors.NoFiles: Row(422, "no_files", "No files"),
 }
+BY_NAME = {row.name: row for row in TABLE.values()}
+
+# What the OpenAPI document shows for a status that several errors can have.
+WRONG_LIMIT = {"limit": ["Must be greater than or equal to 1 and less than or equal to 100."]}
+EXAMPLES: dict[int, tuple[errors.ClustrError, dict[str, Any]]] = {
+    409: (errors.BeingAnswered(), {}),
+    404: (errors.NotFound("There is no upload with the id 692192f4e13f5a0c4d1b7a90."), {}),
+    422: (errors.InvalidInput(WRONG_LIMIT), {"errors": WRONG_LIMIT}),
+    503: (errors.DatabaseUnavailable(), {}),
+    507: (errors.StorageFull(), {}),
+}
+EXAMPLE_REQUEST_ID = "7f2c9d0e5b1a4c3f8e6d7a9b0c1d2e3f"
 
 
 class Api(flask_smorest.Api):
@@ -61,18 +74,40 @@ class Api(flask_smorest.Api):
                 self._register_problem(status.name, status.phrase, status)
         self._register_problem("DEFAULT_ERROR", "Any other error", http.HTTPStatus(500))
 
+    def _register_etag_headers(self) -> None:
+        """Nothing of flask-smorest's ETags or pages is used, so nothing of them is documented."""
+
+    _register_pagination_header = _register_etag_headers
+
     def _register_problem(self, name: str, description: str, status: http.HTTPStatus) -> None:
-        example = {
-            "type": f"urn:clustr:problem:{status.name.lower()}",
-            "title": status.phrase,
-            "status": status.value,
-            "detail": status.description or status.phrase,
-            "instance": "/api/uploads",
-            "request_id": "7f2c9d0e5b1a4c3f8e6d7a9b0c1d2e3f",
-        }
-        answer = {"description": description, "schema": self.ERROR_SCHEMA, "example": example}
+        if status in EXAMPLES:
+            error, more = EXAMPLES[status]
+            shown = example(TABLE[type(error)], str(error), "/api/uploads", **more)
+            description = TABLE[type(error)].title
+        else:
+            row = Row(status, status.name.lower(), status.phrase)
+            shown = example(row, status.description or status.phrase, "/api/uploads")
+        answer = {"description": description, "schema": self.ERROR_SCHEMA, "example": shown}
         prepare_response(answer, self.spec, PROBLEM)
         self.spec.components.response(name, answer, lazy=True)
+
+
+def document(row: Row, detail: str, instance: str, request_id: str, **more: Any) -> dict[str, Any]:
+    """A problem document."""
+    return {
+        "type": f"urn:clustr:problem:{row.name}",
+        "title": row.title,
+        "status": row.status,
+        "detail": detail,
+        "instance": instance,
+        "request_id": request_id,
+        **more,
+    }
+
+
+def example(row: Row, detail: str, instance: str, **more: Any) -> dict[str, Any]:
+    """A problem document for readers of the OpenAPI pages."""
+    return document(row, detail, instance, EXAMPLE_REQUEST_ID, **more)
 
 
 def problem(row: Row, detail: str, **more: Any) -> Response:
@@ -82,15 +117,7 @@ def problem(row: Row, detail: str, **more: Any) -> Response:
         detail: one sentence for the person who called.
         more: further members of the document, `errors` for one.
     """
-    body = {
-        "type": f"urn:clustr:problem:{row.name}",
-        "title": row.title,
-        "status": row.status,
-        "detail": detail,
-        "instance": request.path,
-        "request_id": request_id(),
-        **more,
-    }
+    body = document(row, detail, request.path, request_id(), **more)
     response = Response(current_app.json.dumps(body), row.status, mimetype=PROBLEM)
     if row.status == http.HTTPStatus.SERVICE_UNAVAILABLE:
         response.headers["Retry-After"] = RETRY_AFTER_SECONDS
@@ -108,15 +135,34 @@ def handle_http_exception(error: HTTPException) -> Response:
     if error.code is None or error.code < 400:  # A redirect, for one: that is an answer already.
         return error.get_response()
     messages = getattr(error, "data", {}).get("messages")
-    if messages:  # webargs puts the place, such as `query`, above the names of the fields.
-        fields = {name: said for place in messages.values() for name, said in place.items()}
-        return handle_clustr_error(errors.InvalidInput(fields))
+    if messages:
+        return handle_clustr_error(errors.InvalidInput(by_field(messages)))
     name = error.name.lower().replace(" ", "_")
-    response = problem(Row(error.code, name, error.name), error.description or error.name)
+    row = BY_NAME.get(name) or Row(error.code, name, error.name)
+    response = problem(row, error.description or row.title)
     for header, value in error.get_headers():
         if header.lower() not in ("content-type", "content-length"):
             response.headers[header] = value
     return response
+
+
+def by_field(messages: dict[str, Any]) -> dict[str, list[str]]:
+    """What webargs says is wrong, by the name of the field; one in a list is `sha256.0`.
+
+    It puts the place, such as `query`, above the names, or says of the place that it is unusable.
+    """
+    found: dict[str, list[str]] = {}
+
+    def collect(name: str, said: Any) -> None:
+        if isinstance(said, dict):
+            for inner, more in said.items():
+                collect(f"{name}.{inner}" if name else str(inner), more)
+        else:
+            found[name] = said
+
+    for place, said in messages.items():
+        collect("" if isinstance(said, dict) else place, said)
+    return found
 
 
 def handle_fault(error: Exception) -> Response:

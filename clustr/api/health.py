@@ -12,6 +12,15 @@ from clustr.api.schemas import AliveSchema, HealthSchema, ServiceSchema
 from clustr.errors import NotFound
 from clustr.health import Service, overall
 
+SERVICE = {
+    "in": "path",
+    "name": "service",
+    "required": True,
+    "schema": {"type": "string", "minLength": 1},
+    "description": "One of the names in `services` of `GET /api/health`.",
+    "example": "database",
+}
+
 blueprint = Blueprint(
     "health",
     __name__,
@@ -63,7 +72,7 @@ def ready() -> Response:
     return response
 
 
-@blueprint.route("/<service>")
+@blueprint.route("/<service>", parameters=[SERVICE])
 @blueprint.response(200, ServiceSchema)
 @blueprint.alt_response(404, "NOT_FOUND")
 def one_service(service: str) -> Response:

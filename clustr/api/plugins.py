@@ -7,6 +7,15 @@ from clustr.api.current import parts
 from clustr.api.schemas import PluginListSchema, PluginSchema, plugin_on_wire
 from clustr.errors import NotFound
 
+NAME = {
+    "in": "path",
+    "name": "name",
+    "required": True,
+    "schema": {"type": "string", "minLength": 1},
+    "description": "One of the names of `GET /api/plugins`.",
+    "example": "dimensions",
+}
+
 blueprint = Blueprint(
     "plugins", __name__, url_prefix="/api/plugins", description="Who says what is in the images"
 )
@@ -19,7 +28,7 @@ def list_plugins() -> Response:
     return jsonify({"data": [plugin_on_wire(plugin) for plugin in parts.host.plugins]})
 
 
-@blueprint.route("/<name>")
+@blueprint.route("/<name>", parameters=[NAME])
 @blueprint.response(200, PluginSchema)
 @blueprint.alt_response(404, "NOT_FOUND")
 def get_plugin(name: str) -> Response:

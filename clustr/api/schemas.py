@@ -4,6 +4,8 @@ Answers are not dumped through them but written by the functions at the end, whi
 faster; a test holds the two together.
 """
 
+import re
+from enum import StrEnum
 from typing import Any
 
 from apispec import APISpec
@@ -18,7 +20,21 @@ from clustr.upload import Analysis, State, Status, Upload
 
 EXAMPLE_ID = "692192f4e13f5a0c4d1b7a90"
 EXAMPLE_HASH = "5f2b7a0d4c8e9f1a3b6c7d8e0f1a2b3c4d5e6f7a8b9c0d1e2f3a4b5c6d7e8f90"
-HEX_ID = validate.Regexp(r"[0-9a-f]{24}\Z")
+EXAMPLE_FILENAME = f"{EXAMPLE_ID}.jpg"
+EXAMPLE_URL = f"http://127.0.0.1:5000/uploads/{EXAMPLE_FILENAME}"
+EXAMPLE_RESULT_SCHEMA = {
+    "type": "object",
+    "properties": {"width": {"type": "integer"}, "height": {"type": "integer"}},
+    "required": ["height", "width"],
+    "additionalProperties": False,
+}
+# They are written for JavaScript too, which has no \Z.
+ID_PATTERN = "^[0-9a-f]{24}$"
+FILENAME_PATTERN = rf"^[0-9a-f]{{24}}\.({'|'.join(CONTENT_TYPES)})$"
+CURSOR_PATTERN = "^[A-Za-z0-9_-]{27}$"
+HEX_ID = validate.Regexp(ID_PATTERN)
+POSITIVE = validate.Range(min=1)
+NOT_NEGATIVE = validate.Range(min=0)
 
 
 def text(description: str, example: Any = None, **more: Any) -> fields.String:
@@ -33,30 +49,106 @@ def moment(description: str, **more: Any) -> fields.AwareDateTime:
     return fields.AwareDateTime(metadata=_metadata(description, "2026-11-22T10:38:28Z"), **more)
 
 
+def one_of(names: type[StrEnum], description: str) -> fields.Enum[Any]:
+    """A field for one of these names, which is always there."""
+    return fields.Enum(
+        names, by_value=fields.String, required=True, metadata={"description": description}
+    )
+
+
+class WholeNumber(fields.Integer):
+    """Digits as everybody writes them; Python also reads 1_000, other scripts and spaces."""
+
+    def _validated(self, value: Any) -> int:
+        if not re.fullmatch(r"-?[0-9]+", value):
+            raise self.make_error("invalid", input=value)
+        return super()._validated(value)
+
+
 def _metadata(description: str, example: Any) -> dict[str, Any]:
     return {"description": description} | ({} if example is None else {"example": example})
+
+
+STATUS = (
+    "`pending` while an analysis is unfinished, `error` when one failed for good, else `processed`."
+)
+STATE = (
+    "`waiting` for another analysis, `queued`, `running`, `deferred` until a service that is away "
+    "is back; and in the end `succeeded`, `skipped`, `failed` or `cancelled`."
+)
+EXAMPLE_CURSOR = "AAABogQq4EBpIZL04T9aDE0be5A"
+LENGTH_OF_NAME = validate.Length(1, 255)
+
+
+def content_type() -> fields.String:
+    return fields.String(
+        required=True,
+        validate=validate.OneOf(sorted(CONTENT_TYPES.values())),
+        metadata={
+            "description": "The true type, whatever name and type the client gave.",
+            "example": "image/jpeg",
+        },
+    )
+
+
+def duplicate_of() -> fields.String:
+    return text(
+        "The id of an earlier upload with the same bytes, as a hint.",
+        EXAMPLE_ID,
+        required=True,
+        allow_none=True,
+        validate=HEX_ID,
+    )
+
+
+def milliseconds() -> fields.Float:
+    return fields.Float(
+        required=True,
+        validate=NOT_NEGATIVE,
+        metadata={"description": "How long the answer took, in milliseconds.", "example": 3.86},
+    )
 
 
 class ProblemSchema(Schema):
     """What went wrong, as a problem document (RFC 9457)."""
 
-    type = text("Which problem this is; stable.", "urn:clustr:problem:not_found", required=True)
+    type = text(
+        "Which problem this is: what a program should look at.",
+        "urn:clustr:problem:not_found",
+        required=True,
+        validate=validate.Regexp("^urn:clustr:problem:[a-z_]+$"),
+    )
     title = text("The problem in a few words.", "Not found", required=True)
-    status = number("The HTTP status.", 404, required=True)
-    detail = text("What went wrong this time.", "There is no such upload.", required=True)
+    status = number("The HTTP status.", 404, required=True, validate=validate.Range(400, 599))
+    detail = text(
+        "What went wrong this time, for people.", "There is no such upload.", required=True
+    )
     instance = text("The path that was asked for.", "/api/uploads", required=True)
-    request_id = text("Find it in the logs by this.", required=True)
+    request_id = text(
+        "The `X-Request-ID` of the answer: what the logs say of the request bears it.",
+        EXAMPLE_HASH[:32],
+        required=True,
+    )
     errors = fields.Dict(
         keys=fields.String(),
         values=fields.List(fields.String()),
-        metadata={"description": "For each field that is wrong: why, and what is allowed."},
+        metadata={
+            "description": "For each field that is wrong: why, and what is allowed. Only there "
+            "when fields are wrong.",
+            "example": {"limit": ["Not a valid integer."]},
+        },
     )
 
 
 class RefusedFileSchema(Schema):
     """A file that was not accepted."""
 
-    original_filename = text("The name that the client gave it.", "notes.png", required=True)
+    original_filename = text(
+        "The name that the client gave it; null when the request has no file.",
+        "notes.png",
+        required=True,
+        allow_none=True,
+    )
     code = fields.String(
         required=True,
         validate=validate.OneOf(
@@ -64,28 +156,53 @@ class RefusedFileSchema(Schema):
         ),
         metadata={"description": "Why it was refused.", "example": "unsupported_type"},
     )
-    detail = text("The same for people.", "The content is no accepted format.", required=True)
+    detail = text(
+        "The same for people.",
+        "The content is none of the image formats that are accepted: jpg, png.",
+        required=True,
+    )
 
 
 class UploadProblemSchema(ProblemSchema):
-    """Why nothing of a request was accepted; `errors` has an entry for each file."""
+    """Why nothing of a request was accepted."""
 
-    errors = fields.List(fields.Nested(RefusedFileSchema))
+    errors = fields.Raw(
+        metadata={
+            "description": "The refused files, in the order of the request; the first decides on "
+            "`type` and `status`. Not there when the request as a whole was refused, but for an "
+            "option or header that cannot be used: then by its name what is wrong.",
+            "oneOf": [
+                {"type": "array", "items": {"$ref": "#/components/schemas/RefusedFile"}},
+                {
+                    "type": "object",
+                    "additionalProperties": {"type": "array", "items": {"type": "string"}},
+                },
+            ],
+        },
+    )
 
 
 class AcceptedFileSchema(Schema):
     """A file that was accepted and is safely stored."""
 
     id = text("The id of the upload.", EXAMPLE_ID, required=True, validate=HEX_ID)
-    stored_filename = text("Its name on the server.", f"{EXAMPLE_ID}.jpg", required=True)
-    preview_url = text("Where it can be seen.", required=True)
-    original_filename = text("The name that the client gave it.", "cat.jpg", required=True)
-    file_size = number("Bytes.", 125_000, required=True)
-    content_type = text("The true type, whatever the name says.", "image/jpeg", required=True)
-    status = fields.Enum(Status, by_value=True, required=True)
-    duplicate_of = text(
-        "The id of an earlier upload with the same bytes.", required=True, allow_none=True
+    stored_filename = text(
+        "Its name on the server: the id and the extension of the true type.",
+        EXAMPLE_FILENAME,
+        required=True,
+        validate=validate.Regexp(FILENAME_PATTERN),
     )
+    preview_url = text("Where its bytes are.", EXAMPLE_URL, required=True)
+    original_filename = text(
+        "The name that the client gave it, without folders and control characters.",
+        "cat.jpg",
+        required=True,
+        validate=LENGTH_OF_NAME,
+    )
+    file_size = number("Bytes.", 125_000, required=True, validate=POSITIVE)
+    content_type = content_type()
+    status = one_of(Status, STATUS)
+    duplicate_of = duplicate_of()
 
 
 class UploadedSchema(Schema):
@@ -107,28 +224,33 @@ class UploadedSchema(Schema):
 class DimensionsSchema(Schema):
     """Pixels as displayed, that is with the EXIF orientation applied."""
 
-    width = number("Pixels.", 1920, required=True)
-    height = number("Pixels.", 1080, required=True)
+    width = number("Pixels.", 1920, required=True, validate=POSITIVE)
+    height = number("Pixels.", 1080, required=True, validate=POSITIVE)
 
 
 class AnalysisSchema(Schema):
     """One analyzer's state on one upload."""
 
-    status = fields.Enum(
-        State, by_value=True, required=True, metadata={"description": "How far it is."}
-    )
+    status = one_of(State, STATE)
     version = number("The version of the analyzer.", 1, required=True)
-    attempts = number("How many runs began.", 1, required=True)
+    attempts = number("How many runs began.", 1, required=True, validate=NOT_NEGATIVE)
     started_at = moment("When the last run began.", required=True, allow_none=True)
     finished_at = moment("When the last run ended.", required=True, allow_none=True)
     stale = fields.Boolean(
         required=True,
-        metadata={"description": "Whether the analyzer has a newer version by now."},
+        metadata={
+            "description": "Whether the analyzer has a newer version by now.",
+            "example": False,
+        },
     )
-    error = text("Why there is no result.", required=True, allow_none=True)
+    error = text("Why there is no result, or not yet.", "HTTP 503", required=True, allow_none=True)
     result = fields.Dict(
         allow_none=True,
-        metadata={"description": "What the analyzer found; left out of listings."},
+        metadata={
+            "description": "What the analyzer found, in the shape of its `result_schema` in "
+            "`GET /api/plugins`; left out of listings.",
+            "example": {"width": 1920, "height": 1080},
+        },
     )
 
 
@@ -136,40 +258,77 @@ class UploadSchema(Schema):
     """One stored image with its metadata and the state of its analyses."""
 
     id = text("24 hexadecimal digits.", EXAMPLE_ID, required=True, validate=HEX_ID)
-    original_name = text("The name that the client gave it.", "cat.jpg", required=True)
-    filename = text("Its name on the server.", f"{EXAMPLE_ID}.jpg", required=True)
-    file_path = text("Where it lies below the folder of uploads.", required=True)
-    url = text("Where its bytes are.", required=True)
+    original_name = text(
+        "The name that the client gave it, without folders and control characters.",
+        "cat.jpg",
+        required=True,
+        validate=LENGTH_OF_NAME,
+    )
+    filename = text(
+        "Its name on the server: the id and the extension of the true type.",
+        EXAMPLE_FILENAME,
+        required=True,
+        validate=validate.Regexp(FILENAME_PATTERN),
+    )
+    file_path = text(
+        "Where it lies below the folder of uploads.",
+        f"{EXAMPLE_ID[:4]}/{EXAMPLE_FILENAME}",
+        required=True,
+    )
+    url = text("Where its bytes are.", EXAMPLE_URL, required=True)
     upload_time = moment("When it was uploaded.", required=True)
     taken_at = moment("When the picture was taken.", required=True, allow_none=True)
-    size = number("Bytes.", 125_000, required=True)
-    content_type = fields.String(
+    size = number("Bytes.", 125_000, required=True, validate=POSITIVE)
+    content_type = content_type()
+    sha256 = text(
+        "SHA-256 of the bytes, in hexadecimal digits.",
+        EXAMPLE_HASH,
         required=True,
-        validate=validate.OneOf(sorted(CONTENT_TYPES.values())),
-        metadata={"description": "The true type.", "example": "image/jpeg"},
+        validate=validate.Regexp("^[0-9a-f]{64}$"),
     )
-    sha256 = text("Of the bytes, in hexadecimal digits.", EXAMPLE_HASH, required=True)
     dimensions = fields.Nested(DimensionsSchema, required=True)
-    status = fields.Enum(
-        Status,
-        by_value=True,
+    status = one_of(Status, STATUS)
+    caption = text("What is to be seen.", "a cat on a sofa", required=True, allow_none=True)
+    tags = fields.List(
+        fields.String(),
+        required=True,
+        metadata={"description": "Words for what is to be seen.", "example": ["cat", "sofa"]},
+    )
+    faces = fields.List(
+        fields.Dict(),
         required=True,
         metadata={
-            "description": "`pending` while an analysis is unfinished, `error` when one failed for "
-            "good, else `processed`."
+            "description": "The faces that were found; boxes in fractions of the displayed width "
+            "and height.",
+            "example": [],
         },
     )
-    caption = text("What is to be seen.", "a cat on a sofa", required=True, allow_none=True)
-    tags = fields.List(fields.String(), required=True, metadata={"example": ["cat", "sofa"]})
-    faces = fields.List(fields.Dict(), required=True)
-    face_cluster_ids = fields.List(fields.String(), required=True)
+    face_cluster_ids = fields.List(
+        fields.String(),
+        required=True,
+        metadata={"description": "The people that the faces were taken for.", "example": []},
+    )
     analyses = fields.Dict(
         keys=fields.String(),
         values=fields.Nested(AnalysisSchema),
         required=True,
-        metadata={"description": "The state of each analysis, by the analyzer's name."},
+        metadata={
+            "description": "The state of each analysis, by the analyzer's name.",
+            "example": {
+                "dimensions": {
+                    "status": "succeeded",
+                    "version": 1,
+                    "attempts": 1,
+                    "started_at": "2026-11-22T10:38:28Z",
+                    "finished_at": "2026-11-22T10:38:28Z",
+                    "stale": False,
+                    "error": None,
+                    "result": {"width": 1920, "height": 1080},
+                }
+            },
+        },
     )
-    duplicate_of = text("An earlier upload with the same bytes.", required=True, allow_none=True)
+    duplicate_of = duplicate_of()
     updated_at = moment("When anything of it last changed.", required=True)
 
 
@@ -177,25 +336,44 @@ class UploadPageSchema(Schema):
     """A part of the listing, newest first."""
 
     data = fields.List(fields.Nested(UploadSchema), required=True)
-    total = number("How many uploads there are.", 42, required=True)
-    page = number("The page that was asked for; null with a cursor.", 1, allow_none=True)
-    limit = number("How many were asked for.", 20, required=True)
-    next_cursor = text("Ask with it for what follows.", required=True, allow_none=True)
+    total = number("How many uploads there are.", 42, required=True, validate=NOT_NEGATIVE)
+    page = number(
+        "The page that was asked for; null with a cursor.",
+        1,
+        required=True,
+        allow_none=True,
+        validate=POSITIVE,
+    )
+    limit = number("How many were asked for.", 20, required=True, validate=validate.Range(1, 100))
+    next_cursor = text(
+        "Ask with it for what follows; null at the end.",
+        EXAMPLE_CURSOR,
+        required=True,
+        allow_none=True,
+        validate=validate.Regexp(CURSOR_PATTERN),
+    )
 
 
 class UploadQuerySchema(Schema):
     """Which part of the listing is wanted."""
 
-    page = fields.Integer(
+    page = WholeNumber(
         validate=validate.Range(1, 1_000_000),
         metadata={"description": "Which page, from 1; not beside `cursor`.", "default": 1},
     )
-    limit = fields.Integer(
+    limit = WholeNumber(
         load_default=20,
         validate=validate.Range(1, 100),
         metadata={"description": "How many uploads on a page."},
     )
-    cursor = text("The `next_cursor` of the answer before; it costs the same at any depth.")
+    # What is no cursor is told by the catalog.
+    cursor = fields.String(
+        metadata={
+            "description": "The `next_cursor` of the answer before, to go on from there; it costs "
+            "the same at any depth. Not beside `page`.",
+            "pattern": CURSOR_PATTERN,
+        }
+    )
 
     @validates_schema
     def check_place(self, query: dict[str, Any], **_more: Any) -> None:
@@ -203,20 +381,85 @@ class UploadQuerySchema(Schema):
             raise ValidationError("Give either `page` or `cursor`, not both.", "cursor")
 
 
+class UploadOptionsSchema(Schema):
+    """How an upload is to be taken."""
+
+    duplicates = fields.String(
+        load_default="keep",
+        validate=validate.OneOf(["keep", "reuse"]),
+        metadata={
+            "description": "What to do with a file whose bytes are stored already: `keep` makes an "
+            "upload of its own, `reuse` answers with the upload that is there and keeps nothing."
+        },
+    )
+
+
+class UploadHeadersSchema(Schema):
+    """What an upload can say in its headers."""
+
+    key = fields.String(
+        data_key="Idempotency-Key",
+        validate=validate.Regexp(
+            "^[!-~]{1,255}$", error="Expected 1 to 255 visible ASCII characters."
+        ),
+        metadata={
+            "description": "A name for this request, new for each, such as a UUID: sent again with "
+            "the same name and files, it is answered as before and stores nothing more.",
+            "example": "0f3c1d8e-5b1a-4c3f-8e6d-7a9b0c1d2e3f",
+        },
+    )
+
+
+class HashesSchema(Schema):
+    """Files that a client has."""
+
+    sha256 = fields.List(
+        fields.String(validate=validate.Regexp("^[0-9a-f]{64}$")),
+        required=True,
+        validate=validate.Length(1, 1000),
+        metadata={
+            "description": "The SHA-256 of each, in 64 hexadecimal digits in lower case.",
+            "example": [EXAMPLE_HASH],
+        },
+    )
+
+
+class ExistingSchema(Schema):
+    """Which of the files are stored."""
+
+    data = fields.Dict(
+        keys=fields.String(),
+        values=fields.String(allow_none=True, validate=HEX_ID),
+        required=True,
+        metadata={
+            "description": "For each hash the id of the first upload with these bytes, or null.",
+            "example": {EXAMPLE_HASH: EXAMPLE_ID},
+        },
+    )
+
+
 class DatabaseSchema(Schema):
     """Whether the database answers."""
 
-    status = fields.String(required=True, validate=validate.OneOf(["connected", "disconnected"]))
+    status = fields.String(
+        required=True,
+        validate=validate.OneOf(["connected", "disconnected"]),
+        metadata={"description": "Whether it answers.", "example": "connected"},
+    )
     version = text("MongoDB's version.", "6.0.5", required=True, allow_none=True)
 
 
 class OnlineSchema(Schema):
     """That the service is there."""
 
-    status = fields.String(required=True, validate=validate.Equal("online"))
+    status = fields.String(
+        required=True,
+        validate=validate.OneOf(["online"]),
+        metadata={"description": "Always the same.", "example": "online"},
+    )
     timestamp = moment("The server's time.", required=True)
     version = text("Clustr's version.", "0.1.0", required=True)
-    response_time = fields.Float(required=True, metadata={"description": "Milliseconds."})
+    response_time = milliseconds()
     database = fields.Nested(DatabaseSchema, required=True)
 
 
@@ -227,19 +470,30 @@ class ServiceSchema(Schema):
         unknown = INCLUDE
 
     status = fields.String(
-        required=True, validate=validate.OneOf(["healthy", "degraded", "unhealthy"])
+        required=True,
+        validate=validate.OneOf(["healthy", "degraded", "unhealthy"]),
+        metadata={"description": "How it is.", "example": "healthy"},
     )
-    detail = text("What is wrong, if something is.")
+    detail = text(
+        "What is wrong, if something is.",
+        "The queue cannot be reached at the moment; please try again.",
+    )
 
 
 class HealthSchema(Schema):
     """How the service and all that it needs are."""
 
     status = fields.String(
-        required=True, validate=validate.OneOf(["healthy", "degraded", "critical"])
+        required=True,
+        validate=validate.OneOf(["healthy", "degraded", "critical"]),
+        metadata={
+            "description": "`critical` without the database or the storage, `degraded` without "
+            "something else.",
+            "example": "degraded",
+        },
     )
     timestamp = moment("The server's time.", required=True)
-    response_time = fields.Float(required=True, metadata={"description": "Milliseconds."})
+    response_time = milliseconds()
     services = fields.Dict(
         keys=fields.String(),
         values=fields.Nested(ServiceSchema),
@@ -247,7 +501,18 @@ class HealthSchema(Schema):
         metadata={
             "description": "By name: `backend`, `database`, `queue`, `storage`, and what plugins "
             "need. `queue.deferred` says for each analyzer whose service is away how many analyses "
-            "wait (`count`) and since when (`since`)."
+            "wait (`count`) and since when (`since`).",
+            "example": {
+                "backend": {"status": "healthy", "version": "0.1.0", "uptime_seconds": 86400.0},
+                "database": {"status": "healthy", "version": "6.0.5", "durable": True},
+                "queue": {
+                    "status": "healthy",
+                    "jobs": {"default": 0, "http": 1, "gpu": 0},
+                    "deferred": {"blip": {"count": 12, "since": "2026-11-22T10:38:28Z"}},
+                },
+                "storage": {"status": "healthy"},
+                "captioner": {"status": "unhealthy", "detail": "it does not answer"},
+            },
         },
     )
 
@@ -255,7 +520,11 @@ class HealthSchema(Schema):
 class AliveSchema(Schema):
     """That the process serves, or can take uploads."""
 
-    status = text("`alive`, `ready` or `not ready`.", "alive", required=True)
+    status = fields.String(
+        required=True,
+        validate=validate.OneOf(["alive", "ready", "not ready"]),
+        metadata={"description": "`alive` from `/live`, the others from `/ready`."},
+    )
 
 
 class AnalyzerSchema(Schema):
@@ -263,10 +532,14 @@ class AnalyzerSchema(Schema):
 
     name = text("The key of its results.", "dimensions", required=True)
     version = number("Raised when results may change.", 1, required=True)
-    queue = text("The kind of work.", "default", required=True)
-    summary = text("What it finds.", required=True)
+    queue = text("The kind of work: which workers do it.", "default", required=True)
+    summary = text("What it finds.", "Width and height in pixels, as displayed", required=True)
     result_schema = fields.Dict(
-        required=True, metadata={"description": "The shape of its results, as a JSON schema."}
+        required=True,
+        metadata={
+            "description": "The shape of its results, as a JSON schema.",
+            "example": EXAMPLE_RESULT_SCHEMA,
+        },
     )
 
 
@@ -275,10 +548,30 @@ class PluginSchema(Schema):
 
     name = text("Its name.", "dimensions", required=True)
     version = text("The version of its package.", "0.1.0", required=True, allow_none=True)
-    source = fields.String(required=True, validate=validate.OneOf(["package", "folder"]))
-    state = fields.Enum(PluginState, by_value=True, required=True)
-    reason = text("Why it is not loaded.", required=True, allow_none=True)
-    analyzers = fields.List(fields.Nested(AnalyzerSchema), required=True)
+    source = fields.String(
+        required=True,
+        validate=validate.OneOf(["package", "folder"]),
+        metadata={
+            "description": "`package` when it is installed, `folder` when it was dropped in.",
+            "example": "package",
+        },
+    )
+    state = one_of(
+        PluginState,
+        "`loaded`; `disabled` by the settings; `misconfigured` when its own settings do not fit; "
+        "`failed` when its code did; `conflict` when another has the name of one of its analyzers.",
+    )
+    reason = text(
+        "Why it is not loaded.",
+        "BLIP_SERVICE_URL: Not a valid URL.",
+        required=True,
+        allow_none=True,
+    )
+    analyzers = fields.List(
+        fields.Nested(AnalyzerSchema),
+        required=True,
+        metadata={"description": "What it brings; nothing while it is not loaded."},
+    )
 
 
 class PluginListSchema(Schema):
@@ -290,16 +583,22 @@ class PluginListSchema(Schema):
 class DimensionsQuerySchema(Schema):
     """Whose dimensions are wanted."""
 
-    id = text("The id of an upload.", EXAMPLE_ID, required=True)
+    # What is no id is told by the catalog, in the same words everywhere.
+    id = fields.String(
+        required=True,
+        metadata={"description": "The id of an upload.", "pattern": ID_PATTERN},
+    )
 
 
 class ComparedDimensionsSchema(Schema):
     """The dimensions that are stored beside those that the file has now."""
 
-    id = text("The id of the upload.", EXAMPLE_ID, required=True)
+    id = text("The id of the upload.", EXAMPLE_ID, required=True, validate=HEX_ID)
     stored = fields.Nested(DimensionsSchema, required=True)
     read = fields.Nested(DimensionsSchema, required=True)
-    match = fields.Boolean(required=True)
+    match = fields.Boolean(
+        required=True, metadata={"description": "Whether both are the same.", "example": True}
+    )
 
 
 _inlining = MarshmallowPlugin(schema_name_resolver=lambda _schema: None)

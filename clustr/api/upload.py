@@ -4,26 +4,31 @@ from typing import Any
 
 from flask import Response, jsonify, request
 from werkzeug.exceptions import RequestEntityTooLarge
-from werkzeug.formparser import FormDataParser
 
 from clustr.api.blueprint import Blueprint
 from clustr.api.current import parts, request_id
-from clustr.api.errors import PROBLEM, TABLE, problem
+from clustr.api.errors import PROBLEM, TABLE, example, problem
 from clustr.api.schemas import (
-    EXAMPLE_HASH,
     EXAMPLE_ID,
     UploadedSchema,
+    UploadHeadersSchema,
+    UploadOptionsSchema,
     UploadProblemSchema,
     accepted_on_wire,
 )
-from clustr.errors import InvalidInput, NoFiles
-from clustr.intake import Received, Reception, Refused
+from clustr.errors import (
+    NoFiles,
+    RefusedFile,
+    TooManyPixels,
+    Undecodable,
+    UnsupportedType,
+)
+from clustr.forms import Form, TooMuch, Unreadable, read_form
+from clustr.intake import Received, Reception, Refused, Wishes
+from clustr.storage import Incoming
 
 FIELD = "files"
-
-# A form for uploads has few other fields, and small ones. The parser's own buffer of 64 KiB counts.
-OTHER_PARTS = 20
-OTHER_BYTES = 256 * 1024
+HOW_TO_SEND = "Send the images as multipart/form-data, each in a part named files with a file name"
 
 BODY = {
     "required": True,
@@ -44,20 +49,20 @@ BODY = {
         }
     },
 }
-REFUSED = {
-    "type": "urn:clustr:problem:unsupported_type",
-    "title": "Unsupported type",
-    "status": 415,
+TEXT_REFUSED = {
+    "original_filename": "notes.png",
+    "code": "unsupported_type",
     "detail": "The content is none of the image formats that are accepted: jpg, png.",
-    "instance": "/api/upload",
-    "request_id": EXAMPLE_HASH[:32],
-    "errors": [
-        {
-            "original_filename": "notes.png",
-            "code": "unsupported_type",
-            "detail": "The content is none of the image formats that are accepted: jpg, png.",
-        }
-    ],
+}
+LARGE_REFUSED = {
+    "original_filename": "poster.png",
+    "code": "too_many_pixels",
+    "detail": "The image has more than 50000000 pixels.",
+}
+BROKEN_REFUSED = {
+    "original_filename": "cat.jpg",
+    "code": "undecodable",
+    "detail": "The image is broken or incomplete.",
 }
 ACCEPTED = {
     "message": "Successfully uploaded 1 file",
@@ -73,81 +78,128 @@ ACCEPTED = {
             "duplicate_of": None,
         }
     ],
-    "errors": REFUSED["errors"],
+    "errors": [TEXT_REFUSED],
 }
 
 blueprint = Blueprint("upload", __name__, description="Images come in")
 
 
-def refusal(status: int, description: str) -> Any:
+def refusal(error: type[RefusedFile], description: str, refused: dict[str, str]) -> Any:
     """Document an answer that nothing was accepted."""
+    row = TABLE[error]
     return blueprint.alt_response(
-        status,
+        row.status,
         schema=UploadProblemSchema,
         content_type=PROBLEM,
         description=description,
-        example=REFUSED,
+        example=example(row, refused["detail"], "/api/upload", errors=[refused]),
     )
 
 
 @blueprint.route("/api/upload", methods=["POST"])
+@blueprint.arguments(UploadOptionsSchema, location="query")
+@blueprint.arguments(UploadHeadersSchema, location="headers")
 @blueprint.doc(requestBody=BODY)
-@blueprint.response(201, UploadedSchema, example=ACCEPTED)
-@refusal(413, "The first file, or the request, is too large or has too many pixels.")
-@refusal(415, "The first file is no image of an accepted format.")
-@refusal(422, "There is no file, or the first one is empty or broken.")
+@blueprint.response(201, UploadedSchema, description="What came of each.", example=ACCEPTED)
+@refusal(
+    TooManyPixels,
+    "The first file has too many bytes (`too_large`) or pixels (`too_many_pixels`); without "
+    "`errors`: the request as a whole is too large or has too many files.",
+    LARGE_REFUSED,
+)
+@refusal(
+    UnsupportedType,
+    "The first file is no image of an accepted format, whatever its name (`unsupported_type`).",
+    TEXT_REFUSED,
+)
+@refusal(
+    Undecodable,
+    "The first file has no bytes (`empty`) or is broken (`undecodable`), or the request has no "
+    "part named `files` with a file name (`no_files`).",
+    BROKEN_REFUSED,
+)
+@blueprint.alt_response(409, "CONFLICT")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
 @blueprint.alt_response(507, "INSUFFICIENT_STORAGE")
-def upload_files() -> Response:
+def upload_files(options: dict[str, str], headers: dict[str, str]) -> Response:
     """Upload images
 
     Send one or more parts named `files`. Each is accepted or refused on its own: what was accepted
-    is in `data` and safely stored, what was refused is in `errors`. When nothing was accepted, the
-    answer is a problem with the status of the first refused file.
+    is in `data` and safely stored, what was refused is in `errors`, with a `code`: it is no image
+    of an accepted format (`unsupported_type`), has too many bytes (`too_large`) or pixels
+    (`too_many_pixels`), is broken (`undecodable`) or has no bytes (`empty`). When nothing was
+    accepted, the answer is a problem with the status of the first refused file.
+
+    What counts is the content of a file, not its name and not the type it is sent with. The limits
+    are settings: by default 50 MiB and 50 million pixels for a file, and 100 files in a request.
+
+    To try again safely after a broken connection, give the request an `Idempotency-Key`: the same
+    files under the same key are stored once, and answered as the first time. A client that would
+    rather not store the same bytes twice asks with `duplicates=reuse`, or beforehand at
+    `POST /api/uploads/exists`.
+
+    The analyses go on after the answer: `GET /api/uploads/{upload_id}` shows how far they are.
     """
     with parts.intake.receiving() as reception:
-        received = receive(reception)
-        uploads, refused = parts.intake.accept(received, request_id())
-        errors = [refused_on_wire(refusal) for refusal in refused]
+        try:
+            received = receive(reception)
+        except NoFiles as error:
+            return refuse([Refused(None, error)])
+        wishes = Wishes(headers.get("key"), options["duplicates"] == "reuse")
+        uploads, refused = parts.intake.accept(received, request_id(), wishes)
         if not uploads:
-            first = refused[0].error
-            return problem(TABLE[type(first)], str(first), errors=errors)
+            return refuse(refused)
         message = f"Successfully uploaded {len(uploads)} file{'s' if len(uploads) > 1 else ''}"
         data = [accepted_on_wire(upload) for upload in uploads]
+        errors = [refused_on_wire(each) for each in refused]
         response = jsonify({"message": message, "data": data, "errors": errors})
         response.status_code = 201
         return response
 
 
+def refuse(refused: list[Refused]) -> Response:
+    """Answer that nothing was accepted: the first file decides how."""
+    first = refused[0].error
+    errors = [refused_on_wire(each) for each in refused]
+    return problem(TABLE[type(first)], str(first), errors=errors)
+
+
 def receive(reception: Reception) -> list[Received]:
-    """Read the request's files, straight to where they are stored."""
+    """Read the request's files, straight to where they are stored.
+
+    Raises:
+        NoFiles: there are none, or the form cannot be read.
+        RequestEntityTooLarge: there are too many of them, or too much of something.
+    """
     settings = parts.settings
     request.max_content_length = settings.max_request_size
-    if (request.content_length or 0) > settings.max_request_size:
-        raise RequestEntityTooLarge(
-            f"A request may have {settings.max_request_size} bytes at most."
+    try:
+        form = read_form(
+            request.stream,
+            request.headers.get("Content-Type", ""),
+            FIELD,
+            reception.open,
+            settings.max_files_per_request,
         )
-    parser = FormDataParser(
-        stream_factory=lambda *_args, **_kwargs: reception.open(),
-        max_form_memory_size=OTHER_BYTES,
-        max_content_length=settings.max_request_size,
-        max_form_parts=settings.max_files_per_request + OTHER_PARTS,
-    )
-    _, form, files = parser.parse(
-        request.stream, request.mimetype, request.content_length, request.mimetype_params
-    )
-    sent = files.getlist(FIELD)
-    if not sent:
-        other = ", ".join(sorted({*form, *files})[:5])
-        found = f"only {other}" if other else "none"
-        raise NoFiles(f"Send the images as multipart/form-data in parts named files; got {found}.")
-    if len(sent) > settings.max_files_per_request:
-        problem = f"Send {settings.max_files_per_request} files at most in one request."
-        raise InvalidInput({FIELD: [problem]})
-    return [Received(file.filename or "", file.stream) for file in sent]
+    except (TooMuch, RequestEntityTooLarge) as error:
+        raise RequestEntityTooLarge(
+            f"A request may have {settings.max_request_size} bytes, "
+            f"{settings.max_files_per_request} files and little else."
+        ) from error
+    except Unreadable as error:
+        raise NoFiles(f"{HOW_TO_SEND}; got {error}.") from error
+    if not form.files:
+        raise NoFiles(f"{HOW_TO_SEND}; got {found_instead(form)}.")
+    return [Received(name, file) for name, file in form.files]
 
 
-def refused_on_wire(refused: Refused) -> dict[str, str]:
+def found_instead(form: Form[Incoming]) -> str:
+    if FIELD in form.others:
+        return "a part named files without a file name"
+    return f"only {', '.join(sorted(set(form.others))[:5])}" if form.others else "none"
+
+
+def refused_on_wire(refused: Refused) -> dict[str, str | None]:
     return {
         "original_filename": refused.original_name,
         "code": refused.error.code,

@@ -8,6 +8,9 @@ from clustr.api.blueprint import Blueprint
 from clustr.api.current import parts
 from clustr.api.schemas import (
     EXAMPLE_ID,
+    ID_PATTERN,
+    ExistingSchema,
+    HashesSchema,
     UploadPageSchema,
     UploadQuerySchema,
     UploadSchema,
@@ -18,7 +21,7 @@ ID = {
     "in": "path",
     "name": "upload_id",
     "required": True,
-    "schema": {"type": "string", "pattern": "^[0-9a-f]{24}$"},
+    "schema": {"type": "string", "pattern": ID_PATTERN},
     "description": "The id of the upload.",
     "example": EXAMPLE_ID,
 }
@@ -51,7 +54,21 @@ def list_uploads(query: dict[str, Any]) -> Response:
     )
 
 
-@blueprint.route("/<upload_id>", parameters=[ID])
+@blueprint.route("/exists", methods=["POST"])
+@blueprint.arguments(HashesSchema)
+@blueprint.response(200, ExistingSchema)
+@blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
+def find_existing(wanted: dict[str, list[str]]) -> Response:
+    """Ask which files are stored already, by their SHA-256
+
+    So that a client need not send what is known.
+    """
+    hashes = wanted["sha256"]
+    known = parts.catalog.uploads.first_with_bytes(hashes)
+    return jsonify({"data": {each: known.get(each) for each in hashes}})
+
+
+@blueprint.route("/<upload_id:upload_id>", parameters=[ID])
 @blueprint.response(200, UploadSchema)
 @blueprint.alt_response(404, "NOT_FOUND")
 @blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")

@@ -6,10 +6,22 @@ from clustr.catalog import analyses, uploads
 from clustr.catalog.analyses import Analyses, Claimed, Deferred, Finished
 from clustr.catalog.breakers import Breaker, Breakers
 from clustr.catalog.connection import answering, connect, now
+from clustr.catalog.inspection import Inspection, Pending, Record
 from clustr.catalog.leases import Leases
 from clustr.catalog.uploads import Page, Uploads, new_id
 
-__all__ = ["Breaker", "Catalog", "Claimed", "Deferred", "Finished", "Page", "new_id", "now"]
+__all__ = [
+    "Breaker",
+    "Catalog",
+    "Claimed",
+    "Deferred",
+    "Finished",
+    "Page",
+    "Pending",
+    "Record",
+    "new_id",
+    "now",
+]
 
 
 class Catalog:
@@ -30,12 +42,13 @@ class Catalog:
         self.analyses = Analyses(self._uploads)
         self.breakers = Breakers(self._database["breakers"])
         self.leases = Leases(self._database["leases"])
+        self.inspection = Inspection(self._uploads)
 
     def make_indexes(self) -> None:
         """Make every index that is declared and not there yet."""
         with answering():
             for name, index in {**uploads.INDEXES, **analyses.INDEXES}.items():
-                self._uploads.create_index(index["keys"], name=name)
+                self._uploads.create_index(name=name, **index)
 
     def describe(self) -> dict[str, Any]:
         """MongoDB's version, and whether what it acknowledges survives a crash.

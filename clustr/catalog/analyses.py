@@ -6,13 +6,14 @@ the same job, or one whose upload was deleted, changes nothing.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from bson import ObjectId
 from pymongo import UpdateOne, WriteConcern
 from pymongo.collection import Collection
+from pymongo.errors import BulkWriteError
 
 from clustr.catalog.connection import Document, answering, now
 from clustr.catalog.documents import from_document
@@ -140,7 +141,15 @@ class Analyses:
             for end in ends
         ]
         with answering():
-            return self._collection.bulk_write(updates, ordered=False).modified_count
+            try:
+                return self._collection.bulk_write(updates, ordered=False).modified_count
+            except BulkWriteError as error:
+                refused = {found["index"] for found in error.details["writeErrors"]}
+                if not all(ends[index].result for index in refused):
+                    raise
+                written = error.details["nModified"]
+        unstored = [_unstorable(ends[index]) for index in sorted(refused)]
+        return written + self.finish(analyzer, run, unstored)
 
     def put_back(self, analyzer: str, run: str) -> int:
         """Queue again what a run holds and could not begin or end, without counting the attempt."""
@@ -185,27 +194,24 @@ class Analyses:
 
     def park(self, analyzer: str, reason: str) -> int:
         """Defer everything of an analyzer that is queued, because the service it needs is away."""
-        changes = {
-            "analyses.$.state": State.DEFERRED,
-            "analyses.$.error": reason,
-            "analyses.$.due_at": now(),
-            "analyses.$.deferred_at": now(),
-        }
-        return self._move(_analysis(name=analyzer, state=State.QUEUED), changes)
+        moment = now()
+        changes = {"state": State.DEFERRED, "error": reason, "due_at": moment}
+        queued = _analysis(name=analyzer, state=State.QUEUED)
+        return self._move(queued, _change(analyzer, changes, {}, moment))
 
     def wake(self, analyzer: str, all_of_them: bool) -> int:
         """Queue what is deferred: all of it, or only what is due to be tried again."""
         deferred: Document = {"name": analyzer, "state": State.DEFERRED}
         if not all_of_them:
             deferred |= {"due_at": {"$lte": now()}}
-        return self._move(_analysis(**deferred), {"analyses.$.state": State.QUEUED})
+        return self._move(_analysis(**deferred), {"$set": {"analyses.$.state": State.QUEUED}})
 
-    def _move(self, query: Document, changes: Document) -> int:
+    def _move(self, query: Document, update: Document | list[Document]) -> int:
         moved = 0
         with answering():
             while ids := [d["_id"] for d in self._collection.find(query, {"_id": 1}).limit(BATCH)]:
                 here = {"_id": {"$in": ids}, **query}
-                moved += self._unjournaled.update_many(here, {"$set": changes}).modified_count
+                moved += self._unjournaled.update_many(here, update).modified_count
         return moved
 
     def work_waits(self, analyzer: str, only_due: bool = True) -> bool:
@@ -242,10 +248,16 @@ def _claimed(document: Document, analyzer: str) -> Claimed:
     return Claimed(from_document(document), analysis["attempts"])
 
 
+def _unstorable(end: Finished) -> Finished:
+    """What is written instead of a result that MongoDB refuses: all of an upload has its limit."""
+    error = "the result is too large to be stored beside the others of this upload"
+    return replace(end, state=State.FAILED, error=error, result=None, fields={})
+
+
 def _changes(end: Finished, moment: datetime) -> Document:
     changes: Document = {"state": end.state, "error": end.error, "finished_at": moment}
     if end.state is State.DEFERRED:
-        changes |= {"due_at": end.due_at, "deferred_at": moment}
+        changes |= {"due_at": end.due_at}
     if end.result is not None:
         changes |= {"result": end.result}
     return changes
@@ -259,10 +271,13 @@ def _change(
     It is a pipeline, so that the status is derived from all analyses as they are at that moment.
     Values are literals in it: a result may hold texts that begin with a dollar sign.
     """
+    # What is deferred once more has been so since the first time.
+    since = {"$ifNull": ["$$this.deferred_at", moment]}
+    deferred_at = since if changes["state"] is State.DEFERRED else None
     changed = {
         "$cond": [
             {"$eq": ["$$this.name", analyzer]},
-            {"$mergeObjects": ["$$this", {"$literal": changes}]},
+            {"$mergeObjects": ["$$this", {"$literal": changes}, {"deferred_at": deferred_at}]},
             "$$this",
         ]
     }

@@ -1,4 +1,4 @@
-"""Breakers: when the service that an analyzer needs is away, it is asked seldom, not by everybody."""
+"""Breakers: a service that is away is asked seldom, and not by everybody at once."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,6 +13,7 @@ from clustr.catalog.connection import Document, answering, now
 # probe after another; the wait between two grows up to the longest.
 FAILURES_TO_OPEN = 3
 LONGEST_WAIT_SECONDS = 9.0
+HIGHEST_POWER = 10  # of two; a float cannot hold that of a thousand failures
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,8 @@ class Breakers:
                 upsert=True,
                 return_document=ReturnDocument.AFTER,
             )
-            wait = min(LONGEST_WAIT_SECONDS, 2.0 ** document["failures"]) * uniform(0.5, 1)  # noqa: S311
+            seconds = 2.0 ** min(document["failures"], HIGHEST_POWER)
+            wait = min(LONGEST_WAIT_SECONDS, seconds) * uniform(0.5, 1)  # noqa: S311
             document["probe_at"] = now() + timedelta(seconds=wait)
             self._collection.update_one(
                 {"_id": analyzer}, {"$set": {"probe_at": document["probe_at"]}}

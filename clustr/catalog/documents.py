@@ -1,16 +1,17 @@
 """How an upload is written down in MongoDB."""
 
+from dataclasses import asdict
 from typing import Any
 
 from bson import ObjectId
 
 from clustr.catalog.connection import Document
-from clustr.upload import Analysis, State, Status, Upload
+from clustr.upload import Analysis, Retry, State, Status, Upload
 
 
 def to_document(upload: Upload) -> Document:
     """The document of a new upload: what waits to be analyzed is due at once."""
-    return {
+    document = {
         "_id": ObjectId(upload.id),
         "original_name": upload.original_name,
         "filename": upload.filename,
@@ -25,6 +26,9 @@ def to_document(upload: Upload) -> Document:
         "duplicate_of": ObjectId(upload.duplicate_of) if upload.duplicate_of else None,
         "analyses": [_analysis_to_document(upload, analysis) for analysis in upload.analyses],
     }
+    if upload.retry:
+        document["retry"] = asdict(upload.retry)
+    return document
 
 
 def _analysis_to_document(upload: Upload, analysis: Analysis) -> Document:
@@ -43,7 +47,7 @@ def _analysis_to_document(upload: Upload, analysis: Analysis) -> Document:
 
 
 def from_document(document: Document) -> Upload:
-    duplicate_of = document.get("duplicate_of")
+    duplicate_of, retry = document.get("duplicate_of"), document.get("retry")
     return Upload(
         id=str(document["_id"]),
         original_name=document["original_name"],
@@ -64,6 +68,7 @@ def from_document(document: Document) -> Upload:
         tags=tuple(document.get("tags", ())),
         faces=tuple(document.get("faces", ())),
         face_cluster_ids=tuple(document.get("face_cluster_ids", ())),
+        retry=Retry(**retry) if retry else None,
     )
 
 

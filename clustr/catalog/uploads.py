@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,21 +12,31 @@ from typing import Any
 from bson import ObjectId
 from bson.errors import InvalidId
 from pymongo.collection import Collection
+from pymongo.errors import BulkWriteError
 
 from clustr.catalog.connection import Document, answering
 from clustr.catalog.documents import from_document, to_document
-from clustr.errors import InvalidInput, NotFound
+from clustr.errors import BeingAnswered, InvalidInput, NotFound
 from clustr.upload import Upload
 
 NEWEST_FIRST = [("upload_time", -1), ("_id", -1)]
 INDEXES = {
     "newest_first": {"keys": NEWEST_FIRST},
     "same_bytes": {"keys": [("sha256", 1), ("_id", 1)]},
+    "same_request": {
+        "keys": [("retry.key", 1), ("retry.position", 1)],
+        "unique": True,
+        "partialFilterExpression": {"retry.key": {"$exists": True}},
+    },
 }
 
 # Up to this many uploads the total of a listing is counted; above it MongoDB's own figure is given,
 # which costs the same at any size.
 COUNTED_TOTAL = 1000
+
+ID = re.compile(r"[0-9a-f]{24}")
+
+DUPLICATE_KEY = 11000  # MongoDB's code of the error.
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -55,9 +66,21 @@ class Uploads:
 
         Raises:
             DatabaseUnavailable: MongoDB did not confirm in time; whether they are there is unknown.
+            BeingAnswered: another request with the same key was faster.
         """
+        documents = [to_document(upload) for upload in uploads]
         with answering():
-            self._collection.insert_many([to_document(upload) for upload in uploads])
+            try:
+                self._collection.insert_many(documents)
+            except BulkWriteError as error:
+                if any(e["code"] == DUPLICATE_KEY for e in error.details["writeErrors"]):
+                    raise BeingAnswered from error
+                raise
+
+    def any(self) -> bool:
+        """Whether there is an upload."""
+        with answering():
+            return self._collection.find_one({}, {"_id": 1}) is not None
 
     def get(self, upload_id: str) -> Upload:
         """The upload with this id.
@@ -66,13 +89,10 @@ class Uploads:
             InvalidInput: this is no id.
             NotFound: there is none with it.
         """
-        try:
-            key = ObjectId(upload_id)
-        except InvalidId as error:
-            problem = "An id is 24 hexadecimal digits."
-            raise InvalidInput({"id": [problem]}) from error
+        if not ID.fullmatch(upload_id):
+            raise InvalidInput({"id": ["An id is 24 hexadecimal digits, in lower case."]})
         with answering():
-            document = self._collection.find_one({"_id": key})
+            document = self._collection.find_one({"_id": ObjectId(upload_id)})
         if document is None:
             raise NotFound(f"There is no upload with the id {upload_id}.")
         return from_document(document)
@@ -86,6 +106,19 @@ class Uploads:
         ]
         with answering():
             return {d["_id"]: str(d["first"]) for d in self._collection.aggregate(stages)}
+
+    def first_uploads_with_bytes(self, hashes: Sequence[str]) -> dict[str, Upload]:
+        """For each of these SHA-256 sums that is known, the first upload with it."""
+        keys = [ObjectId(first) for first in self.first_with_bytes(hashes).values()]
+        with answering():
+            found = map(from_document, self._collection.find({"_id": {"$in": keys}}))
+            return {upload.sha256: upload for upload in found}
+
+    def of_request(self, key: str) -> list[Upload]:
+        """What was stored for the request with this `Idempotency-Key`, in its order."""
+        with answering():
+            found = self._collection.find({"retry.key": key}).sort("retry.position", 1)
+            return [from_document(document) for document in found]
 
     def page(self, limit: int, page: int = 1, cursor: str | None = None) -> Page:
         """The newest uploads, without the results of their analyses.
@@ -128,7 +161,7 @@ def _write_cursor(document: Document) -> str:
 
 def _read_cursor(cursor: str) -> list[tuple[str, Any]]:
     try:
-        packed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        packed = base64.b64decode(cursor + "=", altchars=b"-_", validate=True)
         (milliseconds,) = struct.unpack(">q", packed[:8])
         place = [
             ("upload_time", EPOCH + timedelta(milliseconds=milliseconds)),

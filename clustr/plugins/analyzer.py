@@ -106,7 +106,8 @@ class Analyzer:
         max_attempts: how often an analysis is begun whose process dies under it.
         auto: whether every new upload is analyzed.
         fields: which fields of the upload it fills, each with the key of its result to take:
-            `{"caption": "caption"}`. Possible are `caption`, `tags`, `dimensions` and `faces`.
+            `{"caption": "caption"}`. Possible are `caption`, `tags`, `dimensions` (an object with
+            `width` and `height`), `taken_at` (ISO 8601; without an offset it is UTC) and `faces`.
     """
 
     name: str

@@ -1,5 +1,5 @@
 """Where originals are kept; one module for each kind of place."""
 
-from clustr.storage.local import Incoming, LocalStorage
+from clustr.storage.local import Entry, Incoming, LocalStorage, writing
 
-__all__ = ["Incoming", "LocalStorage"]
+__all__ = ["Entry", "Incoming", "LocalStorage", "writing"]

@@ -4,43 +4,85 @@ A file arrives under a temporary name in the folder `.incoming` and is renamed i
 it is complete and on the disk, so that a reader or a crash never sees half of it. An original lies
 at `<first four digits of the id>/<filename>`. Ids begin with the time: such a folder holds the
 uploads of about eighteen hours, and all files of one request go into the same.
+
+The file `.clustr-store` tells the folder from the empty one that is there while its file system is
+not mounted. Where it is missing nothing is ever written.
 """
 
-import errno
 import hashlib
 import os
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from datetime import timedelta
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from secrets import token_hex
 from typing import BinaryIO
 
 from clustr import logs
-from clustr.errors import NotFound, StartUpError, StorageFull, StorageUnavailable
+from clustr.errors import (
+    DatabaseUnavailable,
+    NotFound,
+    StartUpError,
+    StorageFull,
+    StorageUnavailable,
+)
 
 log = logs.logger(__name__)
 
+MARKER = ".clustr-store"
+MARKED = """In this folder Clustr keeps its originals. By this file it tells the folder from the
+empty one that is there while its file system is not mounted: please leave it where it is.
+"""
 INCOMING = ".incoming"
+QUARANTINE = ".quarantine"
+OURS = (MARKER, INCOMING, QUARANTINE, ".gitkeep")  # The last comes with Clustr's own repository.
+
+FOLDER = re.compile(r"[0-9a-f]{4}")
+ORIGINAL = re.compile(r"([0-9a-f]{24})\.[a-z]{3,4}")
 
 
 @contextmanager
-def storing() -> Iterator[None]:
-    """Turn the system's errors into `StorageFull` or `StorageUnavailable`."""
+def writing() -> Iterator[None]:
+    """Turn every reason for which something cannot be written into `StorageFull`."""
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        log.error("storage_failed", error=f"{type(error).__name__}: {error}")
-        raise (StorageFull if full else StorageUnavailable)() from error
+        log.error("storage_not_written", error=f"{type(error).__name__}: {error}")
+        raise StorageFull from error
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Turn every reason for which something cannot be read into `StorageUnavailable`."""
+    try:
+        yield
+    except OSError as error:
+        log.error("storage_not_read", error=f"{type(error).__name__}: {error}")
+        raise StorageUnavailable from error
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What lies somewhere in the store.
+
+    Attributes:
+        key: where, below the folder.
+        upload_id: of which upload it is the original by its name; None for one of another name.
+        since: when it was written or came to be there.
+    """
+
+    key: str
+    upload_id: str | None
+    since: datetime
 
 
 class Incoming:
     """A file that is being received: hashed and counted while it is written.
 
-    It is what the multipart parser writes to. Beyond `max_bytes` nothing more is written and what
-    there is is dropped, while the parser reads on to the files that follow.
+    Beyond `max_bytes` nothing more is written and what there is is dropped, while the request is
+    read on to the files that follow; a file of more than twice as many bytes is `hopeless`.
 
     Attributes:
         path: where it is for now.
@@ -52,7 +94,7 @@ class Incoming:
         self.size = 0
         self._max_bytes = max_bytes
         self._hash = hashlib.sha256()
-        with storing():
+        with writing():
             self._file: BinaryIO = path.open("xb")
 
     @property
@@ -63,32 +105,40 @@ class Incoming:
     def sha256(self) -> str:
         return self._hash.hexdigest()
 
-    def write(self, data: bytes) -> int:
+    @property
+    def hopeless(self) -> bool:
+        """Whether so much was sent that the rest of the request is not read either."""
+        return self.size > 2 * self._max_bytes
+
+    def write(self, data: bytes) -> None:
+        if self.too_large:
+            self.size += len(data)
+            return
         self.size += len(data)
-        with storing():
+        with writing():
             if self.too_large:
                 self._file.truncate(0)
             else:
                 self._hash.update(data)
                 self._file.write(data)
-        return len(data)
 
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """The parser rewinds what it has written; by then everything must be in the file."""
-        with storing():
+    def flush(self) -> None:
+        """See to it that everything that was written can be read."""
+        with writing():
             self._file.flush()
-            return self._file.seek(offset, whence)
 
     def sync(self) -> None:
         """Wait until every byte is on the disk."""
-        with storing():
+        with writing():
             self._file.flush()
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close it; unless it was kept it is gone by that."""
-        self._file.close()
-        self.path.unlink(missing_ok=True)
+        with suppress(OSError):  # On a full disk it cannot write the rest, which nobody wants.
+            self._file.close()
+        with suppress(OSError):  # What is left here is removed by `clean`.
+            self.path.unlink(missing_ok=True)
 
 
 class LocalStorage:
@@ -96,23 +146,79 @@ class LocalStorage:
 
     def __init__(self, folder: Path):
         self._folder = folder
+        self._marker = folder / MARKER
         self._incoming = folder / INCOMING
 
-    def prepare(self) -> None:
-        """Make the folders.
+    def is_there(self) -> bool:
+        """Whether the folder is the store, and not the one below a mount that is missing.
 
         Raises:
-            StartUpError: the folder cannot be made or written.
+            StorageUnavailable: that cannot be seen.
         """
-        probe = self._incoming / f"probe-{token_hex(8)}"
+        with reading():
+            return self._marker.exists()
+
+    def prepare(self, in_use: Callable[[], bool] | None = None) -> None:
+        """See that files can be written into the store, and make it where there is none yet.
+
+        Args:
+            in_use: whether the database has uploads, which is asked only when the marker is
+                missing; without it such a folder is left as it is.
+
+        Raises:
+            StartUpError: the store looks unmounted, or cannot be made or written.
+        """
         try:
-            self._incoming.mkdir(parents=True, exist_ok=True)
-            probe.touch()
-            probe.unlink()
+            if not self._marker.exists():
+                if in_use is None:
+                    return
+                self._make(in_use)
+            self._make_folder(INCOMING)
+            self._probe()
         except OSError as error:
             raise StartUpError(
                 f"UPLOAD_FOLDER: cannot write to {self._folder}: {error.strerror}"
             ) from error
+
+    def _make(self, in_use: Callable[[], bool]) -> None:
+        without = f"UPLOAD_FOLDER={self._folder} has no file {MARKER}"
+        try:
+            used = in_use()
+        except DatabaseUnavailable as error:
+            raise StartUpError(
+                f"{without}, and while MongoDB does not answer "
+                "it cannot be told whether it is new or not mounted"
+            ) from error
+        # Another process may have made it, and taken uploads in, a moment ago.
+        if used and not self._marker.exists():
+            raise StartUpError(
+                f"{without}, but the database has uploads: it looks as if it is not mounted"
+            )
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with self._marker.open("w") as file:
+            file.write(MARKED)
+            file.flush()
+            os.fsync(file.fileno())
+        for folder in (self._folder, self._folder.parent):
+            _sync_folder(folder)
+
+    def _make_folder(self, name: str) -> None:
+        """Make a folder in the store, and nowhere else should that be unmounted at this moment."""
+        store = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.stat(MARKER, dir_fd=store)
+            with suppress(FileExistsError):
+                os.mkdir(name, dir_fd=store)
+            os.fsync(store)
+        finally:
+            os.close(store)
+
+    def _probe(self) -> None:
+        probe = self._incoming / f"probe-{token_hex(8)}"
+        try:
+            probe.write_bytes(b"probe")
+        finally:
+            probe.unlink(missing_ok=True)
 
     def receive(self, max_bytes: int) -> Incoming:
         """Open a temporary file for what a client sends."""
@@ -125,35 +231,35 @@ class LocalStorage:
             files: each with its file name, `<id>.<extension>`.
 
         Raises:
-            StorageFull, StorageUnavailable: none of them is kept.
+            StorageFull: none of them is kept.
         """
         kept: list[Path] = []
         try:
             for incoming, filename in files:
                 incoming.sync()
                 kept.append(self._place(incoming.path, filename))
-            with storing():
+            with writing():
                 for folder in {path.parent for path in kept}:
                     _sync_folder(folder)
         except BaseException:
             for path in kept:
-                path.unlink(missing_ok=True)
+                with suppress(OSError):  # No record will name what is left here: fsck finds it.
+                    path.unlink(missing_ok=True)
             raise
 
     def _place(self, source: Path, filename: str) -> Path:
         target = self.path(self.key(filename))
-        with storing():
+        with writing():
             try:
                 source.rename(target)
             except FileNotFoundError:  # It is the first file of these eighteen hours.
-                target.parent.mkdir(exist_ok=True)
-                _sync_folder(self._folder)
+                self._make_folder(target.parent.name)
                 source.rename(target)
         return target
 
     def remove(self, filename: str) -> None:
         """Take an original away, if it is there."""
-        with storing():
+        with writing():
             self.path(self.key(filename)).unlink(missing_ok=True)
 
     def key(self, filename: str) -> str:
@@ -170,35 +276,100 @@ class LocalStorage:
             NotFound: there is none of this name.
             StorageUnavailable: it cannot be read.
         """
-        try:
-            with storing():
+        with reading():
+            try:
                 return self.path(self.key(filename)).open("rb")
-        except StorageUnavailable as error:
-            if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
-                raise NotFound(f"There is no file {filename}.") from error
-            raise
+            except (FileNotFoundError, NotADirectoryError):
+                if not self.is_there():
+                    raise
+        raise NotFound(f"There is no file {filename}.")
 
     def check(self) -> None:
         """See whether files can be written now.
 
         Raises:
-            StorageFull, StorageUnavailable: they cannot.
+            StorageFull: they cannot.
         """
-        probe = self._incoming / f"probe-{token_hex(8)}"
-        with storing():
-            probe.touch()
-            probe.unlink()
+        with writing():
+            self._marker.stat()
+            self._probe()
 
     def clean(self, older_than: timedelta) -> int:
         """Remove temporary files that a process left behind when it died."""
-        oldest = time.time() - older_than.total_seconds()
-        removed = 0
-        with storing():
-            for path in self._incoming.iterdir():
-                if path.stat().st_mtime < oldest:
-                    path.unlink(missing_ok=True)
-                    removed += 1
-        return removed
+        return sum(self.discard(e.key, older_than) for e in self.left_behind(older_than))
+
+    def left_behind(self, older_than: timedelta) -> Iterator[Entry]:
+        """The temporary files that nobody has written to for so long."""
+        latest = datetime.now(UTC) - older_than
+        with reading(), os.scandir(self._incoming) as found:
+            for entry in found:
+                with suppress(FileNotFoundError):
+                    since = _moment(entry.stat().st_mtime)
+                    if entry.is_file() and since < latest:
+                        yield Entry(f"{INCOMING}/{entry.name}", None, since)
+
+    def discard(self, key: str, older_than: timedelta) -> bool:
+        """Remove a temporary file, unless it is gone or has been written to; whether it was."""
+        path = self.path(key)
+        with writing(), suppress(FileNotFoundError):
+            if _moment(path.stat().st_mtime) < datetime.now(UTC) - older_than:
+                path.unlink()
+                return True
+        return False
+
+    def entries(self) -> Iterator[Entry]:
+        """Everything in the store that is not Clustr's own, folder by folder, in no other order."""
+        with reading():
+            for top in sorted(self._folder.iterdir()):
+                if FOLDER.fullmatch(top.name) and top.is_dir():
+                    yield from self._entries(top)
+                elif top.name not in OURS:
+                    with suppress(FileNotFoundError):
+                        yield Entry(top.name, None, _moment(top.lstat().st_ctime))
+
+    def _entries(self, folder: Path) -> Iterator[Entry]:
+        with os.scandir(folder) as found:
+            for entry in found:
+                with suppress(FileNotFoundError):
+                    name = ORIGINAL.fullmatch(entry.name)
+                    in_place = name and entry.name.startswith(folder.name) and entry.is_file()
+                    yield Entry(
+                        f"{folder.name}/{entry.name}",
+                        name[1] if in_place else None,
+                        # A rename sets this time, too: it is when the file came to its place.
+                        _moment(entry.stat(follow_symlinks=False).st_ctime),
+                    )
+
+    def entry(self, key: str) -> Entry | None:
+        """What lies at a place now."""
+        with reading(), suppress(FileNotFoundError):
+            path = self.path(key)
+            name = ORIGINAL.fullmatch(path.name)
+            return Entry(key, name[1] if name else None, _moment(path.lstat().st_ctime))
+        return None
+
+    def quarantine(self, key: str, kind: str) -> bool:
+        """Put a file aside into `.quarantine/<kind>/`; False when it is not there any more.
+
+        Raises:
+            StorageFull: it cannot be moved.
+        """
+        place = self._folder / QUARANTINE / kind
+        with writing():
+            self._make_folder(QUARANTINE)
+            place.mkdir(exist_ok=True)
+            target = place / Path(key).name
+            if target.exists():  # It was quarantined, put back by somebody, and is bad again.
+                target = target.with_name(f"{target.name}.{token_hex(4)}")
+            try:
+                self.path(key).rename(target)
+            except FileNotFoundError:
+                return False
+        return True
+
+
+def _moment(timestamp: float) -> datetime:
+    return datetime.fromtimestamp(timestamp, UTC)
 
 
 def _sync_folder(folder: Path) -> None:

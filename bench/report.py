@@ -1,0 +1,59 @@
+"""The report: a table in Markdown and a chart, with what the machine was."""
+
+import os
+import platform
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.rows import Figure
+
+RESULTS = Path(__file__).parent / "results"
+BAR = 40
+
+
+def table(figures: Sequence[Figure], header: bool = True) -> str:
+    """The figures as rows of a Markdown table."""
+    lines = []
+    if header:
+        lines += ["| work | unit | Clustr | floor | ratio | bound | kept |", "|---" * 7 + "|"]
+    for figure in figures:
+        ours, floor = (f"{statistics.median(values):.4g}" for values in (figure.ours, figure.floor))
+        bound = f"{'at most' if figure.less_is_better else 'at least'} {figure.bound:g}"
+        kept = "yes" if figure.kept else "**no**"
+        lines.append(
+            f"| {figure.work} | {figure.unit} | {ours} | {floor} "
+            f"| {figure.ratio:.2f} | {bound} | {kept} |"
+        )
+    return "\n".join(lines)
+
+
+def chart(figures: Sequence[Figure]) -> str:
+    """The ratios as bars, a `|` where the bound is."""
+    lines = []
+    for figure in figures:
+        bar = list(("#" * round(figure.ratio * BAR / 2)).ljust(BAR)[:BAR])
+        bar[min(BAR - 1, round(figure.bound * BAR / 2))] = "|"
+        lines.append(f"{figure.work[:44]:<44} {figure.unit:<10} {''.join(bar)} {figure.ratio:.2f}")
+    return "\n".join(lines)
+
+
+def machine() -> str:
+    """What it was measured on."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return (
+        f"{platform.system()} {platform.release()}, {os.cpu_count()} cores, {memory:.0f} GiB, "
+        f"Python {platform.python_version()}"
+    )
+
+
+def write(figures: Sequence[Figure], rounds: int) -> None:
+    """Write the report to `bench/results/`."""
+    RESULTS.mkdir(exist_ok=True)
+    text = (
+        "# Clustr against the floor\n\n"
+        f"{machine()}; medians of {rounds} rounds that measured both in turn. The ratio is the "
+        "median of the rounds' ratios.\n\n"
+        f"{table(figures)}\n\n```\n{chart(figures)}\n```\n"
+    )
+    (RESULTS / "report.md").write_text(text)

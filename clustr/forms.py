@@ -1,0 +1,157 @@
+"""Forms: reads the files of a multipart body straight into where they are stored.
+
+The parser is the library `multipart`, which hands the bytes of a part on as they come, without
+keeping or copying them; docs/decisions/multipart.md has the figures.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import IO, Generic, Protocol, TypeVar
+from urllib.parse import unquote
+
+from multipart import (
+    MultipartError,
+    MultipartSegment,
+    ParserLimitReached,
+    PushMultipartParser,
+    parse_options_header,
+)
+
+READ_BYTES = 256 * 1024
+
+# A form for uploads has few other parts, and small ones. A part's header has the file's name, which
+# some clients percent-encode: 16 KiB are enough for the longest that a file system can have.
+OTHER_PARTS = 20
+OTHER_BYTES = 64 * 1024
+HEADER_BYTES = 16 * 1024
+
+ENCODED_NAME = re.compile(r"filename\*\s*=\s*utf-8'[^']*'([^;\s]+)", re.IGNORECASE)
+
+
+class Unreadable(Exception):
+    """This is no form, or it is cut off; the message says what it is instead."""
+
+
+class TooMuch(Exception):
+    """The form has more of something than is allowed."""
+
+
+class File(Protocol):
+    """Where a file is written to; when it is `hopeless` it need not even be read to its end."""
+
+    @property
+    def hopeless(self) -> bool: ...
+
+    def write(self, data: bytes) -> None: ...
+
+
+AnyFile = TypeVar("AnyFile", bound=File)
+
+
+@dataclass(slots=True)
+class Form(Generic[AnyFile]):
+    """What was in a form.
+
+    Attributes:
+        files: those of the field that was asked for, with the names that the client gave them.
+        others: the names of the other parts.
+    """
+
+    files: list[tuple[str, AnyFile]] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+
+
+def read_form(
+    stream: IO[bytes],
+    content_type: str,
+    wanted: str,
+    open_file: Callable[[], AnyFile],
+    max_files: int,
+) -> Form[AnyFile]:
+    """Read a form to its end, or to the first file that is hopeless.
+
+    Args:
+        stream: the body; it ends where the body does.
+        content_type: the header of that name.
+        wanted: the name of the parts that are files to be kept.
+        open_file: called for each of them.
+        max_files: how many of them there may be.
+
+    Raises:
+        Unreadable: it is no form, or not a whole one.
+        TooMuch: there are too many parts, or there is too much in the others.
+    """
+    kind, options = parse_options_header(content_type)
+    if kind != "multipart/form-data" or not options.get("boundary"):
+        raise Unreadable("no form" if kind != "multipart/form-data" else "a form without boundary")
+    parser = PushMultipartParser(
+        options["boundary"],
+        max_header_size=HEADER_BYTES,
+        max_segment_count=max_files + OTHER_PARTS,
+        header_charset="latin-1",  # any bytes; `_text` says what they mean
+    )
+    reader = _Reader(wanted, open_file, max_files)
+    try:
+        while not parser.closed and not reader.hopeless:
+            for event in parser.parse(stream.read(READ_BYTES)):
+                reader.take(event)
+    except ParserLimitReached as error:
+        raise TooMuch from error
+    except MultipartError as error:
+        raise Unreadable("a form that is cut off or malformed") from error
+    return reader.form
+
+
+class _Reader(Generic[AnyFile]):
+    """Takes what the parser finds: the head of a part, its bytes, then None at its end."""
+
+    def __init__(self, wanted: str, open_file: Callable[[], AnyFile], max_files: int):
+        self.form: Form[AnyFile] = Form()
+        self._wanted = wanted
+        self._open_file = open_file
+        self._max_files = max_files
+        self._file: AnyFile | None = None
+        self._other_bytes = 0
+
+    @property
+    def hopeless(self) -> bool:
+        return self._file is not None and self._file.hopeless
+
+    def take(self, event: MultipartSegment | bytes | bytearray | None) -> None:
+        if isinstance(event, MultipartSegment):
+            self._begin(event)
+        elif event is None:
+            self._file = None
+        elif self._file is not None:
+            self._file.write(event)
+        else:
+            self._other_bytes += len(event)
+            if self._other_bytes > OTHER_BYTES:
+                raise TooMuch
+
+    def _begin(self, part: MultipartSegment) -> None:
+        file_name = _file_name(part)
+        if part.name != self._wanted or file_name is None:
+            self.form.others.append(_text(part.name or ""))
+            return
+        if len(self.form.files) == self._max_files:
+            raise TooMuch
+        self._file = self._open_file()
+        self.form.files.append((file_name, self._file))
+
+
+def _file_name(part: MultipartSegment) -> str | None:
+    """The name that the client gave a file.
+
+    RFC 7578 forbids the form `filename*=`, but some clients send names outside of ASCII so.
+    """
+    if part.filename is not None:
+        return _text(part.filename)
+    encoded = ENCODED_NAME.search(part.header("Content-Disposition", ""))
+    return unquote(encoded[1]) if encoded else None
+
+
+def _text(value: str) -> str:
+    """What a header's bytes, read as Latin-1, mean in UTF-8, whether or not they are that."""
+    return value.encode("latin-1").decode("utf-8", "replace")

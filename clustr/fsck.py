@@ -1,0 +1,262 @@
+"""The check of the store: does every record have its file, and every file its record.
+
+It can run while the service takes uploads in. A file is there a moment before its record: only
+those that are older than a grace are looked at. Nothing is deleted but temporary files: files go
+into `UPLOAD_FOLDER/.quarantine`, records into the collection `<uploads>_quarantine`; and only after
+another look at that moment. How much memory it takes depends on what is wrong, not on how much is
+stored.
+"""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from itertools import islice
+
+from clustr import images
+from clustr.catalog import Catalog, Pending, Record, now
+from clustr.errors import (
+    Empty,
+    NotFound,
+    StorageUnavailable,
+    TooManyPixels,
+    Undecodable,
+    UnsupportedType,
+)
+from clustr.storage import Entry, LocalStorage
+from clustr.upload import State
+
+FILES_AT_A_TIME = 1000
+STUCK_AFTER = timedelta(minutes=10)
+# So many uploads may go whatever part of all they are.
+ALWAYS_ALLOWED = 10
+
+
+class Kind(StrEnum):
+    """What can be wrong."""
+
+    MISSING = "missing"
+    ORPHANED = "orphaned"
+    CORRUPT = "corrupt"
+    UNDECODABLE = "undecodable"
+    STUCK = "stuck"
+    TEMPORARY = "temporary"
+    UNREADABLE = "unreadable"  # It may be readable tomorrow: nothing is done about it.
+    FOREIGN = "foreign"  # It is not Clustr's, which is no defect, and is left alone.
+
+
+OF_A_RECORD = (Kind.MISSING, Kind.CORRUPT, Kind.UNDECODABLE, Kind.STUCK)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong.
+
+    Attributes:
+        id: the upload that it is about, if any.
+        file: the file that it is about, if any, as its key below `UPLOAD_FOLDER`.
+        detail: what exactly is wrong; two findings with the same words are the same.
+        analysis: the one that is stuck.
+        removes: whether repairing it takes an upload, an original or the work on one away.
+    """
+
+    kind: Kind
+    id: str | None
+    file: str | None
+    detail: str
+    analysis: Pending | None = None
+    removes: bool = False
+
+    @property
+    def repairable(self) -> bool:
+        """Whether anything can be done about it."""
+        return self.kind not in (Kind.UNREADABLE, Kind.FOREIGN)
+
+
+class Refused(Exception):
+    """Why nothing is looked at or changed, in one sentence."""
+
+
+class Fsck:
+    """One check.
+
+    Args:
+        analyzers: the names of those that the loaded plugins bring.
+        grace: how old a file without a record must be to count as one, and a temporary file.
+        quick: do not read the files.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        storage: LocalStorage,
+        analyzers: Collection[str],
+        grace: timedelta,
+        quick: bool,
+    ):
+        self._catalog = catalog
+        self._storage = storage
+        self._analyzers = analyzers
+        self._grace = grace
+        self._quick = quick
+        self.checked: Counter[str] = Counter(uploads=0, files=0)
+
+    def findings(self) -> Iterator[Finding]:
+        """Look at everything once.
+
+        Raises:
+            Refused: the store looks unmounted.
+            DatabaseUnavailable, StorageUnavailable: it cannot be looked at.
+        """
+        self._require_store()
+        for record in self._catalog.inspection.records():
+            self.checked["uploads"] += 1
+            if self._look_at(record):  # It may have been read a while ago: what is it now?
+                fresh = self._catalog.inspection.record(record.id)
+                yield from self._look_at(fresh) if fresh else ()
+        yield from self._look_at_files()
+        for entry in self._storage.left_behind(self._grace):
+            detail = f"of an upload without an end, last written to at {_said(entry.since)}"
+            yield Finding(Kind.TEMPORARY, None, entry.key, detail)
+
+    def _require_store(self) -> None:
+        if not self._storage.is_there():
+            raise Refused("UPLOAD_FOLDER looks as if it is not mounted: it has no .clustr-store")
+
+    def _look_at(self, record: Record) -> list[Finding]:
+        """What is wrong with an upload: its file, or else its analyses."""
+        key = self._storage.key(record.filename)
+        try:
+            problem = self._problem_with(record)
+        except NotFound:
+            problem = Kind.MISSING, "the file is not there"
+        except (OSError, StorageUnavailable) as error:
+            self._require_store()
+            cause = error if isinstance(error, OSError) else error.__cause__
+            problem = Kind.UNREADABLE, f"the file cannot be read: {getattr(cause, 'strerror', '')}"
+        if problem is None:
+            return [*self._stuck(record)]
+        kind, detail = problem
+        return [Finding(kind, record.id, key, detail, removes=kind is not Kind.UNREADABLE)]
+
+    def _problem_with(self, record: Record) -> tuple[Kind, str] | None:
+        """What is wrong with the file of an upload.
+
+        Raises:
+            NotFound: it is not there.
+            StorageUnavailable, OSError: it cannot be read.
+        """
+        with self._storage.open(record.filename) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size != record.size:
+                return Kind.CORRUPT, f"it has {size} bytes, not {record.size}"
+            if self._quick:
+                return None
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        if sha256 != record.sha256:
+            return Kind.CORRUPT, f"its SHA-256 is {sha256}, not {record.sha256}"
+        try:
+            images.inspect(self._storage.path(self._storage.key(record.filename)), images.FORMATS)
+        except TooManyPixels:  # It was accepted: the limit has been lowered since.
+            return None
+        except (Undecodable, UnsupportedType, Empty) as error:
+            if isinstance(error.__cause__, MemoryError):
+                return Kind.UNREADABLE, "there is not enough memory to decode it"
+            return Kind.UNDECODABLE, str(error)
+        return None
+
+    def _stuck(self, record: Record) -> Iterator[Finding]:
+        lost_before = now() - STUCK_AFTER
+        for one in record.pending:
+            if one.state is State.RUNNING and one.lease_until > lost_before:
+                continue  # Somebody is at it: elsewhere the plugin may be loaded.
+            if one.name not in self._analyzers:
+                detail = f"{one.name} is {one.state}, but no plugin that is loaded brings it"
+                yield Finding(Kind.STUCK, record.id, None, detail, one, removes=True)
+            elif one.state is State.RUNNING:
+                since = _said(one.lease_until)
+                detail = f"{one.name} is running, but nobody has been at it since {since}"
+                yield Finding(Kind.STUCK, record.id, None, detail, one)
+
+    def _look_at_files(self) -> Iterator[Finding]:
+        entries = self._storage.entries()
+        while batch := list(islice(entries, FILES_AT_A_TIME)):
+            self.checked["files"] += len(batch)
+            for entry in batch:
+                if entry.upload_id is None:
+                    yield Finding(Kind.FOREIGN, None, entry.key, "it is not a file of Clustr's")
+            for entry in self._without_record([e for e in batch if e.upload_id]):
+                if found := self._orphan(entry.key):
+                    yield found
+
+    def _without_record(self, entries: Iterable[Entry]) -> list[Entry]:
+        old = [entry for entry in entries if entry.since < now() - self._grace]
+        named = self._catalog.inspection.filenames([entry.upload_id for entry in old])
+        keys = {self._storage.key(filename) for filename in named}
+        return [entry for entry in old if entry.key not in keys]
+
+    def _orphan(self, key: str) -> Finding | None:
+        """The finding that no record names this file, if that is so now."""
+        entry = self._storage.entry(key)
+        if entry is None or not self._without_record([entry]):
+            return None
+        detail = f"no upload has this file, which is here since {_said(entry.since)}"
+        return Finding(Kind.ORPHANED, entry.upload_id, key, detail, removes=True)
+
+    def too_much(self, findings: Sequence[Finding], percent: float) -> str | None:
+        """Why so much may not be repaired, if it may not.
+
+        A wrong setting or a lost database looks as if nearly everything were wrong.
+
+        Args:
+            percent: of all uploads and files without one, how many may go.
+        """
+        going = {finding.id for finding in findings if finding.removes}
+        orphaned = sum(finding.kind is Kind.ORPHANED for finding in findings)
+        everything = self.checked["uploads"] + orphaned
+        if len(going) <= max(ALWAYS_ALLOWED, everything * percent / 100):
+            return None
+        return (
+            f"{len(going)} of {everything} uploads would go, which is more than {percent:g} %: see "
+            "whether the settings name the right database, folder and plugins; --limit allows more"
+        )
+
+    def repair(self, finding: Finding) -> bool:
+        """Put one thing right.
+
+        Returns:
+            whether it was done; what is not as it was found any more is left alone.
+
+        Raises:
+            Refused: the store looks unmounted.
+            DatabaseUnavailable, StorageFull, StorageUnavailable: it cannot be done.
+        """
+        if not finding.repairable:
+            return False
+        self._require_store()
+        if finding.kind in OF_A_RECORD:
+            record = self._catalog.inspection.record(finding.id)
+            if record is None or finding not in self._look_at(record):
+                return False
+            return self._put_right(finding, record)
+        if finding.kind is Kind.ORPHANED:
+            again = self._orphan(finding.file)
+            return again == finding and self._storage.quarantine(finding.file, finding.kind)
+        return self._storage.discard(finding.file, self._grace)
+
+    def _put_right(self, finding: Finding, record: Record) -> bool:
+        inspection = self._catalog.inspection
+        if finding.kind is Kind.STUCK:
+            act = inspection.cancel if finding.removes else inspection.queue_again
+            return act(record.id, finding.analysis, finding.detail)
+        # The record goes first: a file without one is seen by nobody, and found the next time.
+        if not inspection.quarantine(record, f"{finding.kind}: {finding.detail}"):
+            return False
+        return finding.kind is Kind.MISSING or self._storage.quarantine(finding.file, finding.kind)
+
+
+def _said(moment: datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")

@@ -1,0 +1,22 @@
+"""Reasons: what went wrong in other people's code, said so that everybody may read it."""
+
+import re
+
+LONGEST = 1000
+# An absolute path; what follows a letter or a colon is a part of an address or of a content type.
+PATH = re.compile(r"(?<![\w:/.~-])(?:/[^/\s'\"<>|:;,()]+)+")
+
+
+def plain(value: object) -> str:
+    """Any value as a text that can be stored and shown."""
+    try:
+        text = str(value)
+    except BaseException:  # It may be an exception of a plugin's own making.
+        text = f"a {type(value).__name__} that does not say what it is"
+    return text[:LONGEST].encode("utf-8", "replace").decode("utf-8").replace("\0", "")
+
+
+def of(error: BaseException) -> str:
+    """What kind of exception this is and what it says, with no more than the names of files."""
+    said = PATH.sub(lambda found: found[0].rpartition("/")[2], plain(error))
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__

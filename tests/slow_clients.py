@@ -1,0 +1,88 @@
+"""Sockets that never get to the end of a request, and a proxy in front, as tests need them."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from running import start, wait_until
+
+from clustr.servers import free_port
+
+# How a slow client begins; what follows of it are single bytes.
+BEGINNINGS = {
+    "headers": b"POST /api/upload HTTP/1.1\r\nHost: x\r\nX-Slow: ",
+    "bodies": (
+        b"POST /api/upload HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n"
+        b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
+    ),
+    "idle": b"",
+}
+
+
+@contextmanager
+def slow_sockets(url: str, kind: str, count: int) -> Iterator[list[socket.socket]]:
+    """Hold so many connections open, each sending a byte every other second, or nothing."""
+    address = urlsplit(url)
+    done = threading.Event()
+    with ExitStack() as opened:
+        sockets = []
+        for _ in range(count):
+            connection = socket.create_connection((address.hostname, address.port), timeout=5)
+            sockets.append(opened.enter_context(connection))
+            connection.sendall(BEGINNINGS[kind])
+
+        def trickle() -> None:
+            while not done.wait(2):
+                for connection in sockets:
+                    try:
+                        connection.send(b"x" if kind != "idle" else b"")
+                    except OSError:
+                        continue  # the server has had enough of it, as it should
+
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        try:
+            yield sockets
+        finally:
+            done.set()
+            thread.join()
+
+
+@contextmanager
+def nginx(program: str, folder: Path, upstream: str) -> Iterator[str]:
+    """Run nginx with the configuration that is shipped, in front of a service; its address."""
+    port = free_port()
+    shipped = (Path(__file__).parent.parent / "config" / "nginx.conf").read_text()
+    assert "server 127.0.0.1:5000;" in shipped and "listen 80;" in shipped
+    here = shipped.replace("127.0.0.1:5000", urlsplit(upstream).netloc)
+    here = here.replace("listen 80;", f"listen 127.0.0.1:{port};")
+    for name in ("body", "proxy", "fastcgi", "uwsgi", "scgi"):
+        (folder / name).mkdir()
+    (folder / "nginx.conf").write_text(
+        "daemon off;\nworker_processes 1;\n"
+        f"pid {folder}/nginx.pid;\nerror_log {folder}/error.log;\n"
+        "events { worker_connections 1024; }\n"
+        "http {\naccess_log off;\n"
+        f"client_body_temp_path {folder}/body;\nproxy_temp_path {folder}/proxy;\n"
+        f"fastcgi_temp_path {folder}/fastcgi;\nuwsgi_temp_path {folder}/uwsgi;\n"
+        f"scgi_temp_path {folder}/scgi;\n{here}\n}}\n"
+    )
+    command = [program, "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf")]
+    running = start(command)
+    try:
+        wait_until(lambda: _listens(port), 10, "nginx")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        running.terminate()
+        running.wait(10)
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,466 @@
+"""The analyzer `blip` against a captioner that does well, badly, or not at all."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import photographs
+import PIL.Image
+import pytest
+import structlog
+from blip_stand_in import MODES, BlipStandIn
+from clustr_plugins import blip as plugin
+from marshmallow import ValidationError
+from PIL import ImageChops, ImageStat
+
+from clustr.http_session import Session
+from clustr.plugins import ConfigError, Context, Fail, Image, RetryLater
+
+IMAGE_ID = "5f0000000000000000000001"
+
+
+@pytest.fixture
+def blip() -> Iterator[BlipStandIn]:
+    with BlipStandIn() as blip:
+        yield blip
+
+
+class Caller:
+    """Calls the analyzer as the worker does, with one session for all images."""
+
+    def __init__(self, folder: Path, http: Session, service_url: str):
+        self.folder = folder
+        self.http = http
+        self.given: dict[str, Any] = {"service_url": service_url}
+
+    def context(self) -> Context:
+        config = plugin.BlipConfig().load(self.given)
+        log = structlog.stdlib.get_logger()
+        return Context(config, {}, log, self.http, time.monotonic() + 60, self.folder)
+
+    def analyzer(self) -> plugin.Blip:
+        (analyzer,) = plugin.clustr_register_analyzers(config=self.context().config)
+        return analyzer
+
+    def analyze(self, content: bytes, extension: str = "jpg") -> dict[str, Any]:
+        path = self.folder / f"{IMAGE_ID}.{extension}"
+        path.write_bytes(content)
+        try:
+            with PIL.Image.open(path) as picture:
+                width, height = picture.size
+        except OSError:
+            width, height = 100, 100
+        image = Image(
+            id=IMAGE_ID,
+            sha256=hashlib.sha256(content).hexdigest(),
+            content_type=photographs.CONTENT_TYPES[extension],
+            size=len(content),
+            width=width,
+            height=height,
+            path=path,
+        )
+        result = self.analyzer().analyze(image, self.context())
+        assert plugin.BlipResult().load(result) == result
+        return result
+
+    def health(self):
+        return self.analyzer().health(self.context())
+
+
+@pytest.fixture
+def caller(tmp_path: Path, blip: BlipStandIn) -> Iterator[Caller]:
+    with Session() as http:
+        yield Caller(tmp_path, http, blip.url)
+
+
+@contextmanager
+def takes(least: float, most: float) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    assert least <= time.monotonic() - began <= most
+
+
+def test_a_caption_and_tags(blip, caller):
+    result = caller.analyze(photographs.photograph("jpg", "astronaut"))
+    assert result["caption"].startswith("a 160x160 image, mostly ")
+    assert "square" in result["tags"]
+    assert len(blip.requests) == 1
+
+
+def test_its_declaration(caller):
+    analyzer = caller.analyzer()
+    assert (analyzer.name, analyzer.queue) == ("blip", "http")
+    assert analyzer.fields == {"caption": "caption", "tags": "tags"}
+    assert analyzer.timeout == 30
+    caller.given["timeout"] = 50
+    assert caller.analyzer().timeout == 60
+
+
+@pytest.mark.parametrize("extension", ["jpg", "png", "webp"])
+def test_the_usual_formats_go_as_they_are(blip, caller, extension):
+    content = photographs.photograph(extension)
+    caller.analyze(content, extension)
+    (received,) = blip.requests
+    assert received.content == content
+    assert received.file_name == f"{IMAGE_ID}.{extension}"
+    assert received.content_type == photographs.CONTENT_TYPES[extension]
+
+
+@pytest.mark.parametrize(
+    ("content", "extension"),
+    [
+        (photographs.transparent("png"), "png"),
+        (photographs.transparent("webp"), "webp"),
+        (photographs.palette("png"), "png"),
+        (photographs.photograph("png", "camera"), "png"),
+        (photographs.photograph("jpg", "camera"), "jpg"),
+        (photographs.progressive_jpeg(), "jpg"),
+        (photographs.mpo(), "jpg"),
+        (photographs.oriented(6), "jpg"),
+        (photographs.one_pixel("png"), "png"),
+        (photographs.animated("webp"), "webp"),
+    ],
+)
+def test_their_plain_variants_do_too(blip, caller, content, extension):
+    caller.analyze(content, extension)
+    assert blip.requests[0].content == content
+
+
+@pytest.mark.parametrize(
+    ("content", "extension"),
+    [
+        (photographs.photograph("tif"), "tif"),
+        (photographs.photograph("bmp"), "bmp"),
+        (photographs.compressed_tiff("tiff_lzw"), "tif"),
+        (photographs.bilevel("tif"), "tif"),
+        (photographs.floating_point(), "tif"),
+        (photographs.oriented(6, "tif"), "tif"),
+        (photographs.cmyk("jpg"), "jpg"),
+        (photographs.cmyk("tif"), "tif"),
+        (photographs.grey_16_bit("png"), "png"),
+        (photographs.grey_16_bit("tif"), "tif"),
+        (photographs.grey_16_bit_big_endian(), "tif"),
+        (photographs.colour_16_bit(), "png"),
+    ],
+)
+def test_other_formats_go_as_a_jpeg(blip, caller, content, extension):
+    caller.analyze(content, extension)
+    (received,) = blip.requests
+    assert (received.format, received.mode) == ("JPEG", "RGB")
+    assert received.file_name == f"{IMAGE_ID}.jpg"
+    assert received.content_type == "image/jpeg"
+
+
+@pytest.mark.parametrize(
+    ("content", "extension", "name", "width"),
+    [
+        (photographs.photograph("tif"), "tif", "cat", 160),
+        (photographs.photograph("bmp"), "bmp", "cat", 160),
+        (photographs.oriented(6, "tif"), "tif", "cat", 160),
+        (photographs.cmyk("jpg"), "jpg", "coffee", 160),
+        (photographs.grey_16_bit("png"), "png", "camera", 120),
+        (photographs.grey_16_bit("tif"), "tif", "camera", 120),
+        (photographs.grey_16_bit_big_endian(), "tif", "camera", 120),
+        (photographs.colour_16_bit(), "png", "coffee", 96),
+        (photographs.floating_point(), "tif", "camera", 96),
+    ],
+)
+def test_the_jpeg_looks_like_the_original(blip, caller, content, extension, name, width):
+    caller.analyze(content, extension)
+    expected = photographs.picture(name, width).convert("RGB")
+    sent = blip.requests[0].picture()
+    assert sent.size == expected.size
+    assert max(ImageStat.Stat(ImageChops.difference(sent, expected)).mean) < 8
+
+
+def test_what_is_clear_is_white(blip, caller):
+    caller.analyze(photographs.transparent("tif"), "tif")
+    sent = blip.requests[0].picture()
+    assert min(sent.getpixel((sent.width - 3, 50))) > 250
+    assert min(sent.getpixel((3, 50))) < 250
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "sent_size"),
+    [(4096, 64, (4096, 64)), (4097, 64, (1024, 16)), (40, 4097, (10, 1024)), (1, 5000, (1, 1024))],
+)
+def test_large_sides_are_made_smaller(blip, caller, width, height, sent_size):
+    caller.analyze(photographs.unique("png", width=width, height=height), "png")
+    received = blip.requests[0]
+    assert (received.width, received.height) == sent_size
+
+
+def test_large_files_are_made_smaller(blip, caller):
+    content = photographs.photograph("jpg", "astronaut", 512)
+    content += bytes(plugin.LARGEST_SENT_BYTES - len(content))
+    caller.analyze(content)
+    caller.analyze(content + b"\0")
+    first, second = blip.requests
+    assert first.content == content
+    assert (second.width, second.height) == (512, 512)
+    assert second.size < 200_000
+
+
+def test_16_bits_are_scaled_and_not_clipped():
+    values = [0, 256, 1000, 32768, 65535]
+    picture = PIL.Image.new("I;16", (len(values), 1))
+    for x, value in enumerate(values):
+        picture.putpixel((x, 0), value)
+    scaled = plugin.to_8_bits(picture)
+    assert scaled.mode == "L"
+    for x, value in enumerate(values):
+        assert abs(scaled.getpixel((x, 0)) - value / 257) <= 1
+
+
+def test_an_image_that_cannot_be_decoded_fails(caller):
+    content = photographs.truncated(photographs.photograph("tif"), 0.5)
+    with pytest.raises(Fail, match="broken or incomplete"):
+        caller.analyze(content, "tif")
+
+
+def test_one_connection_for_many_images(blip, caller):
+    for number in range(30):
+        caller.analyze(photographs.unique("jpg", number))
+    assert len(blip.requests) == 30
+    assert len({received.sha256 for received in blip.requests}) == 30
+    assert blip.connections == 1
+
+
+OUTCOMES = {
+    "away": RetryLater,
+    "too_many": RetryLater,
+    "error": RetryLater,
+    "slow": RetryLater,
+    "hang": RetryLater,
+    "garbage": Fail,
+    "wrong_shape": Fail,
+    "huge": Fail,
+    "gzip_bomb": Fail,
+    "redirect": Fail,
+}
+
+
+def test_every_mode_is_tried():
+    assert {"ok", *OUTCOMES} == set(MODES)
+
+
+@pytest.mark.parametrize(("mode", "outcome"), OUTCOMES.items())
+def test_the_outcome_of_what_goes_wrong(blip, caller, mode, outcome):
+    blip.mode = mode
+    caller.given["timeout"] = 1
+    with takes(0, 1.5), pytest.raises(outcome) as raised:
+        caller.analyze(photographs.photograph())
+    assert raised.value.reason
+    assert "127.0.0.1" not in raised.value.reason
+    assert str(blip.port) not in raised.value.reason
+    assert len(blip.requests) == 1
+    blip.mode = "ok"
+    assert caller.analyze(photographs.photograph())["caption"]
+
+
+def test_no_redirect_is_followed(blip, caller):
+    blip.mode = "redirect"
+    with pytest.raises(Fail, match="307"):
+        caller.analyze(photographs.photograph())
+    assert blip.elsewhere == 0
+
+
+@pytest.mark.parametrize("mode", ["huge", "gzip_bomb"])
+def test_no_more_is_read_than_needed(blip, caller, mode):
+    blip.mode = mode
+    with pytest.raises(Fail, match="larger than 65536 bytes"):
+        caller.analyze(photographs.photograph())
+    blip.stop()
+    assert blip.bytes_sent < 32 * 2**20  # what the system buffers between two sockets
+
+
+@pytest.mark.parametrize("mode", ["away", "too_many"])
+@pytest.mark.parametrize(
+    ("header", "after"),
+    [
+        (None, None),
+        ("7", 7.0),
+        ("0", 0.0),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", None),
+        ("-1", None),
+        ("1.5", None),
+        ("9" * 5000, None),
+    ],
+)
+def test_retry_after(blip, caller, mode, header, after):
+    blip.mode, blip.retry_after = mode, header
+    with pytest.raises(RetryLater) as raised:
+        caller.analyze(photographs.photograph())
+    assert raised.value.after == after
+
+
+def test_away_and_back_on_the_same_port(blip, caller):
+    caller.analyze(photographs.photograph())
+    blip.stop()
+    for _ in range(2):
+        with takes(0, 1), pytest.raises(RetryLater, match="cannot be reached"):
+            caller.analyze(photographs.photograph())
+        assert not caller.health().healthy
+    blip.start()
+    assert caller.analyze(photographs.photograph())["caption"]
+    assert caller.health().healthy
+
+
+def test_a_name_that_does_not_exist(caller):
+    caller.given["service_url"] = "http://captioner.invalid:8001"
+    with pytest.raises(RetryLater):
+        caller.analyze(photographs.photograph())
+
+
+def test_an_address_that_cannot_be_called(caller):
+    caller.given["service_url"] = "http://127.0.0.1:123456"
+    with pytest.raises(ConfigError):
+        caller.analyze(photographs.photograph())
+    assert not caller.health().healthy
+
+
+@pytest.mark.parametrize("status", ["400", "404", "413", "422"])
+def test_other_refusals_are_final(blip, caller, status):
+    blip.answer_status = int(status)
+    with pytest.raises(Fail, match=status):
+        caller.analyze(photographs.photograph())
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"\xff\xfe\xfd",
+        b'{"caption": "caf\xe9", "tags": []}',
+        b"[" * 60_000,
+        b'{"caption": "cut of',
+        b"null",
+        [],
+        "a caption",
+        {},
+        {"caption": "no tags"},
+        {"tags": ["no caption"]},
+        {"caption": None, "tags": []},
+        {"caption": ["a"], "tags": []},
+        {"caption": "a", "tags": None},
+        {"caption": "a", "tags": {"a": "b"}},
+        {"caption": "a", "tags": ["b", 7]},
+        {"caption": "a", "tags": [["b"]]},
+        {"caption": "a" * 70_000, "tags": []},
+    ],
+)
+def test_answers_that_cannot_be_used(blip, caller, answer):
+    blip.answer = answer
+    with pytest.raises(Fail, match="answer"):
+        caller.analyze(photographs.photograph())
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ("a cat", "a cat"),
+        ("", ""),
+        ("  a\tcat\r\non a  mat\u2028", "a cat on a mat"),
+        ("a\x00 \x1b[31mred\x1b[0m cat\x7f\x85", "a [31mred[0m cat"),
+        ("half \ud83d a \ude00 face", "half a face"),
+        ("une tasse de café \N{GRINNING FACE}", "une tasse de café \N{GRINNING FACE}"),
+        ("<script>alert(1)</script>", "<script>alert(1)</script>"),
+        ("x" * 2000, "x" * 1000),
+        ("x" * 999 + " y", "x" * 999),
+    ],
+)
+def test_captions_are_cleaned(blip, caller, caption, expected):
+    blip.answer = {"caption": caption, "tags": []}
+    result = caller.analyze(photographs.photograph())
+    assert result == {"caption": expected, "tags": []}
+    result["caption"].encode()
+
+
+def test_tags_are_cleaned(blip, caller):
+    tags = ["cat", " cat\n", "", "\x00", "a  mat", "\ud800", "y" * 200, *map(str, range(200))]
+    blip.answer = {"caption": "a cat", "tags": tags, "score": 0.9, "model": {"name": "blip"}}
+    result = caller.analyze(photographs.photograph())
+    assert result["tags"] == ["cat", "a mat", "y" * 100, *map(str, range(97))]
+
+
+@pytest.mark.parametrize("prefix", ["", "/", "/captioner", "/captioner/"])
+def test_the_address_may_have_a_path(blip, caller, prefix):
+    caller.given["service_url"] += prefix
+    if prefix.startswith("/captioner"):
+        with pytest.raises(Fail, match="404"):  # The stand-in has nothing there.
+            caller.analyze(photographs.photograph())
+    else:
+        assert caller.analyze(photographs.photograph())["caption"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "healthy", "detail"),
+    [
+        ("ok", True, None),
+        ("too_many", True, None),
+        ("away", False, "status 503"),
+        ("error", False, "status 500"),
+        ("hang", False, "does not answer"),
+        ("slow", False, "does not answer"),
+    ],
+)
+def test_health(blip, caller, mode, healthy, detail):
+    blip.mode = mode
+    with takes(0, 1.9):
+        health = caller.health()
+    assert (health.service, health.healthy) == ("captioner", healthy)
+    assert health.detail is None if detail is None else detail in health.detail
+    assert "127.0.0.1" not in (health.detail or "")
+    assert not blip.requests
+
+
+def test_the_configuration():
+    loaded = plugin.clustr_config_schema()().load({})
+    assert loaded == {"service_url": "http://localhost:8001", "timeout": 20.0}
+    assert plugin.BlipConfig().fields["service_url"].metadata["env"] == "BLIP_SERVICE_URL"
+    assert plugin.BlipConfig().load({"timeout": "7.5"})["timeout"] == 7.5
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://blip:8001", "https://a.b.c/path/", "http://[::1]:8001", "http://blip_service:8001/"],
+)
+def test_addresses(url):
+    assert plugin.BlipConfig().load({"service_url": url})["service_url"] == url
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"service_url": "localhost:8001"},
+        {"service_url": "ftp://localhost"},
+        {"service_url": "http://"},
+        {"service_url": "http:///path"},
+        {"service_url": "http://localhost:8001/?a=b"},
+        {"service_url": "http://local host"},
+        {"service_url": ""},
+        {"timeout": 0},
+        {"timeout": "soon"},
+        {"timeout": "nan"},
+        {"unknown": 1},
+    ],
+)
+def test_values_that_are_refused(given):
+    with pytest.raises(ValidationError):
+        plugin.BlipConfig().load(given)
+
+
+def test_the_reasons_can_be_read():
+    """They are shown to people, so each is a sentence."""
+    failures: list[Callable[[], Any]] = [
+        lambda: plugin.understand(b"x"),
+        lambda: plugin.understand(b"{}"),
+    ]
+    for failure in failures:
+        with pytest.raises(Fail) as raised:
+            failure()
+        assert raised.value.reason[0].isupper()
+        assert raised.value.reason.endswith(".")

@@ -1,0 +1,477 @@
+"""The catalog on a real MongoDB: who may change what, in which order, and at what cost."""
+
+import itertools
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from bson import ObjectId
+from pymongo import MongoClient
+from pymongo.collection import Collection
+
+from clustr.catalog import Catalog, Finished, new_id, now
+from clustr.catalog.analyses import BATCH
+from clustr.catalog.breakers import LONGEST_WAIT_SECONDS
+from clustr.upload import UNFINISHED, Analysis, State, Status, Upload, status_of
+
+LEASE = timedelta(seconds=30)
+
+
+@pytest.fixture(scope="module")
+def database(servers) -> Iterator[Any]:
+    """A database of the tests' own, to look into."""
+    with MongoClient(servers.mongodb_url, tz_aware=True) as client:
+        yield client[f"catalog-{uuid.uuid4().hex}"]
+
+
+@pytest.fixture
+def collection(database) -> Collection[dict[str, Any]]:
+    for name in ("uploads", "breakers", "leases"):
+        database[name].delete_many({})
+    return database["uploads"]
+
+
+@pytest.fixture(scope="module")
+def opened(servers, database) -> Iterator[Catalog]:
+    catalog = Catalog(servers.mongodb_url, database.name, "uploads", timeout_seconds=10)
+    catalog.make_indexes()
+    yield catalog
+    catalog.close()
+
+
+@pytest.fixture
+def catalog(opened, collection) -> Catalog:
+    """An empty catalog."""
+    return opened
+
+
+def add(catalog: Catalog, *states: State, count: int = 1) -> list[str]:
+    """Add uploads with analyses `a`, `b` and so on in these states; their ids in order."""
+    analyses = tuple(
+        Analysis(name, 1, state) for name, state in zip("abcdefgh", states, strict=False)
+    )
+    uploads = [an_upload(analyses, number) for number in range(count)]
+    catalog.uploads.add(uploads)
+    return [upload.id for upload in uploads]
+
+
+def an_upload(analyses: tuple[Analysis, ...], number: int = 0) -> Upload:
+    upload_id, moment = new_id(), now() + timedelta(milliseconds=number)
+    return Upload(
+        id=upload_id,
+        original_name="cat.jpg",
+        filename=f"{upload_id}.jpg",
+        upload_time=moment,
+        updated_at=moment,
+        size=1000,
+        content_type="image/jpeg",
+        sha256=f"{number:064x}",
+        width=300,
+        height=200,
+        status=status_of([analysis.state for analysis in analyses]),
+        analyses=analyses,
+        request_id="request",
+    )
+
+
+def claim(
+    catalog: Catalog,
+    run: str = "run",
+    size: int = 1,
+    analyzer: str = "a",
+    state: State = State.QUEUED,
+    lease: timedelta = LEASE,
+) -> list[str]:
+    claimed = catalog.analyses.claim(analyzer, 1, run, size, lease, state)
+    return [one.upload.id for one in claimed]
+
+
+def finish(
+    catalog: Catalog, upload_id: str, run: str = "run", state: State = State.SUCCEEDED, **more: Any
+) -> int:
+    end = Finished(upload_id, state, **more)
+    return catalog.analyses.finish("a", run, [end])
+
+
+def stored(collection: Collection[dict[str, Any]], upload_id: str, name: str = "a") -> Any:
+    document = collection.find_one({"_id": ObjectId(upload_id)})
+    return next(analysis for analysis in document["analyses"] if analysis["name"] == name)
+
+
+def set_analysis(collection: Collection[dict[str, Any]], upload_id: str, **values: Any) -> None:
+    changes = {f"analyses.0.{name}": value for name, value in values.items()}
+    collection.update_one({"_id": ObjectId(upload_id)}, {"$set": changes})
+
+
+# Claims
+
+
+def test_C6_concurrent_claims_never_share_an_analysis(catalog):
+    ids = add(catalog, State.QUEUED, count=120)
+    runs = [f"run-{number}" for number in range(8)]
+
+    def take_all(run: str) -> list[str]:
+        taken: list[str] = []
+        for size in itertools.cycle((1, 5, 3)):
+            # None may be left over only because all those that one wanted were just taken.
+            if not (claimed := claim(catalog, run, size)) and not catalog.analyses.work_waits("a"):
+                return taken
+            taken += claimed
+        raise AssertionError
+
+    with ThreadPoolExecutor(len(runs)) as threads:
+        taken = list(threads.map(take_all, runs))
+    assert sorted(itertools.chain(*taken)) == sorted(ids)
+    assert sum(bool(some) for some in taken) > 1
+
+
+def test_claim_takes_the_most_urgent_first(catalog, collection):
+    later, backfill, urgent, sooner = add(catalog, State.QUEUED, count=4)
+    set_analysis(collection, later, due_at=now() + timedelta(seconds=5))
+    set_analysis(collection, backfill, priority=1)
+    set_analysis(collection, urgent, priority=-1)
+    assert claim(catalog, size=2) == [urgent, sooner]
+    assert claim(catalog, size=9) == [later, backfill]
+
+
+def test_claim_is_of_one_analyzer_in_one_state(catalog):
+    add(catalog, State.RUNNING, State.QUEUED)
+    add(catalog, State.DEFERRED, State.QUEUED)
+    assert claim(catalog, size=9) == []
+    assert len(claim(catalog, state=State.DEFERRED)) == 1
+
+
+def test_claim_says_what_it_is_and_counts_the_attempt(catalog, collection):
+    [upload_id] = add(catalog, State.QUEUED, State.QUEUED)
+    before = now()
+    [claimed] = catalog.analyses.claim("a", 7, "run", 1, LEASE, State.QUEUED)
+    assert (claimed.upload.id, claimed.attempts) == (upload_id, 1)
+    analysis = stored(collection, upload_id)
+    assert (analysis["state"], analysis["version"], analysis["run"]) == ("running", 7, "run")
+    assert before + LEASE <= analysis["lease_until"] <= now() + LEASE
+    assert before <= analysis["started_at"] <= now()
+    assert stored(collection, upload_id, "b")["state"] == "queued"
+
+
+def test_C7_one_that_crashed_is_claimed_alone_and_after_the_others(catalog, collection):
+    crashed, fine, also_fine, crashed_too = add(catalog, State.QUEUED, count=4)
+    set_analysis(collection, crashed, crashes=1)
+    set_analysis(collection, crashed_too, crashes=2)
+    assert claim(catalog, size=9) == [fine, also_fine]
+    assert claim(catalog, size=9) == [crashed]
+    assert claim(catalog, size=9) == [crashed_too]
+
+
+# Ends
+
+
+def test_finish_writes_result_fields_and_status(catalog):
+    [upload_id] = add(catalog, State.QUEUED)
+    claim(catalog)
+    result = {"caption": "$caption", "numbers": [1, 2.5, None]}
+    assert finish(catalog, upload_id, result=result, fields={"caption": "$caption"}) == 1
+    upload = catalog.uploads.get(upload_id)
+    assert upload.analyses[0].result == result
+    assert upload.caption == "$caption"
+    assert upload.status == Status.PROCESSED
+    assert upload.updated_at >= upload.upload_time
+    assert upload.analyses[0].finished_at >= upload.analyses[0].started_at
+
+
+@pytest.mark.parametrize("key", ["$set", "$literal", "a.b", ".", "$", "", "$$ROOT", "ключ"])
+def test_results_may_have_any_keys(catalog, key):
+    [upload_id] = add(catalog, State.QUEUED)
+    claim(catalog)
+    finish(catalog, upload_id, result={key: {key: [{key: "$name"}]}})
+    assert catalog.uploads.get(upload_id).analyses[0].result == {key: {key: [{key: "$name"}]}}
+
+
+def test_C9_finish_of_another_run_changes_nothing(catalog, collection):
+    [upload_id] = add(catalog, State.QUEUED)
+    claim(catalog, "first")
+    set_analysis(collection, upload_id, run="second")
+    before = collection.find_one({})
+    assert finish(catalog, upload_id, "first", result={"x": 1}) == 0
+    assert catalog.analyses.put_back("a", "first") == 0
+    catalog.analyses.renew("a", "first", timedelta(hours=1))
+    assert collection.find_one({}) == before
+    assert finish(catalog, upload_id, "second", result={"x": 2}) == 1
+    assert finish(catalog, upload_id, "second", result={"x": 3}) == 0
+    assert catalog.uploads.get(upload_id).analyses[0].result == {"x": 2}
+
+
+def test_F4c_nothing_resurrects_what_was_deleted(catalog, collection):
+    [upload_id] = add(catalog, State.QUEUED)
+    claim(catalog)
+    collection.delete_one({})
+    assert finish(catalog, upload_id, result={"x": 1}, fields={"caption": "x"}) == 0
+    assert catalog.analyses.put_back("a", "run") == 0
+    assert catalog.analyses.take_back("a", 3, "lost", "run") == 0
+    assert collection.count_documents({}) == 0
+
+
+def test_one_late_end_does_not_keep_the_others(catalog, collection):
+    ids = add(catalog, State.QUEUED, count=3)
+    claim(catalog, size=3)
+    collection.delete_one({"_id": ObjectId(ids[0])})
+    set_analysis(collection, ids[1], run="another")
+    ends = [Finished(upload_id, State.SUCCEEDED, result={}) for upload_id in ids]
+    assert catalog.analyses.finish("a", "run", ends) == 1
+    assert stored(collection, ids[2])["state"] == "succeeded"
+
+
+def test_result_too_large_for_its_upload_is_a_failure_of_that_analysis(catalog, collection):
+    first, full = add(catalog, State.QUEUED, State.SUCCEEDED, count=2)
+    collection.update_one(
+        {"_id": ObjectId(full)}, {"$set": {"analyses.1.result": {"x": "x" * 15_900_000}}}
+    )
+    claim(catalog, size=2)
+    result = {"x": "x" * 900_000}
+    ends = [Finished(upload_id, State.SUCCEEDED, result=result) for upload_id in (full, first)]
+    assert catalog.analyses.finish("a", "run", ends) == 2
+    assert stored(collection, first)["state"] == "succeeded"
+    analysis = stored(collection, full)
+    assert (analysis["state"], "result" in analysis) == ("failed", False)
+    assert "too large" in analysis["error"]
+    assert collection.find_one({"_id": ObjectId(full)})["status"] == "error"
+
+
+@pytest.mark.parametrize("end", [State.DEFERRED, State.SUCCEEDED, State.SKIPPED, State.FAILED])
+def test_status_follows_from_all_states(catalog, end):
+    for others in itertools.product(State, repeat=2):
+        [upload_id] = add(catalog, State.QUEUED, *others)
+        claim(catalog)
+        finish(catalog, upload_id, state=end, due_at=now())
+        if {end, *others} & set(UNFINISHED):
+            expected = "pending"
+        elif State.FAILED in (end, *others):
+            expected = "error"
+        else:
+            expected = "processed"
+        assert catalog.uploads.get(upload_id).status == expected, others
+
+
+# Ways back
+
+
+def test_C13_what_is_put_back_has_had_no_attempt(catalog, collection):
+    held, other_run = add(catalog, State.QUEUED, count=2)
+    claim(catalog, "run")
+    claim(catalog, "other")
+    assert catalog.analyses.put_back("a", "run") == 1
+    analysis = stored(collection, held)
+    assert (analysis["state"], analysis["attempts"], analysis["crashes"]) == ("queued", 0, 0)
+    assert "run" not in analysis
+    assert stored(collection, other_run)["state"] == "running"
+
+
+def test_C7_taken_back_from_one_run_that_died(catalog, collection):
+    held, other_run = add(catalog, State.QUEUED, count=2)
+    claim(catalog, "run")
+    claim(catalog, "other")
+    assert catalog.analyses.take_back("a", 3, "it was killed", "run") == 1
+    analysis = stored(collection, held)
+    assert (analysis["state"], analysis["crashes"], analysis["attempts"]) == ("queued", 1, 1)
+    assert stored(collection, other_run)["state"] == "running"
+
+
+def test_C7_taken_back_when_the_lease_has_ended_and_not_before(catalog, collection):
+    ended, held = add(catalog, State.QUEUED, count=2)
+    claim(catalog, "run", lease=timedelta(seconds=-1))
+    claim(catalog, "other")
+    assert catalog.analyses.take_back("a", 3, "lost") == 1
+    assert stored(collection, ended)["state"] == "queued"
+    assert stored(collection, held)["state"] == "running"
+
+
+def test_renewed_lease_is_kept(catalog, collection):
+    [upload_id] = add(catalog, State.QUEUED)
+    claim(catalog, lease=timedelta(seconds=-1))
+    catalog.analyses.renew("a", "run", LEASE)
+    assert catalog.analyses.take_back("a", 3, "lost") == 0
+    assert stored(collection, upload_id)["state"] == "running"
+
+
+def test_C7_after_its_last_attempt_it_fails_with_the_reason(catalog, collection):
+    [upload_id] = add(catalog, State.QUEUED)
+    for crashes in (1, 2):
+        claim(catalog)
+        catalog.analyses.take_back("a", 3, "killed by SIGSEGV", "run")
+        assert stored(collection, upload_id)["crashes"] == crashes
+    claim(catalog)
+    assert catalog.analyses.take_back("a", 3, "killed by SIGSEGV", "run") == 1
+    upload = catalog.uploads.get(upload_id)
+    assert upload.status == Status.ERROR
+    [analysis] = upload.analyses
+    assert (analysis.state, analysis.attempts) == (State.FAILED, 3)
+    assert analysis.error == "killed by SIGSEGV"
+    assert analysis.finished_at
+
+
+def test_success_leaves_no_error_of_earlier_attempts(catalog):
+    [upload_id] = add(catalog, State.QUEUED)
+    claim(catalog)
+    catalog.analyses.take_back("a", 3, "killed", "run")
+    claim(catalog)
+    finish(catalog, upload_id, result={})
+    assert catalog.uploads.get(upload_id).analyses[0].error is None
+
+
+# Deferral
+
+
+def test_park_and_wake_move_all_that_there_is(catalog):
+    add(catalog, State.QUEUED, State.QUEUED, count=BATCH + 3)
+    assert catalog.analyses.park("a", "the captioner is away") == BATCH + 3
+    assert claim(catalog) == []
+    assert len(claim(catalog, analyzer="b")) == 1
+    assert catalog.analyses.deferred("a").count == BATCH + 3
+    assert catalog.analyses.deferred("b") is None
+    assert catalog.analyses.wake("a", all_of_them=True) == BATCH + 3
+    assert len(claim(catalog, size=BATCH + 9)) == BATCH + 3
+
+
+def test_only_what_is_due_is_woken(catalog, collection):
+    due, later = add(catalog, State.QUEUED, count=2)
+    claim(catalog, size=2)
+    finish(catalog, due, state=State.DEFERRED, due_at=now() - timedelta(seconds=1))
+    finish(catalog, later, state=State.DEFERRED, due_at=now() + timedelta(seconds=60))
+    assert catalog.analyses.work_waits("a")
+    assert catalog.analyses.wake("a", all_of_them=False) == 1
+    assert claim(catalog, size=9) == [due]
+    assert not catalog.analyses.work_waits("a")
+    assert catalog.analyses.work_waits("a", only_due=False)
+    assert stored(collection, later)["state"] == "deferred"
+
+
+def test_D4_deferred_is_counted_since_the_first_time(catalog, collection):
+    [upload_id] = add(catalog, State.QUEUED)
+    began = now()
+    claim(catalog)
+    finish(catalog, upload_id, state=State.DEFERRED, due_at=now())
+    since = catalog.analyses.deferred("a").since
+    assert began <= since <= now()
+    hour_ago = since - timedelta(hours=1)
+    set_analysis(collection, upload_id, deferred_at=hour_ago)
+    claim(catalog, state=State.DEFERRED)
+    finish(catalog, upload_id, state=State.DEFERRED, due_at=now())
+    assert catalog.analyses.deferred("a").since == hour_ago
+    catalog.analyses.wake("a", all_of_them=True)
+    catalog.analyses.park("a", "still away")
+    assert catalog.analyses.deferred("a").since == hour_ago
+    claim(catalog, state=State.DEFERRED)
+    finish(catalog, upload_id, result={})
+    assert catalog.analyses.deferred("a") is None
+    set_analysis(collection, upload_id, state="queued")  # it is to be done anew
+    claim(catalog)
+    finish(catalog, upload_id, state=State.DEFERRED, due_at=now())
+    assert catalog.analyses.deferred("a").since >= since
+
+
+# Breakers and leases
+
+
+def test_breaker_opens_after_failures_and_closes_at_once(catalog):
+    assert catalog.breakers.get("a") is None
+    opened = [catalog.breakers.record_failure("a", f"reason {n}").open for n in range(4)]
+    assert opened == [False, False, True, True]
+    assert catalog.breakers.get("a").reason == "reason 3"
+    assert catalog.breakers.get("b") is None
+    catalog.breakers.close("a")
+    assert catalog.breakers.get("a") is None
+
+
+def test_D4_breaker_is_probed_every_ten_seconds_however_long_it_lasts(catalog, database):
+    for failures in (0, 3, 100, 2000, 10**9):
+        database["breakers"].update_one({"_id": "a"}, {"$set": {"failures": failures}}, upsert=True)
+        breaker = catalog.breakers.record_failure("a", "away")
+        assert 0 < (breaker.probe_at - now()).total_seconds() <= LONGEST_WAIT_SECONDS < 10
+
+
+def test_one_takes_the_probe(catalog, database):
+    for _ in range(3):
+        catalog.breakers.record_failure("a", "away")
+    assert not catalog.breakers.take_probe("a")
+    database["breakers"].update_one({"_id": "a"}, {"$set": {"probe_at": now()}})
+    with ThreadPoolExecutor(6) as threads:
+        taken = list(threads.map(lambda _: catalog.breakers.take_probe("a"), range(12)))
+    assert sum(taken) == 1
+
+
+def test_F6c_lease_has_one_owner(catalog):
+    owners = [f"owner-{number}" for number in range(6)]
+    with ThreadPoolExecutor(len(owners)) as threads:
+        taken = list(threads.map(lambda owner: catalog.leases.take("x", owner, 30), owners))
+    assert sum(taken) == 1
+    owner = owners[taken.index(True)]
+    assert catalog.leases.take("x", owner, 30)
+    assert not catalog.leases.take("x", "another", 30)
+    assert catalog.leases.take("y", "another", 30)
+    catalog.leases.give_back("x", "another")
+    assert not catalog.leases.take("x", "another", 30)
+    catalog.leases.give_back("x", owner)
+    assert catalog.leases.take("x", "another", -1)
+    assert catalog.leases.take("x", owner, 30)
+
+
+# Cost
+
+
+@pytest.fixture
+def plans(catalog, database) -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """Called, how MongoDB did what the catalog asked of it in this test."""
+    add(catalog, State.QUEUED, State.SUCCEEDED, count=400)
+    add(catalog, State.DEFERRED, State.RUNNING, count=30)
+    database["system.profile"].drop()
+    database.command("profile", 2)
+
+    def stop_and_look() -> list[dict[str, Any]]:
+        database.command("profile", 0)
+        of_uploads = {"ns": f"{database.name}.uploads", "planSummary": {"$exists": True}}
+        return list(database["system.profile"].find(of_uploads))
+
+    yield stop_and_look
+    database.command("profile", 0)
+
+
+def check(plans: list[dict[str, Any]], index: str, most: int) -> None:
+    """One at least used this index, all some; none sorted or looked at more than `most` uploads."""
+    assert any(plan["planSummary"].startswith(f"IXSCAN {{ {index}") for plan in plans), plans
+    for plan in plans:
+        assert plan["planSummary"].startswith(("IXSCAN", "IDHACK")), plan
+        assert not plan.get("hasSortStage"), plan
+        assert plan["docsExamined"] <= most, plan
+
+
+def test_claim_costs_what_it_takes(catalog, plans):
+    assert len(claim(catalog, size=8)) == 8
+    check(plans(), "analyses.name", most=8)
+
+
+def test_question_for_work_costs_one_look(catalog, plans):
+    assert catalog.analyses.work_waits("a")
+    assert not catalog.analyses.work_waits("none")
+    check(plans(), "analyses.name", most=1)
+
+
+def test_taking_back_nothing_costs_no_look_at_others(catalog, plans):
+    assert catalog.analyses.take_back("a", 3, "lost") == 0
+    check(plans(), "analyses.name", most=0)
+
+
+def test_deferred_are_counted_by_the_index(catalog, plans):
+    assert catalog.analyses.deferred("a").count == 30
+    check(plans(), "analyses.name", most=30)
+
+
+def test_page_costs_what_it_shows_at_any_depth(catalog, plans):
+    cursor = catalog.uploads.page(10).next_cursor
+    for _ in range(30):
+        page = catalog.uploads.page(10, cursor=cursor)
+        assert len(page.uploads) == 10
+        cursor = page.next_cursor
+    finds = [plan for plan in plans() if plan["op"] in ("query", "getmore")]
+    check(finds, "upload_time", most=11)

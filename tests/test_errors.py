@@ -1,0 +1,196 @@
+"""What goes wrong is always said in the same form, and never says more than it should."""
+
+import re
+import socket
+from urllib.parse import urlsplit
+
+import photographs
+import pytest
+import requests
+from calling import get, get_raw, part, upload
+
+from clustr import errors
+from clustr.api.errors import TABLE
+from clustr.api.schemas import ProblemSchema
+
+PROBLEM = "application/problem+json"
+# Words that would only be there if the inside of the service were shown.
+INSIDE = re.compile(
+    r"Traceback|File \"|\.py\b|site-packages|mongodb://|redis://|0x[0-9a-f]{6}|/usr/"
+)
+
+
+def subclasses(of: type) -> set[type]:
+    return {each for one in of.__subclasses__() for each in {one, *subclasses(one)}}
+
+
+def check(answer: requests.Response, status: int) -> dict:
+    """The problem document, which must be whole and show nothing of the inside."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["Content-Type"] == PROBLEM
+    document = answer.json()
+    ProblemSchema().load(document)
+    assert document["status"] == status
+    assert document["instance"] == urlsplit(answer.url).path
+    assert document["request_id"] == answer.headers["X-Request-ID"]
+    assert document["title"]
+    assert document["detail"]
+    assert not INSIDE.search(answer.text)
+    return document
+
+
+def test_every_error_has_a_row():
+    not_answered = {errors.RefusedFile, errors.StartUpError}
+    assert set(TABLE) == subclasses(errors.ClustrError) - not_answered
+
+
+def test_rows_have_statuses_that_say_who_can_help():
+    for error, row in TABLE.items():
+        assert 400 <= row.status < 500 or row.status in (503, 507), error
+        assert re.fullmatch(r"[a-z]+(_[a-z]+)*", row.name)
+        assert row.title
+    names = [row.name for row in TABLE.values()]
+    assert len(names) == len(set(names))
+
+
+def test_codes_of_refused_files_are_those_of_the_contract():
+    found = {each.code: TABLE[each].status for each in subclasses(errors.RefusedFile)}
+    assert found == {
+        "unsupported_type": 415,
+        "too_large": 413,
+        "too_many_pixels": 413,
+        "undecodable": 422,
+        "empty": 422,
+        "no_files": 422,
+    }
+    assert all(TABLE[each].name == each.code for each in subclasses(errors.RefusedFile))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/nothing",
+        "/api",
+        "/api/uploads/",
+        "/api/uploads/0123456789abcdef01234567/nothing",
+        "/docs/assets/nothing.js",
+        "/%00",
+        "/%F0%9F%90%88",
+    ],
+)
+def test_404_where_there_is_nothing(service, path):
+    with get_raw(service, path) as answer:
+        assert answer.status == 404
+        assert answer.headers["Content-Type"] == PROBLEM
+    document = get(service, path).json()
+    assert document["type"] == "urn:clustr:problem:not_found"
+    assert document["title"] == "Not found"
+
+
+def test_404_of_what_is_not_there_is_of_the_same_kind(service):
+    document = check(get(service, "/api/plugins/nothing"), 404)
+    assert document["type"] == "urn:clustr:problem:not_found"
+    assert document["title"] == "Not found"
+    assert "nothing" in document["detail"]
+    assert "database" in check(get(service, "/api/health/nothing"), 404)["detail"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("DELETE", "/api/upload", {"POST", "OPTIONS"}),
+        ("GET", "/api/upload", {"POST", "OPTIONS"}),
+        ("POST", "/api/uploads", {"GET", "HEAD", "OPTIONS"}),
+        ("PUT", "/uploads/0123456789abcdef01234567.png", {"GET", "HEAD", "OPTIONS"}),
+        ("TRACE", "/", {"GET", "HEAD", "OPTIONS"}),
+        ("POST", "/openapi.json", {"GET", "HEAD", "OPTIONS"}),
+        ("POST", "/docs", {"GET", "HEAD", "OPTIONS"}),
+    ],
+)
+def test_405_says_what_is_allowed(service, method, path, allowed):
+    answer = requests.request(method, service.url + path, timeout=10)
+    document = check(answer, 405)
+    assert document["type"] == "urn:clustr:problem:method_not_allowed"
+    assert set(answer.headers["Allow"].split(", ")) == allowed
+
+
+def test_413_where_no_files_are_expected(service):
+    """What would be ignored is not read either."""
+    address = urlsplit(service.url)
+    with socket.create_connection((address.hostname, address.port), 10) as connection:
+        connection.sendall(
+            b"POST /api/upload HTTP/1.1\r\nHost: a\r\n"
+            b"Content-Type: application/x-www-form-urlencoded\r\n"
+            b"Content-Length: 99999999999\r\n\r\n"
+        )
+        head = connection.recv(65536)
+    assert head.startswith(b"HTTP/1.1 413 ")
+    assert b"application/problem+json" in head
+
+
+def test_input_that_is_wrong(service):
+    document = check(get(service, "/api/uploads?limit=many&sort=name"), 422)
+    assert document["type"] == "urn:clustr:problem:invalid_input"
+    assert document["errors"].keys() == {"limit", "sort"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        photographs.text(),
+        photographs.truncated(photographs.photograph("png"), 0.5),
+        photographs.truncated(photographs.photograph("tif"), 0.9),
+        photographs.truncated(photographs.photograph("webp"), 0.3),
+        photographs.png_bomb(),
+        b"\x89PNG\r\n\x1a\n" + bytes(100),
+    ],
+    ids=["text", "png", "tif", "webp", "bomb", "png header"],
+)
+def test_G10_why_a_file_is_refused_shows_nothing_of_the_inside(service, content):
+    answer = upload(service, part(content))
+    assert 400 <= answer.status_code < 500
+    assert not INSIDE.search(answer.text)
+    assert str(service.data) not in answer.text
+    assert ".incoming" not in answer.text
+
+
+def test_G10_a_fault_is_told_to_the_log_alone(app_with, capfd):
+    app = app_with(LOG_FORMAT="json")
+
+    @app.get("/fault")
+    def fail() -> str:
+        raise RuntimeError("the password is swordfish")
+
+    answer = app.test_client().get("/fault", headers={"X-Request-ID": "find-me"})
+    assert answer.status_code == 500
+    assert answer.headers["Content-Type"] == PROBLEM
+    assert answer.headers["X-Request-ID"] == "find-me"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    document = answer.json
+    ProblemSchema().load(document)
+    assert document["type"] == "urn:clustr:problem:fault"
+    assert document["request_id"] == "find-me"
+    assert not re.search("swordfish|RuntimeError|fail", answer.text)
+    assert not INSIDE.search(answer.text)
+    logged = capfd.readouterr().err
+    assert "swordfish" in logged
+    assert "Traceback" in logged
+    assert "find-me" in logged
+
+
+def test_without_its_database_the_service_says_so(app_with):
+    """Nothing listens at the address; what needs no database is answered all the same."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    app_with()  # While the database is there, the folder of uploads is made.
+    app_with()  # The first start asks it whether the store is new.
+    client = app_with(MONGODB_URL=f"mongodb://127.0.0.1:{port}").test_client()
+    answer = client.get("/api/uploads")
+    assert answer.status_code == 503
+    assert answer.json["type"] == "urn:clustr:problem:database_unavailable"
+    assert answer.headers["Retry-After"] == "5"
+    assert not INSIDE.search(answer.text)
+    assert str(port) not in answer.text
+    online = client.get("/")
+    assert online.status_code == 200
+    assert online.json["database"] == {"status": "disconnected", "version": None}

@@ -1,0 +1,687 @@
+"""The analyzer `exif` on what cameras write, and on what nobody should write."""
+
+import io
+import json
+import struct
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import photographs
+import PIL.Image
+import pytest
+import structlog
+from calling import get, uploaded
+from clustr_plugins import exif as plugin
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from PIL.ExifTags import GPS, IFD, Base
+from PIL.TiffImagePlugin import IFDRational
+from running import wait_until
+
+from clustr.analysis import UploadFields
+from clustr.http_session import Session
+from clustr.plugins import Context, Fail, Image
+
+# Pillow warns of broken data while it opens a file; the worker does not listen (images.prepare).
+pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
+
+Analyze = Callable[[bytes], dict[str, Any]]
+Tags = dict[int, Any]
+
+ANALYZED_WITHIN_SECONDS = 1.0  # of the processor, however busy the machine is
+ASCII, SHORT, LONG, RATIONAL, UNDEFINED, SRATIONAL, FLOAT = 2, 3, 4, 5, 7, 10, 11
+
+CAMERA: Tags = {
+    Base.Make: "FUJIFILM",
+    Base.Model: "X-T5",
+    Base.Software: "Digital Camera X-T5 Ver2.01",
+    Base.Artist: "Zoë Müller".encode(),
+    Base.Copyright: "© 2024 Zoë Müller".encode(),
+    Base.Orientation: 1,
+    Base.HostComputer: "Zoe's laptop",
+}
+PHOTOGRAPH: Tags = {
+    Base.LensMake: "FUJIFILM",
+    Base.LensModel: "XF23mmF1.4 R LM WR",
+    Base.ExposureTime: IFDRational(1, 250),
+    Base.FNumber: IFDRational(56, 10),
+    Base.ISOSpeedRatings: 400,
+    Base.ExposureBiasValue: IFDRational(-2, 3),
+    Base.FocalLength: IFDRational(23, 1),
+    Base.FocalLengthIn35mmFilm: 35,
+    Base.Flash: 0x19,
+    Base.DateTimeOriginal: "2024:05:01 12:30:45",
+    Base.SubsecTimeOriginal: "25",
+    Base.OffsetTimeOriginal: "+02:00",
+    Base.CameraOwnerName: "Zoe the owner",
+    Base.BodySerialNumber: "SECRET-1",
+    Base.LensSerialNumber: "SECRET-2",
+    Base.UserComment: b"ASCII\0\0\0a comment",
+    Base.MakerNote: b"a note",
+}
+PLACE: Tags = {
+    GPS.GPSLatitudeRef: "S",
+    GPS.GPSLatitude: (33.0, 51.0, 24.84),
+    GPS.GPSLongitudeRef: "E",
+    GPS.GPSLongitude: (151.0, 12.0, 54.72),
+    GPS.GPSAltitudeRef: 1,
+    GPS.GPSAltitude: 12.5,
+    GPS.GPSImgDirection: 270.25,
+    GPS.GPSDateStamp: "2024:05:01",
+    GPS.GPSTimeStamp: (10.0, 30.0, 45.5),
+}
+RESULT = {
+    "camera": {"make": "FUJIFILM", "model": "X-T5"},
+    "lens": {"make": "FUJIFILM", "model": "XF23mmF1.4 R LM WR"},
+    "exposure": {
+        "time_seconds": 1 / 250,
+        "f_number": 5.6,
+        "iso": 400,
+        "bias_ev": -2 / 3,
+        "focal_length_mm": 23.0,
+        "focal_length_35mm": 35,
+        "flash_fired": True,
+    },
+    "taken_at": "2024-05-01T10:30:45.250Z",
+    "utc_offset": "+02:00",
+    "orientation": 1,
+    "software": "Digital Camera X-T5 Ver2.01",
+    "artist": "Zoë Müller",
+    "copyright": "© 2024 Zoë Müller",
+    "gps": {
+        "latitude": -33.8569,
+        "longitude": 151.2152,
+        "altitude_m": -12.5,
+        "direction_degrees": 270.25,
+        "taken_at": "2024-05-01T10:30:45.500Z",
+    },
+}
+NOTHING = {
+    "camera": {"make": None, "model": None},
+    "lens": {"make": None, "model": None},
+    "exposure": dict.fromkeys(RESULT["exposure"]),
+    "taken_at": None,
+    "utc_offset": None,
+    "orientation": None,
+    "software": None,
+    "artist": None,
+    "copyright": None,
+    "gps": None,
+}
+
+
+@pytest.fixture(scope="module")
+def analyze(tmp_path_factory: pytest.TempPathFactory) -> Analyze:
+    """Analyzes a file; whatever is in it, the result fits the schema, is small and JSON, soon."""
+    folder = tmp_path_factory.mktemp("exif")
+    (analyzer,) = plugin.clustr_register_analyzers(config={})
+
+    def analyze(content: bytes) -> dict[str, Any]:
+        path = folder / "5f0000000000000000000001.bin"
+        path.write_bytes(content)
+        image = Image("5f0000000000000000000001", "0" * 64, "image/any", len(content), 1, 1, path)
+        log = structlog.stdlib.get_logger()
+        with Session() as http:
+            context = Context({}, {}, log, http, time.monotonic() + 60, folder)
+            began = time.process_time()
+            result = analyzer.analyze(image, context)
+            assert time.process_time() - began < ANALYZED_WITHIN_SECONDS
+        assert analyzer.result_schema().validate(result) == {}
+        encoded = json.dumps(result, allow_nan=False, ensure_ascii=False).encode()
+        assert json.loads(encoded) == result
+        assert len(encoded) < 10_000
+        UploadFields().load({"taken_at": result["taken_at"]} if result["taken_at"] else {})
+        return result
+
+    return analyze
+
+
+def exif(camera: Tags | None = None, photograph: Tags | None = None, place: Tags | None = None):
+    """EXIF data as Pillow writes it."""
+    written = PIL.Image.Exif()
+    written.update(camera or {})
+    for ifd, tags in ((IFD.Exif, photograph), (IFD.GPSInfo, place)):
+        if tags:
+            written.get_ifd(ifd).update(tags)
+            written[ifd] = tags  # for TIFF, in which they are left out otherwise
+    return written
+
+
+def image(extension: str = "jpg", *tags: Tags) -> bytes:
+    return photographs.encode(photographs.picture("cat", 64), extension, exif=exif(*tags))
+
+
+def directory(*entries: tuple[int, int, int, bytes], offset: int = 8, order: str = "<") -> bytes:
+    """A directory as it stands at `offset`, with its values behind it.
+
+    Args:
+        entries: tag, type, how many values, and their bytes.
+    """
+    listed, values = b"", b""
+    end = offset + 2 + 12 * len(entries) + 4
+    for tag, kind, count, data in entries:
+        place = data.ljust(4, b"\0")
+        if len(data) > 4:
+            place = struct.pack(f"{order}I", end + len(values))
+            values += data
+        listed += struct.pack(f"{order}HHI", tag, kind, count) + place
+    return struct.pack(f"{order}H", len(entries)) + listed + bytes(4) + values
+
+
+def block(
+    *main: tuple[int, int, int, bytes], gps: list[tuple[int, int, int, bytes]] | None = None
+) -> bytes:
+    """A whole block of EXIF data by hand, with tags of the picture and of the place."""
+    head = b"II*\0" + struct.pack("<I", 8)
+    if not gps:
+        return head + directory(*main)
+    length = len(directory(*main, (IFD.GPSInfo, LONG, 1, bytes(4))))
+    pointer = (int(IFD.GPSInfo), LONG, 1, struct.pack("<I", 8 + length))
+    return head + directory(*main, pointer) + directory(*gps, offset=8 + length)
+
+
+def jpeg(block: bytes) -> bytes:
+    return photographs.encode(photographs.picture("cat", 64), "jpg", exif=b"Exif\0\0" + block)
+
+
+def text_tag(tag: int, value: bytes, kind: int = ASCII) -> tuple[int, int, int, bytes]:
+    return int(tag), kind, len(value), value
+
+
+def fraction(tag: int, above: int, below: int) -> tuple[int, int, int, bytes]:
+    signed = above < 0 or below < 0
+    packed = struct.pack("<ii" if signed else "<II", above, below)
+    return int(tag), SRATIONAL if signed else RATIONAL, 1, packed
+
+
+# What cameras write.
+
+
+@pytest.mark.parametrize("extension", ["jpg", "png", "webp", "tif"])
+def test_everything_that_is_read(analyze, extension):
+    assert analyze(image(extension, CAMERA, PHOTOGRAPH, PLACE)) == RESULT
+
+
+def test_avif(analyze):
+    file = io.BytesIO()
+    written = exif(CAMERA, PHOTOGRAPH, PLACE)
+    photographs.picture("cat", 64).save(file, "AVIF", exif=written)
+    assert analyze(file.getvalue()) | {"orientation": 1} == RESULT  # Pillow takes upright out
+
+
+def test_a_jpeg_with_two_pictures(analyze):
+    file = io.BytesIO()
+    first = photographs.picture("cat", 64)
+    tags = exif(CAMERA, PHOTOGRAPH, PLACE)
+    first.save(file, "MPO", save_all=True, append_images=[first.resize((8, 8))], exif=tags)
+    assert analyze(file.getvalue()) == RESULT
+
+
+def test_both_orders_of_bytes(analyze):
+    motorola = b"MM\0*" + struct.pack(">I", 8)
+    entry = (int(Base.Orientation), SHORT, 1, struct.pack(">H", 6))
+    make = text_tag(Base.Make, b"Canon\0")
+    read = analyze(jpeg(motorola + directory(make, entry, order=">")))
+    assert (read["orientation"], read["camera"]["make"]) == (6, "Canon")
+
+
+@pytest.mark.parametrize("extension", photographs.EXTENSIONS)
+def test_no_exif_data_is_a_result_of_nulls(analyze, extension):
+    assert analyze(photographs.photograph(extension)) == NOTHING
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        photographs.mpo(),
+        photographs.animated("webp"),
+        photographs.animated("png"),
+        photographs.animated("tif"),
+        photographs.grey_16_bit_big_endian(),
+        photographs.compressed_tiff(),
+        photographs.encode_as("GIF"),
+        photographs.encode_as("AVIF"),
+        photographs.broken_exif(),
+    ],
+)
+def test_nor_have_others(analyze, content):
+    assert analyze(content) == NOTHING
+
+
+@pytest.mark.parametrize("extension", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientations(analyze, extension, orientation):
+    assert analyze(photographs.oriented(orientation, extension))["orientation"] == orientation
+
+
+def test_exif_data_behind_the_pixels_of_a_png(analyze):
+    assert analyze(photographs.oriented_behind_pixels(6))["orientation"] == 6
+
+
+def test_no_pixel_is_decoded(analyze):
+    content = image("jpg", CAMERA, PHOTOGRAPH, PLACE)
+    header = content[: content.index(b"\xff\xda") + 20]
+    assert analyze(header) == RESULT
+
+
+def test_nothing_of_serial_numbers_owners_and_comments(analyze):
+    text = json.dumps(analyze(image("jpg", CAMERA, PHOTOGRAPH, PLACE)))
+    assert not [word for word in ("SECRET", "owner", "laptop", "comment", "note") if word in text]
+
+
+def test_it_fills_the_uploads_taken_at(analyze):
+    (analyzer,) = plugin.clustr_register_analyzers(config={})
+    assert dict(analyzer.fields) == {"taken_at": "taken_at"}
+    loaded = UploadFields().load({"taken_at": RESULT["taken_at"]})
+    assert loaded["taken_at"] == datetime(2024, 5, 1, 10, 30, 45, 250_000, tzinfo=UTC)
+
+
+def test_an_upload_has_it(service):
+    [one] = uploaded(service, image("jpg", CAMERA, PHOTOGRAPH, PLACE))
+
+    def stored() -> dict[str, Any]:
+        return get(service, f"/api/uploads/{one['id']}").json()
+
+    wait_until(lambda: stored()["analyses"]["exif"]["status"] == "succeeded", 60)
+    assert stored()["analyses"]["exif"]["result"] == RESULT
+    assert stored()["taken_at"] == "2024-05-01T10:30:45.250000Z"
+
+
+def test_directories_named_by_the_type_for_that(analyze):
+    length = len(directory((int(IFD.Exif), 13, 1, bytes(4))))
+    pointer = (int(IFD.Exif), 13, 1, struct.pack("<I", 8 + length))
+    model = directory(text_tag(Base.LensModel, b"a lens"), offset=8 + length)
+    assert analyze(jpeg(block(pointer) + model))["lens"]["model"] == "a lens"
+
+
+# Numbers.
+
+
+@pytest.mark.parametrize("value", [0, 9, 65535])
+def test_orientations_that_are_none(analyze, value):
+    assert analyze(image("jpg", {Base.Orientation: value}))["orientation"] is None
+
+
+@pytest.mark.parametrize(
+    ("tag", "key"),
+    [
+        (Base.ExposureTime, "time_seconds"),
+        (Base.FNumber, "f_number"),
+        (Base.ISOSpeedRatings, "iso"),
+        (Base.FocalLength, "focal_length_mm"),
+        (Base.FocalLengthIn35mmFilm, "focal_length_35mm"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("above", "below"), [(0, 0), (1, 0), (0, 1), (2**32 - 1, 1), (1, 2**32 - 1), (-1, 1), (-1, 0)]
+)
+def test_absurd_numbers_are_left_out(analyze, tag, key, above, below):
+    assert analyze(jpeg(block(fraction(tag, above, below)))) == NOTHING
+
+
+@pytest.mark.parametrize("bits", [0x7F800000, 0xFF800000, 0x7FC00000])
+def test_infinity_is_no_number(analyze, bits):
+    entry = (int(Base.FNumber), FLOAT, 1, struct.pack("<I", bits))
+    assert analyze(jpeg(block(entry))) == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("flash", "fired"), [(0, False), (1, True), (0x10, False), (0x5F, True), (0x20, False)]
+)
+def test_flash(analyze, flash, fired):
+    assert analyze(image("jpg", {}, {Base.Flash: flash}))["exposure"]["flash_fired"] is fired
+
+
+def test_a_sensitivity_of_more_than_16_bits(analyze):
+    tags = {Base.ISOSpeedRatings: 65535, Base.RecommendedExposureIndex: 102_400}
+    assert analyze(image("jpg", {}, tags))["exposure"]["iso"] == 102_400
+
+
+def test_numbers_as_text_and_text_as_numbers_are_left_out(analyze):
+    numbers = (text_tag(tag, b"400\0\0\0\0\0") for tag in (Base.ISOSpeedRatings, Base.FNumber))
+    texts = ((int(tag), SHORT, 2, b"AB\0\0") for tag in (Base.Make, Base.Artist))
+    assert analyze(jpeg(block(*texts, *numbers))) == NOTHING
+
+
+# Time.
+
+
+@pytest.mark.parametrize(
+    ("text", "taken_at"),
+    [
+        ("2024:05:01 12:30:45", "2024-05-01T12:30:45.000Z"),
+        ("2024-05-01T12:30:45", "2024-05-01T12:30:45.000Z"),
+        ("2024/05/01 12:30:45", "2024-05-01T12:30:45.000Z"),
+        (" 2024:05:01 12:30:45  ", "2024-05-01T12:30:45.000Z"),
+        ("2024:02:29 00:00:00", "2024-02-29T00:00:00.000Z"),
+        ("2000:02:29 23:59:59", "2000-02-29T23:59:59.000Z"),
+        ("1826:06:01 00:00:00", "1826-06-01T00:00:00.000Z"),
+        ("9999:12:31 23:59:59", "9999-12-31T23:59:59.000Z"),
+        ("2023:02:29 00:00:00", None),
+        ("1900:02:29 00:00:00", None),
+        ("0000:00:00 00:00:00", None),
+        ("0001:01:01 00:00:00", None),
+        ("    :  :     :  :  ", None),
+        ("2024:13:01 00:00:00", None),
+        ("2024:04:31 00:00:00", None),
+        ("2024:05:01 24:00:00", None),
+        ("2024:05:01 12:60:00", None),
+        ("2024:05:01 12:30:60", None),
+        ("2024:05:01 12:30", None),
+        ("2024:05:01", None),
+        ("12:30:45", None),
+        ("2024:5:1 12:30:45", None),
+        ("24:05:01 12:30:45", None),
+        ("12024:05:01 12:30:45", None),
+        ("-024:05:01 12:30:45", None),
+        ("2024:05:01 12:30:45 PM", None),
+        ("2024:05:01 12:30:45.5", None),
+        ("٢٠٢٤:٠٥:٠١ ١٢:٣٠:٤٥", None),  # noqa: RUF001
+        ("yesterday", None),
+        ("$where", None),
+        ("", None),
+    ],
+)
+def test_dates(analyze, text, taken_at):
+    result = analyze(image("jpg", {}, {Base.DateTimeOriginal: text}))
+    assert (result["taken_at"], result["utc_offset"]) == (taken_at, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "offset", "time"),
+    [
+        ("+00:00", "+00:00", "2024-05-01T12:00:00.000Z"),
+        ("Z", "+00:00", "2024-05-01T12:00:00.000Z"),
+        ("+02:00", "+02:00", "2024-05-01T10:00:00.000Z"),
+        ("-09:30", "-09:30", "2024-05-01T21:30:00.000Z"),
+        ("+05:45", "+05:45", "2024-05-01T06:15:00.000Z"),
+        ("+14:00", "+14:00", "2024-04-30T22:00:00.000Z"),
+        ("-12:00", "-12:00", "2024-05-02T00:00:00.000Z"),
+        ("+15:00", None, "2024-05-01T12:00:00.000Z"),
+        ("+99:99", None, "2024-05-01T12:00:00.000Z"),
+        ("+02:60", None, "2024-05-01T12:00:00.000Z"),
+        ("02:00", None, "2024-05-01T12:00:00.000Z"),
+        ("+2:00", None, "2024-05-01T12:00:00.000Z"),
+        ("+0200", None, "2024-05-01T12:00:00.000Z"),
+        ("   :  ", None, "2024-05-01T12:00:00.000Z"),
+        ("ZZ", None, "2024-05-01T12:00:00.000Z"),
+        ("Europe/Berlin", None, "2024-05-01T12:00:00.000Z"),
+        ("", None, "2024-05-01T12:00:00.000Z"),
+    ],
+)
+def test_offsets(analyze, text, offset, time):
+    tags = {Base.DateTimeOriginal: "2024:05:01 12:00:00", Base.OffsetTimeOriginal: text}
+    result = analyze(image("jpg", {}, tags))
+    assert (result["taken_at"], result["utc_offset"]) == (time, offset)
+
+
+def test_a_time_that_no_clock_shows_in_utc(analyze):
+    tags = {Base.DateTimeOriginal: "9999:12:31 23:00:00", Base.OffsetTimeOriginal: "-12:00"}
+    assert analyze(image("jpg", {}, tags))["taken_at"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "milliseconds"),
+    [
+        ("5", "500"),
+        ("05", "050"),
+        ("5 ", "500"),
+        ("123", "123"),
+        ("9" * 300, "999"),
+        ("", "000"),
+        ("-1", "000"),
+        ("1.5", "000"),
+        ("½", "000"),
+    ],
+)
+def test_fractions_of_a_second(analyze, text, milliseconds):
+    tags = {Base.DateTimeOriginal: "2024:05:01 12:00:00", Base.SubsecTimeOriginal: text}
+    assert analyze(image("jpg", {}, tags))["taken_at"] == f"2024-05-01T12:00:00.{milliseconds}Z"
+
+
+def test_other_times_are_not_when_it_was_taken(analyze):
+    camera = {Base.DateTime: "2024:05:01 12:00:00"}
+    assert analyze(image("jpg", camera, {Base.DateTimeDigitized: "2024:05:01 12:00:00"})) == NOTHING
+
+
+# Place.
+
+
+@pytest.mark.parametrize(
+    ("changed", "latitude", "longitude"),
+    [
+        ({}, -33.8569, 151.2152),
+        ({GPS.GPSLatitude: (90.0, 0.0, 0.0)}, -90, 151.2152),
+        ({GPS.GPSLongitude: (180.0, 0.0, 0.0), GPS.GPSLongitudeRef: "W"}, -33.8569, -180),
+        ({GPS.GPSLatitude: (33.5,), GPS.GPSLatitudeRef: "N"}, 33.5, 151.2152),
+        ({GPS.GPSLatitude: (33.0, 30.0)}, -33.5, 151.2152),
+        ({GPS.GPSLatitude: (90.0, 0.0, 1.0)}, None, None),
+        ({GPS.GPSLatitude: (33.0, 61.0, 0.0)}, None, None),
+        ({GPS.GPSLatitude: (33.0, 0.0, 61.0)}, None, None),
+        ({GPS.GPSLongitude: (180.0, 1.0, 0.0)}, None, None),
+        ({GPS.GPSLongitude: (4e9, 4e9, 4e9)}, None, None),
+        ({GPS.GPSLatitude: (IFDRational(0, 0),) * 3}, None, None),
+        ({GPS.GPSLatitude: (33.0, IFDRational(1, 0), 0.0)}, None, None),
+        ({GPS.GPSLatitudeRef: ""}, None, None),
+        ({GPS.GPSLatitudeRef: "E"}, None, None),
+        ({GPS.GPSLatitudeRef: "NS"}, None, None),
+        ({GPS.GPSLongitudeRef: "$where"}, None, None),
+    ],
+)
+def test_positions(analyze, changed, latitude, longitude):
+    found = analyze(image("jpg", {}, {}, PLACE | changed))["gps"]
+    assert (found["latitude"], found["longitude"]) == (latitude, longitude)
+    assert found["altitude_m"] == -12.5
+
+
+@pytest.mark.parametrize("missing", list(PLACE)[:4])
+def test_half_a_position_is_none(analyze, missing):
+    tags = {tag: value for tag, value in PLACE.items() if tag != missing}
+    assert analyze(image("jpg", {}, {}, tags))["gps"] == RESULT["gps"] | {
+        "latitude": None,
+        "longitude": None,
+    }
+    only = {tag: value for tag, value in tags.items() if tag in list(PLACE)[:4]}
+    assert analyze(image("jpg", {}, {}, only))["gps"] is None
+
+
+def test_negative_degrees_are_none(analyze):
+    signed = struct.pack("<iiiiii", -33, 1, 0, 1, 0, 1)
+    sides = text_tag(GPS.GPSLatitudeRef, b"N\0"), text_tag(GPS.GPSLongitudeRef, b"E\0")
+    angles = [(int(tag), SRATIONAL, 3, signed) for tag in (GPS.GPSLatitude, GPS.GPSLongitude)]
+    assert analyze(jpeg(block(gps=[*sides, *angles])))["gps"] is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "key", "value"),
+    [
+        ({GPS.GPSAltitudeRef: 0}, "altitude_m", 12.5),
+        ({GPS.GPSAltitude: 4e6}, "altitude_m", None),
+        ({GPS.GPSAltitude: IFDRational(0, 0)}, "altitude_m", None),
+        ({GPS.GPSImgDirection: 361.0}, "direction_degrees", None),
+        ({GPS.GPSImgDirection: 0.0}, "direction_degrees", 0),
+        ({GPS.GPSTimeStamp: (10.0, 30.0, 59.9999)}, "taken_at", "2024-05-01T10:30:59.999Z"),
+        ({GPS.GPSTimeStamp: (10.0, 30.0)}, "taken_at", None),
+        ({GPS.GPSTimeStamp: (24.0, 0.0, 0.0)}, "taken_at", None),
+        ({GPS.GPSTimeStamp: (10.0, 60.0, 0.0)}, "taken_at", None),
+        ({GPS.GPSTimeStamp: (IFDRational(0, 0),) * 3}, "taken_at", None),
+        ({GPS.GPSDateStamp: ""}, "taken_at", None),
+        ({GPS.GPSDateStamp: "2023:02:29"}, "taken_at", None),
+    ],
+)
+def test_the_rest_of_the_place(analyze, changed, key, value):
+    assert analyze(image("jpg", {}, {}, PLACE | changed))["gps"] == RESULT["gps"] | {key: value}
+
+
+# Text.
+
+TEXTS = (
+    (Base.Make, lambda result: result["camera"]["make"]),
+    (Base.Model, lambda result: result["camera"]["model"]),
+    (Base.LensMake, lambda result: result["lens"]["make"]),
+    (Base.LensModel, lambda result: result["lens"]["model"]),
+    (Base.Software, lambda result: result["software"]),
+    (Base.Artist, lambda result: result["artist"]),
+    (Base.Copyright, lambda result: result["copyright"]),
+)
+STRINGS = {
+    "html": (b"<script>alert(1)</script>", "<script>alert(1)</script>"),
+    "operator": (b'{"$where": "sleep(1)"}', '{"$where": "sleep(1)"}'),
+    "sql": (b"'; DROP TABLE users;--", "'; DROP TABLE users;--"),
+    "format": (b"%s%n{0.__class__}${jndi:ldap://a}", "%s%n{0.__class__}${jndi:ldap://a}"),
+    "padded": (b"  OLYMPUS  CORP.   \0\0\0", "OLYMPUS CORP."),
+    "behind its end": (b"Canon\0what was in memory", "Canon"),
+    "NUL first": (b"\0secret", None),
+    "nothing": (b"    ", None),
+    "controls": (b"a\x1b[31mb\x07\x7f\xc2\x9bc", "a[31mbc"),
+    "lines": (b"two\r\nlines\tof text", "two lines of text"),
+    "directions": ("a\u202eb\u2066c\u200fd\ufeffe".encode(), "abcde"),
+    "unicode": ("Ω≈ç 田中さん 👩\u200d🚀 e\u0301".encode(), "Ω≈ç 田中さん 👩🚀 e\u0301"),
+    "surrogates": (b"a\xed\xa0\x80b", "a\ufffd\ufffd\ufffdb"),
+    "latin-1": (b"M\xfcller", "M\ufffdller"),
+    "not characters": ("a\ufffeb\U0010ffffc\ue000d".encode(), "abcd"),
+    "long": (b"x" * 60_000, "x" * 255),
+    "long characters": ("😀".encode() * 10_000, "😀" * 255),
+}
+
+
+@pytest.mark.parametrize("name", STRINGS)
+@pytest.mark.parametrize(("tag", "read"), TEXTS)
+def test_texts(analyze, name, tag, read):
+    written, expected = STRINGS[name]
+    result = analyze(jpeg(block(text_tag(tag, written))))
+    assert read(result) == expected
+
+
+# What nobody should write.
+
+
+@pytest.mark.parametrize("extension", ["png", "webp", "tif"])
+def test_nasty_strings_in_all_tags_of_other_formats(analyze, extension):
+    for written, _ in STRINGS.values():
+        value = written.decode("latin-1")[:20_000]
+        tags = dict.fromkeys((tag for tag, _ in TEXTS), value)
+        analyze(image(extension, tags, dict.fromkeys(PHOTOGRAPH, value), {1: value, 29: value}))
+
+
+def test_directories_that_name_themselves(analyze):
+    pointers = [(int(tag), LONG, 1, struct.pack("<I", 8)) for tag in (IFD.Exif, IFD.GPSInfo)]
+    make = text_tag(Base.Make, b"x\0")
+    whole = block(make, *pointers)
+    endless = whole[: 8 + 2 + 36] + struct.pack("<I", 8) + whole[8 + 2 + 36 + 4 :]
+    assert analyze(jpeg(endless))["camera"]["make"] == "x"
+
+
+@pytest.mark.parametrize("offset", [0, 1, 7, 9, 65_000, 2**31, 2**32 - 1])
+@pytest.mark.parametrize("pointer", [IFD.Exif, IFD.GPSInfo, Base.Make])
+def test_offsets_to_nowhere(analyze, pointer, offset):
+    kind, count = (ASCII, 100) if pointer == Base.Make else (LONG, 1)
+    software = text_tag(Base.Software, b"x\0")
+    content = jpeg(block(software, (int(pointer), kind, count, struct.pack("<I", offset))))
+    assert analyze(content)["software"] == "x"
+
+
+@pytest.mark.parametrize("kind", [FLOAT, RATIONAL, SRATIONAL, ASCII, UNDEFINED, 0, 255])
+def test_directories_whose_offset_is_no_whole_number(analyze, kind):
+    entry = (int(IFD.Exif), kind, 1, struct.pack("<f", float("nan")) + b"\xff\xff\xff\xff")
+    assert analyze(jpeg(block(entry))) == NOTHING
+
+
+def overlapping_tags(count: int, length: int) -> bytes:
+    """Tags that all have the same megabytes as their value."""
+    size = 8 + 2 + 12 * count + 4 + length
+    entries = ((tag, ASCII, size - 8, struct.pack("<I", 8)) for tag in range(count))
+    listed = b"".join(struct.pack("<HHI", *entry[:3]) + entry[3] for entry in entries)
+    return b"II*\0" + struct.pack("<IH", 8, count) + listed + bytes(4) + b"x" * length
+
+
+def test_very_many_very_large_tags(analyze):
+    tags = overlapping_tags(50_000, 8_000_000)
+    head, tail = photographs.photograph("png")[:33], photographs.photograph("png")[33:]
+    chunk = photographs._chunk(b"eXIf", tags)
+    assert len(analyze(head + chunk + tail)["camera"]["make"]) <= 255
+    analyze(photographs.encode(photographs.picture("cat", 64), "webp", exif=tags))
+    analyze(jpeg(overlapping_tags(5_000, 5_000)))
+
+
+def test_metadata_of_the_largest_size(analyze):
+    assert analyze(photographs.huge_exif())["orientation"] == 6
+
+
+def test_a_png_of_very_many_chunks(analyze):
+    content = photographs.oriented_behind_pixels(6)
+    end = content.index(b"eXIf") - 4
+    assert analyze(content[:end] + photographs._chunk(b"teST", b"") * 90_000 + content[end:])
+    analyze(content[:end] + photographs._chunk(b"teST", b"") * 500_000 + content[end:])
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no image", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0"]
+)
+def test_what_is_no_image_fails(analyze, content):
+    with pytest.raises(Fail, match="cannot be read"):
+        analyze(content)
+
+
+@pytest.mark.parametrize("extension", ["jpg", "png", "webp", "tif"])
+def test_files_that_end_anywhere(analyze, extension):
+    content = image(extension, CAMERA, PHOTOGRAPH, PLACE)
+    for length in range(0, min(len(content), 3000), 7):
+        unless_refused(analyze, content[:length])
+        unless_refused(analyze, content[:-length])
+
+
+def unless_refused(analyze: Analyze, content: bytes) -> None:
+    try:
+        analyze(content)
+    except Fail as error:
+        assert error.reason == "The header of the image cannot be read."
+
+
+BLOCK = exif(CAMERA, PHOTOGRAPH, PLACE).tobytes().removeprefix(b"Exif\0\0")
+GOOD = jpeg(BLOCK)
+assert BLOCK in GOOD
+FUZZ = settings(
+    max_examples=300,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+@FUZZ
+@given(block=st.binary(max_size=2000))
+@example(block=b"II*\0\x08\0\0\0\xff\xff")
+@example(block=b"MM\0*\0\0\0\0")
+@example(block=b"II*\0")
+def test_any_bytes_as_exif_data(analyze, block):
+    for order in (b"", b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08"):
+        unless_refused(analyze, GOOD.replace(BLOCK, (order + block).ljust(len(BLOCK))))
+
+
+@FUZZ
+@given(
+    changes=st.lists(
+        st.tuples(st.integers(0, len(BLOCK) - 1), st.binary(min_size=1, max_size=4)), min_size=1
+    )
+)
+def test_good_exif_data_with_bytes_changed(analyze, changes):
+    block = bytearray(BLOCK)
+    for position, new in changes:
+        block[position : position + len(new)] = new
+    unless_refused(analyze, GOOD.replace(BLOCK, bytes(block[: len(BLOCK)])))
+
+
+entries = st.tuples(
+    st.sampled_from([*CAMERA, *PHOTOGRAPH, *PLACE, *IFD]).map(lambda tag: int(tag) & 0xFFFF),
+    st.integers(0, 14),
+    st.one_of(st.integers(0, 8), st.integers(0, 2**32 - 1)),
+    st.binary(max_size=40),
+)
+
+
+@FUZZ
+@given(main=st.lists(entries, max_size=30), gps=st.lists(entries, max_size=15))
+def test_directories_of_all_tags_of_all_types(analyze, main, gps):
+    unless_refused(analyze, jpeg(block(*main, gps=gps)))

@@ -1,0 +1,390 @@
+"""Originals as they are served, and the headers that every answer has."""
+
+import datetime
+import re
+from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
+
+import photographs
+import pytest
+import requests
+from calling import get, get_raw, part, upload, uploaded
+
+PROBLEM = "application/problem+json"
+UNKNOWN_ID = "0123456789abcdef01234567"
+CONTENT = photographs.photograph("png", "coffee")
+SIZE = len(CONTENT)
+CLOSED = "default-src 'none'; sandbox"
+
+
+@pytest.fixture(scope="module")
+def original(service) -> dict:
+    """An upload, as it was answered."""
+    [one] = uploaded(service, CONTENT)
+    return one
+
+
+@pytest.fixture(scope="module")
+def path(original) -> str:
+    return urlsplit(original["preview_url"]).path
+
+
+@pytest.fixture(scope="module")
+def behind_proxy(service_with):
+    """A service behind one proxy, for the pages of two origins, with a path of its own."""
+    return service_with(
+        PROXY_HOPS="1",
+        CORS_ORIGINS="https://one.example, https://two.example:8443",
+        UPLOAD_URL_PATH="/media/originals",
+    )
+
+
+def test_an_original_is_served_as_it_came(service, original, path):
+    answer = get(service, path)
+    assert answer.status_code == 200
+    assert answer.content == CONTENT
+    headers = answer.headers
+    assert headers["Content-Type"] == "image/png"
+    assert headers["Content-Length"] == str(SIZE)
+    assert headers["Accept-Ranges"] == "bytes"
+    assert re.fullmatch(r'"[^"]+"', headers["ETag"])
+    caching = {each.strip() for each in headers["Cache-Control"].split(",")}
+    assert caching == {"public", "max-age=31536000", "immutable"}
+    modified = parsedate_to_datetime(headers["Last-Modified"])
+    age = datetime.datetime.now(datetime.UTC) - modified
+    assert datetime.timedelta() <= age < datetime.timedelta(minutes=10)
+    assert headers["Cross-Origin-Resource-Policy"] == "cross-origin"
+
+
+@pytest.mark.parametrize("extension", photographs.EXTENSIONS)
+def test_the_type_is_the_true_one(service, extension):
+    content = photographs.photograph(extension)
+    [one] = upload(service, part(content, "page.html", "text/html")).json()["data"]
+    answer = requests.get(one["preview_url"], timeout=10)
+    assert answer.headers["Content-Type"] == photographs.CONTENT_TYPES[extension]
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Content-Security-Policy"] == CLOSED
+    assert answer.content == content
+
+
+def test_head_is_an_answer_without_a_body(service, path):
+    whole = get(service, path)
+    head = requests.head(service.url + path, timeout=10)
+    assert head.status_code == 200
+    assert head.content == b""
+    same = ("Content-Type", "Content-Length", "ETag", "Last-Modified", "Cache-Control")
+    assert {name: head.headers[name] for name in same} == {
+        name: whole.headers[name] for name in same
+    }
+
+
+@pytest.mark.parametrize(
+    ("asked", "first", "last"),
+    [
+        ("bytes=0-0", 0, 0),
+        ("bytes=10-99", 10, 99),
+        ("bytes=100-", 100, SIZE - 1),
+        ("bytes=-7", SIZE - 7, SIZE - 1),
+        (f"bytes={SIZE - 1}-", SIZE - 1, SIZE - 1),
+        (f"bytes=5-{SIZE * 10}", 5, SIZE - 1),
+    ],
+)
+def test_a_range_is_a_part(service, path, asked, first, last):
+    answer = get(service, path, headers={"Range": asked})
+    assert answer.status_code == 206
+    assert answer.content == CONTENT[first : last + 1]
+    assert answer.headers["Content-Range"] == f"bytes {first}-{last}/{SIZE}"
+    assert answer.headers["Content-Length"] == str(last + 1 - first)
+    assert answer.headers["Content-Type"] == "image/png"
+    assert answer.headers["ETag"] == get(service, path).headers["ETag"]
+
+
+@pytest.mark.parametrize("asked", [f"bytes={SIZE}-", f"bytes={SIZE + 5}-{SIZE + 9}", "bytes=-0"])
+def test_a_range_that_is_not_there(service, path, asked):
+    answer = get(service, path, headers={"Range": asked})
+    assert answer.status_code == 416
+    assert answer.headers["Content-Type"] == PROBLEM
+    assert answer.headers["Content-Range"] == f"bytes */{SIZE}"
+    assert answer.json()["status"] == 416
+
+
+def test_a_range_of_an_older_original_is_the_whole(service, path):
+    asked = {"Range": "bytes=0-9", "If-Range": '"another"'}
+    answer = get(service, path, headers=asked)
+    assert answer.status_code == 200
+    assert answer.content == CONTENT
+    asked["If-Range"] = answer.headers["ETag"]
+    assert get(service, path, headers=asked).content == CONTENT[:10]
+
+
+@pytest.mark.parametrize("header", ["If-None-Match", "If-Modified-Since"])
+def test_what_the_client_has_is_not_sent_again(service, path, header):
+    whole = get(service, path)
+    known = whole.headers["ETag" if header == "If-None-Match" else "Last-Modified"]
+    answer = get(service, path, headers={header: known})
+    assert answer.status_code == 304
+    assert answer.content == b""
+    assert answer.headers["ETag"] == whole.headers["ETag"]
+    assert answer.headers["Cache-Control"] == whole.headers["Cache-Control"]
+    other = {"If-None-Match": '"another"', "If-Modified-Since": "Sat, 01 Jan 2000 00:00:00 GMT"}
+    assert get(service, path, headers={header: other[header]}).status_code == 200
+
+
+def test_two_uploads_of_the_same_bytes_have_their_own_tags(service, path):
+    [other] = uploaded(service, CONTENT)
+    tag = requests.get(other["preview_url"], timeout=10).headers["ETag"]
+    assert tag != get(service, path).headers["ETag"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        f"{UNKNOWN_ID}.png",
+        UNKNOWN_ID,
+        "{id}",
+        "{id}.jpg",
+        "{id}.PNG",
+        "{id}.png.html",
+        "{id}.png/",
+        "{id}.png%00",
+        "{id}.png%0A",
+        "../{key}",
+        "{key}",
+        "..%2f..%2f..%2f..%2fetc%2fpasswd",
+        "..%252f..%252fetc%252fpasswd",
+        "../../../../../../etc/passwd",
+        "/etc/passwd",
+        "%2fetc%2fpasswd",
+        "....//....//etc/passwd",
+        "..%5c..%5cetc%5cpasswd",
+        "%c0%ae%c0%ae%c0%afetc%c0%afpasswd",
+        "%e2%80%ae.png",
+        ".incoming/",
+        ".incoming",
+        ".",
+        "..",
+        "",
+    ],
+)
+def test_G5_nothing_else_is_served(service, original, name):
+    """A query is added that no client tidies up, and the path is sent as it is."""
+    stored = get(service, f"/api/uploads/{original['id']}").json()["file_path"]
+    with get_raw(service, "/uploads/" + name.format(id=original["id"], key=stored)) as answer:
+        assert answer.status == 404, answer.body
+        assert answer.headers["Content-Type"] == PROBLEM
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert b"root:" not in answer.body
+
+
+CALLS = {
+    "online": ("GET", "/", 200),
+    "health": ("GET", "/api/health", 200),
+    "one service": ("GET", "/api/health/database", 200),
+    "live": ("GET", "/api/health/live", 200),
+    "ready": ("GET", "/api/health/ready", 200),
+    "unknown service": ("GET", "/api/health/nothing", 404),
+    "listing": ("GET", "/api/uploads", 200),
+    "wrong listing": ("GET", "/api/uploads?limit=0", 422),
+    "upload": ("GET", "/api/uploads/{id}", 200),
+    "unknown upload": ("GET", f"/api/uploads/{UNKNOWN_ID}", 404),
+    "no id": ("GET", "/api/uploads/x", 422),
+    "debug": ("GET", "/api/debug/dimensions?id={id}", 200),
+    "plugins": ("GET", "/api/plugins", 200),
+    "plugin": ("GET", "/api/plugins/dimensions", 200),
+    "unknown plugin": ("GET", "/api/plugins/nothing", 404),
+    "document": ("GET", "/openapi.json", 200),
+    "no such path": ("GET", "/no/such/path", 404),
+    "file": ("GET", "/uploads/{id}.png", 200),
+    "unknown file": ("GET", f"/uploads/{UNKNOWN_ID}.png", 404),
+    "head": ("HEAD", "/api/uploads", 200),
+    "options": ("OPTIONS", "/api/uploads", 200),
+    "empty upload": ("POST", "/api/upload", 422),
+    "wrong method": ("DELETE", "/api/upload", 405),
+    "unknown method": ("BREW", "/api/uploads", 405),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_G1_headers_of_every_answer(service, original, call):
+    method, address, status = CALLS[call]
+    url = service.url + address.format(id=original["id"])
+    answer = requests.request(method, url, timeout=10)
+    assert answer.status_code == status
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Content-Security-Policy"] == CLOSED
+    assert re.fullmatch(r"[0-9a-f]{32}", answer.headers["X-Request-ID"])
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    if status >= 400 and method != "HEAD":
+        assert answer.headers["Content-Type"] == PROBLEM
+        assert answer.json()["request_id"] == answer.headers["X-Request-ID"]
+
+
+@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+def test_G1_headers_of_the_pages(service, page):
+    answer = get(service, page)
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["X-Request-ID"]
+    assert "sandbox" not in answer.headers["Content-Security-Policy"]
+
+
+def test_a_request_id_is_taken_over(service):
+    for sent in ("a", "Trace-1.2_3", "x" * 64):
+        answer = get(service, "/api/uploads/x", headers={"X-Request-ID": sent})
+        assert answer.headers["X-Request-ID"] == sent
+        assert answer.json()["request_id"] == sent
+
+
+@pytest.mark.parametrize(
+    "sent", ["", "x" * 65, "a b", "a;b", '"><script>', "a\tb", "\xe9", "../..", "{}", "a,b"]
+)
+def test_G11_a_hostile_request_id_is_not(service, sent):
+    with get_raw(service, "/api/uploads/x", f"X-Request-ID: {sent}") as answer:
+        assert re.fullmatch(r"[0-9a-f]{32}", answer.headers["X-Request-ID"])
+
+
+def test_request_ids_differ(service):
+    ids = {get(service, "/api/health/live").headers["X-Request-ID"] for _ in range(20)}
+    assert len(ids) == 20
+
+
+def origins(answer: requests.Response) -> dict[str, str]:
+    """The headers by which a browser decides whether a page may read the answer."""
+    prefix = "Access-Control-"
+    return {
+        name.removeprefix(prefix): value
+        for name, value in answer.headers.items()
+        if name.startswith(prefix)
+    }
+
+
+@pytest.mark.parametrize("address", ["/api/uploads", "/uploads/{id}.png", "/api/uploads/x"])
+def test_G9_every_origin_may_read_without_credentials(service, original, address):
+    address = address.format(id=original["id"])
+    for headers in ({}, {"Origin": "https://page.example"}, {"Origin": "null"}):
+        allowed = origins(get(service, address, headers=headers))
+        assert allowed["Allow-Origin"] == "*"
+        assert "Allow-Credentials" not in allowed
+        assert "X-Request-ID" in allowed["Expose-Headers"]
+
+
+def test_G9_every_origin_may_upload(service):
+    asked = {
+        "Origin": "https://page.example",
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "x-request-id",
+    }
+    answer = requests.options(f"{service.url}/api/upload", headers=asked, timeout=10)
+    assert answer.status_code == 200
+    allowed = origins(answer)
+    assert allowed["Allow-Origin"] == "*"
+    assert "POST" in allowed["Allow-Methods"]
+    assert allowed["Allow-Headers"] == "x-request-id"
+    assert "Allow-Credentials" not in allowed
+
+
+@pytest.mark.parametrize("origin", ["https://one.example", "https://two.example:8443"])
+def test_G9_a_named_origin_may_read_with_credentials(behind_proxy, origin):
+    answer = get(behind_proxy, "/api/uploads", headers={"Origin": origin})
+    assert origins(answer)["Allow-Origin"] == origin
+    assert origins(answer)["Allow-Credentials"] == "true"
+    assert answer.headers["Vary"] == "Origin"
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        None,
+        "null",
+        "https://page.example",
+        "http://one.example",
+        "https://one.example:444",
+        "https://one.example.evil.example",
+        "https://oneXexample",
+        "https://sub.one.example",
+        "https://two.example",
+        "https://one.example, https://two.example:8443",
+    ],
+)
+def test_G9_another_origin_may_not(behind_proxy, origin):
+    """`Vary` is there all the same: a cache must not give this answer to a named origin."""
+    headers = {"Origin": origin} if origin else {}
+    answer = get(behind_proxy, "/api/uploads", headers=headers)
+    assert answer.status_code == 200
+    assert origins(answer) == {}
+    assert answer.headers["Vary"] == "Origin"
+
+
+@pytest.mark.parametrize("named", ["https://*.example", "https://[a-z]+.example", ""])
+def test_G9_an_origin_is_no_pattern(app_with, named):
+    client = app_with(CORS_ORIGINS=named).test_client()
+    for origin in ("https://a.example", "https://aXexample.evil.example", "https://aexample.evil"):
+        answer = client.get("/api/uploads", headers={"Origin": origin})
+        assert answer.status_code == 200
+        assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+def test_G9_a_star_among_origins_allows_no_credentials(app_with):
+    client = app_with(CORS_ORIGINS="https://one.example,*").test_client()
+    for origin in ("https://one.example", "https://page.example"):
+        answer = client.get("/api/uploads", headers={"Origin": origin})
+        assert answer.headers["Access-Control-Allow-Origin"] == "*"
+        assert "Access-Control-Allow-Credentials" not in answer.headers
+
+
+FORWARDED = {
+    "X-Forwarded-Proto": "https",
+    "X-Forwarded-Host": "photos.example",
+    "X-Forwarded-Prefix": "/clustr",
+    "X-Forwarded-For": "203.0.113.9",
+}
+
+
+def urls(service, headers: dict[str, str]) -> set[str]:
+    """The addresses that are given for an original: on upload, alone and in a listing."""
+    answer = upload(service, part(CONTENT), headers=headers).json()["data"][0]
+    name = answer["stored_filename"]
+    one = get(service, f"/api/uploads/{answer['id']}", headers=headers).json()
+    listed = get(service, "/api/uploads?limit=1", headers=headers).json()["data"][0]
+    addresses = {answer["preview_url"], one["url"], listed["url"]}
+    assert all(address.endswith(f"/{name}") for address in addresses)
+    return {address.removesuffix(f"/{name}") for address in addresses}
+
+
+def test_G13_what_a_proxy_says_is_not_believed_without_one(service):
+    assert urls(service, FORWARDED) == {f"{service.url}/uploads"}
+
+
+def test_addresses_follow_the_host_that_was_called(service):
+    assert urls(service, {"Host": "photos.example:81"}) == {"http://photos.example:81/uploads"}
+
+
+def test_G13_what_one_proxy_says_is_believed_behind_one(behind_proxy):
+    expected = {"https://photos.example/clustr/media/originals"}
+    assert urls(behind_proxy, FORWARDED) == expected
+    # What a client claims stands before what the proxy adds.
+    claimed = {name: f"evil.example, {value}" for name, value in FORWARDED.items()}
+    assert urls(behind_proxy, claimed) == expected
+
+
+def test_originals_are_served_at_the_path_that_is_set(behind_proxy):
+    [one] = uploaded(behind_proxy, CONTENT)
+    assert one["preview_url"] == f"{behind_proxy.url}/media/originals/{one['stored_filename']}"
+    answer = requests.get(one["preview_url"], timeout=10)
+    assert answer.content == CONTENT
+    assert answer.headers["Cross-Origin-Resource-Policy"] == "same-site"
+    assert get(behind_proxy, f"/uploads/{one['stored_filename']}").status_code == 404
+    paths = get(behind_proxy, "/openapi.json").json()["paths"]
+    assert "/media/originals/{stored_filename}" in paths
+
+
+@pytest.mark.parametrize("base", ["https://photos.example", "https://photos.example/clustr/"])
+def test_addresses_follow_the_setting(app_with, base):
+    client = app_with(BASE_URL=base, PROXY_HOPS="1").test_client()
+    answer = client.post(
+        "/api/upload",
+        data={"files": (photographs.path("rocket").open("rb"), "rocket.jpg")},
+        headers=FORWARDED,
+    )
+    [one] = answer.json["data"]
+    assert one["preview_url"] == f"{base.rstrip('/')}/uploads/{one['stored_filename']}"
+    assert client.get(f"/api/uploads/{one['id']}").json["url"] == one["preview_url"]

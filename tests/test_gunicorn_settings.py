@@ -1,0 +1,67 @@
+"""gunicorn as Clustr sets it up."""
+
+import os
+import socket
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from clustr import gunicorn_settings
+
+
+def run_gunicorn(folder: Path, settings: str, application: str, **environment: str):
+    return subprocess.run(
+        [sys.executable, "-m", "gunicorn", "-c", settings, application],
+        env={**os.environ, **environment},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+@pytest.mark.parametrize("settings", ["config/gunicorn.conf.py", "python:clustr.gunicorn_settings"])
+def test_bad_setting_is_said_in_one_line(settings):
+    root = Path(__file__).parent.parent
+    ran = run_gunicorn(root, settings, "wsgi:app", PORT="seventy")
+    assert ran.returncode != 0
+    assert ran.stderr == "clustr: PORT='seventy': expected a whole number\n"
+
+
+def test_application_that_cannot_start_says_so_without_a_trace(tmp_path):
+    (tmp_path / "unable.py").write_text("""
+from clustr.errors import StartUpError
+def create():
+    raise StartUpError("SOMETHING is missing")
+""")
+    settings = "python:clustr.gunicorn_settings"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    ran = run_gunicorn(tmp_path, settings, "unable:create()", PORT=str(port))
+    assert ran.returncode == 4
+    assert "clustr: SOMETHING is missing\n" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_connections_of_silent_clients_are_given_up(monkeypatch):
+    monkeypatch.setattr(gunicorn_settings, "SILENCE_SECONDS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        gunicorn_settings.when_ready(SimpleNamespace(LISTENERS=[SimpleNamespace(sock=listener)]))
+        with socket.create_connection(listener.getsockname()) as client:
+            server, _ = listener.accept()
+            with closing(server):
+                server.setblocking(True)  # as gunicorn does
+                with pytest.raises(BlockingIOError):
+                    server.recv(1)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                with pytest.raises(TimeoutError):
+                    server.sendall(bytes(100_000_000))
+
+
+def test_proxies_are_not_believed():
+    assert gunicorn_settings.secure_scheme_headers == {}
+    assert gunicorn_settings.forwarder_headers == ""

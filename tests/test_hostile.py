@@ -1,0 +1,155 @@
+"""Hostile clients: slow ones in numbers, and requests that are none."""
+
+import http.client
+import re
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from urllib.parse import urlsplit
+
+import photographs
+import pytest
+import requests
+from running import Up
+from slow_clients import nginx, slow_sockets
+
+KINDS = ("headers", "bodies", "idle")
+UPLOADS = 30
+
+
+@pytest.fixture(scope="module")
+def behind_nginx(
+    service_with: Callable[..., Up], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    program = shutil.which("nginx", path="/usr/sbin:/usr/bin:/sbin:/bin")
+    if program is None:
+        pytest.skip("nginx is not installed")
+    service = service_with(PROXY_HOPS="1")
+    with nginx(program, tmp_path_factory.mktemp("nginx"), service.url) as url:
+        yield url
+
+
+def slowest_upload(url: str) -> float:
+    """Seconds that the slowest of some uploads took; each is on a connection of its own."""
+    photo = photographs.photograph()
+    seconds = []
+    for _ in range(UPLOADS):
+        began = time.perf_counter()
+        answer = requests.post(f"{url}/api/upload", files={"files": ("a.jpg", photo)}, timeout=20)
+        seconds.append(time.perf_counter() - began)
+        assert answer.status_code == 201, answer.text
+    return max(seconds)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_B1_uploads_go_on_behind_the_front_beside_200_slow_sockets(
+    behind_nginx: str, kind: str
+) -> None:
+    with slow_sockets(behind_nginx, kind, 200):
+        assert slowest_upload(behind_nginx) < 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_B1_uploads_go_on_without_a_front_beside_64_slow_sockets(service: Up, kind: str) -> None:
+    with slow_sockets(service.url, kind, 64):
+        assert slowest_upload(service.url) < 1
+
+
+def test_G13_behind_the_front_urls_are_those_of_the_front(behind_nginx: str) -> None:
+    photo = photographs.photograph()
+    answer = requests.post(f"{behind_nginx}/api/upload", files={"files": photo}, timeout=20)
+    (accepted,) = answer.json()["data"]
+    assert accepted["preview_url"].startswith("http://127.0.0.1")
+
+
+SMUGGLED = b"GET /api/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+RAW = {
+    "two lengths": (
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef"
+    ),
+    "length and chunks": (
+        b"POST /api/upload HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + SMUGGLED
+    ),
+    "hidden chunks": (
+        b"POST /api/upload HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n"
+        b"Transfer-Encoding: xchunked\r\n\r\nabcd"
+    ),
+    "space before colon": b"GET / HTTP/1.1\r\nHost : x\r\n\r\n",
+    "folded header": b"GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n c\r\n\r\n",
+    "negative length": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
+    "length that is none": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1_0\r\n\r\n",
+    "bad chunk size": (
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n0\r\n\r\n"
+    ),
+    "absurd method": b"\x00\xff\x01 / HTTP/1.1\r\nHost: x\r\n\r\n",
+    "no version": b"GET /\r\n\r\n",
+    "absurd version": b"GET / HTTP/9.9\r\nHost: x\r\n\r\n",
+    "long line": b"GET /" + b"a" * 10_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    "long header": b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 20_000 + b"\r\n\r\n",
+    "many headers": b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 500 + b"\r\n",
+    "control in header": b"GET / HTTP/1.1\r\nHost: x\r\nA: b\x00c\r\n\r\n",
+    "TLS": bytes.fromhex("16030100bb010000b7030346465a"),
+    "noise": bytes(range(256)) * 4,
+}
+
+
+def answers_to(url: str, sent: bytes) -> bytes:
+    """All that a server sends on a connection until it closes it, or falls silent."""
+    address = urlsplit(url)
+    with socket.create_connection((address.hostname, address.port), timeout=3) as connection:
+        connection.sendall(sent)
+        connection.shutdown(socket.SHUT_WR)
+        received = b""
+        try:
+            while part := connection.recv(65536):
+                received += part
+        except (ConnectionResetError, TimeoutError):
+            pass  # it closed the connection in the middle, or waits for more: both are no answer
+        return received
+
+
+@pytest.mark.parametrize("name", RAW)
+def test_B4_what_can_be_read_in_two_ways_is_refused(service: Up, name: str) -> None:
+    statuses = re.findall(rb"HTTP/1\.[01] (\d{3})", answers_to(service.url, RAW[name]))
+    # 501 is what RFC 9112 has for a transfer coding that is not known.
+    assert all(status.startswith(b"4") or status == b"501" for status in statuses), statuses
+    assert requests.get(f"{service.url}/api/health/live", timeout=5).status_code == 200
+
+
+@pytest.mark.parametrize("method", ["TRACE", "PROPFIND", "BREW", "get", "A" * 15])
+def test_B8_absurd_methods_are_refused(service: Up, method: str) -> None:
+    status, _ = answer_to(service.url, method, "/api/uploads")
+    assert 400 <= status < 500
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/uploads/../../etc/passwd",
+        "/uploads/%2e%2e%2f%2e%2e%2fetc%2fpasswd",
+        "/uploads/%252e%252e/etc/passwd",
+        "//etc/passwd",
+        "/uploads/%00.jpg",
+        "/api/uploads/%ff%fe",
+        "/api/uploads/" + "a" * 2000,
+        "/uploads/.clustr-store",
+        "/uploads/.incoming/",
+    ],
+)
+def test_G5_absurd_paths_are_refused(service: Up, path: str) -> None:
+    status, body = answer_to(service.url, "GET", path)
+    assert 400 <= status < 500
+    assert b"root:" not in body
+
+
+def answer_to(url: str, method: str, path: str) -> tuple[int, bytes]:
+    """Status and body of the answer to a request that is sent as it is."""
+    address = urlsplit(url)
+    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=5)
+    with closing(connection):
+        connection.request(method, path)
+        answer = connection.getresponse()
+        return answer.status, answer.read()

@@ -1,0 +1,77 @@
+"""Kills: a process that is killed with work under way loses none of it."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import photographs
+import pytest
+from running import Servers, Up, descendants, wait_until
+from test_outage import SLOW, Service
+from workshop import Workshop
+
+from clustr.servers import free_port
+from clustr.upload import State
+
+
+@pytest.fixture
+def workshop(tmp_path: Path, servers: Servers) -> Iterator[Workshop]:
+    with Workshop(tmp_path, servers) as workshop:
+        yield workshop
+
+
+def test_C7_work_horse_and_worker_that_are_killed_lose_nothing(workshop):
+    workshop.write("slow", SLOW)
+    ids = workshop.upload(*[photographs.photograph(width=40)] * 30)
+    worker = workshop.worker("--workers", "2")
+    wait_until(lambda: "succeeded" in values(workshop, "state"), 20, "a first end")
+    horse = wait_until(worker.horses, 5, "a work-horse")[0]
+    os.kill(horse.pid, signal.SIGKILL)
+    wait_until(lambda: 1 in values(workshop, "crashes"), 5, "the crash to be noted")
+    _, *rq_workers = worker.children()
+    wait_until(worker.horses, 5, "a work-horse")
+    for process in rq_workers:
+        os.kill(process.pid, signal.SIGKILL)
+    wait_until(lambda: not any(one.alive() for one in rq_workers), 5, "the end of the workers")
+    wait_until(lambda: len(worker.children()) == 3, 10, "new workers")
+    workshop.end_leases()
+    for upload_id in ids:
+        found = workshop.end_of(upload_id, "slow", seconds=40)
+        assert (found.state, found.error) == (State.SUCCEEDED, None)
+    assert worker.alive()
+
+
+def values(workshop: Workshop, key: str) -> list[Any]:
+    """What all analyses have under this key."""
+    return [document["analyses"][0][key] for document in workshop.collection.find({})]
+
+
+def test_C12_all_killed_with_work_under_way_and_started_again_on_another_port(tmp_path):
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "slow.py").write_text(SLOW)
+    settings = {"PLUGINS_DISABLED": "blip", "LOG_FORMAT": "json"}
+    first = Up(tmp_path, settings, ())
+    family = []
+    try:
+        first.wait_until_started()
+        service = Service(first, None, None, tmp_path)
+        contents = [photographs.photograph(width=40 + n) for n in range(40)]
+        ids = service.upload(*contents)
+        wait_until(lambda: "running" in service.states(ids, "slow"), 20, "something under way")
+        family = descendants(first.pid)
+    finally:
+        first.kill()
+    wait_until(lambda: not any(one.alive() for one in family), 10, "the end of all")
+    second = Up(tmp_path, {**settings, "PORT": str(free_port())}, ())
+    try:
+        service = Service(second.wait_until_started(), None, None, tmp_path)
+        assert service.get("/api/uploads").json()["total"] == len(ids)
+        for upload_id, content in zip(ids, contents, strict=True):
+            upload = service.get(f"/api/uploads/{upload_id}").json()
+            assert service.get(f"/uploads/{upload['filename']}").content == content
+        assert "pending" in service.statuses(ids)
+        service.wait_until_processed(ids, 75)
+    finally:
+        second.end()

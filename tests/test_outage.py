@@ -1,0 +1,310 @@
+"""Outages: whatever is away, frozen or killed, nothing is lost and all heals without help."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import photographs
+import pytest
+import requests
+from blip_stand_in import BlipStandIn
+from redis import Redis
+from running import Up, wait_until
+from workshop import Outage, analyzer, plugin
+
+HEALS_WITHIN_SECONDS = 30
+POISON = photographs.photograph("jpg", "rocket")
+
+# Takes a moment for each image, so that there is something under way to be disturbed.
+SLOW = analyzer("slow", "time.sleep(0.1); return {}")
+
+# A health check that hangs for as long as there is a file.
+MOODY = plugin(
+    "moody",
+    "def analyze(self, image, context):",
+    "    return {}",
+    "def health(self, context):",
+    "    while Path('moody').exists(): time.sleep(0.05)",
+    "    return Health('mood', True, detail=7)",
+)
+
+# One that takes the names of what Clustr itself needs.
+IMPOSTOR = plugin(
+    "database",
+    "def analyze(self, image, context):",
+    "    return {}",
+    "def health(self, context):",
+    "    return Health('storage', True, 'all is well')",
+)
+
+
+class Captioner(BlipStandIn):
+    """A captioner that fails on one picture while all else goes well."""
+
+    @property
+    def answer_status(self) -> int:
+        """The status with which the picture that came last is answered."""
+        return 500 if self.requests[-1].content == POISON else 200
+
+    @answer_status.setter
+    def answer_status(self, status: int) -> None:
+        """It follows from the picture."""
+
+
+class Service:
+    """A service as its clients see it, and the servers that it needs."""
+
+    def __init__(self, up: Up, servers: Outage, captioner: Captioner, folder: Path):
+        self.up, self.servers, self.captioner, self.folder = up, servers, captioner, folder
+        self._contents = (photographs.photograph(width=40 + n) for n in itertools.cycle(range(200)))
+
+    def post(self, *contents: bytes) -> requests.Response:
+        files = [("files", ("photograph.jpg", content)) for content in contents]
+        return requests.post(f"{self.up.url}/api/upload", files=files, timeout=20)
+
+    def upload(self, *contents: bytes) -> list[str]:
+        answer = self.post(*contents)
+        assert answer.status_code == 201, answer.text
+        return [one["id"] for one in answer.json()["data"]]
+
+    def upload_some(self, count: int) -> list[str]:
+        return self.upload(*itertools.islice(self._contents, count))
+
+    def get(self, path: str) -> requests.Response:
+        return requests.get(f"{self.up.url}{path}", timeout=10)
+
+    def health(self) -> Any:
+        answer = self.get("/api/health")
+        assert answer.status_code == 200
+        return answer.json()
+
+    def services(self) -> Any:
+        return self.health()["services"]
+
+    def statuses(self, ids: list[str]) -> list[str]:
+        return [self.get(f"/api/uploads/{upload_id}").json()["status"] for upload_id in ids]
+
+    def states(self, ids: list[str], name: str) -> list[str]:
+        answers = [self.get(f"/api/uploads/{upload_id}").json() for upload_id in ids]
+        return [answer["analyses"][name]["status"] for answer in answers]
+
+    def wait_until_processed(self, ids: list[str], seconds: float) -> float:
+        """Wait until all of these are processed; how long that took."""
+        began = time.monotonic()
+        waiting = list(ids)
+
+        def all_processed() -> bool:
+            while waiting and self.statuses(waiting[:1]) == ["processed"]:
+                waiting.pop(0)
+            return not waiting
+
+        wait_until(all_processed, seconds, f"the end of {len(waiting)} uploads")
+        return time.monotonic() - began
+
+    def files(self) -> set[Path]:
+        """The originals, and what is left of those that were refused."""
+        return {path for path in (self.up.data / "uploads").rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def outage(tmp_path_factory) -> Iterator[Outage]:
+    servers = Outage(tmp_path_factory.mktemp("outage"))
+    try:
+        servers.start()
+        yield servers
+    finally:
+        servers.thaw("mongod")
+        servers.thaw("redis-server")
+        servers.end()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, outage: Outage) -> Iterator[Service]:
+    """A `clustr up` on servers that can be disturbed, with a captioner."""
+    folder = tmp_path_factory.mktemp("service")
+    (folder / "plugins").mkdir()
+    for name, source in {"slow": SLOW, "moody": MOODY, "database": IMPOSTOR}.items():
+        (folder / "plugins" / f"{name}.py").write_text(source)
+    with Captioner() as captioner:
+        settings = {
+            "MONGODB_URL": outage.mongodb_url,
+            "REDIS_URL": outage.redis_url,
+            "BLIP_SERVICE_URL": captioner.url,
+            "LOG_FORMAT": "json",
+        }
+        up = Up(folder, settings, ("--workers", "2"))
+        try:
+            yield Service(up.wait_until_started(), outage, captioner, folder)
+        finally:
+            up.end()
+
+
+@pytest.fixture
+def service(whole: Service) -> Iterator[Service]:
+    """The service, with everything there and well before each test and after it."""
+    yield whole
+    for name in ("mongod", "redis-server"):
+        whole.servers.thaw(name)
+    whole.captioner.mode = "ok"
+    wait_until(lambda: whole.health()["status"] == "healthy", 30, "good health")
+
+
+# The captioner
+
+
+def test_D4_captioner_away_defers_and_all_is_captioned_when_it_is_back(service):
+    service.captioner.stop()
+    began = time.time()
+    ids = service.upload_some(53)
+
+    def deferred() -> bool:
+        return service.services()["queue"]["deferred"].get("blip", {}).get("count") == len(ids)
+
+    wait_until(deferred, 20, "all captions to be deferred")
+    health = service.health()
+    assert health["status"] == "degraded"
+    assert health["services"]["captioner"]["status"] == "unhealthy"
+    assert health["services"]["queue"]["status"] == "healthy"
+    since = health["services"]["queue"]["deferred"]["blip"]["since"]
+    assert since.endswith("Z")
+    began_at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(began - 1))
+    assert began_at <= since <= time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    wait_until(lambda: set(service.states(ids, "slow")) == {"succeeded"}, 20, "the others")
+    assert set(service.statuses(ids)) == {"pending"}
+    assert set(service.states(ids, "blip")) == {"deferred"}
+    service.captioner.start()
+    service.wait_until_processed(ids, HEALS_WITHIN_SECONDS)
+    assert service.get(f"/api/uploads/{ids[0]}").json()["caption"]
+    assert service.services()["queue"]["deferred"] == {}
+    assert service.services()["captioner"]["status"] == "healthy"
+
+
+# Redis
+
+
+def test_D3_work_that_is_queued_survives_a_flush(service):
+    ids = service.upload_some(30)
+    with Redis.from_url(service.servers.redis_url) as redis:
+        redis.flushall()
+        service.wait_until_processed(ids[:5], 20)
+        redis.flushall()
+    service.wait_until_processed(ids, 60)
+
+
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+def test_D2_redis_away_still_takes_uploads_and_ends_them_later(service, how):
+    under_way = service.upload_some(20)
+    wait_until(lambda: "succeeded" in service.states(under_way, "slow"), 20, "a start")
+    disturb(service.servers, "redis-server", how)
+    ids = []
+    for _ in range(3):
+        began = time.monotonic()
+        ids += service.upload_some(1)
+        assert time.monotonic() - began < 2.5
+    health = service.health()
+    assert health["status"] == "degraded"
+    assert health["services"]["queue"]["status"] == "unhealthy"
+    assert service.get("/api/health/ready").status_code == 200
+    restore(service.servers, "redis-server", how)
+    service.wait_until_processed(under_way + ids, 60)
+
+
+def disturb(servers: Outage, name: str, how: str) -> None:
+    (servers.kill if how == "killed" else servers.freeze)(name)
+
+
+def restore(servers: Outage, name: str, how: str) -> None:
+    (servers.start_again if how == "killed" else servers.thaw)(name)
+
+
+# MongoDB
+
+
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+def test_D1_mongodb_away_is_said_within_three_seconds_and_heals(service, how):
+    before = service.upload_some(10)
+    files = service.files()
+    disturb(service.servers, "mongod", how)
+    calls: dict[str, Callable[[], requests.Response]] = {
+        "upload": lambda: service.post(photographs.photograph()),
+        "list": lambda: service.get("/api/uploads"),
+        "one": lambda: service.get(f"/api/uploads/{before[0]}"),
+        "root": lambda: service.get("/"),
+        "health": lambda: service.get("/api/health"),
+        "database": lambda: service.get("/api/health/database"),
+        "live": lambda: service.get("/api/health/live"),
+        "ready": lambda: service.get("/api/health/ready"),
+    }
+    with ThreadPoolExecutor(len(calls)) as threads:
+        called = {name: threads.submit(call) for name, call in calls.items()}
+        answers = {name: answer.result() for name, answer in called.items()}
+    for name in ("upload", "list", "one"):
+        check_unavailable(answers[name])
+    check_health_without_mongodb(answers)
+    assert service.files() == files
+    restore(service.servers, "mongod", how)
+    wait_until(lambda: service.post(photographs.photograph()).status_code == 201, 15, "an upload")
+    assert service.get("/api/health/ready").status_code == 200
+    service.wait_until_processed(before, 90)
+
+
+def check_unavailable(answer: requests.Response) -> None:
+    assert answer.status_code == 503
+    assert answer.elapsed.total_seconds() < 3
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert int(answer.headers["Retry-After"]) > 0
+    problem = answer.json()
+    assert (problem["status"], problem["title"]) == (503, "Database unavailable")
+    assert problem["request_id"] == answer.headers["X-Request-ID"]
+    assert "127.0.0.1" not in answer.text
+
+
+def check_health_without_mongodb(answers: dict[str, requests.Response]) -> None:
+    assert max(answer.elapsed.total_seconds() for answer in answers.values()) < 3
+    health = answers["health"].json()
+    assert (answers["health"].status_code, health["status"]) == (200, "critical")
+    assert health["services"]["database"]["status"] == "unhealthy"
+    assert health["services"]["storage"] == {"status": "healthy"}
+    assert answers["database"].json()["status"] == "unhealthy"
+    assert answers["ready"].status_code == 503
+    assert (answers["live"].status_code, answers["live"].json()) == (200, {"status": "alive"})
+    assert answers["live"].elapsed.total_seconds() < 0.5
+    assert answers["root"].status_code == 200
+    assert answers["root"].json()["database"]["status"] == "disconnected"
+
+
+def test_D8_health_check_that_hangs_is_only_its_own_trouble(service):
+    services = service.services()
+    assert services["mood"] == {"status": "healthy", "detail": "7"}
+    (service.folder / "moody").touch()
+    try:
+        # More often than there are threads for it.
+        with ThreadPoolExecutor(30) as threads:
+            answers = list(threads.map(lambda _: service.get("/api/health"), range(30)))
+    finally:
+        (service.folder / "moody").unlink()
+    for answer in answers:
+        assert answer.elapsed.total_seconds() < 3.5
+        assert answer.json()["services"]["database"]["status"] == "healthy"
+        assert answer.json()["services"]["moody"]["status"] == "unhealthy"
+    assert service.services()["mood"]["status"] == "healthy"
+
+
+def test_plugin_cannot_pose_as_what_the_service_needs(service):
+    services = service.services()
+    assert services["storage"] == {"status": "healthy"}
+    assert "version" in services["database"]
+
+
+# The last that needs the service: the poisonous image stays in it.
+def test_D4_poisonous_image_does_not_block_others(service):
+    [poisoned] = service.upload(POISON)
+    others = service.upload_some(20)
+    service.wait_until_processed(others, 15)
+    assert service.statuses([poisoned]) == ["pending"]
+    for _ in range(2):
+        service.wait_until_processed(service.upload_some(1), 15)
+    assert service.states([poisoned], "blip") == ["deferred"]

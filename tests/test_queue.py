@@ -1,0 +1,267 @@
+"""The bells over a real Redis, and what else somebody may put there."""
+
+import os
+import pickle
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import photographs
+import pytest
+from blip_stand_in import BlipStandIn
+from redis import Redis
+from rq import Queue as RedisQueue
+from rq.job import Callback, Job, JobStatus
+from rq.serializers import JSONSerializer
+from rq.webhook import Webhook
+from running import Servers, wait_until
+from workshop import Program, Workshop, plugin
+
+from clustr import servers as programs
+from clustr.errors import QueueUnavailable, StartUpError
+from clustr.plugin_host import load_plugins
+from clustr.plugins import Analyzer
+from clustr.queue import BELL_SECONDS, JOB, Queue
+
+QUEUES = {"fast": "default", "remote": "http", "heavy": "gpu"}
+
+
+@pytest.fixture
+def workshop(tmp_path: Path, servers: Servers) -> Iterator[Workshop]:
+    with Workshop(tmp_path, servers) as workshop:
+        yield workshop
+
+
+@pytest.fixture
+def analyzers(workshop: Workshop) -> list[Analyzer]:
+    """One for each queue."""
+    for name, queue in QUEUES.items():
+        workshop.analyzer(name, "return {}", queue=queue)
+    settings = workshop.settings
+    host = load_plugins(workshop.plugins, tuple(QUEUES), (), settings.plugins_config, {})
+    return [host.analyzers[name] for name in QUEUES]
+
+
+@pytest.fixture
+def queue(workshop: Workshop) -> Queue:
+    return Queue(workshop.environment["REDIS_URL"])
+
+
+# Ringing
+
+
+def test_bell_rings_once_until_it_is_answered(queue, analyzers):
+    fast, _, heavy = analyzers
+    for _ in range(3):
+        queue.ring([fast, heavy])
+    assert queue.lengths() == {"default": 1, "http": 0, "gpu": 1}
+    queue.ring(analyzers)
+    assert queue.lengths() == {"default": 1, "http": 1, "gpu": 1}
+    queue.answer(fast)
+    queue.ring(analyzers)
+    assert queue.lengths() == {"default": 2, "http": 1, "gpu": 1}
+
+
+def test_bell_that_nobody_answers_can_be_rung_again_soon(queue, analyzers, workshop):
+    queue.ring(analyzers)
+    keys = list(workshop.redis.scan_iter("clustr:bell:*"))
+    assert len(keys) == 3
+    assert all(0 < workshop.redis.ttl(key) <= BELL_SECONDS for key in keys)
+
+
+def test_job_names_its_analyzer_and_a_run_of_its_own(queue, analyzers, workshop):
+    queue.ring(analyzers[:1])
+    queue.answer(analyzers[0])
+    queue.ring(analyzers[:1])
+    rq = RedisQueue("clustr.default", connection=workshop.redis, serializer=JSONSerializer)
+    first, second = rq.jobs
+    assert first.func_name == second.func_name == JOB
+    assert first.args[0] == second.args[0] == "fast"
+    assert first.args[1] != second.args[1]
+    assert first.timeout > analyzers[0].timeout
+
+
+def test_ringing_takes_two_round_trips_however_many_bells(queue, analyzers, workshop):
+    queue.ring(analyzers[:1])  # at the first time it connects, and asks for Redis's version
+    queue.answer(analyzers[0])
+
+    def reads() -> int:
+        """How often Redis has read from its clients."""
+        return workshop.redis.info("stats")["total_reads_processed"]
+
+    def trips(analyzers: list[Analyzer]) -> int:
+        before = reads()
+        queue.ring(analyzers)
+        return reads() - before - 1
+
+    assert trips(analyzers) == 2
+    assert trips(analyzers) == 1
+    assert trips([]) == 0
+
+
+def test_D2_redis_that_is_away_is_said_at_once(analyzers):
+    away = Queue(f"redis://127.0.0.1:{programs.free_port()}/0")
+    for call in (lambda: away.ring(analyzers), lambda: away.answer(analyzers[0]), away.lengths):
+        began = time.monotonic()
+        with pytest.raises(QueueUnavailable):
+            call()
+        assert time.monotonic() - began < 1
+
+
+def test_address_that_is_none_stops_the_start():
+    with pytest.raises(StartUpError, match="REDIS_URL"):
+        Queue("redis://localhost:port/0")
+
+
+def test_lost_bell_is_rung_again_by_the_reconciler(workshop, analyzers):
+    [upload_id] = workshop.upload()
+    assert workshop.redis.delete("rq:queue:clustr.default") == 1
+    workshop.worker()
+    began = time.monotonic()
+    assert workshop.end_of(upload_id, "fast", seconds=BELL_SECONDS + 8).state == "succeeded"
+    assert time.monotonic() - began > 2  # it was the bell that was waited for
+
+
+def test_idle_worker_joins_in_a_burst(workshop):
+    workshop.analyzer("slow", "time.sleep(0.02); return {'worker': os.getppid()}")
+    workshop.worker("--workers", "2")
+    ids = workshop.upload(*[photographs.photograph(width=40)] * 100)
+    wait_until(lambda: workshop.collection.count_documents({"status": "processed"}) == 100, 20)
+    workers = {workshop.analysis(upload_id, "slow").result["worker"] for upload_id in ids}
+    assert len(workers) == 2
+
+
+def test_worker_takes_only_the_queues_it_is_told(workshop, analyzers):
+    [upload_id] = workshop.upload()
+    workshop.worker("--queues", "gpu,http")
+    assert workshop.end_of(upload_id, "heavy").state == "succeeded"
+    assert workshop.end_of(upload_id, "remote").state == "succeeded"
+    assert workshop.state_of(upload_id, "fast") == "queued"
+
+
+# What is in Redis, and what hostile hands put there
+
+
+def everything(redis: "Redis[bytes]") -> Iterator[bytes]:
+    """Every value in Redis, also what RQ has compressed."""
+    for key in redis.scan_iter():
+        kind = redis.type(key)
+        if kind == b"hash":
+            values = list(redis.hgetall(key).values())
+        elif kind == b"list":
+            values = redis.lrange(key, 0, -1)
+        elif kind == b"set":
+            values = list(redis.smembers(key))
+        elif kind == b"zset":
+            values = redis.zrange(key, 0, -1)
+        elif kind == b"stream":
+            values = [v for _, entry in redis.xrange(key) for v in entry.values()]
+        else:
+            values = [redis.get(key) or b""]
+        for value in values:
+            yield value
+            try:
+                yield zlib.decompress(value)
+            except zlib.error:
+                continue
+
+
+def is_pickle(value: bytes) -> bool:
+    return value[:1] == b"\x80" or (value[-1:] == b"." and value[:1] in b"(cdl]}")
+
+
+def test_G7_no_pickle_in_redis(workshop, queue, analyzers):
+    assert is_pickle(pickle.dumps({"x": 1}))
+    assert is_pickle(pickle.dumps(("os.system",), protocol=0))
+    workshop.write(
+        "crasher", plugin("crasher", "def analyze(self, image, context):", "    os._exit(3)")
+    )
+    [upload_id] = workshop.upload()
+    before = list(everything(workshop.redis))
+    assert any(b"clustr.jobs.run_analyzer" in value for value in before)
+    assert not [value for value in before if is_pickle(value)]
+    worker = workshop.worker()
+    workshop.end_of(upload_id, "crasher")  # RQ keeps what it knows of failed jobs for a while
+    queue.ring(analyzers)
+    assert not [value for value in everything(workshop.redis) if is_pickle(value)]
+    assert worker.alive()
+
+
+class Gadget:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, line: str):
+        self._line = line
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.system, (self._line,)
+
+
+@pytest.fixture
+def marker(workshop: Workshop) -> Path:
+    """A file that any hostile job would make, and a module that makes it when it is imported."""
+    marker = workshop.folder / "marker"
+    (workshop.folder / "evil.py").write_text(
+        f"from pathlib import Path\nPath({str(marker)!r}).touch()\ndef run(*_): pass\n"
+    )
+    return marker
+
+
+@pytest.fixture
+def rq(workshop: Workshop) -> RedisQueue:
+    """The queue of the worker, to push into it by hand."""
+    return RedisQueue("clustr.default", connection=workshop.redis, serializer=JSONSerializer)
+
+
+def check_all_refused(workshop: Workshop, marker: Path, rq: RedisQueue, worker: Program) -> None:
+    """Nothing ran, nothing is left, and the worker is the same and works."""
+    wait_until(lambda: rq.count == 0, 20, "the jobs to be taken")
+    [upload_id] = workshop.upload()
+    assert workshop.end_of(upload_id, "fast").state == "succeeded"
+    assert not marker.exists()
+    assert "ended" not in worker.output()
+
+
+def test_G7_hostile_jobs_never_run(workshop, analyzers, marker, rq):
+    rq.enqueue("os.system", f"touch {marker}")
+    rq.enqueue("evil.run", "fast", "run")
+    rq.enqueue(JOB, "fast", "run", "more")
+    rq.enqueue(JOB, {"$gt": ""}, "run")
+    rq.enqueue(JOB, analyzer="fast", run="run")
+    rq.enqueue(JOB, "fast", "run", on_success=Callback("evil.run"))
+    rq.enqueue(JOB, "fast", "run", on_failure=Callback("evil.run"))
+    pickled = RedisQueue("clustr.default", connection=workshop.redis)
+    pickled.enqueue("os.system", f"touch {marker}")
+    gadget = pickled.enqueue("os.system", "true")
+    workshop.redis.hset(gadget.key, "data", pickle.dumps(Gadget(f"touch {marker}")))
+    for garbage in (b"", b"null", b"[]", b'["clustr.jobs.run_analyzer"]', b"{", b"\xff"):
+        job = rq.enqueue(JOB, "fast", "run")
+        workshop.redis.hset(job.key, "data", garbage)
+    check_all_refused(workshop, marker, rq, workshop.worker())
+
+
+def test_G7_callbacks_of_abandoned_jobs_never_run(workshop, analyzers, marker, rq):
+    job = Job.create(
+        JOB,
+        ["fast", "run"],
+        connection=workshop.redis,
+        serializer=JSONSerializer,
+        origin=rq.name,
+        on_failure=Callback("evil.run"),
+        status=JobStatus.STARTED,
+    )
+    job.save()
+    workshop.redis.zadd(f"rq:wip:{rq.name}", {f"{job.id}:execution": 1})
+    worker = workshop.worker()
+    wait_until(lambda: workshop.redis.zcard(f"rq:wip:{rq.name}") == 0, 20, "RQ's maintenance")
+    check_all_refused(workshop, marker, rq, worker)
+
+
+def test_G8_jobs_call_no_address(workshop, analyzers, marker, rq):
+    with BlipStandIn() as listener:
+        webhook = Webhook(f"{listener.url}/health", "finished")
+        rq.enqueue(JOB, "fast", "run", webhooks=[webhook])
+        check_all_refused(workshop, marker, rq, workshop.worker())
+        assert listener.connections == 0

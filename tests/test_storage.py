@@ -1,0 +1,410 @@
+"""The folder of originals: when it is one, and what happens while it is full or not mounted."""
+
+import io
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import photographs
+import pytest
+import requests
+from calling import get, part, upload, uploaded
+from running import child, descendants, wait_until
+from workshop import Workshop
+
+from clustr import servers as programs
+from clustr.errors import (
+    DatabaseUnavailable,
+    NotFound,
+    StartUpError,
+    StorageFull,
+    StorageUnavailable,
+)
+from clustr.storage import LocalStorage
+
+PROBLEM = "application/problem+json"
+NAME = "692192f4e13f5a0c4d1b7a90.jpg"
+
+
+def in_use() -> bool:
+    return True
+
+
+def not_in_use() -> bool:
+    return False
+
+
+def nobody_answers() -> bool:
+    raise DatabaseUnavailable
+
+
+def never_asked() -> bool:
+    raise AssertionError
+
+
+@pytest.fixture
+def storage(tmp_path) -> LocalStorage:
+    """A new store in the folder `store`."""
+    made = LocalStorage(tmp_path / "store")
+    made.prepare(not_in_use)
+    return made
+
+
+def keep(storage: LocalStorage, content: bytes = b"content", filename: str = NAME) -> None:
+    incoming = storage.receive(max_bytes=1000)
+    try:
+        incoming.write(content)
+        storage.keep([(incoming, filename)])
+    finally:
+        incoming.close()
+
+
+def names(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+# The marker
+
+
+def test_a_new_store_is_made(tmp_path):
+    folder = tmp_path / "some" / "folder"
+    storage = LocalStorage(folder)
+    storage.prepare(not_in_use)
+    assert storage.is_there()
+    assert names(folder) == {".clustr-store", ".incoming"}
+    assert "leave it where it is" in (folder / ".clustr-store").read_text()
+
+
+def test_a_folder_with_files_becomes_a_store_too(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    LocalStorage(tmp_path).prepare(not_in_use)
+    assert names(tmp_path) == {".clustr-store", ".incoming", "notes.txt"}
+
+
+def test_with_the_marker_no_database_is_needed(storage, tmp_path):
+    (tmp_path / "store" / ".incoming").rmdir()  # as after a copy without empty folders
+    LocalStorage(tmp_path / "store").prepare(never_asked)
+    keep(storage)
+
+
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        (in_use, "but the database has uploads: it looks as if it is not mounted"),
+        (nobody_answers, "while MongoDB does not answer it cannot be told whether it is new"),
+    ],
+)
+@pytest.mark.parametrize("exists", [True, False])
+def test_without_the_marker_nothing_is_written_unless_the_store_is_new(tmp_path, ask, said, exists):
+    folder = tmp_path / "store"
+    if exists:
+        folder.mkdir()
+    with pytest.raises(StartUpError) as caught:
+        LocalStorage(folder).prepare(ask)
+    assert str(caught.value).startswith(f"UPLOAD_FOLDER={folder} has no file .clustr-store")
+    assert said in str(caught.value)
+    assert names(tmp_path) == ({"store"} if exists else set())
+
+
+def test_a_store_that_another_process_makes_meanwhile_is_one(tmp_path):
+    """It may have taken uploads in before this process has asked whether there are any."""
+
+    def made_meanwhile() -> bool:
+        LocalStorage(tmp_path).prepare(not_in_use)
+        return True
+
+    LocalStorage(tmp_path).prepare(made_meanwhile)
+
+
+def test_nobody_to_ask_leaves_a_folder_as_it_is(tmp_path):
+    LocalStorage(tmp_path).prepare()
+    assert names(tmp_path) == set()
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path):
+    (tmp_path / "a file").touch()
+    folder = tmp_path / "a file" / "below"
+    with pytest.raises(StartUpError, match=r"UPLOAD_FOLDER: cannot write to .*: Not a directory"):
+        LocalStorage(folder).prepare(not_in_use)
+
+
+# A store that goes away
+
+
+@pytest.fixture
+def lost(storage, tmp_path) -> LocalStorage:
+    """A store with one file, whose folder is another one by now."""
+    keep(storage)
+    (tmp_path / "store").rename(tmp_path / "elsewhere")
+    (tmp_path / "store").mkdir()
+    return storage
+
+
+def test_nothing_is_written_into_a_store_that_went_away(storage, tmp_path):
+    incoming = storage.receive(max_bytes=1000)
+    incoming.write(b"content")
+    (tmp_path / "store").rename(tmp_path / "elsewhere")
+    (tmp_path / "store" / ".incoming").mkdir(parents=True)  # even if it looks so for a moment
+    (tmp_path / "store" / ".incoming" / incoming.path.name).write_bytes(b"content")
+    with pytest.raises(StorageFull):
+        storage.keep([(incoming, NAME)])
+    incoming.close()
+    assert names(tmp_path / "store") == {".incoming"}
+
+
+def test_a_store_that_went_away_says_so_to_everybody(lost, tmp_path):
+    for ask in (lambda: lost.receive(1000), lost.check, lambda: lost.quarantine(NAME, "corrupt")):
+        with pytest.raises(StorageFull):
+            ask()
+    # The file is there, only not here: that is no reason to say that there is none.
+    for read in (lambda: lost.open(NAME), lambda: lost.clean(timedelta(0))):
+        with pytest.raises(StorageUnavailable):
+            read()
+    assert not lost.is_there()
+    assert names(tmp_path / "store") == set()
+
+
+def test_a_file_that_is_not_there_is_not_found(storage):
+    with pytest.raises(NotFound):
+        storage.open(NAME)
+
+
+def test_clean_removes_what_is_old_and_nothing_else(storage, tmp_path):
+    incoming = tmp_path / "store" / ".incoming"
+    for name, hours in {"old": 2, "young": 0.5}.items():
+        (incoming / name).touch()
+        then = time.time() - hours * 3600
+        os.utime(incoming / name, (then, then))
+    (incoming / "folder").mkdir()
+    os.utime(incoming / "folder", (0, 0))
+    assert storage.clean(timedelta(hours=1)) == 1
+    assert names(incoming) == {"young", "folder"}
+
+
+# The service
+
+
+def mount(*arguments: str) -> None:
+    ran = subprocess.run(["mount", *arguments], capture_output=True, text=True)
+    if ran.returncode:
+        pytest.skip(f"a file system of its own cannot be mounted here: {ran.stderr.strip()}")
+
+
+@pytest.fixture
+def disk(tmp_path) -> Iterator[Path]:
+    """A file system of 8 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount("-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder))
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def total(service) -> int:
+    return get(service, "/api/uploads").json()["total"]
+
+
+def free_bytes(folder: Path) -> int:
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
+
+
+def check_507(answer: requests.Response) -> None:
+    assert answer.status_code == 507, answer.text
+    assert answer.headers["Content-Type"] == PROBLEM
+    assert answer.json()["type"] == "urn:clustr:problem:storage_full"
+    assert "disk" not in answer.text
+
+
+def fill(path: Path, leave_bytes: int) -> None:
+    """Leave no more than so much space on a file system."""
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, free_bytes(path.parent) - leave_bytes)
+
+
+def test_E1_a_full_disk_is_507_and_leaves_nothing(disk, up):
+    folder, filler = disk / "uploads", disk / "filler"
+    service = up(UPLOAD_FOLDER=str(folder)).wait_until_started()
+    content = photographs.photograph("bmp", "coffee", None)
+    stored = {one["stored_filename"]: content for one in uploaded(service, content, content)}
+    fill(filler, leave_bytes=300_000)
+
+    before = names(folder), free_bytes(disk)
+    check_507(upload(service, part(content)))
+    check_507(upload(service, part(photographs.photograph()), part(content)))
+    assert (names(folder), free_bytes(disk)) == before
+    assert total(service) == 2
+    small = photographs.photograph()
+    (one,) = uploaded(service, small)  # what still fits is taken
+    stored[one["stored_filename"]] = small
+
+    fill(filler, leave_bytes=0)
+    check_507(upload(service, part(small)))
+    assert get(service, "/api/health/ready").status_code == 503
+    assert get(service, "/api/health/storage").json()["status"] == "unhealthy"
+    for name, sent in stored.items():
+        assert get(service, f"/uploads/{name}").content == sent
+    assert total(service) == 3
+
+    filler.unlink()
+    assert get(service, "/api/health/ready").status_code == 200
+    uploaded(service, content)
+    assert total(service) == 4
+    assert not list((folder / ".incoming").iterdir())
+
+
+@pytest.mark.parametrize("error", ["EIO", "ENOSPC", "EDQUOT", "EROFS"])
+def test_E1_an_fsync_that_fails_is_507_and_leaves_nothing(up, tmp_path, error):
+    if not shutil.which("strace"):
+        pytest.skip("strace is not installed")
+    folder = tmp_path / "store"
+    service = up(UPLOAD_FOLDER=str(folder), WEB_WORKERS="1").wait_until_started()
+    (one,) = uploaded(service, photographs.photograph())
+    before = names(folder)
+    gunicorn = child(service.pid, "gunicorn")
+    web = next(p for p in descendants(gunicorn.pid) if p.alive())
+    inject = ["-e", "trace=fsync", "-e", f"inject=fsync:error={error}"]
+    tracer = subprocess.Popen(
+        ["strace", "-f", "-o", str(tmp_path / "trace"), "-p", str(web.pid), *inject],
+        stderr=subprocess.PIPE,
+    )
+    try:
+        said = tracer.stderr.readline()
+        if b"attached" not in said:
+            pytest.skip(f"a process cannot be traced here: {said.decode().strip()}")
+        check_507(upload(service, part(photographs.photograph(name="coffee"))))
+    finally:
+        tracer.send_signal(signal.SIGINT)
+        tracer.wait(10)
+        tracer.stderr.close()
+    assert "(INJECTED)" in (tmp_path / "trace").read_text()
+    assert names(folder) == before
+    assert total(service) == 1
+    assert get(service, f"/uploads/{one['stored_filename']}").ok
+    uploaded(service, photographs.photograph(name="coffee"))
+
+
+@pytest.fixture
+def mountable(disk, tmp_path) -> Iterator[tuple[Path, Callable[[], None], Callable[[], None]]]:
+    """A folder, how a file system is mounted there, and how it is taken away under its users."""
+    folder = tmp_path / "store"
+    folder.mkdir()
+
+    def attach() -> None:
+        mount("--bind", str(disk), str(folder))
+
+    def detach() -> None:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+    yield folder, attach, detach
+    if folder.is_mount():
+        detach()
+
+
+def test_E2_nothing_is_written_below_a_mount_that_is_gone(mountable, up):
+    folder, attach, detach = mountable
+    attach()
+    first = up(UPLOAD_FOLDER=str(folder)).wait_until_started()
+    (one,) = uploaded(first, photographs.photograph())
+    url = f"/uploads/{one['stored_filename']}"
+    detach()
+    for _ in range(3):
+        check_507(upload(first, part(photographs.photograph())))
+        check_507(upload(first, part(photographs.photograph("bmp", "coffee", None))))
+    assert get(first, "/api/health/ready").status_code == 503
+    assert get(first, "/api/health").json()["services"]["storage"]["status"] == "unhealthy"
+    answer = get(first, url)
+    assert answer.status_code == 503
+    assert answer.json()["type"] == "urn:clustr:problem:storage_unavailable"
+    assert answer.headers["Retry-After"]
+    assert total(first) == 1
+    assert names(folder) == set()
+
+    attach()  # It heals without a restart.
+    assert get(first, "/api/health/ready").status_code == 200
+    assert get(first, url).content == photographs.photograph()
+    uploaded(first, photographs.photograph())
+    assert first.stop() == 0
+
+    detach()
+    second = up(UPLOAD_FOLDER=str(folder))
+    assert second.wait() == 2
+    assert (
+        f"UPLOAD_FOLDER={folder} has no file .clustr-store, but the database has uploads"
+        in (second.output().splitlines()[-1])
+    )
+    assert names(folder) == set()
+
+    attach()
+    third = up(UPLOAD_FOLDER=str(folder)).wait_until_started()
+    assert get(third, url).content == photographs.photograph()
+    assert total(third) == 2
+
+
+def test_E2_an_upload_under_way_when_the_mount_goes_leaves_nothing(mountable, up):
+    folder, attach, detach = mountable
+    attach()
+    service = up(UPLOAD_FOLDER=str(folder)).wait_until_started()
+    content = photographs.photograph("bmp", "coffee", None)
+
+    class Slow(io.BytesIO):
+        """The mount goes in the middle of what is sent."""
+
+        def read(self, size: int = -1) -> bytes:
+            if self.tell() > len(content) // 2 and folder.is_mount():
+                detach()
+            return super().read(size)
+
+    head = b'--b\r\nContent-Disposition: form-data; name="files"; filename="c.bmp"\r\n\r\n'
+    body = Slow(head + content + b"\r\n--b--\r\n")
+    answer = requests.post(
+        f"{service.url}/api/upload",
+        data=iter(lambda: body.read(50_000), b""),
+        headers={"Content-Type": "multipart/form-data; boundary=b"},
+        timeout=30,
+    )
+    check_507(answer)
+    assert names(folder) == set()
+    assert total(service) == 0
+
+
+def test_a_worker_waits_for_a_store_that_is_not_mounted(tmp_path, servers):
+    with Workshop(tmp_path, servers) as workshop:
+        workshop.analyzer("bright", "image.open(); return {}")
+        folder = workshop.settings.upload_folder
+        (upload_id,) = workshop.upload()
+        folder.rename(tmp_path / "elsewhere")
+        folder.mkdir()
+        worker = workshop.worker()
+        wait_until(
+            lambda: "it looks as if it is not mounted" in worker.output(), 20, "that it says so"
+        )
+        assert "Traceback" not in worker.output()
+        assert names(folder) == set()
+        assert workshop.state_of(upload_id, "bright") == "queued"
+        folder.rmdir()
+        (tmp_path / "elsewhere").rename(folder)
+        assert workshop.end_of(upload_id, "bright", seconds=30).state == "succeeded"
+
+
+def test_two_processes_that_start_at_once_make_one_store(tmp_path, servers):
+    with Workshop(tmp_path, servers, WEB_WORKERS="4") as workshop:
+        port = programs.free_port()
+        web, worker = workshop.serve(port), workshop.worker()
+        url = f"http://127.0.0.1:{port}/api/health/ready"
+
+        def serves() -> bool:
+            assert web.alive(), web.output()
+            try:
+                return requests.get(url, timeout=5).ok
+            except requests.ConnectionError:
+                return False
+
+        wait_until(serves, 30, "that it serves")
+        assert workshop.settings.upload_folder.joinpath(".clustr-store").is_file()
+        assert "clustr-store" not in web.output() + worker.output()

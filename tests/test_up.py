@@ -1,0 +1,165 @@
+"""`clustr up` as people run it: real servers, real workers, real signals."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import requests
+from running import child, descendants, wait_until
+
+ONE_OF_EACH = ("mongod", "redis-server", "clustr worker", "gunicorn")
+
+
+def upload(up) -> requests.Response:
+    with (up.data / "sample.jpg").open("rb") as file:
+        return requests.post(f"{up.url}/api/upload", files={"files": file}, timeout=10)
+
+
+def succeeds(ask) -> bool:
+    """Whether a request is answered well; a web side that is away is only not there yet."""
+    try:
+        return ask().ok
+    except requests.ConnectionError:
+        return False
+
+
+def analyzed(up, upload_id: str) -> bool:
+    answer = requests.get(f"{up.url}/api/uploads/{upload_id}", timeout=10).json()
+    return answer["analyses"]["dimensions"]["status"] == "succeeded"
+
+
+def lines_of_failed_start(up) -> list[str]:
+    assert up.wait() == 2
+    return up.output().splitlines()
+
+
+def test_what_it_prints_works_when_pasted(up):
+    if not shutil.which("curl"):
+        pytest.skip("what is printed is for curl")
+    running = up().wait_until_started()
+    printed = [line for line in running.output().splitlines() if line.startswith("  curl ")]
+    assert len(printed) == 3
+    answers = []
+    for line in printed:
+        ran = subprocess.run(
+            ["bash", "-c", f"{line} --fail --silent --show-error"],
+            cwd="/",
+            capture_output=True,
+            text=True,
+        )
+        assert ran.returncode == 0, (line, ran.stderr)
+        answers.append(json.loads(ran.stdout))
+    uploaded, listed, health = answers
+    assert [one["id"] for one in listed["data"]] == [one["id"] for one in uploaded["data"]]
+    assert health["services"]["database"]["status"] == "healthy"
+    assert str(running.data / "uploads") in running.output()
+
+
+def test_an_upload_is_analyzed_and_sigterm_ends_all(up):
+    running = up().wait_until_started()
+    answer = upload(running)
+    assert answer.status_code == 201, answer.text
+    upload_id = answer.json()["data"][0]["id"]
+    wait_until(lambda: analyzed(running, upload_id), 20, "the analysis")
+    family = descendants(running.pid)
+    assert all(any(name in one.command for one in family) for name in ONE_OF_EACH)
+    began_at = time.monotonic()
+    assert running.stop() == 0
+    assert time.monotonic() - began_at < 10
+    assert not [one for one in family if one.alive()]
+    assert "Traceback" not in running.output()
+
+
+def test_kill_9_leaves_nothing_and_the_data_is_there_at_the_next_start(up):
+    first = up().wait_until_started()
+    uploaded = upload(first).json()["data"][0]
+    family = descendants(first.pid)
+    assert all(any(name in one.command for one in family) for name in ONE_OF_EACH)
+    first.kill()
+    wait_until(lambda: not [one for one in family if one.alive()], 10, "an end of all")
+    second = up().wait_until_started()  # its mongod has another port, which its set has to learn
+    found = requests.get(f"{second.url}/api/uploads/{uploaded['id']}", timeout=10)
+    assert found.status_code == 200
+    assert requests.get(f"{second.url}/uploads/{uploaded['stored_filename']}", timeout=10).ok
+    wait_until(lambda: analyzed(second, uploaded["id"]), 60, "the analysis")
+    assert upload(second).status_code == 201
+
+
+def test_what_is_killed_comes_back(up):
+    running = up().wait_until_started()
+    for name in ONE_OF_EACH:
+        before = child(running.pid, name)
+        before.kill()
+        wait_until(lambda before=before: not before.alive(), 5, f"the end of {name}")
+        wait_until(lambda name=name: child(running.pid, name), 15, f"another {name}")
+        wait_until(lambda: succeeds(lambda: upload(running)), 30, f"an upload after {name}")
+    upload_id = upload(running).json()["data"][0]["id"]
+    wait_until(lambda: analyzed(running, upload_id), 60, "the analysis")
+    assert running.stop() == 0
+
+
+def test_an_interrupt_ends_it_while_it_starts(up):
+    running = up()
+    wait_until(lambda: child(running.pid, "mongod"), 20, "a child")
+    family = descendants(running.pid)
+    os.kill(running.pid, signal.SIGINT)
+    assert running.wait(15) == 0
+    assert not [one for one in family if one.alive()]
+
+
+def test_servers_that_are_given_are_used(up, servers):
+    running = up(MONGODB_URL=servers.mongodb_url, REDIS_URL=servers.redis_url)
+    running.wait_until_started()
+    assert not child(running.pid, "mongod")
+    assert not child(running.pid, "redis-server")
+    assert requests.get(f"{running.url}/api/health/ready", timeout=10).ok
+    assert servers.mongodb_url not in running.output()  # an address may hold a password
+    assert running.stop() == 0
+
+
+def test_data_folder_in_use_is_said_in_one_line(up):
+    first = up()
+    wait_until(lambda: child(first.pid, "mongod"), 20, "the first")
+    [line] = lines_of_failed_start(up())
+    assert line.startswith(f"clustr: DATA_FOLDER={first.data} is already in use")
+
+
+def test_port_in_use_is_said_in_one_line(up):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        [line] = lines_of_failed_start(up("--port", address.split(":")[1]))
+    assert line == f"clustr: {address} is already in use: choose another with PORT or --port"
+
+
+def test_unwritable_folders_are_said_in_one_line(up, tmp_path):
+    (tmp_path / "a file").touch()
+    folder = tmp_path / "a file" / "below"  # root, too, cannot write there
+    [line] = lines_of_failed_start(up("--data", str(folder)))
+    assert line == f"clustr: DATA_FOLDER={folder} cannot be written: Not a directory"
+    [line] = lines_of_failed_start(up(UPLOAD_FOLDER=str(folder)))
+    assert line == f"clustr: UPLOAD_FOLDER={folder} cannot be written: Not a directory"
+
+
+def test_bad_setting_is_said_in_one_line(up):
+    [line] = lines_of_failed_start(up("--port", "seventy"))
+    assert line == "clustr: PORT='seventy': expected a whole number"
+
+
+@pytest.mark.parametrize(
+    ("queues", "expected"),
+    [("default,fast", "there is no queue fast; there are default, http, gpu"), (",", "no queue")],
+)
+def test_unknown_queues_are_refused(queues, expected):
+    ran = subprocess.run(
+        [sys.executable, "-m", "clustr", "worker", "--queues", queues],
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 2
+    assert expected in ran.stderr

@@ -1,0 +1,325 @@
+"""A workshop: plugins that a test writes, on real servers, with real workers as processes."""
+
+import io
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Mapping
+from functools import cached_property
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import photographs
+from flask import Flask
+from pymongo import MongoClient
+from pymongo.collection import Collection
+from redis import Redis
+from running import Process, Servers, all_processes, descendants, start, wait_until
+
+from clustr import servers as programs
+from clustr.api.current import EXTENSION
+from clustr.app import create_app
+from clustr.catalog.replica_set import ensure_primary
+from clustr.parts import WebParts
+from clustr.settings import Settings, read_settings
+from clustr.upload import UNFINISHED, Analysis, Upload
+
+FIRST_PARTY = sorted(
+    entry.name for entry in entry_points(group="clustr.plugins") if entry.dist.name == "clustr"
+)
+
+PLUGIN = """
+import ctypes, os, re, signal, sys, time
+from pathlib import Path
+from marshmallow import INCLUDE, Schema, fields
+from clustr.plugins import *
+
+class Result(Schema):
+    class Meta:
+        unknown = INCLUDE
+
+class It(Analyzer):
+    name = "{name}"
+    result_schema = Result
+{members}
+
+@hookimpl
+def clustr_register_analyzers(config):
+    return [It()]
+"""
+
+# One answer to one call for an analyzer, as RQ's work-horse gives it, in a process of its own.
+HORSE = """
+import sys
+from clustr import jobs, logs
+from clustr.parts import build_host
+from clustr.settings import read_settings
+settings = read_settings()
+logs.configure("json", "info")
+jobs.prepare(settings, build_host(settings))
+jobs.run_analyzer(*sys.argv[1:])
+"""
+
+_numbers = itertools.count()
+
+
+def analyzer(name: str, analyze: str, **attributes: Any) -> str:
+    """The source of a plugin with one analyzer, which has this body of `analyze`."""
+    return plugin(
+        name,
+        *(f"{attribute} = {value!r}" for attribute, value in attributes.items()),
+        "def analyze(self, image, context):\n" + textwrap.indent(textwrap.dedent(analyze), "    "),
+    )
+
+
+def plugin(name: str, *members: str) -> str:
+    """The source of a plugin with one analyzer, whose class has these members."""
+    indented = textwrap.indent("\n".join(members), "    ")
+    return PLUGIN.format(name=name, members=indented)
+
+
+class Program:
+    """A process that was started, with its output in a file."""
+
+    def __init__(self, arguments: list[str], environment: Mapping[str, str], folder: Path):
+        self._log = folder / f"log-{next(_numbers)}"
+        kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        with self._log.open("ab") as output:
+            self.process = start(
+                [sys.executable, *arguments],
+                env=kept | dict(environment),
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        self.pid = self.process.pid
+
+    def output(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What it logged."""
+        return [json.loads(line) for line in self.output().splitlines() if line.startswith("{")]
+
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def stop(self, seconds: float = 15) -> int:
+        self.process.terminate()
+        return self.process.wait(seconds)
+
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def children(self) -> list[Process]:
+        """The processes that it made itself; in a worker the first is the reconciler."""
+        made = [p for p in all_processes() if p.parent_pid == self.pid and p.alive()]
+        return sorted(made, key=lambda process: int(process.started_at))
+
+    def horses(self) -> list[Process]:
+        """In a worker, the processes in which analyzers run."""
+        return [p for child in self.children() for p in descendants(child.pid) if p.alive()]
+
+    def end(self) -> None:
+        family = descendants(self.pid)
+        if self.alive():
+            self.process.kill()
+            self.process.wait()
+        for one in family:
+            one.kill()
+
+
+class Workshop:
+    """Settings for servers of one's own, a folder for plugins, and ways to use them.
+
+    Args:
+        settings: by their names in capitals, besides those that every workshop has.
+    """
+
+    def __init__(self, folder: Path, servers: Servers, **settings: str):
+        number = next(_numbers)
+        self.folder = folder
+        self.plugins = folder / "plugins"
+        self.plugins.mkdir()
+        self.environment = {
+            "MONGODB_URL": servers.mongodb_url,
+            "MONGODB_DATABASE": f"workshop{number}",
+            "REDIS_URL": servers.redis_url.replace("/0", f"/{number % 16}"),
+            "DATA_FOLDER": str(folder / "data"),
+            "PLUGINS_FOLDER": str(self.plugins),
+            "PLUGINS_DISABLED": ",".join(FIRST_PARTY),
+            "LOG_FORMAT": "json",
+            **settings,
+        }
+        self._started: list[Program] = []
+        self.redis = Redis.from_url(self.environment["REDIS_URL"])
+        self.redis.flushdb()
+        self._mongo: MongoClient[dict[str, Any]] = MongoClient(
+            self.environment["MONGODB_URL"], tz_aware=True
+        )
+
+    @property
+    def settings(self) -> Settings:
+        return read_settings(self.environment)
+
+    @cached_property
+    def app(self) -> Flask:
+        """The web side; made once the plugins are written."""
+        return create_app(self.settings)
+
+    @property
+    def web(self) -> WebParts:
+        """What the web side works with."""
+        return self.app.extensions[EXTENSION]
+
+    @property
+    def collection(self) -> Collection[dict[str, Any]]:
+        """The uploads as they are in MongoDB."""
+        return self._mongo[self.settings.mongodb_database][self.settings.mongodb_uploads_collection]
+
+    def write(self, name: str, source: str) -> None:
+        """Write a plugin."""
+        (self.plugins / f"{name}.py").write_text(source)
+
+    def analyzer(self, name: str, analyze: str, **attributes: Any) -> None:
+        """Write a plugin with one analyzer, which has this body of `analyze`."""
+        self.write(name, analyzer(name, analyze, **attributes))
+
+    def upload(self, *contents: bytes, request_id: str = "request") -> list[str]:
+        """Upload files in one request; the ids of the uploads."""
+        contents = contents or (photographs.photograph(),)
+        files = [(io.BytesIO(content), "photograph.jpg") for content in contents]
+        headers = {"X-Request-ID": request_id}
+        client = self.app.test_client()
+        answer = client.post("/api/upload", data={"files": files}, headers=headers)
+        assert answer.status_code == 201, answer.text
+        return [one["id"] for one in answer.get_json()["data"]]
+
+    def get(self, upload_id: str) -> Upload:
+        return self.web.catalog.uploads.get(upload_id)
+
+    def analysis(self, upload_id: str, name: str) -> Analysis:
+        return next(a for a in self.get(upload_id).analyses if a.name == name)
+
+    def end_of(self, upload_id: str, name: str, seconds: float = 20) -> Analysis:
+        """The analysis once it has reached its end."""
+        wait_until(
+            lambda: self.analysis(upload_id, name).state not in UNFINISHED,
+            seconds,
+            f"an end of {name}",
+        )
+        return self.analysis(upload_id, name)
+
+    def state_of(self, upload_id: str, name: str) -> str:
+        return self.analysis(upload_id, name).state
+
+    def wait_for_state(self, upload_id: str, name: str, state: str, seconds: float = 20) -> None:
+        wait_until(lambda: self.state_of(upload_id, name) == state, seconds, f"{name} {state}")
+
+    def stored(self, upload_id: str, name: str) -> dict[str, Any]:
+        """The analysis as it is in MongoDB."""
+        documents = self.collection.find({"analyses.name": name})
+        document = next(d for d in documents if str(d["_id"]) == upload_id)
+        return next(a for a in document["analyses"] if a["name"] == name)
+
+    def end_leases(self) -> None:
+        """Make it so late that the lease of everything that is being worked on has ended."""
+        self.collection.update_many(
+            {},
+            [
+                {
+                    "$set": {
+                        "analyses": {
+                            "$map": {
+                                "input": "$analyses",
+                                "in": {
+                                    "$cond": [
+                                        {"$eq": ["$$this.state", "running"]},
+                                        {
+                                            "$mergeObjects": [
+                                                "$$this",
+                                                {
+                                                    "lease_until": {
+                                                        "$subtract": ["$$this.lease_until", 60_000]
+                                                    }
+                                                },
+                                            ]
+                                        },
+                                        "$$this",
+                                    ]
+                                },
+                            }
+                        }
+                    }
+                }
+            ],
+        )
+
+    def run(self, *arguments: str, **environment: str) -> Program:
+        """Run Python with these arguments and the settings."""
+        running = Program([*arguments], {**self.environment, **environment}, self.folder)
+        self._started.append(running)
+        return running
+
+    def worker(self, *arguments: str) -> Program:
+        """Run `clustr worker`."""
+        return self.run("-m", "clustr", "worker", *arguments)
+
+    def horse(self, analyzer: str, run: str) -> Program:
+        """Answer one call for an analyzer, in a process of its own."""
+        return self.run("-c", HORSE, analyzer, run)
+
+    def serve(self, port: int) -> Program:
+        """Run the web side."""
+        self.environment |= {"HOST": "127.0.0.1", "PORT": str(port)}
+        settings = "python:clustr.gunicorn_settings"
+        return self.run("-m", "gunicorn", "-c", settings, "clustr.app:create_app()")
+
+    def __enter__(self) -> "Workshop":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for program in self._started:
+            program.end()
+        self.redis.close()
+        if "app" in vars(self):
+            self.web.catalog.close()
+        self._mongo.close()
+
+
+class Outage(Servers):
+    """Servers that can be frozen, killed, and started again where they were."""
+
+    def pid(self, name: str) -> int:
+        return self._started[("mongod", "redis-server").index(name)].pid
+
+    def freeze(self, name: str) -> None:
+        os.kill(self.pid(name), signal.SIGSTOP)
+
+    def thaw(self, name: str) -> None:
+        os.kill(self.pid(name), signal.SIGCONT)
+
+    def kill(self, name: str) -> None:
+        process = self._started[("mongod", "redis-server").index(name)]
+        process.kill()
+        process.wait()
+
+    def start_again(self, name: str) -> None:
+        if name == "mongod":
+            program = programs.find_program(programs.MONGOD)
+            arguments = programs.mongod_arguments(program, self.mongodb_port, self._folder)
+        else:
+            program = programs.find_program(programs.REDIS)
+            arguments = programs.redis_arguments(program, self.redis_port, self._folder)
+        index = ("mongod", "redis-server").index(name)
+        self._started[index] = start(arguments)
+        if name == "mongod":
+            ensure_primary(programs.LOOPBACK, self.mongodb_port, programs.REPLICA_SET, seconds=60)
+        else:
+            wait_until(lambda: programs.redis_answers(self.redis_port), 10, "Redis")
