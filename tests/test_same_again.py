@@ -1,0 +1,155 @@
+"""The same again: retries by `Idempotency-Key`, reuse of bytes, asking beforehand."""
+
+import hashlib
+import http.client
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import photographs
+import pytest
+import requests
+from calling import get, part, upload, uploaded
+
+numbers = iter(range(500_000, 600_000))
+
+
+def new_photograph() -> bytes:
+    return photographs.unique("jpg", next(numbers))
+
+
+def with_key(service: Any, key: str, *contents: bytes) -> requests.Response:
+    return upload(service, *map(part, contents), headers={"Idempotency-Key": key})
+
+
+def total(service: Any) -> int:
+    return get(service, "/api/uploads?limit=1").json()["total"]
+
+
+def test_C4_the_same_request_again_gives_the_first_answer_again(service):
+    key, photo, other = str(uuid4()), new_photograph(), new_photograph()
+    first = with_key(service, key, photo, b"text", other)
+    before = total(service)
+    for _ in range(3):
+        again = with_key(service, key, photo, b"text", other)
+        assert again.status_code == first.status_code == 201
+        assert [each["id"] for each in again.json()["data"]] == [
+            each["id"] for each in first.json()["data"]
+        ]
+        assert again.json()["errors"] == first.json()["errors"]
+    assert total(service) == before
+
+
+def test_C4_a_lost_answer_can_be_asked_for_again(service):
+    """The connection is cut after the request was sent, before the answer is read."""
+    key, photo = str(uuid4()), new_photograph()
+    request = requests.Request(
+        "POST",
+        f"{service.url}/api/upload",
+        files={"files": ("a.jpg", photo)},
+        headers={"Idempotency-Key": key},
+    ).prepare()
+    address = urlsplit(service.url)
+    for _ in range(5):
+        connection = http.client.HTTPConnection(address.hostname, address.port, timeout=10)
+        connection.request("POST", "/api/upload", request.body, dict(request.headers))
+        connection.close()
+    answer = upload(service, ("files", ("a.jpg", photo)), headers={"Idempotency-Key": key})
+    while answer.status_code == 409:  # One of the five is still at it.
+        answer = upload(service, ("files", ("a.jpg", photo)), headers={"Idempotency-Key": key})
+    (accepted,) = answer.json()["data"]
+    digest = hashlib.sha256(photo).hexdigest()
+    known = requests.post(f"{service.url}/api/uploads/exists", json={"sha256": [digest]}, timeout=9)
+    assert known.json()["data"] == {digest: accepted["id"]}
+    assert accepted["duplicate_of"] is None
+
+
+def test_F2c_the_same_key_with_other_files_is_refused(service):
+    key = str(uuid4())
+    assert with_key(service, key, new_photograph()).status_code == 201
+    before = total(service)
+    answer = with_key(service, key, new_photograph())
+    assert answer.status_code == 422
+    assert list(answer.json()["errors"]) == ["Idempotency-Key"]
+    assert total(service) == before
+
+
+def test_F2c_the_same_key_at_once_stores_once(service):
+    key, photo = str(uuid4()), new_photograph()
+    barrier = threading.Barrier(8)
+
+    def send(_: int) -> requests.Response:
+        barrier.wait()
+        return with_key(service, key, photo)
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(send, range(8)))
+    assert {answer.status_code for answer in answers} <= {201, 409}
+    accepted = {a.json()["data"][0]["id"] for a in answers if a.status_code == 201}
+    accepted |= {with_key(service, key, photo).json()["data"][0]["id"]}
+    assert len(accepted) == 1
+
+
+@pytest.mark.parametrize("key", ["", "a b", "ä", "x" * 256])
+def test_a_key_that_is_none_is_refused(service, key):
+    answer = upload(
+        service, part(new_photograph()), headers={"Idempotency-Key": key.encode("latin-1")}
+    )
+    assert answer.status_code == 422
+    assert list(answer.json()["errors"]) == ["Idempotency-Key"]
+
+
+def test_reuse_answers_with_what_is_there_and_keeps_nothing(service):
+    photo, other = new_photograph(), new_photograph()
+    (first,) = uploaded(service, photo)
+    before = total(service)
+    answer = upload(service, part(photo), part(other), part(other), params={"duplicates": "reuse"})
+    known, new, same = answer.json()["data"]
+    assert known["id"] == first["id"]
+    assert new["id"] == same["id"] != first["id"]
+    assert total(service) == before + 1
+    assert get(service, f"/uploads/{new['stored_filename']}").content == other
+
+
+def test_what_to_do_with_duplicates_is_one_of_two(service):
+    answer = upload(service, part(new_photograph()), params={"duplicates": "drop"})
+    assert answer.status_code == 422
+    assert list(answer.json()["errors"]) == ["duplicates"]
+
+
+def test_a_client_can_ask_what_is_known(service):
+    photo = new_photograph()
+    (first,) = uploaded(service, photo)
+    known, unknown = hashlib.sha256(photo).hexdigest(), "0" * 64
+    asked = {"sha256": [known, unknown]}
+    answer = requests.post(f"{service.url}/api/uploads/exists", json=asked, timeout=10)
+    assert answer.status_code == 200
+    assert answer.json() == {"data": {known: first["id"], unknown: None}}
+
+
+@pytest.mark.parametrize(
+    "asked", [{}, {"sha256": []}, {"sha256": ["x"]}, {"sha256": "0" * 64}, {"sha1": []}, []]
+)
+def test_a_question_that_cannot_be_answered_is_refused(service, asked):
+    answer = requests.post(f"{service.url}/api/uploads/exists", json=asked, timeout=10)
+    assert answer.status_code == 422
+    assert answer.json()["errors"]
+
+
+def test_B2_a_file_that_is_far_too_large_ends_the_reading(service_with):
+    """The rest of the request is not sent before the answer is there."""
+    service = service_with(MAX_UPLOAD_SIZE="100000")
+    head = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\n'
+    address = urlsplit(service.url)
+    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=10)
+    connection.putrequest("POST", "/api/upload")
+    connection.putheader("Content-Type", "multipart/form-data; boundary=b")
+    connection.putheader("Content-Length", str(1_900_000))
+    connection.endheaders(head + bytes(600_000))
+    answer = connection.getresponse()
+    assert answer.status == 413
+    assert b'"too_large"' in answer.read()
+    connection.close()
+    assert list((service.data / "uploads" / ".incoming").iterdir()) == []
