@@ -132,7 +132,10 @@ def run(settings: Settings, queues: tuple[str, ...], workers: int) -> int:
         StartUpError: a setting cannot be used.
     """
     logs.configure(settings.log_format, settings.log_level)
-    LocalStorage(settings.upload_folder).prepare()
+    # In a process of its own: it may have to ask MongoDB whether the store is new.
+    _, status = os.waitpid(function(lambda: prepare_store(settings))().pid, 0)
+    if status:
+        return os.waitstatus_to_exitcode(status)
     host = build_host(settings)
     jobs.prepare(settings, host)
     children = [Child("reconciler", function(lambda: run_reconciler(settings, host)))]
@@ -144,6 +147,19 @@ def run(settings: Settings, queues: tuple[str, ...], workers: int) -> int:
         children, report=lambda said: log.error("child_ended", said=said), together=True
     )
     return supervisor.run()
+
+
+def prepare_store(settings: Settings) -> int:
+    """See that the store can be used; the exit code is 2 when it cannot, and why has been said."""
+    catalog = build_catalog(settings, WORKER_SECONDS)
+    try:
+        LocalStorage(settings.upload_folder).prepare(catalog.uploads.any)
+    except StartUpError as error:
+        sys.stderr.write(f"clustr: {error}\n")
+        return 2
+    finally:
+        catalog.close()
+    return 0
 
 
 def run_worker(settings: Settings, host: PluginHost, queues: tuple[str, ...]) -> int:

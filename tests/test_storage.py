@@ -121,11 +121,6 @@ def test_a_store_that_another_process_makes_meanwhile_is_one(tmp_path):
     LocalStorage(tmp_path).prepare(made_meanwhile)
 
 
-def test_nobody_to_ask_leaves_a_folder_as_it_is(tmp_path):
-    LocalStorage(tmp_path).prepare()
-    assert names(tmp_path) == set()
-
-
 def test_a_folder_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "a file").touch()
     folder = tmp_path / "a file" / "below"
@@ -334,10 +329,8 @@ def test_E2_nothing_is_written_below_a_mount_that_is_gone(mountable, up):
     detach()
     second = up(UPLOAD_FOLDER=str(folder))
     assert second.wait() == 2
-    assert (
-        f"UPLOAD_FOLDER={folder} has no file .clustr-store, but the database has uploads"
-        in (second.output().splitlines()[-1])
-    )
+    said = f"UPLOAD_FOLDER={folder} has no file .clustr-store, but the database has uploads"
+    assert said in second.output().splitlines()[-1]
     assert names(folder) == set()
 
     attach()
@@ -373,29 +366,49 @@ def test_E2_an_upload_under_way_when_the_mount_goes_leaves_nothing(mountable, up
     assert total(service) == 0
 
 
-def test_a_worker_waits_for_a_store_that_is_not_mounted(tmp_path, servers):
+def test_E2_a_worker_waits_while_the_store_is_not_mounted(tmp_path, servers):
     with Workshop(tmp_path, servers) as workshop:
         workshop.analyzer("bright", "image.open(); return {}")
-        folder = workshop.settings.upload_folder
+        folder, elsewhere = workshop.settings.upload_folder, tmp_path / "elsewhere"
         (upload_id,) = workshop.upload()
-        folder.rename(tmp_path / "elsewhere")
-        folder.mkdir()
+        folder.rename(elsewhere)
+        refused = workshop.worker()
+        assert refused.process.wait(20) == 2
+        assert refused.output().splitlines() == [
+            f"clustr: UPLOAD_FOLDER={folder} has no file .clustr-store, "
+            "but the database has uploads: it looks as if it is not mounted"
+        ]
+
+        elsewhere.rename(folder)
         worker = workshop.worker()
-        wait_until(
-            lambda: "it looks as if it is not mounted" in worker.output(), 20, "that it says so"
-        )
+        workshop.end_of(upload_id, "bright")
+        (later,) = workshop.upload(photographs.unique(number=1))
+        workshop.end_of(later, "bright")
+        folder.rename(elsewhere)
+        folder.mkdir()
+        # What comes in elsewhere now waits, instead of failing because its file is not there.
+        workshop.collection.update_many({}, {"$set": {"analyses.0.state": "queued"}})
+        wait_until(lambda: "job_not_run" in worker.output(), 20, "that it says so")
+        worker.children()[0].kill()
+        wait_until(lambda: "reconciler_not_started" in worker.output(), 20, "that it says so")
         assert "Traceback" not in worker.output()
+        assert {workshop.state_of(each, "bright") for each in (upload_id, later)} == {"queued"}
         assert names(folder) == set()
-        assert workshop.state_of(upload_id, "bright") == "queued"
         folder.rmdir()
-        (tmp_path / "elsewhere").rename(folder)
-        assert workshop.end_of(upload_id, "bright", seconds=30).state == "succeeded"
+        elsewhere.rename(folder)
+        assert workshop.end_of(upload_id, "bright", seconds=40).state == "succeeded"
+        assert workshop.end_of(later, "bright").state == "succeeded"
 
 
 def test_two_processes_that_start_at_once_make_one_store(tmp_path, servers):
     with Workshop(tmp_path, servers, WEB_WORKERS="4") as workshop:
-        port = programs.free_port()
-        web, worker = workshop.serve(port), workshop.worker()
+        port = str(programs.free_port())
+        web = workshop.run(
+            *("-m", "gunicorn", "-c", "python:clustr.gunicorn_settings", "clustr.app:create_app()"),
+            HOST="127.0.0.1",
+            PORT=port,
+        )
+        worker = workshop.worker()
         url = f"http://127.0.0.1:{port}/api/health/ready"
 
         def serves() -> bool:

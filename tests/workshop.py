@@ -275,12 +275,6 @@ class Workshop:
         """Answer one call for an analyzer, in a process of its own."""
         return self.run("-c", HORSE, analyzer, run)
 
-    def serve(self, port: int) -> Program:
-        """Run the web side."""
-        self.environment |= {"HOST": "127.0.0.1", "PORT": str(port)}
-        settings = "python:clustr.gunicorn_settings"
-        return self.run("-m", "gunicorn", "-c", settings, "clustr.app:create_app()")
-
     def __enter__(self) -> "Workshop":
         return self
 

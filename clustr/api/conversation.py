@@ -61,16 +61,16 @@ def begin() -> None:
     """Note when the request came in, and take its id or make one."""
     g.clock = time.perf_counter
     g.began_at = g.clock()
-    sent = request.headers.get("X-Request-ID", "")
+    sent = request.environ.get("HTTP_X_REQUEST_ID", "")
     g.request_id = sent if REQUEST_ID.fullmatch(sent) else uuid4().hex
-    structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=g.request_id)
 
 
 def end(response: Response) -> Response:
-    response.headers["X-Request-ID"] = g.request_id
+    response.headers.add("X-Request-ID", g.request_id)
     for name, value in HEADERS.items():
-        response.headers.setdefault(name, value)
+        if name not in response.headers:  # A page of the documentation has a policy of its own.
+            response.headers.add(name, value)
     log.info(
         "request",
         method=request.method,

@@ -397,6 +397,7 @@ class UploadOptionsSchema(Schema):
 class UploadHeadersSchema(Schema):
     """What an upload can say in its headers."""
 
+    # It has no example: Swagger UI would send that with every request, whatever its files.
     key = fields.String(
         data_key="Idempotency-Key",
         validate=validate.Regexp(
@@ -405,7 +406,6 @@ class UploadHeadersSchema(Schema):
         metadata={
             "description": "A name for this request, new for each, such as a UUID: sent again with "
             "the same name and files, it is answered as before and stores nothing more.",
-            "example": "0f3c1d8e-5b1a-4c3f-8e6d-7a9b0c1d2e3f",
         },
     )
 

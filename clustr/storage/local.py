@@ -158,20 +158,17 @@ class LocalStorage:
         with reading():
             return self._marker.exists()
 
-    def prepare(self, in_use: Callable[[], bool] | None = None) -> None:
+    def prepare(self, in_use: Callable[[], bool]) -> None:
         """See that files can be written into the store, and make it where there is none yet.
 
         Args:
-            in_use: whether the database has uploads, which is asked only when the marker is
-                missing; without it such a folder is left as it is.
+            in_use: whether the database has uploads; asked only when the marker is missing.
 
         Raises:
             StartUpError: the store looks unmounted, or cannot be made or written.
         """
         try:
             if not self._marker.exists():
-                if in_use is None:
-                    return
                 self._make(in_use)
             self._make_folder(INCOMING)
             self._probe()
