@@ -12,6 +12,7 @@ ROWS = {
     "many": rows.many_in_one,
     "downloads": rows.downloads,
     "burst": rows.burst,
+    "large": rows.one_large,
 }
 
 

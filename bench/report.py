@@ -20,6 +20,8 @@ def table(figures: Sequence[Figure], header: bool = True) -> str:
     for figure in figures:
         ours, floor = (f"{statistics.median(values):.4g}" for values in (figure.ours, figure.floor))
         bound = f"{'at most' if figure.less_is_better else 'at least'} {figure.bound:g}"
+        if figure.most is not None:
+            bound = f"ours at most {figure.most:g}"
         kept = "yes" if figure.kept else "**no**"
         lines.append(
             f"| {figure.work} | {figure.unit} | {ours} | {floor} "
@@ -31,7 +33,7 @@ def table(figures: Sequence[Figure], header: bool = True) -> str:
 def chart(figures: Sequence[Figure]) -> str:
     """The ratios as bars, a `|` where the bound is."""
     lines = []
-    for figure in figures:
+    for figure in (each for each in figures if each.most is None):
         bar = list(("#" * round(figure.ratio * BAR / 2)).ljust(BAR)[:BAR])
         bar[min(BAR - 1, round(figure.bound * BAR / 2))] = "|"
         lines.append(f"{figure.work[:44]:<44} {figure.unit:<10} {''.join(bar)} {figure.ratio:.2f}")

@@ -35,7 +35,8 @@ class Contender:
 @contextmanager
 def process(*command: str, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run a command for as long as the block takes."""
-    running = subprocess.Popen(command, env={**os.environ, **settings}, stdout=subprocess.DEVNULL)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    running = subprocess.Popen(command, env={**os.environ, **settings}, **quiet)
     try:
         yield running
     finally:
@@ -73,6 +74,7 @@ def web(name: str, application: str, folder: Path, settings: dict[str, str]) -> 
     port = servers.free_port()
     url = f"http://127.0.0.1:{port}"
     settings = settings | {
+        "MAX_UPLOAD_SIZE": "4000000000",
         "PORT": str(port),
         "UPLOAD_FOLDER": str(folder),
         "MONGODB_DATABASE": name,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import flask_smorest
-from marshmallow import RAISE
+from marshmallow import RAISE, Schema
 from webargs.flaskparser import FlaskParser
 
 
@@ -21,6 +21,10 @@ class Blueprint(flask_smorest.Blueprint):
     """A misspelt parameter is an error that says so: ignored, it would look as if it worked."""
 
     ARGUMENTS_PARSER = Parser()
+
+    def arguments(self, schema: type[Schema], **options: Any) -> Callable[..., Any]:
+        """Load arguments with one schema object, not with a new one for each request."""
+        return super().arguments(schema(), **options)
 
     def route(self, rule: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
         """Register a view, whose name also names the operation in clients that are generated."""

@@ -99,8 +99,15 @@ class Uploads:
 
     def first_with_bytes(self, hashes: Sequence[str]) -> dict[str, str]:
         """For each of these SHA-256 sums that is known, the id of the first upload with it."""
+        different = list(set(hashes))
+        if len(different) == 1:  # The usual upload: this takes three quarters of the time.
+            with answering():
+                first = self._collection.find_one(
+                    {"sha256": different[0]}, {"_id": 1}, sort=[("_id", 1)]
+                )
+            return {different[0]: str(first["_id"])} if first else {}
         stages: list[dict[str, Any]] = [
-            {"$match": {"sha256": {"$in": list(set(hashes))}}},
+            {"$match": {"sha256": {"$in": different}}},
             {"$sort": {"sha256": 1, "_id": 1}},
             {"$group": {"_id": "$sha256", "first": {"$first": "$_id"}}},
         ]
