@@ -158,6 +158,9 @@ class Fsck:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         if sha256 != record.sha256:
             return Kind.CORRUPT, f"its SHA-256 is {sha256}, not {record.sha256}"
+        extension = record.filename.rpartition(".")[2]
+        if not images.can_read(extension):
+            return Kind.UNREADABLE, f"what reads {extension} is not installed here"
         try:
             images.inspect(self._storage.path(self._storage.key(record.filename)), images.FORMATS)
         except TooManyPixels:  # It was accepted: the limit has been lowered since.

@@ -14,6 +14,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.gthread import ThreadWorker
@@ -24,23 +25,30 @@ from clustr.processes import die_with_parent
 from clustr.settings import read_settings
 
 SILENCE_SECONDS = 30
-
+RETRY_SECONDS = 1.0
 
 _start_failed = mmap.mmap(-1, 1)  # shared with the workers, which are forks
+_serves = mmap.mmap(-1, 1)
 
 
 class Worker(ThreadWorker):
-    """gunicorn's worker with threads; why it cannot start it says in one line, and ends the rest.
+    """gunicorn's worker with threads; why it cannot start it says in one line.
 
-    gunicorn has an exit code for that, but fails itself when a second worker ends with it.
+    It then ends the rest, unless one has served already: what it needs went away since, such as the
+    file system of the uploads, and the others can do without. gunicorn has an exit code for a start
+    that fails, but fails itself when a second worker ends with it.
     """
 
     def load_wsgi(self) -> None:
         """Load the application."""
         try:
             super().load_wsgi()
+            _serves[0] = 1
         except StartUpError as error:
             sys.stderr.write(f"clustr: {error}\n")
+            if _serves[0]:
+                time.sleep(RETRY_SECONDS)
+                sys.exit()  # gunicorn starts another.
             _start_failed[0] = 1
             os.kill(self.ppid, signal.SIGTERM)
             sys.exit()

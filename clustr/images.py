@@ -1,17 +1,24 @@
 """Pillow: what a file is, whether its pixels can be read, and the picture as displayed."""
 
+import ctypes
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
-from typing import Any
+from threading import Condition, Lock
+from typing import IO
 
 import PIL
-from PIL import ExifTags, Image, ImageFile, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps, features
 
+from clustr import headers
 from clustr.errors import Empty, TooManyPixels, Undecodable, UnsupportedType
+
+try:
+    import pi_heif
+except ImportError:  # the extra `heic` is not installed
+    pi_heif = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,29 +28,63 @@ class Format:
     `pillow` holds the names by which Pillow reports it: a JPEG with several pictures inside, as
     many cameras write it, is an MPO to Pillow and a JPEG to everybody else. It is opened by the
     first of them; an MPO has no opener of its own.
+
+    `bytes_per_pixel` is the memory that a decode takes at most, measured with Pillow 13 on 40
+    megapixels: a JPEG that is not progressive takes 0.1, being reduced; one that is, up to 6, for
+    libjpeg keeps all coefficients; a TIFF of a single strip 9.6, other TIFFs 4 to 7.
     """
 
     extension: str
     content_type: str
     pillow: tuple[str, ...]
+    bytes_per_pixel: int
     other_extensions: tuple[str, ...] = ()
 
 
 FORMATS = (
-    Format("jpg", "image/jpeg", ("JPEG", "MPO"), ("jpeg",)),
-    Format("png", "image/png", ("PNG",)),
-    Format("webp", "image/webp", ("WEBP",)),
-    Format("bmp", "image/bmp", ("BMP",)),
-    Format("tif", "image/tiff", ("TIFF",), ("tiff",)),
-    Format("gif", "image/gif", ("GIF",)),
-    Format("avif", "image/avif", ("AVIF",)),
+    Format("jpg", "image/jpeg", ("JPEG", "MPO"), 6, ("jpeg",)),
+    Format("png", "image/png", ("PNG",), 4),
+    Format("webp", "image/webp", ("WEBP",), 17),
+    Format("bmp", "image/bmp", ("BMP",), 4),
+    Format("tif", "image/tiff", ("TIFF",), 10, ("tiff",)),
+    Format("gif", "image/gif", ("GIF",), 4),
+    Format("avif", "image/avif", ("AVIF",), 10),
+    Format("heic", "image/heic", ("HEIF",), 10, ("heif",)),
 )
 CONTENT_TYPES = {format.extension: format.content_type for format in FORMATS}
 
-# A decode of this many pixels or more waits for its turn, so that a process that serves many
-# requests at once holds at most one large picture in memory.
-LARGE_PIXELS = 8_000_000
-_large_decode = Lock()
+# Memory in a process for pictures that are being decoded: enough for some of 12 megapixels at once.
+# A single picture that needs more is decoded alone: at most `MAX_IMAGE_PIXELS` times the format's
+# `bytes_per_pixel`, which are 850 MB for a WebP of 50 megapixels, 200 MB for a PNG.
+DECODING_BYTES = 200_000_000
+
+
+class Room:
+    """Memory that is shared: who finds too little waits until others have given theirs back."""
+
+    def __init__(self, size_bytes: int):
+        self._size_bytes = size_bytes
+        self._taken_bytes = 0
+        self._changed = Condition()
+        self._first_in_line = Lock()  # so that many small ones cannot keep a large one waiting
+
+    @contextmanager
+    def taken(self, size_bytes: int) -> Iterator[None]:
+        """Take this much for the block; more than there is, when nobody else has any."""
+        with self._first_in_line, self._changed:
+            self._changed.wait_for(
+                lambda: not self._taken_bytes or self._taken_bytes + size_bytes <= self._size_bytes
+            )
+            self._taken_bytes += size_bytes
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken_bytes -= size_bytes
+                self._changed.notify()
+
+
+_room = Room(DECODING_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +107,18 @@ def formats_for(extensions: tuple[str, ...]) -> tuple[Format, ...]:
     if unknown:
         raise ValueError(f"{', '.join(unknown)}: expected some of {', '.join(by_extension)}")
     chosen = {by_extension[e.lower().lstrip(".")] for e in extensions}
+    for format in chosen:
+        if not can_read(format.extension):
+            how = "install clustr[heic]" if format.extension == "heic" else "Pillow lacks it"
+            raise ValueError(f"{format.extension}: cannot be read here; {how}")
     return tuple(format for format in FORMATS if format in chosen)
+
+
+def can_read(extension: str) -> bool:
+    """Whether images of a format are read by what is installed; `extension` is one of ours."""
+    if extension == "heic":
+        return pi_heif is not None
+    return extension not in ("avif", "webp") or features.check(extension)
 
 
 def prepare(max_pixels: int) -> None:
@@ -77,18 +129,32 @@ def prepare(max_pixels: int) -> None:
     Pillow warns of, such as broken EXIF data, is no reason to refuse a picture that can be seen.
     """
     Image.init()
+    if pi_heif is not None:
+        pi_heif.register_heif_opener()
+    _silence_libtiff()
     Image.MAX_IMAGE_PIXELS = max_pixels
     warnings.filterwarnings("ignore", module=r"PIL\.")
     warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
+def _silence_libtiff() -> None:
+    """Keep libtiff from writing to the error output, between the lines of the log.
+
+    Pillow turns off its warnings, but not its errors, which Pillow raises besides. The library is
+    the one that Pillow has loaded; where it is built into Pillow, it goes on writing.
+    """
+    mapped = Path("/proc/self/maps").read_text().splitlines()
+    for library in {line.split(maxsplit=5)[5] for line in mapped if "/libtiff" in line}:
+        ctypes.CDLL(library).TIFFSetErrorHandler(None)
+
+
 def inspect(path: Path, allowed: tuple[Format, ...]) -> Inspected:
     """Find out what the file is and make sure that its pixels can be read.
 
-    The header decides on format and pixels before anything is decoded. The decode is a reduced one
-    where the format can do that (JPEG), as it reads every byte of the picture all the same. The
-    orientation is asked for last: a PNG may have its EXIF data behind the pixels, and Pillow turns
-    a TIFF while it decodes it.
+    The header decides on format, pixels, frames and metadata before anything is decoded. The decode
+    is a reduced one where the format can do that (JPEG), as it reads every byte of the picture all
+    the same; of several frames only the first is decoded. The orientation is asked for last: a PNG
+    may have its EXIF data behind the pixels, and Pillow turns a TIFF while it decodes it.
 
     Args:
         path: the file, whatever its name.
@@ -103,9 +169,8 @@ def inspect(path: Path, allowed: tuple[Format, ...]) -> Inspected:
     with _opened(path, allowed) as image:
         format = next(f for f in allowed if image.format in f.pillow)
         width, height = image.size
-        with _turn_of(image):
-            image.draft(None, (max(1, width // 8), max(1, height // 8)))
-            _load(image)
+        image.draft(None, (max(1, width // 8), max(1, height // 8)))
+        _load(image)
         if _is_turned(image):
             width, height = height, width
     return Inspected(format, width, height)
@@ -119,8 +184,7 @@ def open_displayed(path: Path) -> Image.Image:
         OSError: the file cannot be opened.
     """
     with _opened(path, FORMATS) as image:
-        with _turn_of(image):
-            _load(image)
+        _load(image)
         try:
             return ImageOps.exif_transpose(image)
         except Exception:  # Broken EXIF data only costs the turn: the pixels are all there.
@@ -137,45 +201,55 @@ def _is_turned(image: Image.Image) -> bool:
 
 @contextmanager
 def _opened(path: Path, allowed: tuple[Format, ...]) -> Iterator[ImageFile.ImageFile]:
-    """Open an image by its header, and close its file in the end.
+    """Open an image by its header, with room to decode it, and close its file in the end.
 
     Pillow is given an open file, not a path: so no path gets into its messages, a file that is not
     there is not taken for a broken image, and nothing is mapped into memory.
     """
-    names = [format.pillow[0] for format in allowed]
-    with path.open("rb") as file:
-        try:
-            image = Image.open(file, formats=names)
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            raise too_many_pixels() from error
-        except PIL.UnidentifiedImageError as error:
-            if _begins_like(path, names):
-                raise Undecodable("The image is broken or incomplete.") from error
+    with path.open("rb") as file, ExitStack() as room:
+        likely = _begins_like(file, allowed)
+        if not likely:
             extensions = ", ".join(format.extension for format in allowed)
             message = f"The content is none of the image formats that are accepted: {extensions}."
-            raise UnsupportedType(message) from error
-        except Exception as error:  # On hostile bytes Pillow raises what it likes.
-            raise Undecodable(f"The image cannot be read: {error}") from error
+            raise UnsupportedType(message)
+        bytes_per_pixel = likely[0].bytes_per_pixel
+        pixels = headers.check(file, likely[0].pillow[0], Image.MAX_IMAGE_PIXELS)
+        if pixels is not None:
+            _check_pixels(pixels)
+            room.enter_context(_room.taken(pixels * bytes_per_pixel))
+        image = _open(file, likely)
         # Pillow's warning, which is an error here, can be silenced by any code of the process.
-        if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS:
-            raise too_many_pixels()
+        _check_pixels(image.width * image.height)
+        if pixels is None:
+            room.enter_context(_room.taken(image.width * image.height * bytes_per_pixel))
+        if image.format not in headers.CHECKS and hasattr(image, "n_frames"):
+            frames = headers.Frames(Image.MAX_IMAGE_PIXELS)
+            frames.add(image.width, image.height, image.n_frames)
         yield image
 
 
-def _begins_like(path: Path, names: list[str]) -> bool:
-    """Whether the first bytes are those of one of Pillow's formats `names`."""
-    with path.open("rb") as file:
-        prefix = file.read(16)
-    return any(accept(prefix) is True for name in names if (accept := Image.OPEN[name][1]))
+def _begins_like(file: IO[bytes], allowed: tuple[Format, ...]) -> list[Format]:
+    """The formats that the first bytes can be of; most have bytes of their own."""
+    prefix = file.read(16)
+    file.seek(0)
+    openers = [(format, Image.OPEN.get(format.pillow[0])) for format in allowed]
+    return [format for format, opener in openers if opener and opener[1](prefix) is True]
 
 
-def _turn_of(image: ImageFile.ImageFile) -> AbstractContextManager[Any]:
-    """The lock for large pictures, or none.
+def _open(file: IO[bytes], formats: list[Format]) -> ImageFile.ImageFile:
+    try:
+        return Image.open(file, formats=[format.pillow[0] for format in formats])
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise too_many_pixels() from error
+    except PIL.UnidentifiedImageError as error:
+        raise Undecodable("The image is broken or incomplete.") from error
+    except Exception as error:  # On hostile bytes Pillow raises what it likes.
+        raise Undecodable(f"The image cannot be read: {error}") from error
 
-    What counts are the pixels of the file, also for a reduced decode: for a progressive JPEG
-    libjpeg keeps all coefficients, 3 to 6 bytes for each pixel, whatever the size that comes out.
-    """
-    return _large_decode if image.width * image.height >= LARGE_PIXELS else nullcontext()
+
+def _check_pixels(pixels: int) -> None:
+    if Image.MAX_IMAGE_PIXELS and pixels > Image.MAX_IMAGE_PIXELS:
+        raise too_many_pixels()
 
 
 def _load(image: ImageFile.ImageFile) -> None:

@@ -37,6 +37,10 @@ def uploaded(service: Any, *contents: bytes) -> list[dict[str, Any]]:
     return answer.json()["data"]
 
 
+def total_uploads(service: Any) -> int:
+    return get(service, "/api/uploads?limit=1").json()["total"]
+
+
 def form(*parts: tuple[bytes, bytes]) -> bytes:
     """A multipart body written by hand: for each part its headers and its content."""
     delimiter = f"--{BOUNDARY}".encode()

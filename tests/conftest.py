@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import traces
 from blip_stand_in import BlipStandIn
 from flask import Flask
 from PIL import Image
@@ -93,3 +94,10 @@ def app_with(
     yield build
     for app in built:
         app.extensions[EXTENSION].catalog.close()
+
+
+@pytest.fixture(scope="session")
+def strace() -> None:
+    """For tests that trace system calls."""
+    if reason := traces.impossible():
+        pytest.skip(reason)

@@ -248,7 +248,7 @@ def test_every_mode_is_tried():
 
 
 @pytest.mark.parametrize(("mode", "outcome"), OUTCOMES.items())
-def test_the_outcome_of_what_goes_wrong(blip, caller, mode, outcome):
+def test_D5_D6_the_outcome_of_what_goes_wrong(blip, caller, mode, outcome):
     blip.mode = mode
     caller.given["timeout"] = 1
     with takes(0, 1.5), pytest.raises(outcome) as raised:
@@ -261,7 +261,7 @@ def test_the_outcome_of_what_goes_wrong(blip, caller, mode, outcome):
     assert caller.analyze(photographs.photograph())["caption"]
 
 
-def test_no_redirect_is_followed(blip, caller):
+def test_D6_no_redirect_is_followed(blip, caller):
     blip.mode = "redirect"
     with pytest.raises(Fail, match="307"):
         caller.analyze(photographs.photograph())
@@ -269,7 +269,7 @@ def test_no_redirect_is_followed(blip, caller):
 
 
 @pytest.mark.parametrize("mode", ["huge", "gzip_bomb"])
-def test_no_more_is_read_than_needed(blip, caller, mode):
+def test_D6_no_more_is_read_than_needed(blip, caller, mode):
     blip.mode = mode
     with pytest.raises(Fail, match="larger than 65536 bytes"):
         caller.analyze(photographs.photograph())
@@ -352,7 +352,7 @@ def test_other_refusals_are_final(blip, caller, status):
         {"caption": "a" * 70_000, "tags": []},
     ],
 )
-def test_answers_that_cannot_be_used(blip, caller, answer):
+def test_D6_answers_that_cannot_be_used(blip, caller, answer):
     blip.answer = answer
     with pytest.raises(Fail, match="answer"):
         caller.analyze(photographs.photograph())

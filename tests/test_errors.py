@@ -1,5 +1,6 @@
 """What goes wrong is always said in the same form, and never says more than it should."""
 
+import io
 import re
 import socket
 from urllib.parse import urlsplit
@@ -194,3 +195,86 @@ def test_without_its_database_the_service_says_so(app_with):
     online = client.get("/")
     assert online.status_code == 200
     assert online.json["database"] == {"status": "disconnected", "version": None}
+
+
+BROKEN_PLUGIN = "import nothing_of_this_name\n"
+HOPELESS_PLUGIN = """
+from marshmallow import Schema
+from clustr.plugins import Analyzer, hookimpl
+
+class It(Analyzer):
+    name = "hopeless"
+    result_schema = Schema
+    summary = "Nothing"
+
+    def health(self, context):
+        raise OSError("cannot open /usr/lib/nothing of mongodb://user:swordfish@10.0.0.1/")
+
+@hookimpl
+def clustr_register_analyzers(config):
+    return [It()]
+"""
+
+
+def check_inside(answers: list, *secrets: object) -> set[int]:
+    """The statuses of answers, none of which may show the inside."""
+    for answer in answers:
+        where = (answer.request.path, answer.text)
+        assert not INSIDE.search(answer.text), where
+        for secret in ("swordfish", "10.0.0.1", *map(str, secrets)):
+            assert secret not in answer.text, where
+        if answer.mimetype == PROBLEM:
+            ProblemSchema().load(answer.json)
+    return {answer.status_code for answer in answers}
+
+
+def send(client, number: int):
+    content = io.BytesIO(photographs.unique("png", number))
+    return client.post("/api/upload", data={"files": (content, "a.png")})
+
+
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return taken.getsockname()[1]
+
+
+@pytest.mark.parametrize("setting", ["MONGODB_URL", "REDIS_URL"])
+def test_G10_a_server_that_is_away_is_not_named(app_with, tmp_path, setting):
+    port = closed_port()
+    app_with()  # While the database is there, the folder of uploads is made.
+    scheme = setting.partition("_")[0].lower()
+    client = app_with(**{setting: f"{scheme}://127.0.0.1:{port}"}).test_client()
+    unknown = "/api/uploads/0123456789abcdef01234567"
+    answers = [client.get("/api/health"), client.get(unknown), send(client, 92_001)]
+    found = check_inside(answers, port, tmp_path)
+    assert found == ({200, 503} if scheme == "mongodb" else {200, 201, 404})
+
+
+def test_G10_a_store_that_is_away_is_not_named(app_with, tmp_path):
+    client = app_with().test_client()
+    [stored] = send(client, 92_002).json["data"]
+    (tmp_path / "uploads").rename(tmp_path / "elsewhere")
+    answers = [
+        client.get("/api/health"),
+        client.get("/api/health/ready"),
+        client.get(urlsplit(stored["preview_url"]).path),
+        send(client, 92_003),
+    ]
+    assert check_inside(answers, tmp_path) >= {200, 503, 507}
+
+
+def test_G10_what_is_wrong_with_plugins_names_no_place(app_with, tmp_path):
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    (folder / "broken.py").write_text(BROKEN_PLUGIN)
+    (folder / "hopeless.py").write_text(HOPELESS_PLUGIN)
+    client = app_with().test_client()
+    answers = [
+        client.get("/api/health"),
+        client.get("/api/health/hopeless"),
+        client.get("/api/plugins"),
+        client.get("/api/plugins/broken"),
+    ]
+    assert check_inside(answers, tmp_path) == {200}
+    assert answers[1].json["status"] == "unhealthy"
+    assert answers[3].json["state"] == "failed"

@@ -266,7 +266,7 @@ def test_no_pixel_is_decoded(analyze):
     assert analyze(header) == RESULT
 
 
-def test_nothing_of_serial_numbers_owners_and_comments(analyze):
+def test_A9_nothing_of_serial_numbers_owners_and_comments(analyze):
     text = json.dumps(analyze(image("jpg", CAMERA, PHOTOGRAPH, PLACE)))
     assert not [word for word in ("SECRET", "owner", "laptop", "comment", "note") if word in text]
 
@@ -317,7 +317,7 @@ def test_orientations_that_are_none(analyze, value):
 @pytest.mark.parametrize(
     ("above", "below"), [(0, 0), (1, 0), (0, 1), (2**32 - 1, 1), (1, 2**32 - 1), (-1, 1), (-1, 0)]
 )
-def test_absurd_numbers_are_left_out(analyze, tag, key, above, below):
+def test_A11_absurd_numbers_are_left_out(analyze, tag, key, above, below):
     assert analyze(jpeg(block(fraction(tag, above, below)))) == NOTHING
 
 
@@ -549,7 +549,7 @@ STRINGS = {
 
 @pytest.mark.parametrize("name", STRINGS)
 @pytest.mark.parametrize(("tag", "read"), TEXTS)
-def test_texts(analyze, name, tag, read):
+def test_A11_texts(analyze, name, tag, read):
     written, expected = STRINGS[name]
     result = analyze(jpeg(block(text_tag(tag, written))))
     assert read(result) == expected
@@ -559,7 +559,7 @@ def test_texts(analyze, name, tag, read):
 
 
 @pytest.mark.parametrize("extension", ["png", "webp", "tif"])
-def test_nasty_strings_in_all_tags_of_other_formats(analyze, extension):
+def test_A11_nasty_strings_in_all_tags_of_other_formats(analyze, extension):
     for written, _ in STRINGS.values():
         value = written.decode("latin-1")[:20_000]
         tags = dict.fromkeys((tag for tag, _ in TEXTS), value)

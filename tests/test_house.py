@@ -76,6 +76,13 @@ def test_every_hook_is_documented() -> None:
         assert f"`{name}" in README, name
 
 
+def test_every_test_that_keeps_a_promise_exists() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/reliability.md").read_text()))
+    text = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    assert len(named) > 80
+    assert not {name for name in named if f"def {name}(" not in text}
+
+
 def test_every_public_thing_has_a_docstring() -> None:
     missing = []
     for source in SOURCES:

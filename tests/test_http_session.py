@@ -144,13 +144,13 @@ def endless_body(server: Server, connection: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("serve", [slow_headers, endless_headers, slow_body, slow_chunks, silent])
-def test_the_timeout_is_a_total(session, serve):
+def test_D5_the_timeout_is_a_total(session, serve):
     with server(serve) as slow, takes(0.4, 0.9), pytest.raises(requests.ReadTimeout):
         session.get(slow.url, timeout=0.5)
 
 
 @pytest.mark.parametrize("serve", [slow_body, slow_chunks])
-def test_the_timeout_includes_a_streamed_body(session, serve):
+def test_D5_the_timeout_includes_a_streamed_body(session, serve):
     with (
         server(serve) as slow,
         takes(0.4, 0.9),

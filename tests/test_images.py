@@ -1,15 +1,20 @@
 """What is an image and what is not, tried on real photographs and on all that can be wrong."""
 
+import subprocess
+import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import odd_images
 import photographs
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageStat
+from running import wait_until
 
 from clustr import images
 from clustr.errors import Empty, RefusedFile, TooManyPixels, Undecodable, UnsupportedType
@@ -268,11 +273,70 @@ def test_pictures_can_be_used_after_their_file_is_gone(opened, tmp_path):
         assert picture.convert("L").resize((4, 4)).getextrema() != (0, 0)
 
 
+def test_G11_libtiff_writes_nothing_between_the_lines_of_the_log(inspect, opened, capfd):
+    content = bytearray(photographs.compressed_tiff("tiff_adobe_deflate"))
+    content[20:30] = bytes(10)
+    for act in (inspect, opened):
+        with pytest.raises(Undecodable):
+            act(bytes(content))
+    assert capfd.readouterr().err == ""
+
+
 def test_extensions_stand_for_formats():
     chosen = images.formats_for(("TIFF", ".jpeg", "png"))
     assert [format.extension for format in chosen] == ["jpg", "png", "tif"]
     with pytest.raises(ValueError, match="exe"):
         images.formats_for(("png", "exe"))
+
+
+@pytest.mark.parametrize("extension", ["gif", "avif", "heic", "heif"])
+def test_more_formats_can_be_switched_on(tmp_path, extension):
+    path = tmp_path / "incoming"
+    content = odd_images.HEIC if "he" in extension else photographs.encode_as(extension.upper())
+    path.write_bytes(content)
+    with pytest.raises(UnsupportedType):
+        images.inspect(path, ALLOWED)
+    found = images.inspect(path, images.formats_for((extension,)))
+    assert found.format.content_type in (f"image/{extension}", "image/heic")
+    assert images.open_displayed(path).size == (found.width, found.height)
+
+
+WITHOUT_PI_HEIF = """
+import sys
+sys.modules["pi_heif"] = None  # as if it were not installed
+from clustr import images
+images.prepare(1000)
+images.formats_for(("gif", "heif"))
+"""
+
+
+def test_a_format_that_nothing_installed_reads_says_how_to_get_it():
+    ran = subprocess.run([sys.executable, "-c", WITHOUT_PI_HEIF], capture_output=True, text=True)
+    assert ran.returncode == 1
+    assert ran.stderr.endswith("ValueError: heic: cannot be read here; install clustr[heic]\n")
+
+
+def test_pictures_share_room_and_a_large_one_gets_its_turn():
+    """Small ones that come after a large one that waits do not get in before it."""
+    room = images.Room(100)
+    order: list[str] = []
+
+    def decode(name: str, size_bytes: int) -> None:
+        with room.taken(size_bytes):
+            order.append(name)
+
+    with room.taken(60):
+        with room.taken(40):
+            pass
+        large = threading.Thread(target=decode, args=("large", 1000), daemon=True)
+        large.start()
+        wait_until(room._first_in_line.locked, 10, "the large one to be in line")
+        small = threading.Thread(target=decode, args=("small", 10), daemon=True)
+        small.start()
+        assert order == []
+    for thread in (large, small):
+        thread.join(10)
+    assert order == ["large", "small"]
 
 
 SEEDS = [

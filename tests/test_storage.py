@@ -14,7 +14,7 @@ import photographs
 import pytest
 import requests
 from calling import get, part, upload, uploaded
-from running import child, descendants, wait_until
+from running import Process, child, descendants, wait_until
 from workshop import Workshop
 
 from clustr import servers as programs
@@ -121,11 +121,29 @@ def test_a_store_that_another_process_makes_meanwhile_is_one(tmp_path):
     LocalStorage(tmp_path).prepare(made_meanwhile)
 
 
-def test_a_folder_that_cannot_be_written_is_said(tmp_path):
+def test_a_folder_that_cannot_be_made_is_said(tmp_path):
     (tmp_path / "a file").touch()
     folder = tmp_path / "a file" / "below"
     with pytest.raises(StartUpError, match=r"UPLOAD_FOLDER: cannot write to .*: Not a directory"):
         LocalStorage(folder).prepare(not_in_use)
+
+
+def test_a_store_that_cannot_be_written_will_do(tmp_path, disk):
+    (disk / "filler").touch()
+    full = LocalStorage(disk / "store")
+    full.prepare(not_in_use)
+    keep(full)
+    fill(disk / "filler", leave_bytes=0)
+    LocalStorage(disk / "store").prepare(never_asked)
+    (disk / "store" / ".incoming").rmdir()
+    mount("-o", "remount,ro", str(disk))
+    read_only = LocalStorage(disk / "store")
+    read_only.prepare(never_asked)
+    with read_only.open(NAME) as file:
+        assert file.read() == b"content"
+    for ask in (read_only.check, lambda: keep(read_only), lambda: read_only.quarantine(NAME, "x")):
+        with pytest.raises(StorageFull):
+            ask()
 
 
 # A store that goes away
@@ -246,6 +264,11 @@ def test_E1_a_full_disk_is_507_and_leaves_nothing(disk, up):
         assert get(service, f"/uploads/{name}").content == sent
     assert total(service) == 3
 
+    for process in web_processes(service):  # Others start all the same.
+        process.kill()
+    wait_until(lambda: len(web_processes(service)) == 2, 20, "other processes")
+    assert get(service, f"/uploads/{one['stored_filename']}").content == small
+
     filler.unlink()
     assert get(service, "/api/health/ready").status_code == 200
     uploaded(service, content)
@@ -261,8 +284,7 @@ def test_E1_an_fsync_that_fails_is_507_and_leaves_nothing(up, tmp_path, error):
     service = up(UPLOAD_FOLDER=str(folder), WEB_WORKERS="1").wait_until_started()
     (one,) = uploaded(service, photographs.photograph())
     before = names(folder)
-    gunicorn = child(service.pid, "gunicorn")
-    web = next(p for p in descendants(gunicorn.pid) if p.alive())
+    (web,) = web_processes(service)
     inject = ["-e", "trace=fsync", "-e", f"inject=fsync:error={error}"]
     tracer = subprocess.Popen(
         ["strace", "-f", "-o", str(tmp_path / "trace"), "-p", str(web.pid), *inject],
@@ -282,6 +304,16 @@ def test_E1_an_fsync_that_fails_is_507_and_leaves_nothing(up, tmp_path, error):
     assert total(service) == 1
     assert get(service, f"/uploads/{one['stored_filename']}").ok
     uploaded(service, photographs.photograph(name="coffee"))
+
+
+def web_processes(service) -> list[Process]:
+    gunicorn = child(service.pid, "gunicorn")
+    return [process for process in descendants(gunicorn.pid) if process.alive()]
+
+
+def threads_of(process: Process) -> int:
+    """Those of MongoDB's client are there once the application is."""
+    return len(list(Path(f"/proc/{process.pid}/task").iterdir()))
 
 
 @pytest.fixture
@@ -305,6 +337,8 @@ def test_E2_nothing_is_written_below_a_mount_that_is_gone(mountable, up):
     folder, attach, detach = mountable
     attach()
     first = up(UPLOAD_FOLDER=str(folder)).wait_until_started()
+    victim, other = web_processes(first)
+    wait_until(lambda: threads_of(victim) > 1 < threads_of(other), 20, "that both serve")
     (one,) = uploaded(first, photographs.photograph())
     url = f"/uploads/{one['stored_filename']}"
     detach()
@@ -317,6 +351,10 @@ def test_E2_nothing_is_written_below_a_mount_that_is_gone(mountable, up):
     assert answer.status_code == 503
     assert answer.json()["type"] == "urn:clustr:problem:storage_unavailable"
     assert answer.headers["Retry-After"]
+    assert total(first) == 1
+    victim.kill()  # Another cannot start now, which is no reason to end the rest.
+    wait_until(lambda: "clustr: UPLOAD_FOLDER=" in first.output(), 20, "that it says so")
+    assert get(first, "/api/health/ready").status_code == 503
     assert total(first) == 1
     assert names(folder) == set()
 
@@ -415,9 +453,9 @@ def test_two_processes_that_start_at_once_make_one_store(tmp_path, servers):
             assert web.alive(), web.output()
             try:
                 return requests.get(url, timeout=5).ok
-            except requests.ConnectionError:
+            except requests.RequestException:
                 return False
 
-        wait_until(serves, 30, "that it serves")
+        wait_until(serves, 60, "that it serves")
         assert workshop.settings.upload_folder.joinpath(".clustr-store").is_file()
         assert "clustr-store" not in web.output() + worker.output()

@@ -8,39 +8,41 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 SHOWN_BYTES = 400  # of what is sent and received
 
-LINE = re.compile(r"(?P<thread>\d+) (?P<time>\d+\.\d+) (?P<rest>.*)")
-CALL = re.compile(r"(?P<name>\w+)\((?P<arguments>.*)\) += (?P<result>-?\w+)?(?P<more>.*)")
-CUT = re.compile(r"(?P<name>\w+)\((?P<arguments>.*?),? *(?:<unfinished \.\.\.>)?$")
-RESUMED = re.compile(r"<\.\.\. (?P<name>\w+) resumed>,?(?P<rest>.*)")
-DESCRIPTOR = re.compile(r"\d+<(?P<what>[^>]*(?:->[^>]*)?)>")
+LINE = re.compile(r"(?P<thread>\d+) +(?P<text>[<\w].*)")  # what is no signal and no end
+ENDED = re.compile(
+    r"(?P<name>\w+)\((?P<arguments>.*)\) += (?:\?|(?P<result>-?\w+))(?: (?P<error>E\w+))?.*"
+)
+BEGUN = re.compile(r"(?P<name>\w+)\((?P<arguments>.*?) ?(?:<unfinished \.\.\.>)?")
+RESUMED = re.compile(r"<\.\.\. \w+ resumed>(?P<rest>.*)")
+DESCRIPTOR = re.compile(r"\d+<(?P<what>.*?)>(?:\(deleted\))?(?:, .*)?")
 
 
 class Call(NamedTuple):
     """One system call.
 
     Attributes:
-        began_at: in seconds since 1970.
         arguments: as strace shows them, a descriptor with what it stands for.
         result: what it returned; None when it did not return.
+        error: the name of the error that it returned, if it did.
     """
 
     thread: int
-    began_at: float
     name: str
     arguments: str
-    result: int | None
+    result: int | None = None
+    error: str | None = None
 
     @property
     def target(self) -> str:
         """What its first argument stands for: the path of a file, or `TCP:[from->to]`."""
-        found = DESCRIPTOR.match(self.arguments)
+        found = DESCRIPTOR.fullmatch(self.arguments)
         return found["what"] if found else ""
 
     def sends_to(self, port: int) -> bool:
@@ -54,33 +56,28 @@ def read(log: Path) -> list[Call]:
     unfinished: dict[int, int] = {}
     for line in log.read_text(errors="replace").splitlines():
         found = LINE.fullmatch(line)
-        if not found or found["rest"].startswith(("---", "+++")):
+        if not found:
             continue
-        thread, text = int(found["thread"]), found["rest"]
+        thread, text = int(found["thread"]), found["text"]
         if resumed := RESUMED.fullmatch(text):
-            if (position := unfinished.pop(thread, None)) is None:
-                continue  # It began before there was a trace.
-            whole = f"{calls[position].name}({calls[position].arguments}{resumed['rest']}"
-            if ended := CALL.fullmatch(whole):
-                calls[position] = calls[position]._replace(
-                    arguments=ended["arguments"], result=_number(ended["result"])
-                )
-        elif ended := CALL.fullmatch(text):
-            result = _number(ended["result"])
-            calls.append(
-                Call(thread, float(found["time"]), ended["name"], ended["arguments"], result)
-            )
-        elif begun := CUT.fullmatch(text):
-            unfinished[thread] = len(calls)
-            calls.append(Call(thread, float(found["time"]), begun["name"], begun["arguments"], None))
+            if thread in unfinished:  # Else it began before it was traced.
+                position = unfinished.pop(thread)
+                begun = calls[position]
+                calls[position] = _call(thread, f"{begun.name}({begun.arguments}{resumed['rest']}")
+        else:
+            if "<unfinished" in text:
+                unfinished[thread] = len(calls)
+            calls.append(_call(thread, text))
     return calls
 
 
-def _number(text: str | None) -> int | None:
-    try:
-        return int(text or "", 0)
-    except ValueError:  # strace writes a question mark when the call did not return.
-        return None
+def _call(thread: int, text: str) -> Call:
+    if ended := ENDED.fullmatch(text):
+        # It is a question mark where the call did not return, and some are hexadecimal.
+        result = int(ended["result"], 0) if ended["result"] else None
+        return Call(thread, ended["name"], ended["arguments"], result, ended["error"])
+    begun = BEGUN.fullmatch(text)
+    return Call(thread, begun["name"], begun["arguments"])
 
 
 @contextmanager
@@ -90,7 +87,7 @@ def traced(pid: int, log: Path, *options: str) -> Iterator[None]:
     Args:
         options: of strace, such as `-e inject=…`.
     """
-    arguments = ["-f", "-ttt", "-yy", "-s", str(SHOWN_BYTES), "-o", str(log), "-p", str(pid)]
+    arguments = ["-f", "-yy", "-s", str(SHOWN_BYTES), "-o", str(log), "-p", str(pid)]
     tracer = subprocess.Popen(["strace", *arguments, *options], stderr=subprocess.PIPE, text=True)
     try:
         said = tracer.stderr.readline()
@@ -100,19 +97,11 @@ def traced(pid: int, log: Path, *options: str) -> Iterator[None]:
     finally:
         if tracer.poll() is None:
             tracer.send_signal(signal.SIGINT)
-        tracer.communicate(timeout=10)
-
-
-def inject(name: str, what: str, ordinal: int | None = None) -> Sequence[str]:
-    """Options for `traced` that let something happen when a thread begins a call.
-
-    Args:
-        name: of the call.
-        what: such as `signal=KILL`, instead of the call, or `error=EIO`.
-        ordinal: at which of these calls of a thread, from 1; by default at each.
-    """
-    when = f":when={ordinal}" if ordinal else ""
-    return ["-e", f"trace={name}", "-e", f"inject={name}:{what}{when}"]
+        try:
+            tracer.communicate(timeout=5)
+        except subprocess.TimeoutExpired:  # It hangs when the process is killed at that moment.
+            tracer.kill()
+            tracer.communicate()
 
 
 def impossible() -> str | None:

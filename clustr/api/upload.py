@@ -64,6 +64,23 @@ BROKEN_REFUSED = {
     "code": "undecodable",
     "detail": "The image is broken or incomplete.",
 }
+# Where a client goes on from here, for programs that read the document.
+LINKS = {
+    "get_upload": {
+        "operationId": "get_upload",
+        "parameters": {"upload_id": "$response.body#/data/0/id"},
+        "description": "The upload, and how far its analyses are.",
+    },
+    "get_file": {
+        "operationId": "get_file",
+        "parameters": {"stored_filename": "$response.body#/data/0/stored_filename"},
+        "description": "The image's bytes.",
+    },
+    "list_uploads": {
+        "operationId": "list_uploads",
+        "description": "The listing, which begins with it.",
+    },
+}
 ACCEPTED = {
     "message": "Successfully uploaded 1 file",
     "data": [
@@ -99,7 +116,7 @@ def refusal(error: type[RefusedFile], description: str, refused: dict[str, str])
 @blueprint.route("/api/upload", methods=["POST"])
 @blueprint.arguments(UploadOptionsSchema, location="query")
 @blueprint.arguments(UploadHeadersSchema, location="headers")
-@blueprint.doc(requestBody=BODY)
+@blueprint.doc(requestBody=BODY, responses={201: {"links": LINKS}})
 @blueprint.response(201, UploadedSchema, description="What came of each.", example=ACCEPTED)
 @refusal(
     TooManyPixels,

@@ -17,6 +17,25 @@ from clustr.api.schemas import (
     upload_on_wire,
 )
 
+# Where a client goes on from a page, for programs that read the document.
+LINKS = {
+    "list_uploads": {
+        "operationId": "list_uploads",
+        "parameters": {"cursor": "$response.body#/next_cursor"},
+        "description": "What follows, while `next_cursor` is not null.",
+    },
+    "get_upload": {
+        "operationId": "get_upload",
+        "parameters": {"upload_id": "$response.body#/data/0/id"},
+        "description": "The first upload of the page with its results.",
+    },
+    "get_file": {
+        "operationId": "get_file",
+        "parameters": {"stored_filename": "$response.body#/data/0/filename"},
+        "description": "The bytes of the first image of the page.",
+    },
+}
+
 ID = {
     "in": "path",
     "name": "upload_id",
@@ -33,6 +52,7 @@ blueprint = Blueprint(
 
 @blueprint.route("")
 @blueprint.arguments(UploadQuerySchema, location="query")
+@blueprint.doc(responses={200: {"links": LINKS}})
 @blueprint.response(200, UploadPageSchema)
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
 def list_uploads(query: dict[str, Any]) -> Response:

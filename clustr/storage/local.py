@@ -159,23 +159,25 @@ class LocalStorage:
             return self._marker.exists()
 
     def prepare(self, in_use: Callable[[], bool]) -> None:
-        """See that files can be written into the store, and make it where there is none yet.
+        """See that the store is there, and make it where there is none yet.
+
+        One that is full or read-only will do: what is in it can be read.
 
         Args:
             in_use: whether the database has uploads; asked only when the marker is missing.
 
         Raises:
-            StartUpError: the store looks unmounted, or cannot be made or written.
+            StartUpError: the store looks unmounted, or cannot be made.
         """
         try:
             if not self._marker.exists():
                 self._make(in_use)
-            self._make_folder(INCOMING)
-            self._probe()
         except OSError as error:
             raise StartUpError(
                 f"UPLOAD_FOLDER: cannot write to {self._folder}: {error.strerror}"
             ) from error
+        with suppress(StorageFull):  # It has been logged, and health says so.
+            self._make_writable()
 
     def _make(self, in_use: Callable[[], bool]) -> None:
         without = f"UPLOAD_FOLDER={self._folder} has no file {MARKER}"
@@ -198,6 +200,12 @@ class LocalStorage:
             os.fsync(file.fileno())
         for folder in (self._folder, self._folder.parent):
             _sync_folder(folder)
+
+    def _make_writable(self) -> None:
+        with writing():
+            if not self._incoming.exists():
+                self._make_folder(INCOMING)
+            self._probe()
 
     def _make_folder(self, name: str) -> None:
         """Make a folder in the store, and nowhere else should that be unmounted at this moment."""

@@ -1,0 +1,308 @@
+"""Headers: refuses what would cost too much to open, by what a file says of itself.
+
+Pillow reads all that stands before the pixels, in Python, and some of it in a time that grows with
+the square of its size: a JPEG of 41 MB with nothing but EXIF data takes 8 seconds to open, holding
+up every other request of the process. The limits here lie far above what cameras, phones and
+editors write, and far below what hurts. Only lengths and counts are read, so that a refusal takes
+milliseconds; whether the rest is a sound image is for Pillow to find out.
+"""
+
+import os
+import re
+import struct
+from collections.abc import Callable, Iterator
+from typing import IO
+
+from clustr.errors import TooManyPixels, Undecodable
+
+# What stands before the pixels. The most is written by phones that put a second picture or sound
+# into a JPEG's XMP data, some MiB in segments of 64 KiB, and by profiles for print, about 2 MiB.
+METADATA_BYTES = 16 * 1024 * 1024
+# EXIF data fits into one segment of a JPEG, but for programs that add much of their own.
+EXIF_BYTES = 256 * 1024
+# Pieces of metadata: segments, chunks or tags. Some hundreds are the most that is seen.
+PIECES = 2_000
+# Bytes between the segments of a JPEG, with which some cameras fill up to a round address.
+JUNK_BYTES = 64 * 1024
+# Passes over a picture, by which it appears gradually. An encoder that tries hard makes 20.
+SCANS = 100
+
+FRAMES = 5_000
+# All frames together can have as many pixels as this many of the largest images.
+FRAMES_TO_PIXELS = 100
+
+# Pieces of the pixels themselves: a PNG has them of 8 KiB as a rule, a GIF of 255 bytes, a TIFF has
+# a strip of some rows for each. Reading their heads takes about a microsecond each.
+PNG_CHUNKS = 100_000
+GIF_BLOCKS = 500_000
+TIFF_STRIPS = 100_000
+TIFF_VALUE_BYTES = 64 * 1024 * 1024
+# Before the first frame of a GIF; there is room for XMP data and a long comment.
+GIF_METADATA_BYTES = 1024 * 1024
+# Pillow unpacks run-length encoded bitmaps in Python, 2 million runs a second.
+RUN_LENGTH_BYTES = 4 * 1024 * 1024
+
+WINDOW_BYTES = 64 * 1024
+
+
+def check(file: IO[bytes], format: str, max_pixels: int | None) -> int | None:
+    """Refuse a file that would cost too much to open.
+
+    Args:
+        file: an image, open; where it is read next stays as it is.
+        format: what it begins like, by Pillow's name.
+        max_pixels: how many one image may have.
+
+    Returns:
+        the pixels of the picture that is going to be decoded, where that can be told cheaply.
+
+    Raises:
+        TooManyPixels: of the image, or of its frames together; or too many frames.
+        Undecodable: something else there is too much of; the message says what.
+    """
+    look = CHECKS.get(format)
+    return look(file.fileno(), max_pixels) if look else None
+
+
+class Frames:
+    """Counts the frames of an animation, or the pages of a document."""
+
+    def __init__(self, max_pixels: int | None):
+        self._max_pixels = max_pixels * FRAMES_TO_PIXELS if max_pixels else None
+        self._pixels = 0
+        self._count = 0
+
+    def add(self, width: int, height: int, count: int = 1) -> None:
+        """Add frames of this size.
+
+        Raises:
+            TooManyPixels: there are too many by now.
+        """
+        self._count += count
+        self._pixels += width * height * count
+        if self._count > FRAMES:
+            raise TooManyPixels(f"The image has more than {FRAMES} frames.")
+        if self._max_pixels and self._pixels > self._max_pixels:
+            raise TooManyPixels(f"The frames have more than {self._max_pixels} pixels together.")
+
+
+def too_much(what: str) -> Undecodable:
+    return Undecodable(f"The image has more {what} than an image needs.")
+
+
+# JPEG: the markers of ITU-T T.81, annex B.
+APP1, SOS, EOI = 0xE1, 0xDA, 0xD9
+FRAME_HEADERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
+ALONE = {*range(0x01, 0xC0), 0xD8, EOI}  # markers that have no length
+# Among the pixels are bytes FF too, with a zero behind them, and marks to begin again at.
+MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+
+
+def check_jpeg(file: int, _max_pixels: int | None) -> None:
+    """Limit metadata, and the passes over the picture, each of which visits all of it."""
+    exif = junk = end = scans = components = 0
+    several_passes = False
+    for pieces, (marker, position, head, length) in enumerate(_segments(file)):
+        if not scans:
+            junk += position - end
+            exif += length if marker == APP1 and head.startswith(b"Exif") else 0
+        scans += marker == SOS
+        _limit(junk, JUNK_BYTES, "bytes between its segments")
+        _limit(exif, EXIF_BYTES, "EXIF data")
+        _limit(0 if scans else position, METADATA_BYTES, "metadata")
+        _limit(pieces, PIECES, "segments")
+        _limit(scans, SCANS, "passes")
+        if marker in FRAME_HEADERS and len(head) > 5:
+            components = head[5]
+            several_passes = several_passes or marker in PROGRESSIVE
+        elif marker == SOS and not several_passes and head[:1] == bytes([components]):
+            return  # All components are in this scan, and a decoder reads no further.
+        elif marker == EOI and scans:
+            return
+        end = position + 2 + length
+
+
+def _segments(file: int) -> Iterator[tuple[int, int, bytes, int]]:
+    """Each segment: its marker, where it begins, the first bytes of its content, its length."""
+    position: int | None = 2
+    while position is not None:
+        head = os.pread(file, 10, position)
+        if not MARKER.match(head):
+            position = _next_marker(file, position)
+            continue
+        alone = head[1] in ALONE
+        length = 0 if alone else int.from_bytes(head[2:4], "big")
+        yield head[1], position, head[4:], length
+        position += 2 + length
+
+
+def _next_marker(file: int, position: int) -> int | None:
+    while True:
+        window = os.pread(file, WINDOW_BYTES, position)
+        found = MARKER.search(window)
+        if found:
+            return position + found.start()
+        if len(window) < WINDOW_BYTES:
+            return None
+        position += len(window) - 1  # The last byte may be the first of a marker.
+
+
+def _limit(count: int, limit: int, what: str) -> None:
+    if count > limit:
+        raise too_much(what)
+
+
+def check_png(file: int, max_pixels: int | None) -> None:
+    """Limit chunks, what stands before the pixels, and the frames of an animation."""
+    frames, metadata, pieces, position = Frames(max_pixels), 0, 0, 8
+    for _ in range(PNG_CHUNKS):
+        head = os.pread(file, 20, position)
+        length, kind = int.from_bytes(head[:4], "big"), head[4:8]
+        if len(head) < 8 or kind == b"IEND":
+            return
+        if kind == b"acTL":
+            Frames(None).add(0, 0, int.from_bytes(head[8:12], "big"))
+        elif kind == b"fcTL" and len(head) == 20:
+            frames.add(*struct.unpack_from(">II", head, 12))
+        elif kind not in (b"IDAT", b"fdAT"):
+            pieces += 1
+            metadata += length
+            _limit(pieces, PIECES, "chunks")
+            _limit(metadata, METADATA_BYTES, "metadata")
+            _limit(length if kind == b"eXIf" else 0, EXIF_BYTES, "EXIF data")
+        position += 12 + length
+    raise too_much("chunks")
+
+
+def check_webp(file: int, max_pixels: int | None) -> int | None:
+    """Limit pixels and frames: Pillow reserves memory for the picture as soon as it opens it."""
+    head = os.pread(file, 30, 0)
+    frames, position = Frames(max_pixels), 12
+    for _ in range(FRAMES + PIECES):
+        piece = os.pread(file, 20, position)
+        if len(piece) < 8:
+            return _webp_pixels(head)
+        length = int.from_bytes(piece[4:8], "little")
+        if piece.startswith(b"ANMF") and len(piece) == 20:
+            frames.add(_three_bytes(piece, 14) + 1, _three_bytes(piece, 17) + 1)
+        elif piece.startswith(b"EXIF"):
+            _limit(length, EXIF_BYTES, "EXIF data")
+        position += 8 + length + length % 2
+    raise too_much("chunks")
+
+
+def _webp_pixels(head: bytes) -> int | None:
+    """The size of the picture or of the whole animation, as RFC 9649 has it."""
+    kind = head[12:16]
+    if len(head) < 30:
+        return None
+    if kind == b"VP8X":
+        return (_three_bytes(head, 24) + 1) * (_three_bytes(head, 27) + 1)
+    if kind == b"VP8L":
+        bits = int.from_bytes(head[21:25], "little")
+        return ((bits & 0x3FFF) + 1) * ((bits >> 14 & 0x3FFF) + 1)
+    width, height = struct.unpack_from("<HH", head, 26)
+    return (width & 0x3FFF) * (height & 0x3FFF)
+
+
+def _three_bytes(data: bytes, at: int) -> int:
+    return int.from_bytes(data[at : at + 3], "little")
+
+
+def check_gif(file: int, max_pixels: int | None) -> None:
+    """Limit what stands before the first frame, frames, and the pieces of all of it."""
+    frames, position, blocks, junk, seen = Frames(max_pixels), 13, 0, 0, False
+    position += _colour_table(os.pread(file, 11, 0)[10:])
+    while True:
+        head = os.pread(file, 10, position)
+        if head.startswith(b","):
+            seen = True
+            if len(head) == 10:
+                frames.add(*struct.unpack_from("<HH", head, 5))
+            position += 11 + _colour_table(head[9:])
+        elif head.startswith(b"!"):
+            position += 2
+        elif not head or head.startswith(b";"):
+            return
+        else:  # Pillow skips what it does not know, byte by byte.
+            position += 1
+            junk += 1
+            _limit(junk, PIECES, "bytes between its blocks")
+            continue
+        while length := os.pread(file, 1, position):
+            position += 1 + length[0]
+            blocks += 1
+            _limit(blocks, GIF_BLOCKS, "blocks")
+            _limit(0 if seen else position, GIF_METADATA_BYTES, "metadata")
+            if not length[0]:
+                break
+
+
+def _colour_table(flags: bytes) -> int:
+    """How many bytes of colours follow a head that ends with these flags."""
+    return 3 << (flags[0] & 7) + 1 if flags and flags[0] & 0x80 else 0
+
+
+# TIFF: bytes of each type of value, by its number in the tables of TIFF 6.0 and BigTIFF.
+TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
+TYPE_BYTES |= {16: 8, 17: 8, 18: 8}
+NUMBERS = {3: "H", 4: "I", 16: "Q"}
+WIDTH, HEIGHT, TILE_WIDTH, TILE_HEIGHT = 256, 257, 322, 323
+
+
+def check_tiff(file: int, max_pixels: int | None) -> None:
+    """Limit tags, the bytes of their values, strips, the size of a tile, and pages."""
+    head = os.pread(file, 16, 0)
+    order = "<" if head.startswith(b"II") else ">"
+    big = head[2:4] in (b"+\0", b"\0+")
+    count, entry, place = ("Q", "HHQ8s", "Q") if big else ("H", "HHI4s", "I")
+    count, entry, place = (struct.Struct(order + each) for each in (count, entry, place))
+    frames, seen = Frames(max_pixels), set()
+    position = _number(place, head, 8 if big else 4)
+    while position and position not in seen:
+        seen.add(position)
+        tags = _number(count, os.pread(file, count.size, min(position, 2**62)), 0)
+        _limit(tags, PIECES, "tags")
+        position += count.size
+        directory = os.pread(file, tags * entry.size, min(position, 2**62))
+        sizes = _check_tags(directory[: len(directory) // entry.size * entry.size], entry, order)
+        frames.add(sizes.get(WIDTH, 0), sizes.get(HEIGHT, 0))
+        if max_pixels and sizes.get(TILE_WIDTH, 0) * sizes.get(TILE_HEIGHT, 0) > max_pixels:
+            raise TooManyPixels(f"A tile of the image has more than {max_pixels} pixels.")
+        position += tags * entry.size
+        position = _number(place, os.pread(file, place.size, min(position, 2**62)), 0)
+
+
+def _check_tags(directory: bytes, entry: struct.Struct, order: str) -> dict[int, int]:
+    """Limit the values of a directory's tags; returns those that are one number, by tag."""
+    found: dict[int, int] = {}
+    values = 0
+    for tag, kind, count, data in entry.iter_unpack(directory):
+        values += count * TYPE_BYTES.get(kind, 0)
+        _limit(values, TIFF_VALUE_BYTES, "metadata")
+        _limit(count if TYPE_BYTES.get(kind, 1) > 1 else 0, TIFF_STRIPS, "strips or values")
+        if count == 1 and kind in NUMBERS:
+            found.setdefault(tag, struct.unpack_from(order + NUMBERS[kind], data)[0])
+    return found
+
+
+def _number(form: struct.Struct, data: bytes, at: int) -> int:
+    return form.unpack_from(data, at)[0] if len(data) >= at + form.size else 0
+
+
+def check_bmp(file: int, _max_pixels: int | None) -> None:
+    """Limit the length of a bitmap that is run-length encoded."""
+    compression = os.pread(file, 4, 30)
+    if compression in (b"\1\0\0\0", b"\2\0\0\0"):
+        _limit(os.fstat(file).st_size, RUN_LENGTH_BYTES, "run-length encoded data")
+
+
+CHECKS: dict[str, Callable[[int, int | None], int | None]] = {
+    "JPEG": check_jpeg,
+    "PNG": check_png,
+    "WEBP": check_webp,
+    "GIF": check_gif,
+    "TIFF": check_tiff,
+    "BMP": check_bmp,
+}

@@ -1,0 +1,180 @@
+"""Images that nobody's camera makes, over HTTP: each is accepted or refused, and nobody suffers."""
+
+import functools
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import odd_images
+import photographs
+import pytest
+import requests
+from calling import get, part, upload, uploaded
+from PIL import Image
+from running import Process, descendants, wait_until
+
+EXTENSIONS = "png,jpg,jpeg,webp,bmp,tiff,tif,gif,avif,heic"
+# Nothing here takes long; this is for what would hang.
+SECONDS = 30
+MEBIBYTE = 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def generous(service_with, blip):
+    """A service that accepts every format that it can."""
+    return service_with(ALLOWED_EXTENSIONS=EXTENSIONS, BLIP_SERVICE_URL=blip.url)
+
+
+@pytest.fixture(scope="module")
+def plain(service_with):
+    """A service without analyzers."""
+    return service_with(PLUGINS_ENABLED="")
+
+
+def web_processes(service) -> list[Process]:
+    """gunicorn's workers: those of its processes that have no children."""
+    found = [each for each in descendants(service.pid) if "gunicorn" in each.command]
+    parents = {each.parent_pid for each in found}
+    return [each for each in found if each.pid not in parents]
+
+
+@pytest.fixture
+def unharmed(generous):
+    """The web processes are the same afterwards, and go on with their work."""
+    before = web_processes(generous)
+    assert len(before) == 2
+    yield generous
+    assert web_processes(generous) == before
+    assert all(process.alive() for process in before)
+    wait_until_processed(generous, uploaded(generous, photographs.photograph("jpg", "astronaut")))
+
+
+def wait_until_processed(service, accepted: list[dict]) -> None:
+    def processed(upload_id: str) -> bool:
+        found = get(service, f"/api/uploads/{upload_id}").json()
+        assert found["status"] != "error", found
+        return found["status"] == "processed"
+
+    for one in accepted:
+        wait_until(lambda one=one: processed(one["id"]), SECONDS, f"the analyses of {one}")
+
+
+def sent(service, *contents: bytes) -> requests.Response:
+    began = time.monotonic()
+    answer = upload(service, *map(part, contents))
+    assert time.monotonic() - began < SECONDS
+    return answer
+
+
+def test_A6_what_is_odd_but_sound_is_accepted(unharmed):
+    for name in odd_images.ACCEPTED:
+        answer = sent(unharmed, odd_images.odd(name))
+        assert answer.status_code == 201, (name, answer.text)
+        wait_until_processed(unharmed, answer.json()["data"])
+
+
+def test_A3_A4_A5_what_costs_too_much_is_refused_at_once_and_in_little_memory(unharmed):
+    forget_peaks(unharmed)
+    before = peaks(unharmed)
+    for name in odd_images.REFUSED:
+        answer = sent(unharmed, odd_images.odd(name))
+        assert answer.status_code in (413, 415, 422), (name, answer.text)
+        assert [one["original_filename"] for one in answer.json()["errors"]] == ["photograph.jpg"]
+    # Most of it are the 64 MiB of text that Pillow unpacks before it gives up.
+    assert max(peak - before[pid] for pid, peak in peaks(unharmed).items()) < 128 * MEBIBYTE
+
+
+def test_A2_what_may_be_an_image_gets_an_answer(unharmed):
+    for name in odd_images.EITHER:
+        assert sent(unharmed, odd_images.odd(name)).status_code in (201, 413, 415, 422), name
+
+
+@pytest.mark.parametrize("extension", [*photographs.EXTENSIONS, "gif", "avif", "heic"])
+def test_A2_a_part_of_an_image_is_refused(unharmed, extension):
+    if extension == "heic":
+        content = odd_images.HEIC
+    elif extension in photographs.EXTENSIONS:
+        content = photographs.photograph(extension)
+    else:
+        content = photographs.encode_as(extension.upper())
+    answer = sent(unharmed, *odd_images.cuts(content))
+    assert answer.status_code in (415, 422), answer.text
+    assert {one["code"] for one in answer.json()["errors"]} <= {"undecodable", "unsupported_type"}
+    assert len(answer.json()["errors"]) == 15
+
+
+def forget_peaks(service) -> None:
+    """Let the kernel measure the most memory of each web process anew (proc(5), clear_refs)."""
+    for process in web_processes(service):
+        Path(f"/proc/{process.pid}/clear_refs").write_text("5")
+
+
+def peaks(service) -> dict[int, int]:
+    """The most memory in bytes that each web process has had, by its id."""
+    found = {}
+    for process in web_processes(service):
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        [line] = [each for each in status.splitlines() if each.startswith("VmHWM:")]
+        found[process.pid] = int(line.split()[1]) * 1024
+    return found
+
+
+@functools.cache
+def large(extension: str) -> bytes:
+    """A picture of 40 megapixels in a small file."""
+    options = {"webp": {"lossless": True, "method": 0}, "jpg": {"progressive": True}}
+    picture = Image.new("RGB", (8000, 5000), "teal")
+    return photographs.encode(picture, extension, **options.get(extension, {}))
+
+
+@pytest.mark.parametrize(
+    ("extensions", "bytes_per_pixel"),
+    [(["png"] * 4, 4), (["webp", "jpg", "webp", "png"], 17)],
+    ids=["PNG", "mixed"],
+)
+def test_E3_large_images_at_once_are_decoded_one_after_the_other(
+    plain, extensions, bytes_per_pixel
+):
+    contents = [large(extension) for extension in extensions]
+    forget_peaks(plain)
+    before = peaks(plain)
+    with ThreadPoolExecutor(len(contents)) as pool:
+        answers = list(pool.map(lambda each: upload(plain, part(each)), contents))
+    assert [answer.status_code for answer in answers] == [201] * len(contents)
+    after = peaks(plain)  # of the same processes, or one would be missing here
+    grown = [after[pid] - peak for pid, peak in before.items()]
+    assert max(grown) > 4 * 40_000_000, "none was decoded, so the next line would prove nothing"
+    assert max(grown) < bytes_per_pixel * 40_000_000 + 64 * MEBIBYTE
+
+
+def test_E4_nothing_is_left_open_after_many_requests(unharmed):
+    processes = web_processes(unharmed)
+    photograph, broken = photographs.photograph(), photographs.photograph()[:1000]
+    with requests.Session() as session:
+
+        def call(number: int) -> None:
+            address = f"{unharmed.url}/api/upload"
+            content = broken if number % 3 == 0 else photograph
+            answer = session.post(address, files=[part(content)], timeout=SECONDS)
+            assert answer.status_code == (422 if number % 3 == 0 else 201)
+            if answer.status_code == 201:
+                url = answer.json()["data"][0]["preview_url"]
+                assert session.get(url, timeout=SECONDS).content == photograph
+            assert session.get(f"{unharmed.url}/nothing", timeout=SECONDS).status_code == 404
+
+        for number in range(30):  # what is opened once and kept is opened now
+            call(number)
+        before = {each.pid: open_files(each.pid) for each in processes}
+        for number in range(200):  # that is more than 500 requests, 270 of them failures
+            call(number)
+
+    def closed() -> bool:
+        return all(open_files(pid) <= count + 5 for pid, count in before.items())
+
+    wait_until(closed, SECONDS, f"as few open files as {before}")
+    family = [Path(f"/proc/{each.pid}/status") for each in descendants(unharmed.pid)]
+    assert not [each for each in family if each.exists() and "\nState:\tZ" in each.read_text()]
+
+
+def open_files(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
