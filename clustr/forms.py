@@ -18,7 +18,7 @@ from multipart import (
     parse_options_header,
 )
 
-READ_BYTES = 256 * 1024
+READ_BYTES = 64 * 1024
 
 # A form for uploads has few other parts, and small ones. A part's header has the file's name, which
 # some clients percent-encode: 16 KiB are enough for the longest that a file system can have.

@@ -7,6 +7,7 @@ set here stays as gunicorn has it, such as its limits for request lines and head
 refuses or drops what could be read in two ways.
 """
 
+import json
 import logging
 import mmap
 import os
@@ -15,17 +16,21 @@ import socket
 import struct
 import sys
 import time
+from uuid import uuid4
 
+from gunicorn import util
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.gthread import ThreadWorker
 
 from clustr.errors import StartUpError
-from clustr.logs import logging_config
+from clustr.logs import logger, logging_config
 from clustr.processes import die_with_parent
 from clustr.settings import read_settings
 
 SILENCE_SECONDS = 30
 RETRY_SECONDS = 1.0
+
+log = logger(__name__)
 
 _start_failed = mmap.mmap(-1, 1)  # shared with the workers, which are forks
 _serves = mmap.mmap(-1, 1)
@@ -52,6 +57,39 @@ class Worker(ThreadWorker):
             _start_failed[0] = 1
             os.kill(self.ppid, signal.SIGTERM)
             sys.exit()
+
+
+def write_problem(client: socket.socket, status: int, reason: str, detail: str) -> None:
+    """Answer what cannot be read as a request, in the form and with the headers of other errors.
+
+    Nothing of the application has seen it; what it would have added has to be said here again.
+    """
+    request_id = uuid4().hex
+    log.info("request_unreadable", status=status, detail=detail, request_id=request_id)
+    problem = {
+        "type": f"urn:clustr:problem:{reason.lower().replace(' ', '_')}",
+        "title": reason,
+        "status": status,
+        "detail": "This cannot be read as a request." if status < 500 else reason,
+        "instance": "",
+        "request_id": request_id,
+    }
+    body = json.dumps(problem).encode()
+    head = (
+        f"HTTP/1.1 {status} {reason}\r\n"
+        "Connection: close\r\n"
+        "Content-Type: application/problem+json\r\n"
+        f"Content-Length: {len(body)}\r\n"
+        f"X-Request-ID: {request_id}\r\n"
+        "X-Content-Type-Options: nosniff\r\n"
+        "Content-Security-Policy: default-src 'none'; sandbox\r\n"
+        "Referrer-Policy: no-referrer\r\n\r\n"
+    )
+    util.write_nonblock(client, head.encode() + body)
+
+
+# gunicorn would send a page that repeats what was sent, and has no place to give it another.
+util.write_error = write_problem
 
 
 def on_exit(server: Arbiter) -> None:

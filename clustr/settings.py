@@ -101,7 +101,7 @@ class Settings:
 
     data_folder: Path = setting(Folder(), Path("data"), "Where `clustr up` keeps MongoDB's and Redis's data and its logs")
     upload_folder: Path = setting(Folder(), Path("uploads"), "Where originals are kept (default: `uploads` in `DATA_FOLDER` when that is set)")
-    allowed_extensions: tuple[str, ...] = setting(Names(), ("png", "jpg", "jpeg", "webp", "bmp", "tiff", "tif"), "Image formats to accept, by their extensions; what counts is what the bytes say")
+    allowed_extensions: tuple[str, ...] = setting(Names(), ("png", "jpg", "jpeg", "webp", "bmp", "tiff", "tif"), "Image formats to accept, by their extensions; what counts is what the bytes say. Also `gif`, `avif`, and with the extra `clustr[heic]` installed `heic`")
     max_upload_size: int = setting(number(1), 50 * MEBIBYTE, "Bytes of one file at most")
     max_request_size: int = setting(number(1), 20 * 50 * MEBIBYTE, "Bytes of one request at most (default: 20 times `MAX_UPLOAD_SIZE`)")
     max_files_per_request: int = setting(number(1, 1000), 100, "Files in one request at most")

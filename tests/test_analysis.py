@@ -444,7 +444,7 @@ def test_C13_sigterm_ends_an_idle_worker_at_once(workshop):
     [upload_id] = workshop.upload()
     worker = workshop.worker("--workers", "2")
     workshop.end_of(upload_id, "quick")
-    assert worker.stop(seconds=4) == 0
+    assert worker.stop(seconds=9) == 0
     assert "Traceback" not in worker.output()
 
 

@@ -1,5 +1,6 @@
 """What is uploaded never runs: pages and scripts hidden in images, opened in a real browser."""
 
+import json
 import shutil
 import threading
 from collections.abc import Iterator
@@ -9,8 +10,10 @@ import odd_images
 import photographs
 import pytest
 import requests
-from calling import part, upload
+from calling import Raw, part, upload
 from playwright.sync_api import Error, sync_playwright
+
+from clustr.api.schemas import ProblemSchema
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
@@ -234,3 +237,30 @@ def test_G1_no_answer_is_without_its_headers(gif_service, originals):
             if answer.content and not is_page:
                 assert not answer.headers["Content-Type"].startswith("text/html"), where
     assert statuses >= {200, 404, 405, 422}
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /?<script>" + b"a" * 5000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 20_000 + b"\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n<script> : x\r\n\r\n", 400),
+        (b"<script> / HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"GET / HTTP/<script>\r\nHost: x\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: script\r\n\r\n", 501),
+    ],
+    ids=["long line", "long header", "header", "method", "version", "coding"],
+)
+def test_G1_G10_what_is_no_request_is_refused_like_all_else(service, sent, status):
+    """Before the application sees it, whose headers it has all the same."""
+    with Raw(service, sent) as answer:
+        assert answer.status == status
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        ordinary = requests.get(f"{service.url}/nothing", timeout=SECONDS).headers
+        for name in ("X-Content-Type-Options", "Content-Security-Policy", "Referrer-Policy"):
+            assert answer.headers[name] == ordinary[name]
+        document = json.loads(answer.body)
+        ProblemSchema().load(document)
+        assert document["status"] == status
+        assert document["request_id"] == answer.headers["X-Request-ID"]
+        assert b"script" not in answer.body

@@ -176,8 +176,9 @@ class LocalStorage:
             raise StartUpError(
                 f"UPLOAD_FOLDER: cannot write to {self._folder}: {error.strerror}"
             ) from error
-        with suppress(StorageFull):  # It has been logged, and health says so.
-            self._make_writable()
+        with suppress(StorageFull), writing():  # That has been logged, and health says so, too.
+            if not self._incoming.exists():
+                self._make_folder(INCOMING)
 
     def _make(self, in_use: Callable[[], bool]) -> None:
         without = f"UPLOAD_FOLDER={self._folder} has no file {MARKER}"
@@ -201,12 +202,6 @@ class LocalStorage:
         for folder in (self._folder, self._folder.parent):
             _sync_folder(folder)
 
-    def _make_writable(self) -> None:
-        with writing():
-            if not self._incoming.exists():
-                self._make_folder(INCOMING)
-            self._probe()
-
     def _make_folder(self, name: str) -> None:
         """Make a folder in the store, and nowhere else should that be unmounted at this moment."""
         store = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -217,13 +212,6 @@ class LocalStorage:
             os.fsync(store)
         finally:
             os.close(store)
-
-    def _probe(self) -> None:
-        probe = self._incoming / f"probe-{token_hex(8)}"
-        try:
-            probe.write_bytes(b"probe")
-        finally:
-            probe.unlink(missing_ok=True)
 
     def receive(self, max_bytes: int) -> Incoming:
         """Open a temporary file for what a client sends."""
@@ -297,7 +285,11 @@ class LocalStorage:
         """
         with writing():
             self._marker.stat()
-            self._probe()
+            probe = self._incoming / f"probe-{token_hex(8)}"
+            try:
+                probe.write_bytes(b"probe")
+            finally:
+                probe.unlink(missing_ok=True)
 
     def clean(self, older_than: timedelta) -> int:
         """Remove temporary files that a process left behind when it died."""
