@@ -47,7 +47,7 @@ def up(settings: Settings, workers: int) -> int:
         children.append(child)
     children += [_worker(environment, workers), _web(settings, environment)]
     supervisor = Supervisor(children)
-    return supervisor.run(lambda: supervisor.say(_welcome(settings, workers)))
+    return supervisor.run(lambda: supervisor.say(_welcome(settings, workers, environment)))
 
 
 def _environment(settings: Settings) -> dict[str, str]:
@@ -139,14 +139,15 @@ def _ask_web(host: str, port: int) -> int:
         return 1
 
 
-def _welcome(settings: Settings, workers: int) -> str:
+def _welcome(settings: Settings, workers: int, environment: dict[str, str]) -> str:
     """What was started, where the data is, and three things to try."""
     data = settings.data_folder
     host = _reachable_host(settings.host)
     url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
 
     def place(setting: str, folder: Path) -> str:
-        return f"the one of {setting}" if setting in settings.given else str(folder)
+        given = setting in settings.given
+        return f"the one of {setting}" if given else f"{folder}, at {environment[setting]}"
 
     return f"""
 Clustr {__version__} serves on {url}, its API is explained at {url}/docs
