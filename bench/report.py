@@ -43,8 +43,9 @@ def chart(figures: Sequence[Figure]) -> str:
 def machine() -> str:
     """What it was measured on."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    release = platform.release().partition("-")[0]
     return (
-        f"{platform.system()} {platform.release()}, {os.cpu_count()} cores, {memory:.0f} GiB, "
+        f"{platform.system()} {release}, {os.cpu_count()} cores, {memory:.0f} GiB, "
         f"Python {platform.python_version()}"
     )
 
