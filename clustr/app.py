@@ -6,7 +6,7 @@ from typing import Any
 from flask import Flask
 
 from clustr import api, logs
-from clustr.errors import ClustrError
+from clustr.errors import DatabaseUnavailable
 from clustr.parts import build_web
 from clustr.settings import Settings, read_settings
 
@@ -24,7 +24,8 @@ class Application(Flask):
 def create_app(settings: Settings | None = None) -> Flask:
     """Build the application; call it in the process that serves, after any fork.
 
-    It starts without its database too, and serves as soon as that is there.
+    It starts without its database too, and serves as soon as that is there; not with one that does
+    not let it in.
 
     Args:
         settings: by default what the environment and `.env` say.
@@ -37,7 +38,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     parts = build_web(settings)
     try:
         parts.catalog.make_indexes()
-    except ClustrError as error:
+    except DatabaseUnavailable as error:
         log.error("indexes_not_made", reason=str(error))
     app = Application("clustr", static_folder=None)
     api.register(app, parts)

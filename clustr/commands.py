@@ -98,8 +98,11 @@ def put_right(check: Fsck, findings: Sequence[Finding], repaired: list[Finding])
 
 
 def said(error: Exception) -> str:
-    away = isinstance(error, DatabaseUnavailable)
-    return "MongoDB does not answer at the address of MONGODB_URL" if away else str(error)
+    if not isinstance(error, DatabaseUnavailable):
+        return str(error)
+    if error.refusal is not None:
+        return f"MONGODB_URL: MongoDB does not accept its user and password: {error.refusal}"
+    return "MongoDB does not answer at the address of MONGODB_URL"
 
 
 def agreed(findings: Sequence[Finding], yes: bool) -> bool:

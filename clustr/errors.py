@@ -33,10 +33,15 @@ class BeingAnswered(ClustrError):
 
 
 class DatabaseUnavailable(ClustrError):
-    """MongoDB did not answer in time; trying again later may help."""
+    """MongoDB did not answer in time, or refused us; trying again later may help.
 
-    def __init__(self) -> None:
+    Args:
+        refusal: what MongoDB said when it did not let us in; for the operator alone.
+    """
+
+    def __init__(self, refusal: str | None = None):
         super().__init__("The database cannot be reached at the moment; please try again.")
+        self.refusal = refusal
 
 
 class QueueUnavailable(ClustrError):

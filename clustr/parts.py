@@ -77,7 +77,7 @@ def build_web(settings: Settings) -> WebParts:
     host = build_host(settings)
     catalog = build_catalog(settings, WEB_SECONDS)
     storage = LocalStorage(settings.upload_folder)
-    storage.prepare(catalog.uploads.any)
+    storage.prepare(catalog.in_use)
     queue = Queue(settings.redis_url)
     try:
         formats = images.formats_for(settings.allowed_extensions)
@@ -97,7 +97,7 @@ def build_worker(settings: Settings, host: PluginHost) -> WorkerParts:
     images.prepare(settings.max_image_pixels)
     catalog = build_catalog(settings, WORKER_SECONDS)
     storage = LocalStorage(settings.upload_folder)
-    storage.prepare(catalog.uploads.any)
+    storage.prepare(catalog.in_use)
     queue = Queue(settings.redis_url)
     return WorkerParts(
         catalog,

@@ -8,7 +8,7 @@ from datetime import timedelta
 from uuid import uuid4
 
 from clustr import logs
-from clustr.catalog import Catalog, now
+from clustr.catalog import Catalog
 from clustr.errors import ClustrError
 from clustr.plugin_host import PluginHost
 from clustr.plugins import Analyzer
@@ -18,7 +18,7 @@ from clustr.storage import LocalStorage
 log = logs.logger(__name__)
 
 LEASE = "reconciler"
-LEASE_SECONDS = 15.0
+LEASE_SECONDS = 6.0
 ROUND_SECONDS = 1.0
 CLEAN_EVERY_SECONDS = 60.0
 LEFT_BEHIND_AFTER = timedelta(hours=24)
@@ -68,7 +68,7 @@ class Reconciler:
     def _needed(self, analyzer: Analyzer) -> bool:
         breaker = self._catalog.breakers.get(analyzer.name)
         being_put_off = breaker is not None and breaker.open
-        if being_put_off and breaker.probe_at > now():
+        if being_put_off and not breaker.due:
             return False
         return self._catalog.analyses.work_waits(analyzer.name, only_due=not being_put_off)
 

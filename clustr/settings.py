@@ -6,6 +6,7 @@ value that cannot be parsed stops the start and is named together with what was 
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -41,6 +42,23 @@ class Names(fields.Field[tuple[str, ...]]):
 
     def _deserialize(self, value: str, *_args: Any, **_kwargs: Any) -> tuple[str, ...]:
         return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+class Origins(Names):
+    """A comma-separated list of origins, as browsers send them in `Origin`, or `*`."""
+
+    _origin = re.compile(
+        r"[*]|[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.IGNORECASE
+    )
+
+    def _deserialize(self, value: str, *args: Any, **kwargs: Any) -> tuple[str, ...]:
+        origins = super()._deserialize(value, *args, **kwargs)
+        for origin in origins:
+            if not self._origin.fullmatch(origin):
+                raise ValidationError(
+                    f"expected * or scheme://host[:port] without a path, {origin!r} is none"
+                )
+        return origins
 
 
 class Folder(fields.Field[Path]):
@@ -96,7 +114,7 @@ class Settings:
     base_url: str = setting(url("http", "https"), "", "Where clients reach the service, for the URLs in answers (default: the request's host)")
     upload_url_path: str = setting(Text(validate=validate.Regexp(r"(/[A-Za-z0-9._~-]+)+\Z", error="expected a path such as /uploads")), "/uploads", "Path under which files are served")
     proxy_hops: int = setting(number(0, 10), 0, "How many proxies in front to believe in `X-Forwarded-*`")
-    cors_origins: tuple[str, ...] = setting(Names(), ("*",), "Origins whose pages may call the API, or `*` for all (then without credentials)")
+    cors_origins: tuple[str, ...] = setting(Origins(), ("*",), "Origins whose pages may call the API, or `*` for all (then without credentials)")
     debug_endpoints: bool = setting(Flag(), False, "Switch `/api/debug/…` on")
 
     data_folder: Path = setting(Folder(), Path("data"), "Where `clustr up` keeps MongoDB's and Redis's data and its logs")

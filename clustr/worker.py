@@ -1,5 +1,6 @@
 """The door for workers: RQ workers that run analyzers, and the reconciler beside them."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -12,8 +13,8 @@ from rq.serializers import JSONSerializer
 from rq.worker import DequeueStrategy
 
 from clustr import jobs, logs
-from clustr.errors import ClustrError, QueueUnavailable, StartUpError
-from clustr.parts import WORKER_SECONDS, build_catalog, build_host, build_worker
+from clustr.errors import ClustrError, DatabaseUnavailable, QueueUnavailable, StartUpError
+from clustr.parts import WEB_SECONDS, WORKER_SECONDS, build_catalog, build_host, build_worker
 from clustr.plugin_host import PluginHost
 from clustr.processes import Child, Supervisor, die_with_parent, function
 from clustr.queue import JOB, answering, connect, queue_name
@@ -132,7 +133,7 @@ def run(settings: Settings, queues: tuple[str, ...], workers: int) -> int:
         StartUpError: a setting cannot be used.
     """
     logs.configure(settings.log_format, settings.log_level)
-    # In a process of its own: it may have to ask MongoDB whether the store is new.
+    # In a process of its own: it asks MongoDB.
     _, status = os.waitpid(function(lambda: prepare_store(settings))().pid, 0)
     if status:
         return os.waitstatus_to_exitcode(status)
@@ -150,10 +151,16 @@ def run(settings: Settings, queues: tuple[str, ...], workers: int) -> int:
 
 
 def prepare_store(settings: Settings) -> int:
-    """See that the store can be used; the exit code is 2 when it cannot, and why has been said."""
-    catalog = build_catalog(settings, WORKER_SECONDS)
+    """See that the database, if it is there, and the store can be used.
+
+    Returns:
+        the exit code: 2 when they cannot, and why has been said.
+    """
+    catalog = build_catalog(settings, WEB_SECONDS)
     try:
-        LocalStorage(settings.upload_folder).prepare(catalog.uploads.any)
+        with contextlib.suppress(DatabaseUnavailable):
+            catalog.in_use()
+        LocalStorage(settings.upload_folder).prepare(catalog.in_use)
     except StartUpError as error:
         sys.stderr.write(f"clustr: {error}\n")
         return 2

@@ -4,11 +4,13 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import browsing
 import pytest
 import traces
 from blip_stand_in import BlipStandIn
 from flask import Flask
 from PIL import Image
+from playwright.sync_api import Browser
 from running import Servers, Up
 
 from clustr.api.current import EXTENSION
@@ -101,3 +103,13 @@ def strace() -> None:
     """For tests that trace system calls."""
     if reason := traces.impossible():
         pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A real browser; not for a whole session, in which its loop would stand in others' way."""
+    path = browsing.installed()
+    if path is None:
+        pytest.skip(f"no browser is installed: none of {', '.join(browsing.BROWSERS)} is on PATH")
+    with browsing.running(path) as chromium:
+        yield chromium

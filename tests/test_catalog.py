@@ -4,7 +4,8 @@ import itertools
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,8 +14,9 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 
 from clustr.catalog import Catalog, Finished, new_id, now
-from clustr.catalog.analyses import BATCH
+from clustr.catalog.analyses import BATCH, WORK_INDEX
 from clustr.catalog.breakers import LONGEST_WAIT_SECONDS
+from clustr.catalog.uploads import INDEXES
 from clustr.upload import UNFINISHED, Analysis, State, Status, Upload, status_of
 
 LEASE = timedelta(seconds=30)
@@ -417,6 +419,85 @@ def test_F6c_lease_has_one_owner(catalog):
     assert catalog.leases.take("x", owner, 30)
 
 
+# The same bytes
+
+
+def add_at(catalog: Catalog, moment: datetime, upload_id: str, number: int) -> str:
+    """Add an upload that came at this moment; equal numbers stand for equal bytes."""
+    filename = f"{upload_id}.jpg"
+    upload = replace(an_upload((), number), id=upload_id, filename=filename, upload_time=moment)
+    catalog.uploads.add([upload])
+    return upload_id
+
+
+def test_first_with_the_same_bytes_is_the_one_that_came_first(catalog):
+    """Ids that two processes give within one second do not follow time."""
+    moment = now()
+    lower, higher, highest = sorted(new_id() for _ in range(3))
+    add_at(catalog, moment + timedelta(milliseconds=1), lower, 1)
+    first = add_at(catalog, moment, higher, 1)
+    add_at(catalog, moment, highest, 1)
+    other = add_at(catalog, moment, new_id(), 2)
+    one, two, unknown = (f"{number:064x}" for number in (1, 2, 3))
+    assert catalog.uploads.first_with_bytes([one]) == {one: first}
+    assert catalog.uploads.first_with_bytes([one, two, unknown]) == {one: first, two: other}
+    assert catalog.uploads.first_uploads_with_bytes([one])[one].id == first
+
+
+# Indexes
+
+
+@pytest.mark.parametrize(
+    ("keys", "options"),
+    [([("sha256", 1), ("_id", 1)], {}), (INDEXES["same_bytes"]["keys"], {"sparse": True})],
+)
+def test_index_that_was_declared_otherwise_is_made_anew(opened, collection, keys, options):
+    """However many processes start at once after an update."""
+    collection.insert_many([{"sha256": f"{number:064x}"} for number in range(5000)])
+    collection.drop_index("same_bytes")
+    collection.create_index(keys, name="same_bytes", **options)
+    with ThreadPoolExecutor(6) as threads:
+        for made in [threads.submit(opened.make_indexes) for _ in range(6)]:
+            made.result()
+    there = collection.index_information()
+    assert there["same_bytes"]["key"] == INDEXES["same_bytes"]["keys"]
+    assert "sparse" not in there["same_bytes"]
+    assert set(there) == {"_id_", WORK_INDEX, *INDEXES}
+
+
+# Clocks
+
+
+def test_D9_what_was_written_while_the_clock_was_wrong_is_due(catalog, database):
+    """A day ahead, when nothing is put off for longer than an hour."""
+    tomorrow = now() + timedelta(days=1)
+    [held], [put_off] = add(catalog, State.QUEUED), add(catalog, State.DEFERRED)
+    assert claim(catalog, lease=timedelta(days=1)) == [held]
+    database["uploads"].update_one(
+        {"_id": ObjectId(put_off)}, {"$set": {"analyses.0.due_at": tomorrow}}
+    )
+    assert catalog.analyses.work_waits("a")
+    assert catalog.analyses.wake("a", all_of_them=False) == 1
+    assert catalog.analyses.take_back("a", 3, "lost") == 1
+    assert sorted(claim(catalog, size=1) + claim(catalog, size=1)) == sorted([held, put_off])
+    assert catalog.leases.take("x", "of yesterday", timedelta(days=1).total_seconds())
+    assert catalog.leases.take("x", "of today", 30)
+    catalog.breakers.record_failure("a", "away")
+    database["breakers"].update_one({"_id": "a"}, {"$set": {"probe_at": tomorrow}})
+    assert catalog.breakers.get("a").due
+    assert catalog.breakers.take_probe("a")
+    assert not catalog.breakers.get("a").due
+
+
+def test_D9_no_end_is_before_its_start(catalog, collection):
+    [upload_id] = add(catalog, State.QUEUED)
+    claim(catalog)
+    tomorrow = now() + timedelta(days=1)
+    set_analysis(collection, upload_id, started_at=tomorrow)
+    finish(catalog, upload_id, result={})
+    assert stored(collection, upload_id)["finished_at"] == tomorrow
+
+
 # Cost
 
 
@@ -457,6 +538,17 @@ def test_question_for_work_costs_one_look(catalog, plans):
     check(plans(), "analyses.name", most=1)
 
 
+def test_question_for_what_is_put_off_costs_no_look_at_others(catalog, plans, database):
+    """However many are not due yet."""
+    later = {"analyses.0.due_at": now() + timedelta(seconds=60)}
+    database.command("profile", 0)
+    database["uploads"].update_many({}, {"$set": {"analyses.0.state": "deferred", **later}})
+    database.command("profile", 2)
+    assert not catalog.analyses.work_waits("a")
+    assert catalog.analyses.wake("a", all_of_them=False) == 0
+    check(plans(), "analyses.name", most=0)
+
+
 def test_taking_back_nothing_costs_no_look_at_others(catalog, plans):
     assert catalog.analyses.take_back("a", 3, "lost") == 0
     check(plans(), "analyses.name", most=0)
@@ -465,6 +557,17 @@ def test_taking_back_nothing_costs_no_look_at_others(catalog, plans):
 def test_deferred_are_counted_by_the_index(catalog, plans):
     assert catalog.analyses.deferred("a").count == 30
     check(plans(), "analyses.name", most=30)
+
+
+@pytest.mark.parametrize("count", [1, 20])
+def test_first_with_the_same_bytes_is_found_in_the_index_alone(catalog, plans, count):
+    hashes = [f"{number:064x}" for number in range(count)]
+    assert len(catalog.uploads.first_with_bytes(hashes)) == count
+    (plan,) = plans()
+    assert plan["planSummary"].startswith(("IXSCAN", "DISTINCT_SCAN")), plan
+    assert not plan.get("hasSortStage"), plan
+    assert plan["docsExamined"] == 0, plan
+    assert plan["keysExamined"] <= count + 1, plan
 
 
 def test_page_costs_what_it_shows_at_any_depth(catalog, plans):

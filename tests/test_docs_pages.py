@@ -1,46 +1,19 @@
 """The two pages that show the OpenAPI document, in a real browser."""
 
 import hashlib
-import shutil
 import tomllib
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 import requests
+from browsing import HOST
 from PIL import Image
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 import clustr.api
 
 ASSETS = Path(clustr.api.__path__[0]) / "static"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-# A name for the service: the pages and the browser make exceptions for a loopback address, and few
-# people who read the pages will be on the machine that serves them.
-HOST = "clustr.test"
-# The browser knows no other name, its own calls home are turned off, and so is what a container
-# does not offer it.
-FLAGS = [
-    f"--host-resolver-rules=MAP {HOST} 127.0.0.1, MAP * ~NOTFOUND",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        pytest.skip(f"no browser is installed: none of {', '.join(BROWSERS)} is on PATH")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import io
 import re
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import photographs
@@ -245,7 +246,10 @@ def test_G10_a_server_that_is_away_is_not_named(app_with, tmp_path, setting):
     scheme = setting.partition("_")[0].lower()
     client = app_with(**{setting: f"{scheme}://127.0.0.1:{port}"}).test_client()
     unknown = "/api/uploads/0123456789abcdef01234567"
-    answers = [client.get("/api/health"), client.get(unknown), send(client, 92_001)]
+    with ThreadPoolExecutor(3) as threads:  # Each waits for what is away for as long as it may.
+        asked = [threads.submit(client.get, path) for path in ("/api/health", unknown)]
+        asked.append(threads.submit(send, client, 92_001))
+        answers = [each.result() for each in asked]
     found = check_inside(answers, port, tmp_path)
     assert found == ({200, 503} if scheme == "mongodb" else {200, 201, 404})
 

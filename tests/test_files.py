@@ -10,6 +10,8 @@ import pytest
 import requests
 from calling import get, get_raw, part, upload, uploaded
 
+from clustr.errors import StartUpError
+
 PROBLEM = "application/problem+json"
 UNKNOWN_ID = "0123456789abcdef01234567"
 CONTENT = photographs.photograph("png", "coffee")
@@ -314,13 +316,27 @@ def test_G9_another_origin_may_not(behind_proxy, origin):
     assert answer.headers["Vary"] == "Origin"
 
 
-@pytest.mark.parametrize("named", ["https://*.example", "https://[a-z]+.example", ""])
+@pytest.mark.parametrize("named", ["https://a.example", "http://[a:b]:80", "a.b+c://a", ""])
 def test_G9_an_origin_is_no_pattern(app_with, named):
+    """The brackets of an address and the dots and plus signs stand for themselves."""
     client = app_with(CORS_ORIGINS=named).test_client()
-    for origin in ("https://a.example", "https://aXexample.evil.example", "https://aexample.evil"):
+    for origin in (
+        *("https://aXexample", "https://a.example.evil.example", "https://evil.https://a.example"),
+        *("http://a:80", "http://b:80", "http://::80", "http://[a:b]:80.evil.example"),
+        *("aXb+c://a", "a.bbc://a", "a.b+c://aa"),
+    ):
         answer = client.get("/api/uploads", headers={"Origin": origin})
         assert answer.status_code == 200
         assert "Access-Control-Allow-Origin" not in answer.headers
+    if named:
+        answer = client.get("/api/uploads", headers={"Origin": named})
+        assert answer.headers["Access-Control-Allow-Origin"] == named
+
+
+@pytest.mark.parametrize("named", ["https://*.example", "https://[a-z]+.example"])
+def test_G9_a_pattern_is_no_origin(app_with, named):
+    with pytest.raises(StartUpError, match="CORS_ORIGINS"):
+        app_with(CORS_ORIGINS=named)
 
 
 def test_G9_a_star_among_origins_allows_no_credentials(app_with):

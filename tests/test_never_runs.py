@@ -1,7 +1,6 @@
 """What is uploaded never runs: pages and scripts hidden in images, opened in a real browser."""
 
 import json
-import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,12 +10,10 @@ import photographs
 import pytest
 import requests
 from calling import Raw, part, upload
-from playwright.sync_api import Error, sync_playwright
+from playwright.sync_api import Error
 
 from clustr.api.schemas import ProblemSchema
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 SECONDS = 30
 CLOSED = "default-src 'none'; sandbox"
 
@@ -67,17 +64,6 @@ def beacon() -> Iterator[Beacon]:
         threading.Thread(target=listening.serve_forever, daemon=True).start()
         yield listening
         listening.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        pytest.skip(f"no browser is installed: none of {', '.join(BROWSERS)} is on PATH")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

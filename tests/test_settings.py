@@ -51,6 +51,7 @@ def test_every_value_that_cannot_be_used_is_named_with_what_was_expected() -> No
         "LOG_FORMAT": "xml",
         "UPLOAD_URL_PATH": "uploads",
         "BASE_URL": "example.com",
+        "CORS_ORIGINS": "https://one.example, two.example",
     }
     with pytest.raises(StartUpError) as caught:
         read_settings(wrong)
@@ -65,6 +66,55 @@ def test_lists_are_separated_by_commas_and_may_be_empty() -> None:
     settings = read_settings({"ALLOWED_EXTENSIONS": "png, jpg,,", "PLUGINS_ENABLED": ""})
     assert settings.allowed_extensions == ("png", "jpg")
     assert settings.plugins_enabled == ()
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "*",
+        "https://app.example.com",
+        "HTTP://LOCALHOST:3000",
+        "http://192.0.2.7:8080",
+        "http://[2001:db8::7]:8080",
+        "capacitor://localhost",
+        "chrome-extension://aapbdbdomjkkjkaonfhkkikfgjllcleb",
+    ],
+)
+def test_an_origin_is_a_scheme_a_host_and_perhaps_a_port(origin: str) -> None:
+    settings = read_settings({"CORS_ORIGINS": f"https://one.example, {origin}"})
+    assert settings.cors_origins == ("https://one.example", origin)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "app.example.com",
+        "localhost:3000",
+        "https://app.example.com/",
+        "https://app.example.com/path",
+        "https://app.example.com?query",
+        "https://app.example.com#fragment",
+        "https://me@app.example.com",
+        "https://app.example.com:",
+        "https://app.example.com:port",
+        "https://app.example.com https://two.example",
+        "https://*.example.com",
+        "https://[a-z]+.example.com",
+        "https://bücher.example",
+        "https://",
+        "//app.example.com",
+        "null",
+        "**",
+    ],
+)
+def test_what_no_browser_sends_as_an_origin_is_refused(origin: str) -> None:
+    """It would never match, and whoever set it would look for the reason elsewhere."""
+    with pytest.raises(StartUpError) as caught:
+        read_settings({"CORS_ORIGINS": f"https://one.example,{origin}"})
+    said = str(caught.value)
+    assert said.startswith("CORS_ORIGINS=")
+    assert f"{origin!r} is none" in said
+    assert "expected * or scheme://host[:port]" in said
 
 
 def test_what_is_empty_counts_as_not_set() -> None:

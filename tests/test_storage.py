@@ -2,8 +2,6 @@
 
 import io
 import os
-import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -13,8 +11,9 @@ from pathlib import Path
 import photographs
 import pytest
 import requests
+import traces
 from calling import get, part, upload, uploaded
-from running import Process, child, descendants, wait_until
+from running import Process, Up, child, descendants, wait_until
 from workshop import Workshop
 
 from clustr import servers as programs
@@ -276,32 +275,24 @@ def test_E1_a_full_disk_is_507_and_leaves_nothing(disk, up):
     assert not list((folder / ".incoming").iterdir())
 
 
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory, service_with) -> tuple[Up, Path]:
+    """A service with one web process, and the folder that it writes to."""
+    folder = tmp_path_factory.mktemp("one") / "store"
+    return service_with(UPLOAD_FOLDER=str(folder), WEB_WORKERS="1"), folder
+
+
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC", "EDQUOT", "EROFS"])
-def test_E1_an_fsync_that_fails_is_507_and_leaves_nothing(up, tmp_path, error):
-    if not shutil.which("strace"):
-        pytest.skip("strace is not installed")
-    folder = tmp_path / "store"
-    service = up(UPLOAD_FOLDER=str(folder), WEB_WORKERS="1").wait_until_started()
+def test_E1_an_fsync_that_fails_is_507_and_leaves_nothing(one_process, tmp_path, strace, error):
+    service, folder = one_process
     (one,) = uploaded(service, photographs.photograph())
-    before = names(folder)
+    before = names(folder), total(service)
     (web,) = web_processes(service)
-    inject = ["-e", "trace=fsync", "-e", f"inject=fsync:error={error}"]
-    tracer = subprocess.Popen(
-        ["strace", "-f", "-o", str(tmp_path / "trace"), "-p", str(web.pid), *inject],
-        stderr=subprocess.PIPE,
-    )
-    try:
-        said = tracer.stderr.readline()
-        if b"attached" not in said:
-            pytest.skip(f"a process cannot be traced here: {said.decode().strip()}")
+    failing = ("-e", "trace=fsync", "-e", f"inject=fsync:error={error}")
+    with traces.traced(web.pid, tmp_path / "trace", *failing):
         check_507(upload(service, part(photographs.photograph(name="coffee"))))
-    finally:
-        tracer.send_signal(signal.SIGINT)
-        tracer.wait(10)
-        tracer.stderr.close()
-    assert "(INJECTED)" in (tmp_path / "trace").read_text()
-    assert names(folder) == before
-    assert total(service) == 1
+    assert {call.error for call in traces.read(tmp_path / "trace")} == {error}
+    assert (names(folder), total(service)) == before
     assert get(service, f"/uploads/{one['stored_filename']}").ok
     uploaded(service, photographs.photograph(name="coffee"))
 

@@ -5,7 +5,9 @@ from typing import Any
 from clustr.catalog import analyses, uploads
 from clustr.catalog.analyses import Analyses, Claimed, Deferred, Finished
 from clustr.catalog.breakers import Breaker, Breakers
-from clustr.catalog.connection import answering, connect, now
+from clustr.catalog.clock import clock, now
+from clustr.catalog.connection import answering, connect, starting
+from clustr.catalog.indexes import make_indexes
 from clustr.catalog.inspection import Inspection, Pending, Record
 from clustr.catalog.leases import Leases
 from clustr.catalog.uploads import Page, Uploads, new_id
@@ -39,23 +41,38 @@ class Catalog:
         self._database = self._client[database]
         self._uploads = self._database[collection]
         self.uploads = Uploads(self._uploads)
-        self.analyses = Analyses(self._uploads)
+        self.analyses = Analyses(self._uploads, clock)
         self.breakers = Breakers(self._database["breakers"])
         self.leases = Leases(self._database["leases"])
         self.inspection = Inspection(self._uploads)
 
     def make_indexes(self) -> None:
-        """Make every index that is declared and not there yet."""
-        with answering():
-            for name, index in {**uploads.INDEXES, **analyses.INDEXES}.items():
-                self._uploads.create_index(name=name, **index)
+        """Make every index that is declared and not there yet, and anew what is there otherwise.
+
+        Raises:
+            DatabaseUnavailable: MongoDB does not answer, or they take too long to be made.
+            StartUpError: MongoDB does not let us.
+        """
+        with starting(), answering():
+            make_indexes(self._uploads, {**uploads.INDEXES, **analyses.INDEXES})
+
+    def in_use(self) -> bool:
+        """Whether there is an upload, asked at a start.
+
+        Raises:
+            DatabaseUnavailable: MongoDB does not answer.
+            StartUpError: MongoDB does not let us.
+        """
+        with starting():
+            return self.uploads.any()
 
     def describe(self) -> dict[str, Any]:
         """MongoDB's version, and whether what it acknowledges survives a crash.
 
         Raises:
-            DatabaseUnavailable: it does not answer.
+            DatabaseUnavailable: it does not answer, or does not let us in.
         """
+        self.uploads.any()  # What follows it would tell anybody.
         with answering():
             version = self._client.server_info()["version"]
             replica_set = self._client.admin.command("hello").get("setName")

@@ -15,9 +15,11 @@ from pymongo import UpdateOne, WriteConcern
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 
-from clustr.catalog.connection import Document, answering, now
+from clustr.catalog.changes import changing, with_analysis
+from clustr.catalog.clock import FARTHEST, Clock, come, now
+from clustr.catalog.connection import Document, answering
 from clustr.catalog.documents import from_document
-from clustr.upload import UNFINISHED, State, Status, Upload
+from clustr.upload import State, Upload
 
 WORK = [
     ("analyses.name", 1),
@@ -71,8 +73,9 @@ class Analyses:
     Claims and leases are not worth waiting for the journal: one that is lost is made again.
     """
 
-    def __init__(self, collection: Collection[Document]):
+    def __init__(self, collection: Collection[Document], clock: Clock):
         self._collection = collection
+        self._clock = clock
         self._unjournaled = collection.with_options(write_concern=WriteConcern(w=1))
 
     def claim(
@@ -98,9 +101,10 @@ class Analyses:
             ids = self._most_urgent(analyzer, state, size)
             if not ids:
                 return []
-            here = {"_id": {"$in": ids}, **_analysis(name=analyzer, state=state)}
+            here = {"_id": {"$in": ids}, **with_analysis(name=analyzer, state=state)}
             self._unjournaled.update_many(here, changes)
-            mine = {"_id": {"$in": ids}, **_analysis(name=analyzer, run=run, state=State.RUNNING)}
+            held = with_analysis(name=analyzer, run=run, state=State.RUNNING)
+            mine = {"_id": {"$in": ids}, **held}
             documents = list(self._collection.find(mine))
         by_id = {document["_id"]: document for document in documents}
         return [_claimed(by_id[key], analyzer) for key in ids if key in by_id]
@@ -108,7 +112,7 @@ class Analyses:
     def _most_urgent(self, analyzer: str, state: State, size: int) -> list[ObjectId]:
         """Ids in the order of the index: by priority, then by the time since which they are due."""
         projection = {"analyses": {"$elemMatch": {"name": analyzer}}}
-        found = self._collection.find(_analysis(name=analyzer, state=state), projection)
+        found = self._collection.find(with_analysis(name=analyzer, state=state), projection)
         documents = list(found.hint(WORK_INDEX).limit(size))
         harmless = [d["_id"] for d in documents if not d["analyses"][0]["crashes"]]
         return harmless or [d["_id"] for d in documents[:1]]
@@ -117,7 +121,7 @@ class Analyses:
         """Prolong the lease of everything that a run holds."""
         with answering():
             self._unjournaled.update_many(
-                _analysis(name=analyzer, state=State.RUNNING, run=run),
+                with_analysis(name=analyzer, state=State.RUNNING, run=run),
                 {"$set": {"analyses.$.lease_until": now() + lease}},
             )
 
@@ -134,9 +138,9 @@ class Analyses:
             UpdateOne(
                 {
                     "_id": ObjectId(end.upload_id),
-                    **_analysis(name=analyzer, state=State.RUNNING, run=run),
+                    **with_analysis(name=analyzer, state=State.RUNNING, run=run),
                 },
-                _change(analyzer, _changes(end, moment), end.fields, moment),
+                changing(analyzer, _changes(end, moment), end.fields, moment),
             )
             for end in ends
         ]
@@ -155,7 +159,7 @@ class Analyses:
         """Queue again what a run holds and could not begin or end, without counting the attempt."""
         with answering():
             return self._unjournaled.update_many(
-                _analysis(name=analyzer, state=State.RUNNING, run=run),
+                with_analysis(name=analyzer, state=State.RUNNING, run=run),
                 {
                     "$set": {"analyses.$.state": State.QUEUED},
                     "$unset": {"analyses.$.run": "", "analyses.$.lease_until": ""},
@@ -171,19 +175,21 @@ class Analyses:
         Args:
             run: the run that is known to have died; by default every run whose lease has ended.
         """
+        if run is None and not self._clock.settled():
+            return 0
         held: Document = {"name": analyzer, "state": State.RUNNING}
-        held |= {"run": run} if run else {"lease_until": {"$lt": now()}}
+        held |= {"run": run} if run else {"lease_until": come()}
         hopeless = {**held, "crashes": {"$gte": max_attempts - 1}}
         moment = now()
         failed = {"state": State.FAILED, "error": reason, "finished_at": moment}
         with answering():
             taken = self._collection.update_many(
-                _analysis(**hopeless), _change(analyzer, failed, {}, moment)
+                with_analysis(**hopeless), changing(analyzer, failed, {}, moment)
             ).modified_count
             return (
                 taken
                 + self._unjournaled.update_many(
-                    _analysis(**held),
+                    with_analysis(**held),
                     {
                         "$set": {"analyses.$.state": State.QUEUED, "analyses.$.error": reason},
                         "$unset": {"analyses.$.run": "", "analyses.$.lease_until": ""},
@@ -196,15 +202,13 @@ class Analyses:
         """Defer everything of an analyzer that is queued, because the service it needs is away."""
         moment = now()
         changes = {"state": State.DEFERRED, "error": reason, "due_at": moment}
-        queued = _analysis(name=analyzer, state=State.QUEUED)
-        return self._move(queued, _change(analyzer, changes, {}, moment))
+        queued = with_analysis(name=analyzer, state=State.QUEUED)
+        return self._move(queued, changing(analyzer, changes, {}, moment))
 
     def wake(self, analyzer: str, all_of_them: bool) -> int:
         """Queue what is deferred: all of it, or only what is due to be tried again."""
-        deferred: Document = {"name": analyzer, "state": State.DEFERRED}
-        if not all_of_them:
-            deferred |= {"due_at": {"$lte": now()}}
-        return self._move(_analysis(**deferred), {"$set": {"analyses.$.state": State.QUEUED}})
+        change = {"$set": {"analyses.$.state": State.QUEUED}}
+        return sum(self._move(query, change) for query in _deferred(analyzer, not all_of_them))
 
     def _move(self, query: Document, update: Document | list[Document]) -> int:
         moved = 0
@@ -216,18 +220,17 @@ class Analyses:
 
     def work_waits(self, analyzer: str, only_due: bool = True) -> bool:
         """Whether anything of an analyzer is queued, or deferred and, with `only_due`, due."""
-        queued = _analysis(name=analyzer, state=State.QUEUED)
-        due = {"due_at": {"$lte": now()}} if only_due else {}
-        deferred = _analysis(name=analyzer, state=State.DEFERRED, **due)
+        queued = with_analysis(name=analyzer, state=State.QUEUED)
+        queries = [queued, *_deferred(analyzer, only_due)]
         with answering():
-            return any(self._collection.find_one(query, {"_id": 1}) for query in (queued, deferred))
+            return any(self._collection.find_one(query, {"_id": 1}) for query in queries)
 
     def deferred(self, analyzer: str) -> Deferred | None:
         """What is deferred of one analyzer; None when nothing is."""
         of_this = {"$match": {"analyses.name": analyzer, "analyses.state": State.DEFERRED}}
         totals = {"count": {"$sum": 1}, "since": {"$min": "$analyses.deferred_at"}}
         stages: list[Document] = [
-            {"$match": _analysis(name=analyzer, state=State.DEFERRED)},
+            {"$match": with_analysis(name=analyzer, state=State.DEFERRED)},
             {"$project": {"analyses": 1}},
             {"$unwind": "$analyses"},
             of_this,
@@ -238,9 +241,17 @@ class Analyses:
         return Deferred(found["count"], found["since"]) if found else None
 
 
-def _analysis(**conditions: Any) -> Document:
-    """A query for uploads with one analysis that meets all conditions."""
-    return {"analyses": {"$elemMatch": conditions}}
+def _deferred(analyzer: str, only_due: bool) -> list[Document]:
+    """Queries for what is deferred; for all that is due there are two, each a range of the index.
+
+    See `clock.come`, which says the same in one condition that no index answers.
+    """
+    deferred = {"name": analyzer, "state": State.DEFERRED}
+    if not only_due:
+        return [with_analysis(**deferred)]
+    moment = now()
+    times: tuple[Document, ...] = ({"$lte": moment}, {"$gte": moment + FARTHEST})
+    return [with_analysis(**deferred, due_at=time) for time in times]
 
 
 def _claimed(document: Document, analyzer: str) -> Claimed:
@@ -261,38 +272,3 @@ def _changes(end: Finished, moment: datetime) -> Document:
     if end.result is not None:
         changes |= {"result": end.result}
     return changes
-
-
-def _change(
-    analyzer: str, changes: Document, fields: Mapping[str, Any], moment: datetime
-) -> list[Document]:
-    """An update that changes one analysis, fields of the upload, and the status that follows.
-
-    It is a pipeline, so that the status is derived from all analyses as they are at that moment.
-    Values are literals in it: a result may hold texts that begin with a dollar sign.
-    """
-    # What is deferred once more has been so since the first time.
-    since = {"$ifNull": ["$$this.deferred_at", moment]}
-    deferred_at = since if changes["state"] is State.DEFERRED else None
-    changed = {
-        "$cond": [
-            {"$eq": ["$$this.name", analyzer]},
-            {"$mergeObjects": ["$$this", {"$literal": changes}, {"deferred_at": deferred_at}]},
-            "$$this",
-        ]
-    }
-    literal = {name: {"$literal": value} for name, value in fields.items()}
-    status = {
-        "$switch": {
-            "branches": [
-                {"case": {"$in": [state, "$analyses.state"]}, "then": Status.PENDING}
-                for state in UNFINISHED
-            ]
-            + [{"case": {"$in": [State.FAILED, "$analyses.state"]}, "then": Status.ERROR}],
-            "default": Status.PROCESSED,
-        }
-    }
-    return [
-        {"$set": {"analyses": {"$map": {"input": "$analyses", "in": changed}}, **literal}},
-        {"$set": {"status": status, "updated_at": moment}},
-    ]

@@ -7,7 +7,8 @@ from random import uniform
 from pymongo import ReturnDocument
 from pymongo.collection import Collection
 
-from clustr.catalog.connection import Document, answering, now
+from clustr.catalog.clock import come, has_come, now
+from clustr.catalog.connection import Document, answering
 
 # An analyzer that had to be put off this often without a success between is left alone but for one
 # probe after another; the wait between two grows up to the longest.
@@ -27,6 +28,11 @@ class Breaker:
     @property
     def open(self) -> bool:
         return self.failures >= FAILURES_TO_OPEN
+
+    @property
+    def due(self) -> bool:
+        """Whether the service is to be asked again."""
+        return has_come(self.probe_at)
 
 
 class Breakers:
@@ -62,7 +68,7 @@ class Breakers:
         until = now() + timedelta(seconds=LONGEST_WAIT_SECONDS)
         with answering():
             taken = self._collection.update_one(
-                {"_id": analyzer, "probe_at": {"$lte": now()}}, {"$set": {"probe_at": until}}
+                {"_id": analyzer, "probe_at": come()}, {"$set": {"probe_at": until}}
             )
         return taken.modified_count == 1
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any
 
 import pymongo
@@ -11,15 +11,20 @@ from pymongo.errors import (
     ConnectionFailure,
     ExecutionTimeout,
     InvalidURI,
+    OperationFailure,
     PyMongoError,
 )
 
 from clustr import logs
+from clustr.catalog.clock import clock
 from clustr.errors import DatabaseUnavailable, StartUpError
 
 log = logs.logger(__name__)
 
 Document = dict[str, Any]
+
+# From src/mongo/base/error_codes.yml of MongoDB; the last one is of its hosted kind, Atlas.
+REFUSALS = (UNAUTHORIZED := 13, AUTHENTICATION_FAILED := 18, ATLAS_ERROR := 8000)
 
 
 def connect(url: str, timeout_seconds: float) -> pymongo.MongoClient[Document]:
@@ -39,6 +44,7 @@ def connect(url: str, timeout_seconds: float) -> pymongo.MongoClient[Document]:
         return pymongo.MongoClient(
             url,
             appname="clustr",
+            event_listeners=[clock],
             timeoutMS=int(timeout_seconds * 1000),
             tz_aware=True,
             tzinfo=UTC,
@@ -51,10 +57,14 @@ def connect(url: str, timeout_seconds: float) -> pymongo.MongoClient[Document]:
 
 @contextmanager
 def answering() -> Iterator[None]:
-    """Turn MongoDB being away, frozen or without a primary into `DatabaseUnavailable`."""
+    """Turn MongoDB being away, frozen, locked or without a primary into `DatabaseUnavailable`."""
     try:
         yield
     except PyMongoError as error:
+        if isinstance(error, OperationFailure) and error.code in REFUSALS:
+            refusal = (error.details or {}).get("errmsg", "")[:300]
+            log.error("database_refused", error=refusal)
+            raise DatabaseUnavailable(refusal) from error
         away = isinstance(error, ConnectionFailure | ExecutionTimeout) or error.timeout
         if not away:
             raise
@@ -62,7 +72,14 @@ def answering() -> Iterator[None]:
         raise DatabaseUnavailable from error
 
 
-def now() -> datetime:
-    """This moment in UTC, to the millisecond, which is what MongoDB keeps."""
-    moment = datetime.now(UTC)
-    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+@contextmanager
+def starting() -> Iterator[None]:
+    """At a start, turn MongoDB refusing us into what stops it: that does not heal by itself."""
+    try:
+        yield
+    except DatabaseUnavailable as error:
+        if error.refusal is None:
+            raise
+        raise StartUpError(
+            f"MONGODB_URL: MongoDB does not accept its user and password: {error.refusal}"
+        ) from error

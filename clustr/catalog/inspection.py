@@ -8,8 +8,9 @@ from bson import ObjectId
 from pymongo import ReadPreference
 from pymongo.collection import Collection
 
-from clustr.catalog.analyses import _analysis, _change
-from clustr.catalog.connection import Document, answering, now
+from clustr.catalog.changes import changing, with_analysis
+from clustr.catalog.clock import now
+from clustr.catalog.connection import Document, answering
 from clustr.upload import UNFINISHED, State
 
 BATCH = 500
@@ -100,7 +101,7 @@ class Inspection:
 
     def queue_again(self, upload_id: str, analysis: Pending, reason: str) -> bool:
         """Let an analysis be run again whose run has ended without a word; whether it was so."""
-        held = _analysis(name=analysis.name, state=State.RUNNING, run=analysis.run)
+        held = with_analysis(name=analysis.name, state=State.RUNNING, run=analysis.run)
         changes = {
             "$set": {"analyses.$.state": State.QUEUED, "analyses.$.error": reason},
             "$unset": {"analyses.$.run": "", "analyses.$.lease_until": ""},
@@ -114,11 +115,11 @@ class Inspection:
         """Give up an analysis that nobody can do; whether it was still as it was seen."""
         here = {
             "_id": ObjectId(upload_id),
-            **_analysis(name=analysis.name, state=analysis.state, run=analysis.run),
+            **with_analysis(name=analysis.name, state=analysis.state, run=analysis.run),
         }
         moment = now()
         changes = {"state": State.CANCELLED, "error": reason, "finished_at": moment}
-        update = _change(analysis.name, changes, {}, moment)
+        update = changing(analysis.name, changes, {}, moment)
         with answering():
             return self._uploads.update_one(here, update).modified_count == 1
 

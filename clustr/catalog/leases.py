@@ -5,7 +5,8 @@ from datetime import timedelta
 from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
 
-from clustr.catalog.connection import Document, answering, now
+from clustr.catalog.clock import come, now
+from clustr.catalog.connection import Document, answering
 
 
 class Leases:
@@ -16,7 +17,7 @@ class Leases:
 
     def take(self, name: str, owner: str, seconds: float) -> bool:
         """Take or prolong a lease; False when another owner holds it."""
-        free = {"_id": name, "$or": [{"owner": owner}, {"until": {"$lt": now()}}]}
+        free = {"_id": name, "$or": [{"owner": owner}, {"until": come()}]}
         until = now() + timedelta(seconds=seconds)
         with answering():
             try:

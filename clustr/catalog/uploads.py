@@ -22,7 +22,7 @@ from clustr.upload import Upload
 NEWEST_FIRST = [("upload_time", -1), ("_id", -1)]
 INDEXES = {
     "newest_first": {"keys": NEWEST_FIRST},
-    "same_bytes": {"keys": [("sha256", 1), ("_id", 1)]},
+    "same_bytes": {"keys": [("sha256", 1), ("upload_time", 1), ("_id", 1)]},
     "same_request": {
         "keys": [("retry.key", 1), ("retry.position", 1)],
         "unique": True,
@@ -98,17 +98,20 @@ class Uploads:
         return from_document(document)
 
     def first_with_bytes(self, hashes: Sequence[str]) -> dict[str, str]:
-        """For each of these SHA-256 sums that is known, the id of the first upload with it."""
+        """For each of these SHA-256 sums that is known, the id of the first upload with it.
+
+        The first by time: within one second, ids that two processes gave do not follow it.
+        """
         different = list(set(hashes))
         if len(different) == 1:  # The usual upload: this takes three quarters of the time.
             with answering():
                 first = self._collection.find_one(
-                    {"sha256": different[0]}, {"_id": 1}, sort=[("_id", 1)]
+                    {"sha256": different[0]}, {"_id": 1}, sort=[("upload_time", 1), ("_id", 1)]
                 )
             return {different[0]: str(first["_id"])} if first else {}
         stages: list[dict[str, Any]] = [
             {"$match": {"sha256": {"$in": different}}},
-            {"$sort": {"sha256": 1, "_id": 1}},
+            {"$sort": {"sha256": 1, "upload_time": 1, "_id": 1}},
             {"$group": {"_id": "$sha256", "first": {"$first": "$_id"}}},
         ]
         with answering():

@@ -1,0 +1,198 @@
+"""A MongoDB with passwords: whoever it does not let in says so, and begins again when it does."""
+
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import photographs
+import pytest
+import requests
+from pymongo import MongoClient
+from pymongo.errors import PyMongoError
+from running import Servers, start, wait_until
+from web_side import WebSide
+from workshop import Workshop
+
+from clustr import servers as programs
+from clustr.catalog import Catalog
+from clustr.errors import StartUpError
+
+USER, READER, PASSWORD = "clustr", "reader", "correct-horse"
+ROLES = {USER: "readWriteAnyDatabase", READER: "readAnyDatabase"}
+
+
+class Locked:
+    """A MongoDB that asks for a password, and a Redis that does not."""
+
+    def __init__(self, folder: Path, redis_url: str):
+        for name in ("mongodb", "log"):
+            (folder / name).mkdir()
+        self.port = programs.free_port()
+        self.redis_url = redis_url
+        program = programs.find_program(programs.MONGOD)
+        arguments = programs.mongod_arguments(program, self.port, folder)
+        place = arguments.index("--replSet")  # a set would need a file of keys, too
+        self._arguments = [*arguments[:place], *arguments[place + 2 :], "--auth"]
+        self.start()
+        with MongoClient(f"127.0.0.1:{self.port}") as first:
+            first.admin.command("createUser", "root", pwd=PASSWORD, roles=["root"])
+        for user, role in ROLES.items():
+            self.command("createUser", user, pwd=PASSWORD, roles=[role])
+
+    def start(self) -> None:
+        self._process = start(self._arguments)
+        with MongoClient(f"127.0.0.1:{self.port}", serverSelectionTimeoutMS=100) as client:
+            wait_until(lambda: answers(client), 30, "MongoDB")
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def command(self, name: str, user: str, **options: Any) -> None:
+        """Do something about a user."""
+        with MongoClient(self.url("root")) as client:
+            client.admin.command(name, user, **options)
+
+    def url(self, user: str) -> str:
+        """With it MongoDB is asked more often whether it is well, and nobody waits ten seconds."""
+        options = "authSource=admin&heartbeatFrequencyMS=500"
+        return f"mongodb://{user}:{PASSWORD}@127.0.0.1:{self.port}/?{options}"
+
+    @property
+    def mongodb_url(self) -> str:
+        return self.url(USER)
+
+
+def answers(client: MongoClient[dict[str, Any]]) -> bool:
+    try:
+        return bool(client.admin.command("ping"))
+    except PyMongoError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory: pytest.TempPathFactory, servers: Servers) -> Iterator[Locked]:
+    running = Locked(tmp_path_factory.mktemp("locked"), servers.redis_url)
+    yield running
+    running.end()
+
+
+@pytest.fixture
+def workshop(tmp_path: Path, locked: Locked) -> Iterator[Workshop]:
+    with Workshop(tmp_path, locked) as made:
+        yield made
+
+
+WEB = ("gunicorn", "-c", "python:clustr.gunicorn_settings", "clustr.app:create_app()")
+WORKER = ("clustr", "worker")
+FSCK = ("clustr", "fsck")
+GUNICORN_CANNOT_LOAD = 4
+
+
+WRONG, NOBODY = f"{USER}:wrong-horse@", ""
+
+
+@pytest.mark.parametrize(
+    ("program", "new_store", "who"),
+    [
+        (WEB, True, WRONG),
+        (WEB, False, NOBODY),
+        (WORKER, True, NOBODY),
+        (WORKER, False, WRONG),
+        (FSCK, False, WRONG),
+    ],
+)
+def test_D1_a_start_that_mongodb_refuses_says_so_in_one_line(
+    workshop, locked, program, new_store, who
+):
+    if not new_store:
+        assert workshop.upload()
+    settings = {"MONGODB_URL": f"mongodb://{who}127.0.0.1:{locked.port}", "WEB_WORKERS": "1"}
+    ended = workshop.run("-m", *program, PORT=str(programs.free_port()), **settings)
+    assert ended.process.wait(20) in (2, GUNICORN_CANNOT_LOAD), ended.output()
+    [said] = [line for line in ended.output().splitlines() if line.startswith("clustr: ")]
+    assert re.match("clustr: MONGODB_URL: MongoDB does not accept its user and password: .", said)
+    assert "Traceback" not in ended.output()
+    assert "wrong-horse" not in ended.output()
+
+
+def test_D1_one_who_may_only_read_cannot_start_the_web_side(locked):
+    catalog = Catalog(locked.url(READER), "clustr", "uploads", timeout_seconds=5)
+    with closing(catalog), pytest.raises(StartUpError, match=r"^MONGODB_URL: .* not authorized"):
+        catalog.make_indexes()
+
+
+def take_the_role(locked: Locked) -> None:
+    locked.command("revokeRolesFromUser", USER, roles=[ROLES[USER]])
+
+
+def give_the_role(locked: Locked) -> None:
+    locked.command("grantRolesToUser", USER, roles=[ROLES[USER]])
+
+
+def change_the_password(locked: Locked) -> None:
+    """As it is when MongoDB comes back with users of another day."""
+    journaled = {"w": 1, "j": True}
+    locked.command("updateUser", USER, pwd="another", writeConcern=journaled)
+    locked.end()
+    locked.start()
+
+
+def change_it_back(locked: Locked) -> None:
+    locked.command("updateUser", USER, pwd=PASSWORD)
+
+
+@pytest.mark.parametrize(
+    ("refuse", "accept"),
+    [(take_the_role, give_the_role), (change_the_password, change_it_back)],
+)
+def test_D1_mongodb_that_refuses_is_answered_like_one_that_is_away_and_heals(
+    workshop, locked, refuse, accept
+):
+    web = WebSide(workshop)
+    assert upload(web).status_code == 201
+    files = web.files()
+    refuse(locked)
+    try:
+        refused, *answers = together(
+            lambda: upload(web),
+            *(lambda path=path: get(web, path) for path in ("/api/uploads", "/api/health", "/")),
+            lambda: get(web, "/api/health/ready"),
+        )
+        uploads, health, root, ready = answers
+        for answer in (refused, uploads):
+            assert answer.status_code == 503
+            assert int(answer.headers["Retry-After"]) > 0
+            assert answer.json()["title"] == "Database unavailable"
+            assert "auth" not in answer.text.lower()
+        assert (health.status_code, health.json()["status"]) == (200, "critical")
+        assert health.json()["services"]["database"]["status"] == "unhealthy"
+        assert (root.status_code, root.json()["database"]["status"]) == (200, "disconnected")
+        assert ready.status_code == 503
+        assert web.files() == files
+        logged = [line for line in web.gunicorn.lines() if line["event"] == "database_refused"]
+        assert logged
+        assert all(re.search("auth", line["error"], re.IGNORECASE) for line in logged)
+        assert PASSWORD not in web.gunicorn.output()
+    finally:
+        accept(locked)
+    wait_until(lambda: upload(web).status_code == 201, 15, "an upload")
+    assert get(web, "/api/health/ready").ok
+
+
+def together(*calls: Callable[[], requests.Response]) -> list[requests.Response]:
+    """Make these calls at once: each may wait for as long as a request may."""
+    with ThreadPoolExecutor(len(calls)) as threads:
+        return list(threads.map(lambda call: call(), calls))
+
+
+def get(web: WebSide, path: str) -> requests.Response:
+    return requests.get(f"{web.url}{path}", timeout=10)
+
+
+def upload(web: WebSide) -> requests.Response:
+    files = {"files": ("photograph.jpg", photographs.photograph())}
+    return requests.post(f"{web.url}/api/upload", files=files, timeout=10)
