@@ -6,10 +6,10 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.chart import chart
 from bench.rows import Figure
 
 RESULTS = Path(__file__).parent / "results"
-BAR = 40
 
 
 def table(figures: Sequence[Figure], header: bool = True) -> str:
@@ -30,16 +30,6 @@ def table(figures: Sequence[Figure], header: bool = True) -> str:
     return "\n".join(lines)
 
 
-def chart(figures: Sequence[Figure]) -> str:
-    """The ratios as bars, a `|` where the bound is."""
-    lines = []
-    for figure in (each for each in figures if each.most is None):
-        bar = list(("#" * round(figure.ratio * BAR / 2)).ljust(BAR)[:BAR])
-        bar[min(BAR - 1, round(figure.bound * BAR / 2))] = "|"
-        lines.append(f"{figure.work[:44]:<44} {figure.unit:<10} {''.join(bar)} {figure.ratio:.2f}")
-    return "\n".join(lines)
-
-
 def machine() -> str:
     """What it was measured on."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
@@ -51,12 +41,14 @@ def machine() -> str:
 
 
 def write(figures: Sequence[Figure], rounds: int) -> None:
-    """Write the report to `bench/results/`."""
+    """Write the report, a table and a chart, to `bench/results/`."""
     RESULTS.mkdir(exist_ok=True)
     text = (
         "# Clustr against the floor\n\n"
         f"{machine()}; medians of {rounds} rounds that measured both in turn. The ratio is the "
         "median of the rounds' ratios.\n\n"
-        f"{table(figures)}\n\n```\n{chart(figures)}\n```\n"
+        f"{table(figures)}\n\n"
+        "![Each ratio as a bar, and a line where its bound is](chart.svg)\n"
     )
     (RESULTS / "report.md").write_text(text)
+    (RESULTS / "chart.svg").write_text(chart(figures))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import islice
+from typing import BinaryIO
 
 from clustr import images
 from clustr.catalog import Catalog, Pending, Record, now
@@ -156,20 +157,12 @@ class Fsck:
             if self._quick:
                 return None
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        if sha256 != record.sha256:
-            return Kind.CORRUPT, f"its SHA-256 is {sha256}, not {record.sha256}"
-        extension = record.filename.rpartition(".")[2]
-        if not images.can_read(extension):
-            return Kind.UNREADABLE, f"what reads {extension} is not installed here"
-        try:
-            images.inspect(self._storage.path(self._storage.key(record.filename)), images.FORMATS)
-        except TooManyPixels:  # It was accepted: the limit has been lowered since.
-            return None
-        except (Undecodable, UnsupportedType, Empty) as error:
-            if isinstance(error.__cause__, MemoryError):
-                return Kind.UNREADABLE, "there is not enough memory to decode it"
-            return Kind.UNDECODABLE, str(error)
-        return None
+            if sha256 != record.sha256:
+                return Kind.CORRUPT, f"its SHA-256 is {sha256}, not {record.sha256}"
+            extension = record.filename.rpartition(".")[2]
+            if not images.can_read(extension):
+                return Kind.UNREADABLE, f"what reads {extension} is not installed here"
+            return _undecodable(file)
 
     def _stuck(self, record: Record) -> Iterator[Finding]:
         lost_before = now() - STUCK_AFTER
@@ -259,6 +252,19 @@ class Fsck:
         if not inspection.quarantine(record, f"{finding.kind}: {finding.detail}"):
             return False
         return finding.kind is Kind.MISSING or self._storage.quarantine(finding.file, finding.kind)
+
+
+def _undecodable(file: BinaryIO) -> tuple[Kind, str] | None:
+    """Why the picture in a file cannot be seen, if it cannot."""
+    try:
+        images.inspect(file, images.FORMATS)
+    except TooManyPixels:  # It was accepted: the limit has been lowered since.
+        return None
+    except (Undecodable, UnsupportedType, Empty) as error:
+        if isinstance(error.__cause__, MemoryError):
+            return Kind.UNREADABLE, "there is not enough memory to decode it"
+        return Kind.UNDECODABLE, str(error)
+    return None
 
 
 def _said(moment: datetime) -> str:

@@ -1,6 +1,7 @@
 """Pillow: what a file is, whether its pixels can be read, and the picture as displayed."""
 
 import ctypes
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -162,7 +163,7 @@ def _give_memory_back() -> None:
         mallopt(M_MMAP_THRESHOLD, 1024 * 1024)
 
 
-def inspect(path: Path, allowed: tuple[Format, ...]) -> Inspected:
+def inspect(file: IO[bytes], allowed: tuple[Format, ...]) -> Inspected:
     """Find out what the file is and make sure that its pixels can be read.
 
     The header decides on format, pixels, frames and metadata before anything is decoded. The decode
@@ -171,16 +172,15 @@ def inspect(path: Path, allowed: tuple[Format, ...]) -> Inspected:
     may have its EXIF data behind the pixels, and Pillow turns a TIFF while it decodes it.
 
     Args:
-        path: the file, whatever its name.
+        file: open for reading; it stays open.
         allowed: the formats to accept.
 
     Raises:
         Empty, UnsupportedType, TooManyPixels, Undecodable: what is wrong with the file.
-        OSError: the file cannot be opened.
     """
-    if path.stat().st_size == 0:
+    if file.seek(0, os.SEEK_END) == 0:
         raise Empty("The file is empty.")
-    with _opened(path, allowed) as image:
+    with _opened(file, allowed) as image:
         format = next(f for f in allowed if image.format in f.pillow)
         width, height = image.size
         image.draft(None, (max(1, width // 8), max(1, height // 8)))
@@ -197,7 +197,7 @@ def open_displayed(path: Path) -> Image.Image:
         TooManyPixels, Undecodable, UnsupportedType: it cannot be decoded; the message says why.
         OSError: the file cannot be opened.
     """
-    with _opened(path, FORMATS) as image:
+    with path.open("rb") as file, _opened(file, FORMATS) as image:
         _load(image)
         try:
             return ImageOps.exif_transpose(image)
@@ -214,13 +214,13 @@ def _is_turned(image: Image.Image) -> bool:
 
 
 @contextmanager
-def _opened(path: Path, allowed: tuple[Format, ...]) -> Iterator[ImageFile.ImageFile]:
-    """Open an image by its header, with room to decode it, and close its file in the end.
+def _opened(file: IO[bytes], allowed: tuple[Format, ...]) -> Iterator[ImageFile.ImageFile]:
+    """Open an image by its header, with room to decode it.
 
     Pillow is given an open file, not a path: so no path gets into its messages, a file that is not
     there is not taken for a broken image, and nothing is mapped into memory.
     """
-    with path.open("rb") as file, ExitStack() as room:
+    with ExitStack() as room:
         likely = _begins_like(file, allowed)
         if not likely:
             extensions = ", ".join(format.extension for format in allowed)
@@ -245,13 +245,14 @@ def _opened(path: Path, allowed: tuple[Format, ...]) -> Iterator[ImageFile.Image
 
 def _let_go(image: ImageFile.ImageFile) -> None:
     """Give back the memory of a picture, before somebody else takes the room for another."""
-    image.close()
+    Image.Image.close(image)  # that of `ImageFile` would close the file, too
     image.fp = None
     vars(image).pop("_decoder", None)  # that of a WebP or AVIF holds most of it
 
 
 def _begins_like(file: IO[bytes], allowed: tuple[Format, ...]) -> list[Format]:
     """The formats that the first bytes can be of; most have bytes of their own."""
+    file.seek(0)
     prefix = file.read(16)
     file.seek(0)
     openers = [(format, Image.OPEN.get(format.pillow[0])) for format in allowed]

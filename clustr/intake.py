@@ -15,16 +15,10 @@ from dataclasses import dataclass, replace
 
 from clustr import images, logs
 from clustr.catalog import Catalog, new_id, now
-from clustr.errors import (
-    BeingAnswered,
-    InvalidInput,
-    QueueUnavailable,
-    RefusedFile,
-    TooLarge,
-)
+from clustr.errors import BeingAnswered, InvalidInput, RefusedFile, TooLarge
 from clustr.images import Format, Inspected
 from clustr.plugins import Analyzer
-from clustr.queue import Queue
+from clustr.queue import Ringer
 from clustr.storage import Incoming, LocalStorage, writing
 from clustr.upload import Analysis, Retry, State, Upload, status_of
 
@@ -80,14 +74,14 @@ class Intake:
         self,
         catalog: Catalog,
         storage: LocalStorage,
-        queue: Queue,
+        ringer: Ringer,
         analyzers: Mapping[str, Analyzer],
         formats: tuple[Format, ...],
         max_upload_size: int,
     ):
         self._catalog = catalog
         self._storage = storage
-        self._queue = queue
+        self._ringer = ringer
         self._analyzers = [a for a in analyzers.values() if a.auto]
         self._formats = formats
         self._max_upload_size = max_upload_size
@@ -133,9 +127,8 @@ class Intake:
     def _check(self, file: Incoming) -> Inspected:
         if file.too_large:
             raise TooLarge(f"The file is larger than {self._max_upload_size} bytes.")
-        file.flush()
         with writing():  # It is being stored, and may be gone with the file system it was on.
-            return images.inspect(file.path, self._formats)
+            return images.inspect(file.content(), self._formats)
 
     def _store(
         self, checked: list[Checked], request_id: str, retry: Retry | None, reuse: bool
@@ -217,10 +210,7 @@ class Intake:
 
     def _ring(self, uploads: list[Upload]) -> None:
         waiting = {a.name for u in uploads for a in u.analyses if a.state is State.QUEUED}
-        try:
-            self._queue.ring([a for a in self._analyzers if a.name in waiting])
-        except QueueUnavailable:
-            log.warning("bell_not_rung", uploads=[upload.id for upload in uploads])
+        self._ringer.ring(a for a in self._analyzers if a.name in waiting)
 
 
 class Reception:

@@ -16,7 +16,7 @@ from clustr.fsck import Fsck
 from clustr.health import HealthChecks
 from clustr.intake import Intake
 from clustr.plugin_host import PluginHost, load_plugins
-from clustr.queue import Queue
+from clustr.queue import Queue, Ringer
 from clustr.reconciler import Reconciler
 from clustr.settings import Settings
 from clustr.storage import LocalStorage
@@ -83,7 +83,8 @@ def build_web(settings: Settings) -> WebParts:
         formats = images.formats_for(settings.allowed_extensions)
     except ValueError as error:
         raise StartUpError(f"ALLOWED_EXTENSIONS: {error}") from error
-    intake = Intake(catalog, storage, queue, host.analyzers, formats, settings.max_upload_size)
+    ringer = Ringer(queue)
+    intake = Intake(catalog, storage, ringer, host.analyzers, formats, settings.max_upload_size)
     health = HealthChecks(catalog, storage, queue, host)
     return WebParts(settings, catalog, storage, host, intake, health)
 

@@ -4,8 +4,11 @@ What there is to do is in MongoDB alone. A bell that is lost costs a moment, unt
 rings again; one that is rung twice costs an empty job.
 """
 
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
+from threading import Thread
 from uuid import uuid4
 
 from redis import Redis
@@ -30,6 +33,9 @@ SETUP_SECONDS = 300
 SLICE_SECONDS = 1
 
 BELL_SECONDS = 10
+
+# What many requests ask for within this time is one exchange with Redis.
+RINGER_PAUSE_SECONDS = 0.05
 
 
 def queue_name(kind: str) -> str:
@@ -129,6 +135,42 @@ class Queue:
             for queue in self._queues.values():
                 pipeline.llen(queue.key)
             return dict(zip(self._queues, pipeline.execute(), strict=True))
+
+
+class Ringer:
+    """Rings beside the requests: none of them waits for Redis, however slow that is.
+
+    What is not rung when the process dies, the reconciler rings.
+    """
+
+    def __init__(self, queue: Queue):
+        self._queue = queue
+        self._wanted: SimpleQueue[Analyzer] = SimpleQueue()
+        Thread(target=self._ring_for_ever, name="ringer", daemon=True).start()
+
+    def ring(self, analyzers: Iterable[Analyzer]) -> None:
+        """Have a worker called for each analyzer, at once or a moment later."""
+        for analyzer in analyzers:
+            self._wanted.put(analyzer)
+
+    def _ring_for_ever(self) -> None:
+        while True:
+            wanted = self._take()
+            try:
+                self._queue.ring(wanted.values())
+            except QueueUnavailable:
+                log.warning("bells_not_rung", analyzers=list(wanted))
+            time.sleep(RINGER_PAUSE_SECONDS)
+
+    def _take(self) -> dict[str, Analyzer]:
+        """Wait for an analyzer to ring for, and take all that are asked for by then."""
+        analyzer = self._wanted.get()
+        wanted = {analyzer.name: analyzer}
+        with suppress(Empty):
+            while True:
+                analyzer = self._wanted.get_nowait()
+                wanted[analyzer.name] = analyzer
+        return wanted
 
 
 def _bell(analyzer: str) -> str:

@@ -5,7 +5,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -123,6 +124,16 @@ class Servers:
             self._started.append(start(arguments))
         ensure_primary(servers.LOOPBACK, self.mongodb_port, servers.REPLICA_SET, seconds=60)
         wait_until(lambda: servers.redis_answers(self.redis_port), 10, "Redis")
+
+    @contextmanager
+    def frozen_redis(self) -> Iterator[None]:
+        """Keep Redis from doing anything for as long as the block takes."""
+        redis = self._started[-1]
+        redis.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            redis.send_signal(signal.SIGCONT)
 
     def end(self) -> None:
         for process in self._started:

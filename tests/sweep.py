@@ -81,11 +81,11 @@ class Sweep:
         struck: what came of all of them so far.
     """
 
-    def __init__(self, web: WebSide, folder: Path, mongodb_port: int):
+    def __init__(self, web: WebSide, folder: Path, servers: Servers):
         self.web = web
         self.ledger = Ledger(web.url)
         self.struck: list[Struck] = []
-        self._mongodb_port = mongodb_port
+        self._servers = servers
         self._log = folder / "trace"
         self._requests = 0
 
@@ -101,8 +101,10 @@ class Sweep:
         assert self.ledger.upload(*self.next())
         (process,) = self.web.workers()
         with traces.traced(process.pid, self._log, *options):
-            self.ledger.upload(*contents, key=key)
-            assert self.web.serves()  # By now the process is done with the upload.
+            acknowledged = self.ledger.upload(*contents, key=key)
+            assert self.web.serves()  # By now the process is done with it, but for the bell.
+            if acknowledged:
+                wait_until(lambda: any(map(self.is_ring, traces.read(self._log))), 5, "the bell")
         return traces.read(self._log)
 
     @cached_property
@@ -169,7 +171,10 @@ class Sweep:
         return ARRIVING
 
     def is_insert(self, call: Call) -> bool:
-        return call.sends_to(self._mongodb_port) and r"\2insert\0" in call.arguments
+        return call.sends_to(self._servers.mongodb_port) and r"\2insert\0" in call.arguments
+
+    def is_ring(self, call: Call) -> bool:
+        return call.sends_to(self._servers.redis_port)
 
     def check(self, seconds_to_end: float) -> None:
         """See that nothing was lost or stored twice, and that what was left behind is found."""
@@ -199,7 +204,7 @@ def sweeping(folder: Path, servers: Servers) -> Iterator[Sweep]:
     with Workshop(folder, servers, PLUGINS_DISABLED="blip") as workshop:
         web = WebSide(workshop)
         workshop.worker("--workers", "1")
-        yield Sweep(web, folder, servers.mongodb_port)
+        yield Sweep(web, folder, servers)
 
 
 def report(sweep: Sweep, seconds: float) -> str:

@@ -33,11 +33,11 @@ def prepared(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def inspect(tmp_path: Path):
-    def inspect(content: bytes) -> images.Inspected:
+    def inspect(content: bytes, allowed: tuple[images.Format, ...] = ALLOWED) -> images.Inspected:
         # The name says nothing, as that of a file that is being received.
-        path = tmp_path / "incoming"
-        path.write_bytes(content)
-        return images.inspect(path, ALLOWED)
+        with (tmp_path / "incoming").open("w+b") as file:
+            file.write(content)
+            return images.inspect(file, allowed)
 
     return inspect
 
@@ -65,8 +65,8 @@ def test_the_bytes_decide_on_the_format(inspect, extension):
 
 
 @pytest.mark.parametrize("name", photographs.FILES)
-def test_photographs_as_they_came(name):
-    found = images.inspect(photographs.path(name), ALLOWED)
+def test_photographs_as_they_came(inspect, name):
+    found = inspect(photographs.path(name).read_bytes())
     with Image.open(photographs.path(name)) as image:
         assert (found.width, found.height) == image.size
 
@@ -177,13 +177,11 @@ def test_what_is_no_image(inspect, content):
         inspect(content)
 
 
-def test_formats_that_are_not_allowed(inspect, tmp_path):
+def test_formats_that_are_not_allowed(inspect):
     with pytest.raises(UnsupportedType):
         inspect((photographs.folder() / "no_time_for_that_tiny.gif").read_bytes())
-    path = tmp_path / "incoming"
-    path.write_bytes(photographs.photograph("png"))
     with pytest.raises(UnsupportedType, match=r"accepted: jpg\."):
-        images.inspect(path, images.formats_for(("jpg",)))
+        inspect(photographs.photograph("png"), images.formats_for(("jpg",)))
 
 
 def test_a_bitmap_without_its_file_header_is_none(inspect):
@@ -231,8 +229,6 @@ def test_what_pillow_only_warns_of_is_accepted(inspect):
 def test_a_file_that_is_not_there_is_no_broken_image(tmp_path):
     with pytest.raises(FileNotFoundError):
         images.open_displayed(tmp_path / "gone")
-    with pytest.raises(FileNotFoundError):
-        images.inspect(tmp_path / "gone", ALLOWED)
 
 
 def test_messages_hold_no_path(inspect, opened, tmp_path):
@@ -290,15 +286,13 @@ def test_extensions_stand_for_formats():
 
 
 @pytest.mark.parametrize("extension", ["gif", "avif", "heic", "heif"])
-def test_more_formats_can_be_switched_on(tmp_path, extension):
-    path = tmp_path / "incoming"
+def test_more_formats_can_be_switched_on(inspect, tmp_path, extension):
     content = odd_images.HEIC if "he" in extension else photographs.encode_as(extension.upper())
-    path.write_bytes(content)
     with pytest.raises(UnsupportedType):
-        images.inspect(path, ALLOWED)
-    found = images.inspect(path, images.formats_for((extension,)))
+        inspect(content)
+    found = inspect(content, images.formats_for((extension,)))
     assert found.format.content_type in (f"image/{extension}", "image/heic")
-    assert images.open_displayed(path).size == (found.width, found.height)
+    assert images.open_displayed(tmp_path / "incoming").size == (found.width, found.height)
 
 
 WITHOUT_PI_HEIF = """

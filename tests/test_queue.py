@@ -23,7 +23,7 @@ from clustr import servers as programs
 from clustr.errors import QueueUnavailable, StartUpError
 from clustr.plugin_host import load_plugins
 from clustr.plugins import Analyzer
-from clustr.queue import BELL_SECONDS, JOB, Queue
+from clustr.queue import BELL_SECONDS, JOB, Queue, Ringer
 
 QUEUES = {"fast": "default", "remote": "http", "heavy": "gpu"}
 
@@ -117,7 +117,7 @@ def test_address_that_is_none_stops_the_start():
 
 def test_lost_bell_is_rung_again_by_the_reconciler(workshop, analyzers):
     [upload_id] = workshop.upload()
-    assert workshop.redis.delete("rq:queue:clustr.default") == 1
+    wait_until(lambda: workshop.redis.delete("rq:queue:clustr.default"), 5, "the bell")
     workshop.worker()
     began = time.monotonic()
     assert workshop.end_of(upload_id, "fast", seconds=BELL_SECONDS + 8).state == "succeeded"
@@ -179,6 +179,7 @@ def test_G7_no_pickle_in_redis(workshop, queue, analyzers):
         "crasher", plugin("crasher", "def analyze(self, image, context):", "    os._exit(3)")
     )
     [upload_id] = workshop.upload()
+    wait_until(lambda: workshop.redis.llen("rq:queue:clustr.default"), 5, "the bell")
     before = list(everything(workshop.redis))
     assert any(b"clustr.jobs.run_analyzer" in value for value in before)
     assert not [value for value in before if is_pickle(value)]
@@ -265,3 +266,23 @@ def test_G8_jobs_call_no_address(workshop, analyzers, marker, rq):
         rq.enqueue(JOB, "fast", "run", webhooks=[webhook])
         check_all_refused(workshop, marker, rq, workshop.worker())
         assert listener.connections == 0
+
+
+def test_ringer_rings_at_once_and_then_for_many_at_once(queue, analyzers, workshop):
+    ringer = Ringer(queue)
+    ringer.ring(analyzers[:1])
+    wait_until(lambda: queue.lengths()["default"] == 1, 5)
+    queue.answer(analyzers[0])
+    for _ in range(100):
+        ringer.ring(analyzers)
+    wait_until(lambda: queue.lengths() == {"default": 2, "http": 1, "gpu": 1}, 5)
+
+
+def test_D2_ringer_goes_on_after_redis_was_away(servers, queue, analyzers):
+    ringer = Ringer(queue)
+    with servers.frozen_redis():
+        ringer.ring(analyzers[:1])
+        with pytest.raises(QueueUnavailable):
+            queue.lengths()
+    ringer.ring(analyzers)
+    wait_until(lambda: queue.lengths()["gpu"] == 1, 5)

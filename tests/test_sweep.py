@@ -6,7 +6,7 @@
 from collections.abc import Callable, Iterator
 
 import pytest
-from running import Servers
+from running import Servers, wait_until
 from sweep import ANSWERED, ARRIVING, CHECKED, PLACED, STORED, Sweep, is_answer, sweeping
 from traces import Call
 
@@ -75,9 +75,12 @@ def test_C4_killed_before_the_answer_is_stored_once(sweep):
 
 
 def test_C5_killed_before_the_bell_is_analysed_all_the_same(sweep, servers):
-    rings = sweep.point(lambda call: call.sends_to(servers.redis_port))
-    struck = sweep.strike(rings)
-    assert (struck.killed, struck.stage, struck.visible) == (True, STORED, 2)
+    with servers.frozen_redis():
+        assert sweep.ledger.upload(*sweep.next())
+        (process,) = sweep.web.workers()
+        process.kill()
+        wait_until(lambda: not process.alive(), 5)
+    wait_until(sweep.web.serves, 30)
     sweep.ledger.check(ANALYSED_WITHIN_SECONDS)
 
 

@@ -8,7 +8,6 @@ from clustr import images
 from clustr.api.blueprint import Blueprint
 from clustr.api.current import parts
 from clustr.api.schemas import ComparedDimensionsSchema, DimensionsQuerySchema
-from clustr.errors import NotFound
 
 blueprint = Blueprint(
     "debug", __name__, url_prefix="/api/debug", description="For those who look for a fault"
@@ -28,11 +27,8 @@ def compare_dimensions(query: dict[str, Any]) -> Response:
     The file is decoded for it; what is wrong with one that cannot be is said as for an upload.
     """
     upload = parts.catalog.uploads.get(query["id"])
-    path = parts.storage.path(parts.storage.key(upload.filename))
-    try:
-        found = images.inspect(path, images.FORMATS)
-    except FileNotFoundError as error:
-        raise NotFound(f"The upload is there, but its file {upload.filename} is not.") from error
+    with parts.storage.open(upload.filename) as file:
+        found = images.inspect(file, images.FORMATS)
     stored = {"width": upload.width, "height": upload.height}
     read = {"width": found.width, "height": found.height}
     return jsonify({"id": upload.id, "stored": stored, "read": read, "match": stored == read})

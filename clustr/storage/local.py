@@ -95,7 +95,7 @@ class Incoming:
         self._max_bytes = max_bytes
         self._hash = hashlib.sha256()
         with writing():
-            self._file: BinaryIO = path.open("xb")
+            self._file: BinaryIO = path.open("x+b")
 
     @property
     def too_large(self) -> bool:
@@ -122,10 +122,11 @@ class Incoming:
                 self._hash.update(data)
                 self._file.write(data)
 
-    def flush(self) -> None:
-        """See to it that everything that was written can be read."""
+    def content(self) -> BinaryIO:
+        """What was written, open for reading."""
         with writing():
             self._file.flush()
+        return self._file
 
     def sync(self) -> None:
         """Wait until every byte is on the disk."""
