@@ -119,7 +119,7 @@ class Fsck:
                 fresh = self._catalog.inspection.record(record.id)
                 yield from self._look_at(fresh) if fresh else ()
         yield from self._look_at_files()
-        for entry in self._storage.left_behind(self._grace):
+        for entry in self._storage.left_behind(now() - self._grace):
             detail = f"of an upload without an end, last written to at {_said(entry.since)}"
             yield Finding(Kind.TEMPORARY, None, entry.key, detail)
 
@@ -241,7 +241,7 @@ class Fsck:
         if finding.kind is Kind.ORPHANED:
             again = self._orphan(finding.file)
             return again == finding and self._storage.quarantine(finding.file, finding.kind)
-        return self._storage.discard(finding.file, self._grace)
+        return self._storage.discard(finding.file, now() - self._grace)
 
     def _put_right(self, finding: Finding, record: Record) -> bool:
         inspection = self._catalog.inspection

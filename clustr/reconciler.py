@@ -8,7 +8,7 @@ from datetime import timedelta
 from uuid import uuid4
 
 from clustr import logs
-from clustr.catalog import Catalog
+from clustr.catalog import Catalog, now
 from clustr.errors import ClustrError
 from clustr.plugin_host import PluginHost
 from clustr.plugins import Analyzer
@@ -76,5 +76,5 @@ class Reconciler:
         if time.monotonic() - self._cleaned_at < CLEAN_EVERY_SECONDS:
             return
         self._cleaned_at = time.monotonic()
-        if removed := self._storage.clean(LEFT_BEHIND_AFTER):
+        if removed := self._storage.clean(now() - LEFT_BEHIND_AFTER):
             log.info("temporary_files_removed", count=removed)

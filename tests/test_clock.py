@@ -1,5 +1,7 @@
 """Clocks that are wrong or jump: nobody takes the work of another away, and all work ends."""
 
+import os
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
@@ -48,6 +50,7 @@ def clock(folder: Path, name: str, offset: str) -> dict[str, str]:
         "FAKETIME_TIMESTAMP_FILE": str(file),
         "FAKETIME_CACHE_DURATION": "1",  # seconds until a jump is noticed
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "NO_FAKE_STAT": "1",  # the kernel dates files by its own clock
     }
 
 
@@ -116,6 +119,20 @@ def test_D9_a_clock_that_jumps_takes_no_work_away(workshop):
             set_clock(workshop.folder / name, offset)
         wait_for_rounds(workshop, 3)
     check_all_end_at_the_first_attempt(workshop, ids, looking, working)
+
+
+def test_D9_a_clock_two_days_ahead_removes_no_file_that_is_being_received(workshop):
+    incoming = workshop.settings.upload_folder / ".incoming"
+    workshop.upload(photograph())  # by which the folder is there
+    received = incoming / "received"
+    received.touch()
+    left = incoming / "left"
+    left.touch()
+    two_days_ago = time.time() - 48 * 3600
+    os.utime(left, (two_days_ago, two_days_ago))
+    reconciler(workshop, "+2d")
+    wait_until(lambda: not left.exists(), 20, "a look at temporary files")
+    assert received.exists()
 
 
 def heartbeat(

@@ -5,7 +5,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import photographs
@@ -174,7 +174,7 @@ def test_a_store_that_went_away_says_so_to_everybody(lost, tmp_path):
         with pytest.raises(StorageFull):
             ask()
     # The file is there, only not here: that is no reason to say that there is none.
-    for read in (lambda: lost.open(NAME), lambda: lost.clean(timedelta(0))):
+    for read in (lambda: lost.open(NAME), lambda: lost.clean(datetime.now(UTC))):
         with pytest.raises(StorageUnavailable):
             read()
     assert not lost.is_there()
@@ -194,7 +194,7 @@ def test_clean_removes_what_is_old_and_nothing_else(storage, tmp_path):
         os.utime(incoming / name, (then, then))
     (incoming / "folder").mkdir()
     os.utime(incoming / "folder", (0, 0))
-    assert storage.clean(timedelta(hours=1)) == 1
+    assert storage.clean(datetime.now(UTC) - timedelta(hours=1)) == 1
     assert names(incoming) == {"young", "folder"}
 
 

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
 from typing import BinaryIO
@@ -292,25 +292,24 @@ class LocalStorage:
             finally:
                 probe.unlink(missing_ok=True)
 
-    def clean(self, older_than: timedelta) -> int:
-        """Remove temporary files that a process left behind when it died."""
-        return sum(self.discard(e.key, older_than) for e in self.left_behind(older_than))
+    def clean(self, before: datetime) -> int:
+        """Remove temporary files that a process left behind when it died before that moment."""
+        return sum(self.discard(entry.key, before) for entry in self.left_behind(before))
 
-    def left_behind(self, older_than: timedelta) -> Iterator[Entry]:
-        """The temporary files that nobody has written to for so long."""
-        latest = datetime.now(UTC) - older_than
+    def left_behind(self, before: datetime) -> Iterator[Entry]:
+        """The temporary files that nobody has written to since that moment."""
         with reading(), os.scandir(self._incoming) as found:
             for entry in found:
                 with suppress(FileNotFoundError):
                     since = _moment(entry.stat().st_mtime)
-                    if entry.is_file() and since < latest:
+                    if entry.is_file() and since < before:
                         yield Entry(f"{INCOMING}/{entry.name}", None, since)
 
-    def discard(self, key: str, older_than: timedelta) -> bool:
-        """Remove a temporary file, unless it is gone or has been written to; whether it was."""
+    def discard(self, key: str, before: datetime) -> bool:
+        """Remove a temporary file, unless it is gone or was written to since; whether it was."""
         path = self.path(key)
         with writing(), suppress(FileNotFoundError):
-            if _moment(path.stat().st_mtime) < datetime.now(UTC) - older_than:
+            if _moment(path.stat().st_mtime) < before:
                 path.unlink()
                 return True
         return False
