@@ -18,7 +18,7 @@ from multipart import (
     parse_options_header,
 )
 
-READ_BYTES = 64 * 1024
+READ_BYTES = 256 * 1024
 
 # A form for uploads has few other parts, and small ones. A part's header has the file's name, which
 # some clients percent-encode: 16 KiB are enough for the longest that a file system can have.
@@ -68,6 +68,7 @@ def read_form(
     wanted: str,
     open_file: Callable[[], AnyFile],
     max_files: int,
+    max_bytes: int,
 ) -> Form[AnyFile]:
     """Read a form to its end, or to the first file that is hopeless.
 
@@ -77,10 +78,11 @@ def read_form(
         wanted: the name of the parts that are files to be kept.
         open_file: called for each of them.
         max_files: how many of them there may be.
+        max_bytes: how long the whole body may be.
 
     Raises:
         Unreadable: it is no form, or not a whole one.
-        TooMuch: there are too many parts, or there is too much in the others.
+        TooMuch: the body is too long, there are too many parts, or too much is in the others.
     """
     kind, options = parse_options_header(content_type)
     if kind != "multipart/form-data" or not options.get("boundary"):
@@ -94,7 +96,11 @@ def read_form(
     reader = _Reader(wanted, open_file, max_files)
     try:
         while not parser.closed and not reader.hopeless:
-            for event in parser.parse(stream.read(READ_BYTES)):
+            data = stream.read(min(READ_BYTES, max_bytes + 1))
+            max_bytes -= len(data)
+            if max_bytes < 0:
+                raise TooMuch
+            for event in parser.parse(data):
                 reader.take(event)
     except ParserLimitReached as error:
         raise TooMuch from error

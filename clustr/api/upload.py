@@ -4,6 +4,7 @@ from typing import Any
 
 from flask import Response, jsonify, request
 from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.wsgi import get_input_stream
 
 from clustr.api.blueprint import Blueprint
 from clustr.api.current import parts, request_id
@@ -189,16 +190,19 @@ def receive(reception: Reception) -> list[Received]:
         RequestEntityTooLarge: there are too many of them, or too much of something.
     """
     settings = parts.settings
-    request.max_content_length = settings.max_request_size
     try:
+        if (request.content_length or 0) > settings.max_request_size:
+            raise TooMuch
         form = read_form(
-            request.stream,
+            # Not `request.stream`, which copies all of it twice in order to count it.
+            get_input_stream(request.environ),
             request.headers.get("Content-Type", ""),
             FIELD,
             reception.open,
             settings.max_files_per_request,
+            settings.max_request_size,
         )
-    except (TooMuch, RequestEntityTooLarge) as error:
+    except TooMuch as error:
         raise RequestEntityTooLarge(
             f"A request may have {settings.max_request_size} bytes, "
             f"{settings.max_files_per_request} files and little else."

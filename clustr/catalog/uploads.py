@@ -12,7 +12,7 @@ from typing import Any
 from bson import ObjectId
 from bson.errors import InvalidId
 from pymongo.collection import Collection
-from pymongo.errors import BulkWriteError
+from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from clustr.catalog.connection import Document, answering
 from clustr.catalog.documents import from_document, to_document
@@ -71,7 +71,12 @@ class Uploads:
         documents = [to_document(upload) for upload in uploads]
         with answering():
             try:
-                self._collection.insert_many(documents)
+                if len(documents) == 1:  # The usual upload, without what a bulk costs.
+                    self._collection.insert_one(documents[0])
+                else:
+                    self._collection.insert_many(documents)
+            except DuplicateKeyError as error:
+                raise BeingAnswered from error
             except BulkWriteError as error:
                 if any(e["code"] == DUPLICATE_KEY for e in error.details["writeErrors"]):
                     raise BeingAnswered from error
