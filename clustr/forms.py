@@ -96,7 +96,7 @@ def read_form(
     reader = _Reader(wanted, open_file, max_files)
     try:
         while not parser.closed and not reader.hopeless:
-            data = stream.read(min(READ_BYTES, max_bytes + 1))
+            data = _read(stream, min(READ_BYTES, max_bytes + 1))
             max_bytes -= len(data)
             if max_bytes < 0:
                 raise TooMuch
@@ -107,6 +107,14 @@ def read_form(
     except MultipartError as error:
         raise Unreadable("a form that is cut off or malformed") from error
     return reader.form
+
+
+def _read(stream: IO[bytes], size: int) -> bytes:
+    """Read from the client, which may go away, or may send what is no body."""
+    try:
+        return stream.read(size)
+    except (OSError, ValueError) as error:
+        raise Unreadable("a body that is cut off") from error
 
 
 class _Reader(Generic[AnyFile]):
