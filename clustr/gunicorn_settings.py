@@ -49,6 +49,7 @@ class Worker(ThreadWorker):
         try:
             super().load_wsgi()
             _serves[0] = 1
+            log.info("web_process_ready", pid=self.pid)
         except StartUpError as error:
             sys.stderr.write(f"clustr: {error}\n")
             if _serves[0]:
