@@ -1,19 +1,36 @@
 """The command `clustr`."""
 
-import os
 import sys
+from importlib import import_module
 from typing import Any
 
 import click
 
-from clustr import __version__, commands, supervisor, worker
+from clustr import __version__
 from clustr.errors import StartUpError
-from clustr.queue import KINDS
-from clustr.settings import read_settings
+
+# Where each command is. A module is imported when its command is called: what `clustr up` needs
+# takes far longer to import than `clustr plugins list` takes in all.
+COMMANDS = {
+    "up": "clustr.start:up",
+    "worker": "clustr.start:run_worker",
+    "fsck": "clustr.commands.fsck:fsck",
+    "plugins": "clustr.commands.plugins:plugins",
+    "analyze": "clustr.commands.analyze:analyze",
+}
 
 
 class Commands(click.Group):
     """The group of commands: says in one line what keeps one from starting."""
+
+    def list_commands(self, _context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, _context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[name].partition(":")
+        return getattr(import_module(module), attribute)
 
     def invoke(self, context: click.Context) -> Any:
         """Run the command; what keeps it from starting is said in one line."""
@@ -28,43 +45,6 @@ class Commands(click.Group):
 @click.version_option(__version__, prog_name="clustr", message="%(prog)s %(version)s")
 def main() -> None:
     """Clustr, a self-hosted image service. Its settings are environment variables, or in `.env`."""
-
-
-@main.command()
-@click.option("--host", help="Address to listen on, instead of HOST.")
-@click.option("--port", help="Port to listen on, instead of PORT.")
-@click.option("--data", metavar="FOLDER", help="Where data is kept, instead of DATA_FOLDER.")
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(1))
-def up(host: str | None, port: str | None, data: str | None, workers: int) -> None:
-    """Run everything in the foreground: MongoDB, Redis, workers and web."""
-    # The children read the same settings, from the environment that they are given.
-    for name, value in {"HOST": host, "PORT": port, "DATA_FOLDER": data}.items():
-        if value is not None:
-            os.environ[name] = value
-    sys.exit(supervisor.up(read_settings(), workers))
-
-
-def _kinds(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
-    kinds = tuple(dict.fromkeys(kind.strip() for kind in value.split(",") if kind.strip()))
-    unknown = [kind for kind in kinds if kind not in KINDS]
-    if unknown or not kinds:
-        names = ", ".join(unknown)
-        problem = f"there is no queue {names}" if unknown else "no queue is named"
-        raise click.BadParameter(f"{problem}; there are {', '.join(KINDS)}")
-    return kinds
-
-
-@main.command(name="worker")
-@click.option(
-    "--queues", default=",".join(KINDS), show_default=True, callback=_kinds, help="Which to serve."
-)
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(1))
-def run_worker(queues: tuple[str, ...], workers: int) -> None:
-    """Run workers, which analyze what was uploaded."""
-    sys.exit(worker.run(read_settings(), queues, workers))
-
-
-main.add_command(commands.fsck)
 
 
 if __name__ == "__main__":

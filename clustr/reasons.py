@@ -1,6 +1,8 @@
 """Reasons: what went wrong in other people's code, said so that everybody may read it."""
 
+import difflib
 import re
+from collections.abc import Iterable
 
 LONGEST = 1000
 # An absolute path; what follows a letter or a colon is a part of an address or of a content type.
@@ -16,7 +18,25 @@ def plain(value: object) -> str:
     return text[:LONGEST].encode("utf-8", "replace").decode("utf-8").replace("\0", "")
 
 
+def without_paths(text: str) -> str:
+    """The text, with no more than the names of files."""
+    return PATH.sub(lambda found: found[0].rpartition("/")[2], text)
+
+
 def of(error: BaseException) -> str:
     """What kind of exception this is and what it says, with no more than the names of files."""
-    said = PATH.sub(lambda found: found[0].rpartition("/")[2], plain(error))
+    said = without_paths(plain(error))
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """That there is no such name, with the one that may have been meant, or all that there are.
+
+    Args:
+        what: kind of thing, such as `key`.
+    """
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    if close:
+        return f"unknown {what} {name}; did you mean {close[0]}?"
+    return f"unknown {what} {name}; there are {', '.join(known) if known else 'none'}"

@@ -148,18 +148,23 @@ def declared() -> list[dataclasses.Field[Any]]:
     return [field for field in dataclasses.fields(Settings) if field.metadata]
 
 
+def read_environment() -> dict[str, str]:
+    """The process's environment over the file `.env` of the working directory."""
+    from_file = dotenv.dotenv_values(Path.cwd() / ".env", encoding="utf-8", interpolate=False)
+    return {**{k: v for k, v in from_file.items() if v is not None}, **os.environ}
+
+
 def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     """Read every setting.
 
     Args:
-        environment: what to read from; by default the process's environment over `.env`.
+        environment: what to read from; by default that of `read_environment`.
 
     Raises:
         StartUpError: names every setting that cannot be used, and what was expected.
     """
     if environment is None:
-        from_file = dotenv.dotenv_values(Path.cwd() / ".env", encoding="utf-8", interpolate=False)
-        environment = {**{k: v for k, v in from_file.items() if v is not None}, **os.environ}
+        environment = read_environment()
     by_name = {field.name.upper(): field.metadata["field"] for field in declared()}
     given = {
         name: environment[name]

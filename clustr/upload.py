@@ -41,7 +41,14 @@ def status_of(states: list[State]) -> Status:
 class Analysis:
     """One analyzer's state on one upload.
 
-    `attempts` counts the runs that began; `started_at` and `finished_at` are those of the last one.
+    Attributes:
+        version: of the analyzer that gave the result; without one, of the analyzer that is to run.
+        attempts: counts the runs that began.
+        started_at, finished_at: of the last run.
+        requires: the analyzers whose results it waits for.
+        result: the last good one, which stays until a newer run succeeds.
+        provenance: what gave the result besides the analyzer's version: `plugin`,
+            `plugin_version`, `model` and `config_hash`.
     """
 
     name: str
@@ -51,7 +58,9 @@ class Analysis:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     error: str | None = None
+    requires: tuple[str, ...] = ()
     result: dict[str, Any] | None = None
+    provenance: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

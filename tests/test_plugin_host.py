@@ -1,7 +1,10 @@
 """Finding, loading and configuring plugins: a broken one is listed, and touches no other."""
 
+import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -11,6 +14,7 @@ from workshop import FIRST_PARTY, analyzer, plugin
 from clustr.errors import StartUpError
 from clustr.parts import build_host
 from clustr.plugin_host import Plugin, PluginHost, load_plugins
+from clustr.plugin_host.registration import problem_with_level
 from clustr.settings import read_settings
 
 REPOSITORY = Path(__file__).parents[1]
@@ -125,18 +129,47 @@ BROKEN = {
     "hook that returns no list": (GOOD.replace("[It()]", "7"), "raised TypeError"),
     "marker of another project": (
         GOOD.replace("@hookimpl", "import pluggy\n@pluggy.HookimplMarker('other')"),
-        "implements no hook.*@hookimpl",
+        r"^clustr_register_analyzers\(\) is not marked with @hookimpl of clustr.plugins$",
     ),
     "no hook": ("x = 1", "implements no hook.*@hookimpl"),
     "unknown hook": (
         GOOD + "\n@hookimpl\ndef clustr_no_such_hook():\n    pass\n",
-        "clustr_no_such_hook",
+        "^unknown hook clustr_no_such_hook; ",
+    ),
+    "misspelt hook": (
+        GOOD.replace("clustr_register_analyzers", "clustr_register_analyser"),
+        "unknown hook clustr_register_analyser; did you mean clustr_register_analyzers",
+    ),
+    "function without a mark": (
+        GOOD + "\ndef clustr_upload_stord(upload):\n    pass\n",
+        r"clustr_upload_stord\(\) is not marked .*unknown hook.*did you mean clustr_upload_stored",
     ),
     "unknown argument": (
-        GOOD.replace("analyzers(config)", "analyzers(config, colour)"),
-        "colour",
+        GOOD.replace("analyzers(config)", "analyzers(config, confg)"),
+        r"clustr_register_analyzers\(\): unknown argument confg; did you mean config",
+    ),
+    "argument with a default": (
+        GOOD.replace("analyzers(config)", "analyzers(config=None)"),
+        r"clustr_register_analyzers\(\): the argument config must have no default",
+    ),
+    "arguments of any name": (
+        GOOD.replace("analyzers(config)", "analyzers(**config)"),
+        r"has the argument \*\*config; take arguments by their plain names",
+    ),
+    "hook that is asynchronous": (
+        GOOD.replace("def clustr_reg", "async def clustr_reg"),
+        "asynchronous",
+    ),
+    "hook around hooks": (
+        GOOD.replace("@hookimpl", "@hookimpl(wrapper=True)").replace("return [", "yield; return ["),
+        "is a wrapper of hooks",
+    ),
+    "hook that returns nothing": (
+        GOOD.replace("return [It()]", "pass"),
+        r"^clustr_register_analyzers\(\) returned nothing; return a list$",
     ),
     "another API level": (GOOD + "\nCLUSTR_API = 2\n", "level 2; this Clustr has level 1"),
+    "API level that is none": (GOOD + "\nCLUSTR_API = '1'\n", "whole number such as 1, not '1'"),
     "class instead of an analyzer": (GOOD.replace("[It()]", "[It]"), "which is no Analyzer"),
     "text instead of an analyzer": (GOOD.replace("[It()]", "['good']"), "which is no Analyzer"),
     "no name": (GOOD.replace('name = "good"', ""), "name of an analyzer.*None"),
@@ -155,6 +188,22 @@ BROKEN = {
     "version that is text": (declaring("version = '1'"), "version must be"),
     "unknown queue": (declaring("queue = 'fast'"), "queue must be one of default, http, gpu"),
     "formats in one text": (declaring("formats = 'image/jpeg'"), "formats must be a set"),
+    "unknown format": (declaring("formats = {'image/jpg'}"), "set of some of image/jpeg, "),
+    "requires in one text": (declaring("requires = ('dimensions')"), "requires must be a tuple"),
+    "requires itself": (declaring("requires = ('bad',)"), "of other analyzers"),
+    "requires what is not there": (
+        GOOD.replace('name = "good"', 'name = "good"; requires = ("faces",)'),
+        "^good requires faces, which is not loaded$",
+    ),
+    "megabytes that are none": (declaring("memory_mb = 0"), "memory_mb must be"),
+    "version that is true": (declaring("version = True"), "version must be"),
+    "auto that is text": (declaring("auto = 'no'"), "auto must be True or False"),
+    "keep_loaded that is a number": (declaring("keep_loaded = 1"), "keep_loaded must be"),
+    "batches of none": (declaring("batch_size = 0"), "batch_size must be"),
+    "batches without their method": (
+        GOOD.replace('name = "good"', 'name = "good"; batch_size = 4'),
+        r"^good: batch_size above 1 needs analyze_batch\(\), which it does not define$",
+    ),
     "timeout 0": (declaring("timeout = 0"), "timeout must be"),
     "timeout that is text": (declaring("timeout = '60'"), "timeout must be"),
     "timeout without an end": (declaring("timeout = float('inf')"), "timeout must be"),
@@ -172,6 +221,10 @@ BROKEN = {
     "configuration schema that raises": (
         with_hook("raise KeyError('x')"),
         r"clustr_config_schema\(\) raised KeyError",
+    ),
+    "configuration schema that loads no dict": (
+        with_hook("return type('Odd', (Schema,), {'load': lambda *_, **__: 3})"),
+        "its configuration schema loads a int; it must load a dict",
     ),
     "configuration schema that cannot be made": (
         with_hook("return type('Odd', (Schema,), {'__init__': lambda self: 1 / 0})"),
@@ -361,8 +414,18 @@ def test_hook_is_given_the_configuration(load, folder):
     [
         ("", {}, r"size: Missing data"),
         ("[good]\nsize = 'large'", {}, r"size: Not a valid integer"),
-        ("[good]\nsize = 3\nshape = 'round'", {}, r"shape: Unknown field"),
-        ("[good]\nsize = 3", {"CLUSTR_PLUGIN__GOOD__SHAPE": "round"}, r"shape: Unknown field"),
+        (
+            "[good]\nsize = 3\nshape = 'round'",
+            {},
+            "unknown key shape; there are colour, password, size",
+        ),
+        (
+            "[good]\nsize = 3",
+            {"CLUSTR_PLUGIN__GOOD__SHAPE": "round"},
+            "unknown key shape; there are colour, password, size",
+        ),
+        ("[good]\nsize = 3\ncolor = 'red'", {}, "unknown key color; did you mean colour?"),
+        ("[good]\nsize = 3", {"CLUSTR_PLUGIN__GOOD__SIZ": "3"}, r"unknown key siz; .* size\?"),
         ("good = 3", {}, r"good is no table"),
     ],
 )
@@ -411,3 +474,427 @@ def test_env_file_configures_plugins_too(tmp_path, monkeypatch):
     assert named(build_host(read_settings()), "blip").config["service_url"] == (
         "http://elsewhere:9000"
     )
+
+
+def test_reserved_names_are_no_plugins(load, folder):
+    (folder / "analyzers.py").write_text(GOOD)
+    found = named(load(), "analyzers")
+    assert found.state == "failed"
+    assert "no plugin can have the name analyzers" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("level", "current", "problem"),
+    [
+        (1, 1, None),
+        (1, 2, None),
+        (2, 2, None),
+        (2, 3, None),
+        (0, 1, "level 0; this Clustr has level 1"),
+        (3, 2, "level 3; this Clustr has levels 1 and 2"),
+        (1, 3, "level 1; this Clustr has levels 2 and 3"),
+        (True, 1, "whole number"),
+    ],
+)
+def test_the_current_level_and_the_one_before_are_supported(level, current, problem):
+    said = problem_with_level(level, current)
+    assert said is None if problem is None else problem in said
+
+
+def requiring(name: str, *required: str) -> str:
+    return analyzer(name, "return {}", requires=required)
+
+
+def test_analyzers_come_after_those_that_they_require(load, folder):
+    (folder / "a.py").write_text(requiring("a", "b", "dimensions"))
+    (folder / "b.py").write_text(requiring("b", "c"))
+    (folder / "c.py").write_text(requiring("c"))
+    order = list(load().analyzers)
+    assert order.index("c") < order.index("b") < order.index("a")
+    assert order.index("dimensions") < order.index("a")
+
+
+def test_who_requires_one_that_is_not_loaded_is_not_loaded_either(load, folder):
+    (folder / "a.py").write_text(requiring("a", "b"))
+    (folder / "b.py").write_text(requiring("b", "c"))
+    (folder / "c.py").write_text(requiring("c") + "\n1 / 0")
+    (folder / "d.py").write_text(requiring("d", "dimensions"))
+    host = load(disabled=("exif",))
+    assert named(host, "a").reason == "a requires b, which is not loaded"
+    assert named(host, "b").reason == "b requires c, which is not loaded"
+    assert [named(host, name).state for name in "abcd"] == ["failed"] * 3 + ["loaded"]
+    assert "a" not in host.analyzers
+    assert named(load(disabled=("dimensions",)), "d").state == "failed"
+
+
+def test_circle_of_requirements_is_a_conflict_of_its_plugins_alone(load, folder):
+    (folder / "a.py").write_text(requiring("a", "b"))
+    (folder / "b.py").write_text(requiring("b", "a"))
+    (folder / "c.py").write_text(requiring("c", "a"))
+    (folder / "d.py").write_text(requiring("d"))
+    host = load()
+    for name in "ab":
+        assert named(host, name).state == "conflict"
+        assert re.search(
+            "a requires b requires a|b requires a requires b", named(host, name).reason
+        )
+    assert named(host, "c").reason == "c requires a, which is not loaded"
+    assert set(host.analyzers) == {"d", *FIRST_PARTY}
+
+
+# Filters
+
+FILTERED = """
+class Box(Schema):
+    width = fields.Float()
+
+class Result(Schema):
+    mean = fields.Float(data_key="average")
+    label = fields.String()
+    boxes = fields.List(fields.Nested(Box))
+    more = fields.Dict()
+
+class It(Analyzer):
+    name = "shades"
+    result_schema = Result
+    def analyze(self, image, context):
+        return {{}}
+
+@hookimpl
+def clustr_register_filters(config):
+    return [{filters}]
+"""
+
+
+def filtered(*filters: str) -> str:
+    return GOOD + FILTERED.format(filters=", ".join(filters))
+
+
+def a_filter(**changed: str) -> str:
+    members = {"analyzer": "'shades'", "field": "'label'", "type": "fields.String()", **changed}
+    return f"Filter({', '.join(f'{key}={value}' for key, value in members.items())})"
+
+
+def test_filters_are_found_by_analyzer_and_field(load, folder):
+    inside = a_filter(field="'boxes.width'", type="fields.Float()", operators="('gte', 'lte')")
+    any_key = a_filter(field="'more.of.it'", indexed="True")
+    average = a_filter(field="'average'", type="fields.Float()")
+    (folder / "shades.py").write_text(filtered(a_filter(), inside, any_key, average))
+    host = load(disabled=tuple(FIRST_PARTY))
+    assert named(host, "shades").reason is None
+    fields = ("label", "boxes.width", "more.of.it", "average")
+    assert list(host.filters) == [("shades", field) for field in fields]
+    assert host.filters["shades", "boxes.width"].operators == ("gte", "lte")
+    assert list(named(host, "shades").filters) == list(host.filters.values())
+
+
+@pytest.mark.parametrize(
+    ("filters", "reason"),
+    [
+        (["'label'"], "returned a str, which is no Filter"),
+        ([a_filter(analyzer="'exif'")], "on an analyzer of the plugin; unknown analyzer exif"),
+        ([a_filter(field="'labl'")], r"shades\.labl: unknown field labl; did you mean label"),
+        ([a_filter(field="'mean'")], "unknown field mean"),
+        ([a_filter(field="'boxes.height'")], "unknown field height; there are width"),
+        ([a_filter(field="'label.x'")], "label is a String, with nothing inside"),
+        ([a_filter(field="'more.$where'")], "begin with"),
+        ([a_filter(field="'more..x'")], "empty"),
+        ([a_filter(field="7")], "field must be a key of the result"),
+        ([a_filter(operators="('regex',)")], "unknown operator regex; there are eq, gt, "),
+        ([a_filter(operators="()")], "operators must be a tuple"),
+        ([a_filter(operators="'eq'")], "operators must be a tuple"),
+        ([a_filter(type="fields.String")], r"type must be a marshmallow field, such as fields\.F"),
+        ([a_filter(), a_filter(operators="('ne',)")], r"shades\.label is there twice"),
+        (["1 / 0"], r"clustr_register_filters\(\) raised ZeroDivisionError"),
+    ],
+)
+def test_bad_filters_are_the_failure_of_their_plugin(load, folder, filters, reason):
+    (folder / "shades.py").write_text(filtered(*filters))
+    host = load(disabled=tuple(FIRST_PARTY))
+    assert named(host, "shades").state == "failed"
+    assert re.search(reason, named(host, "shades").reason)
+    assert not host.filters
+    assert not host.analyzers
+
+
+# Routes
+
+ROUTES = """
+from flask_smorest import Blueprint
+
+@hookimpl
+def clustr_register_blueprints(config, library):
+    {body}
+"""
+
+
+def mounted(host: PluginHost) -> list[tuple[str, str]]:
+    """The blueprints that a web process would mount."""
+    found = host.blueprints(lambda plugin: plugin, lambda plugin, blueprints: None)
+    return [(plugin.name, blueprint.name) for plugin, blueprint in found]
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("raise OSError('so what')", r"^clustr_register_blueprints\(\) raised OSError: so what$"),
+        ("sys.exit()", "raised SystemExit"),
+        ("return [7]", "returned a int, which is no Blueprint of flask_smorest"),
+        ("return [Blueprint]", "returned a type, which is no Blueprint"),
+        ("return Blueprint('a', 'b')", "raised TypeError"),
+        ("pass", "returned nothing; return a list"),
+    ],
+)
+def test_plugin_without_its_routes_is_withdrawn_as_a_whole(load, folder, body, reason):
+    (folder / "routed.py").write_text(GOOD + ROUTES.format(body="return [Blueprint('a', 'b')]"))
+    (folder / "bad.py").write_text(
+        GOOD.replace('"good"', '"bad"') + ROUTES.format(body=body) + EVENT.format(body="1 / 0")
+    )
+    (folder / "dependent.py").write_text(requiring("dependent", "bad"))
+    host = load(disabled=tuple(FIRST_PARTY))
+    held = host.analyzers
+    assert set(held) == {"good", "bad", "dependent"}
+    assert mounted(host) == [("routed", "a")]
+    assert named(host, "bad").state == "failed"
+    assert re.search(reason, named(host, "bad").reason)
+    assert named(host, "dependent").reason == "dependent requires bad, which is not loaded"
+    assert set(held) == {"good"}
+    assert not host.implements("clustr_upload_stored")
+
+
+# Notices
+
+HEAD = "import time\nfrom clustr.plugins import hookimpl\n"
+EVENT = """
+@hookimpl
+def clustr_upload_stored(upload):
+    {body}
+"""
+
+
+def test_hook_that_raises_is_counted_and_touches_no_other(load, folder):
+    (folder / "bad.py").write_text(GOOD + EVENT.format(body="raise OSError('so what')"))
+    (folder / "ending.py").write_text(HEAD + EVENT.format(body="raise SystemExit"))
+    (folder / "good.py").write_text(HEAD + EVENT.format(body="upload.append('told')"))
+    host = load(disabled=tuple(FIRST_PARTY))
+    told: list[str] = []
+    for _ in range(2):
+        host.notify("clustr_upload_stored", upload=told)
+    assert told == ["told", "told"]
+    errors = {plugin.name: plugin.hook_errors for plugin in host.plugins if plugin.hook_errors}
+    assert errors == {"bad": 2, "ending": 2}
+
+
+# In a process of its own: where logs go is settled once in each.
+LOGGED = """
+import sys
+from pathlib import Path
+from clustr import logs
+from clustr.plugin_host import load_plugins
+
+logs.configure("json", "debug")
+load_plugins(Path(sys.argv[1]), None, (), Path(sys.argv[2]), {}).notify(
+    "clustr_upload_stored", upload=None
+)
+"""
+
+
+def test_what_plugins_do_wrong_is_logged_but_for_secrets(folder, tmp_path):
+    (folder / "bad.py").write_text(HEAD + EVENT.format(body="raise OSError('so what')"))
+    (folder / "slow.py").write_text(HEAD + EVENT.format(body="time.sleep(1.01)"))
+    (folder / "secretive.py").write_text(SECRETIVE)
+    config = tmp_path / "plugins.toml"
+    config.write_text("[secretive]\npin = 'sesame'\ncolour = 'worse'\n[slwo]\n")
+    command = [sys.executable, "-c", LOGGED, str(folder), str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    logged = {line["event"]: line for line in lines}
+    assert logged["hook_raised"]["plugin"] == "bad"
+    assert logged["hook_raised"]["hook"] == "clustr_upload_stored"
+    assert logged["hook_raised"]["reason"] == "OSError: so what"
+    assert logged["hook_slow"]["duration_ms"] > 1000
+    assert logged["plugin_not_loaded"]["plugin"] == "secretive"
+    [ignored] = [line for line in lines if line["event"] == "configuration_ignored"]
+    assert ignored["reason"] == "[slwo]: unknown plugin slwo; did you mean slow?"
+    assert "sesame" not in done.stderr + done.stdout
+
+
+def test_only_who_implements_a_hook_is_told(load, folder):
+    (folder / "good.py").write_text(HEAD + EVENT.format(body="pass"))
+    host = load(disabled=tuple(FIRST_PARTY))
+    assert host.implements("clustr_upload_stored")
+    assert not host.implements("clustr_upload_deleted")
+    host.notify("clustr_upload_deleted", upload=None)
+    with pytest.raises(KeyError):
+        host.notify("clustr_upload_storred", upload=None)
+
+
+# What is configured
+
+SECRETIVE = (
+    GOOD
+    + """
+from marshmallow import ValidationError, validate, validates_schema
+
+class Login(Schema):
+    user = fields.String()
+    word = fields.String(validate=validate.Length(min=12, error="{input} is short"),
+                         metadata={"secret": True})
+
+class Config(Schema):
+    token = fields.Integer(metadata={"secret": True})
+    pin = fields.String(validate=validate.OneOf(["x"], error="{input} is none of {choices}"),
+                        metadata={"secret": True, "env": "THE_PIN"})
+    login = fields.Nested(Login)
+    names = fields.List(fields.String())
+    colour = fields.String()
+
+    @validates_schema
+    def check(self, data, **more):
+        if data.get("colour") == "odd":
+            raise ValidationError(f"odd, with {data}")
+        if data.get("colour") == "worse":
+            raise RuntimeError(f"worse, with {data}")
+
+@hookimpl
+def clustr_config_schema():
+    return Config
+"""
+)
+
+
+def test_values_come_from_variables_and_files(load, folder, tmp_path):
+    file = tmp_path / "word"
+    file.write_text("open sesame, please\n")
+    (folder / "good.py").write_text(SECRETIVE)
+    toml = f"""
+[good]
+colour = {{ "$env" = "COLOUR" }}
+names = [{{ "$env" = "COLOUR" }}, "blue"]
+login = {{ user = "me", word = {{ "$file" = "{file}" }} }}
+"""
+    found = named(load(toml=toml, environment={"COLOUR": "red"}), "good")
+    assert found.reason is None
+    assert found.config == {"colour": "red", "names": ["red", "blue"]}
+    assert found.secrets == {"login": {"user": "me", "word": "open sesame, please"}}
+
+
+def test_lists_in_the_environment_are_separated_by_commas(load, folder):
+    (folder / "good.py").write_text(SECRETIVE)
+    variables = {"CLUSTR_PLUGIN__GOOD__NAMES": "red, blue,"}
+    assert named(load(environment=variables), "good").config == {"names": ["red", "blue"]}
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ('{ "$env" = "NOT_THERE" }', "colour: the environment variable NOT_THERE is not set"),
+        ('{ "$env" = "EMPTY" }', "colour: the environment variable EMPTY is not set"),
+        ('{ "$file" = "/no/such/word" }', "colour: the file word cannot be read: No such file or"),
+        ('{ "$file" = "/usr" }', "colour: the file usr cannot be read: Is a directory"),
+        ('{ "$evn" = "COLOUR" }', 'colour: expected a value, or { "$env" = "NAME" } or'),
+        ('{ "$env" = "COLOUR", more = 1 }', "colour: expected a value, or"),
+        ('{ "$env" = 7 }', "colour: expected a value, or"),
+    ],
+)
+def test_reference_to_nothing_names_its_key(load, folder, value, reason):
+    (folder / "good.py").write_text(SECRETIVE)
+    variables = {"EMPTY": "", "COLOUR": "red"}
+    found = named(load(toml=f"[good]\ncolour = {value}", environment=variables), "good")
+    assert found.state == "misconfigured"
+    assert found.reason.startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("toml", "reason"),
+    [
+        ("token = 'sesame-7'", "token: it cannot be used; as it is a secret, no more is said"),
+        ("pin = 'sesame-7'", "pin: it cannot be used; as it is a secret"),
+        ("login = { word = 'sesame-7' }", r"login\.word: it cannot be used; as it is a secret"),
+        ("login = { wrd = 'sesame-7' }", r"login: unknown key wrd; did you mean word\?"),
+        ("pn = 'sesame-7'", r"unknown key pn; did you mean pin\?"),
+        (
+            "pin = 'x'\ncolour = 'odd'\nlogin = { word = 'sesame-7 it is' }",
+            r"odd, with .*\(secret\)",
+        ),
+        ("token = 7\ncolour = 'worse'\nlogin = { word = 'sesame-7 it is' }", "raised RuntimeError"),
+    ],
+)
+def test_secrets_are_in_no_reason_trace_or_repr(load, folder, toml, reason):
+    (folder / "good.py").write_text(SECRETIVE)
+    host = load(toml=f"[good]\n{toml}")
+    found = named(host, "good")
+    assert found.state == "misconfigured"
+    assert re.search(reason, found.reason)
+    assert "sesame" not in found.reason + repr(found) + str(found.trace)
+
+
+def test_secrets_of_a_loaded_plugin_are_not_in_its_repr(load, folder):
+    (folder / "good.py").write_text(SECRETIVE)
+    found = named(load(toml="[good]\npin = 'x'\ntoken = 4711\ncolour = 'red'"), "good")
+    assert found.secrets == {"pin": "x", "token": 4711}
+    assert "red" in repr(found)
+    assert "4711" not in repr(found)
+
+
+def test_hash_of_the_configuration_is_of_what_is_no_secret(load, folder):
+    (folder / "good.py").write_text(SECRETIVE)
+
+    def hash_with(toml: str) -> str:
+        return named(load(toml=f"[good]\n{toml}"), "good").config_hash
+
+    red = hash_with("colour = 'red'")
+    assert re.fullmatch("[0-9a-f]{16}", red)
+    assert hash_with("colour = 'red'\ntoken = 7") == red
+    assert hash_with("colour = 'blue'") != red
+
+
+def test_configuration_of_nothing_is_told(load, folder):
+    (folder / "good.py").write_text(CONFIGURED)
+    toml = "[goood]\nsize = 3\n[good]\nsize = 3\n[plugins.good]\n[analyzers.blipp]\nqueue = 'http'"
+    host = load(toml=toml, environment={"CLUSTR_PLUGIN__GODO__SIZE": "3"})
+    assert host.warnings == (
+        "[plugins.good] is not read; a plugin's table is just [good]",
+        "[analyzers.blipp]: unknown analyzer blipp; did you mean blip?",
+        "[goood]: unknown plugin goood; did you mean good?",
+        "CLUSTR_PLUGIN__GODO__SIZE: unknown plugin godo; did you mean good?",
+    )
+    assert named(host, "good").state == "loaded"
+
+
+def test_operator_adjusts_analyzers(load, folder):
+    (folder / "good.py").write_text(GOOD)
+    host = load(toml="[analyzers.good]\nqueue = 'gpu'\ntimeout = 5\nauto = false")
+    good = host.analyzers["good"]
+    assert (good.queue, good.timeout, good.auto) == ("gpu", 5, False)
+
+
+@pytest.mark.parametrize(
+    ("toml", "reason"),
+    [
+        ("queue = 'fast'", "analyzers.good: queue must be one of default, http, gpu"),
+        ("timeout = '5'", "analyzers.good: timeout must be seconds above 0"),
+        ("timout = 5", "analyzers.good: unknown key timout; did you mean timeout?"),
+        ("version = 5", "analyzers.good: unknown key version; there are auto, queue, timeout"),
+    ],
+)
+def test_bad_adjustment_is_that_plugins_alone(load, folder, toml, reason):
+    (folder / "good.py").write_text(GOOD)
+    host = load(toml=f"[analyzers.good]\n{toml}")
+    assert named(host, "good").state == "misconfigured"
+    assert named(host, "good").reason.startswith(reason)
+    assert set(host.analyzers) == set(FIRST_PARTY)
+
+
+def test_finding_plugins_imports_nothing(load, install, tmp_path):
+    """Not even the package in which a disabled one is."""
+    install("deep", GOOD)
+    site = tmp_path / "site"
+    (site / "deep_package").mkdir()
+    (site / "deep_package" / "__init__.py").write_text("raise SystemExit")
+    (site / "deep_package" / "inside.py").write_text(GOOD)
+    entry = "[clustr.plugins]\ndeep = deep_package.inside\n"
+    (site / "deep-2.5.dist-info" / "entry_points.txt").write_text(entry)
+    found = named(load(disabled=("deep",)), "deep")
+    assert found.file == site / "deep_package" / "inside.py"
+    assert "deep_package" not in sys.modules

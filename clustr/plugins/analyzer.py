@@ -1,7 +1,7 @@
 """What an analyzer is, and what it is given."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from marshmallow import Schema
 
 from clustr import images
 from clustr.errors import RefusedFile
-from clustr.plugins.outcomes import Fail
+from clustr.plugins.outcomes import Fail, Outcome
+
+SETUP_SECONDS = 300  # What `Analyzer.setup` may take.
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +41,18 @@ class Image:
     path: Path
     results: Mapping[str, dict[str, Any]] = field(default_factory=dict)
 
-    def open(self) -> PIL.Image.Image:
+    def open(self, at_least: int | None = None) -> PIL.Image.Image:
         """Decode the whole image, turned as its EXIF orientation says, within the pixel limit.
+
+        Args:
+            at_least: pixels that its shorter side has to keep, for those who look at a small copy:
+                a large JPEG is then decoded at 1/2, 1/4 or 1/8 of its size, many times faster.
 
         Raises:
             Fail: the file is no image or its pixels cannot be read; the reason says why.
         """
         try:
-            return images.open_displayed(self.path)
+            return images.open_displayed(self.path, at_least)
         except RefusedFile as error:
             raise Fail(str(error)) from error
 
@@ -102,9 +108,16 @@ class Analyzer:
         summary: one line that says what it finds.
         queue: `default` for work of the processor, `http` for calls to services, `gpu`.
         formats: the content types it looks at; others are `skipped`. Empty means all.
+        requires: the names of the analyzers whose results it needs, which are then in
+            `image.results`. Where one of them did not succeed this one is `skipped`.
         timeout: seconds that one analysis may take.
         max_attempts: how often an analysis is begun whose process dies under it.
-        auto: whether every new upload is analyzed.
+        memory_mb: megabytes that its process may take beyond what it had at the start; None for
+            no limit. With a GPU leave it at None: drivers reserve addresses without end.
+        auto: whether every new upload is analyzed; otherwise only when it is asked for.
+        batch_size: how many images `analyze_batch` is given at most.
+        keep_loaded: whether its process is kept for the next images, with what `setup` prepared;
+            otherwise there is a new one for each burst of work. For models that load slowly.
         fields: which fields of the upload it fills, each with the key of its result to take:
             `{"caption": "caption"}`. Possible are `caption`, `tags`, `dimensions` (an object with
             `width` and `height`), `taken_at` (ISO 8601; without an offset it is UTC) and `faces`.
@@ -116,9 +129,13 @@ class Analyzer:
     summary: str = ""
     queue: str = "default"
     formats: frozenset[str] = frozenset()
+    requires: tuple[str, ...] = ()
     timeout: float = 60
     max_attempts: int = 3
+    memory_mb: int | None = None
     auto: bool = True
+    batch_size: int = 1
+    keep_loaded: bool = False
     fields: Mapping[str, str] = {}
 
     def setup(self, context: Context) -> None:
@@ -131,6 +148,24 @@ class Analyzer:
             Skip, Fail, RetryLater, ConfigError: for an end other than a result.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define analyze()")
+
+    def analyze_batch(
+        self, images: Sequence[Image], context: Context
+    ) -> Sequence[dict[str, Any] | Outcome]:
+        """Return for each image, in their order, its result, or an outcome (which is not raised).
+
+        Called instead of `analyze` where `batch_size` is above 1, with `batch_size` images at most
+        and `timeout` seconds for each of them. When it raises or takes too long, the images are
+        tried once more, each on its own, so that the one at fault is found.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define analyze_batch()")
+
+    def model_info(self, context: Context) -> Mapping[str, Any]:
+        """Say which model gives the results, such as `{"name": "blip-base", "version": "2024-05"}`.
+
+        Called after `setup`; it is stored beside every result.
+        """
+        return {}
 
     def health(self, context: Context) -> Health | None:
         """Say how the service it needs is, within two seconds; None when it needs none.

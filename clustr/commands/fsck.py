@@ -1,4 +1,4 @@
-"""The entrance from the shell: the commands that look after what is stored."""
+"""`clustr fsck`: look after what is stored."""
 
 import sys
 from collections import Counter

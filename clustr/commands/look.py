@@ -1,0 +1,152 @@
+"""Looking at all plugins from a shell, whatever they do and however broken the settings are."""
+
+import contextlib
+import dataclasses
+import os
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from clustr import logs
+from clustr.commands.described import described, undescribable
+from clustr.commands.trial import Send, Trial, tried
+from clustr.errors import NotFound, StartUpError
+from clustr.plugin_host import Candidate, load_plugins
+from clustr.plugin_host.configuration import read_tables
+from clustr.plugin_host.declarations import HEAVY
+from clustr.settings import Settings, read_environment, read_settings
+from clustr.upload import Upload
+
+
+class NoUploads:
+    """The library of a process without a database: there is nothing in it."""
+
+    def get(self, upload_id: str) -> Upload:
+        raise NotFound(f"There is no upload {upload_id}.")
+
+    def find(
+        self, analyzer: str, field: str, values: Sequence[Any], limit: int = 1000
+    ) -> Sequence[Upload]:
+        return ()
+
+    def url_of(self, upload: Upload) -> str:
+        return upload.filename
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Seen:
+    """All plugins, as plain values in the order in which they are loaded, and what to say besides.
+
+    Attributes:
+        warnings: what is configured but belongs to nothing.
+    """
+
+    plugins: list[dict[str, Any]]
+    warnings: list[str]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """Where plugins are found and configured.
+
+    Attributes:
+        problem: what would keep Clustr from starting, if anything would.
+    """
+
+    settings: Settings
+    problem: str | None
+
+
+def find_place() -> Place:
+    """Read the settings, or as much of them as is needed here; what is wrong is said at once."""
+    problems = []
+    try:
+        settings = read_settings()
+    except StartUpError as error:
+        problems.append(str(error))
+        environment = read_environment()
+        ours = {name: value for name, value in environment.items() if name.startswith("PLUGINS_")}
+        settings = dataclasses.replace(read_settings(ours), environment=environment)
+    try:
+        read_tables(settings.plugins_config)
+    except StartUpError as error:
+        problems.append(str(error))
+        settings = dataclasses.replace(settings, plugins_config=Path(os.devnull))
+    for problem in problems:
+        click.echo(f"clustr: {problem}", err=True)
+    return Place(settings, "; ".join(problems) or None)
+
+
+def look(settings: Settings, seconds: float, lost: Mapping[str, str] | None = None) -> Seen:
+    """Load all plugins in a process of their own, again without each that ends it.
+
+    Args:
+        seconds: how long one may take.
+        lost: those that are known not to come to an end, with the reason.
+    """
+    lost = dict(lost or {})
+    while True:
+        trial = tried(lambda send: _load_and_describe(settings, lost, send), seconds)
+        if not trial.failure:
+            return Seen(**trial.sent[-1])
+        culprit = trial.sent[-1]["at"] if trial.sent else None
+        if culprit is None or culprit in lost:
+            raise StartUpError(f"plugins cannot be loaded: {trial.failure}\n{trial.printed}")
+        lost[culprit] = f"loading it: {trial.failure}"
+
+
+def _load_and_describe(settings: Settings, lost: Mapping[str, str], send: Send) -> None:
+    def at(name: str) -> None:
+        send({"at": name})
+
+    logs.configure("console", "critical")
+    host = load_plugins(
+        settings.plugins_folder,
+        settings.plugins_enabled,
+        settings.plugins_disabled,
+        settings.plugins_config,
+        settings.environment,
+        lost,
+        at,
+    )
+    # Whether routes clash is seen where they are mounted: in the web processes.
+    blueprints = host.blueprints(lambda _plugin: NoUploads(), lambda _plugin, _blueprints: None)
+    routes = Counter(plugin.name for plugin, _ in blueprints)
+    told = []
+    for plugin in host.plugins:
+        at(plugin.name)
+        try:
+            told.append(described(plugin, routes[plugin.name]))
+        except BaseException as error:
+            told.append(undescribable(plugin, error))
+    send({"plugins": told, "warnings": host.warnings})
+
+
+def import_alone(candidate: Candidate, seconds: float) -> Trial:
+    """Import one plugin in a process of its own, and see what else it does by that.
+
+    What is sent: how long it took in seconds, which heavy modules came with it, and how many
+    threads it began.
+    """
+
+    def run(send: Send) -> None:
+        logs.configure("console", "critical")
+        modules, threads = set(sys.modules), threading.active_count()
+        began = time.perf_counter()
+        with contextlib.suppress(BaseException):  # It is told when all are loaded together.
+            candidate.load()
+        send(
+            {
+                "seconds": time.perf_counter() - began,
+                "heavy": sorted((set(sys.modules) - modules) & set(HEAVY)),
+                "threads": threading.active_count() - threads,
+            }
+        )
+
+    return tried(run, seconds)

@@ -1,0 +1,20 @@
+"""The plugin host: finds plugins, loads each on its own, and knows what every one of them brings.
+
+Nothing that a plugin does while it is loaded touches another or ends the process: it is listed with
+a state and a reason instead.
+"""
+
+from clustr.plugin_host.discovery import Candidate, find_candidates
+from clustr.plugin_host.host import PluginHost
+from clustr.plugin_host.loading import is_switched_off, load_plugins
+from clustr.plugin_host.plugin import Plugin, PluginState
+
+__all__ = [
+    "Candidate",
+    "Plugin",
+    "PluginHost",
+    "PluginState",
+    "find_candidates",
+    "is_switched_off",
+    "load_plugins",
+]

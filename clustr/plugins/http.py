@@ -1,0 +1,241 @@
+"""Analyzers that call a model service over HTTP: what every one of them needs, once.
+
+A service of one's own is the best home for a heavy model: its packages, its memory and its crashes
+stay outside Clustr.
+"""
+
+import io
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import requests
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
+
+from clustr.plugins.analyzer import Analyzer, Context, Health, Image
+from clustr.plugins.outcomes import ConfigError, Fail, RetryLater
+from clustr.plugins.pictures import to_rgb
+
+CONNECT_SECONDS = 2
+HEALTH_SECONDS = 1.5
+# What an analysis may take beyond the call, such as for an image that has to be converted first.
+BESIDE_THE_CALL_SECONDS = 10
+# What is left of an analysis once its call is over, to read the answer.
+AFTER_THE_CALL_SECONDS = 1
+
+# What every service can be expected to read goes as it is; the rest as a JPEG.
+EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp"}
+PLAIN_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
+LARGEST_SENT_BYTES = 8 * 1024 * 1024
+LONGEST_SENT_SIDE = 4096
+JPEG_SIDE = 1024
+
+REFUSED_ACCESS = (401, 403, 407)
+BUSY = (408, 425, 429)
+LONGEST_REASON = 500
+
+
+class ServiceUrl(fields.String):
+    """The address of a service, as a field of a configuration."""
+
+    def __init__(self, **options: Any):
+        address = validate.Regexp(
+            r"https?://[^\s/?#]+(/[^\s?#]*)?\Z",
+            error="expected an address such as http://localhost:8001",
+        )
+        super().__init__(validate=address, **options)
+
+
+class HttpConfig(Schema):
+    """What can be configured of a plugin with an `HttpAnalyzer`; to be subclassed for more.
+
+    A plugin that knows where its service usually is says so:
+    `service_url = ServiceUrl(load_default="http://localhost:8001")`.
+    """
+
+    service_url = ServiceUrl(required=True, metadata={"description": "Where the service is"})
+    timeout = fields.Float(
+        load_default=20.0,
+        validate=validate.Range(0.1, 600, error="expected seconds from 0.1 to 600"),
+        metadata={"description": "Seconds that an answer may take in all"},
+    )
+
+
+class HttpAnalyzer(Analyzer):
+    """Posts each image to a service and makes its answer the result.
+
+    The image is posted to `<service_url><path>` as one part of a form. The answer is JSON in the
+    shape of `answer_schema`; what else it has is ignored. A service that is away, too slow, busy or
+    at fault makes the analysis wait until it is back (`RetryLater`); one that refuses access needs
+    another configuration (`ConfigError`); any other refusal, or an answer that cannot be used, is
+    the end of this analysis (`Fail`).
+
+    Attributes:
+        service: what the service is called in reasons and in `/api/health`, such as `captioner`.
+        path: what is called, such as `/caption`.
+        part: the name of the form's part that has the image.
+        converts: whether an image that not every service can be expected to read (a TIFF, CMYK, 16
+            bits, more than 8 MiB or 4096 pixels a side) is sent as a JPEG of at most 1024 pixels a
+            side; otherwise originals are sent as they are.
+        answer_schema: a marshmallow schema; by default that of the results.
+        largest_answer_bytes: of a larger answer the rest is not read, and it is a failure.
+
+    Args:
+        config: the plugin's configuration, in the shape of `HttpConfig`. Its `timeout` is a total
+            in seconds for the call; the analysis may take ten more.
+    """
+
+    queue = "http"
+    service: str
+    path: str = "/"
+    part: str = "image"
+    converts: bool = True
+    answer_schema: type[Schema] | None = None
+    largest_answer_bytes: int = 64 * 1024
+
+    def __init__(self, config: Mapping[str, Any]):
+        self.timeout = config["timeout"] + BESIDE_THE_CALL_SECONDS
+
+    def build_request(self, image: Image, context: Context) -> Mapping[str, Any]:
+        """Return what is sent: arguments of `requests.post`, such as `files`, `data`, `headers`.
+
+        Override it to send more than the image, or to name oneself with `context.secrets`.
+        """
+        return {"files": {self.part: as_sent(image, self.converts)}}
+
+    def parse(self, answer: Any) -> dict[str, Any]:
+        """Return the result that an answer means; it has been loaded by `answer_schema`.
+
+        Raises:
+            Skip, Fail, RetryLater, ConfigError: the answer means one of these.
+        """
+        return self.result_schema().dump(answer)
+
+    def analyze(self, image: Image, context: Context) -> dict[str, Any]:
+        request = self.build_request(image, context)
+        return self.parse(self.understand(self.ask(request, context)))
+
+    def ask(self, request: Mapping[str, Any], context: Context) -> bytes:
+        """Post the request and return the body of the answer.
+
+        Raises:
+            RetryLater: the service is away, busy or too slow, or has a fault of its own.
+            Fail: it refuses the image, or its answer is too large.
+            ConfigError: its address cannot be called, or it refuses access.
+        """
+        url = f"{context.config['service_url'].rstrip('/')}{self.path}"
+        seconds = min(context.config["timeout"], context.seconds_left() - AFTER_THE_CALL_SECONDS)
+        timeout = (CONNECT_SECONDS, max(0.1, seconds))
+        try:
+            with context.http.post(url, timeout=timeout, stream=True, **request) as response:
+                self._check_status(response)
+                return self._read(response)
+        except requests.Timeout as error:
+            raise RetryLater(f"The {self.service} did not answer in time.") from error
+        except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
+            raise RetryLater(f"The {self.service} cannot be reached.") from error
+        except requests.exceptions.ContentDecodingError as error:
+            raise Fail(f"The {self.service}'s answer cannot be unpacked.") from error
+        except requests.RequestException as error:
+            raise ConfigError(f"The {self.service}'s address cannot be called.") from error
+
+    def understand(self, body: bytes) -> Any:
+        """The answer in a body, loaded by `answer_schema`.
+
+        Raises:
+            Fail: it is no JSON or has another shape; the reason names the fields.
+        """
+        schema = self.answer_schema or self.result_schema
+        try:
+            return schema().load(json.loads(body), unknown=EXCLUDE)
+        except ValidationError as error:
+            wrong = "; ".join(_flat(error.normalized_messages()))[:LONGEST_REASON].rstrip(".")
+            raise Fail(f"The {self.service}'s answer has another shape: {wrong}.") from error
+        except (ValueError, RecursionError) as error:
+            raise Fail(f"The {self.service}'s answer is not JSON.") from error
+
+    def health(self, context: Context) -> Health:
+        """What `GET <service_url>/health` answers: with 200 the service can be used."""
+        url = f"{context.config['service_url'].rstrip('/')}/health"
+        try:
+            with context.http.get(url, timeout=HEALTH_SECONDS, stream=True) as response:
+                status = response.status_code
+        except requests.RequestException:
+            return Health(self.service, False, f"The {self.service} does not answer.")
+        if status != requests.codes.ok:
+            detail = f"The {self.service} answers with status {status}."
+            return Health(self.service, False, detail)
+        return Health(self.service, True)
+
+    def _check_status(self, response: requests.Response) -> None:
+        status = response.status_code
+        said = f"The {self.service} answered with status {status}."
+        if status in BUSY or status >= 500:
+            # The header may also hold a date; then Clustr decides when to try again.
+            seconds = re.fullmatch(r"[0-9]{1,6}", response.headers.get("Retry-After", ""))
+            raise RetryLater(said, after=float(seconds[0]) if seconds else None)
+        if status in REFUSED_ACCESS:
+            raise ConfigError(said)
+        if status != requests.codes.ok:
+            raise Fail(said)
+
+    def _read(self, response: requests.Response) -> bytes:
+        """Read the body, never much more of it than is allowed, however small it was packed."""
+        most, body = self.largest_answer_bytes, b""
+        for chunk in response.iter_content(most + 1):
+            body += chunk
+            if len(body) > most:
+                raise Fail(f"The {self.service}'s answer is larger than {most} bytes.")
+        return body
+
+
+def as_sent(image: Image, converts: bool = True) -> tuple[str, bytes, str]:
+    """The name, the content and the content type under which an image is sent.
+
+    Args:
+        converts: whether one that not every service can be expected to read becomes a JPEG.
+
+    Raises:
+        Fail: it has to be converted and cannot be decoded.
+    """
+    if not converts or _goes_as_it_is(image):
+        extension = EXTENSIONS.get(image.content_type) or image.path.suffix.lstrip(".")
+        return f"{image.id}.{extension}", image.path.read_bytes(), image.content_type
+    file = io.BytesIO()
+    to_rgb(image.open(), JPEG_SIDE).save(file, "JPEG", quality=90)
+    return f"{image.id}.jpg", file.getvalue(), "image/jpeg"
+
+
+def _goes_as_it_is(image: Image) -> bool:
+    """Whether every service can be expected to read the original."""
+    return (
+        image.content_type in EXTENSIONS
+        and image.size <= LARGEST_SENT_BYTES
+        and max(image.width, image.height) <= LONGEST_SENT_SIDE
+        and _is_plain(image.path)
+    )
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether a JPEG, PNG or WebP has 8 bits at most per channel, and channels that are usual."""
+    try:
+        with path.open("rb") as file, PIL.Image.open(file) as picture:
+            if picture.format == "PNG":
+                file.seek(24)  # the bit depth; Pillow's mode does not tell it with colours
+                if file.read(1) == b"\x10":
+                    return False
+            return picture.mode in PLAIN_MODES
+    except Exception:  # It is broken by now; who decodes it then says in which way.
+        return False
+
+
+def _flat(messages: Any, name: str = "") -> Iterable[str]:
+    """What a schema found wrong, one text for each field; one inside another is `boxes.0.left`."""
+    if isinstance(messages, dict):
+        for key, inner in messages.items():
+            yield from _flat(inner, f"{name}.{key}" if name else str(key))
+    else:
+        yield f"{name}: {' '.join(map(str, messages))}"
