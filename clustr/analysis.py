@@ -5,71 +5,49 @@ waits, analyze each, write the ends down together, until nothing is left or the 
 many are claimed together follows from how long one takes, so that a claim is about a second's work.
 """
 
-import json
-import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, timedelta
-from pathlib import Path
+from datetime import timedelta
 from random import uniform
-from typing import Any
 
-import orjson
 import structlog
-from marshmallow import Schema, ValidationError, fields, validate
 
-from clustr import logs, reasons
+from clustr import logs
 from clustr.catalog import Catalog, Claimed, Finished, now
-from clustr.errors import DatabaseUnavailable, QueueUnavailable
-from clustr.http_session import Session
+from clustr.errors import DatabaseUnavailable, QueueUnavailable, StorageUnavailable
 from clustr.limits import Interrupted, Interruption, TimeUp, time_limit
 from clustr.plugin_host import PluginHost
-from clustr.plugins import Analyzer, ConfigError, Context, Fail, Image, RetryLater, Skip
-from clustr.queue import SETUP_SECONDS, SLICE_SECONDS, Queue
+from clustr.plugins import Analyzer, Image
+from clustr.queue import SLICE_SECONDS, Queue
+from clustr.runner import End, NotPrepared, Runner
 from clustr.storage import LocalStorage
-from clustr.upload import State
+from clustr.upload import Analysis, State, Upload
 
 log = logs.logger(__name__)
 
 LEASE = timedelta(seconds=30)
 RENEW_SECONDS = 10.0
-CLAIM_SECONDS = 1.0
-LARGEST_CLAIM = 32
-LARGEST_RESULT_BYTES = 1_000_000
-DEEPEST_RESULT = 50
+# An upload that comes while other work is claimed waits for the end of that claim.
+CLAIM_SECONDS = 0.25
+LARGEST_CLAIM = 100
+CLAIM_GROWTH = 8
 LONGEST_DEFERRAL_SECONDS = 60.0
 LONGEST_DEFERRAL_ASKED_FOR_SECONDS = 3600.0
 HIGHEST_POWER = 10  # of two; a float cannot hold that of a thousand attempts
-TEARDOWN_SECONDS = 10.0
-
-
-class DimensionsField(Schema):
-    """The width and height of an upload, in pixels."""
-
-    width = fields.Integer(required=True, strict=True, validate=validate.Range(min=1))
-    height = fields.Integer(required=True, strict=True, validate=validate.Range(min=1))
-
-
-# What an analyzer may write into the upload's own fields: listings read them back without looking.
-UPLOAD_FIELDS: dict[str, fields.Field[Any]] = {
-    "caption": fields.String(),
-    "tags": fields.List(fields.String()),
-    "dimensions": fields.Nested(DimensionsField),
-    "taken_at": fields.AwareDateTime(default_timezone=UTC),
-    "faces": fields.List(fields.Dict(keys=fields.String())),
-}
-UploadFields = Schema.from_dict(UPLOAD_FIELDS, name="UploadFields")
-
-
-class NotPrepared(Exception):
-    """An analyzer could not be set up."""
+NOTICE = "clustr_analysis_finished"
+NOTICE_SECONDS = 3.0
+UNMOUNTED = "the place where originals are kept is not there"
 
 
 class Analysts:
     """Those who run analyzers, with what they need for it.
+
+    One process runs one analyzer. What was set up for it is kept until `close`, for as many calls
+    as come.
 
     Args:
         host: the plugins and their analyzers.
@@ -80,23 +58,33 @@ class Analysts:
         self._storage = storage
         self._queue = queue
         self._host = host
+        self._runner: Runner | None = None
 
-    def run(self, name: str, run: str, interruption: Interruption) -> None:
-        """Answer a call for the analyzer `name`, as the run with the id `run`."""
+    def run(self, name: str, run: str, interruption: Interruption) -> bool:
+        """Answer a call for the analyzer `name`, as the run with the id `run`.
+
+        Returns:
+            whether this process is fit to answer another call.
+        """
         analyzer = self._host.analyzers.get(name)
         if analyzer is None:
             log.warning("analyzer_unknown", analyzer=name)
-            return
+            return False
         with structlog.contextvars.bound_contextvars(analyzer=name, run=run):
             self._answer(analyzer)
             breaker = self._catalog.breakers.get(name)
             if breaker and breaker.open and not self._catalog.breakers.take_probe(name):
                 self._catalog.analyses.park(name, breaker.reason)
-                return
+                return True
             probing = breaker is not None and breaker.open
             if not probing:
                 self._catalog.analyses.wake(name, all_of_them=False)
-            self._work(analyzer, run, interruption, probing, troubled=breaker is not None)
+            return self._work(analyzer, run, interruption, probing, troubled=breaker is not None)
+
+    def close(self) -> None:
+        """Tear down what was set up."""
+        if self._runner:
+            self._runner.close()
 
     def _answer(self, analyzer: Analyzer) -> None:
         try:
@@ -111,14 +99,20 @@ class Analysts:
         interruption: Interruption,
         probing: bool,
         troubled: bool,
-    ) -> None:
-        work = Slice(self._catalog, self._storage, analyzer, run, interruption)
-        first = self._claim(analyzer, run, 1, probing)
+    ) -> bool:
+        runner = self._runner or Runner(
+            analyzer, self._host.plugin_of(analyzer), interruption.allowed
+        )
+        work = Slice(self._catalog, self._storage, self._queue, self._host, runner, run)
+        alone = probing or analyzer.max_attempts == 1
+        first = work.claim(1 if alone else analyzer.batch_size, probing)
         if not first:
-            return
+            return True
+        self._runner = runner
         try:
-            with self._holding(analyzer, run), work.prepared(self._host) as context:
-                self._run_slice(work, context, first, troubled)
+            with self._holding(analyzer, run):
+                runner.prepare()
+                self._run_slice(work, first, troubled)
         except Interrupted:
             log.info("analysis_interrupted")
         except NotPrepared as error:  # That says nothing about the image: it waits until it works.
@@ -126,42 +120,39 @@ class Analysts:
         finally:
             self._catalog.analyses.put_back(analyzer.name, run)
         if not interruption.requested:
-            self._ring_if_work_waits(analyzer)
+            work.ring_if_work_waits()
+        return runner.prepared and not interruption.requested and not runner.grown()
 
-    def _run_slice(
-        self, work: "Slice", context: Context, claims: list[Claimed], troubled: bool
-    ) -> None:
+    def _run_slice(self, work: "Slice", claims: list[Claimed], troubled: bool) -> None:
         """Analyze claim after claim until nothing is left, time is up or the service away."""
-        analyzer, size = work.analyzer, 1
+        analyzer = work.analyzer
         # Those claimed with one that ends the process get a second attempt, if there is a second.
-        largest = LARGEST_CLAIM if analyzer.max_attempts > 1 else 1
+        most = max(LARGEST_CLAIM, analyzer.batch_size) if analyzer.max_attempts > 1 else 1
         ends_at = time.monotonic() + SLICE_SECONDS
-        while claims:
-            began = time.monotonic()
-            away = work.analyze(claims, context)
-            if away:
-                self._put_off(analyzer, away)
-                return
-            if troubled and work.succeeded:
-                troubled = False
-                self._recover(analyzer)
-            if time.monotonic() > ends_at:
-                return
-            seconds_each = (time.monotonic() - began) / len(claims)
-            size = max(1, min(2 * size, largest, int(CLAIM_SECONDS / (seconds_each + 1e-6))))
-            claims = self._claim(analyzer, work.run, size, probing=False)
-            if len(claims) == size:
-                self._ring(analyzer)  # There may be more: an idle worker can join.
-
-    def _claim(self, analyzer: Analyzer, run: str, size: int, probing: bool) -> list[Claimed]:
-        states = (State.QUEUED, State.DEFERRED) if probing else (State.QUEUED,)
-        for state in states:
-            claims = self._catalog.analyses.claim(
-                analyzer.name, analyzer.version, run, size, LEASE, state
-            )
-            if claims:
-                return claims
-        return []
+        seconds_each = CLAIM_SECONDS
+        with work.threads:
+            while claims:
+                began = time.monotonic()
+                # Quick ones: the next are claimed while these are analyzed. Not where memory has a
+                # limit, which is one for all threads.
+                quick = seconds_each * LARGEST_CLAIM < CLAIM_SECONDS and not analyzer.memory_mb
+                full = quick and len(claims) == LARGEST_CLAIM
+                following = work.threads.submit(work.claim, LARGEST_CLAIM, False) if full else None
+                away = work.analyze(claims)
+                if away:
+                    self._put_off(analyzer, away)
+                    return
+                if troubled and work.succeeded:
+                    troubled = False
+                    self._recover(analyzer)
+                if time.monotonic() > ends_at:
+                    return
+                seconds_each = (time.monotonic() - began) / len(claims)
+                size = min(CLAIM_GROWTH * len(claims), int(CLAIM_SECONDS / (seconds_each + 1e-6)))
+                size = min(most, max(size, analyzer.batch_size, 1))
+                claims = following.result() if following else work.claim(size, probing=False)
+                if len(claims) >= size:
+                    work.ring([analyzer])  # There may be more: an idle worker can join.
 
     def _put_off(self, analyzer: Analyzer, reason: str) -> None:
         breaker = self._catalog.breakers.record_failure(analyzer.name, reason)
@@ -174,16 +165,6 @@ class Analysts:
         woken = self._catalog.analyses.wake(analyzer.name, all_of_them=True)
         log.info("analyzer_recovered", woken=woken)
 
-    def _ring_if_work_waits(self, analyzer: Analyzer) -> None:
-        if self._catalog.analyses.work_waits(analyzer.name):
-            self._ring(analyzer)
-
-    def _ring(self, analyzer: Analyzer) -> None:
-        try:
-            self._queue.ring([analyzer])
-        except QueueUnavailable:
-            log.warning("bell_not_rung")
-
     @contextmanager
     def _holding(self, analyzer: Analyzer, run: str) -> Iterator[None]:
         """Prolong the lease of the run's claims for as long as the block takes."""
@@ -193,7 +174,7 @@ class Analysts:
             while not done.wait(RENEW_SECONDS):
                 try:
                     self._catalog.analyses.renew(analyzer.name, run, LEASE)
-                except DatabaseUnavailable:
+                except (DatabaseUnavailable, MemoryError):  # The plugin may have taken it all.
                     log.warning("lease_not_renewed")
 
         thread = threading.Thread(target=renew, name="lease", daemon=True)
@@ -206,116 +187,89 @@ class Analysts:
 
 
 class Slice:
-    """The work of one run: analyses of one analyzer, one after the other."""
+    """The work of one run: analyses of one analyzer, claimed, run, and their ends written down."""
 
     def __init__(
         self,
         catalog: Catalog,
         storage: LocalStorage,
-        analyzer: Analyzer,
+        queue: Queue,
+        host: PluginHost,
+        runner: Runner,
         run: str,
-        interruption: Interruption,
     ):
-        self.analyzer = analyzer
-        self.run = run
+        self.analyzer = runner.analyzer
         self.succeeded = False
         self._catalog = catalog
         self._storage = storage
-        self._interruption = interruption
+        self._queue = queue
+        self._host = host
+        self._runner = runner
+        self._run = run
+        # MongoDB is asked while other things are done; but the next image waits until all ends are
+        # written, which its plugin could otherwise take down with the process.
+        self.threads = ThreadPoolExecutor(2, "slice")
+        self._heard = host.implements(NOTICE)
 
-    @contextmanager
-    def prepared(self, host: PluginHost) -> Iterator[Context]:
-        """Set the analyzer up for the block, and tear it down after it."""
-        plugin = host.plugin_of(self.analyzer)
-        with tempfile.TemporaryDirectory(prefix="clustr-") as folder, Session() as http:
-            context = Context(
-                config=plugin.config,
-                secrets=plugin.secrets,
-                log=logs.logger(f"clustr.plugin.{plugin.name}"),
-                http=http,
-                deadline=time.monotonic() + SETUP_SECONDS,
-                tmpdir=Path(folder),
+    def claim(self, size: int, probing: bool) -> list[Claimed]:
+        """Take up to `size` analyses; to probe a service that was away, also of the deferred."""
+        # A hook is given the upload with everything; an analyzer, only what it requires.
+        results = None if self._heard else self.analyzer.requires
+        states = (State.QUEUED, State.DEFERRED) if probing else (State.QUEUED,)
+        for state in states:
+            claims = self._catalog.analyses.claim(
+                self.analyzer.name, self.analyzer.version, self._run, size, LEASE, state, results
             )
-            self._set_up(context)
-            try:
-                yield context
-            finally:
-                self._tear_down()
+            if claims:
+                return claims
+        return []
 
-    def _set_up(self, context: Context) -> None:
+    def ring(self, analyzers: list[Analyzer]) -> None:
+        """Call workers for analyzers."""
         try:
-            with time_limit(SETUP_SECONDS), self._interruption.allowed():
-                self.analyzer.setup(context)
-        except Interrupted:
-            raise
-        except TimeUp as error:
-            raise NotPrepared(f"setup() took longer than {SETUP_SECONDS} seconds") from error
-        except BaseException as error:
-            log.exception("setup_raised")
-            raise NotPrepared(f"setup() raised {reasons.of(error)}") from error
+            self._queue.ring(analyzers)
+        except QueueUnavailable:
+            log.warning("bell_not_rung")
 
-    def _tear_down(self) -> None:
-        try:
-            with time_limit(TEARDOWN_SECONDS):
-                self.analyzer.teardown()
-        except BaseException:  # What was analyzed is written down; the process ends after this.
-            log.exception("teardown_raised")
+    def ring_if_work_waits(self) -> None:
+        """Call a worker if this analyzer has more to do."""
+        if self._catalog.analyses.work_waits(self.analyzer.name):
+            self.ring([self.analyzer])
 
-    def analyze(self, claims: list[Claimed], context: Context) -> str | None:
+    def analyze(self, claims: list[Claimed]) -> str | None:
         """Analyze what was claimed and write the ends down.
 
         Returns:
-            what is away, when the service that the analyzer needs is; the rest is put back then.
+            what is away, when something is that the analyzer needs; the rest is put back then.
         """
-        ends: list[Finished] = []
+        by_id = {claimed.upload.id: claimed for claimed in claims}
+        ends: list[tuple[Claimed, End]] = []
         try:
+            ready = []
             for claimed in claims:
-                ends.append(self._analyze(claimed, context))
-                if ends[-1].state is State.DEFERRED:
-                    return ends[-1].error
+                missing = next(self._missing_results(claimed.upload), None)
+                if missing:  # The analyzer requires more than it did when this was queued.
+                    ends.append((claimed, End(State.SKIPPED, error=f"requires {missing}")))
+                else:
+                    ready.append(self._image(claimed.upload))
+            for image, end in self._runner.run(ready, lambda image: _about(by_id[image.id].upload)):
+                if end.state is State.FAILED and self._is_unmounted():
+                    end = End(State.DEFERRED, error=UNMOUNTED, seconds=end.seconds)
+                ends.append((by_id[image.id], end))
+                if end.error is UNMOUNTED:
+                    break
         finally:
-            written = self._catalog.analyses.finish(self.analyzer.name, self.run, ends)
-            if written < len(ends):  # Another run has them by now, or the uploads are gone.
-                log.warning("late_results_dropped", count=len(ends) - written)
+            self._write(ends)
+        if ends and ends[-1][1].state is State.DEFERRED:
+            return ends[-1][1].error
         return None
 
-    def _analyze(self, claimed: Claimed, context: Context) -> Finished:
-        upload = claimed.upload
-        began = time.perf_counter()
-        ids = {"upload_id": upload.id, "request_id": upload.request_id}
-        with structlog.contextvars.bound_contextvars(**ids):
-            end = self._end(claimed, context)
-            duration = round((time.perf_counter() - began) * 1000, 1)
-            level = log.error if end.state is State.FAILED else log.info
-            level(f"analysis_{end.state}", duration_ms=duration, error=end.error)
-        self.succeeded |= end.state in (State.SUCCEEDED, State.SKIPPED)
-        return end
+    def _missing_results(self, upload: Upload) -> Iterator[str]:
+        there = {analysis.name for analysis in upload.analyses if analysis.result is not None}
+        return (name for name in self.analyzer.requires if name not in there)
 
-    def _end(self, claimed: Claimed, context: Context) -> Finished:
-        """How the analysis ends; whatever the plugin does, it has an end with a reason."""
-        upload_id, seconds = claimed.upload.id, self.analyzer.timeout
-        context = replace(context, deadline=time.monotonic() + seconds)
-        try:
-            with time_limit(seconds), self._interruption.allowed():
-                result = self.analyzer.analyze(self._image(claimed), context)
-            return self._success(upload_id, result)
-        except Interrupted:
-            raise
-        except Skip as outcome:
-            return Finished(upload_id, State.SKIPPED, error=reasons.plain(outcome))
-        except Fail as outcome:
-            return Finished(upload_id, State.FAILED, error=reasons.plain(outcome))
-        except (RetryLater, ConfigError) as outcome:
-            return self._deferral(claimed, outcome)
-        except TimeUp:
-            error = f"took longer than {seconds:g} seconds"
-            return Finished(upload_id, State.FAILED, error=error)
-        except BaseException as error:
-            log.exception("analyzer_raised")
-            return Finished(upload_id, State.FAILED, error=reasons.of(error))
-
-    def _image(self, claimed: Claimed) -> Image:
-        upload = claimed.upload
+    def _image(self, upload: Upload) -> Image:
+        required = [a for a in upload.analyses if a.name in self.analyzer.requires]
         return Image(
             id=upload.id,
             sha256=upload.sha256,
@@ -324,72 +278,105 @@ class Slice:
             width=upload.width,
             height=upload.height,
             path=self._storage.path(self._storage.key(upload.filename)),
+            results={analysis.name: analysis.result for analysis in required},
         )
 
-    def _success(self, upload_id: str, result: Any) -> Finished:
+    def _is_unmounted(self) -> bool:
         try:
-            result = _storable(result, self.analyzer.result_schema)
-            filled = _filled(result, self.analyzer.fields)
-        except ValueError as error:
-            return Finished(upload_id, State.FAILED, error=reasons.plain(error))
-        return Finished(upload_id, State.SUCCEEDED, result=result, fields=filled)
+            return not self._storage.is_there()
+        except StorageUnavailable:
+            return True
 
-    def _deferral(self, claimed: Claimed, outcome: RetryLater | ConfigError) -> Finished:
+    def _write(self, ends: list[tuple[Claimed, End]]) -> None:
+        """Write the ends down, and tell those who wait for that."""
+        finished = [self._finished(claimed, end) for claimed, end in ends]
+        name, run = self.analyzer.name, self._run
+        writing = self.threads.submit(self._catalog.analyses.finish, name, run, finished)
+        for claimed, end in ends:
+            _log_end(claimed.upload, end)
+        written = writing.result()
+        if written < len(ends):  # Another run has them by now, or the uploads are gone.
+            log.warning("late_results_dropped", count=len(ends) - written)
+        self.succeeded |= any(end.state in (State.SUCCEEDED, State.SKIPPED) for _, end in ends)
+        self._ring_for_what_waited(ends)
+        if self._heard:
+            self._notify(ends, all_written=written == len(ends))
+
+    def _finished(self, claimed: Claimed, end: End) -> Finished:
         seconds = min(LONGEST_DEFERRAL_SECONDS, 2.0 ** min(claimed.attempts, HIGHEST_POWER))
         seconds *= uniform(0.5, 1)  # noqa: S311
-        after = getattr(outcome, "after", None)
-        if isinstance(after, int | float):
-            seconds = min(LONGEST_DEFERRAL_ASKED_FOR_SECONDS, max(0, after))
+        if end.after is not None:
+            seconds = min(LONGEST_DEFERRAL_ASKED_FOR_SECONDS, max(0, end.after))
         return Finished(
             claimed.upload.id,
-            State.DEFERRED,
-            error=reasons.plain(outcome),
-            due_at=now() + timedelta(seconds=seconds),
+            end.state,
+            result=end.result,
+            error=end.error,
+            due_at=now() + timedelta(seconds=seconds) if end.state is State.DEFERRED else None,
+            fields=end.fields,
+            version=self.analyzer.version,
+            provenance=self._runner.provenance,
+        )
+
+    def _ring_for_what_waited(self, ends: list[tuple[Claimed, End]]) -> None:
+        """Call workers for the analyses that were queued because these ends are successes."""
+        waited = {
+            analysis.name
+            for claimed, end in ends
+            if end.state is State.SUCCEEDED
+            for analysis in claimed.upload.analyses
+            if analysis.state is State.WAITING and self.analyzer.name in analysis.requires
+        }
+        if waited:
+            self.ring([a for a in self._host.analyzers.values() if a.name in waited])
+
+    def _notify(self, ends: list[tuple[Claimed, End]], all_written: bool) -> None:
+        """Tell plugins of the ends; one that takes too long costs the others of this claim."""
+        told = [(claimed, end) for claimed, end in ends if end.state is not State.DEFERRED]
+        if not all_written:
+            ids = [claimed.upload.id for claimed, _ in told]
+            known = self._catalog.analyses.ended(self.analyzer.name, self._run, ids)
+            told = [(claimed, end) for claimed, end in told if claimed.upload.id in known]
+        for position, (claimed, end) in enumerate(told, 1):
+            try:
+                with (
+                    structlog.contextvars.bound_contextvars(**_about(claimed.upload)),
+                    self._runner.surroundings.kept(),
+                    time_limit(NOTICE_SECONDS),
+                ):
+                    analysis = self._analysis(claimed, end)
+                    self._host.notify(NOTICE, upload=claimed.upload, analysis=analysis)
+            except TimeUp:
+                log.error("notices_dropped", hook=NOTICE, count=len(told) - position)
+                return
+
+    def _analysis(self, claimed: Claimed, end: End) -> Analysis:
+        """The analysis as it is now."""
+        before = next(a for a in claimed.upload.analyses if a.name == self.analyzer.name)
+        after = replace(
+            before,
+            state=end.state,
+            attempts=claimed.attempts,
+            started_at=claimed.started_at,
+            finished_at=now(),
+            error=end.error,
+        )
+        if end.result is None:  # The last good result stays, with what belongs to it.
+            bare = before.result is None
+            return replace(after, version=self.analyzer.version if bare else before.version)
+        return replace(
+            after,
+            result=end.result,
+            version=self.analyzer.version,
+            provenance=self._runner.provenance,
         )
 
 
-def _storable(result: Any, schema: type[Schema]) -> dict[str, Any]:
-    """The result in plain JSON values.
-
-    Raises:
-        ValueError: it does not fit its schema, or is nothing that JSON and MongoDB can both hold.
-    """
-    if not isinstance(result, dict):
-        raise ValueError(f"returned {type(result).__name__} instead of a dict")
-    try:
-        text = json.dumps(result, allow_nan=False)
-        plain = json.loads(text)
-        # JavaScript and MongoDB hold no larger ones; it refuses halves of characters, too.
-        orjson.dumps(plain, option=orjson.OPT_STRICT_INTEGER)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"the result cannot be written as JSON: {error}") from error
-    if len(text) > LARGEST_RESULT_BYTES:
-        raise ValueError(f"the result has {len(text)} bytes of JSON")
-    if "\\u0000" in text or _depth(plain) > DEEPEST_RESULT:
-        raise ValueError("the result has NUL characters or is nested too deeply")
-    if errors := schema().validate(plain):
-        raise ValueError(f"the result does not fit its schema: {json.dumps(errors, default=str)}")
-    return plain
+def _about(upload: Upload) -> dict[str, str]:
+    return {"upload_id": upload.id, "request_id": upload.request_id}
 
 
-def _filled(result: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, Any]:
-    """What the result puts into the upload's own fields.
-
-    Args:
-        keys: for each field, the key of the result.
-
-    Raises:
-        ValueError: it does not fit there.
-    """
-    values = {name: result[key] for name, key in keys.items() if result.get(key) is not None}
-    try:
-        return UploadFields().load(values)
-    except ValidationError as error:
-        raise ValueError(
-            f"the result does not fit the upload's fields: {json.dumps(error.messages)}"
-        ) from error
-
-
-def _depth(value: Any) -> int:
-    inner = value.values() if isinstance(value, dict) else value
-    return 1 + max(map(_depth, inner), default=0) if isinstance(value, dict | list) else 0
+def _log_end(upload: Upload, end: End) -> None:
+    level = log.error if end.state is State.FAILED else log.info
+    duration = round(end.seconds * 1000, 1)
+    level(f"analysis_{end.state}", **_about(upload), duration_ms=duration, error=end.error)

@@ -9,7 +9,7 @@ told that an upload exists can rely on it from then on, whatever loses power.
 import hashlib
 import time
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -65,9 +65,10 @@ class Intake:
     """Takes files in.
 
     Args:
-        analyzers: those that look at every new upload.
+        analyzers: those that there are, each after those that it requires.
         formats: the image formats to accept.
         max_upload_size: bytes of one file at most.
+        tell: told of every new upload once it is stored, and returns at once.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Intake:
         analyzers: Mapping[str, Analyzer],
         formats: tuple[Format, ...],
         max_upload_size: int,
+        tell: Callable[[Upload], None] | None = None,
     ):
         self._catalog = catalog
         self._storage = storage
@@ -85,6 +87,7 @@ class Intake:
         self._analyzers = [a for a in analyzers.values() if a.auto]
         self._formats = formats
         self._max_upload_size = max_upload_size
+        self._tell = tell
 
     @contextmanager
     def receiving(self) -> Iterator["Reception"]:
@@ -173,6 +176,9 @@ class Intake:
                 self._storage.remove(upload.filename)
             raise
         self._ring(uploads)
+        if self._tell:
+            for upload in uploads:
+                self._tell(upload)
 
     def _describe(
         self,
@@ -201,12 +207,18 @@ class Intake:
         )
 
     def _plan(self, format: Format) -> Iterator[Analysis]:
+        hopeful: set[str] = set()
         for analyzer in self._analyzers:
+            state, error = State.WAITING if analyzer.requires else State.QUEUED, None
+            missing = [name for name in analyzer.requires if name not in hopeful]
             if analyzer.formats and format.content_type not in analyzer.formats:
-                error = f"does not look at {format.content_type}"
-                yield Analysis(analyzer.name, analyzer.version, State.SKIPPED, error=error)
+                state, error = State.SKIPPED, f"does not look at {format.content_type}"
+            elif missing:  # It does not look at this format, either, or not at every upload.
+                state, error = State.SKIPPED, f"requires {missing[0]}"
             else:
-                yield Analysis(analyzer.name, analyzer.version, State.QUEUED)
+                hopeful.add(analyzer.name)
+            requires = tuple(analyzer.requires)
+            yield Analysis(analyzer.name, analyzer.version, state, error=error, requires=requires)
 
     def _ring(self, uploads: list[Upload]) -> None:
         waiting = {a.name for u in uploads for a in u.analyses if a.state is State.QUEUED}

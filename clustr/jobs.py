@@ -1,9 +1,12 @@
-"""The entrance from the queue: the one function that RQ runs."""
+"""The entrance from the queue: the one function that RQ runs, and what a kept process does."""
+
+from socket import socket
 
 from clustr import logs
-from clustr.errors import StartUpError
+from clustr.errors import ClustrError, StartUpError
+from clustr.kept import Calls
 from clustr.limits import Interruption
-from clustr.parts import build_worker
+from clustr.parts import WorkerParts, build_worker
 from clustr.plugin_host import PluginHost
 from clustr.settings import Settings
 
@@ -26,12 +29,42 @@ def run_analyzer(analyzer: str, run: str) -> None:
         run: the id under which this run holds what it works on.
     """
     interruption = Interruption()
-    try:
-        parts = build_worker(*_prepared)
-    except StartUpError as error:  # What waits goes on waiting, and is rung for again.
-        log.error("job_not_run", analyzer=analyzer, reason=str(error))
-        return
-    try:
-        parts.analysts.run(analyzer, run, interruption)
-    finally:
+    if parts := _build():
+        try:
+            parts.analysts.run(analyzer, run, interruption)
+        finally:
+            parts.analysts.close()
+            parts.catalog.close()
+
+
+def answer_calls(analyzer: str, line: socket) -> int:
+    """Run an analyzer again and again, in a process that is kept; the exit code.
+
+    Args:
+        line: where the calls come from, each with the id of its run.
+    """
+    interruption = Interruption()
+    calls = Calls(line, interruption)
+    parts = None
+    for run in calls:
+        parts = parts or _build()
+        fit = False
+        try:
+            fit = parts is not None and parts.analysts.run(analyzer, run, interruption)
+        except ClustrError as error:  # What it holds is taken back when its lease has ended.
+            log.error("call_not_finished", analyzer=analyzer, reason=str(error))
+        calls.answer(last=not fit)
+        if not fit:
+            break
+    if parts:
+        parts.analysts.close()
         parts.catalog.close()
+    return 0
+
+
+def _build() -> WorkerParts | None:
+    try:
+        return build_worker(*_prepared)
+    except StartUpError as error:  # What waits goes on waiting, and is rung for again.
+        log.error("job_not_run", reason=str(error))
+        return None

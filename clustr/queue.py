@@ -21,15 +21,16 @@ from rq.serializers import JSONSerializer
 from clustr import logs
 from clustr.errors import QueueUnavailable, StartUpError
 from clustr.plugins import Analyzer
+from clustr.plugins.analyzer import SETUP_SECONDS
 
 log = logs.logger(__name__)
 
 JOB = "clustr.jobs.run_analyzer"
 KINDS = ("default", "http", "gpu")
 
-# What a job may take: preparing the analyzer, then a slice of time, in which the last analysis may
-# begin at its very end. Clustr's own limits end what hangs; RQ's is the net below them.
-SETUP_SECONDS = 300
+# What a job may take: preparing the analyzer, then a slice of time, in which the last analyses may
+# begin at its very end; those of a batch perhaps twice. Clustr's own limits end what hangs; RQ's is
+# the net below them.
 SLICE_SECONDS = 1
 
 BELL_SECONDS = 10
@@ -105,10 +106,11 @@ class Queue:
     def _enqueue(self, analyzers: list[Analyzer]) -> None:
         pipeline = self._redis.pipeline(transaction=False)
         for analyzer in analyzers:
+            last_seconds = 2 * analyzer.timeout * analyzer.batch_size
             job = RedisQueue.prepare_data(
                 JOB,
                 args=[analyzer.name, uuid4().hex],
-                timeout=int(SETUP_SECONDS + SLICE_SECONDS + analyzer.timeout + BELL_SECONDS),
+                timeout=int(SETUP_SECONDS + SLICE_SECONDS + last_seconds + BELL_SECONDS),
                 result_ttl=0,
                 failure_ttl=3600,
             )

@@ -3,6 +3,7 @@
 It runs beside the workers, in one process at a time. Nothing depends on it while all goes well.
 """
 
+import threading
 import time
 from datetime import timedelta
 from uuid import uuid4
@@ -21,7 +22,10 @@ LEASE = "reconciler"
 LEASE_SECONDS = 6.0
 ROUND_SECONDS = 1.0
 CLEAN_EVERY_SECONDS = 60.0
+INDEX_SECONDS = 3600.0
 LEFT_BEHIND_AFTER = timedelta(hours=24)
+# An analyzer that no plugin brings any more is waited for so long.
+GONE_AFTER = timedelta(minutes=10)
 
 
 class Reconciler:
@@ -51,6 +55,7 @@ class Reconciler:
             return
         if not self._indexed:  # The web side does it too, but may have started without MongoDB.
             self._catalog.make_indexes()
+            threading.Thread(target=self._index_results, daemon=True).start()
             self._indexed = True
         for analyzer in self._analyzers:
             taken = self._catalog.analyses.take_back(
@@ -60,6 +65,15 @@ class Reconciler:
                 log.warning("analyses_taken_back", analyzer=analyzer.name, count=taken)
         self._clean()
         self._queue.ring([analyzer for analyzer in self._analyzers if self._needed(analyzer)])
+
+    def _index_results(self) -> None:
+        """Beside all else: among very many uploads, an index takes its time."""
+        try:
+            self._catalog.make_result_indexes(INDEX_SECONDS)
+            if unused := self._catalog.unused_indexes():
+                log.info("indexes_unused", names=unused)
+        except ClustrError as error:
+            log.error("indexes_not_made", reason=str(error))
 
     def stop(self) -> None:
         """Let another process take over at once."""
@@ -78,3 +92,6 @@ class Reconciler:
         self._cleaned_at = time.monotonic()
         if removed := self._storage.clean(now() - LEFT_BEHIND_AFTER):
             log.info("temporary_files_removed", count=removed)
+        names = [analyzer.name for analyzer in self._analyzers]
+        if settled := self._catalog.analyses.settle(names, GONE_AFTER):
+            log.info("analyses_settled", count=settled)

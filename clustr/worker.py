@@ -10,10 +10,12 @@ from rq import Worker
 from rq.exceptions import DeserializationError, InvalidJobOperation
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
+from rq.utils import now
 from rq.worker import DequeueStrategy
 
 from clustr import jobs, logs
 from clustr.errors import ClustrError, DatabaseUnavailable, QueueUnavailable, StartUpError
+from clustr.kept import Kept
 from clustr.parts import WEB_SECONDS, WORKER_SECONDS, build_catalog, build_host, build_worker
 from clustr.plugin_host import PluginHost
 from clustr.processes import Child, Supervisor, die_with_parent, function
@@ -55,6 +57,7 @@ class AnalysisWorker(Worker):
     max_connection_wait_time = 5.0
     settings: Settings
     host: PluginHost
+    kept: Kept
 
     def execute_job(self, job: AnalysisJob, queue: Any) -> None:
         if not job.is_a_bell():
@@ -65,6 +68,29 @@ class AnalysisWorker(Worker):
         if is_under_way(job):  # A plugin ended the process, and with the exit code of a success.
             self.handle_work_horse_killed(job, None, os.EX_OK, None)
             job.delete()
+
+    def fork_work_horse(self, job: AnalysisJob, queue: Any) -> None:
+        """Have the job done, in a new process or in one that is kept for its analyzer."""
+        name, run = job.args
+        analyzer = self.host.analyzers.get(name)
+        if analyzer is None or not analyzer.keep_loaded:
+            super().fork_work_horse(job, queue)
+            return
+        self.prepare_job_execution(job, len(self.queues) == 1)
+        self._horse_pid = self.kept.call(name, run)
+
+    def wait_for_horse(self) -> tuple[int | None, int | None, Any]:
+        """Wait for the process that does the job to end, or for the answer of a kept one."""
+        if self.kept.is_called:
+            return self.horse_pid, self.kept.wait(), None
+        return super().wait_for_horse()
+
+    def monitor_work_horse(self, job: AnalysisJob, queue: Any, execution: Any) -> None:
+        """Wait for the end of the job, within its limit, and tell Redis of it."""
+        super().monitor_work_horse(job, queue, execution)
+        if self.kept.take_answer():  # A process that is not kept tells Redis by itself.
+            job.ended_at = now()
+            self.handle_job_success(job, queue, queue.started_job_registry, execution)
 
     def main_work_horse(self, job: AnalysisJob, queue: Any) -> None:
         die_with_parent(self.pid)
@@ -140,6 +166,7 @@ def run(settings: Settings, queues: tuple[str, ...], workers: int) -> int:
     host = build_host(settings)
     jobs.prepare(settings, host)
     children = [Child("reconciler", function(lambda: run_reconciler(settings, host)))]
+    children += [Child("jobs", function(lambda: run_jobs(settings, host)))]
     children += [
         Child(f"worker-{n}", function(lambda: run_worker(settings, host, queues)), stop_seconds=5)
         for n in range(1, workers + 1)
@@ -173,6 +200,7 @@ def run_worker(settings: Settings, host: PluginHost, queues: tuple[str, ...]) ->
     """Be one RQ worker; the exit code is 1 when Redis went away in the middle of something."""
     AnalysisWorker.settings = settings
     AnalysisWorker.host = host
+    AnalysisWorker.kept = Kept(jobs.answer_calls)
     try:
         with answering():
             worker = AnalysisWorker(
@@ -184,6 +212,8 @@ def run_worker(settings: Settings, host: PluginHost, queues: tuple[str, ...]) ->
             worker.work(logging_level=None, dequeue_strategy=DequeueStrategy.ROUND_ROBIN)
     except QueueUnavailable:
         return 1
+    finally:
+        AnalysisWorker.kept.stop()
     return 0
 
 
@@ -199,5 +229,21 @@ def run_reconciler(settings: Settings, host: PluginHost) -> int:
         parts.reconciler.run_for_ever()
     finally:
         parts.reconciler.stop()
+        parts.catalog.close()
+    return 0
+
+
+def run_jobs(settings: Settings, host: PluginHost) -> int:
+    """Be the one that does the jobs; the exit code is 2 when it cannot begin."""
+    try:
+        parts = build_worker(settings, host)
+    except StartUpError as error:
+        log.error("jobs_not_started", reason=str(error))
+        return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        parts.bulk.run_for_ever()
+    finally:
+        parts.bulk.stop()
         parts.catalog.close()
     return 0

@@ -14,7 +14,7 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 
 from clustr.catalog import Catalog, Finished, new_id, now
-from clustr.catalog.analyses import BATCH, WORK_INDEX
+from clustr.catalog.analyses import BATCH
 from clustr.catalog.breakers import LONGEST_WAIT_SECONDS
 from clustr.catalog.uploads import INDEXES
 from clustr.upload import UNFINISHED, Analysis, State, Status, Upload, status_of
@@ -256,6 +256,76 @@ def test_status_follows_from_all_states(catalog, end):
         assert catalog.uploads.get(upload_id).status == expected, others
 
 
+@pytest.mark.parametrize("end", [State.SUCCEEDED, State.SKIPPED, State.FAILED, State.DEFERRED])
+def test_what_waits_follows_in_the_same_update(catalog, end):
+    """`b` requires `a`; `c` both of them; `d` one that is not there; `e` requires `d`."""
+    requires = {"a": (), "b": ("a",), "c": ("a", "b"), "d": ("none",), "e": ("d",)}
+    analyses = tuple(
+        Analysis(name, 1, State.WAITING if names else State.QUEUED, requires=names)
+        for name, names in requires.items()
+    )
+    [upload] = uploads = [an_upload(analyses)]
+    catalog.uploads.add(uploads)
+    claim(catalog)
+    before = now()
+    assert finish(catalog, upload.id, state=end, due_at=now(), result=None) == 1
+    found = catalog.uploads.get(upload.id)
+    ends = {a.name: (a.state, a.error) for a in found.analyses}
+    assert ends["d"] == ("skipped", "requires none")
+    assert ends["e"] == ("skipped", "requires d")
+    if end is State.SUCCEEDED:
+        assert (ends["b"], ends["c"]) == (("queued", None), ("waiting", None))
+        assert claim(catalog, analyzer="b") == [upload.id]
+        assert catalog.analyses.finish("b", "run", [Finished(upload.id, State.SUCCEEDED)]) == 1
+        assert claim(catalog, analyzer="c") == [upload.id]
+    elif end is State.DEFERRED:
+        assert (ends["b"], ends["c"]) == (("waiting", None), ("waiting", None))
+    else:
+        assert (ends["b"], ends["c"]) == (("skipped", "requires a"), ("skipped", "requires a"))
+        assert found.status == ("error" if end is State.FAILED else "processed")
+        assert before <= found.analyses[1].finished_at <= now()
+
+
+def test_claim_reads_the_results_that_are_asked_for(catalog):
+    ids = add(catalog, State.QUEUED, State.QUEUED, State.QUEUED)
+    for name in "ab":
+        claim(catalog, analyzer=name)
+        end = Finished(ids[0], State.SUCCEEDED, result={"of": name}, version=1)
+        assert catalog.analyses.finish(name, "run", [end]) == 1
+
+    def results_read(wanted: Any) -> list[Any]:
+        arguments = ("c", 1, "run", 1, LEASE, State.QUEUED, wanted)
+        [claimed] = catalog.analyses.claim(*arguments)
+        catalog.analyses.put_back("c", "run")
+        return [analysis.result for analysis in claimed.upload.analyses]
+
+    assert results_read(()) == [None, None, None]
+    assert results_read(("b",)) == [None, {"of": "b"}, None]
+    assert results_read(None) == [{"of": "a"}, {"of": "b"}, None]
+
+
+def test_version_is_that_of_the_result_while_there_is_one(catalog, collection):
+    [upload_id] = add(catalog, State.QUEUED)
+
+    def run(version: int, **end: Any) -> Analysis:
+        set_analysis(collection, upload_id, state=State.QUEUED)
+        catalog.analyses.claim("a", version, "run", 1, LEASE, State.QUEUED)
+        if not end:
+            catalog.analyses.take_back("a", 1, "killed", "run")
+        else:
+            finish(catalog, upload_id, version=version, provenance={"model": version}, **end)
+        return catalog.uploads.get(upload_id).analyses[0]
+
+    assert run(2, state=State.FAILED).version == 2
+    assert run(3).version == 3
+    good = run(4, result={"x": 1})
+    assert (good.version, good.provenance) == (4, {"model": 4})
+    for bad in (run(5), run(6, state=State.FAILED), run(7, state=State.SKIPPED)):
+        assert (bad.version, bad.result, bad.provenance) == (4, {"x": 1}, {"model": 4})
+    newer = run(8, result={"x": 2})
+    assert (newer.version, newer.result, newer.provenance) == (8, {"x": 2}, {"model": 8})
+
+
 # Ways back
 
 
@@ -454,6 +524,7 @@ def test_first_with_the_same_bytes_is_the_one_that_came_first(catalog):
 def test_index_that_was_declared_otherwise_is_made_anew(opened, collection, keys, options):
     """However many processes start at once after an update."""
     collection.insert_many([{"sha256": f"{number:064x}"} for number in range(5000)])
+    before = set(collection.index_information())
     collection.drop_index("same_bytes")
     collection.create_index(keys, name="same_bytes", **options)
     with ThreadPoolExecutor(6) as threads:
@@ -462,7 +533,7 @@ def test_index_that_was_declared_otherwise_is_made_anew(opened, collection, keys
     there = collection.index_information()
     assert there["same_bytes"]["key"] == INDEXES["same_bytes"]["keys"]
     assert "sparse" not in there["same_bytes"]
-    assert set(there) == {"_id_", WORK_INDEX, *INDEXES}
+    assert set(there) == before
 
 
 # Clocks
@@ -522,7 +593,7 @@ def check(plans: list[dict[str, Any]], index: str, most: int) -> None:
     """One at least used this index, all some; none sorted or looked at more than `most` uploads."""
     assert any(plan["planSummary"].startswith(f"IXSCAN {{ {index}") for plan in plans), plans
     for plan in plans:
-        assert plan["planSummary"].startswith(("IXSCAN", "IDHACK")), plan
+        assert plan["planSummary"].startswith(("IXSCAN", "IDHACK", "DISTINCT_SCAN")), plan
         assert not plan.get("hasSortStage"), plan
         assert plan["docsExamined"] <= most, plan
 
@@ -535,6 +606,15 @@ def test_claim_costs_what_it_takes(catalog, plans):
 def test_question_for_work_costs_one_look(catalog, plans):
     assert catalog.analyses.work_waits("a")
     assert not catalog.analyses.work_waits("none")
+    check(plans(), "analyses.name", most=1)
+
+
+def test_settling_what_is_old_costs_a_look_at_what_waits(catalog, collection, plans):
+    [waiting] = add(catalog, State.SUCCEEDED, State.WAITING)
+    set_analysis(collection, waiting, name="gone")
+    collection.update_one({"_id": ObjectId(waiting)}, {"$set": {"analyses.1.requires": ["gone"]}})
+    assert catalog.analyses.settle(["b"], timedelta(0)) == 1
+    assert stored(collection, waiting, "b")["state"] == "queued"
     check(plans(), "analyses.name", most=1)
 
 

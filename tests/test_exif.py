@@ -20,9 +20,9 @@ from PIL.ExifTags import GPS, IFD, Base
 from PIL.TiffImagePlugin import IFDRational
 from running import wait_until
 
-from clustr.analysis import UploadFields
 from clustr.http_session import Session
 from clustr.plugins import Context, Fail, Image
+from clustr.runner import UploadFields
 
 # Pillow warns of broken data while it opens a file; the worker does not listen (images.prepare).
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")

@@ -30,12 +30,12 @@ def test_C7_work_horse_and_worker_that_are_killed_lose_nothing(workshop):
     horse = wait_until(worker.horses, 5, "a work-horse")[0]
     os.kill(horse.pid, signal.SIGKILL)
     wait_until(lambda: 1 in values(workshop, "crashes"), 5, "the crash to be noted")
-    _, *rq_workers = worker.children()
+    _, _, *rq_workers = worker.children()
     wait_until(worker.horses, 5, "a work-horse")
     for process in rq_workers:
         os.kill(process.pid, signal.SIGKILL)
     wait_until(lambda: not any(one.alive() for one in rq_workers), 5, "the end of the workers")
-    wait_until(lambda: len(worker.children()) == 3, 10, "new workers")
+    wait_until(lambda: len(worker.children()) == 4, 10, "new workers")
     workshop.end_leases()
     for upload_id in ids:
         found = workshop.end_of(upload_id, "slow", seconds=40)

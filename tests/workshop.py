@@ -118,7 +118,7 @@ class Program:
         os.kill(self.pid, number)
 
     def children(self) -> list[Process]:
-        """The processes that it made itself; in a worker the first is the reconciler."""
+        """Those it made itself; in a worker the reconciler, what does jobs, then the others."""
         made = [p for p in all_processes() if p.parent_pid == self.pid and p.alive()]
         return sorted(made, key=lambda process: int(process.started_at))
 

@@ -5,7 +5,7 @@ change is made only where that run still holds it. So a worker that comes late, 
 the same job, or one whose upload was deleted, changes nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,11 +15,11 @@ from pymongo import UpdateOne, WriteConcern
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 
-from clustr.catalog.changes import changing, with_analysis
+from clustr.catalog.changes import changing, matching, settled
 from clustr.catalog.clock import FARTHEST, Clock, come, now
 from clustr.catalog.connection import Document, answering
 from clustr.catalog.documents import from_document
-from clustr.upload import State, Upload
+from clustr.upload import UNFINISHED, State, Upload
 
 WORK = [
     ("analyses.name", 1),
@@ -36,10 +36,11 @@ BATCH = 1000
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """An upload whose analysis a run holds; `attempts` counts this run too."""
+    """An upload as it was before a run took its analysis; `attempts` counts this run too."""
 
     upload: Upload
     attempts: int
+    started_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Finished:
     Attributes:
         state: `succeeded`, `skipped`, `failed`, or `deferred` until `due_at`.
         fields: what is written into the upload's own fields besides.
+        version, provenance: of what gave the result; they are kept beside it.
     """
 
     upload_id: str
@@ -57,6 +59,8 @@ class Finished:
     error: str | None = None
     due_at: datetime | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
+    version: int | None = None
+    provenance: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,49 +83,72 @@ class Analyses:
         self._unjournaled = collection.with_options(write_concern=WriteConcern(w=1))
 
     def claim(
-        self, analyzer: str, version: int, run: str, size: int, lease: timedelta, state: State
+        self,
+        analyzer: str,
+        version: int,
+        run: str,
+        size: int,
+        lease: timedelta,
+        state: State,
+        results: Sequence[str] | None = (),
     ) -> list[Claimed]:
         """Take up to `size` analyses that are in this state for a run, the most urgent first.
 
         One that has already brought a process down is taken alone, so that it harms no other.
+
+        Args:
+            version: of the analyzer; where there is a result its own version stays beside it.
+            results: the analyzers whose results are read; None for all of them.
         """
         moment = now()
         changes = {
             "$set": {
-                "analyses.$.state": State.RUNNING,
-                "analyses.$.version": version,
-                "analyses.$.run": run,
-                "analyses.$.lease_until": moment + lease,
-                "analyses.$.started_at": moment,
+                "analyses.$[it].state": State.RUNNING,
+                "analyses.$[it].run": run,
+                "analyses.$[it].lease_until": moment + lease,
+                "analyses.$[it].started_at": moment,
+                "analyses.$[bare].version": version,
             },
-            "$inc": {"analyses.$.attempts": 1},
-            "$unset": {"analyses.$.finished_at": ""},
+            "$inc": {"analyses.$[it].attempts": 1},
+            "$unset": {"analyses.$[it].finished_at": ""},
         }
+        filters = [
+            {"it.name": analyzer, "it.state": state},
+            {"bare.name": analyzer, "bare.result": {"$exists": False}},
+        ]
         with answering():
-            ids = self._most_urgent(analyzer, state, size)
-            if not ids:
+            found = self._most_urgent(analyzer, state, size, results)
+            if not found:
                 return []
-            here = {"_id": {"$in": ids}, **with_analysis(name=analyzer, state=state)}
-            self._unjournaled.update_many(here, changes)
-            held = with_analysis(name=analyzer, run=run, state=State.RUNNING)
-            mine = {"_id": {"$in": ids}, **held}
-            documents = list(self._collection.find(mine))
-        by_id = {document["_id"]: document for document in documents}
-        return [_claimed(by_id[key], analyzer) for key in ids if key in by_id]
+            ids = {"_id": {"$in": [document["_id"] for document in found]}}
+            taken = self._unjournaled.update_many(
+                {**ids, **matching(name=analyzer, state=state)}, changes, array_filters=filters
+            )
+            if taken.modified_count < len(found):  # Another run was faster with some of them.
+                held = {**ids, **matching(name=analyzer, run=run, state=State.RUNNING)}
+                mine = {document["_id"] for document in self._collection.find(held, {"_id": 1})}
+                found = [document for document in found if document["_id"] in mine]
+        return [Claimed(from_document(d), _of(d, analyzer)["attempts"] + 1, moment) for d in found]
 
-    def _most_urgent(self, analyzer: str, state: State, size: int) -> list[ObjectId]:
-        """Ids in the order of the index: by priority, then by the time since which they are due."""
-        projection = {"analyses": {"$elemMatch": {"name": analyzer}}}
-        found = self._collection.find(with_analysis(name=analyzer, state=state), projection)
-        documents = list(found.hint(WORK_INDEX).limit(size))
-        harmless = [d["_id"] for d in documents if not d["analyses"][0]["crashes"]]
-        return harmless or [d["_id"] for d in documents[:1]]
+    def _most_urgent(
+        self, analyzer: str, state: State, size: int, results: Sequence[str] | None
+    ) -> list[Document]:
+        """In the order of the index: by priority, then by the time since which they are due."""
+        stages: list[Document] = [
+            {"$match": matching(name=analyzer, state=state)},
+            {"$limit": size},
+        ]
+        if results is not None:
+            stages.append(_without_results_but(results))
+        found = list(self._collection.aggregate(stages, hint=WORK_INDEX))
+        harmless = [d for d in found if not _of(d, analyzer)["crashes"]]
+        return harmless or found[:1]
 
     def renew(self, analyzer: str, run: str, lease: timedelta) -> None:
         """Prolong the lease of everything that a run holds."""
         with answering():
             self._unjournaled.update_many(
-                with_analysis(name=analyzer, state=State.RUNNING, run=run),
+                matching(name=analyzer, state=State.RUNNING, run=run),
                 {"$set": {"analyses.$.lease_until": now() + lease}},
             )
 
@@ -138,7 +165,7 @@ class Analyses:
             UpdateOne(
                 {
                     "_id": ObjectId(end.upload_id),
-                    **with_analysis(name=analyzer, state=State.RUNNING, run=run),
+                    **matching(name=analyzer, state=State.RUNNING, run=run),
                 },
                 changing(analyzer, _changes(end, moment), end.fields, moment),
             )
@@ -155,11 +182,20 @@ class Analyses:
         unstored = [_unstorable(ends[index]) for index in sorted(refused)]
         return written + self.finish(analyzer, run, unstored)
 
+    def ended(self, analyzer: str, run: str, upload_ids: Sequence[str]) -> set[str]:
+        """Those of these uploads whose analysis was ended by this run."""
+        of_run = {
+            "_id": {"$in": [ObjectId(upload_id) for upload_id in upload_ids]},
+            **matching(name=analyzer, run=run, state={"$nin": UNFINISHED}),
+        }
+        with answering():
+            return {str(document["_id"]) for document in self._collection.find(of_run, {"_id": 1})}
+
     def put_back(self, analyzer: str, run: str) -> int:
         """Queue again what a run holds and could not begin or end, without counting the attempt."""
         with answering():
             return self._unjournaled.update_many(
-                with_analysis(name=analyzer, state=State.RUNNING, run=run),
+                matching(name=analyzer, state=State.RUNNING, run=run),
                 {
                     "$set": {"analyses.$.state": State.QUEUED},
                     "$unset": {"analyses.$.run": "", "analyses.$.lease_until": ""},
@@ -184,12 +220,12 @@ class Analyses:
         failed = {"state": State.FAILED, "error": reason, "finished_at": moment}
         with answering():
             taken = self._collection.update_many(
-                with_analysis(**hopeless), changing(analyzer, failed, {}, moment)
+                matching(**hopeless), changing(analyzer, failed, {}, moment)
             ).modified_count
             return (
                 taken
                 + self._unjournaled.update_many(
-                    with_analysis(**held),
+                    matching(**held),
                     {
                         "$set": {"analyses.$.state": State.QUEUED, "analyses.$.error": reason},
                         "$unset": {"analyses.$.run": "", "analyses.$.lease_until": ""},
@@ -202,7 +238,7 @@ class Analyses:
         """Defer everything of an analyzer that is queued, because the service it needs is away."""
         moment = now()
         changes = {"state": State.DEFERRED, "error": reason, "due_at": moment}
-        queued = with_analysis(name=analyzer, state=State.QUEUED)
+        queued = matching(name=analyzer, state=State.QUEUED)
         return self._move(queued, changing(analyzer, changes, {}, moment))
 
     def wake(self, analyzer: str, all_of_them: bool) -> int:
@@ -220,17 +256,36 @@ class Analyses:
 
     def work_waits(self, analyzer: str, only_due: bool = True) -> bool:
         """Whether anything of an analyzer is queued, or deferred and, with `only_due`, due."""
-        queued = with_analysis(name=analyzer, state=State.QUEUED)
+        queued = matching(name=analyzer, state=State.QUEUED)
         queries = [queued, *_deferred(analyzer, only_due)]
         with answering():
             return any(self._collection.find_one(query, {"_id": 1}) for query in queries)
+
+    def settle(self, known: Container[str], untouched_for: timedelta) -> int:
+        """Bring analyses to an end that wait for what nobody runs any more.
+
+        Args:
+            known: the analyzers that there are.
+            untouched_for: only of uploads that nobody has changed for so long: the analyzer may be
+                one that is being installed, or is away for a moment only.
+        """
+        with answering():
+            names = self._collection.distinct("analyses.name")
+            gone = [name for name in names if name not in known]
+            old = {"updated_at": {"$lt": now() - untouched_for}}
+            return sum(
+                self._collection.update_many(
+                    {**matching(name=name, state=State.WAITING), **old}, settled(gone)
+                ).modified_count
+                for name in names
+            )
 
     def deferred(self, analyzer: str) -> Deferred | None:
         """What is deferred of one analyzer; None when nothing is."""
         of_this = {"$match": {"analyses.name": analyzer, "analyses.state": State.DEFERRED}}
         totals = {"count": {"$sum": 1}, "since": {"$min": "$analyses.deferred_at"}}
         stages: list[Document] = [
-            {"$match": with_analysis(name=analyzer, state=State.DEFERRED)},
+            {"$match": matching(name=analyzer, state=State.DEFERRED)},
             {"$project": {"analyses": 1}},
             {"$unwind": "$analyses"},
             of_this,
@@ -248,15 +303,23 @@ def _deferred(analyzer: str, only_due: bool) -> list[Document]:
     """
     deferred = {"name": analyzer, "state": State.DEFERRED}
     if not only_due:
-        return [with_analysis(**deferred)]
+        return [matching(**deferred)]
     moment = now()
     times: tuple[Document, ...] = ({"$lte": moment}, {"$gte": moment + FARTHEST})
-    return [with_analysis(**deferred, due_at=time) for time in times]
+    return [matching(**deferred, due_at=time) for time in times]
 
 
-def _claimed(document: Document, analyzer: str) -> Claimed:
-    analysis = next(a for a in document["analyses"] if a["name"] == analyzer)
-    return Claimed(from_document(document), analysis["attempts"])
+def _without_results_but(names: Sequence[str]) -> Document:
+    """The stage that leaves results out, for they may be large, except those of some analyzers."""
+    if not names:
+        return {"$unset": "analyses.result"}
+    without = {"$unsetField": {"field": "result", "input": "$$this"}}
+    kept = {"$cond": [{"$in": ["$$this.name", [*names]]}, "$$this", without]}
+    return {"$set": {"analyses": {"$map": {"input": "$analyses", "in": kept}}}}
+
+
+def _of(document: Document, analyzer: str) -> Document:
+    return next(a for a in document["analyses"] if a["name"] == analyzer)
 
 
 def _unstorable(end: Finished) -> Finished:
@@ -270,5 +333,9 @@ def _changes(end: Finished, moment: datetime) -> Document:
     if end.state is State.DEFERRED:
         changes |= {"due_at": end.due_at}
     if end.result is not None:
-        changes |= {"result": end.result}
+        changes |= {
+            "result": end.result,
+            "version": end.version,
+            "provenance": end.provenance,
+        }
     return changes

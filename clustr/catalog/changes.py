@@ -1,14 +1,15 @@
 """Analyses inside uploads: how uploads are found by one of them, and how one of them is changed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from clustr.catalog.clock import now
 from clustr.catalog.connection import Document
 from clustr.upload import UNFINISHED, State, Status
 
 
-def with_analysis(**conditions: Any) -> Document:
+def matching(**conditions: Any) -> Document:
     """A query for uploads with one analysis that meets all conditions."""
     return {"analyses": {"$elemMatch": conditions}}
 
@@ -35,17 +36,88 @@ def changing(
         ]
     }
     literal = {name: {"$literal": value} for name, value in fields.items()}
+    return [
+        {"$set": {"analyses": {"$map": {"input": "$analyses", "in": changed}}, **literal}},
+        *settled(),
+    ]
+
+
+def settled(gone: Sequence[str] = ()) -> list[Document]:
+    """The stages that end every update which changes the states of analyses.
+
+    An analysis that waits for others is queued when all of those have succeeded; it is skipped when
+    one of them ended otherwise or is not there. Then the upload's status follows from all states.
+
+    Args:
+        gone: analyzers that nobody runs any more: what they have not ended is as if not there.
+    """
+    moment = now()
+    # One after the other, because the array is in the order of the requirements: what an analysis
+    # waits for has its new state by then.
+    one_by_one = {
+        "$reduce": {
+            "input": "$analyses",
+            "initialValue": [],
+            "in": {"$concatArrays": ["$$value", [_settled_one(gone, moment)]]},
+        }
+    }
+    waits = {"$in": [State.WAITING, "$analyses.state"]}
+    unfinished = {"$setIntersection": ["$analyses.state", [*UNFINISHED]]}
     status = {
         "$switch": {
             "branches": [
-                {"case": {"$in": [state, "$analyses.state"]}, "then": Status.PENDING}
-                for state in UNFINISHED
-            ]
-            + [{"case": {"$in": [State.FAILED, "$analyses.state"]}, "then": Status.ERROR}],
+                {"case": {"$ne": [unfinished, []]}, "then": Status.PENDING},
+                {"case": {"$in": [State.FAILED, "$analyses.state"]}, "then": Status.ERROR},
+            ],
             "default": Status.PROCESSED,
         }
     }
     return [
-        {"$set": {"analyses": {"$map": {"input": "$analyses", "in": changed}}, **literal}},
+        {"$set": {"analyses": {"$cond": [waits, one_by_one, "$analyses"]}}},
         {"$set": {"status": status, "updated_at": moment}},
     ]
+
+
+def _settled_one(gone: Sequence[str], moment: datetime) -> Document:
+    """An analysis, `$$this`, as it is after those before it, which are in `$$value`."""
+    succeeded = {"$eq": ["$$other.state", State.SUCCEEDED]}
+    hopeful: Document = {"$in": ["$$other.state", [State.SUCCEEDED, *UNFINISHED]]}
+    if gone:
+        left = {"$not": {"$in": ["$$other.name", [*gone]]}}
+        hopeful = {"$or": [succeeded, {"$and": [hopeful, left]}]}
+    requires = {"$ifNull": ["$$this.requires", []]}
+    hopeless = {
+        "$filter": {
+            "input": requires,
+            "as": "name",
+            "cond": {"$not": {"$in": ["$$name", _names_of_others(hopeful)]}},
+        }
+    }
+    skipped = {
+        "state": State.SKIPPED,
+        "error": {"$concat": ["requires ", {"$first": hopeless}]},
+        "finished_at": moment,
+    }
+    queued = {"state": State.QUEUED, "due_at": moment}
+    return {
+        "$switch": {
+            "branches": [
+                {"case": {"$ne": ["$$this.state", State.WAITING]}, "then": "$$this"},
+                {
+                    "case": {"$ne": [hopeless, []]},
+                    "then": {"$mergeObjects": ["$$this", skipped]},
+                },
+                {
+                    "case": {"$setIsSubset": [requires, _names_of_others(succeeded)]},
+                    "then": {"$mergeObjects": ["$$this", queued]},
+                },
+            ],
+            "default": "$$this",
+        }
+    }
+
+
+def _names_of_others(condition: Document) -> Document:
+    """The names of the analyses before this one that meet a condition on `$$other`."""
+    others = {"$filter": {"input": "$$value", "as": "other", "cond": condition}}
+    return {"$map": {"input": others, "as": "other", "in": "$$other.name"}}

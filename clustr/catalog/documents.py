@@ -1,7 +1,6 @@
 """How an upload is written down in MongoDB."""
 
 from dataclasses import asdict
-from typing import Any
 
 from bson import ObjectId
 
@@ -43,6 +42,8 @@ def _analysis_to_document(upload: Upload, analysis: Analysis) -> Document:
     }
     if analysis.error:
         document["error"] = analysis.error
+    if analysis.requires:
+        document["requires"] = analysis.requires
     return document
 
 
@@ -73,9 +74,15 @@ def from_document(document: Document) -> Upload:
 
 
 def _analysis_from_document(document: Document) -> Analysis:
-    fields: dict[str, Any] = {
-        key: document[key]
-        for key in ("version", "attempts", "started_at", "finished_at", "error", "result")
-        if key in document
-    }
-    return Analysis(name=document["name"], state=State(document["state"]), **fields)
+    return Analysis(
+        name=document["name"],
+        version=document["version"],
+        state=State(document["state"]),
+        attempts=document.get("attempts", 0),
+        started_at=document.get("started_at"),
+        finished_at=document.get("finished_at"),
+        error=document.get("error"),
+        requires=tuple(document.get("requires", ())),
+        result=document.get("result"),
+        provenance=document.get("provenance"),
+    )

@@ -8,7 +8,7 @@ from bson import ObjectId
 from pymongo import ReadPreference
 from pymongo.collection import Collection
 
-from clustr.catalog.changes import changing, with_analysis
+from clustr.catalog.changes import changing, matching
 from clustr.catalog.clock import now
 from clustr.catalog.connection import Document, answering
 from clustr.upload import UNFINISHED, State
@@ -101,7 +101,7 @@ class Inspection:
 
     def queue_again(self, upload_id: str, analysis: Pending, reason: str) -> bool:
         """Let an analysis be run again whose run has ended without a word; whether it was so."""
-        held = with_analysis(name=analysis.name, state=State.RUNNING, run=analysis.run)
+        held = matching(name=analysis.name, state=State.RUNNING, run=analysis.run)
         changes = {
             "$set": {"analyses.$.state": State.QUEUED, "analyses.$.error": reason},
             "$unset": {"analyses.$.run": "", "analyses.$.lease_until": ""},
@@ -115,7 +115,7 @@ class Inspection:
         """Give up an analysis that nobody can do; whether it was still as it was seen."""
         here = {
             "_id": ObjectId(upload_id),
-            **with_analysis(name=analysis.name, state=analysis.state, run=analysis.run),
+            **matching(name=analysis.name, state=analysis.state, run=analysis.run),
         }
         moment = now()
         changes = {"state": State.CANCELLED, "error": reason, "finished_at": moment}
