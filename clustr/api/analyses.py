@@ -1,0 +1,72 @@
+"""`/api/analyses`: the analyses of all uploads together, and having them done (again)."""
+
+from typing import Any
+
+from flask import Response, jsonify
+
+from clustr.api.blueprint import Blueprint
+from clustr.api.bulk_schemas import (
+    AnalysesSchema,
+    AnalysisOrderSchema,
+    EstimateSchema,
+    JobSchema,
+    estimate_on_wire,
+    job_on_wire,
+    selection_of,
+    statistics_on_wire,
+)
+from clustr.api.current import parts, request_id
+
+LOCATION = {
+    "Location": {
+        "schema": {"type": "string"},
+        "description": "Where the job is, to see how far it is or to cancel it.",
+    }
+}
+
+blueprint = Blueprint(
+    "analyses",
+    __name__,
+    url_prefix="/api/analyses",
+    description="The analyses of all uploads together",
+)
+
+
+@blueprint.route("")
+@blueprint.response(200, AnalysesSchema)
+@blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
+def list_analyses() -> Response:
+    """See how the analyses of each analyzer are
+
+    They are counted by the workers now and then, not for this answer.
+    """
+    counted = parts.catalog.statistics.all()
+    data = [
+        statistics_on_wire(analyzer, parts.host.plugin_of(analyzer), counted.get(name))
+        for name, analyzer in parts.host.analyzers.items()
+    ]
+    return jsonify({"data": data})
+
+
+@blueprint.route("", methods=["POST"])
+@blueprint.arguments(AnalysisOrderSchema)
+@blueprint.response(202, JobSchema, headers=LOCATION, description="The job that does it.")
+@blueprint.alt_response(
+    200, schema=EstimateSchema, description="With `dry_run`: what it would come to."
+)
+@blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
+@blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
+def order_analyses(order: dict[str, Any]) -> Response:
+    """Have an analyzer look at uploads that it has not looked at, or once more
+
+    This comes after all new uploads, and what is under way is left alone. A result that is there
+    stays until there is a new one.
+    """
+    selection = selection_of(order)
+    if order["dry_run"]:
+        return jsonify(estimate_on_wire(parts.reanalysis.estimate(selection)))
+    job = parts.reanalysis.order(selection, request_id())
+    response = jsonify(job_on_wire(job))
+    response.status_code = 202
+    response.headers["Location"] = f"/api/jobs/{job.id}"
+    return response

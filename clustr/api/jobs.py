@@ -1,0 +1,60 @@
+"""`/api/jobs`: what is being done to many uploads, and how far it is."""
+
+from typing import Any
+
+from flask import Response, jsonify
+
+from clustr.api.blueprint import Blueprint
+from clustr.api.bulk_schemas import JobListSchema, JobQuerySchema, JobSchema, job_on_wire
+from clustr.api.current import parts
+from clustr.api.schemas import EXAMPLE_ID, ID_PATTERN
+
+ID = {
+    "in": "path",
+    "name": "job_id",
+    "required": True,
+    "schema": {"type": "string", "pattern": ID_PATTERN},
+    "description": "The id of the job.",
+    "example": EXAMPLE_ID,
+}
+
+blueprint = Blueprint(
+    "jobs", __name__, url_prefix="/api/jobs", description="What is being done to many uploads"
+)
+
+
+@blueprint.route("")
+@blueprint.arguments(JobQuerySchema, location="query")
+@blueprint.response(200, JobListSchema)
+@blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
+@blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
+def list_jobs(query: dict[str, Any]) -> Response:
+    """List the newest jobs, those that have ended among them"""
+    jobs = parts.catalog.jobs.newest(query["limit"])
+    return jsonify({"data": [job_on_wire(job, in_list=True) for job in jobs]})
+
+
+@blueprint.route("/<job_id>", parameters=[ID])
+@blueprint.response(200, JobSchema)
+@blueprint.alt_response(404, "NOT_FOUND")
+@blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
+@blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
+def get_job(job_id: str) -> Response:
+    """See how far a job is"""
+    return jsonify(job_on_wire(parts.catalog.jobs.get(job_id)))
+
+
+@blueprint.route("/<job_id>/cancel", methods=["POST"], parameters=[ID])
+@blueprint.response(202, JobSchema, description="The job, which ends soon.")
+@blueprint.alt_response(404, "NOT_FOUND")
+@blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
+@blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
+def cancel_job(job_id: str) -> Response:
+    """Cancel a job
+
+    What it has queued and nobody has begun with is as before; what runs ends by itself. A job that
+    has ended stays as it is.
+    """
+    response = jsonify(job_on_wire(parts.catalog.jobs.cancel(job_id)))
+    response.status_code = 202
+    return response

@@ -1,0 +1,236 @@
+"""Jobs: what somebody wants done to many uploads, and how far that is.
+
+A job goes through the uploads in the order of their ids, a batch at a time, and `after` is the last
+id that it has handled. So whoever takes it up goes on where it was, and does a batch once more at
+worst.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from bson import ObjectId
+from pymongo.collection import Collection
+
+from clustr.catalog.clock import now
+from clustr.catalog.connection import Document, answering
+from clustr.catalog.uploads import ID
+from clustr.errors import InvalidInput, NotFound
+
+KEPT = timedelta(days=30)
+INDEXES = {
+    "unended": {"keys": [("state", 1), ("_id", 1)]},
+    # MongoDB removes what has ended so long ago; what has not has no such time.
+    "ended": {"keys": [("finished_at", 1)], "expireAfterSeconds": int(KEPT.total_seconds())},
+}
+
+MOST_FAILURES = 1000
+
+
+class JobState(StrEnum):
+    """Where a job stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+UNENDED = (JobState.QUEUED, JobState.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What went wrong with one upload of a job."""
+
+    upload_id: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is to be done to many uploads.
+
+    Attributes:
+        parameters: what the kind of job needs to know, in plain values.
+        total: how many uploads it is about; None while they are still being found.
+        counts: how many uploads have come how far, in words of the kind.
+        after: the id of the last upload that was handled.
+        until: the id of the newest upload when it began; those that came later are left alone.
+        failures: the first of them, by uploads; left out of lists.
+        error: why the job as a whole failed.
+        cancel_requested_at: when somebody wanted it to end.
+    """
+
+    id: str
+    kind: str
+    parameters: Mapping[str, Any]
+    state: JobState
+    total: int | None
+    counts: Mapping[str, int]
+    after: str | None
+    until: str | None
+    failures: tuple[Failure, ...]
+    error: str | None
+    request_id: str
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    cancel_requested_at: datetime | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.state not in UNENDED
+
+
+class Jobs:
+    """The collection of jobs."""
+
+    def __init__(self, collection: Collection[Document]):
+        self._collection = collection
+
+    def add(self, kind: str, parameters: Mapping[str, Any], request_id: str) -> Job:
+        """Write down a new job, for whoever takes it up."""
+        moment = now()
+        document = {
+            "_id": ObjectId(),
+            "kind": kind,
+            "parameters": dict(parameters),
+            "state": JobState.QUEUED,
+            "total": None,
+            "counts": {},
+            "after": None,
+            "until": None,
+            "error": None,
+            "request_id": request_id,
+            "created_at": moment,
+            "updated_at": moment,
+        }
+        with answering():
+            self._collection.insert_one(document)
+        return _job(document)
+
+    def get(self, job_id: str) -> Job:
+        """The job with this id.
+
+        Raises:
+            InvalidInput: this is no id.
+            NotFound: there is none with it.
+        """
+        if not ID.fullmatch(job_id):
+            raise InvalidInput({"id": ["An id is 24 hexadecimal digits, in lower case."]})
+        with answering():
+            document = self._collection.find_one({"_id": ObjectId(job_id)})
+        if document is None:
+            gone = f"those that ended are kept for {KEPT.days} days"
+            raise NotFound(f"There is no job with the id {job_id}; {gone}.")
+        return _job(document)
+
+    def newest(self, limit: int) -> list[Job]:
+        """The newest jobs, without the ids of uploads that they were given or that failed."""
+        without = {"parameters.ids": 0, "failures": 0}
+        with answering():
+            return [
+                _job(d) for d in self._collection.find({}, without).sort("_id", -1).limit(limit)
+            ]
+
+    def unended(self) -> list[Job]:
+        """The jobs that have not come to their end, the oldest first."""
+        with answering():
+            found = map(_job, self._collection.find({"state": {"$in": UNENDED}}))
+            return sorted(found, key=lambda job: job.id)
+
+    def begin(self, job: Job, until: str | None) -> bool:
+        """Say that a job is being worked on, up to this upload; whether it waited for that."""
+        changes = {
+            "state": JobState.RUNNING,
+            "until": ObjectId(until) if until else None,
+            "started_at": now(),
+        }
+        return self._change({"_id": ObjectId(job.id), "state": JobState.QUEUED}, changes)
+
+    def advance(
+        self, job: Job, after: str | None, total: int | None, counts: Mapping[str, int]
+    ) -> bool:
+        """Write down how far a job is.
+
+        Returns:
+            whether it was still as far as `job` says: nobody else has worked on it.
+        """
+        changes = {
+            "after": ObjectId(after) if after else None,
+            "total": total,
+            "counts": dict(counts),
+        }
+        return self._change(_as_far_as(job), changes)
+
+    def end(
+        self,
+        job: Job,
+        state: JobState,
+        counts: Mapping[str, int],
+        error: str | None = None,
+        failures: Iterable[Failure] = (),
+    ) -> bool:
+        """Write down that a job has come to its end, unless somebody else did so first.
+
+        Args:
+            failures: those of single uploads, of which the first thousand are kept.
+        """
+        kept = [{"upload_id": ObjectId(f.upload_id), "error": f.error} for f in failures]
+        changes = {
+            "state": state,
+            "counts": dict(counts),
+            "error": error,
+            "failures": kept[:MOST_FAILURES],
+            "finished_at": now(),
+        }
+        return self._change(_as_far_as(job), changes)
+
+    def cancel(self, job_id: str) -> Job:
+        """Ask that a job ends soon; one that has ended stays as it is.
+
+        Raises:
+            InvalidInput: this is no id.
+            NotFound: there is none with it.
+        """
+        job = self.get(job_id)
+        here = {"_id": ObjectId(job.id), "state": {"$in": UNENDED}, "cancel_requested_at": None}
+        self._change(here, {"cancel_requested_at": now()})
+        return self.get(job_id)
+
+    def _change(self, here: Document, changes: Document) -> bool:
+        with answering():
+            changed = self._collection.update_one(here, {"$set": {**changes, "updated_at": now()}})
+        return changed.modified_count == 1
+
+
+def _as_far_as(job: Job) -> Document:
+    after = ObjectId(job.after) if job.after else None
+    return {"_id": ObjectId(job.id), "state": {"$in": UNENDED}, "after": after}
+
+
+def _job(document: Document) -> Job:
+    plain = ("kind", "parameters", "total", "counts", "error", "request_id")
+    moments = ("created_at", "updated_at", "started_at", "finished_at", "cancel_requested_at")
+    return Job(
+        id=str(document["_id"]),
+        state=JobState(document["state"]),
+        after=_text(document["after"]),
+        until=_text(document["until"]),
+        failures=_failures(document.get("failures", ())),
+        **{name: document[name] for name in plain},
+        **{name: document.get(name) for name in moments},
+    )
+
+
+def _failures(documents: Sequence[Document]) -> tuple[Failure, ...]:
+    return tuple(Failure(str(found["upload_id"]), found["error"]) for found in documents)
+
+
+def _text(key: ObjectId | None) -> str | None:
+    return str(key) if key else None

@@ -1,0 +1,335 @@
+"""Selections: which uploads one analyzer is to look at (again), and queueing them for a job.
+
+What is selected is queued behind what is uploaded. Its last good result stays where it is until a
+newer run succeeds. What is unfinished at that moment is left alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import pymongo
+from bson import ObjectId
+from pymongo import WriteConcern
+from pymongo.collection import Collection
+
+from clustr.catalog.changes import matching, settled
+from clustr.catalog.clock import now
+from clustr.catalog.connection import Document, answering
+from clustr.catalog.jobs import MOST_FAILURES, Failure, Job
+from clustr.errors import DatabaseUnavailable, TooSlow
+from clustr.plugins import Analyzer
+from clustr.upload import UNFINISHED, State
+
+OF_JOB = "of_job"
+INDEXES = {
+    # Uploads of which no analysis was ever queued by a job are not in it.
+    OF_JOB: {
+        "keys": [("analyses.job", 1), ("analyses.state", 1)],
+        "partialFilterExpression": {"analyses.job": {"$exists": True}},
+    },
+}
+BY_ID = "_id_"
+
+BATCH = 1000
+PRIORITY = 10
+BEFORE_ALL = ObjectId(bytes(12))
+# Nobody has begun with them; what runs ends by itself.
+NOT_BEGUN = (State.WAITING, State.QUEUED, State.DEFERRED)
+ENDED = tuple(state for state in State if state not in UNFINISHED)
+# To count what is selected, all uploads may have to be read once.
+COUNT_SECONDS = 20.0
+
+
+class Select(StrEnum):
+    """Which analyses of an analyzer are selected, of those that are not under way."""
+
+    MISSING = "missing"  # those without a result and without a word on why there is none
+    STALE = "stale"  # those of an earlier version of the analyzer
+    FAILED = "failed"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which uploads are looked at; None for any."""
+
+    status: str | None = None
+    content_type: str | None = None
+    uploaded_after: datetime | None = None
+    uploaded_before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which uploads one analyzer is to look at (again).
+
+    Attributes:
+        analyzer: its name.
+        ids: the only uploads that are looked at; None for all.
+        limit: how many at most, the oldest first; None for all.
+    """
+
+    analyzer: str
+    select: Select
+    ids: tuple[str, ...] | None = None
+    filter: Filter = field(default_factory=Filter)
+    limit: int | None = None
+
+    def parameters(self) -> dict[str, Any]:
+        """What a job needs to know of it, without what was not said."""
+        said = asdict(self)
+        said["filter"] = {name: value for name, value in said["filter"].items() if value}
+        return {name: value for name, value in said.items() if value not in (None, {})}
+
+    @staticmethod
+    def of(parameters: Mapping[str, Any]) -> "Selection":
+        """The selection of a job with these parameters."""
+        ids = parameters.get("ids")
+        return Selection(
+            analyzer=parameters["analyzer"],
+            select=Select(parameters["select"]),
+            ids=tuple(ids) if ids is not None else None,
+            filter=Filter(**parameters.get("filter", {})),
+            limit=parameters.get("limit"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What came of one batch of a job.
+
+    Attributes:
+        after: the last upload of the batch.
+        selected: how many uploads of the batch are the job's.
+        last: whether no upload follows that could be the job's.
+    """
+
+    after: str | None
+    selected: int
+    last: bool
+
+
+class Selections:
+    """Queues analyses for jobs, and knows how far those of a job are.
+
+    What is queued need not wait for the journal: how far the job is, is written down after it, and
+    that is acknowledged from the journal, in which all that was before it is then, too.
+    """
+
+    def __init__(self, collection: Collection[Document]):
+        self._collection = collection
+        self._unjournaled = collection.with_options(write_concern=WriteConcern(w=1))
+
+    def count(self, selection: Selection, analyzer: Analyzer) -> int:
+        """How many uploads are selected at this moment.
+
+        Raises:
+            TooSlow: there are too many to look at in `COUNT_SECONDS`.
+        """
+        query: Document = {"$and": [_chosen(selection, analyzer)]}
+        if selection.ids is not None:
+            query |= {"_id": {"$in": [ObjectId(upload_id) for upload_id in selection.ids]}}
+        limit = {"limit": selection.limit} if selection.limit else {}
+        try:
+            with answering(), pymongo.timeout(COUNT_SECONDS):
+                return self._collection.count_documents(query, **limit)
+        except DatabaseUnavailable as error:
+            with answering():
+                self._collection.database.command("ping")
+            raise TooSlow from error
+
+    def newest(self) -> str | None:
+        """The id of the newest upload, if there is any."""
+        with answering():
+            found = self._collection.find_one({}, {"_id": 1}, sort=[("_id", -1)])
+        return str(found["_id"]) if found else None
+
+    def queue(
+        self, job: Job, selection: Selection, analyzer: Analyzer, dependants: Sequence[str]
+    ) -> Batch:
+        """Queue what is selected among the uploads that follow those which the job has handled.
+
+        Done once more it changes nothing that it has changed.
+
+        Args:
+            dependants: the names of the analyzers that require this one, directly or not: they
+                stay behind it in the order of an upload's analyses.
+        """
+        with answering():
+            after, here, last = self._next(job, selection)
+            chosen = _chosen(selection, analyzer, ObjectId(job.id))
+            mine = {**here, "analyses.job": ObjectId(job.id)}
+            wanted = here
+            if selection.limit is not None:
+                had = self._collection.count_documents(mine, hint=BY_ID)
+                left = max(0, selection.limit - job.counts.get("selected", 0) - had)
+                found = self._collection.find({**here, "$and": [chosen]}, {"_id": 1})
+                found = found.sort("_id", 1).hint(BY_ID).limit(left) if left else []
+                ids = [document["_id"] for document in found]
+                wanted = {"_id": {"$in": ids}}
+                last = last or len(ids) == left
+            update = [*_queued(analyzer, dependants, ObjectId(job.id)), *settled()]
+            self._unjournaled.update_many({**wanted, "$and": [chosen]}, update, hint=BY_ID)
+            selected = self._collection.count_documents(mine, hint=BY_ID)
+        return Batch(str(after) if after else job.after, selected, last)
+
+    def _next(self, job: Job, selection: Selection) -> tuple[ObjectId | None, Document, bool]:
+        """The last id of the next batch, a query for the batch, and whether nothing follows it.
+
+        A batch is what is read, not what is found in it: however few are selected of how many, it
+        takes no longer.
+        """
+        before = ObjectId(job.after) if job.after else BEFORE_ALL
+        if selection.ids is not None:
+            ids = sorted(key for key in map(ObjectId, set(selection.ids)) if key > before)
+            batch = ids[:BATCH]
+            return batch[-1] if batch else None, {"_id": {"$in": batch}}, len(ids) <= BATCH
+        if job.until is None:
+            return None, {"_id": {"$in": []}}, True
+        until = ObjectId(job.until)
+        following = self._collection.find({"_id": {"$gt": before, "$lte": until}}, {"_id": 1})
+        end = next(iter(following.sort("_id", 1).skip(BATCH - 1).limit(1)), {"_id": until})["_id"]
+        return end, {"_id": {"$gt": before, "$lte": end}}, end == until
+
+    def states(self, job_id: str) -> dict[str, int]:
+        """How many analyses of a job are in each state."""
+        with answering():
+            return {state: self._count_of(job_id, state) for state in State}
+
+    def _count_of(self, job_id: str, *states: State) -> int:
+        return self._collection.count_documents(_of_job(job_id, states), hint=OF_JOB)
+
+    def failures(self, job_id: str) -> list[Failure]:
+        """Which analyses of a job failed, and why; no more of them than are kept in a job."""
+        projection = {"analyses": {"$elemMatch": {"job": ObjectId(job_id)}}}
+        failed = _of_job(job_id, (State.FAILED,))
+        with answering():
+            found = list(
+                self._collection.find(failed, projection).hint(OF_JOB).limit(MOST_FAILURES)
+            )
+        return [
+            Failure(str(document["_id"]), document["analyses"][0].get("error") or "")
+            for document in found
+        ]
+
+    def put_back(self, job_id: str) -> bool:
+        """Undo the queueing of a batch of those analyses of a job that nobody has begun with.
+
+        They are the job's no more.
+
+        Returns:
+            whether there are more of them.
+        """
+        not_begun = _of_job(job_id, NOT_BEGUN)
+        with answering():
+            found = self._collection.find(not_begun, {"_id": 1}).hint(OF_JOB).limit(BATCH)
+            ids = [document["_id"] for document in found]
+            update = [*_put_back(ObjectId(job_id)), *settled()]
+            self._collection.update_many({"_id": {"$in": ids}, **not_begun}, update)
+        return len(ids) == BATCH
+
+
+def _of_job(job_id: str, states: Sequence[State]) -> Document:
+    """A query for uploads with an analysis of this job in one of these states."""
+    key = ObjectId(job_id)
+    # The first condition is what tells MongoDB that the partial index has all of them.
+    return {"analyses.job": key, **matching(job=key, state={"$in": list(states)})}
+
+
+def _chosen(selection: Selection, analyzer: Analyzer, job: ObjectId | None = None) -> Document:
+    """A query for the uploads that are selected, and are not the job's already."""
+    filter = selection.filter
+    upload_time: Document = {}
+    if filter.uploaded_after:
+        upload_time["$gte"] = filter.uploaded_after
+    if filter.uploaded_before:
+        upload_time["$lt"] = filter.uploaded_before
+    query = _by_analysis(selection.select, analyzer, {"job": {"$ne": job}} if job else {})
+    for name in ("status", "content_type"):
+        if wanted := getattr(filter, name):
+            query[name] = wanted
+    return query | ({"upload_time": upload_time} if upload_time else {})
+
+
+def _by_analysis(select: Select, analyzer: Analyzer, others: Document) -> Document:
+    """A query for the uploads whose analysis is to be run (again)."""
+    name = analyzer.name
+    absent = {"analyses.name": {"$ne": name}}
+    if select is Select.FAILED:
+        return matching(name=name, state=State.FAILED, **others)
+    ended = {"name": name, "state": {"$in": ENDED}, **others}
+    if select is Select.STALE:
+        return matching(**ended, version={"$lt": analyzer.version})
+    if select is Select.ALL:
+        return {"$or": [absent, matching(**ended)]}
+    ended |= {"state": {"$in": [State.FAILED, State.CANCELLED]}}
+    # Without an attempt it was skipped for what it requires, or for its format: by now that may be
+    # different. An analyzer that had nothing to say itself is not asked again.
+    passed_over = {**ended, "state": State.SKIPPED, "attempts": 0}
+    looked_at = {"content_type": {"$in": sorted(analyzer.formats)}} if analyzer.formats else {}
+    return {
+        "$or": [
+            absent,
+            matching(**ended, result=None),
+            {**matching(**passed_over, result=None), **looked_at},
+        ]
+    }
+
+
+def _queued(analyzer: Analyzer, dependants: Sequence[str], job: ObjectId) -> list[Document]:
+    """An update that queues an analysis, and adds it where there is none.
+
+    It is put behind all that do not require it, because the analyses of an upload are in the order
+    of what they require.
+    """
+    moment = now()
+    mine = {"$eq": ["$$this.name", analyzer.name]}
+    behind = {"$in": ["$$this.name", list(dependants)]}
+
+    def those(condition: Document) -> Document:
+        return {"$filter": {"input": "$analyses", "as": "this", "cond": condition}}
+
+    before = {"$first": those(mine)}
+    looked_at = {"$in": ["$content_type", sorted(analyzer.formats)]} if analyzer.formats else True
+    state = State.WAITING if analyzer.requires else State.QUEUED
+    refusal = {"$concat": ["does not look at ", "$content_type"]}
+    changed = {
+        "name": analyzer.name,
+        # While there is a result it is the version that gave it.
+        "version": {
+            "$cond": [{"$ifNull": ["$$before.result", False]}, "$$before.version", analyzer.version]
+        },
+        "state": {"$cond": [looked_at, state, State.SKIPPED]},
+        "error": {"$cond": [looked_at, None, refusal]},
+        "requires": list(analyzer.requires),
+        "priority": PRIORITY,
+        "due_at": moment,
+        "deferred_at": None,
+        "attempts": 0,
+        "crashes": 0,
+        "job": job,
+    }
+    queued = {"$let": {"vars": {"before": before}, "in": {"$mergeObjects": ["$$before", changed]}}}
+    ahead = {"$not": [{"$or": [mine, behind]}]}
+    in_order = {"$concatArrays": [those(ahead), [queued], those(behind)]}
+    return [{"$set": {"analyses": in_order}}]
+
+
+def _put_back(job: ObjectId) -> list[Document]:
+    """An update that lets the analyses of a job be as if it had not been, as far as they can."""
+    not_begun = {"$and": [{"$eq": ["$$this.job", job]}, {"$in": ["$$this.state", [*NOT_BEGUN]]}]}
+    good = {"state": State.SUCCEEDED, "error": None, "deferred_at": None}
+    cancelled = {
+        **good,
+        "state": State.CANCELLED,
+        "error": "the job that asked for it was cancelled",
+        "finished_at": now(),
+    }
+    changes = {"$cond": [{"$ifNull": ["$$this.result", False]}, good, cancelled]}
+    changed = {"$mergeObjects": ["$$this", changes]}
+    without_job = {"$unsetField": {"field": "job", "input": changed}}
+    each = {"$cond": [not_begun, without_job, "$$this"]}
+    return [{"$set": {"analyses": {"$map": {"input": "$analyses", "in": each}}}}]
