@@ -44,6 +44,13 @@ class DatabaseUnavailable(ClustrError):
         self.refusal = refusal
 
 
+class TooSlow(ClustrError):
+    """A search took longer than it may."""
+
+    def __init__(self) -> None:
+        super().__init__("The search took too long and was ended; narrow it down, or try again.")
+
+
 class QueueUnavailable(ClustrError):
     """Redis did not answer in time; trying again later may help."""
 

@@ -3,23 +3,31 @@
 Build them after a fork, never before: clients of MongoDB and Redis must not cross one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING
 
 from clustr import images
 from clustr.analysis import Analysts
+from clustr.bulk import Bulk, Reanalysis
 from clustr.catalog import Catalog
 from clustr.errors import StartUpError
 from clustr.fsck import Fsck
 from clustr.health import HealthChecks
 from clustr.intake import Intake
-from clustr.plugin_host import PluginHost, load_plugins
+from clustr.notices import STORED, Notices
+from clustr.plugin_host import Plugin, PluginHost, load_plugins
+from clustr.plugins import Library
 from clustr.queue import Queue, Ringer
 from clustr.reconciler import Reconciler
 from clustr.settings import Settings
 from clustr.storage import LocalStorage
+
+if TYPE_CHECKING:  # Workers do without Flask.
+    from flask_smorest import Blueprint
 
 # In the request path a dependency that is away must be noticed soon; a worker can be more patient.
 WEB_SECONDS = 2.0
@@ -34,8 +42,10 @@ class WebParts:
     catalog: Catalog
     storage: LocalStorage
     host: PluginHost
+    blueprints: "list[tuple[Plugin, Blueprint]]"
     intake: Intake
     health: HealthChecks
+    reanalysis: Reanalysis
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,7 @@ class WorkerParts:
     catalog: Catalog
     analysts: Analysts
     reconciler: Reconciler
+    bulk: Bulk
 
 
 def build_host(settings: Settings) -> PluginHost:
@@ -67,15 +78,30 @@ def build_catalog(settings: Settings, timeout_seconds: float) -> Catalog:
     )
 
 
-def build_web(settings: Settings) -> WebParts:
+def indexed_by(host: PluginHost) -> frozenset[str]:
+    """The fields of results that plugins want an index for."""
+    return frozenset(filter.field for filter in host.filters.values() if filter.indexed)
+
+
+def build_web(
+    settings: Settings,
+    library: Callable[[Catalog, Plugin], Library],
+    problem_with_routes: "Callable[[Plugin, list[Blueprint]], str | None]",
+) -> WebParts:
     """Build what the web side needs.
+
+    Args:
+        library: makes the uploads for a plugin's routes.
+        problem_with_routes: says why the routes of a plugin cannot be used, if they cannot.
 
     Raises:
         StartUpError: a setting cannot be used.
     """
     images.prepare(settings.max_image_pixels)
-    host = build_host(settings)
     catalog = build_catalog(settings, WEB_SECONDS)
+    host = build_host(settings)
+    blueprints = host.blueprints(partial(library, catalog), problem_with_routes)
+    catalog.indexed = indexed_by(host)
     storage = LocalStorage(settings.upload_folder)
     storage.prepare(catalog.in_use)
     queue = Queue(settings.redis_url)
@@ -83,10 +109,12 @@ def build_web(settings: Settings) -> WebParts:
         formats = images.formats_for(settings.allowed_extensions)
     except ValueError as error:
         raise StartUpError(f"ALLOWED_EXTENSIONS: {error}") from error
-    ringer = Ringer(queue)
-    intake = Intake(catalog, storage, ringer, host.analyzers, formats, settings.max_upload_size)
+    tell = Notices(host).stored if host.implements(STORED) else None
+    most = settings.max_upload_size
+    intake = Intake(catalog, storage, Ringer(queue), host.analyzers, formats, most, tell)
     health = HealthChecks(catalog, storage, queue, host)
-    return WebParts(settings, catalog, storage, host, intake, health)
+    reanalysis = Reanalysis(catalog, host)
+    return WebParts(settings, catalog, storage, host, blueprints, intake, health, reanalysis)
 
 
 def build_worker(settings: Settings, host: PluginHost) -> WorkerParts:
@@ -97,6 +125,7 @@ def build_worker(settings: Settings, host: PluginHost) -> WorkerParts:
     """
     images.prepare(settings.max_image_pixels)
     catalog = build_catalog(settings, WORKER_SECONDS)
+    catalog.indexed = indexed_by(host)
     storage = LocalStorage(settings.upload_folder)
     storage.prepare(catalog.in_use)
     queue = Queue(settings.redis_url)
@@ -104,7 +133,19 @@ def build_worker(settings: Settings, host: PluginHost) -> WorkerParts:
         catalog,
         Analysts(catalog, storage, queue, host),
         Reconciler(catalog, storage, queue, host),
+        Bulk(catalog, queue, host),
     )
+
+
+@contextmanager
+def build_reanalysis(settings: Settings) -> Iterator[tuple[Reanalysis, Catalog]]:
+    """Build what orders analyses, and the catalog in which to see how far they are."""
+    host = build_host(settings)
+    catalog = build_catalog(settings, WEB_SECONDS)
+    try:
+        yield Reanalysis(catalog, host), catalog
+    finally:
+        catalog.close()
 
 
 @contextmanager

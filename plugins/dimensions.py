@@ -11,8 +11,8 @@ from clustr.plugins import Analyzer, Context, Image, hookimpl
 class DimensionsResult(Schema):
     """In pixels, after the EXIF orientation is applied."""
 
-    width = fields.Integer(required=True)
-    height = fields.Integer(required=True)
+    width = fields.Integer(required=True, metadata={"description": "Pixels"})
+    height = fields.Integer(required=True, metadata={"description": "Pixels"})
 
 
 class Dimensions(Analyzer):

@@ -131,9 +131,11 @@ class GpsResult(Schema):
 class ExifResult(Schema):
     """What the EXIF data says; null is what it does not say, or says in a way that cannot be."""
 
-    camera = fields.Nested(CameraResult, required=True)
-    lens = fields.Nested(LensResult, required=True)
-    exposure = fields.Nested(ExposureResult, required=True)
+    camera = fields.Nested(CameraResult, required=True, metadata={"description": "The camera"})
+    lens = fields.Nested(LensResult, required=True, metadata={"description": "The lens"})
+    exposure = fields.Nested(
+        ExposureResult, required=True, metadata={"description": "How the picture was exposed"}
+    )
     taken_at = moment("When it was taken; the camera's clock, read as UTC if utc_offset is null")
     utc_offset = fields.String(
         required=True,

@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,21 @@ import pytest
 import structlog
 from blip_stand_in import MODES, BlipStandIn
 from clustr_plugins import blip as plugin
-from marshmallow import ValidationError
+from marshmallow import Schema, ValidationError, fields
 from PIL import ImageChops, ImageStat
 
 from clustr.http_session import Session
-from clustr.plugins import ConfigError, Context, Fail, Image, RetryLater
+from clustr.plugins import (
+    ConfigError,
+    Context,
+    Fail,
+    HttpAnalyzer,
+    HttpConfig,
+    Image,
+    RetryLater,
+)
+from clustr.plugins.http import LARGEST_SENT_BYTES
+from clustr.plugins.pictures import to_8_bits
 
 IMAGE_ID = "5f0000000000000000000001"
 
@@ -45,7 +56,7 @@ class Caller:
         (analyzer,) = plugin.clustr_register_analyzers(config=self.context().config)
         return analyzer
 
-    def analyze(self, content: bytes, extension: str = "jpg") -> dict[str, Any]:
+    def image(self, content: bytes, extension: str = "jpg") -> Image:
         path = self.folder / f"{IMAGE_ID}.{extension}"
         path.write_bytes(content)
         try:
@@ -53,7 +64,7 @@ class Caller:
                 width, height = picture.size
         except OSError:
             width, height = 100, 100
-        image = Image(
+        return Image(
             id=IMAGE_ID,
             sha256=hashlib.sha256(content).hexdigest(),
             content_type=photographs.CONTENT_TYPES[extension],
@@ -62,7 +73,9 @@ class Caller:
             height=height,
             path=path,
         )
-        result = self.analyzer().analyze(image, self.context())
+
+    def analyze(self, content: bytes, extension: str = "jpg") -> dict[str, Any]:
+        result = self.analyzer().analyze(self.image(content, extension), self.context())
         assert plugin.BlipResult().load(result) == result
         return result
 
@@ -195,7 +208,7 @@ def test_large_sides_are_made_smaller(blip, caller, width, height, sent_size):
 
 def test_large_files_are_made_smaller(blip, caller):
     content = photographs.photograph("jpg", "astronaut", 512)
-    content += bytes(plugin.LARGEST_SENT_BYTES - len(content))
+    content += bytes(LARGEST_SENT_BYTES - len(content))
     caller.analyze(content)
     caller.analyze(content + b"\0")
     first, second = blip.requests
@@ -209,7 +222,7 @@ def test_16_bits_are_scaled_and_not_clipped():
     picture = PIL.Image.new("I;16", (len(values), 1))
     for x, value in enumerate(values):
         picture.putpixel((x, 0), value)
-    scaled = plugin.to_8_bits(picture)
+    scaled = to_8_bits(picture)
     assert scaled.mode == "L"
     for x, value in enumerate(values):
         assert abs(scaled.getpixel((x, 0)) - value / 257) <= 1
@@ -320,6 +333,13 @@ def test_an_address_that_cannot_be_called(caller):
     with pytest.raises(ConfigError):
         caller.analyze(photographs.photograph())
     assert not caller.health().healthy
+
+
+@pytest.mark.parametrize("status", [401, 403, 407])
+def test_a_refusal_of_access_is_for_the_operator(blip, caller, status):
+    blip.answer_status = status
+    with pytest.raises(ConfigError, match=str(status)):
+        caller.analyze(photographs.photograph())
 
 
 @pytest.mark.parametrize("status", ["400", "404", "413", "422"])
@@ -453,14 +473,67 @@ def test_values_that_are_refused(given):
         plugin.BlipConfig().load(given)
 
 
-def test_the_reasons_can_be_read():
+def test_the_reasons_can_be_read(caller):
     """They are shown to people, so each is a sentence."""
     failures: list[Callable[[], Any]] = [
-        lambda: plugin.understand(b"x"),
-        lambda: plugin.understand(b"{}"),
+        lambda: caller.analyzer().understand(b"x"),
+        lambda: caller.analyzer().understand(b"{}"),
     ]
     for failure in failures:
         with pytest.raises(Fail) as raised:
             failure()
         assert raised.value.reason[0].isupper()
         assert raised.value.reason.endswith(".")
+
+
+class Score(Schema):
+    """What a service of somebody else's says; the answer of the stand-in has no `score`."""
+
+    caption = fields.String(required=True)
+    score = fields.Float(load_default=0.5)
+
+
+class Scorer(HttpAnalyzer):
+    """An analyzer that sets no more than it must, and sends one thing besides the image."""
+
+    name = "scorer"
+    result_schema = Score
+    service = "scorer"
+    path = "/caption"
+    converts = False
+
+    def build_request(self, image, context):
+        form = super().build_request(image, context)
+        return {**form, "headers": {"Accept-Language": context.config["language"]}}
+
+
+class ScorerConfig(HttpConfig):
+    language = fields.String(load_default="en")
+
+
+def test_an_analyzer_of_somebody_else(blip, caller):
+    content = photographs.photograph("tif")
+    path = caller.folder / f"{IMAGE_ID}.tif"
+    path.write_bytes(content)
+    image = Image(IMAGE_ID, "0" * 64, "image/tiff", len(content), 160, 106, path)
+    config = ScorerConfig().load({"service_url": f"{blip.url}/", "timeout": "30"})
+    analyzer = Scorer(config)
+    assert (analyzer.queue, analyzer.timeout) == ("http", 40)
+    context = replace(caller.context(), config=config)
+    blip.answer = {"caption": "a cat", "more": 1}
+    assert analyzer.analyze(image, context) == {"caption": "a cat", "score": 0.5}
+    assert blip.requests[0].content == content
+    assert blip.requests[0].content_type == "image/tiff"
+    blip.answer = {"caption": 7, "score": "much"}
+    with pytest.raises(Fail, match=r"scorer's answer .* caption: Not a .*; score: Not a .*"):
+        analyzer.analyze(image, context)
+    with pytest.raises(ValidationError, match="service_url"):
+        ScorerConfig().load({})
+
+
+def test_a_call_ends_before_its_analysis(blip, caller):
+    blip.mode = "hang"
+    image = caller.image(photographs.photograph())
+    context = replace(caller.context(), deadline=time.monotonic() + 1.5)
+    with takes(0.3, 1.4), pytest.raises(RetryLater, match="in time"):
+        caller.analyzer().analyze(image, context)

@@ -237,7 +237,7 @@ def test_one_upload(filled):
     assert found["faces"] == found["face_cluster_ids"] == []
     assert found["upload_time"].endswith("Z")
     assert found["updated_at"].endswith("Z")
-    assert found["analyses"].keys() == {"blip", "dimensions", "exif"}
+    assert found["analyses"].keys() == {"blip", "dimensions", "exif", "palette", "phash"}
     for analysis in found["analyses"].values():
         assert analysis.keys() == {
             "status",
@@ -246,6 +246,7 @@ def test_one_upload(filled):
             "started_at",
             "finished_at",
             "stale",
+            "provenance",
             "error",
             "result",
         }

@@ -3,10 +3,24 @@
 from flask import Flask
 
 from clustr import __version__
-from clustr.api import debug, docs, files, health, plugins, status, upload, uploads, wire
+from clustr.api import (
+    analyses,
+    debug,
+    docs,
+    extensions,
+    files,
+    health,
+    jobs,
+    plugins,
+    status,
+    upload,
+    uploads,
+    wire,
+)
 from clustr.api.conversation import converse
-from clustr.api.current import EXTENSION
+from clustr.api.current import EXTENSION, FILTERS
 from clustr.api.errors import Api
+from clustr.api.filters import Filters
 from clustr.api.routing import UploadId
 from clustr.parts import WebParts
 
@@ -26,6 +40,7 @@ LARGEST_BODY_BYTES = 1_000_000
 def register(app: Flask, parts: WebParts) -> None:
     """Give an app all routes of the API, with the parts that they work with."""
     app.extensions[EXTENSION] = parts
+    filters = app.extensions[FILTERS] = Filters(parts.host.filters.values())
     app.json = wire.Provider(app)
     app.url_map.converters["upload_id"] = UploadId
     app.config.update(
@@ -37,9 +52,13 @@ def register(app: Flask, parts: WebParts) -> None:
     )
     converse(app, parts.settings)
     api = Api(app, spec_kwargs={"info": {"description": DESCRIPTION}})
-    for blueprint in (status, upload, uploads, health, plugins):
+    for blueprint in (status, upload, uploads, analyses, jobs, health, plugins):
         api.register_blueprint(blueprint.blueprint)
     api.register_blueprint(files.blueprint, url_prefix=parts.settings.upload_url_path)
     if parts.settings.debug_endpoints:
         api.register_blueprint(debug.blueprint)
     app.register_blueprint(docs.blueprint)
+    # Plugins come last: of two things with the same name, Flask takes the first.
+    for plugin, blueprint in parts.blueprints:
+        extensions.mount(app, api, plugin, blueprint)
+    api.complete = lambda document: extensions.describe(document, parts.host, filters)

@@ -1,11 +1,15 @@
 """Errors as problem documents (RFC 9457), and the one table that gives every error its status."""
 
 import http
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import flask_smorest
-from flask import Response, current_app, request
+from apispec.ext.marshmallow import MarshmallowPlugin, resolver
+from flask import Flask, Response, current_app, request
 from flask_smorest.utils import prepare_response
 from werkzeug.exceptions import HTTPException
 
@@ -34,6 +38,7 @@ TABLE: dict[type[errors.ClustrError], Row] = {
     errors.NotFound: Row(404, "not_found", "Not found"),
     errors.BeingAnswered: Row(409, "being_answered", "Being answered"),
     errors.DatabaseUnavailable: Row(503, "database_unavailable", "Database unavailable"),
+    errors.TooSlow: Row(503, "too_slow", "Too slow"),
     errors.QueueUnavailable: Row(503, "queue_unavailable", "Queue unavailable"),
     errors.StorageFull: Row(507, "storage_full", "Storage full"),
     errors.StorageUnavailable: Row(503, "storage_unavailable", "Storage unavailable"),
@@ -59,9 +64,42 @@ EXAMPLE_REQUEST_ID = "7f2c9d0e5b1a4c3f8e6d7a9b0c1d2e3f"
 
 
 class Api(flask_smorest.Api):
-    """flask-smorest with problem documents for all errors, in answers and in the document."""
+    """flask-smorest with problem documents for all errors, in answers and in the document.
+
+    Attributes:
+        complete: what is done to the document once all routes are known.
+    """
 
     ERROR_SCHEMA = ProblemSchema
+
+    def __init__(self, app: Flask, spec_kwargs: dict[str, Any] | None = None):
+        self._prefix = ""
+        self.complete: Callable[[dict[str, Any]], dict[str, Any]] = lambda document: document
+        plugin = MarshmallowPlugin(schema_name_resolver=self._name_of_schema)
+        super().__init__(app, spec_kwargs={**(spec_kwargs or {}), "marshmallow_plugin": plugin})
+
+    @contextmanager
+    def named_for(self, plugin: str) -> Iterator[None]:
+        """Let the schemas of what is registered in the block be called after their plugin."""
+        self._prefix = f"{plugin}_"
+        try:
+            yield
+        finally:
+            self._prefix = ""
+
+    def _name_of_schema(self, schema: Any) -> str:
+        return self._prefix + resolver(schema)
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """The OpenAPI document, which is the same for the whole life of the process."""
+        return self.complete(self.spec.to_dict())
+
+    def _openapi_json(self) -> Response:
+        # Behind a proxy that adds a prefix, clients have to put that before every path.
+        servers = [{"url": request.script_root or "/"}]
+        body = current_app.json.dumps({**self.document, "servers": servers})
+        return Response(body, mimetype="application/json")
 
     def _register_error_handlers(self) -> None:
         self._app.register_error_handler(errors.ClustrError, handle_clustr_error)
@@ -139,7 +177,9 @@ def handle_http_exception(error: HTTPException) -> Response:
         return handle_clustr_error(errors.InvalidInput(by_field(messages)))
     name = error.name.lower().replace(" ", "_")
     row = BY_NAME.get(name) or Row(error.code, name, error.name)
-    response = problem(row, error.description or row.title)
+    # What a plugin says with flask-smorest's `abort(409, message="...")`.
+    said = getattr(error, "data", {}).get("message")
+    response = problem(row, str(said or error.description or row.title))
     for header, value in error.get_headers():
         if header.lower() not in ("content-type", "content-length"):
             response.headers[header] = value

@@ -13,10 +13,13 @@ from apispec.ext.marshmallow import MarshmallowPlugin
 from flask import request
 from marshmallow import INCLUDE, Schema, ValidationError, fields, validate, validates_schema
 
+from clustr import logs
 from clustr.api.current import parts
 from clustr.images import CONTENT_TYPES
 from clustr.plugin_host import Plugin, PluginState
 from clustr.upload import Analysis, State, Status, Upload
+
+log = logs.logger(__name__)
 
 EXAMPLE_ID = "692192f4e13f5a0c4d1b7a90"
 EXAMPLE_HASH = "5f2b7a0d4c8e9f1a3b6c7d8e0f1a2b3c4d5e6f7a8b9c0d1e2f3a4b5c6d7e8f90"
@@ -28,6 +31,8 @@ EXAMPLE_RESULT_SCHEMA = {
     "required": ["height", "width"],
     "additionalProperties": False,
 }
+# Of patterns, what other languages do not know; a filter or a result of a plugin may have it.
+PYTHON_ONLY = re.compile(r"\(\?[P#aiLmsux(]|\\[NaZ]|[*+?}]\+")
 # They are written for JavaScript too, which has no \Z.
 ID_PATTERN = "^[0-9a-f]{24}$"
 FILENAME_PATTERN = rf"^[0-9a-f]{{24}}\.({'|'.join(CONTENT_TYPES)})$"
@@ -228,6 +233,30 @@ class DimensionsSchema(Schema):
     height = number("Pixels.", 1080, required=True, validate=POSITIVE)
 
 
+class ProvenanceSchema(Schema):
+    """What gave a result, besides the version of the analyzer."""
+
+    plugin = text("The plugin that brings the analyzer.", "dimensions", required=True)
+    plugin_version = text(
+        "The version of the plugin's package; null for a drop-in.",
+        "0.1.0",
+        required=True,
+        allow_none=True,
+    )
+    model = fields.Dict(
+        required=True,
+        metadata={
+            "description": "What the analyzer says of its model; without one it is empty.",
+            "example": {"name": "blip-base", "version": "2024-05"},
+        },
+    )
+    config_hash = text(
+        "Of the plugin's configuration: another one gives another text.",
+        EXAMPLE_HASH[:16],
+        required=True,
+    )
+
+
 class AnalysisSchema(Schema):
     """One analyzer's state on one upload."""
 
@@ -242,6 +271,12 @@ class AnalysisSchema(Schema):
             "description": "Whether the analyzer has a newer version by now.",
             "example": False,
         },
+    )
+    provenance = fields.Nested(
+        ProvenanceSchema,
+        required=True,
+        allow_none=True,
+        metadata={"description": "What gave the result; null without one."},
     )
     error = text("Why there is no result, or not yet.", "HTTP 503", required=True, allow_none=True)
     result = fields.Dict(
@@ -313,7 +348,8 @@ class UploadSchema(Schema):
         values=fields.Nested(AnalysisSchema),
         required=True,
         metadata={
-            "description": "The state of each analysis, by the analyzer's name.",
+            "description": "The state of each analysis, by the analyzer's name; also of analyzers "
+            "that are not installed any more.",
             "example": {
                 "dimensions": {
                     "status": "succeeded",
@@ -322,6 +358,12 @@ class UploadSchema(Schema):
                     "started_at": "2026-11-22T10:38:28Z",
                     "finished_at": "2026-11-22T10:38:28Z",
                     "stale": False,
+                    "provenance": {
+                        "plugin": "dimensions",
+                        "plugin_version": "0.1.0",
+                        "model": {},
+                        "config_hash": EXAMPLE_HASH[:16],
+                    },
                     "error": None,
                     "result": {"width": 1920, "height": 1080},
                 }
@@ -336,7 +378,13 @@ class UploadPageSchema(Schema):
     """A part of the listing, newest first."""
 
     data = fields.List(fields.Nested(UploadSchema), required=True)
-    total = number("How many uploads there are.", 42, required=True, validate=NOT_NEGATIVE)
+    total = number(
+        "How many uploads there are; with filters null when more than 1000 match.",
+        42,
+        required=True,
+        allow_none=True,
+        validate=NOT_NEGATIVE,
+    )
     page = number(
         "The page that was asked for; null with a cursor.",
         1,
@@ -534,6 +582,26 @@ class AnalyzerSchema(Schema):
     version = number("Raised when results may change.", 1, required=True)
     queue = text("The kind of work: which workers do it.", "default", required=True)
     summary = text("What it finds.", "Width and height in pixels, as displayed", required=True)
+    formats = fields.List(
+        fields.String(),
+        required=True,
+        metadata={
+            "description": "The content types that it looks at; all when there are none.",
+            "example": ["image/jpeg"],
+        },
+    )
+    requires = fields.List(
+        fields.String(),
+        required=True,
+        metadata={"description": "The analyzers whose results it needs.", "example": []},
+    )
+    auto = fields.Boolean(
+        required=True,
+        metadata={
+            "description": "Whether it looks at every upload, or only when it is asked to.",
+            "example": True,
+        },
+    )
     result_schema = fields.Dict(
         required=True,
         metadata={
@@ -559,13 +627,19 @@ class PluginSchema(Schema):
     state = one_of(
         PluginState,
         "`loaded`; `disabled` by the settings; `misconfigured` when its own settings do not fit; "
-        "`failed` when its code did; `conflict` when another has the name of one of its analyzers.",
+        "`failed` when its code did; `conflict` with another plugin, such as about a name.",
     )
     reason = text(
         "Why it is not loaded.",
         "BLIP_SERVICE_URL: Not a valid URL.",
         required=True,
         allow_none=True,
+    )
+    hook_errors = number(
+        "How often a hook of it raised when it was told of something, in the process that answers.",
+        0,
+        required=True,
+        validate=NOT_NEGATIVE,
     )
     analyzers = fields.List(
         fields.Nested(AnalyzerSchema),
@@ -606,8 +680,36 @@ APISpec("", "", "3.0.3", plugins=[_inlining])
 
 
 def json_schema(schema: type[Schema]) -> dict[str, Any]:
-    """A marshmallow schema as one JSON schema, with nothing referred to elsewhere."""
-    return _inlining.converter.schema2jsonschema(schema)
+    """A marshmallow schema as one JSON schema, with nothing referred to elsewhere.
+
+    One that cannot be written down, such as one that contains itself, is just an object.
+    """
+    try:
+        return _for_javascript(_inlining.converter.schema2jsonschema(schema))
+    except Exception:  # What a plugin's schema does must not take anybody else's from sight.
+        log.warning("schema_not_described", schema=schema.__name__, exc_info=True)
+        return {"type": "object"}
+
+
+def query_parameters(schema: Schema) -> list[dict[str, Any]]:
+    """What a query consists of, as parameters of the OpenAPI document."""
+    return _for_javascript(_inlining.converter.schema2parameters(schema, location="query"))
+
+
+def _for_javascript(node: Any) -> Any:
+    """The schema, with patterns as others read them; what only Python understands is left out."""
+    if isinstance(node, list):
+        return [_for_javascript(one) for one in node]
+    if not isinstance(node, dict):
+        return node
+    written = {key: _for_javascript(value) for key, value in node.items()}
+    if isinstance(written.get("pattern"), str):
+        # marshmallow begins to match at the start of a text.
+        pattern = f"^(?:{written['pattern']})".replace(r"\Z", "$").replace(r"\A", "^")
+        written["pattern"] = written["pattern"] if pattern.startswith("^(?:^") else pattern
+        if PYTHON_ONLY.search(pattern):
+            del written["pattern"]
+    return written
 
 
 def url_of(filename: str) -> str:
@@ -651,6 +753,7 @@ def analysis_on_wire(analysis: Analysis, with_result: bool) -> dict[str, Any]:
         "started_at": analysis.started_at,
         "finished_at": analysis.finished_at,
         "stale": analyzer is not None and analysis.version < analyzer.version,
+        "provenance": analysis.provenance,
         "error": analysis.error,
     }
     return wire | {"result": analysis.result} if with_result else wire
@@ -678,12 +781,16 @@ def plugin_on_wire(plugin: Plugin) -> dict[str, Any]:
         "source": plugin.source,
         "state": plugin.state,
         "reason": plugin.reason,
+        "hook_errors": plugin.hook_errors,
         "analyzers": [
             {
                 "name": analyzer.name,
                 "version": analyzer.version,
                 "queue": analyzer.queue,
                 "summary": analyzer.summary,
+                "formats": sorted(analyzer.formats),
+                "requires": analyzer.requires,
+                "auto": analyzer.auto,
                 "result_schema": json_schema(analyzer.result_schema),
             }
             for analyzer in plugin.analyzers

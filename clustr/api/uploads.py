@@ -1,21 +1,19 @@
 """`/api/uploads`: what has been uploaded."""
 
-from typing import Any
-
 from flask import Response, jsonify
 
 from clustr.api.blueprint import Blueprint
-from clustr.api.current import parts
+from clustr.api.current import filters, parts
 from clustr.api.schemas import (
     EXAMPLE_ID,
     ID_PATTERN,
     ExistingSchema,
     HashesSchema,
     UploadPageSchema,
-    UploadQuerySchema,
     UploadSchema,
     upload_on_wire,
 )
+from clustr.errors import TooSlow
 
 # Where a client goes on from a page, for programs that read the document.
 LINKS = {
@@ -51,18 +49,28 @@ blueprint = Blueprint(
 
 
 @blueprint.route("")
-@blueprint.arguments(UploadQuerySchema, location="query")
 @blueprint.doc(responses={200: {"links": LINKS}})
 @blueprint.response(200, UploadPageSchema)
+@blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
-def list_uploads(query: dict[str, Any]) -> Response:
+def list_uploads() -> Response:
     """List uploads, newest first
 
     Walk on with `cursor`, which costs the same at any depth and neither skips nor repeats what was
     there before; or ask for a `page`. Results of analyses are left out.
+
+    Filters are those of the plugins that are installed. An upload is listed when it meets all of
+    them; one whose analysis has no result yet meets none. The last good result counts, whatever has
+    become of the analysis since.
     """
+    query, conditions = filters.read()
     number = None if "cursor" in query else query.get("page", 1)
-    page = parts.catalog.uploads.page(query["limit"], number or 1, query.get("cursor"))
+    try:
+        page = parts.catalog.uploads.page(
+            query["limit"], number or 1, query.get("cursor"), conditions
+        )
+    except TooSlow as error:
+        raise filters.too_slow(conditions, error) from error
     return jsonify(
         {
             "data": [upload_on_wire(upload, with_results=False) for upload in page.uploads],

@@ -2,25 +2,36 @@
 
 from typing import Any
 
-from clustr.catalog import analyses, uploads
+from clustr.catalog import analyses, jobs, selection, statistics, uploads
 from clustr.catalog.analyses import Analyses, Claimed, Deferred, Finished
 from clustr.catalog.breakers import Breaker, Breakers
 from clustr.catalog.clock import clock, now
 from clustr.catalog.connection import answering, connect, starting
 from clustr.catalog.indexes import make_indexes
 from clustr.catalog.inspection import Inspection, Pending, Record
+from clustr.catalog.jobs import Failure, Job, Jobs, JobState
 from clustr.catalog.leases import Leases
-from clustr.catalog.uploads import Page, Uploads, new_id
+from clustr.catalog.selection import Filter, Select, Selection, Selections
+from clustr.catalog.statistics import Counted, Statistics
+from clustr.catalog.uploads import Condition, Page, Uploads, new_id, result_index
 
 __all__ = [
     "Breaker",
     "Catalog",
     "Claimed",
+    "Condition",
+    "Counted",
     "Deferred",
+    "Failure",
+    "Filter",
     "Finished",
+    "Job",
+    "JobState",
     "Page",
     "Pending",
     "Record",
+    "Select",
+    "Selection",
     "new_id",
     "now",
 ]
@@ -34,17 +45,26 @@ class Catalog:
         database: the name of the database.
         collection: the name of the collection of uploads.
         timeout_seconds: limit for every operation as a whole.
+
+    Attributes:
+        indexed: the fields of results that `make_result_indexes` makes an index for; with dots
+            for one inside another.
     """
 
     def __init__(self, url: str, database: str, collection: str, timeout_seconds: float):
         self._client = connect(url, timeout_seconds)
+        self._timeout_seconds = timeout_seconds
         self._database = self._client[database]
         self._uploads = self._database[collection]
+        self.indexed: frozenset[str] = frozenset()
         self.uploads = Uploads(self._uploads)
         self.analyses = Analyses(self._uploads, clock)
         self.breakers = Breakers(self._database["breakers"])
         self.leases = Leases(self._database["leases"])
         self.inspection = Inspection(self._uploads)
+        self.jobs = Jobs(self._database["jobs"])
+        self.selections = Selections(self._uploads)
+        self.statistics = Statistics(self._uploads, self._database["statistics"])
 
     def make_indexes(self) -> None:
         """Make every index that is declared and not there yet, and anew what is there otherwise.
@@ -53,8 +73,29 @@ class Catalog:
             DatabaseUnavailable: MongoDB does not answer, or they take too long to be made.
             StartUpError: MongoDB does not let us.
         """
+        of_uploads = uploads.INDEXES | analyses.INDEXES | selection.INDEXES | statistics.INDEXES
         with starting(), answering():
-            make_indexes(self._uploads, {**uploads.INDEXES, **analyses.INDEXES})
+            make_indexes(self._uploads, of_uploads)
+            make_indexes(self._database["jobs"], jobs.INDEXES)
+
+    def make_result_indexes(self, seconds: float | None = None) -> None:
+        """Make the indexes on results that plugins ask for and that are not there yet.
+
+        One that no plugin asks for any more is left, for it may be asked for again;
+        `unused_indexes` names it.
+
+        Args:
+            seconds: how long that may take in all; by default the limit of any operation, in which
+                those of some 100,000 uploads are made.
+        """
+        self.uploads.index_results(sorted(self.indexed), seconds or self._timeout_seconds)
+
+    def unused_indexes(self) -> list[str]:
+        """The names of the indexes on results that are there and that no plugin asks for."""
+        asked_for = {result_index(field)["name"] for field in self.indexed}
+        with answering():
+            there = [index["name"] for index in self._uploads.list_indexes()]
+        return [name for name in there if name.startswith("results.") and name not in asked_for]
 
     def in_use(self) -> bool:
         """Whether there is an upload, asked at a start.

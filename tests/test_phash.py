@@ -1,0 +1,245 @@
+"""The plugin `phash`: hashes of pictures of every kind, and finding what looks alike."""
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import photographs
+import PIL.Image
+import pytest
+from clustr_plugins import phash as plugin
+from PIL import ImageEnhance
+from running import Servers
+from scipy.fftpack import dct
+from workshop import FIRST_PARTY, Workshop
+
+from clustr.plugins import Image
+
+PROBLEM = "application/problem+json"
+UNKNOWN_ID = "0123456789abcdef01234567"
+
+
+@pytest.fixture
+def bits_of(tmp_path: Path) -> Callable[[bytes], int]:
+    def bits_of(content: bytes) -> int:
+        path = tmp_path / "image"
+        path.write_bytes(content)
+        image = Image("0" * 24, "0" * 64, "image/png", len(content), 1, 1, path)
+        result = plugin.Phash().analyze(image, None)
+        assert plugin.PhashResult().validate(result) == {}
+        bits = int(result["hash"], 16)
+        assert result["chunks"] == plugin.chunks_of(bits)
+        return bits
+
+    return bits_of
+
+
+def distance(one: int, other: int) -> int:
+    return (one ^ other).bit_count()
+
+
+def reference(picture: PIL.Image.Image) -> int:
+    """The hash as ImageHash computes it, with the cosine transform of SciPy."""
+    small = picture.convert("L").resize((32, 32), PIL.Image.Resampling.LANCZOS)
+    found = dct(dct(np.asarray(small).astype(float), axis=0), axis=1)[:8, :8]
+    return int("".join("01"[int(bit)] for bit in (found > np.median(found)).flatten()), 2)
+
+
+@pytest.mark.parametrize("name", [name for name in photographs.FILES if name != "logo"])
+def test_it_is_the_hash_that_others_compute(bits_of, name):
+    picture = photographs.picture(name, 200)
+    assert distance(bits_of(photographs.encode(picture, "png")), reference(picture)) <= 1
+    whole = photographs.path(name)
+    assert distance(bits_of(whole.read_bytes()), reference(PIL.Image.open(whole))) <= 3
+
+
+@pytest.mark.parametrize("name", ["cat", "rocket", "astronaut", "coffee", "camera"])
+def test_what_looks_alike_is_near_and_what_does_not_is_far(bits_of, name):
+    picture = photographs.picture(name, 300)
+    bits = bits_of(photographs.encode(picture, "png"))
+    rgb = picture.convert("RGB")
+    for other in (
+        photographs.encode(rgb.resize((150, 97)), "png"),
+        photographs.encode(rgb, "jpg", quality=30),
+        photographs.encode(ImageEnhance.Brightness(rgb).enhance(1.15), "webp"),
+        photographs.encode(ImageEnhance.Color(rgb).enhance(0.2), "bmp"),
+    ):
+        assert distance(bits_of(other), bits) <= plugin.FARTHEST
+    for other in photographs.FILES:
+        if other != name:
+            far = bits_of(photographs.photograph("png", other, 300))
+            assert distance(far, bits) > 2 * plugin.FARTHEST
+
+
+@pytest.mark.parametrize(
+    ("content", "same"),
+    [
+        (photographs.oriented(6), "cat"),
+        (photographs.mpo(), "cat"),
+        (photographs.progressive_jpeg(), "cat"),
+        (photographs.cmyk("jpg"), "coffee"),
+        (photographs.cmyk("tif"), "coffee"),
+        (photographs.grey_16_bit("png"), "camera"),
+        (photographs.grey_16_bit_big_endian(), "camera"),
+        (photographs.colour_16_bit(), "coffee"),
+        (photographs.floating_point(), "camera"),
+    ],
+)
+def test_a_picture_has_its_hash_in_every_form(bits_of, content, same):
+    assert distance(bits_of(content), bits_of(photographs.photograph("png", same))) <= 5
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        photographs.one_pixel("png"),
+        photographs.bilevel(),
+        photographs.palette("png"),
+        photographs.transparent("png"),
+        photographs.animated("webp"),
+        photographs.unique("png", width=1, height=900),
+    ],
+)
+def test_every_other_kind_has_one_too(bits_of, content):
+    assert bits_of(content) == bits_of(content)
+
+
+def test_flat_pictures_are_all_the_same(bits_of):
+    for value in (1, 77, 255):
+        flat = photographs.encode(PIL.Image.new("L", (50, 40), value), "png")
+        assert bits_of(flat) == 1 << 63
+    assert bits_of(photographs.encode(PIL.Image.new("L", (50, 40), 0), "png")) == 0
+
+
+def test_whoever_is_near_has_a_chunk_that_is_looked_for():
+    """The principle that the search stands on, on hashes with up to 7 bits changed anywhere."""
+    choose = random.Random(7)
+    for _ in range(3000):
+        bits = choose.getrandbits(64)
+        changed = choose.sample(range(64), choose.randint(0, plugin.FARTHEST))
+        other = bits ^ sum(1 << bit for bit in changed)
+        looked_for = {value for chunk in plugin.chunks_of(bits) for value in plugin.nearly(chunk)}
+        assert len(looked_for) == 4 * 17
+        assert looked_for & set(plugin.chunks_of(other))
+
+
+class Gallery:
+    """An installation with `phash` alone, and uploads whose hashes are made up."""
+
+    def __init__(self, workshop: Workshop):
+        self.workshop = workshop
+        self.client = workshop.app.test_client()
+        self.bits = 0xC0FFEE1234567890
+
+    def add(self, *hashes: int) -> list[str]:
+        ids = self.workshop.upload(*(photographs.unique("png", n) for n in range(len(hashes))))
+        for upload_id, bits in zip(ids, hashes, strict=True):
+            self.set(upload_id, {"hash": f"{bits:016x}", "chunks": plugin.chunks_of(bits)})
+        return ids
+
+    def set(self, upload_id: str, result: dict[str, Any]) -> None:
+        filename = f"{upload_id}.png"
+        change = {"$set": {"analyses.$.result": result, "analyses.$.state": "succeeded"}}
+        query = {"filename": filename, "analyses.name": "phash"}
+        assert self.workshop.collection.update_one(query, change).modified_count == 1
+
+    def similar(self, **query: Any) -> Any:
+        return self.client.get("/api/x/phash/similar", query_string=query)
+
+
+@pytest.fixture(scope="module")
+def gallery(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gallery]:
+    disabled = ",".join(name for name in FIRST_PARTY if name != "phash")
+    folder = tmp_path_factory.mktemp("phash")
+    with Workshop(folder, servers, PLUGINS_DISABLED=disabled) as workshop:
+        yield Gallery(workshop)
+
+
+def test_a_hash_is_found_over_http_from_an_upload_on(gallery):
+    """From the bytes to the answer: nothing is made up."""
+    workshop = gallery.workshop
+    cat = photographs.picture("cat", 300)
+    smaller = photographs.encode(cat.resize((200, 133)), "jpg", quality=60)
+    contents = [photographs.encode(cat, "png"), smaller, photographs.photograph("png", "rocket")]
+    ids = workshop.upload(*contents)
+    running = workshop.worker()
+    for upload_id in ids:
+        assert workshop.end_of(upload_id, "phash").state == "succeeded"
+    running.stop()
+    answer = gallery.similar(upload_id=ids[0]).get_json()
+    assert [one["id"] for one in answer["data"]] == [ids[1]]
+    assert answer["complete"] is True
+    with gallery.client.get(answer["data"][0]["url"]) as file:
+        assert file.data == smaller
+
+
+def test_the_near_are_found_by_distance(gallery):
+    near = [gallery.bits ^ sum(1 << 9 * n for n in range(count)) for count in range(9)]
+    ids = gallery.add(*near)
+    answer = gallery.similar(upload_id=ids[0])
+    assert answer.status_code == 200
+    found = answer.get_json()["data"]
+    assert [(one["id"], one["distance"]) for one in found] == list(
+        zip(ids[1:8], range(1, 8), strict=True)
+    )
+    found = gallery.similar(upload_id=ids[0], distance=3).get_json()["data"]
+    assert [one["distance"] for one in found] == [1, 2, 3]
+    found = gallery.similar(upload_id=ids[0], limit=2).get_json()["data"]
+    assert [one["distance"] for one in found] == [1, 2]
+    assert gallery.similar(upload_id=ids[0], distance=0).get_json()["data"] == []
+
+
+def test_what_cannot_be_asked(gallery):
+    [upload_id] = gallery.workshop.upload(photographs.unique("png", 99))
+    for query, status, field in [
+        ({}, 422, "upload_id"),
+        ({"upload_id": "x"}, 422, "upload_id"),
+        ({"upload_id": upload_id}, 404, None),  # it was not analyzed
+        ({"upload_id": upload_id, "distance": 8}, 422, "distance"),
+        ({"upload_id": upload_id, "distance": -1}, 422, "distance"),
+        ({"upload_id": upload_id, "limit": 0}, 422, "limit"),
+        ({"upload_id": UNKNOWN_ID}, 404, None),
+    ]:
+        answer = gallery.similar(**query)
+        assert answer.status_code == status, query
+        assert answer.content_type == PROBLEM
+        assert list(answer.get_json().get("errors", [None])) == [field]
+
+
+def test_only_few_uploads_are_looked_at(gallery):
+    """Among many with other hashes, of which none is near."""
+    choose = random.Random(5)
+    [upload_id] = gallery.add(choose.getrandbits(64))
+    collection = gallery.workshop.collection
+    pattern = collection.find_one({"filename": f"{upload_id}.png"})
+    del pattern["_id"]
+    [analysis] = pattern["analyses"]
+    others = []
+    for _ in range(10_000):
+        bits = choose.getrandbits(64)
+        result = {"hash": f"{bits:016x}", "chunks": plugin.chunks_of(bits)}
+        others.append(
+            {**pattern, "request_id": "crowd", "analyses": [{**analysis, "result": result}]}
+        )
+    collection.insert_many(others)
+    database = collection.database
+    database.command("profile", 2)
+    try:
+        assert gallery.similar(upload_id=upload_id).get_json() == {"data": [], "complete": True}
+    finally:
+        database.command("profile", 0)
+        collection.delete_many({"request_id": "crowd"})
+    found = list(database["system.profile"].find({"op": "query"}).sort("ts", -1))
+    database["system.profile"].drop()
+    assert found[0]["docsExamined"] < 100
+    assert found[0]["keysExamined"] < 300
+
+
+def test_the_route_is_in_the_document(gallery):
+    document = gallery.client.get("/openapi.json").get_json()
+    operation = document["paths"]["/api/x/phash/similar"]["get"]
+    assert operation["operationId"] == "phash_get_similar"
+    assert {p["name"] for p in operation["parameters"]} == {"upload_id", "distance", "limit"}
+    assert "AnalysisResult_phash" in document["components"]["schemas"]

@@ -1,0 +1,543 @@
+"""What plugins add to the API: filters of the listing, routes of their own, typed results."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import photographs
+import PIL.Image
+import pytest
+from flask.testing import FlaskClient
+from openapi_schema_validator import OAS30Validator
+from openapi_spec_validator import validate
+from running import Servers
+from workshop import Workshop
+
+from clustr.api.current import EXTENSION
+from clustr.app import create_app
+from clustr.catalog import Condition
+from clustr.errors import TooSlow
+from clustr.settings import read_settings
+
+PROBLEM = "application/problem+json"
+UNKNOWN_ID = "0123456789abcdef01234567"
+
+# The analyzer of the documentation, with filters.
+BRIGHTNESS = """
+from PIL import ImageStat
+from marshmallow import Schema, fields
+from clustr.plugins import Analyzer, Filter, Skip, hookimpl
+
+class BrightnessResult(Schema):
+    mean = fields.Float(required=True, metadata={"description": "From 0 to 255"})
+    dark = fields.Boolean(required=True, metadata={"description": "Whether it is below 128"})
+    marks = fields.List(fields.String(), required=True, metadata={"description": "Some words"})
+
+class Brightness(Analyzer):
+    name = "brightness"
+    version = 1
+    result_schema = BrightnessResult
+    summary = "Mean luminance of the image"
+
+    def analyze(self, image, context):
+        if image.width == 13:
+            raise Skip("nothing to say of it")
+        gray = image.open().convert("L")
+        mean = ImageStat.Stat(gray).mean[0]
+        marks = ["low"] if mean < 100 else ["high", "very"] if mean > 200 else ["high"]
+        return {"mean": mean, "dark": mean < 128, "marks": marks}
+
+@hookimpl
+def clustr_register_analyzers(config):
+    return [Brightness()]
+
+@hookimpl
+def clustr_register_filters(config):
+    every = ("eq", "ne", "gt", "gte", "lt", "lte")
+    return [
+        Filter(analyzer="brightness", field="mean", type=fields.Float(), operators=every,
+               summary="Mean luminance", indexed=True),
+        Filter(analyzer="brightness", field="dark", type=fields.Boolean()),
+        Filter(analyzer="brightness", field="marks", type=fields.String(), operators=("eq", "ne")),
+    ]
+"""
+
+SIZE = """
+from marshmallow import Schema, fields
+from clustr.plugins import Analyzer, Filter, hookimpl
+
+class Result(Schema):
+    mean = fields.Integer(required=True, metadata={"description": "A number of the same name"})
+
+class Size(Analyzer):
+    name = "size"
+    result_schema = Result
+
+    def analyze(self, image, context):
+        return {"mean": image.width}
+
+@hookimpl
+def clustr_register_analyzers(config):
+    return [Size()]
+
+@hookimpl
+def clustr_register_filters(config):
+    return [Filter(analyzer="size", field="mean", type=fields.Integer(), operators=("eq", "gt"))]
+"""
+
+ROUTES = '''
+import sys
+from flask import abort
+from flask_smorest import Blueprint
+from flask_smorest import abort as abort_with
+from marshmallow import Schema, fields
+from clustr.plugins import InvalidInput, NotFound, hookimpl
+
+class Upload(Schema):
+    name = fields.String(metadata={"description": "Of the same name as one of Clustr's schemas"})
+
+@hookimpl
+def clustr_register_blueprints(config, library):
+    blueprint = Blueprint("uploads", __name__, url_prefix="/looks")
+
+    @blueprint.route("/<upload_id>")
+    @blueprint.response(200, Upload)
+    def get_upload(upload_id):
+        """Get the name of an upload"""
+        return {"name": library.get(upload_id).original_name}
+
+    @blueprint.route("/<upload_id>", methods=["DELETE"])
+    def refuse(upload_id):
+        raise NotFound("There is no look at " + upload_id)
+
+    @blueprint.route("/wrong/<how>")
+    def wrong(how):
+        if how == "abort":
+            abort(404)
+        if how == "message":
+            abort_with(409, message="It is being looked at.")
+        if how == "input":
+            raise InvalidInput({"how": ["Not like this."]})
+        if how == "exit":
+            sys.exit(3)
+        if how == "find":
+            return library.find("brightness", "mean", [1])
+        raise ValueError("a secret of the plugin")
+
+    return [blueprint]
+'''
+
+
+def grey(value: int, width: int = 20) -> bytes:
+    return photographs.encode(PIL.Image.new("L", (width, 20), value), "png")
+
+
+@pytest.fixture(scope="module")
+def workshop(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+    """An installation with plugins, and uploads whose analyses have all ended."""
+    with Workshop(tmp_path_factory.mktemp("reach"), servers) as workshop:
+        workshop.write("brightness", BRIGHTNESS)
+        workshop.write("size", SIZE)
+        workshop.write("looks", ROUTES)
+        ids = workshop.upload(grey(0), grey(50, 30), grey(150), grey(250, 40), grey(90, 13))
+        workshop.ids = dict(zip((0, 50, 150, 250, "skipped"), ids, strict=True))
+        workshop.worker()
+        for upload_id in ids:
+            workshop.end_of(upload_id, "brightness")
+            workshop.end_of(upload_id, "size")
+        yield workshop
+
+
+@pytest.fixture
+def client(workshop: Workshop) -> FlaskClient:
+    return workshop.app.test_client()
+
+
+@pytest.fixture(scope="module")
+def document(workshop: Workshop) -> dict[str, Any]:
+    return workshop.app.test_client().get("/openapi.json").get_json()
+
+
+@pytest.fixture
+def listed(workshop: Workshop, client: FlaskClient):
+    """What a query lists, by how bright the uploads are."""
+    names = {upload_id: name for name, upload_id in workshop.ids.items()}
+
+    def listed(query: str) -> list[Any]:
+        answer = client.get(f"/api/uploads?{query}")
+        assert answer.status_code == 200, answer.text
+        return [names[upload["id"]] for upload in answer.get_json()["data"]]
+
+    return listed
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("analyses.brightness.mean=150", [150]),
+        ("analyses.brightness.mean=150.0", [150]),
+        ("analyses.brightness.mean=151", []),
+        ("analyses.brightness.mean__ne=150", [250, 50, 0]),
+        ("analyses.brightness.mean__gt=50", [250, 150]),
+        ("analyses.brightness.mean__gte=50", [250, 150, 50]),
+        ("analyses.brightness.mean__lt=50", [0]),
+        ("analyses.brightness.mean__lte=5e1", [50, 0]),
+        ("analyses.brightness.mean__gt=0&analyses.brightness.mean__lt=200", [150, 50]),
+        ("analyses.brightness.mean__gt=0&analyses.brightness.dark=true", [50]),
+        ("analyses.brightness.dark=false", [250, 150]),
+        ("analyses.brightness.marks=high", [250, 150]),
+        ("analyses.brightness.marks__ne=very", [150, 50, 0]),
+        ("analyses.brightness.marks=$where", []),
+        ("analyses.size.mean=20", [150, 0]),
+        ("analyses.size.mean=20&analyses.brightness.mean=0", [0]),
+        ("analyses.size.mean__gt=20&analyses.brightness.mean__gt=100", [250]),
+        ("analyses.size.mean=0", []),
+    ],
+)
+def test_filters(listed, query, found):
+    assert listed(query) == found
+
+
+def test_filters_go_with_pages_and_cursors(listed, client):
+    query = "analyses.brightness.mean__gte=0"
+    assert listed(f"{query}&limit=3") == [250, 150, 50]
+    assert listed(f"{query}&limit=3&page=2") == [0]
+    assert listed(f"{query}&limit=3&page=3") == []
+    walked, address = [], f"/api/uploads?{query}&limit=1"
+    cursor = ""
+    while cursor is not None:
+        page = client.get(address + cursor).get_json()
+        assert page["total"] == 4
+        walked += [upload["id"] for upload in page["data"]]
+        cursor = page["next_cursor"] and f"&cursor={page['next_cursor']}"
+    assert len(walked) == len(set(walked)) == 4
+    assert client.get(f"{address}&page=2").get_json()["total"] == 4
+    assert client.get(f"{address}&page=9").get_json()["total"] == 4
+    for cursor in ("", "nonsense", "A" * 3000):
+        wrong = client.get(f"{address}&cursor={cursor}")
+        assert list(wrong.get_json()["errors"]) == ["cursor"]
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "says"),
+    [
+        ("analyses.brightness.mean", "bright", ["valid number"]),
+        ("analyses.brightness.mean", "", ["valid number"]),
+        ("analyses.brightness.mean", "nan", ["numeric"]),
+        ("analyses.brightness.dark", "maybe", ["valid boolean"]),
+        ("analyses.size.mean", "9" * 30, ["63 bits"]),
+        ("analyses.brightnes.mean", "1", ["brightnes`", "did you mean `brightness`?", "`size`"]),
+        ("analyses.palette.mean", "1", ["palette", "`brightness`, `size`"]),
+        ("analyses.brightness.maen", "1", ["maen", "did you mean `mean`?", "`dark`"]),
+        ("analyses.brightness.mean__gtee", "1", ["gtee", "did you mean `gte`?", "`lt`"]),
+        ("analyses.brightness.mean__where", "1", ["where", "`eq`, `ne`, `gt`"]),
+        ("analyses.brightness.dark__gt", "1", ["operator", "`gt`", "`eq`"]),
+        ("analyses.brightness.mean[$gt]", "1", ["mean[$gt]", "did you mean `mean`?"]),
+        ("analyses.brightness.$where", "1", ["$where", "`mean`"]),
+        ("analyses", "1", ["parameter `analyses`"]),
+        ("limmit", "1", ["parameter `limmit`", "did you mean `limit`?"]),
+    ],
+)
+def test_what_is_wrong_with_a_filter_is_named(client, parameter, value, says):
+    answer = client.get("/api/uploads", query_string={parameter: value, "limit": "1"})
+    assert answer.status_code == 422
+    assert answer.content_type == PROBLEM
+    errors = answer.get_json()["errors"]
+    assert list(errors) == [parameter]
+    for part in says:
+        assert part in errors[parameter][0]
+
+
+def test_all_that_is_wrong_is_named_at_once_and_nothing_twice(client):
+    query = "limit=0&analyses.size.mean=x&analyses.sise.mean=1"
+    errors = client.get(f"/api/uploads?{query}").get_json()["errors"]
+    assert errors.keys() == {"limit", "analyses.size.mean", "analyses.sise.mean"}
+    twice = client.get("/api/uploads?analyses.size.mean=1&analyses.size.mean=2")
+    assert twice.get_json()["errors"] == {"analyses.size.mean": ["Give it once."]}
+
+
+def test_an_old_result_is_found_while_the_analysis_runs_again(workshop, listed):
+    here = {"analyses.result.mean": 0}
+    assert listed("analyses.brightness.mean=0") == [0]
+    states = {"analyses.$[a].state": "failed"}
+    named = [{"a.name": "brightness"}]
+    workshop.collection.update_one(here, {"$set": states}, array_filters=named)
+    assert listed("analyses.brightness.mean=0") == [0]
+    states = {"analyses.$[a].state": "succeeded"}
+    workshop.collection.update_one(here, {"$set": states}, array_filters=named)
+
+
+def test_the_indexes_that_were_asked_for_are_there_and_used(workshop):
+    made = workshop.collection.index_information()
+    assert "results.mean" in made
+    assert not {"results.dark", "results.marks"} & set(made)
+    assert workshop.web.catalog.unused_indexes() == []
+    workshop.collection.create_index([("analyses.result.gone", 1)], name="results.gone")
+    workshop.web.catalog.make_result_indexes()
+    assert workshop.web.catalog.unused_indexes() == ["results.gone"]
+    workshop.collection.drop_index("results.gone")
+
+
+@pytest.fixture
+def crowd(workshop: Workshop) -> Iterator[int]:
+    """So many uploads that looking at each of them takes a while."""
+    pattern = workshop.collection.find_one({})
+    del pattern["_id"]
+    count = 20_000
+    pattern |= {"request_id": "crowd", "filename": "none"}
+    words = [{"name": "brightness", "state": "succeeded", "version": 1, "attempts": 1}]
+    for start in range(0, count, 5000):
+        workshop.collection.insert_many(
+            {
+                **pattern,
+                "analyses": [words[0] | {"result": {"mean": n / 100, "dark": n % 2 == 0}}],
+            }
+            for n in range(start, start + 5000)
+        )
+    yield count
+    workshop.collection.delete_many({"request_id": "crowd"})
+
+
+def test_the_cost_of_a_search(workshop, client, crowd, monkeypatch):
+    """By an index only what matches is looked at; without one a slow search is ended and named."""
+    uploads = workshop.web.catalog.uploads
+    workshop.collection.database.command("profile", 2)
+    try:
+        narrow = "analyses.brightness.mean__gte=100.0&analyses.brightness.mean__lt=100.5"
+        found = client.get(f"/api/uploads?{narrow}&limit=100").get_json()
+        assert found["total"] == len(found["data"]) == 50
+    finally:
+        workshop.collection.database.command("profile", 0)
+    entry = workshop.collection.database["system.profile"].find_one(
+        {"op": "query"}, sort=[("ts", -1)]
+    )
+    workshop.collection.database["system.profile"].drop()
+    assert entry["docsExamined"] <= 60
+    many = client.get("/api/uploads?analyses.brightness.dark=true&limit=1").get_json()
+    assert many["total"] is None
+    assert many["next_cursor"]
+    monkeypatch.setattr("clustr.catalog.uploads.SEARCH_SECONDS", 0.005)
+    slow = client.get("/api/uploads?analyses.brightness.marks=none")
+    assert slow.status_code == 422
+    assert list(slow.get_json()["errors"]) == ["analyses.brightness.marks"]
+    assert "no index" in slow.get_json()["errors"]["analyses.brightness.marks"][0]
+    with pytest.raises(TooSlow):
+        uploads.page(1, conditions=[Condition("brightness", "marks", "eq", "none")])
+
+
+def test_routes_are_mounted_below_their_plugin(workshop, client):
+    upload_id = workshop.ids[150]
+    answer = client.get(f"/api/x/looks/looks/{upload_id}", headers={"X-Request-ID": "mine"})
+    assert answer.get_json() == {"name": "photograph.jpg"}
+    assert answer.headers["X-Request-ID"] == "mine"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    assert client.get("/looks/x").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "said"),
+    [
+        ("GET", UNKNOWN_ID, 404, UNKNOWN_ID),
+        ("GET", "x", 422, "`errors` says what"),
+        ("DELETE", "x", 404, "There is no look at x"),
+        ("PUT", "x", 405, "not allowed"),
+        ("GET", "wrong/abort", 404, "not found"),
+        ("GET", "wrong/message", 409, "It is being looked at."),
+        ("GET", "wrong/input", 422, "`errors` says what"),
+        ("GET", "wrong/raise", 500, "on our side"),
+        ("GET", "wrong/exit", 500, "on our side"),
+        ("GET", "wrong/find", 500, "on our side"),
+        ("GET", "nothing/at/all", 404, "not found"),
+    ],
+)
+def test_errors_of_routes_are_problems(client, method, path, status, said):
+    answer = client.open(f"/api/x/looks/looks/{path}", method=method)
+    assert answer.status_code == status
+    assert answer.content_type == PROBLEM
+    problem = answer.get_json()
+    assert problem["request_id"] == answer.headers["X-Request-ID"]
+    assert said in problem["detail"]
+    assert "secret" not in answer.text
+
+
+def test_the_document_is_valid_and_names_what_is_installed(document):
+    validate(document)
+    schemas = document["components"]["schemas"]
+    assert schemas["AnalysisResult_brightness"]["properties"]["mean"]["type"] == "number"
+    assert schemas["AnalysisResult_size"]["properties"]["mean"]["type"] == "integer"
+    parameters = {p["name"]: p for p in document["paths"]["/api/uploads"]["get"]["parameters"]}
+    assert parameters.keys() >= {"page", "limit", "cursor"}
+    mean = parameters["analyses.brightness.mean__gte"]
+    assert (mean["in"], mean["schema"]["type"]) == ("query", "number")
+    assert mean["description"] == "Mean luminance: `mean` of `brightness` is at least this."
+    assert parameters["analyses.brightness.dark"]["schema"]["type"] == "boolean"
+    assert "without an index" in parameters["analyses.brightness.dark"]["description"]
+    assert document["servers"] == [{"url": "/"}]
+
+
+def test_routes_of_plugins_are_in_the_document(document):
+    item = document["paths"]["/api/x/looks/looks/{upload_id}"]
+    assert item["get"]["summary"] == "Get the name of an upload"
+    assert "default" in item["get"]["responses"]
+    reference = item["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    assert reference == {"$ref": "#/components/schemas/looks_Upload"}
+    assert "original_name" in document["components"]["schemas"]["Upload"]["properties"]
+    operations = [
+        operation["operationId"]
+        for path in document["paths"].values()
+        for operation in path.values()
+        if isinstance(operation, dict)
+    ]
+    assert len(operations) == len(set(operations))
+    assert {"looks_get_looks_upload_id", "looks_delete_looks_upload_id"} <= set(operations)
+
+
+def test_uploads_fit_the_typed_schema(workshop, client, document):
+    upload = client.get(f"/api/uploads/{workshop.ids[150]}").get_json()
+    assert misfits(document, upload) == []
+    assert upload["analyses"]["brightness"]["provenance"]["plugin"] == "brightness"
+    assert upload["analyses"]["brightness"]["stale"] is False
+    upload["analyses"]["brightness"]["result"]["mean"] = "bright"
+    assert misfits(document, upload) != []
+
+
+def misfits(document: dict[str, Any], upload: dict[str, Any]) -> list[str]:
+    """What is wrong with an upload by the schema that the document has for it."""
+    schema = {"$ref": "#/components/schemas/Upload"}
+    whole = {"allOf": [schema], "components": document["components"]}
+    return [error.message for error in OAS30Validator(whole).iter_errors(upload)]
+
+
+def test_the_document_knows_the_prefix_of_a_proxy(workshop):
+    prefixed = workshop.app.test_client().get(
+        "/openapi.json", environ_overrides={"SCRIPT_NAME": "/images"}
+    )
+    assert prefixed.get_json()["servers"] == [{"url": "/images"}]
+
+
+BAD_ROUTES = {
+    "twice": """
+    one, other = Blueprint("one", __name__), Blueprint("other", __name__)
+    one.route("/<int:a>")(lambda a: "a")
+    other.route("/<int:b>")(lambda b: "b")
+    return [one, other]
+""",
+    "whole": """
+    one = Blueprint("one", __name__)
+    one.before_app_request(lambda: None)
+    return [one]
+""",
+    "handler": """
+    one = Blueprint("one", __name__)
+    one.app_errorhandler(404)(lambda error: "nothing")
+    return [one]
+""",
+    "named": """
+    return [Blueprint("one", __name__), Blueprint("one", __name__)]
+""",
+    "elsewhere": """
+    one = Blueprint("one", __name__)
+    one.record(lambda state: state.app.add_url_rule("/api/uploads", "mine", lambda: "mine"))
+    return [one]
+""",
+    "schema": """
+    one = Blueprint("one", __name__)
+    one.route("/a")(one.response(200, object())(lambda: "a"))
+    return [one]
+""",
+    "raises": """
+    def recorded(state):
+        raise ValueError("not like this")
+    one = Blueprint("one", __name__)
+    one.record(recorded)
+    return [one]
+""",
+}
+# What cannot be described: a result that contains itself, and a type that cannot be copied.
+ENDLESS = """
+from marshmallow import Schema, fields
+from clustr.plugins import Analyzer, Filter, hookimpl
+
+class Endless(Schema):
+    name = fields.String()
+    price = fields.Decimal()
+    inner = fields.Nested(lambda: Endless())
+
+class It(Analyzer):
+    name = "endless"
+    result_schema = Endless
+
+    def analyze(self, image, context):
+        return {"name": "1"}
+
+class Unique(fields.String):
+    def __deepcopy__(self, memo):
+        raise TypeError("there is only one")
+
+@hookimpl
+def clustr_register_analyzers(config):
+    return [It()]
+
+@hookimpl
+def clustr_register_filters(config):
+    return [Filter(analyzer="endless", field="name", type=Unique()),
+            Filter(analyzer="endless", field="price", type=fields.Decimal())]
+"""
+REASONS = {
+    "twice": "it has the route GET /api/x/twice/<int> twice",
+    "whole": "changes the whole application",
+    "handler": "changes the whole application",
+    "named": "x-named-one",
+    "elsewhere": "the route /api/uploads, which is not below /api/x/elsewhere/",
+    "schema": "its routes are described with <object object",
+    "raises": "mounting its routes raised ValueError: not like this",
+}
+
+
+def test_routes_that_cannot_be_mounted_take_their_plugin_out_and_nothing_else(servers, tmp_path):
+    with Workshop(tmp_path, servers) as workshop:
+        for name, body in BAD_ROUTES.items():
+            workshop.analyzer(name, "return {}")
+            source = (workshop.plugins / f"{name}.py").read_text()
+            source = f"from flask_smorest import Blueprint\n{source}"
+            hook = f"@hookimpl\ndef clustr_register_blueprints(config, library):{body}"
+            workshop.write(name, source + hook)
+        workshop.write("brightness", BRIGHTNESS)
+        workshop.write("looks", ROUTES)
+        workshop.write("endless", ENDLESS)
+        client = workshop.app.test_client()
+        plugins = {p["name"]: p for p in client.get("/api/plugins").get_json()["data"]}
+        for name, reason in REASONS.items():
+            assert plugins[name]["state"] == "failed", name
+            assert reason in plugins[name]["reason"]
+            assert plugins[name]["analyzers"] == []
+        assert {plugins[p]["state"] for p in ("looks", "brightness", "endless")} == {"loaded"}
+        [upload_id] = workshop.upload()
+        assert {a.name for a in workshop.get(upload_id).analyses} == {"brightness", "endless"}
+        assert client.get("/api/uploads?analyses.endless.name=1").status_code == 422
+        assert client.get("/api/uploads?analyses.endless.price=1.5").status_code == 200
+        assert client.get(f"/api/x/looks/looks/{upload_id}").status_code == 200
+        assert client.get("/api/nothing").content_type == PROBLEM
+        document = client.get("/openapi.json").get_json()
+        validate(document)
+        assert not any("/x/twice" in path for path in document["paths"])
+        assert document["components"]["schemas"]["AnalysisResult_endless"]["type"] == "object"
+
+
+def test_results_outlive_their_analyzer(workshop):
+    """Without the plugin its results are still served, and the document stays true of them."""
+    without = {"PLUGINS_ENABLED": "size", "PLUGINS_DISABLED": ""}
+    app = create_app(read_settings({**workshop.environment, **without}))
+    client = app.test_client()
+    try:
+        upload = client.get(f"/api/uploads/{workshop.ids[150]}").get_json()
+        assert upload["analyses"]["brightness"]["result"]["mean"] == 150
+        assert upload["analyses"]["brightness"]["provenance"]["plugin"] == "brightness"
+        document = client.get("/openapi.json").get_json()
+        assert "AnalysisResult_brightness" not in document["components"]["schemas"]
+        assert misfits(document, upload) == []
+        assert client.get("/api/uploads?analyses.brightness.mean=1").status_code == 422
+        catalog = app.extensions[EXTENSION].catalog
+        assert catalog.unused_indexes() == ["results.mean"]
+    finally:
+        app.extensions[EXTENSION].catalog.close()
