@@ -1,6 +1,7 @@
 """The house: what keeps the code and its documents in order."""
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
@@ -8,11 +9,14 @@ from pathlib import Path
 
 import clustr_plugins
 
+from clustr.__main__ import COMMANDS
+from clustr.commands.plugins import plugins
 from clustr.plugins import hooks
 from clustr.settings import declared, read_settings
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+CONTRACTS = (ROOT / "setup.cfg").read_text()
 SOURCES = [p for folder in ("clustr", "plugins") for p in sorted((ROOT / folder).rglob("*.py"))]
 
 
@@ -70,10 +74,34 @@ def test_the_example_settings_are_settings() -> None:
 
 def test_every_hook_is_documented() -> None:
     specified = [name for name in vars(hooks) if name.startswith("clustr_")]
-    assert len(specified) >= 2
+    assert len(specified) >= 7
     for name in specified:
         assert len(getattr(hooks, name).__doc__.splitlines()) > 2, name
-        assert f"`{name}" in README, name
+        arguments = ", ".join(inspect.signature(getattr(hooks, name)).parameters)
+        assert f"`{name}({arguments})`" in README, name
+        assert (ROOT / f"docs/plugins/hooks/{name}.md").is_file(), name
+
+
+def test_every_command_is_documented() -> None:
+    for name in COMMANDS:
+        assert re.search(rf"`clustr {name}\b", README), name
+    for name in plugins.commands:
+        assert re.search(rf"`clustr plugins {name}\b", README), name
+
+
+def test_every_module_is_on_the_map_of_the_house() -> None:
+    """Those that a door or a part of the house is; what they are made of is in their docstrings."""
+    [rooms] = re.findall(r"^layers =\n(.*?)\n\n", CONTRACTS, re.MULTILINE | re.DOTALL)
+    above, _, _ = rooms.partition("catalog | storage")
+    inside = {"__main__", "start", "gunicorn_settings", "pytest_plugin"}
+    for name in set(re.findall(r"\w+", above)) - inside:
+        assert re.search(rf"^clustr/{name}\b|^clustr/supervisor, {name}\b", README, re.M), name
+
+
+def test_links_of_the_readme_lead_somewhere() -> None:
+    targets = re.findall(r"\]\((?!http)([^)#]+)", README)
+    assert len(targets) >= 8
+    assert not [target for target in targets if not (ROOT / target).exists()]
 
 
 def test_every_test_that_keeps_a_promise_exists() -> None:

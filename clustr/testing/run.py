@@ -1,0 +1,104 @@
+"""Running an analyzer in a test, as a worker would."""
+
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+
+from clustr import images, workbench
+from clustr.errors import RefusedFile
+from clustr.plugin_host import Plugin
+from clustr.plugins import Analyzer, Image
+from clustr.runner import End
+from clustr.settings import read_settings
+
+NAME = "in_a_test"
+
+
+def run_analyzer(
+    analyzer: Analyzer,
+    image: Path | PIL.Image.Image,
+    *,
+    config: Mapping[str, Any] | None = None,
+    secrets: Mapping[str, Any] | None = None,
+    results: Mapping[str, dict[str, Any]] | None = None,
+) -> End:
+    """Have an analyzer look at an image, with the limits and checks of a worker; how it ended.
+
+    It runs in this process and in its main thread: `setup`, `analyze` (or `analyze_batch` of one
+    image, where `batch_size` is above 1), `teardown`. What it raises is an end, too; its traceback
+    is in the log, which pytest shows when the test fails. What is deaf to the time limit, such as C
+    code that hangs, ends the process four seconds later, and so the tests.
+
+    Args:
+        image: a file, such as one of `sample_image`; or a picture, which is written as a PNG. Of a
+            file that cannot be read the type is guessed by its name, and it is 1 by 1 pixels large.
+        config: what `context.config` shall be, as the plugin's schema loads it.
+        secrets: what `context.secrets` shall be.
+        results: those of the analyzers that it requires, by their names.
+
+    Raises:
+        ValueError: a result that the analyzer requires is not given.
+        OSError: there is no such file.
+    """
+    check_results(analyzer, results)
+    with pillow_as_in_a_worker(), as_file(image) as path:
+        [(_, end)] = workbench.ends_of(
+            analyzer, plugin_with(config, secrets), [image_of(path, results)]
+        )
+    return end
+
+
+def check_results(analyzer: Analyzer, results: Mapping[str, dict[str, Any]] | None) -> None:
+    """Make sure that the test gives what the analyzer requires.
+
+    Raises:
+        ValueError: it does not; the message says how.
+    """
+    for name in analyzer.requires:
+        if name not in (results or {}):
+            given = f'results={{"{name}": {{…}}}}'
+            raise ValueError(f"{analyzer.name} requires {name}; give its result by {given}")
+
+
+def plugin_with(config: Mapping[str, Any] | None, secrets: Mapping[str, Any] | None) -> Plugin:
+    """A plugin that is configured like this."""
+    return Plugin(NAME, None, NAME, config=config or {}, secrets=secrets or {})
+
+
+def image_of(path: Path, results: Mapping[str, dict[str, Any]] | None) -> Image:
+    """What an analyzer is given of a file, whatever is in it."""
+    try:
+        return workbench.image_at(path, images.FORMATS, results or {})
+    except RefusedFile:
+        extension = path.suffix.lstrip(".").lower()
+        content_type = images.CONTENT_TYPES.get(extension, "image/jpeg")
+        return workbench.described(path, content_type, 1, 1, results or {})
+
+
+@contextmanager
+def as_file(image: Path | PIL.Image.Image) -> Iterator[Path]:
+    """The file of an image; a picture gets one for the block."""
+    if not isinstance(image, PIL.Image.Image):
+        yield Path(image)
+        return
+    with tempfile.TemporaryDirectory(prefix="clustr-") as folder:
+        path = Path(folder, "picture.png")
+        image.save(path)
+        yield path
+
+
+@contextmanager
+def pillow_as_in_a_worker() -> Iterator[None]:
+    """Let Pillow know all formats and have the limit of pixels, for the block."""
+    limit = PIL.Image.MAX_IMAGE_PIXELS
+    with warnings.catch_warnings():
+        images.prepare(read_settings({}).max_image_pixels)
+        try:
+            yield
+        finally:
+            PIL.Image.MAX_IMAGE_PIXELS = limit
