@@ -4,7 +4,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from bench import report, rows
+from bench import engine, report, rows
 from bench.service import contenders
 
 ROWS = {
@@ -13,6 +13,9 @@ ROWS = {
     "downloads": rows.downloads,
     "burst": rows.burst,
     "large": rows.one_large,
+    "back-fill": engine.back_fill,
+    "overtaking": engine.overtaking,
+    "plugins": engine.listing,
 }
 
 

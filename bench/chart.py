@@ -12,7 +12,7 @@ KEPT, MISSED = "#2f7d4f", "#b3261e"
 
 def chart(figures: Sequence[Figure]) -> str:
     """The figures that have a bound for their ratio: a bar each, and a line at the bound."""
-    compared = [figure for figure in figures if figure.most is None]
+    compared = [figure for figure in figures if figure.compares]
     height = MARGIN + ROW * len(compared) + MARGIN
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{LABEL + WIDTH + 70}" height="{height}" '

@@ -25,7 +25,7 @@ from bson import ObjectId
 PIL.Image.init()
 FOLDER = Path(os.environ["UPLOAD_FOLDER"])
 FOLDER.mkdir(parents=True, exist_ok=True)
-ANALYZERS = ("dimensions", "blip", "exif")
+ANALYZERS = ("dimensions", "blip", "exif", "palette", "phash")
 CHUNK_BYTES = 64 * 1024
 
 

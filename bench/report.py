@@ -18,14 +18,17 @@ def table(figures: Sequence[Figure], header: bool = True) -> str:
     if header:
         lines += ["| work | unit | Clustr | floor | ratio | bound | kept |", "|---" * 7 + "|"]
     for figure in figures:
-        ours, floor = (f"{statistics.median(values):.4g}" for values in (figure.ours, figure.floor))
+        ours = f"{statistics.median(figure.ours):.4g}"
+        floor = f"{statistics.median(figure.floor):.4g}" if figure.floor else ""
+        ratio = f"{figure.ratio:.2f}" if figure.floor else ""
         bound = f"{'at most' if figure.less_is_better else 'at least'} {figure.bound:g}"
         if figure.most is not None:
             bound = f"ours at most {figure.most:g}"
+        if figure.least is not None:
+            bound = f"ours at least {figure.least:g}"
         kept = "yes" if figure.kept else "**no**"
         lines.append(
-            f"| {figure.work} | {figure.unit} | {ours} | {floor} "
-            f"| {figure.ratio:.2f} | {bound} | {kept} |"
+            f"| {figure.work} | {figure.unit} | {ours} | {floor} | {ratio} | {bound} | {kept} |"
         )
     return "\n".join(lines)
 

@@ -18,20 +18,26 @@ PHOTO_BYTES = 200 * KILOBYTE
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of both contenders, round by round, and the bound of their ratio.
+    """A figure of both contenders or of ours alone, round by round, and its bound.
 
     Attributes:
         bound: the least ratio of ours to the floor's; the most when `less_is_better`.
-        most: what ours alone may be at most, where it is not the ratio that counts.
+        most, least: what ours alone may be, where it is not the ratio that counts.
     """
 
     work: str
     unit: str
     ours: Sequence[float]
-    floor: Sequence[float]
+    floor: Sequence[float] = ()
     bound: float = 0.0
     less_is_better: bool = False
     most: float | None = None
+    least: float | None = None
+
+    @property
+    def compares(self) -> bool:
+        """Whether it is the ratio that has a bound."""
+        return self.most is None and self.least is None
 
     @property
     def ratio(self) -> float:
@@ -43,6 +49,8 @@ class Figure:
     def kept(self) -> bool:
         if self.most is not None:
             return statistics.median(self.ours) <= self.most
+        if self.least is not None:
+            return statistics.median(self.ours) >= self.least
         return self.ratio <= self.bound if self.less_is_better else self.ratio >= self.bound
 
 

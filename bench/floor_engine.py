@@ -1,0 +1,54 @@
+"""The floor of the engine: a bare loop that does the same work in MongoDB, with nothing else."""
+
+import os
+
+import pymongo
+from pymongo import UpdateOne, WriteConcern
+
+from clustr.catalog import now
+from clustr.catalog.analyses import WORK_INDEX
+from clustr.catalog.changes import changing, matching
+
+BATCH = 100
+NAME = "empty"
+
+
+def claim(uploads: pymongo.collection.Collection) -> list[object]:
+    """Take some that are queued; their keys."""
+    queued = matching(name=NAME, state="queued")
+    stages = [{"$match": queued}, {"$limit": BATCH}, {"$unset": "analyses.result"}]
+    keys = [document["_id"] for document in uploads.aggregate(stages, hint=WORK_INDEX)]
+    moment = now()
+    taken = {"state": "running", "run": "floor", "lease_until": moment, "started_at": moment}
+    uploads.with_options(write_concern=WriteConcern(w=1)).update_many(
+        {"_id": {"$in": keys}, **queued},
+        {
+            "$set": {f"analyses.$[it].{key}": value for key, value in taken.items()},
+            "$inc": {"analyses.$[it].attempts": 1},
+        },
+        array_filters=[{"it.name": NAME, "it.state": "queued"}],
+    )
+    return keys
+
+
+def finish(uploads: pymongo.collection.Collection, keys: list[object]) -> None:
+    """Write down an empty result for each."""
+    moment = now()
+    ended = {"state": "succeeded", "error": None, "finished_at": moment, "result": {}, "version": 1}
+    held = matching(name=NAME, state="running", run="floor")
+    change = changing(NAME, ended, {}, moment)
+    uploads.bulk_write([UpdateOne({"_id": key, **held}, change) for key in keys], ordered=False)
+
+
+def main() -> None:
+    """Work until nothing is queued."""
+    client = pymongo.MongoClient(
+        os.environ["MONGODB_URL"], tz_aware=True, w="majority", journal=True
+    )
+    uploads = client[os.environ["MONGODB_DATABASE"]]["uploads"]
+    while keys := claim(uploads):
+        finish(uploads, keys)
+
+
+if __name__ == "__main__":
+    main()
