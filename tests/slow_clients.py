@@ -1,5 +1,6 @@
 """Sockets that never get to the end of a request, and a proxy in front, as tests need them."""
 
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -52,17 +53,26 @@ def slow_sockets(url: str, kind: str, count: int) -> Iterator[list[socket.socket
 
 
 @contextmanager
-def nginx(program: str, folder: Path, upstream: str) -> Iterator[str]:
-    """Run nginx with the configuration that is shipped, in front of a service; its address."""
+def nginx(program: str, folder: Path, upstream: str, store: Path | None = None) -> Iterator[str]:
+    """Run nginx with the configuration that is shipped, in front of a service; its address.
+
+    Args:
+        store: the service's folder of uploads, for nginx to send files from.
+    """
     port = free_port()
     shipped = (Path(__file__).parent.parent / "config" / "nginx.conf").read_text()
     assert "server 127.0.0.1:5000;" in shipped and "listen 80;" in shipped
     here = shipped.replace("127.0.0.1:5000", urlsplit(upstream).netloc)
     here = here.replace("listen 80;", f"listen 127.0.0.1:{port};")
+    if store:
+        assert "alias /srv/clustr/uploads/;" in shipped
+        here = here.replace("/srv/clustr/uploads/", f"{store}/")
     for name in ("body", "proxy", "fastcgi", "uwsgi", "scgi"):
         (folder / name).mkdir()
     (folder / "nginx.conf").write_text(
         "daemon off;\nworker_processes 1;\n"
+        # Or root's nginx would serve as somebody who cannot read the folders of the tests.
+        f"{'user root;' if os.geteuid() == 0 else ''}\n"
         f"pid {folder}/nginx.pid;\nerror_log {folder}/error.log;\n"
         "events { worker_connections 1024; }\n"
         "http {\naccess_log off;\n"

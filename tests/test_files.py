@@ -1,14 +1,17 @@
 """Originals as they are served, and the headers that every answer has."""
 
 import datetime
+import hashlib
 import re
+import shutil
 from email.utils import parsedate_to_datetime
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import photographs
 import pytest
 import requests
 from calling import get, get_raw, part, upload, uploaded
+from slow_clients import nginx
 
 from clustr.errors import StartUpError
 
@@ -178,6 +181,144 @@ def test_G5_nothing_else_is_served(service, original, name):
         assert b"root:" not in answer.body
 
 
+def test_an_original_is_served_under_its_own_name(service, original):
+    path = f"/api/uploads/{original['id']}/file"
+    answer = get(service, path)
+    assert answer.status_code == 200
+    assert answer.content == CONTENT
+    headers = answer.headers
+    assert headers["Content-Type"] == "image/png"
+    assert headers["Content-Disposition"] == 'inline; filename="photograph.jpg"'
+    assert headers["ETag"] == f'"{hashlib.sha256(CONTENT).hexdigest()}"'
+    assert headers["Cache-Control"] == "public, max-age=300"
+    assert headers["Cross-Origin-Resource-Policy"] == "cross-origin"
+    saved = get(service, f"{path}?download=1")
+    assert saved.content == CONTENT
+    assert saved.headers["Content-Disposition"] == 'attachment; filename="photograph.jpg"'
+    head = requests.head(service.url + path, timeout=10)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["Content-Length"] == str(SIZE)
+    part_of_it = get(service, path, headers={"Range": "bytes=10-99"})
+    assert (part_of_it.status_code, part_of_it.content) == (206, CONTENT[10:100])
+    assert part_of_it.headers["Content-Range"] == f"bytes 10-99/{SIZE}"
+    known = get(service, path, headers={"If-None-Match": headers["ETag"]})
+    assert (known.status_code, known.content) == (304, b"")
+    beyond = get(service, path, headers={"Range": f"bytes={SIZE}-"})
+    assert (beyond.status_code, beyond.headers["Content-Type"]) == (416, PROBLEM)
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("Blå Älva.jpg", "Bl_ _lva.jpg"),
+        ("写真.jpg", "__.jpg"),
+        ('a "b"; c.jpg', "a _b_; c.jpg"),
+        ("100%41.jpg", "100_41.jpg"),
+        ("a'b*c(d).jpg", None),
+        ("x;y=z, w.jpg", None),
+        ("😀.jpg", "_.jpg"),
+    ],
+)
+def test_a_name_is_whole_for_those_who_read_it(service, name, plain):
+    [one] = upload(service, part(CONTENT, name)).json()["data"]
+    assert one["original_filename"] == name
+    said = get(service, f"/api/uploads/{one['id']}/file").headers["Content-Disposition"]
+    if plain is None:
+        assert said == f'inline; filename="{name}"'
+        return
+    found = re.fullmatch(r"inline; filename=\"([^\"]*)\"; filename\*=UTF-8''(\S+)", said)
+    assert found[1] == plain
+    assert unquote(found[2], errors="strict") == name
+    assert re.fullmatch(r"([A-Za-z0-9!#$&+.^_`|~-]|%[0-9A-F]{2})+", found[2])
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "field"),
+    [
+        (f"/api/uploads/{UNKNOWN_ID}/file", 404, None),
+        ("/api/uploads/x/file", 422, "id"),
+        ("/api/uploads/{id}/file?download=2", 422, "download"),
+        ("/api/uploads/{id}/file?donwload=1", 422, "donwload"),
+    ],
+)
+def test_what_is_no_original_is_said(service, original, path, status, field):
+    answer = get(service, path.format(id=original["id"]))
+    assert (answer.status_code, answer.headers["Content-Type"]) == (status, PROBLEM)
+    assert list(answer.json().get("errors", {})) == ([field] if field else [])
+
+
+@pytest.fixture(scope="module")
+def accelerated(service_with, tmp_path_factory):
+    """A service whose files are sent by nginx in front of it, and the address of that."""
+    program = shutil.which("nginx", path="/usr/sbin:/usr/bin:/sbin:/bin")
+    if program is None:
+        pytest.skip("nginx is not installed")
+    service = service_with(PROXY_HOPS="1", ACCEL_REDIRECT="/clustr-files")
+    store = service.data / "uploads"
+    with nginx(program, tmp_path_factory.mktemp("nginx"), service.url, store) as url:
+        yield service, url
+
+
+KINDS_OF_FILES = ("/uploads/{id}.png", "/api/uploads/{id}/file", "/api/uploads/{id}/thumbnail")
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_FILES)
+def test_nginx_sends_files_with_what_was_said_of_them(accelerated, service, kind):
+    """Once through nginx and once without: the answers are the same."""
+    ours, url = accelerated
+    [one], [other] = uploaded(ours, CONTENT), uploaded(service, CONTENT)
+    path = kind.format(id=one["id"])
+    get(ours, path)  # A thumbnail that is made is answered by the one who made it.
+    behind = requests.get(ours.url + path, timeout=10)
+    assert behind.content == b""
+    assert behind.headers["X-Accel-Redirect"].startswith("/clustr-files/")
+    for method in ("GET", "HEAD"):
+        sent = requests.request(method, url + path, timeout=10)
+        plain = requests.request(method, service.url + kind.format(id=other["id"]), timeout=10)
+        assert (sent.status_code, sent.content) == (200, plain.content)
+        assert "X-Accel-Redirect" not in sent.headers
+        assert re.fullmatch(r"[0-9a-f]{32}", sent.headers["X-Request-ID"])
+        own = {"Server", "Date", "Connection", "X-Request-ID", "Last-Modified", "ETag"}
+        expected = {name: value for name, value in plain.headers.items() if name not in own}
+        assert {name: value for name, value in sent.headers.items() if name not in own} == expected
+        assert sent.headers["ETag"] == behind.headers["ETag"]
+        assert sent.headers.get("Last-Modified") == behind.headers.get("Last-Modified")
+    known = requests.get(url + path, headers={"If-None-Match": sent.headers["ETag"]}, timeout=10)
+    assert (known.status_code, known.content) == (304, b"")
+    some = requests.get(url + path, headers={"Range": "bytes=5-9"}, timeout=10)
+    whole = requests.get(url + path, timeout=10).content
+    assert (some.status_code, some.content) == (206, whole[5:10])
+    beyond = requests.get(url + path, headers={"Range": "bytes=99999999-"}, timeout=10)
+    assert (beyond.status_code, beyond.headers["Content-Type"]) == (416, PROBLEM)
+
+
+def test_what_is_not_there_is_said_by_us_behind_nginx_too(accelerated):
+    _, url = accelerated
+    for kind in KINDS_OF_FILES:
+        answer = requests.get(url + kind.format(id=UNKNOWN_ID), timeout=10)
+        assert (answer.status_code, answer.headers["Content-Type"]) == (404, PROBLEM)
+
+
+def test_G5_nobody_gets_at_the_store_through_nginx(accelerated):
+    ours, url = accelerated
+    [one] = uploaded(ours, CONTENT)
+    key = get(ours, f"/api/uploads/{one['id']}").json()["file_path"]
+    for path in (
+        f"/clustr-files/{key}",
+        "/clustr-files/.clustr-store",
+        f"/x/../clustr-files/{key}",
+    ):
+        answer = requests.get(url + path, headers={"X-Accel-Redirect": f"/clustr-files/{key}"})
+        assert answer.status_code == 404
+        assert CONTENT not in answer.content
+
+
+@pytest.mark.parametrize("path", ["clustr-files", "/", "/a b", "/files/", "/x\r\ny: z"])
+def test_a_place_for_nginx_is_a_path(app_with, path):
+    with pytest.raises(StartUpError, match="ACCEL_REDIRECT"):
+        app_with(ACCEL_REDIRECT=path)
+
+
 CALLS = {
     "online": ("GET", "/", 200),
     "health": ("GET", "/api/health", 200),
@@ -197,6 +338,11 @@ CALLS = {
     "document": ("GET", "/openapi.json", 200),
     "no such path": ("GET", "/no/such/path", 404),
     "file": ("GET", "/uploads/{id}.png", 200),
+    "original": ("GET", "/api/uploads/{id}/file", 200),
+    "unknown original": ("GET", f"/api/uploads/{UNKNOWN_ID}/file", 404),
+    "thumbnail": ("GET", "/api/uploads/{id}/thumbnail", 200),
+    "unknown thumbnail": ("GET", f"/api/uploads/{UNKNOWN_ID}/thumbnail", 404),
+    "wrong thumbnail": ("GET", "/api/uploads/{id}/thumbnail?size=9", 422),
     "unknown file": ("GET", f"/uploads/{UNKNOWN_ID}.png", 404),
     "head": ("HEAD", "/api/uploads", 200),
     "options": ("OPTIONS", "/api/uploads", 200),

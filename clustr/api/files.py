@@ -1,21 +1,43 @@
-"""`/uploads/<filename>`: the originals' bytes, without a look into the database."""
+"""Files: the originals' bytes, and thumbnails of them.
+
+`/uploads/<filename>` and thumbnails that are made already are answered without a look into the
+database. With `ACCEL_REDIRECT` nginx sends what is asked for without conditions or ranges; those
+are answered here, so that they mean the same and are refused in the same words.
+"""
 
 import os
 import re
+from functools import lru_cache
+from typing import Any, BinaryIO
+from urllib.parse import quote
 
 from flask import Response, request
-from werkzeug.http import http_date
+from werkzeug.datastructures import MIMEAccept
+from werkzeug.http import http_date, parse_accept_header
 from werkzeug.wsgi import wrap_file
 
+from clustr import images
 from clustr.api.blueprint import Blueprint
 from clustr.api.current import parts
-from clustr.api.schemas import EXAMPLE_FILENAME, FILENAME_PATTERN
+from clustr.api.schemas import (
+    EXAMPLE_FILENAME,
+    EXAMPLE_ID,
+    FILENAME_PATTERN,
+    ID_PATTERN,
+    FileQuerySchema,
+    ThumbnailQuerySchema,
+)
 from clustr.errors import NotFound
 from clustr.images import CONTENT_TYPES
+from clustr.thumbnails import VERSION, snapped
 
 FILENAME = re.compile(rf"([0-9a-f]{{24}})\.({'|'.join(CONTENT_TYPES)})")
 
 FOR_EVER = "public, max-age=31536000, immutable"
+FOR_MINUTES = "public, max-age=300"
+
+# Which characters stand for themselves in `filename*` (RFC 8187, attr-char), besides letters.
+PLAIN_CHARACTERS = "!#$&+-.^_`|~"
 
 CONDITIONS = {
     "HTTP_RANGE",
@@ -27,6 +49,12 @@ CONDITIONS = {
 }
 
 BYTES = {"type": "string", "format": "binary"}
+DISPOSITION = {
+    "Content-Disposition": {
+        "schema": {"type": "string"},
+        "description": "`inline` or `attachment`, and the original name.",
+    }
+}
 STORED_FILENAME = {
     "in": "path",
     "name": "stored_filename",
@@ -36,18 +64,46 @@ STORED_FILENAME = {
     "example": EXAMPLE_FILENAME,
 }
 
+UPLOAD_ID = {
+    "in": "path",
+    "name": "upload_id",
+    "required": True,
+    "schema": {"type": "string", "pattern": ID_PATTERN},
+    "description": "The id of the upload.",
+    "example": EXAMPLE_ID,
+}
+
 blueprint = Blueprint("files", __name__, description="The originals")
+of_upload = Blueprint(
+    "files_of_upload",
+    __name__,
+    url_prefix="/api/uploads/<upload_id:upload_id>",
+    description="The original of an upload, and thumbnails of it",
+)
+
+
+def documented(kind: str, **success: Any) -> Any:
+    """Document what every answer with a file can be."""
+
+    def document(view: Any) -> Any:
+        for describe in (
+            blueprint.alt_response(503, "SERVICE_UNAVAILABLE"),
+            blueprint.alt_response(416, "REQUESTED_RANGE_NOT_SATISFIABLE"),
+            blueprint.alt_response(404, "NOT_FOUND"),
+            blueprint.alt_response(304, description="The client has it already."),
+            blueprint.alt_response(
+                206, schema=BYTES, content_type=kind, description="The range that was asked for."
+            ),
+            blueprint.response(200, BYTES, content_type=kind, **success),
+        ):
+            view = describe(view)
+        return view
+
+    return document
 
 
 @blueprint.route("/<stored_filename>", parameters=[STORED_FILENAME])
-@blueprint.response(200, BYTES, content_type="image/*", description="The image.")
-@blueprint.alt_response(
-    206, schema=BYTES, content_type="image/*", description="The range that was asked for."
-)
-@blueprint.alt_response(304, description="The client has it already.")
-@blueprint.alt_response(404, "NOT_FOUND")
-@blueprint.alt_response(416, "REQUESTED_RANGE_NOT_SATISFIABLE")
-@blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
+@documented("image/*", description="The image.")
 def get_file(stored_filename: str) -> Response:
     """Get an original
 
@@ -57,22 +113,119 @@ def get_file(stored_filename: str) -> Response:
     name = FILENAME.fullmatch(stored_filename)
     if name is None:
         raise NotFound(f"There is no file {stored_filename}.")
-    file = parts.storage.open(stored_filename)
-    size = os.fstat(file.fileno()).st_size
-    everybody = "*" in parts.settings.cors_origins
-    response = Response(
-        wrap_file(request.environ, file),
-        headers=[
-            ("Content-Type", CONTENT_TYPES[name[2]]),
-            ("Content-Length", str(size)),
-            ("ETag", f'"{name[1]}"'),
-            ("Last-Modified", http_date(int(name[1][:8], 16))),
-            ("Cache-Control", FOR_EVER),
-            ("Accept-Ranges", "bytes"),
-            ("Cross-Origin-Resource-Policy", "cross-origin" if everybody else "same-site"),
-        ],
-        direct_passthrough=True,
+    return answer(
+        parts.storage.open(stored_filename),
+        parts.storage.key(stored_filename),
+        {
+            "Content-Type": CONTENT_TYPES[name[2]],
+            "ETag": f'"{name[1]}"',
+            "Last-Modified": http_date(int(name[1][:8], 16)),
+            "Cache-Control": FOR_EVER,
+        },
     )
-    if CONDITIONS.isdisjoint(request.environ):  # Most have none, and looking for them takes time.
+
+
+@of_upload.route("/file", parameters=[UPLOAD_ID])
+@of_upload.arguments(FileQuerySchema, location="query")
+@documented("image/*", description="The image.", headers=DISPOSITION)
+@of_upload.alt_response(422, "UNPROCESSABLE_ENTITY")
+def get_original(query: dict[str, int], upload_id: str) -> Response:
+    """Get the original of an upload under its own name
+
+    The bytes are those of its `url`. The name is in `Content-Disposition`, with `download=1` as one
+    to save under. The `ETag` is the SHA-256 of the bytes.
+    """
+    upload = parts.catalog.uploads.get(upload_id)
+    kind = "attachment" if query["download"] else "inline"
+    return answer(
+        parts.storage.open(upload.filename),
+        parts.storage.key(upload.filename),
+        {
+            "Content-Type": upload.content_type,
+            "Content-Disposition": disposition(kind, upload.original_name),
+            "ETag": f'"{upload.sha256}"',
+            "Last-Modified": http_date(upload.upload_time),
+            "Cache-Control": FOR_MINUTES,  # The name can be changed.
+        },
+    )
+
+
+@of_upload.route("/thumbnail", parameters=[UPLOAD_ID])
+@of_upload.arguments(ThumbnailQuerySchema, location="query")
+@documented("image/*", description="The thumbnail: `image/jpeg`, `image/webp` or `image/avif`.")
+@of_upload.alt_response(413, "REQUEST_ENTITY_TOO_LARGE")
+@of_upload.alt_response(415, "UNSUPPORTED_MEDIA_TYPE")
+@of_upload.alt_response(422, "UNPROCESSABLE_ENTITY")
+def get_thumbnail(query: dict[str, int], upload_id: str) -> Response:
+    """Get a thumbnail of an upload
+
+    A small copy that is upright, in sRGB and without metadata; of an animation it is the first
+    frame. An image is never enlarged. It is a JPEG, on white where the original is clear, unless
+    `Accept` names `image/webp` or `image/avif`. It is made when it is first asked for, and kept.
+
+    The `thumbnail_url` of an upload can be cached for ever. An original that is broken, or that no
+    decoder for is installed any more, is refused as in an upload.
+    """
+    extension = preferred(request.environ.get("HTTP_ACCEPT", ""))
+    thumbnail = parts.thumbnails.get(upload_id, snapped(query["size"]), extension)
+    return answer(
+        thumbnail.content,
+        thumbnail.key,
+        {
+            "Content-Type": CONTENT_TYPES[extension],
+            "ETag": f'"{thumbnail.tag}"',
+            "Cache-Control": FOR_EVER if query.get("v") == VERSION else FOR_MINUTES,
+            "Vary": "Accept",
+        },
+    )
+
+
+def answer(file: BinaryIO, key: str | None, headers: dict[str, str]) -> Response:
+    """Answer with a file, or the part of it that is wanted.
+
+    Args:
+        key: where it lies below the folder of uploads; None when it does not.
+        headers: those that are not the same for every file; `ETag` is one of them.
+    """
+    everybody = "*" in parts.settings.cors_origins
+    headers["Cross-Origin-Resource-Policy"] = "cross-origin" if everybody else "same-site"
+    whole = CONDITIONS.isdisjoint(request.environ)
+    if whole and key and parts.settings.accel_redirect:
+        file.close()
+        headers["X-Accel-Redirect"] = f"{parts.settings.accel_redirect}/{key}"
+        return Response(headers=headers)
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    headers |= {"Accept-Ranges": "bytes", "Content-Length": str(size)}
+    body = wrap_file(request.environ, file)
+    response = Response(body, headers=headers, direct_passthrough=True)
+    if whole:  # Most are, and looking for what is wanted takes time.
         return response
     return response.make_conditional(request, accept_ranges=True, complete_length=size)
+
+
+def disposition(kind: str, name: str) -> str:
+    """`Content-Disposition` with a file name (RFC 6266), also for those who read ASCII alone."""
+    plain = re.sub(r'[^ -~]|["%\\]', "_", name)
+    named = f'{kind}; filename="{plain}"'
+    if plain == name:
+        return named
+    return f"{named}; filename*=UTF-8''{quote(name, safe=PLAIN_CHARACTERS)}"
+
+
+@lru_cache(1000)
+def preferred(accept: str) -> str:
+    """The format in which a client would best have a picture, by its extension.
+
+    JPEG unless another is named and not less wanted: `*/*` says nothing of what can be shown.
+    """
+    wanted = parse_accept_header(accept.lower(), MIMEAccept)
+    named = dict(wanted)
+    quality = {"jpg": wanted.quality("image/jpeg")}
+    for extension in images.WRITERS:
+        if extension != "jpg" and images.can_write(extension):
+            quality[extension] = named.get(CONTENT_TYPES[extension], 0)
+    best = max(quality.values())
+    if not best:  # Whoever can show none of them is better off with one than with an error.
+        return "jpg"
+    return next(each for each in images.WRITERS if quality.get(each) == best)

@@ -5,13 +5,26 @@ it is complete and on the disk, so that a reader or a crash never sees half of i
 at `<first four digits of the id>/<filename>`. Ids begin with the time: such a folder holds the
 uploads of about eighteen hours, and all files of one request go into the same.
 
+Thumbnails of an original lie beside it in the folder `.thumbnails/<first four digits>/<id>`, a file
+for each size and format, and are renamed into it from `.incoming`, too. They can be made again:
+nothing waits for them to be on the disk, where they cannot be kept they are done without, and a
+folder of theirs whose original is gone is removed, not put aside. Who takes an original away moves
+that first and forgets its thumbnails then; who keeps a thumbnail looks for the original after that:
+so that none outlives its original, whatever happens at once. Only one makes a thumbnail: he holds a
+lock on one of the 256 files `.thumbnails/lock-<two digits>`, by what the thumbnail is called. They
+are files of their own and always the same, so that none is ever removed under somebody's lock, and
+flock(2) works on them over NFS, too. When a process dies, its lock goes with it.
+
 The file `.clustr-store` tells the folder from the empty one that is there while its file system is
 not mounted. Where it is missing nothing is ever written.
 """
 
+import fcntl
 import hashlib
 import os
 import re
+import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,12 +35,14 @@ from typing import BinaryIO
 
 from clustr import logs
 from clustr.errors import (
+    BeingMade,
     DatabaseUnavailable,
     NotFound,
     StartUpError,
     StorageFull,
     StorageUnavailable,
 )
+from clustr.storage.trash import TRASH, TrashFolder
 
 log = logs.logger(__name__)
 
@@ -37,10 +52,16 @@ empty one that is there while its file system is not mounted: please leave it wh
 """
 INCOMING = ".incoming"
 QUARANTINE = ".quarantine"
-OURS = (MARKER, INCOMING, QUARANTINE, ".gitkeep")  # The last comes with Clustr's own repository.
+THUMBNAILS = ".thumbnails"
+# The last comes with Clustr's own repository.
+OURS = (MARKER, INCOMING, QUARANTINE, THUMBNAILS, TRASH, ".gitkeep")
 
 FOLDER = re.compile(r"[0-9a-f]{4}")
+ID = re.compile(r"[0-9a-f]{24}")
 ORIGINAL = re.compile(r"([0-9a-f]{24})\.[a-z]{3,4}")
+
+LOCKS = 256
+LOOK_AGAIN_SECONDS = 0.01
 
 
 @contextmanager
@@ -149,6 +170,7 @@ class LocalStorage:
         self._folder = folder
         self._marker = folder / MARKER
         self._incoming = folder / INCOMING
+        self.trash = TrashFolder(folder, self._make_folder)
 
     def is_there(self) -> bool:
         """Whether the folder is the store, and not the one below a mount that is missing.
@@ -203,16 +225,26 @@ class LocalStorage:
         for folder in (self._folder, self._folder.parent):
             _sync_folder(folder)
 
-    def _make_folder(self, name: str) -> None:
-        """Make a folder in the store, and nowhere else should that be unmounted at this moment."""
+    @contextmanager
+    def _present(self) -> Iterator[int]:
+        """The folder, open for things to be made in it, and in nothing else that is there by then.
+
+        Raises:
+            OSError: it is not the store, but perhaps the folder below a mount that is missing.
+        """
         store = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.stat(MARKER, dir_fd=store)
+            yield store
+        finally:
+            os.close(store)
+
+    def _make_folder(self, name: str) -> None:
+        """Make a folder in the store, and wait until its name is on the disk."""
+        with self._present() as store:
             with suppress(FileExistsError):
                 os.mkdir(name, dir_fd=store)
             os.fsync(store)
-        finally:
-            os.close(store)
 
     def receive(self, max_bytes: int) -> Incoming:
         """Open a temporary file for what a client sends."""
@@ -277,6 +309,122 @@ class LocalStorage:
                 if not self.is_there():
                     raise
         raise NotFound(f"There is no file {filename}.")
+
+    def thumbnail_key(self, upload_id: str, name: str) -> str:
+        """Where a thumbnail lies, below the folder; the id must be one."""
+        return f"{THUMBNAILS}/{upload_id[:4]}/{upload_id}/{name}"
+
+    def open_thumbnail(self, key: str) -> BinaryIO | None:
+        """Open a thumbnail for reading; None when it was not made, or the store is away.
+
+        Raises:
+            StorageUnavailable: it cannot be read.
+        """
+        with reading():
+            try:
+                return self.path(key).open("rb")
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
+    @contextmanager
+    def making_thumbnail(self, key: str, seconds: float) -> Iterator[None]:
+        """Be the only one who makes this thumbnail, of all threads, processes and hosts.
+
+        Raises:
+            BeingMade: another does it, and took longer than this.
+            StorageFull: nothing can be written here, not even a lock.
+        """
+        name = f"{THUMBNAILS}/lock-{zlib.crc32(key.encode()) % LOCKS:02x}"
+        with writing():
+            try:
+                lock = os.open(self.path(name), os.O_RDWR | os.O_CREAT, 0o644)
+            except FileNotFoundError:  # It is the first thumbnail.
+                self._make_thumbnail_folders(THUMBNAILS)
+                lock = os.open(self.path(name), os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            _wait_for(lock, time.monotonic() + seconds)
+            yield
+        finally:
+            os.close(lock)  # which gives it back
+
+    def keep_thumbnail(self, key: str, filename: str, content: bytes) -> bool:
+        """Put a thumbnail into its place; False when the original is gone by now.
+
+        Args:
+            filename: of the original.
+
+        Raises:
+            StorageFull: it is not kept.
+        """
+        place = self.path(key)
+        incoming = self._incoming / token_hex(16)
+        with writing():
+            try:
+                incoming.write_bytes(content)
+                try:
+                    incoming.rename(place)
+                except FileNotFoundError:
+                    top, middle, last = key.split("/")[:3]
+                    folders = (top, f"{top}/{middle}", f"{top}/{middle}/{last}")
+                    self._make_thumbnail_folders(*folders)
+                    incoming.rename(place)
+            except BaseException:
+                with suppress(OSError):  # What is left here is removed by `clean`.
+                    incoming.unlink(missing_ok=True)
+                raise
+        if self.path(self.key(filename)).exists():
+            return True
+        self.forget_thumbnails(filename)
+        return False
+
+    def _make_thumbnail_folders(self, *names: str) -> None:
+        """Make folders in the store, each in the one before; nobody waits for the disk."""
+        with self._present() as store:
+            for name in names:
+                with suppress(FileExistsError):
+                    os.mkdir(name, dir_fd=store)
+
+    def forget_thumbnails(self, filename: str) -> bool:
+        """Remove all thumbnails of an original, which is gone already; whether there were any.
+
+        Args:
+            filename: of the original; its id will do.
+
+        Raises:
+            StorageFull: they cannot be removed.
+        """
+        upload_id = filename.partition(".")[0]
+        folder = self._folder / THUMBNAILS / upload_id[:4] / upload_id
+        with writing():
+            try:
+                found = list(folder.iterdir())
+            except FileNotFoundError:
+                return False
+            for path in found:
+                path.unlink(missing_ok=True)
+            with suppress(OSError):  # Two do this at once, or another was made at this moment.
+                folder.rmdir()
+        return True
+
+    def thumbnails(self) -> Iterator[Entry]:
+        """For each upload with thumbnails the folder in which they are, in no order."""
+        with reading():
+            try:
+                tops = sorted((self._folder / THUMBNAILS).iterdir())
+            except FileNotFoundError:  # There never was one.
+                return
+            for top in tops:
+                if FOLDER.fullmatch(top.name):
+                    yield from self._thumbnails(top)
+
+    def _thumbnails(self, folder: Path) -> Iterator[Entry]:
+        with os.scandir(folder) as found:
+            for entry in found:
+                with suppress(FileNotFoundError):
+                    if ID.fullmatch(entry.name):
+                        since = _moment(entry.stat(follow_symlinks=False).st_ctime)
+                        key = f"{THUMBNAILS}/{folder.name}/{entry.name}"
+                        yield Entry(key, entry.name, since)
 
     def check(self) -> None:
         """See whether files can be written now.
@@ -363,6 +511,23 @@ class LocalStorage:
             except FileNotFoundError:
                 return False
         return True
+
+
+def _wait_for(lock: int, until: float) -> None:
+    """Take the lock on an open file; it has no time limit of its own.
+
+    Raises:
+        BeingMade: another still has it at that moment, on the clock of `time.monotonic()`.
+    """
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise BeingMade from None
+            time.sleep(LOOK_AGAIN_SECONDS)
+        else:
+            return
 
 
 def _moment(timestamp: float) -> datetime:

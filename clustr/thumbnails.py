@@ -1,0 +1,95 @@
+"""Thumbnails: small copies of originals, made when they are first asked for and then kept."""
+
+import io
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from clustr import images, logs
+from clustr.catalog import Catalog
+from clustr.errors import StorageFull
+from clustr.storage import ID, LocalStorage, reading
+
+log = logs.logger(__name__)
+
+# How they are made. Raise it when they become others: it is part of their addresses, which are
+# cached for ever, and of their file names.
+VERSION = 1
+
+SIZES = (50, 100, 150, 200, 300, 400, 600, 800, 1200, 1600)
+DEFAULT_SIZE = 300
+
+# The slowest, a WebP of 50 megapixels, takes some seconds to make.
+WAIT_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Thumbnail:
+    """One that can be answered.
+
+    Attributes:
+        content: open for reading.
+        tag: tells it from every other.
+        key: where it lies below the folder of uploads; None when it could not be kept.
+    """
+
+    content: BinaryIO
+    tag: str
+    key: str | None
+
+
+def snapped(size: int) -> int:
+    """The size that is made for one that is asked for: the same or the next larger one."""
+    return next(each for each in SIZES if each >= size)
+
+
+class Thumbnails:
+    """Makes thumbnails and finds those that are made."""
+
+    def __init__(self, catalog: Catalog, storage: LocalStorage):
+        self._catalog = catalog
+        self._storage = storage
+
+    def get(self, upload_id: str, size: int, extension: str) -> Thumbnail:
+        """A thumbnail of an upload; for one that is made the database is not asked.
+
+        Args:
+            size: pixels of its longer side at most, one of `SIZES`.
+            extension: its format, one that can be written.
+
+        Raises:
+            InvalidInput: this is no id.
+            NotFound: there is no such upload, or its original is not there.
+            Empty, TooManyPixels, Undecodable, UnsupportedType: the original cannot be decoded.
+            BeingMade: somebody else makes it and takes too long.
+            DatabaseUnavailable, StorageUnavailable: what it is made of cannot be read.
+        """
+        if not ID.fullmatch(upload_id):
+            self._catalog.uploads.get(upload_id)  # This says what is wrong with it.
+        name = f"{size}-v{VERSION}.{extension}"
+        key = self._storage.thumbnail_key(upload_id, name)
+        tag = f"{upload_id}-{name}"
+        content = self._storage.open_thumbnail(key)
+        if content is not None:
+            return Thumbnail(content, tag, key)
+        filename = self._catalog.uploads.get(upload_id).filename
+        try:
+            with self._storage.making_thumbnail(key, WAIT_SECONDS):
+                content = self._storage.open_thumbnail(key)  # Another may have made it meanwhile.
+                if content is not None:
+                    return Thumbnail(content, tag, key)
+                made = self._make(filename, size, extension)
+                return Thumbnail(io.BytesIO(made), tag, self._keep(key, filename, made))
+        except StorageFull:  # The store is full or can only be read: then it is made each time.
+            return Thumbnail(io.BytesIO(self._make(filename, size, extension)), tag, None)
+
+    def _make(self, filename: str, size: int, extension: str) -> bytes:
+        with self._storage.open(filename) as file, reading():
+            made = images.thumbnail(file, size, extension)
+        log.info("thumbnail_made", filename=filename, size=size, format=extension)
+        return made
+
+    def _keep(self, key: str, filename: str, made: bytes) -> str | None:
+        try:
+            return key if self._storage.keep_thumbnail(key, filename, made) else None
+        except StorageFull:
+            return None
