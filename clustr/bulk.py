@@ -7,18 +7,26 @@ here and one line in `Bulk`.
 """
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 from uuid import uuid4
 
 from clustr import logs, reasons
-from clustr.catalog import Catalog, Failure, Job, JobState, Selection
-from clustr.errors import ClustrError, DatabaseUnavailable, InvalidInput, QueueUnavailable
+from clustr.catalog import Catalog, Chosen, Failure, Job, JobState, Selection, TagWords
+from clustr.catalog.editing import TOO_MANY
+from clustr.errors import (
+    ClustrError,
+    DatabaseUnavailable,
+    InvalidInput,
+    NotFound,
+    QueueUnavailable,
+)
 from clustr.plugin_host import PluginHost
 from clustr.plugins import Analyzer
-from clustr.queue import Queue
-from clustr.upload import UNFINISHED, State
+from clustr.queue import Queue, Ringer
+from clustr.removal import Removal
+from clustr.upload import UNFINISHED, State, Upload
 
 log = logs.logger(__name__)
 
@@ -32,6 +40,7 @@ COUNT_EVERY_SECONDS = 1.0
 COUNT_PAUSES = 10
 STATISTICS_EVERY_SECONDS = 10.0
 STATISTICS_PAUSES = 20
+TALLIES = "/tallies"  # no analyzer is called so
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +57,10 @@ class Estimate:
 class Reanalysis:
     """Takes orders for analyses: of uploads that came before an analyzer, or to be done again."""
 
-    def __init__(self, catalog: Catalog, host: PluginHost):
+    def __init__(self, catalog: Catalog, host: PluginHost, ringer: Ringer):
         self._catalog = catalog
         self._host = host
+        self._ringer = ringer
 
     def estimate(self, selection: Selection) -> Estimate:
         """What an order would come to.
@@ -73,6 +83,53 @@ class Reanalysis:
         """
         analyzer_named(self._host, selection.analyzer)
         job = self._catalog.jobs.add(Analyze.kind, selection.parameters(), request_id)
+        log.info("job_added", job=job.id, kind=job.kind, parameters=job.parameters)
+        return job
+
+    def run_again(self, upload_id: str, name: str) -> Upload:
+        """Have an analyzer look at one upload (again), as soon as at a new one.
+
+        Returns:
+            the upload with the analysis queued; its last good result stays for now.
+
+        Raises:
+            InvalidInput: this is no id.
+            NotFound: there is no such upload, or no such analyzer.
+            UnderWay: the analysis has not come to its end.
+        """
+        if name not in self._host.analyzers:
+            said = reasons.unknown("analyzer", name, self._host.analyzers)
+            raise NotFound(f"{said[0].upper()}{said[1:]}.")
+        analyzer = self._host.analyzers[name]
+        dependants = dependants_of(self._host, name)
+        upload = self._catalog.selections.queue_one(upload_id, analyzer, dependants)
+        self._ringer.ring([analyzer])
+        return upload
+
+
+class Changes:
+    """Takes orders to do the same to many uploads."""
+
+    def __init__(self, catalog: Catalog):
+        self._catalog = catalog
+
+    def matched(self, kind: str, chosen: Chosen) -> int:
+        """How many uploads there are at this moment that an order is about.
+
+        Raises:
+            TooSlow: there are too many uploads to count them for somebody who waits.
+        """
+        return self._catalog.selections.count_chosen(replace(chosen, trashed=kind == Restore.kind))
+
+    def order(self, kind: str, chosen: Chosen, tags: Sequence[str] | None, request_id: str) -> Job:
+        """Write down a job that does this kind of thing to what is chosen.
+
+        Args:
+            kind: `delete`, `restore`, `tag` or `untag`.
+            tags: for the last two, which.
+        """
+        parameters = chosen.parameters() | ({"tags": [*tags]} if tags else {})
+        job = self._catalog.jobs.add(kind, parameters, request_id)
         log.info("job_added", job=job.id, kind=job.kind, parameters=job.parameters)
         return job
 
@@ -106,7 +163,7 @@ class Step:
         total: how many uploads it is about, once that is known.
         counts: how many have come how far.
         ended: whether all is done.
-        failures: what went wrong with single uploads; looked at when all is done.
+        failures: what went wrong with single uploads since the step before.
         busy: whether the next step can be done at once.
     """
 
@@ -196,6 +253,114 @@ class Analyze:
             log.warning("bell_not_rung")
 
 
+def chosen_of(job: Job) -> Chosen:
+    """Which uploads a job is about that does one thing to each of them."""
+    return Chosen.of(job.parameters, trashed=job.kind == Restore.kind)
+
+
+class Each:
+    """Does one thing to each of the uploads that are chosen; each kind says what."""
+
+    kind: str
+    batch: int
+
+    def __init__(self, catalog: Catalog, removal: Removal):
+        self._catalog = catalog
+        self._removal = removal
+
+    def step(self, job: Job) -> Step:
+        """Handle the next few, and say what became of each of them."""
+        some = self._catalog.selections.next(job, chosen_of(job), self.batch)
+        done, failures = self._do(job, some.ids)
+        failures += [Failure(unknown, "There is no such upload.") for unknown in some.unknown]
+        before = job.counts
+        counts = {
+            "selected": before.get("selected", 0) + len(some.ids) + len(some.unknown),
+            State.SUCCEEDED: before.get(State.SUCCEEDED, 0) + done,
+            State.FAILED: before.get(State.FAILED, 0) + len(failures),
+        }
+        total = counts["selected"] if some.last else None
+        return Step(some.after, total, counts, ended=some.last, failures=failures)
+
+    def _do(self, job: Job, ids: list[str]) -> tuple[int, list[Failure]]:
+        """Do it to these; how many have it done, also before, and what went wrong with others."""
+        raise NotImplementedError
+
+    def take_back(self, job: Job) -> Step:
+        """Leave the rest as it is; what is done stays done."""
+        counts = dict(job.counts)
+        if ids := chosen_of(job).ids:  # Of a filter nobody knows how many more there were.
+            counts[State.CANCELLED] = len({*ids}) - counts.get("selected", 0)
+        return Step(job.after, job.total, counts, ended=True)
+
+
+class Move(Each):
+    """Moves uploads into the trash, or out of it."""
+
+    batch = 50
+
+    def _do(self, job: Job, ids: list[str]) -> tuple[int, list[Failure]]:
+        already = self._catalog.selections.done(job, chosen_of(job), ids)
+        failures = []
+        for upload_id in ids:
+            if upload_id in already:
+                continue
+            try:
+                self._move(upload_id, job.id)
+            except DatabaseUnavailable:
+                raise
+            except ClustrError as error:
+                failures.append(Failure(upload_id, str(error)))
+        return len(ids) - len(failures), failures
+
+    def _move(self, upload_id: str, job_id: str) -> None:
+        raise NotImplementedError
+
+
+class Delete(Move):
+    """Puts uploads into the trash."""
+
+    kind = "delete"
+
+    def _move(self, upload_id: str, job_id: str) -> None:
+        self._removal.remove(upload_id, job=job_id)
+
+
+class Restore(Move):
+    """Brings uploads back from the trash."""
+
+    kind = "restore"
+
+    def _move(self, upload_id: str, job_id: str) -> None:
+        self._removal.restore(upload_id, job=job_id)
+
+
+class Tag(Each):
+    """Adds tags to uploads, as a human's word."""
+
+    kind = "tag"
+    batch = 500
+
+    def _do(self, job: Job, ids: list[str]) -> tuple[int, list[Failure]]:
+        tagged = {*self._catalog.editing.tag(ids, self._words(tuple(job.parameters["tags"])))}
+        return len(tagged), [Failure(i, TOO_MANY) for i in ids if i not in tagged]
+
+    def _words(self, tags: tuple[str, ...]) -> TagWords:
+        return TagWords(add=tags)
+
+
+class Untag(Tag):
+    """Takes tags from uploads, as a human's word."""
+
+    kind = "untag"
+
+    def _words(self, tags: tuple[str, ...]) -> TagWords:
+        return TagWords(remove=tags)
+
+
+KINDS = (Delete, Restore, Tag, Untag)
+
+
 def reason_of(error: Exception) -> str:
     """What to say of a job that cannot go on."""
     if isinstance(error, InvalidInput):
@@ -210,14 +375,16 @@ def _unfinished(counts: Mapping[str, int]) -> bool:
 class Bulk:
     """Does the jobs, in one process at a time, and counts the analyses now and then."""
 
-    def __init__(self, catalog: Catalog, queue: Queue, host: PluginHost):
+    def __init__(self, catalog: Catalog, queue: Queue, host: PluginHost, removal: Removal):
         self._catalog = catalog
         self._host = host
         works: list[Work] = [Analyze(catalog, queue, host)]
+        works += [kind(catalog, removal) for kind in KINDS]
         self._works = {work.kind: work for work in works}
         self._owner = uuid4().hex
         self._indexed = False
-        self._count_at = dict.fromkeys(host.analyzers, 0.0)
+        self._count_at = dict.fromkeys([*host.analyzers, TALLIES], 0.0)
+        self._tallied_seconds = 0.0
 
     def run_for_ever(self) -> None:
         """One round after another; while the database is away a round does nothing."""
@@ -270,15 +437,20 @@ class Bulk:
             return False
         if not step.ended:
             if (step.after, step.total, step.counts) != (job.after, job.total, job.counts):
-                self._catalog.jobs.advance(job, step.after, step.total, step.counts)
+                self._catalog.jobs.advance(job, step.after, step.total, step.counts, step.failures)
             return step.busy
         state = JobState.CANCELLED if job.cancel_requested_at else JobState.SUCCEEDED
-        if self._catalog.jobs.end(job, state, step.counts, failures=step.failures):
+        if self._catalog.jobs.end(
+            job, state, step.counts, failures=step.failures, total=step.total
+        ):
             log.info("job_ended", job=job.id, kind=job.kind, state=state, counts=step.counts)
         return False
 
     def _count(self, name: str) -> None:
         """Count the analyses of one analyzer; the next time is the later the longer that takes."""
+        if name == TALLIES:
+            self._tally()
+            return
         began = time.monotonic()
         try:
             self._catalog.statistics.count(self._host.analyzers[name])
@@ -286,3 +458,15 @@ class Bulk:
             took = time.monotonic() - began
             pause = max(STATISTICS_EVERY_SECONDS, STATISTICS_PAUSES * took)
             self._count_at[name] = time.monotonic() + pause
+
+    def _tally(self) -> None:
+        """Count some more uploads; when all have been, the next time is as for the analyses."""
+        began, is_over = time.monotonic(), True
+        try:
+            is_over = self._catalog.tallies.step()
+        finally:
+            self._tallied_seconds += time.monotonic() - began
+            if is_over:
+                pause = max(STATISTICS_EVERY_SECONDS, STATISTICS_PAUSES * self._tallied_seconds)
+                self._count_at[TALLIES] = time.monotonic() + pause
+                self._tallied_seconds = 0.0

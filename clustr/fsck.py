@@ -1,10 +1,10 @@
 """The check of the store: does every record have its file, and every file its record.
 
 It can run while the service takes uploads in. A file is there a moment before its record: only
-those that are older than a grace are looked at. Nothing is deleted but temporary files: files go
-into `UPLOAD_FOLDER/.quarantine`, records into the collection `<uploads>_quarantine`; and only after
-another look at that moment. How much memory it takes depends on what is wrong, not on how much is
-stored.
+those that are older than a grace are looked at. Nothing is deleted but temporary files, and
+thumbnails, which can be made again: files go into `UPLOAD_FOLDER/.quarantine`, records into the
+collection `<uploads>_quarantine`; and only after another look at that moment. How much memory it
+takes depends on what is wrong, not on how much is stored.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from itertools import islice
 from typing import BinaryIO
 
 from clustr import images
-from clustr.catalog import Catalog, Pending, Record, now
+from clustr.catalog import Catalog, Pending, Record, Step, now
 from clustr.errors import (
     Empty,
     NotFound,
@@ -27,7 +27,7 @@ from clustr.errors import (
     Undecodable,
     UnsupportedType,
 )
-from clustr.storage import Entry, LocalStorage
+from clustr.storage import ID, TRASH, Entry, LocalStorage, writing
 from clustr.upload import State
 
 FILES_AT_A_TIME = 1000
@@ -44,7 +44,9 @@ class Kind(StrEnum):
     CORRUPT = "corrupt"
     UNDECODABLE = "undecodable"
     STUCK = "stuck"
+    MISPLACED = "misplaced"  # It is in the trash and its upload is not, or the other way round.
     TEMPORARY = "temporary"
+    THUMBNAILS = "thumbnails"  # Those of an upload that is not there.
     UNREADABLE = "unreadable"  # It may be readable tomorrow: nothing is done about it.
     FOREIGN = "foreign"  # It is not Clustr's, which is no defect, and is left alone.
 
@@ -119,9 +121,11 @@ class Fsck:
                 fresh = self._catalog.inspection.record(record.id)
                 yield from self._look_at(fresh) if fresh else ()
         yield from self._look_at_files()
+        yield from self._look_at_trash()
         for entry in self._storage.left_behind(now() - self._grace):
             detail = f"of an upload without an end, last written to at {_said(entry.since)}"
             yield Finding(Kind.TEMPORARY, None, entry.key, detail)
+        yield from self._look_at_thumbnails()
 
     def _require_store(self) -> None:
         if not self._storage.is_there():
@@ -134,6 +138,9 @@ class Fsck:
             problem = self._problem_with(record)
         except NotFound:
             problem = Kind.MISSING, "the file is not there"
+            if self._storage.trash.has(record.filename):
+                detail = "the file is in the trash, but its upload is not"
+                return [Finding(Kind.MISPLACED, record.id, key, detail)]
         except (OSError, StorageUnavailable) as error:
             self._require_store()
             cause = error if isinstance(error, OSError) else error.__cause__
@@ -191,6 +198,7 @@ class Fsck:
     def _without_record(self, entries: Iterable[Entry]) -> list[Entry]:
         old = [entry for entry in entries if entry.since < now() - self._grace]
         named = self._catalog.inspection.filenames([entry.upload_id for entry in old])
+        named |= self._catalog.trash.filenames([entry.upload_id for entry in old])
         keys = {self._storage.key(filename) for filename in named}
         return [entry for entry in old if entry.key not in keys]
 
@@ -201,6 +209,56 @@ class Fsck:
             return None
         detail = f"no upload has this file, which is here since {_said(entry.since)}"
         return Finding(Kind.ORPHANED, entry.upload_id, key, detail, removes=True)
+
+    def _look_at_trash(self) -> Iterator[Finding]:
+        for upload_id, filename in self._catalog.trash.settled():
+            yield from self._look_at_trashed(upload_id, filename)
+        for filename, since in self._storage.trash.files():
+            if since < now() - self._grace:
+                yield from self._look_at_trash_file(filename)
+
+    def _look_at_trashed(self, upload_id: str, filename: str) -> list[Finding]:
+        """What is wrong with an upload that is in the trash; what is under way is left alone."""
+        trash, key = self._storage.trash, self._storage.key(filename)
+        if trash.has(filename):
+            return []
+        detail = "the upload is in the trash, but its file is not"
+        found = Finding(Kind.MISPLACED, upload_id, key, detail)
+        if self._storage.entry(key) is None:
+            detail = "the upload is in the trash, and its file is not there"
+            found = Finding(Kind.MISSING, upload_id, trash.key(filename), detail, removes=True)
+        there = self._catalog.trash.step_of(upload_id) is Step.THERE
+        return [found] if there and not trash.has(filename) else []
+
+    def _look_at_trash_file(self, filename: str) -> list[Finding]:
+        """What is wrong with a file that is in the trash; of a record nobody has seen its place."""
+        trash, upload_id = self._storage.trash, filename.partition(".")[0]
+        if not ID.fullmatch(upload_id):
+            return [
+                Finding(Kind.FOREIGN, None, trash.key(filename), "it is not a file of Clustr's")
+            ]
+        if self._catalog.trash.step_of(upload_id):
+            return []
+        named = self._catalog.inspection.filenames([upload_id])
+        in_place = self._storage.entry(self._storage.key(filename)) is not None
+        if (named and not in_place) or not trash.has(filename):
+            return []  # The former was found with its upload.
+        detail = "no upload of the trash has this file"
+        return [Finding(Kind.ORPHANED, upload_id, trash.key(filename), detail, removes=not named)]
+
+    def _look_at_thumbnails(self) -> Iterator[Finding]:
+        entries = self._storage.thumbnails()
+        while batch := list(islice(entries, FILES_AT_A_TIME)):
+            for entry in self._without_upload(batch):
+                detail = f"no upload has these thumbnails, last changed at {_said(entry.since)}"
+                yield Finding(Kind.THUMBNAILS, entry.upload_id, entry.key, detail)
+
+    def _without_upload(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Those of these thumbnails whose upload is not there, and was not a while ago."""
+        old = [entry for entry in entries if entry.since < now() - self._grace]
+        named = self._catalog.inspection.filenames([entry.upload_id for entry in old])
+        ids = {filename.partition(".")[0] for filename in named}
+        return [entry for entry in old if entry.upload_id not in ids]
 
     def too_much(self, findings: Sequence[Finding], percent: float) -> str | None:
         """Why so much may not be repaired, if it may not.
@@ -233,6 +291,10 @@ class Fsck:
         if not finding.repairable:
             return False
         self._require_store()
+        if finding.file and finding.file.startswith(f"{TRASH}/"):
+            return self._put_right_in_trash(finding)
+        if finding.kind is Kind.MISPLACED:
+            return self._put_in_place(finding)
         if finding.kind in OF_A_RECORD:
             record = self._catalog.inspection.record(finding.id)
             if record is None or finding not in self._look_at(record):
@@ -241,7 +303,29 @@ class Fsck:
         if finding.kind is Kind.ORPHANED:
             again = self._orphan(finding.file)
             return again == finding and self._storage.quarantine(finding.file, finding.kind)
+        if finding.kind is Kind.THUMBNAILS:
+            if self._catalog.inspection.filenames([finding.id]):
+                return False
+            return self._storage.forget_thumbnails(finding.id)
         return self._storage.discard(finding.file, now() - self._grace)
+
+    def _put_right_in_trash(self, finding: Finding) -> bool:
+        filename = finding.file.rpartition("/")[2]
+        if finding.kind is Kind.MISSING:
+            again = self._look_at_trashed(finding.id, filename) == [finding]
+            return again and self._catalog.trash.quarantine(finding.id, finding.detail)
+        again = self._look_at_trash_file(filename) == [finding]
+        return again and self._storage.quarantine(finding.file, finding.kind)
+
+    def _put_in_place(self, finding: Finding) -> bool:
+        filename = finding.file.rpartition("/")[2]
+        record = self._catalog.inspection.record(finding.id)
+        with writing():
+            if record and finding in self._look_at(record):
+                return self._storage.trash.put_back(filename)
+            if finding in self._look_at_trashed(finding.id, filename):
+                return self._storage.trash.put(filename)
+        return False
 
     def _put_right(self, finding: Finding, record: Record) -> bool:
         inspection = self._catalog.inspection
@@ -251,7 +335,9 @@ class Fsck:
         # The record goes first: a file without one is seen by nobody, and found the next time.
         if not inspection.quarantine(record, f"{finding.kind}: {finding.detail}"):
             return False
-        return finding.kind is Kind.MISSING or self._storage.quarantine(finding.file, finding.kind)
+        gone = finding.kind is Kind.MISSING or self._storage.quarantine(finding.file, finding.kind)
+        self._storage.forget_thumbnails(record.filename)
+        return gone
 
 
 def _undecodable(file: BinaryIO) -> tuple[Kind, str] | None:

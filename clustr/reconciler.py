@@ -14,6 +14,7 @@ from clustr.errors import ClustrError
 from clustr.plugin_host import PluginHost
 from clustr.plugins import Analyzer
 from clustr.queue import Queue
+from clustr.removal import Removal
 from clustr.storage import LocalStorage
 
 log = logs.logger(__name__)
@@ -29,12 +30,20 @@ GONE_AFTER = timedelta(minutes=10)
 
 
 class Reconciler:
-    """Rings for what waits, takes back what died, removes what was left behind."""
+    """Rings for what waits, takes back what died, removes what was left behind or thrown away."""
 
-    def __init__(self, catalog: Catalog, storage: LocalStorage, queue: Queue, host: PluginHost):
+    def __init__(
+        self,
+        catalog: Catalog,
+        storage: LocalStorage,
+        queue: Queue,
+        host: PluginHost,
+        removal: Removal,
+    ):
         self._catalog = catalog
         self._storage = storage
         self._queue = queue
+        self._removal = removal
         self._analyzers = list(host.analyzers.values())
         self._owner = uuid4().hex
         self._cleaned_at = float("-inf")
@@ -65,6 +74,7 @@ class Reconciler:
                 log.warning("analyses_taken_back", analyzer=analyzer.name, count=taken)
         self._clean()
         self._queue.ring([analyzer for analyzer in self._analyzers if self._needed(analyzer)])
+        self._removal.go_on()
 
     def _index_results(self) -> None:
         """Beside all else: among very many uploads, an index takes its time."""

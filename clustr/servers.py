@@ -89,6 +89,8 @@ def mongod_arguments(program: str, port: int, data_folder: Path) -> list[str]:
     arguments += ["--replSet", REPLICA_SET, "--oplogSize", "512"]  # mebibytes
     arguments += ["--wiredTigerCacheSizeGB", "0.5"]
     arguments += ["--setParameter", "diagnosticDataCollectionEnabled=false"]
+    # Ours take milliseconds. One whose process was killed is in the way of others for so long.
+    arguments += ["--setParameter", "transactionLifetimeLimitSeconds=3"]
     return arguments
 
 

@@ -4,9 +4,14 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from clustr.catalog.clock import now
+from clustr.catalog.clock import FARTHEST, now
 from clustr.catalog.connection import Document
+from clustr.catalog.documents import FACETS
 from clustr.upload import UNFINISHED, State, Status
+
+# What a human can say of an upload otherwise than analyzers did.
+WORDS = ("caption", "original_name", "tags")
+EDITED: Document = {"$gt": ["$human", None]}  # There is such a field.
 
 
 def matching(**conditions: Any) -> Document:
@@ -35,11 +40,46 @@ def changing(
             "$$this",
         ]
     }
-    literal = {name: {"$literal": value} for name, value in fields.items()}
+    literal = {name: {"$literal": value} for name, value in fields.items() if name not in WORDS}
     return [
         {"$set": {"analyses": {"$map": {"input": "$analyses", "in": changed}}, **literal}},
+        *_said({name: value for name, value in fields.items() if name in WORDS}),
         *settled(),
     ]
+
+
+def _said(words: Mapping[str, Any]) -> list[Document]:
+    """The stages that write what an analyzer says where a human may have said something else."""
+    if not words:
+        return []
+    literal = {name: {"$literal": value} for name, value in words.items()}
+    found = {"$mergeObjects": ["$found", literal]}
+    plain = {name: {"$cond": [EDITED, f"${name}", value]} for name, value in literal.items()}
+    return [{"$set": {**plain, "found": {"$cond": [EDITED, found, "$$REMOVE"]}}}, in_effect()]
+
+
+def in_effect() -> Document:
+    """The stage that writes into an upload's own fields what counts, where a human said something.
+
+    What the human said is in `human`; in `found` is what the fields would be without it. Uploads
+    of which no human said anything have neither.
+    """
+    before, said = {"$ifNull": ["$found.tags", []]}, "$human.tags"
+    added, removed = ({"$ifNull": [f"{said}.{name}", []]} for name in ("added", "removed"))
+    kept = without(before, {"$concatArrays": [added, removed]})
+    tags = {"$ifNull": [f"{said}.set", {"$concatArrays": [kept, added]}]}
+    words = {
+        "caption": {"$ifNull": ["$human.caption", "$found.caption"]},
+        "original_name": {"$ifNull": ["$human.original_name", "$found.original_name"]},
+        "tags": tags,
+    }
+    return {"$set": {name: {"$cond": [EDITED, words[name], f"${name}"]} for name in WORDS}}
+
+
+def without(texts: Any, others: Any) -> Document:
+    """An expression for a list without the elements of another, in its order."""
+    different = {"$not": {"$in": ["$$this", others]}}
+    return {"$filter": {"input": texts, "as": "this", "cond": different}}
 
 
 def settled(gone: Sequence[str] = ()) -> list[Document]:
@@ -74,8 +114,19 @@ def settled(gone: Sequence[str] = ()) -> list[Document]:
     }
     return [
         {"$set": {"analyses": {"$cond": [waits, one_by_one, "$analyses"]}}},
-        {"$set": {"status": status, "updated_at": moment}},
+        {"$set": {"status": status, "updated_at": newer(moment)}},
+        {"$set": {"facets": FACETS}},
     ]
+
+
+def newer(moment: datetime) -> Document:
+    """The time of a change: never that of the one before, by which a version could be taken for it.
+
+    A time that lies far ahead was written while the clock was wrong.
+    """
+    next = {"$add": ["$updated_at", 1]}
+    ahead = {"$and": [{"$gt": [next, moment]}, {"$lt": [next, moment + FARTHEST]}]}
+    return {"$cond": [ahead, next, moment]}
 
 
 def _settled_one(gone: Sequence[str], moment: datetime) -> Document:

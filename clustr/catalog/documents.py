@@ -1,11 +1,45 @@
 """How an upload is written down in MongoDB."""
 
+import re
 from dataclasses import asdict
 
 from bson import ObjectId
 
 from clustr.catalog.connection import Document
+from clustr.errors import InvalidInput
 from clustr.upload import Analysis, Retry, State, Status, Upload
+
+ID = re.compile(r"[0-9a-f]{24}")
+
+
+def key_of(upload_id: str) -> ObjectId:
+    """The key of the upload with this id.
+
+    Raises:
+        InvalidInput: this is no id.
+    """
+    if not ID.fullmatch(upload_id):
+        raise InvalidInput({"id": ["An id is 24 hexadecimal digits, in lower case."]})
+    return ObjectId(upload_id)
+
+
+ANY = "any"
+DUPLICATE = {True: "duplicate", False: "original"}
+# The same as `facets`, of an upload as it is in the middle of an update.
+FACETS: list[object] = [
+    ANY,
+    "$content_type",
+    {"$cond": [{"$ifNull": ["$duplicate_of", False]}, DUPLICATE[True], DUPLICATE[False]]},
+    "$status",
+]
+
+
+def facets(status: str, content_type: str, duplicate: bool) -> list[str]:
+    """What an upload can be listed by besides tags and analyses, in one field.
+
+    So one index for each order answers for all of them, and for all uploads.
+    """
+    return [ANY, content_type, DUPLICATE[duplicate], status]
 
 
 def to_document(upload: Upload) -> Document:
@@ -23,6 +57,7 @@ def to_document(upload: Upload) -> Document:
         "status": upload.status,
         "request_id": upload.request_id,
         "duplicate_of": ObjectId(upload.duplicate_of) if upload.duplicate_of else None,
+        "facets": facets(upload.status, upload.content_type, upload.duplicate_of is not None),
         "analyses": [_analysis_to_document(upload, analysis) for analysis in upload.analyses],
     }
     if upload.retry:

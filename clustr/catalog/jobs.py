@@ -154,9 +154,17 @@ class Jobs:
         return self._change({"_id": ObjectId(job.id), "state": JobState.QUEUED}, changes)
 
     def advance(
-        self, job: Job, after: str | None, total: int | None, counts: Mapping[str, int]
+        self,
+        job: Job,
+        after: str | None,
+        total: int | None,
+        counts: Mapping[str, int],
+        failures: Iterable[Failure] = (),
     ) -> bool:
         """Write down how far a job is.
+
+        Args:
+            failures: those of single uploads since the last time.
 
         Returns:
             whether it was still as far as `job` says: nobody else has worked on it.
@@ -166,7 +174,7 @@ class Jobs:
             "total": total,
             "counts": dict(counts),
         }
-        return self._change(_as_far_as(job), changes)
+        return self._change(_as_far_as(job), changes, failures)
 
     def end(
         self,
@@ -175,21 +183,22 @@ class Jobs:
         counts: Mapping[str, int],
         error: str | None = None,
         failures: Iterable[Failure] = (),
+        total: int | None = None,
     ) -> bool:
         """Write down that a job has come to its end, unless somebody else did so first.
 
         Args:
-            failures: those of single uploads, of which the first thousand are kept.
+            failures: those of single uploads since the last time; the first thousand are kept.
+            total: how many uploads it was about, if that was not known before.
         """
-        kept = [{"upload_id": ObjectId(f.upload_id), "error": f.error} for f in failures]
         changes = {
             "state": state,
+            "total": job.total if total is None else total,
             "counts": dict(counts),
             "error": error,
-            "failures": kept[:MOST_FAILURES],
             "finished_at": now(),
         }
-        return self._change(_as_far_as(job), changes)
+        return self._change(_as_far_as(job), changes, failures)
 
     def cancel(self, job_id: str) -> Job:
         """Ask that a job ends soon; one that has ended stays as it is.
@@ -203,9 +212,13 @@ class Jobs:
         self._change(here, {"cancel_requested_at": now()})
         return self.get(job_id)
 
-    def _change(self, here: Document, changes: Document) -> bool:
+    def _change(self, here: Document, changes: Document, failures: Iterable[Failure] = ()) -> bool:
+        more = [{"upload_id": ObjectId(f.upload_id), "error": f.error} for f in failures]
+        update: Document = {"$set": {**changes, "updated_at": now()}}
+        if more:
+            update["$push"] = {"failures": {"$each": more, "$slice": MOST_FAILURES}}
         with answering():
-            changed = self._collection.update_one(here, {"$set": {**changes, "updated_at": now()}})
+            changed = self._collection.update_one(here, update)
         return changed.modified_count == 1
 
 

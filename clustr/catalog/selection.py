@@ -12,16 +12,17 @@ from typing import Any
 
 import pymongo
 from bson import ObjectId
-from pymongo import WriteConcern
+from pymongo import ReturnDocument, WriteConcern
 from pymongo.collection import Collection
 
 from clustr.catalog.changes import matching, settled
 from clustr.catalog.clock import now
 from clustr.catalog.connection import Document, answering
+from clustr.catalog.documents import from_document, key_of
 from clustr.catalog.jobs import MOST_FAILURES, Failure, Job
-from clustr.errors import DatabaseUnavailable, TooSlow
+from clustr.errors import DatabaseUnavailable, NotFound, TooSlow, UnderWay
 from clustr.plugins import Analyzer
-from clustr.upload import UNFINISHED, State
+from clustr.upload import UNFINISHED, State, Upload
 
 OF_JOB = "of_job"
 INDEXES = {
@@ -98,6 +99,50 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
+class Chosen:
+    """Which uploads something is done to: the only ones by their ids, or those of a filter.
+
+    Attributes:
+        trashed: whether they are those of the trash.
+    """
+
+    ids: tuple[str, ...] | None = None
+    filter: Filter = field(default_factory=Filter)
+    trashed: bool = False
+
+    def parameters(self) -> dict[str, Any]:
+        """What a job needs to know of it."""
+        if self.ids is not None:
+            return {"ids": list(self.ids)}
+        said = asdict(self.filter)
+        return {"filter": {name: value for name, value in said.items() if value}}
+
+    @staticmethod
+    def of(parameters: Mapping[str, Any], trashed: bool) -> "Chosen":
+        """What is chosen for a job with these parameters."""
+        ids = parameters.get("ids")
+        filter = Filter(**parameters.get("filter", {}))
+        return Chosen(tuple(ids) if ids is not None else None, filter, trashed)
+
+
+@dataclass(frozen=True, slots=True)
+class Some:
+    """The next few of what is chosen.
+
+    Attributes:
+        after: the last id that was looked at for it.
+        ids: what was found, in order.
+        unknown: those ids that were asked for and not found.
+        last: whether nothing follows.
+    """
+
+    after: str | None
+    ids: list[str]
+    unknown: list[str]
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """What came of one batch of a job.
 
@@ -121,6 +166,7 @@ class Selections:
 
     def __init__(self, collection: Collection[Document]):
         self._collection = collection
+        self._trash = collection.database[f"{collection.name}_trash"]
         self._unjournaled = collection.with_options(write_concern=WriteConcern(w=1))
 
     def count(self, selection: Selection, analyzer: Analyzer) -> int:
@@ -130,22 +176,69 @@ class Selections:
             TooSlow: there are too many to look at in `COUNT_SECONDS`.
         """
         query: Document = {"$and": [_chosen(selection, analyzer)]}
-        if selection.ids is not None:
-            query |= {"_id": {"$in": [ObjectId(upload_id) for upload_id in selection.ids]}}
-        limit = {"limit": selection.limit} if selection.limit else {}
+        return self._count(self._collection, query, selection.ids, selection.limit)
+
+    def count_chosen(self, chosen: Chosen) -> int:
+        """How many uploads are chosen at this moment.
+
+        Raises:
+            TooSlow: there are too many to look at in `COUNT_SECONDS`.
+        """
+        return self._count(self._of(chosen), _meeting(chosen.filter), chosen.ids)
+
+    def _of(self, chosen: Chosen) -> Collection[Document]:
+        return self._trash if chosen.trashed else self._collection
+
+    def _count(
+        self,
+        collection: Collection[Document],
+        query: Document,
+        ids: Sequence[str] | None,
+        most: int | None = None,
+    ) -> int:
+        if ids is not None:
+            query |= {"_id": {"$in": [ObjectId(upload_id) for upload_id in ids]}}
+        limit = {"limit": most} if most else {}
         try:
             with answering(), pymongo.timeout(COUNT_SECONDS):
-                return self._collection.count_documents(query, **limit)
+                return collection.count_documents(query, **limit)
         except DatabaseUnavailable as error:
             with answering():
                 self._collection.database.command("ping")
             raise TooSlow from error
 
     def newest(self) -> str | None:
-        """The id of the newest upload, if there is any."""
+        """The id of the newest upload, if there is any; it may be in the trash."""
         with answering():
-            found = self._collection.find_one({}, {"_id": 1}, sort=[("_id", -1)])
-        return str(found["_id"]) if found else None
+            found = [
+                str(document["_id"])
+                for collection in (self._collection, self._trash)
+                for document in collection.find({}, {"_id": 1}).sort("_id", -1).limit(1)
+            ]
+        return max(found, default=None)
+
+    def next(self, job: Job, chosen: Chosen, size: int) -> Some:
+        """The next few that are chosen after those that the job has handled.
+
+        What the job has done already, before it was written down how far it is, is among them.
+        """
+        collection, mine = self._of(chosen), {_mark(chosen): ObjectId(job.id)}
+        others = self._trash if collection is self._collection else self._collection
+        with answering():
+            after, here, last = _next(collection, job, chosen.ids, size)
+            query = {**here, **_meeting(chosen.filter)}
+            found = {d["_id"] for d in collection.find(query, {"_id": 1})}
+            found |= {d["_id"] for d in others.find({**here, **mine}, {"_id": 1})}
+        ids = sorted(map(str, found))
+        asked = {*map(str, here["_id"].get("$in", ()))}
+        return Some(str(after) if after else job.after, ids, sorted(asked - {*ids}), last)
+
+    def done(self, job: Job, chosen: Chosen, ids: Sequence[str]) -> set[str]:
+        """Those of these ids that the job has moved into the trash, or out of it."""
+        others = self._collection if chosen.trashed else self._trash
+        here = {"_id": {"$in": [ObjectId(i) for i in ids]}, _mark(chosen): ObjectId(job.id)}
+        with answering():
+            return {str(document["_id"]) for document in others.find(here, {"_id": 1})}
 
     def queue(
         self, job: Job, selection: Selection, analyzer: Analyzer, dependants: Sequence[str]
@@ -159,7 +252,7 @@ class Selections:
                 stay behind it in the order of an upload's analyses.
         """
         with answering():
-            after, here, last = self._next(job, selection)
+            after, here, last = _next(self._collection, job, selection.ids, BATCH)
             chosen = _chosen(selection, analyzer, ObjectId(job.id))
             mine = {**here, "analyses.job": ObjectId(job.id)}
             wanted = here
@@ -171,28 +264,40 @@ class Selections:
                 ids = [document["_id"] for document in found]
                 wanted = {"_id": {"$in": ids}}
                 last = last or len(ids) == left
-            update = [*_queued(analyzer, dependants, ObjectId(job.id)), *settled()]
+            by_job = {"priority": PRIORITY, "job": ObjectId(job.id)}
+            update = [*_queued(analyzer, dependants, by_job), *settled()]
             self._unjournaled.update_many({**wanted, "$and": [chosen]}, update, hint=BY_ID)
             selected = self._collection.count_documents(mine, hint=BY_ID)
         return Batch(str(after) if after else job.after, selected, last)
 
-    def _next(self, job: Job, selection: Selection) -> tuple[ObjectId | None, Document, bool]:
-        """The last id of the next batch, a query for the batch, and whether nothing follows it.
+    def queue_one(self, upload_id: str, analyzer: Analyzer, dependants: Sequence[str]) -> Upload:
+        """Queue one analysis of an upload, before all that jobs have queued.
 
-        A batch is what is read, not what is found in it: however few are selected of how many, it
-        takes no longer.
+        Args:
+            dependants: as for `queue`.
+
+        Returns:
+            the upload as it is then.
+
+        Raises:
+            InvalidInput: this is no id.
+            NotFound: there is no such upload.
+            UnderWay: the analysis has not come to its end.
         """
-        before = ObjectId(job.after) if job.after else BEFORE_ALL
-        if selection.ids is not None:
-            ids = sorted(key for key in map(ObjectId, set(selection.ids)) if key > before)
-            batch = ids[:BATCH]
-            return batch[-1] if batch else None, {"_id": {"$in": batch}}, len(ids) <= BATCH
-        if job.until is None:
-            return None, {"_id": {"$in": []}}, True
-        until = ObjectId(job.until)
-        following = self._collection.find({"_id": {"$gt": before, "$lte": until}}, {"_id": 1})
-        end = next(iter(following.sort("_id", 1).skip(BATCH - 1).limit(1)), {"_id": until})["_id"]
-        return end, {"_id": {"$gt": before, "$lte": end}}, end == until
+        here = {"_id": key_of(upload_id)}
+        ended = _by_analysis(Select.ALL, analyzer, {})
+        # No job has ordered it, and none takes it back.
+        update = [*_queued(analyzer, dependants, {"priority": 0, "job": "$$REMOVE"}), *settled()]
+        with answering():
+            queued = self._collection.find_one_and_update(
+                {**here, **ended}, update, return_document=ReturnDocument.AFTER
+            )
+            if queued is not None:
+                return from_document(queued)
+            there = self._collection.find_one(here, {"_id": 1})
+        if there is None:
+            raise NotFound(f"There is no upload with the id {upload_id}.")
+        raise UnderWay(f"{analyzer.name} has not come to its end with this upload.")
 
     def states(self, job_id: str) -> dict[str, int]:
         """How many analyses of a job are in each state."""
@@ -232,6 +337,33 @@ class Selections:
         return len(ids) == BATCH
 
 
+def _mark(chosen: Chosen) -> str:
+    """Where it says which job has moved an upload from where it is looked for."""
+    return "restored_by" if chosen.trashed else "trash.job"
+
+
+def _next(
+    collection: Collection[Document], job: Job, ids: Sequence[str] | None, size: int
+) -> tuple[ObjectId | None, Document, bool]:
+    """The last id of the next batch, a query for the batch, and whether nothing follows it.
+
+    A batch is what is read, not what is found in it: however few are selected of how many, it
+    takes no longer.
+    """
+    before = ObjectId(job.after) if job.after else BEFORE_ALL
+    if ids is not None:
+        asked = map(ObjectId, {*ids})
+        following_ids = sorted(key for key in asked if not job.after or key > before)
+        batch = following_ids[:size]
+        return batch[-1] if batch else None, {"_id": {"$in": batch}}, len(following_ids) <= size
+    if job.until is None:
+        return None, {"_id": {"$in": []}}, True
+    until = ObjectId(job.until)
+    following = collection.find({"_id": {"$gt": before, "$lte": until}}, {"_id": 1})
+    end = next(iter(following.sort("_id", 1).skip(size - 1).limit(1)), {"_id": until})["_id"]
+    return end, {"_id": {"$gt": before, "$lte": end}}, end == until
+
+
 def _of_job(job_id: str, states: Sequence[State]) -> Document:
     """A query for uploads with an analysis of this job in one of these states."""
     key = ObjectId(job_id)
@@ -241,13 +373,18 @@ def _of_job(job_id: str, states: Sequence[State]) -> Document:
 
 def _chosen(selection: Selection, analyzer: Analyzer, job: ObjectId | None = None) -> Document:
     """A query for the uploads that are selected, and are not the job's already."""
-    filter = selection.filter
+    others = {"job": {"$ne": job}} if job else {}
+    return _by_analysis(selection.select, analyzer, others) | _meeting(selection.filter)
+
+
+def _meeting(filter: Filter) -> Document:
+    """A query for the uploads that meet a filter."""
+    query: Document = {}
     upload_time: Document = {}
     if filter.uploaded_after:
         upload_time["$gte"] = filter.uploaded_after
     if filter.uploaded_before:
         upload_time["$lt"] = filter.uploaded_before
-    query = _by_analysis(selection.select, analyzer, {"job": {"$ne": job}} if job else {})
     for name in ("status", "content_type"):
         if wanted := getattr(filter, name):
             query[name] = wanted
@@ -279,11 +416,14 @@ def _by_analysis(select: Select, analyzer: Analyzer, others: Document) -> Docume
     }
 
 
-def _queued(analyzer: Analyzer, dependants: Sequence[str], job: ObjectId) -> list[Document]:
+def _queued(analyzer: Analyzer, dependants: Sequence[str], order: Document) -> list[Document]:
     """An update that queues an analysis, and adds it where there is none.
 
     It is put behind all that do not require it, because the analyses of an upload are in the order
     of what they require.
+
+    Args:
+        order: what it is queued with: its priority and its job.
     """
     moment = now()
     mine = {"$eq": ["$$this.name", analyzer.name]}
@@ -305,14 +445,15 @@ def _queued(analyzer: Analyzer, dependants: Sequence[str], job: ObjectId) -> lis
         "state": {"$cond": [looked_at, state, State.SKIPPED]},
         "error": {"$cond": [looked_at, None, refusal]},
         "requires": list(analyzer.requires),
-        "priority": PRIORITY,
         "due_at": moment,
         "deferred_at": None,
         "attempts": 0,
         "crashes": 0,
-        "job": job,
     }
-    queued = {"$let": {"vars": {"before": before}, "in": {"$mergeObjects": ["$$before", changed]}}}
+    both = {"$mergeObjects": ["$$before", changed]}
+    for name, value in order.items():
+        both = {"$setField": {"field": name, "input": both, "value": value}}
+    queued = {"$let": {"vars": {"before": before}, "in": both}}
     ahead = {"$not": [{"$or": [mine, behind]}]}
     in_order = {"$concatArrays": [those(ahead), [queued], those(behind)]}
     return [{"$set": {"analyses": in_order}}]

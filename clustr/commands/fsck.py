@@ -43,9 +43,10 @@ def fsck(repair: bool, yes: bool, quick: bool, as_json: bool, grace: float, limi
     """Check that every upload has its file, as it was, and every file its upload.
 
     It may run while uploads come in. A repair deletes nothing but what is left of uploads without
-    an end: files go into UPLOAD_FOLDER/.quarantine/<kind>, records into the collection of uploads'
-    neighbour <name>_quarantine. Analyses that are stuck are queued again, or cancelled when no
-    plugin brings their analyzer. What is unreadable or foreign is left alone.
+    an end, and thumbnails of what is not there: files go into UPLOAD_FOLDER/.quarantine/<kind>,
+    records into the collection of uploads' neighbour <name>_quarantine. Analyses that are stuck are
+    queued again, or cancelled when no plugin brings their analyzer. What is unreadable or foreign
+    is left alone.
 
     Exit code: 0 when nothing is wrong or all was repaired (foreign files are nothing wrong), 1 when
     something is wrong, 2 when it was refused or could not be done.

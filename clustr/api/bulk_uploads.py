@@ -1,0 +1,43 @@
+"""`/api/uploads/bulk`: the same done to many uploads."""
+
+from typing import Any
+
+from flask import Response, jsonify
+
+from clustr.api.analyses import LOCATION
+from clustr.api.blueprint import Blueprint
+from clustr.api.bulk_schemas import JobSchema, job_on_wire
+from clustr.api.change_schemas import BulkOrderSchema, MatchedSchema, chosen_of
+from clustr.api.current import parts, request_id
+
+blueprint = Blueprint(
+    "bulk_uploads",
+    __name__,
+    url_prefix="/api/uploads/bulk",
+    description="The same done to many uploads",
+)
+
+
+@blueprint.route("", methods=["POST"])
+@blueprint.arguments(BulkOrderSchema)
+@blueprint.response(202, JobSchema, headers=LOCATION, description="The job that does it.")
+@blueprint.alt_response(
+    200, schema=MatchedSchema, description="With `dry_run`: what it would come to."
+)
+@blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
+@blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
+def change_uploads(order: dict[str, Any]) -> Response:
+    """Remove, restore or tag many uploads
+
+    The job says how many it is done to and what went wrong with others, for one that they are not
+    there. When it is cancelled, what is done stays done.
+    """
+    kind, chosen = order["action"], chosen_of(order)
+    if order["dry_run"]:
+        return jsonify({"matched": parts.changes.matched(kind, chosen)})
+    tags = dict.fromkeys(order.get("tags", ()))
+    job = parts.changes.order(kind, chosen, [*tags], request_id())
+    response = jsonify(job_on_wire(job))
+    response.status_code = 202
+    response.headers["Location"] = f"/api/jobs/{job.id}"
+    return response

@@ -1,0 +1,253 @@
+"""The shapes on the wire of changes to an upload, and of the trash."""
+
+from datetime import timedelta
+from typing import Any
+
+from marshmallow import Schema, ValidationError, fields, validate, validates_schema
+
+from clustr.api.bulk_schemas import AnalysisFilterSchema, BodySchema, upload_ids
+from clustr.api.schemas import (
+    EXAMPLE_ID,
+    LENGTH_OF_NAME,
+    AnalysisSchema,
+    UploadSchema,
+    WholeNumber,
+    moment,
+    number,
+    text,
+    upload_on_wire,
+)
+from clustr.bulk import KINDS
+from clustr.catalog import Chosen, Filter, TagWords, Trashed
+from clustr.catalog.editing import MOST_TAGS
+from clustr.intake import clean_name, clean_text
+
+LONGEST_CAPTION = 1000
+LONGEST_TAG = 100
+CURSOR_PATTERN = "^[0-9a-f]{24}-[0-9a-f]{1,11}$"
+
+
+class Words(fields.String):
+    """What a human wrote, on one line and without control characters."""
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
+        sent = super()._deserialize(value, *args, **kwargs)
+        self._validate(sent)  # and once more when it is cleaned
+        cleaned = clean_text(sent)
+        if not cleaned:
+            raise ValidationError("Expected a text with something to be seen in it.")
+        return cleaned
+
+
+class FileName(fields.String):
+    """A file name, cleaned as at the upload."""
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
+        sent = super()._deserialize(value, *args, **kwargs)
+        self._validate(sent)
+        return clean_name(sent)
+
+
+def tag_list(description: str, least: int = 1) -> fields.List:
+    """Tags that a client sends; of those that are there twice one is dropped later."""
+    each = Words(validate=validate.Length(1, LONGEST_TAG))
+    return fields.List(
+        each,
+        validate=validate.Length(least, MOST_TAGS),
+        metadata={"description": description, "example": ["cat", "sofa"]},
+    )
+
+
+class TagsEditSchema(BodySchema):
+    """What a human says of the tags: `set` alone, or `add`, `remove` or both."""
+
+    set = tag_list("These tags and no others, whatever analyzers say.", least=0)
+    add = tag_list("These tags besides what analyzers say.")
+    remove = tag_list("Not these tags, also when analyzers say them again.")
+
+    @validates_schema
+    def check_members(self, tags: dict[str, Any], **_more: Any) -> None:
+        if not tags:
+            raise ValidationError("Give `set`, or `add`, `remove` or both.", "set")
+        if "set" in tags and len(tags) > 1:
+            raise ValidationError("Give either `set`, or `add` and `remove`.", "set")
+        if both := {*tags.get("add", ())} & {*tags.get("remove", ())}:
+            raise ValidationError(f"Also in `add`: {', '.join(sorted(both))}.", "remove")
+
+
+class EditSchema(BodySchema):
+    """What a human says of an upload; what is left out stays as it is."""
+
+    caption = Words(
+        allow_none=True,
+        validate=validate.Length(1, LONGEST_CAPTION),
+        metadata={
+            "description": "What is to be seen; null for what the analyzers say.",
+            "example": "our cat on the sofa",
+        },
+    )
+    original_name = FileName(
+        allow_none=True,
+        validate=LENGTH_OF_NAME,
+        metadata={
+            "description": "The name of the file; folders and control characters are taken away. "
+            "Null for the one that it was uploaded with.",
+            "example": "cat.jpg",
+        },
+    )
+    tags = fields.Nested(
+        TagsEditSchema,
+        allow_none=True,
+        metadata={"description": "Which tags; null for those that the analyzers say."},
+    )
+
+    @validates_schema
+    def check_any(self, words: dict[str, Any], **_more: Any) -> None:
+        if not words:
+            allowed = ", ".join(f"`{name}`" for name in self.fields)
+            raise ValidationError(f"Nothing to change; give at least one of {allowed}.", "body")
+
+
+class EditHeadersSchema(Schema):
+    """On what condition an upload is changed."""
+
+    if_match = fields.String(
+        data_key="If-Match",
+        metadata={
+            "description": "The `ETag` of the upload as it was read: if it was changed since, it "
+            "is left as it is and the answer is 412.",
+        },
+    )
+
+
+class AnalysesOfUploadSchema(Schema):
+    """The analyses of one upload."""
+
+    data = fields.Dict(
+        keys=fields.String(),
+        values=fields.Nested(AnalysisSchema),
+        required=True,
+        metadata={"description": "By the names of the analyzers."},
+    )
+
+
+class RemovalQuerySchema(Schema):
+    """How an upload is to be removed."""
+
+    permanently = fields.Boolean(
+        load_default=False,
+        metadata={"description": "Remove it for good, also from the trash.", "example": True},
+    )
+
+
+class TrashQuerySchema(Schema):
+    """Which part of the trash is wanted."""
+
+    limit = WholeNumber(
+        load_default=20,
+        validate=validate.Range(1, 100),
+        metadata={"description": "How many uploads on a page."},
+    )
+    # What is no cursor is told by the catalog.
+    cursor = fields.String(
+        metadata={
+            "description": "The `next_cursor` of the answer before, to go on from there.",
+            "pattern": CURSOR_PATTERN,
+        }
+    )
+
+
+class TrashedSchema(UploadSchema):
+    """An upload in the trash; until it is restored nothing is at its URLs."""
+
+    trashed_at = moment("When it was removed.", required=True)
+    expires_at = moment("When it is removed for good.", required=True)
+
+
+class TrashPageSchema(Schema):
+    """A part of the trash, what was removed last first."""
+
+    data = fields.List(fields.Nested(TrashedSchema), required=True)
+    limit = number("How many were asked for.", 20, required=True, validate=validate.Range(1, 100))
+    next_cursor = text(
+        "Ask with it for what follows; null at the end.",
+        f"{EXAMPLE_ID}-19aab1c2d3e",
+        required=True,
+        allow_none=True,
+        validate=validate.Regexp(CURSOR_PATTERN),
+    )
+
+
+class BulkOrderSchema(BodySchema):
+    """What is to be done to which uploads."""
+
+    action = fields.String(
+        required=True,
+        validate=validate.OneOf([kind.kind for kind in KINDS]),
+        metadata={
+            "description": "`delete` puts them into the trash, `restore` brings them back; `tag` "
+            "adds `tags`, `untag` removes them, as an edit does.",
+            "example": "tag",
+        },
+    )
+    ids = upload_ids("Only these uploads; not beside `filter`.")
+    filter = fields.Nested(
+        AnalysisFilterSchema,
+        metadata={"description": "All uploads that meet all of this; not beside `ids`."},
+    )
+    tags = tag_list("Which, for `tag` and `untag`.")
+    dry_run = fields.Boolean(
+        load_default=False,
+        metadata={"description": "Change nothing; only say how many there are.", "example": False},
+    )
+
+    @validates_schema
+    def check_uploads(self, order: dict[str, Any], **_more: Any) -> None:
+        if ("ids" in order) == ("filter" in order):
+            said = "Give either `ids` or `filter`; an empty `filter` is met by all uploads."
+            raise ValidationError(said, "ids")
+
+    @validates_schema
+    def check_tags(self, order: dict[str, Any], **_more: Any) -> None:
+        wanted = order["action"] in ("tag", "untag")
+        if wanted and "tags" not in order:
+            raise ValidationError("Missing data for required field.", "tags")
+        if not wanted and "tags" in order:
+            raise ValidationError("Only for `tag` and `untag`.", "tags")
+
+
+class MatchedSchema(Schema):
+    """What an order would come to."""
+
+    matched = number(
+        "How many uploads there are.", 500, required=True, validate=validate.Range(min=0)
+    )
+
+
+def chosen_of(order: dict[str, Any]) -> Chosen:
+    """Which uploads an order in the shape of `BulkOrderSchema` is about."""
+    ids = order.get("ids")
+    filter = Filter(**order.get("filter", {}))
+    return Chosen(tuple(ids) if ids is not None else None, filter)
+
+
+def trashed_on_wire(trashed: Trashed, trash_days: int) -> dict[str, Any]:
+    """An upload of the trash in the shape of `TrashedSchema`."""
+    return {
+        **upload_on_wire(trashed.upload, with_results=False),
+        "trashed_at": trashed.trashed_at,
+        "expires_at": trashed.trashed_at + timedelta(days=trash_days),
+    }
+
+
+def words_of(edit: dict[str, Any]) -> dict[str, Any]:
+    """What an edit in the shape of `EditSchema` says."""
+    words = dict(edit)
+    if words.get("tags") is not None:
+        words["tags"] = tag_words_of(words["tags"])
+    return words
+
+
+def tag_words_of(tags: dict[str, Any]) -> TagWords:
+    """What is said of the tags in the shape of `TagsEditSchema`, each tag once."""
+    return TagWords(**{name: tuple(dict.fromkeys(said)) for name, said in tags.items()})

@@ -1,0 +1,160 @@
+"""`/api/uploads/{id}`: what is done to one upload."""
+
+from typing import Any
+
+from flask import Response, jsonify
+
+from clustr.api.blueprint import Blueprint
+from clustr.api.change_schemas import (
+    AnalysesOfUploadSchema,
+    EditHeadersSchema,
+    EditSchema,
+    RemovalQuerySchema,
+    words_of,
+)
+from clustr.api.current import parts
+from clustr.api.etags import etag_of, versions_of
+from clustr.api.schemas import AnalysisSchema, UploadSchema, analysis_on_wire, upload_on_wire
+from clustr.api.uploads import ID
+from clustr.errors import NotFound
+from clustr.upload import Analysis, Upload
+
+ANALYZER = {
+    "in": "path",
+    "name": "analyzer",
+    "required": True,
+    "schema": {"type": "string"},
+    "description": "The name of the analyzer.",
+    "example": "dimensions",
+}
+ETAG = {
+    "ETag": {
+        "schema": {"type": "string"},
+        "description": "The version of the upload, for `If-Match`.",
+    }
+}
+LOCATION = {
+    "Location": {
+        "schema": {"type": "string"},
+        "description": "Where the analysis is, to see how far it is.",
+    }
+}
+
+blueprint = Blueprint(
+    "one_upload", __name__, url_prefix="/api/uploads", description="What is done to one upload"
+)
+
+
+@blueprint.route("/<upload_id:upload_id>", methods=["PATCH"], parameters=[ID])
+@blueprint.arguments(EditHeadersSchema, location="headers")
+@blueprint.arguments(EditSchema)
+@blueprint.response(200, UploadSchema, headers=ETAG, description="The upload as it is now.")
+@blueprint.alt_response(404, "NOT_FOUND")
+@blueprint.alt_response(412, "PRECONDITION_FAILED")
+@blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
+@blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
+def edit_upload(headers: dict[str, str], edit: dict[str, Any], upload_id: str) -> Response:
+    """Say what is to be seen
+
+    What a human says wins over what analyzers say, also when they run again: a tag that was removed
+    stays removed. With null the analyzers' word counts again. What is left out stays as it is.
+
+    With `If-Match` the upload is changed only if nobody else has changed it since it was read.
+    """
+    versions = versions_of(headers.get("if_match"), upload_id)
+    return with_etag(parts.catalog.editing.edit(upload_id, words_of(edit), versions))
+
+
+@blueprint.route("/<upload_id:upload_id>", methods=["DELETE"], parameters=[ID])
+@blueprint.arguments(RemovalQuerySchema, location="query")
+@blueprint.response(204, description="It is removed.")
+@blueprint.alt_response(404, "NOT_FOUND")
+@blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
+@blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
+@blueprint.alt_response(507, "INSUFFICIENT_STORAGE")
+def remove_upload(query: dict[str, bool], upload_id: str) -> Response:
+    """Put an upload into the trash
+
+    It is gone from everywhere, and nothing is at its URLs any more. `POST …/restore` brings it back
+    until the trash is emptied of it, after thirty days if it is not set otherwise (without any it
+    is removed for good). With `permanently` it is removed for good at once, also from the trash.
+    """
+    parts.removal.remove(upload_id, query["permanently"])
+    return Response(status=204)
+
+
+@blueprint.route("/<upload_id:upload_id>/restore", methods=["POST"], parameters=[ID])
+@blueprint.response(200, UploadSchema, headers=ETAG, description="The upload, as it was.")
+@blueprint.alt_response(404, "NOT_FOUND")
+@blueprint.alt_response(409, "CONFLICT")
+@blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
+@blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
+@blueprint.alt_response(507, "INSUFFICIENT_STORAGE")
+def restore_upload(upload_id: str) -> Response:
+    """Bring an upload back from the trash
+
+    With everything that was known of it; analyses that had not come to their end go on.
+    """
+    return with_etag(parts.removal.restore(upload_id))
+
+
+@blueprint.route("/<upload_id:upload_id>/analyses", parameters=[ID])
+@blueprint.response(200, AnalysesOfUploadSchema)
+@blueprint.alt_response(404, "NOT_FOUND")
+@blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
+@blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
+def list_analyses_of_upload(upload_id: str) -> Response:
+    """List the analyses of one upload, with their results"""
+    upload = parts.catalog.uploads.get(upload_id)
+    return jsonify({"data": {a.name: analysis_on_wire(a, True) for a in upload.analyses}})
+
+
+@blueprint.route("/<upload_id:upload_id>/analyses/<analyzer>", parameters=[ID, ANALYZER])
+@blueprint.response(200, AnalysisSchema)
+@blueprint.alt_response(404, "NOT_FOUND")
+@blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
+@blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
+def get_analysis(upload_id: str, analyzer: str) -> Response:
+    """Get one analysis of an upload"""
+    found = analysis_of(parts.catalog.uploads.get(upload_id), analyzer)
+    return jsonify(analysis_on_wire(found, True))
+
+
+@blueprint.route(
+    "/<upload_id:upload_id>/analyses/<analyzer>", methods=["POST"], parameters=[ID, ANALYZER]
+)
+@blueprint.response(202, AnalysisSchema, headers=LOCATION, description="It is done soon.")
+@blueprint.alt_response(404, "NOT_FOUND")
+@blueprint.alt_response(409, "CONFLICT")
+@blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
+@blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
+def run_analysis(upload_id: str, analyzer: str) -> Response:
+    """Have an analyzer look at one upload, or once more
+
+    As soon as at a new upload. A result that is there stays until there is a new one; 409 while the
+    analysis is under way.
+    """
+    found = analysis_of(parts.reanalysis.run_again(upload_id, analyzer), analyzer)
+    response = jsonify(analysis_on_wire(found, True))
+    response.status_code = 202
+    response.headers["Location"] = f"/api/uploads/{upload_id}/analyses/{analyzer}"
+    return response
+
+
+def analysis_of(upload: Upload, name: str) -> Analysis:
+    """The analysis of an upload by this analyzer.
+
+    Raises:
+        NotFound: there is none.
+    """
+    for analysis in upload.analyses:
+        if analysis.name == name:
+            return analysis
+    raise NotFound(f"There is no analysis {name} of the upload {upload.id}.")
+
+
+def with_etag(upload: Upload) -> Response:
+    """An answer with an upload and its entity tag."""
+    response = jsonify(upload_on_wire(upload, with_results=True))
+    response.set_etag(etag_of(upload))
+    return response

@@ -1,0 +1,154 @@
+"""Editing: what humans say of an upload, kept apart from what analyzers say.
+
+Their words are in the field `human`, and what the upload would be without them in `found`. The
+upload's own fields hold what counts, and follow from both by the same update: whoever lists or
+searches reads plain fields.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from bson import ObjectId
+from pymongo import ReturnDocument
+from pymongo.collection import Collection
+
+from clustr.catalog.changes import WORDS, in_effect, newer, without
+from clustr.catalog.clock import now
+from clustr.catalog.connection import Document, answering
+from clustr.catalog.documents import from_document, key_of
+from clustr.errors import InvalidInput, NotFound, Outdated
+from clustr.upload import Upload
+
+MOST_TAGS = 100
+TOO_MANY = f"At most {MOST_TAGS} tags can be set or added, and as many removed."
+
+
+@dataclass(frozen=True, slots=True)
+class TagWords:
+    """What a human says of the tags: these and no others, or those besides, and those not.
+
+    Attributes:
+        set: the only tags; None when some are added or removed.
+    """
+
+    set: tuple[str, ...] | None = None
+    add: tuple[str, ...] = ()
+    remove: tuple[str, ...] = ()
+
+
+class Editing:
+    """Writes down what humans say."""
+
+    def __init__(self, collection: Collection[Document]):
+        self._collection = collection
+
+    def edit(
+        self,
+        upload_id: str,
+        words: Mapping[str, str | TagWords | None],
+        versions: Sequence[datetime] | None = None,
+    ) -> Upload:
+        """Write down what a human says of an upload.
+
+        Args:
+            words: for `caption`, `original_name` and `tags`, as far as something is said of them;
+                None takes back what was said before.
+            versions: the only `updated_at` at which it may be changed; None for any.
+
+        Returns:
+            the upload as it is then.
+
+        Raises:
+            InvalidInput: this is no id, or there would be more than `MOST_TAGS` tags of humans.
+            NotFound: there is no such upload.
+            Outdated: it is of none of these versions.
+        """
+        tags = words.get("tags")
+        here: Document = {"_id": key_of(upload_id)}
+        if versions is not None:
+            here["updated_at"] = {"$in": list(versions)}
+        room = {"$expr": _has_room(tags)} if isinstance(tags, TagWords) else {}
+        with answering():
+            changed = self._collection.find_one_and_update(
+                {**here, **room}, _edited(words), return_document=ReturnDocument.AFTER
+            )
+            if changed is not None:
+                return from_document(changed)
+            there = self._collection.find_one({"_id": here["_id"]}, {"updated_at": 1})
+        if there is None:
+            raise NotFound(f"There is no upload with the id {upload_id}.")
+        if versions is not None and there["updated_at"] not in versions:
+            raise Outdated
+        raise InvalidInput({"tags": [TOO_MANY]})
+
+    def tag(self, upload_ids: Sequence[str], tags: TagWords) -> list[str]:
+        """Say the same of the tags of several uploads.
+
+        Returns:
+            the ids of those that have it so now; others have too many tags, or are not there.
+        """
+        here = {"_id": {"$in": [ObjectId(upload_id) for upload_id in upload_ids]}}
+        with_room = {**here, "$expr": _has_room(tags)}
+        with answering():
+            # What has room for these tags has room for them once more: they are there then.
+            self._collection.update_many(with_room, _edited({"tags": tags}))
+            return [str(found["_id"]) for found in self._collection.find(with_room, {"_id": 1})]
+
+
+def _edited(words: Mapping[str, str | TagWords | None]) -> list[Document]:
+    """The update that writes down what a human says."""
+    said = {f"human.{name}": _said(name, words[name]) for name in WORDS if name in words}
+    nothing = {"$eq": ["$human", {}]}
+    return [
+        {"$set": {"found": {"$ifNull": ["$found", {name: f"${name}" for name in WORDS}]}}},
+        {"$set": said},
+        in_effect(),
+        {
+            "$set": {
+                "human": {"$cond": [nothing, "$$REMOVE", "$human"]},
+                "found": {"$cond": [nothing, "$$REMOVE", "$found"]},
+                "updated_at": newer(now()),
+            }
+        },
+    ]
+
+
+def _said(name: str, word: str | TagWords | None) -> Any:
+    if word is None:
+        return "$$REMOVE"
+    if isinstance(word, TagWords):
+        return _said_of_tags(word)
+    return {"$literal": word}
+
+
+def _said_of_tags(tags: TagWords) -> Document:
+    """What humans have said of the tags when this is said after all that was said before."""
+    if tags.set is not None:
+        return {"$literal": {"set": list(tags.set)}}
+    only = {"set": _with("set", tags.add, tags.remove)}
+    others = {
+        "added": _with("added", tags.add, tags.remove),
+        "removed": _with("removed", tags.remove, tags.add),
+    }
+    return {"$cond": [{"$gt": ["$human.tags.set", None]}, only, others]}
+
+
+def _with(name: str, more: Sequence[str], fewer: Sequence[str]) -> Document:
+    """An expression for a list of what was said, with more in it and others not."""
+    before = {"$ifNull": [f"$human.tags.{name}", []]}
+    rest = without(before, {"$literal": [*more, *fewer]})
+    return {"$concatArrays": [rest, {"$literal": list(more)}]}
+
+
+def _has_room(tags: TagWords) -> Document | bool:
+    """An expression for: no list of what humans said gets too long."""
+    if tags.set is not None:
+        return True
+    sizes = [
+        {"$size": _with("set", tags.add, tags.remove)},
+        {"$size": _with("added", tags.add, tags.remove)},
+        {"$size": _with("removed", tags.remove, tags.add)},
+    ]
+    return {"$and": [{"$lte": [size, MOST_TAGS]} for size in sizes]}

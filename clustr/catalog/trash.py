@@ -1,0 +1,344 @@
+"""The trash: uploads that were removed, until they are restored or removed for good.
+
+A record is either among the uploads or in the collection beside it, `<uploads>_trash`; it goes from
+one to the other in a transaction. (A MongoDB that is no replica set has none; such a one promises
+nothing anyway.) Where its file is to be follows from that. What is done with the file takes a
+moment: so long there is a claim in the record, which says what is being done and who does it. When
+he dies somebody else takes the claim over and does it once more.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any, TypeVar
+
+import pymongo
+from bson import ObjectId
+from pymongo import ReturnDocument
+from pymongo.client_session import ClientSession
+from pymongo.collection import Collection
+from pymongo.errors import DuplicateKeyError, OperationFailure
+
+from clustr.catalog.clock import now
+from clustr.catalog.connection import Document, answering
+from clustr.catalog.documents import from_document, key_of
+from clustr.errors import InvalidInput, NotFound, UnderWay
+from clustr.upload import State, Upload
+
+T = TypeVar("T")
+
+NEWEST_REMOVED = [("trash.at", -1), ("_id", -1)]
+INDEXES = {
+    "newest_removed": {"keys": NEWEST_REMOVED},
+    "begun": {
+        "keys": [("trash.claimed_at", 1)],
+        "partialFilterExpression": {"trash.claimed_at": {"$exists": True}},
+    },
+}
+
+# Whoever has begun is done long before; then somebody else goes on.
+CLAIM = timedelta(seconds=15)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+CURSOR = re.compile(r"([0-9a-f]{24})-([0-9a-f]{1,11})")
+
+BATCH = 500
+BEFORE_ALL = ObjectId(bytes(12))
+
+ILLEGAL_OPERATION = 20  # MongoDB's code of the error that it has no transactions.
+
+
+class Step(StrEnum):
+    """What is being done with an upload of the trash, if anything is."""
+
+    MOVING = "moving"  # Its file is being moved aside.
+    THERE = "there"
+    RESTORING = "restoring"
+    REMOVING = "removing"  # for good
+
+
+IN_TRASH = (Step.MOVING, Step.THERE)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What somebody does with an upload of the trash.
+
+    Attributes:
+        token: of who does it; whoever takes it over has another.
+    """
+
+    upload: Upload
+    step: Step
+    token: ObjectId
+
+
+@dataclass(frozen=True, slots=True)
+class Trashed:
+    """An upload in the trash, and since when it is there."""
+
+    upload: Upload
+    trashed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TrashPage:
+    """Some of what is in the trash, and where the listing goes on."""
+
+    found: list[Trashed]
+    next_cursor: str | None
+
+
+class Trash:
+    """The collection of what is in the trash, beside that of the uploads."""
+
+    def __init__(self, uploads: Collection[Document]):
+        self._uploads = uploads
+        self.collection = uploads.database[f"{uploads.name}_trash"]
+
+    def any(self) -> bool:
+        """Whether anything is in the trash."""
+        with answering():
+            return self.collection.find_one({}, {"_id": 1}) is not None
+
+    def throw(self, upload_id: str, step: Step, job: str | None = None) -> Claim:
+        """Take an upload from among the others, to be moved aside or to be removed for good.
+
+        Args:
+            job: the one that it is for, if any.
+
+        Raises:
+            InvalidInput: this is no id.
+            NotFound: there is no such upload.
+        """
+        key = key_of(upload_id)
+
+        def move(session: ClientSession | None) -> Document:
+            document = self._uploads.find_one({"_id": key}, session=session)
+            if document is None:
+                raise NotFound(f"There is no upload with the id {upload_id}.")
+            trash = {"at": now(), **_claim(step), **({"job": ObjectId(job)} if job else {})}
+            thrown = {**document, "trash": trash}
+            self.collection.replace_one({"_id": key}, thrown, upsert=True, session=session)
+            self._uploads.delete_one({"_id": key}, session=session)
+            return thrown
+
+        return _claimed(self._together(move))
+
+    def claim(self, upload_id: str, step: Step) -> Claim:
+        """Claim what is in the trash, to restore it or to remove it for good.
+
+        Raises:
+            InvalidInput: this is no id.
+            NotFound: it is not in the trash.
+            UnderWay: its file is being moved.
+        """
+        key = key_of(upload_id)
+        # To remove a file that is being moved harms nobody; to put it back would.
+        steps = IN_TRASH if step is Step.REMOVING else (Step.THERE,)
+        claimed = self._claim({"_id": key, "trash.step": {"$in": steps}}, step)
+        if claimed:
+            return claimed
+        with answering():
+            there = self.collection.find_one({"_id": key}, {"trash": 1})
+        if there and there["trash"]["step"] == Step.MOVING:
+            raise UnderWay("It is being put into the trash at this moment; try again.")
+        raise NotFound(f"There is no upload with the id {upload_id} in the trash.")
+
+    def begun(self, limit: int) -> list[Claim]:
+        """Take over what was begun so long ago that nobody is at it any more."""
+        late = {"trash.claimed_at": {"$lt": now() - CLAIM}}
+        with answering():
+            found = list(self.collection.find(late, {"trash": 1}).limit(limit))
+        claims = [
+            self._claim(
+                {"_id": each["_id"], "trash.claim": each["trash"]["claim"]}, each["trash"]["step"]
+            )
+            for each in found
+        ]
+        return [claim for claim in claims if claim]
+
+    def _claim(self, here: Document, step: str) -> Claim | None:
+        changes = {f"trash.{name}": value for name, value in _claim(Step(step)).items()}
+        with answering():
+            found = self.collection.find_one_and_update(
+                here, {"$set": changes}, return_document=ReturnDocument.AFTER
+            )
+        return _claimed(found) if found else None
+
+    def settle(self, claim: Claim) -> bool:
+        """Say that a file has been moved aside; False when somebody else has taken that over."""
+        changes = {
+            "$set": {"trash.step": Step.THERE},
+            "$unset": {"trash.claim": "", "trash.claimed_at": ""},
+        }
+        with answering():
+            return self.collection.update_one(_of(claim), changes).modified_count == 1
+
+    def restore(self, claim: Claim, job: str | None = None) -> Upload | None:
+        """Put an upload back among the others; None when somebody else has taken that over.
+
+        Args:
+            job: the one that it is for, if any.
+        """
+        key = ObjectId(claim.upload.id)
+
+        def move(session: ClientSession | None, without: Sequence[str] = ()) -> Document | None:
+            document = self.collection.find_one(_of(claim), session=session)
+            if document is None:
+                return None
+            restored = _restored(document, job)
+            for name in without:
+                restored.pop(name, None)
+            self._uploads.replace_one({"_id": key}, restored, upsert=True, session=session)
+            self.collection.delete_one({"_id": key}, session=session)
+            return restored
+
+        try:
+            restored = self._together(move)
+        except DuplicateKeyError:  # Its request was sent again, and answered with another upload.
+            restored = self._together(lambda session: move(session, ("retry",)))
+        return from_document(restored) if restored else None
+
+    def forget(self, claim: Claim) -> bool:
+        """Remove a record for good; False when somebody else has done that."""
+        with answering():
+            return self.collection.delete_one(_of(claim)).deleted_count == 1
+
+    def step_of(self, upload_id: str) -> Step | None:
+        """What is being done with an upload of the trash; None when it is not there."""
+        with answering():
+            found = self.collection.find_one({"_id": ObjectId(upload_id)}, {"trash": 1})
+        return Step(found["trash"]["step"]) if found else None
+
+    def settled(self) -> Iterator[tuple[str, str]]:
+        """Ids and file names of all that nobody is doing anything with, in the order of the ids."""
+        last = BEFORE_ALL
+        while True:
+            here = {"_id": {"$gt": last}, "trash.step": Step.THERE}
+            with answering():
+                found = self.collection.find(here, {"filename": 1}).sort("_id", 1).limit(BATCH)
+                batch = list(found)
+            if not batch:
+                return
+            yield from ((str(document["_id"]), document["filename"]) for document in batch)
+            last = batch[-1]["_id"]
+
+    def filenames(self, upload_ids: Sequence[str]) -> set[str]:
+        """The file names of those of these uploads that are in the trash."""
+        here = {"_id": {"$in": [ObjectId(upload_id) for upload_id in upload_ids]}}
+        with answering():
+            return {d["filename"] for d in self.collection.find(here, {"filename": 1})}
+
+    def quarantine(self, upload_id: str, reason: str) -> bool:
+        """Move a record from the trash into the quarantine, unless something is being done with it.
+
+        Returns:
+            whether it was there.
+        """
+        here = {"_id": ObjectId(upload_id), "trash.step": Step.THERE}
+        quarantine = self._uploads.database[f"{self._uploads.name}_quarantine"]
+        with answering():
+            document = self.collection.find_one(here)
+            if document is None:
+                return False
+            copy = {"upload": document, "reason": reason, "quarantined_at": now()}
+            copy_id = quarantine.insert_one(copy).inserted_id
+            if self.collection.delete_one(here).deleted_count:
+                return True
+            quarantine.delete_one({"_id": copy_id})
+        return False
+
+    def removed_before(self, moment: datetime, limit: int) -> list[str]:
+        """The ids of some that came into the trash before a moment, the first of them first."""
+        here = {"trash.at": {"$lt": moment}, "trash.step": {"$in": IN_TRASH}}
+        with answering():
+            found = self.collection.find(here, {"_id": 1}).sort("trash.at", 1).limit(limit)
+            return [str(document["_id"]) for document in found]
+
+    def page(self, limit: int, cursor: str | None = None) -> TrashPage:
+        """What is in the trash, what came there last first, without the results of analyses.
+
+        Args:
+            limit: how many at most.
+            cursor: the `next_cursor` of the page before; it costs the same at any depth.
+
+        Raises:
+            InvalidInput: this is no cursor.
+        """
+        with answering():
+            found = self.collection.find({"trash.step": {"$in": IN_TRASH}}, {"analyses.result": 0})
+            found = found.sort(NEWEST_REMOVED).hint(NEWEST_REMOVED).limit(limit + 1)
+            if cursor is not None:
+                found = found.min(_place(cursor))
+            documents = list(found)
+        following = documents[limit:]
+        return TrashPage(
+            [Trashed(from_document(d), d["trash"]["at"]) for d in documents[:limit]],
+            _cursor(following[0]) if following else None,
+        )
+
+    def _together(self, act: Callable[[ClientSession | None], T]) -> T:
+        """Do all of it or nothing, and once more where others were in the way."""
+        client = self._uploads.database.client
+        with (
+            answering(),
+            pymongo.timeout(client.options.timeout),
+            client.start_session() as session,
+        ):
+            try:
+                return session.with_transaction(act)
+            except OperationFailure as error:
+                if error.code != ILLEGAL_OPERATION:
+                    raise
+        with answering():
+            return act(None)
+
+
+def _claim(step: Step) -> Document:
+    return {"step": step, "claim": ObjectId(), "claimed_at": now()}
+
+
+def _claimed(document: Document) -> Claim:
+    trash = document["trash"]
+    return Claim(from_document(document), Step(trash["step"]), trash["claim"])
+
+
+def _of(claim: Claim) -> Document:
+    return {"_id": ObjectId(claim.upload.id), "trash.claim": claim.token}
+
+
+def _restored(document: Document, job: str | None) -> Document:
+    """The record of an upload that is restored: nobody works on it any more."""
+    later = max(now(), document["updated_at"] + timedelta(milliseconds=1))
+    restored = {**document, "updated_at": later}
+    del restored["trash"]
+    restored["analyses"] = [_let_go(analysis) for analysis in document["analyses"]]
+    return restored | ({"restored_by": ObjectId(job)} if job else {})
+
+
+def _let_go(analysis: Document) -> Document:
+    if analysis["state"] != State.RUNNING:
+        return analysis
+    kept = {name: value for name, value in analysis.items() if name not in ("run", "lease_until")}
+    return {**kept, "state": State.QUEUED, "attempts": max(0, analysis["attempts"] - 1)}
+
+
+def _cursor(document: Document) -> str:
+    """Where a listing goes on: the place in the index of the first of the next page."""
+    milliseconds = (document["trash"]["at"] - EPOCH) // timedelta(milliseconds=1)
+    return f"{document['_id']}-{milliseconds:x}"
+
+
+def _place(cursor: str) -> list[tuple[str, Any]]:
+    found = CURSOR.fullmatch(cursor)
+    moment = int(found[2], 16) if found else 0
+    try:
+        since = EPOCH + timedelta(milliseconds=moment)
+    except OverflowError:
+        found = None
+    if found is None:
+        problem = "This is no cursor; take the `next_cursor` of an answer."
+        raise InvalidInput({"cursor": [problem]})
+    return [("trash.at", since), ("_id", ObjectId(found[1]))]

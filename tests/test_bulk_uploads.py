@@ -1,0 +1,181 @@
+"""The same done to many uploads, as jobs that go on where they were."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import photographs
+import pytest
+from bson import ObjectId
+from running import Servers, wait_until
+from test_bulk import end_of, engine, job_of, run_until
+from workshop import Workshop
+
+from clustr.api.bulk_schemas import JobSchema
+from clustr.bulk import Move
+
+
+@pytest.fixture
+def workshop(tmp_path: Path, servers: Servers) -> Iterator[Workshop]:
+    with Workshop(tmp_path, servers) as workshop:
+        yield workshop
+
+
+def order(workshop: Workshop, action: str, **more: Any) -> Any:
+    return workshop.app.test_client().post("/api/uploads/bulk", json={"action": action, **more})
+
+
+def ordered(workshop: Workshop, action: str, **more: Any) -> str:
+    """The id of a job that was ordered."""
+    answer = order(workshop, action, **more)
+    assert answer.status_code == 202, answer.text
+    assert answer.headers["Location"] == f"/api/jobs/{answer.json['id']}"
+    JobSchema().load(answer.json)
+    return answer.json["id"]
+
+
+def done(workshop: Workshop, action: str, **more: Any) -> Any:
+    """What a job says on the wire once it is done."""
+    job_id = ordered(workshop, action, **more)
+    with engine(workshop) as bulk:
+        run_until(bulk, lambda: job_of(workshop, job_id).ended)
+    said = workshop.app.test_client().get(f"/api/jobs/{job_id}").json
+    JobSchema().load(said)
+    return said
+
+
+def counts(said: Any) -> dict[str, int]:
+    return {name: count for name, count in said["counts"].items() if count}
+
+
+def places(workshop: Workshop) -> tuple[set[str], set[str]]:
+    """The ids of the uploads, and of those in the trash; each has its file where it is."""
+    trash = workshop.collection.database[f"{workshop.collection.name}_trash"]
+    folder = workshop.settings.upload_folder
+    found = (
+        {str(document["_id"]) for document in collection.find()}
+        for collection in (workshop.collection, trash)
+    )
+    live, trashed = found
+    assert {path.stem for path in folder.glob("[0-9a-f]*/*")} == live
+    assert {path.stem for path in folder.glob(".trash/*/*")} == trashed
+    return live, trashed
+
+
+def many(workshop: Workshop, count: int) -> list[str]:
+    ids: list[str] = []
+    while len(ids) < count:
+        ids += workshop.upload(*[photographs.one_pixel()] * min(50, count - len(ids)))
+    return ids
+
+
+def test_some_are_removed_and_restored_by_their_ids(workshop):
+    ids = many(workshop, 120)
+    some, unknown = ids[:110], "0" * 24
+    said = done(workshop, "delete", ids=[*some, unknown, some[0]])
+    assert said["kind"] == "delete"
+    assert said["state"] == "succeeded"
+    assert counts(said) == {"selected": 111, "succeeded": 110, "failed": 1}
+    assert said["failures"] == [{"id": unknown, "error": "There is no such upload."}]
+    assert said["total"] == 111
+    assert places(workshop) == ({*ids[110:]}, {*some})
+    said = done(workshop, "restore", ids=some[:60])
+    assert counts(said) == {"selected": 60, "succeeded": 60}
+    assert places(workshop) == ({*ids[110:], *some[:60]}, {*some[60:]})
+
+
+def test_those_of_a_filter_are_removed_and_restored(workshop):
+    ids = many(workshop, 60)
+    (other,) = workshop.upload(photographs.photograph())
+    wanted = {"content_type": "image/png"}
+    assert order(workshop, "delete", filter=wanted, dry_run=True).json == {"matched": 60}
+    assert counts(done(workshop, "delete", filter=wanted)) == {"selected": 60, "succeeded": 60}
+    assert places(workshop) == ({other}, {*ids})
+    dry = order(workshop, "restore", filter={}, dry_run=True)
+    assert (dry.status_code, dry.json) == (200, {"matched": 60})
+    assert counts(done(workshop, "restore", filter={})) == {"selected": 60, "succeeded": 60}
+    assert places(workshop) == ({*ids, other}, set())
+    assert counts(done(workshop, "restore", filter={})) == {}
+
+
+def test_tags_are_added_and_removed_as_a_human_does(workshop):
+    ids = many(workshop, 3)
+    full = [str(number) for number in range(100)]
+    workshop.app.test_client().patch(f"/api/uploads/{ids[2]}", json={"tags": {"set": full}})
+    said = done(workshop, "tag", filter={}, tags=["$a", "b", "b"])
+    assert counts(said) == {"selected": 3, "succeeded": 2, "failed": 1}
+    assert said["failures"][0]["id"] == ids[2]
+    assert "100" in said["failures"][0]["error"]
+    assert [workshop.get(i).tags for i in ids[:2]] == [("$a", "b")] * 2
+    said = done(workshop, "untag", ids=ids, tags=["b", "7"])
+    assert counts(said) == {"selected": 3, "succeeded": 3}
+    assert [workshop.get(i).tags for i in ids[:2]] == [("$a",)] * 2
+    assert "7" not in workshop.get(ids[2]).tags
+    human = workshop.collection.find_one({"_id": ObjectId(ids[0])})["human"]
+    assert human == {"tags": {"added": ["$a"], "removed": ["b", "7"]}}
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"action": "delete"}, "ids"),
+        ({"action": "delete", "ids": ["0" * 24], "filter": {}}, "ids"),
+        ({"action": "delete", "ids": []}, "ids"),
+        ({"action": "delete", "ids": ["x"]}, "ids.0"),
+        ({"action": "delete", "filter": {}, "tags": ["a"]}, "tags"),
+        ({"action": "tag", "filter": {}}, "tags"),
+        ({"action": "tag", "filter": {}, "tags": []}, "tags"),
+        ({"action": "burn", "filter": {}}, "action"),
+        ({"filter": {}}, "action"),
+        ({"action": "delete", "filter": {"stauts": "error"}}, "filter.stauts"),
+        ({"action": "delete", "filter": {}, "dryrun": True}, "dryrun"),
+    ],
+)
+def test_what_cannot_be_used_is_named(workshop, body, field):
+    answer = workshop.app.test_client().post("/api/uploads/bulk", json=body)
+    assert answer.status_code == 422, answer.text
+    assert any(name.startswith(field) for name in answer.json["errors"]), answer.json
+    assert workshop.app.test_client().get("/api/uploads/bulk").status_code == 405
+
+
+def test_a_job_that_is_cancelled_leaves_the_rest(workshop, monkeypatch):
+    monkeypatch.setattr(Move, "batch", 10)
+    ids = many(workshop, 40)
+    job_id = ordered(workshop, "delete", ids=ids)
+    with engine(workshop) as bulk:
+        run_until(bulk, lambda: job_of(workshop, job_id).counts.get("selected", 0) >= 10)
+        assert workshop.app.test_client().post(f"/api/jobs/{job_id}/cancel").status_code == 202
+        run_until(bulk, lambda: job_of(workshop, job_id).ended)
+    job = job_of(workshop, job_id)
+    assert job.state == "cancelled"
+    live, trashed = places(workshop)
+    assert len(trashed) == job.counts["succeeded"] == 10
+    assert len(live) == job.counts["cancelled"] == 30
+
+
+def test_a_job_whose_process_is_killed_goes_on_and_counts_each_once(workshop):
+    ids = many(workshop, 300)
+    for action, place in (("delete", 1), ("restore", 0)):
+        job_id = ordered(workshop, action, filter={})
+        worker = workshop.worker()
+        wait_until(lambda j=job_id: job_of(workshop, j).counts, 20, "a first batch")
+        os.kill(worker.children()[1].pid, signal.SIGKILL)
+        workshop.collection.database["leases"].delete_many({})  # or it would wait for its end
+        job = end_of(workshop, job_id, 40)
+        worker.stop()
+        assert job.state == "succeeded"
+        assert {n: c for n, c in job.counts.items() if c} == {"selected": 300, "succeeded": 300}
+        assert places(workshop)[place] == {*ids}
+
+
+def test_a_batch_that_was_done_and_not_written_down_is_counted(workshop):
+    ids = many(workshop, 5)
+    job_id = ordered(workshop, "delete", ids=ids)
+    for upload_id in ids[:3]:
+        workshop.web.removal.remove(upload_id, job=job_id)
+    with engine(workshop) as bulk:
+        run_until(bulk, lambda: job_of(workshop, job_id).ended)
+    job = job_of(workshop, job_id)
+    assert (job.counts["succeeded"], job.counts["failed"]) == (5, 0)

@@ -1,0 +1,287 @@
+"""Editing: what humans say of an upload, beside what analyzers say."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import photographs
+import pytest
+from running import Servers, wait_until
+from workshop import Workshop
+
+from clustr.api.schemas import AnalysisSchema, UploadSchema
+from clustr.upload import UNFINISHED
+
+SAYS = """
+import json
+return json.loads(Path({said!r}).read_text())
+"""
+
+
+@pytest.fixture
+def workshop(tmp_path: Path, servers: Servers) -> Iterator[Workshop]:
+    with Workshop(tmp_path, servers) as workshop:
+        yield workshop
+
+
+@pytest.fixture
+def upload_id(workshop: Workshop) -> str:
+    """An upload that an analyzer says something of, and can be made to say something else."""
+    said = workshop.folder / "said"
+    said.write_text('{"caption": "a cat", "tags": ["cat", "sofa"]}')
+    fields = {"caption": "caption", "tags": "tags"}
+    workshop.analyzer("says", SAYS.format(said=str(said)), fields=fields, version=1)
+    (upload_id,) = workshop.upload()
+    work(workshop)
+    return upload_id
+
+
+def work(workshop: Workshop) -> None:
+    """Do what is queued, in a process of its own."""
+    assert workshop.horse("says", "run").process.wait(30) == 0
+
+
+def say(workshop: Workshop, text: str) -> None:
+    """Let the analyzer say something else of every upload."""
+    (workshop.folder / "said").write_text(text)
+    for upload in workshop.collection.find():
+        assert run_again(workshop, str(upload["_id"])).status_code == 202
+    work(workshop)
+
+
+def edit(workshop: Workshop, upload_id: str, body: Any, **headers: str) -> Any:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    path = f"/api/uploads/{upload_id}"
+    return workshop.app.test_client().patch(path, json=body, headers=named)
+
+
+def edited(workshop: Workshop, upload_id: str, **words: Any) -> Any:
+    answer = edit(workshop, upload_id, words)
+    assert answer.status_code == 200, answer.text
+    assert not UploadSchema().validate(answer.json)
+    return answer.json
+
+
+def get(workshop: Workshop, path: str) -> Any:
+    return workshop.app.test_client().get(path)
+
+
+def run_again(workshop: Workshop, upload_id: str, analyzer: str = "says") -> Any:
+    return workshop.app.test_client().post(f"/api/uploads/{upload_id}/analyses/{analyzer}")
+
+
+def words_of(workshop: Workshop, upload_id: str) -> tuple[Any, ...]:
+    upload = workshop.get(upload_id)
+    return upload.caption, list(upload.tags), upload.original_name
+
+
+def test_human_words_win_survive_runs_and_can_be_withdrawn(workshop, upload_id):
+    assert words_of(workshop, upload_id) == ("a cat", ["cat", "sofa"], "photograph.jpg")
+    now = edited(workshop, upload_id, caption="Mimi", original_name="mimi.jpg", tags={"set": []})
+    assert (now["caption"], now["tags"], now["original_name"]) == ("Mimi", [], "mimi.jpg")
+    say(workshop, '{"caption": "a dog", "tags": ["dog"]}')
+    assert words_of(workshop, upload_id) == ("Mimi", [], "mimi.jpg")
+    now = edited(workshop, upload_id, tags=None)
+    assert (now["caption"], now["tags"], now["original_name"]) == ("Mimi", ["dog"], "mimi.jpg")
+    now = edited(workshop, upload_id, caption=None, original_name=None)
+    assert words_of(workshop, upload_id) == ("a dog", ["dog"], "photograph.jpg")
+    assert not {"human", "found"} & set(workshop.collection.find_one())
+    say(workshop, '{"caption": "$dollar", "tags": ["$tag"]}')
+    assert words_of(workshop, upload_id) == ("$dollar", ["$tag"], "photograph.jpg")
+
+
+def test_a_removed_tag_stays_removed_and_an_added_one_stays(workshop, upload_id):
+    now = edited(workshop, upload_id, tags={"add": ["$Mimi", "pet"], "remove": ["sofa"]})
+    assert now["tags"] == ["cat", "$Mimi", "pet"]
+    say(workshop, '{"caption": "a", "tags": ["sofa", "pet", "chair", "cat"]}')
+    assert words_of(workshop, upload_id)[1] == ["chair", "cat", "$Mimi", "pet"]
+    now = edited(workshop, upload_id, tags={"add": ["sofa"], "remove": ["pet", "cat"]})
+    assert now["tags"] == ["chair", "$Mimi", "sofa"]
+    now = edited(workshop, upload_id, tags={"set": ["one", "two", "one"]})
+    assert now["tags"] == ["one", "two"]
+    now = edited(workshop, upload_id, tags={"add": ["three"], "remove": ["one"]})
+    assert now["tags"] == ["two", "three"]
+    say(workshop, '{"caption": "a", "tags": ["four"]}')
+    assert words_of(workshop, upload_id)[1] == ["two", "three"]
+
+
+def test_uploads_without_any_words_can_be_edited(workshop):
+    (upload_id,) = workshop.upload()
+    now = edited(workshop, upload_id, tags={"add": ["new"]})
+    assert (now["caption"], now["tags"]) == (None, ["new"])
+    now = edited(workshop, upload_id, tags=None)
+    assert (now["caption"], now["tags"]) == (None, [])
+    assert workshop.collection.find_one().keys() & {"human", "found"} == set()
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "body"),
+        ({"captoin": "a"}, "captoin"),
+        ({"caption": 1}, "caption"),
+        ({"caption": " \n\0"}, "caption"),
+        ({"caption": "a" * 1001}, "caption"),
+        ({"original_name": ""}, "original_name"),
+        ({"original_name": "a" * 256}, "original_name"),
+        ({"tags": []}, "tags"),
+        ({"tags": {}}, "tags.set"),
+        ({"tags": {"set": ["a"], "add": ["b"]}}, "tags.set"),
+        ({"tags": {"add": []}}, "tags.add"),
+        ({"tags": {"add": ["a"], "remove": ["a"]}}, "tags.remove"),
+        ({"tags": {"add": ["a" * 101]}}, "tags.add.0"),
+        ({"tags": {"set": [str(n) for n in range(101)]}}, "tags.set"),
+        ({"tags": {"set": [None]}}, "tags.set.0"),
+        ({"tags": {"more": []}}, "tags.more"),
+    ],
+)
+def test_what_cannot_be_used_is_named(workshop, body, field):
+    (upload_id,) = workshop.upload()
+    answer = edit(workshop, upload_id, body)
+    assert answer.status_code == 422, answer.text
+    assert any(name.startswith(field) for name in answer.json["errors"]), answer.json["errors"]
+    assert workshop.collection.find_one().keys() & {"human", "found"} == set()
+
+
+def test_words_are_cleaned(workshop):
+    (upload_id,) = workshop.upload()
+    now = edited(
+        workshop,
+        upload_id,
+        caption=" two\r\nlines\t\u202eand\0 more ",
+        original_name="C:\\photos\\a\0b.jpg",
+        tags={"set": ["a\nb", "e\u0301", "\u00e9", "a b"]},
+    )
+    assert now["caption"] == "two lines and more"
+    assert now["original_name"] == "ab.jpg"
+    assert now["tags"] == ["a b", "\u00e9"]
+
+
+def test_tags_that_are_added_one_by_one_have_a_limit(workshop):
+    (upload_id,) = workshop.upload()
+    edited(workshop, upload_id, tags={"add": [str(n) for n in range(100)]})
+    edited(workshop, upload_id, tags={"add": ["7"]})
+    answer = edit(workshop, upload_id, {"tags": {"add": ["one more"]}})
+    assert answer.status_code == 422
+    assert "100" in answer.json["errors"]["tags"][0]
+    assert len(words_of(workshop, upload_id)[1]) == 100
+
+
+def test_unknown_uploads_and_ids_that_are_none(workshop):
+    assert edit(workshop, "0" * 24, {"caption": "a"}).status_code == 404
+    assert edit(workshop, "none", {"caption": "a"}).status_code == 422
+    assert edit(workshop, "0" * 24, {"caption": "a"}, If_Match='"x"').status_code == 404
+
+
+def test_a_lost_update_is_refused(workshop):
+    (upload_id,) = workshop.upload()
+    first = edit(workshop, upload_id, {"caption": "first"})
+    second = edit(workshop, upload_id, {"caption": "second"}, If_Match=first.headers["ETag"])
+    assert second.status_code == 200
+    assert second.headers["ETag"] != first.headers["ETag"]
+    lost = edit(workshop, upload_id, {"caption": "lost"}, If_Match=first.headers["ETag"])
+    assert lost.status_code == 412
+    assert lost.json["type"] == "urn:clustr:problem:outdated"
+    assert words_of(workshop, upload_id)[0] == "second"
+    several = f'"other", {second.headers["ETag"]}'
+    assert edit(workshop, upload_id, {"tags": None}, If_Match=several).status_code == 200
+    assert edit(workshop, upload_id, {"caption": "any"}, If_Match="*").status_code == 200
+    for wrong in ('"other"', '""', "", f'"{upload_id}-fffffffffffff"', "x, y"):
+        assert edit(workshop, upload_id, {"caption": "x"}, If_Match=wrong).status_code == 412, wrong
+
+
+def test_of_many_edits_of_one_version_exactly_one_is_made(workshop):
+    (upload_id,) = workshop.upload()
+    etag = edit(workshop, upload_id, {"caption": "read"}).headers["ETag"]
+    statuses = []
+
+    def write(number: int) -> None:
+        body = {"caption": f"{number}"}
+        statuses.append(edit(workshop, upload_id, body, If_Match=etag).status_code)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(statuses) == [200] + [412] * 7
+
+
+def test_each_edit_gives_another_version(workshop):
+    (upload_id,) = workshop.upload()
+    etags = [edit(workshop, upload_id, {"caption": "same"}).headers["ETag"] for _ in range(20)]
+    assert len(set(etags)) == 20
+    assert etags == sorted(etags)
+
+
+def test_humans_and_analyzers_at_once_lose_nothing(workshop, upload_id):
+    for number in range(5):
+        assert run_again(workshop, upload_id).status_code == 202
+        horse = workshop.horse("says", f"run{number}")
+        while horse.alive():
+            edited(workshop, upload_id, tags={"add": [f"human{number}"]})
+        assert horse.process.wait(30) == 0
+    assert words_of(workshop, upload_id)[1] == ["cat", "sofa", *[f"human{n}" for n in range(5)]]
+    edited(workshop, upload_id, tags=None)
+    assert words_of(workshop, upload_id)[1] == ["cat", "sofa"]
+
+
+# The analyses of one upload
+
+
+def test_the_analyses_of_one_upload(workshop, upload_id):
+    listed = get(workshop, f"/api/uploads/{upload_id}/analyses").json["data"]
+    one = get(workshop, f"/api/uploads/{upload_id}/analyses/says").json
+    assert listed == {"says": one}
+    assert not AnalysisSchema().validate(one)
+    assert one["result"] == {"caption": "a cat", "tags": ["cat", "sofa"]}
+    assert get(workshop, f"/api/uploads/{upload_id}/analyses/other").status_code == 404
+    assert get(workshop, f"/api/uploads/{'0' * 24}/analyses").status_code == 404
+    assert get(workshop, f"/api/uploads/{'0' * 24}/analyses/says").status_code == 404
+    assert get(workshop, "/api/uploads/none/analyses").status_code == 422
+
+
+def test_an_analysis_is_run_again(workshop, upload_id):
+    (workshop.folder / "said").write_text('{"caption": "a dog", "tags": []}')
+    answer = run_again(workshop, upload_id)
+    assert answer.status_code == 202, answer.text
+    assert answer.headers["Location"] == f"/api/uploads/{upload_id}/analyses/says"
+    assert answer.json["status"] == "queued"
+    assert answer.json["result"]["caption"] == "a cat"  # until there is a newer one
+    stored = workshop.stored(upload_id, "says")
+    assert (stored["priority"], stored.get("job")) == (0, None)
+    assert run_again(workshop, upload_id).status_code == 409
+    wait_until(lambda: workshop.redis.exists("clustr:bell:says"), 5, "the bell")
+    work(workshop)
+    one = get(workshop, answer.headers["Location"]).json
+    assert (one["status"], one["result"]["caption"]) == ("succeeded", "a dog")
+    assert workshop.get(upload_id).caption == "a dog"
+
+
+def test_it_is_refused_where_nothing_can_be_run(workshop, upload_id):
+    unknown = run_again(workshop, upload_id, "sayss")
+    assert unknown.status_code == 404
+    assert "says" in unknown.json["detail"]
+    assert run_again(workshop, "0" * 24).status_code == 404
+    assert run_again(workshop, "none").status_code == 422
+
+
+def test_an_analyzer_that_came_later_looks_at_one_upload(workshop):
+    (upload_id,) = workshop.upload()
+    workshop.analyzer("late", 'return {"n": 1}')
+    workshop.web.catalog.close()
+    del workshop.app
+    assert run_again(workshop, upload_id, "late").status_code == 202
+    assert workshop.state_of(upload_id, "late") in UNFINISHED
+    assert workshop.horse("late", "run").process.wait(30) == 0
+    assert workshop.end_of(upload_id, "late").result == {"n": 1}
+
+
+def test_what_a_page_shows_is_what_counts(workshop, upload_id):
+    edited(workshop, upload_id, caption="Mimi", tags={"add": ["pet"]})
+    (other,) = workshop.upload(photographs.one_pixel())
+    page = {one["id"]: one for one in get(workshop, "/api/uploads").json["data"]}
+    assert page[upload_id]["caption"] == "Mimi"
+    assert page[upload_id]["tags"] == ["cat", "sofa", "pet"]
+    assert page[other]["caption"] is None
