@@ -4,7 +4,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from bench import engine, report, rows
+from bench import engine, listing, report, rows, thumbnails
 from bench.service import contenders
 
 ROWS = {
@@ -16,6 +16,8 @@ ROWS = {
     "back-fill": engine.back_fill,
     "overtaking": engine.overtaking,
     "plugins": engine.listing,
+    "listing": listing.listing,
+    "thumbnails": thumbnails.thumbnails,
 }
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from wsgiref.types import StartResponse
 
 import multipart
+import orjson
 import PIL.Image
 import pymongo
 import redis
@@ -37,8 +38,26 @@ def app(environ: dict[str, Any], start_response: StartResponse) -> Iterable[byte
         return [body]
     if environ["PATH_INFO"].startswith("/uploads/"):
         return send(environ, start_response)
+    if environ["PATH_INFO"].startswith("/api/uploads"):
+        return read(environ, start_response)
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "2")])
     return [b"ok"]
+
+
+def read(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+    """The newest uploads by the bare query, or one upload, as they are stored."""
+    key = environ["PATH_INFO"].removeprefix("/api/uploads").strip("/")
+    if key:
+        found = clients.uploads.find_one({"_id": ObjectId(key)})
+    else:
+        limit = int(environ["QUERY_STRING"].rpartition("=")[2])
+        newest = [("upload_time", -1), ("_id", -1)]
+        page = clients.uploads.find({}, {"analyses.result": 0}).sort(newest).limit(limit + 1)
+        found = {"data": list(page)}
+    body = orjson.dumps(found, default=str)
+    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+    start_response("200 OK", headers)
+    return [body]
 
 
 def upload(environ: dict[str, Any]) -> list[dict[str, str]]:

@@ -6,7 +6,7 @@ from typing import Any
 from bson import ObjectId
 from pymongo.collection import Collection
 
-from clustr.catalog.documents import to_document
+from clustr.catalog.documents import facets, to_document
 from clustr.upload import Analysis, State, Status, Upload
 
 BATCH = 1000
@@ -44,3 +44,74 @@ def document(number: int, moment: datetime, analyzer: str, priority: int) -> dic
     written = to_document(upload)
     written["analyses"][0]["priority"] = priority
     return written
+
+
+# A library as it looks when its images are in. Word n of the vocabulary is in every (n + 2)nd
+# upload or so; beside those common ones there is a rare one.
+WORDS = ("sea", "sky", "person", "tree", "dog", "car", "beach", "street", "cat", "snow")
+RARE = 55  # of so many uploads one has the tag `lighthouse`
+ANALYZERS = ("dimensions", "blip", "exif", "palette", "phash")
+LIBRARY_BATCH = 5000
+
+
+def seed_library(uploads: Collection, count: int) -> None:
+    """Insert uploads whose analyses have ended, with captions and tags, the newest last.
+
+    Two of three have a time when they were taken; one of 50 is pending, one of 100 failed, one of
+    10 a duplicate. What is the same of all is made once.
+    """
+    newest = datetime.now(UTC)
+    pattern = document(0, newest, ANALYZERS[0], 0)
+    for first in range(0, count, LIBRARY_BATCH):
+        batch = (
+            in_library(pattern, n, newest - timedelta(seconds=SECONDS_APART * (count - n)))
+            for n in range(first, min(first + LIBRARY_BATCH, count))
+        )
+        uploads.insert_many(batch, ordered=False)
+
+
+def in_library(pattern: dict[str, Any], number: int, moment: datetime) -> dict[str, Any]:
+    """An upload of the library, made of the document of another."""
+    key = ObjectId()
+    status = "pending" if number % 50 == 7 else "error" if number % 100 == 9 else "processed"
+    content_type = ("image/jpeg", "image/jpeg", "image/png", "image/webp")[number % 4]
+    mixed = number * 2_654_435_761 % 2**32  # so that no order is that of another
+    tags = [word for n, word in enumerate(WORDS) if mixed // (n + 1) % (n + 2) == 0][:5]
+    tags += ["lighthouse"] if mixed % RARE == 3 else []
+    written = {
+        **pattern,
+        "_id": key,
+        "original_name": f"photograph {mixed % 100_000}.jpg",
+        "filename": f"{key}.jpg",
+        "upload_time": moment,
+        "updated_at": moment,
+        "size": 100_000 + mixed % 5_000_000,
+        "content_type": content_type,
+        "sha256": f"{number:064x}",
+        "dimensions": {"width": 800 + mixed % 4000, "height": 600 + mixed % 3000},
+        "status": status,
+        "duplicate_of": key if number % 10 == 3 else None,
+        "facets": facets(status, content_type, number % 10 == 3),
+        "caption": f"a photograph of {' and '.join(tags) or 'nothing'} number {number % 5000}",
+        "tags": tags,
+        "analyses": [analysis(name, status, moment) for name in ANALYZERS],
+    }
+    return written | ({"taken_at": moment - timedelta(minutes=mixed % 10**6)} if number % 3 else {})
+
+
+def analysis(name: str, status: str, moment: datetime) -> dict[str, Any]:
+    """An analysis of an upload of this status."""
+    state = {"pending": "queued", "error": "failed", "processed": "succeeded"}[status]
+    return {
+        "name": name,
+        "version": 1,
+        "state": state if name == "blip" else "succeeded",
+        "priority": 0,
+        "due_at": moment,
+        "attempts": 1,
+        "crashes": 0,
+        "started_at": moment,
+        "finished_at": moment,
+        "provenance": {"plugin": name, "plugin_version": "0.1.0", "model": {}, "config_hash": "0"},
+        "result": {"number": 1},
+    }

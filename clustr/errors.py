@@ -32,6 +32,17 @@ class BeingAnswered(ClustrError):
         super().__init__("A request with this Idempotency-Key is being answered; try again.")
 
 
+class Outdated(ClustrError):
+    """What was to be changed has been changed by somebody else since it was read."""
+
+    def __init__(self) -> None:
+        super().__init__("It was changed since you read it; read it again and see what to change.")
+
+
+class UnderWay(ClustrError):
+    """What was asked for is being done already."""
+
+
 class DatabaseUnavailable(ClustrError):
     """MongoDB did not answer in time, or refused us; trying again later may help.
 
@@ -70,6 +81,13 @@ class StorageUnavailable(ClustrError):
 
     def __init__(self) -> None:
         super().__init__("Files cannot be read at the moment; please try again.")
+
+
+class BeingMade(ClustrError):
+    """Somebody else makes what was asked for, and takes long; trying again later may help."""
+
+    def __init__(self) -> None:
+        super().__init__("The thumbnail is still being made; please try again.")
 
 
 class RefusedFile(ClustrError):

@@ -257,5 +257,14 @@ def fingerprint(received: Sequence[Received]) -> str:
 def clean_name(name: str) -> str:
     """A client's file name as data: no folders, control or direction characters, 255 at most."""
     last = name.replace("\\", "/").rsplit("/", 1)[-1]
-    kept = (c for c in last if unicodedata.category(c) not in ("Cc", "Cs") and c not in DIRECTIONS)
-    return unicodedata.normalize("NFC", "".join(kept)).strip()[:LONGEST_NAME] or "unnamed"
+    return _visible(last)[:LONGEST_NAME] or "unnamed"
+
+
+def clean_text(text: str) -> str:
+    """What a human wrote as data: one line, no control or direction characters."""
+    return _visible(" ".join(text.split()))
+
+
+def _visible(text: str) -> str:
+    kept = (c for c in text if unicodedata.category(c) not in ("Cc", "Cs") and c not in DIRECTIONS)
+    return unicodedata.normalize("NFC", "".join(kept)).strip()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from clustr import images
 from clustr.analysis import Analysts
-from clustr.bulk import Bulk, Reanalysis
+from clustr.bulk import Bulk, Changes, Reanalysis
 from clustr.catalog import Catalog
 from clustr.errors import StartUpError
 from clustr.fsck import Fsck
@@ -23,8 +23,10 @@ from clustr.plugin_host import Plugin, PluginHost, load_plugins
 from clustr.plugins import Library
 from clustr.queue import Queue, Ringer
 from clustr.reconciler import Reconciler
+from clustr.removal import Removal
 from clustr.settings import Settings
 from clustr.storage import LocalStorage
+from clustr.thumbnails import Thumbnails
 
 if TYPE_CHECKING:  # Workers do without Flask.
     from flask_smorest import Blueprint
@@ -46,6 +48,9 @@ class WebParts:
     intake: Intake
     health: HealthChecks
     reanalysis: Reanalysis
+    thumbnails: Thumbnails
+    removal: Removal
+    changes: Changes
 
 
 @dataclass(frozen=True)
@@ -111,10 +116,23 @@ def build_web(
         raise StartUpError(f"ALLOWED_EXTENSIONS: {error}") from error
     tell = Notices(host).stored if host.implements(STORED) else None
     most = settings.max_upload_size
-    intake = Intake(catalog, storage, Ringer(queue), host.analyzers, formats, most, tell)
+    ringer = Ringer(queue)
+    intake = Intake(catalog, storage, ringer, host.analyzers, formats, most, tell)
     health = HealthChecks(catalog, storage, queue, host)
-    reanalysis = Reanalysis(catalog, host)
-    return WebParts(settings, catalog, storage, host, blueprints, intake, health, reanalysis)
+    reanalysis = Reanalysis(catalog, host, ringer)
+    return WebParts(
+        settings,
+        catalog,
+        storage,
+        host,
+        blueprints,
+        intake,
+        health,
+        reanalysis,
+        Thumbnails(catalog, storage),
+        Removal(catalog, storage, host, settings.trash_days),
+        Changes(catalog),
+    )
 
 
 def build_worker(settings: Settings, host: PluginHost) -> WorkerParts:
@@ -129,11 +147,12 @@ def build_worker(settings: Settings, host: PluginHost) -> WorkerParts:
     storage = LocalStorage(settings.upload_folder)
     storage.prepare(catalog.in_use)
     queue = Queue(settings.redis_url)
+    removal = Removal(catalog, storage, host, settings.trash_days)
     return WorkerParts(
         catalog,
         Analysts(catalog, storage, queue, host),
-        Reconciler(catalog, storage, queue, host),
-        Bulk(catalog, queue, host),
+        Reconciler(catalog, storage, queue, host, removal),
+        Bulk(catalog, queue, host, removal),
     )
 
 
@@ -143,7 +162,7 @@ def build_reanalysis(settings: Settings) -> Iterator[tuple[Reanalysis, Catalog]]
     host = build_host(settings)
     catalog = build_catalog(settings, WEB_SECONDS)
     try:
-        yield Reanalysis(catalog, host), catalog
+        yield Reanalysis(catalog, host, Ringer(Queue(settings.redis_url))), catalog
     finally:
         catalog.close()
 

@@ -113,6 +113,7 @@ class Settings:
     reload: bool = setting(Flag(), False, "`clustr up` restarts the web side when code changes (for development)")
     base_url: str = setting(url("http", "https"), "", "Where clients reach the service, for the URLs in answers (default: the request's host)")
     upload_url_path: str = setting(Text(validate=validate.Regexp(r"(/[A-Za-z0-9._~-]+)+\Z", error="expected a path such as /uploads")), "/uploads", "Path under which files are served")
+    accel_redirect: str = setting(Text(validate=validate.Regexp(r"(/[A-Za-z0-9._~-]+)+\Z", error="expected a path such as /clustr-files")), "", "Path of the internal location at which nginx has `UPLOAD_FOLDER`, to let it send the files (`X-Accel-Redirect`); only behind such an nginx")
     proxy_hops: int = setting(number(0, 10), 0, "How many proxies in front to believe in `X-Forwarded-*`")
     cors_origins: tuple[str, ...] = setting(Origins(), ("*",), "Origins whose pages may call the API, or `*` for all (then without credentials)")
     debug_endpoints: bool = setting(Flag(), False, "Switch `/api/debug/…` on")
@@ -123,6 +124,7 @@ class Settings:
     max_upload_size: int = setting(number(1), 50 * MEBIBYTE, "Bytes of one file at most")
     max_request_size: int = setting(number(1), 20 * 50 * MEBIBYTE, "Bytes of one request at most (default: 20 times `MAX_UPLOAD_SIZE`)")
     max_files_per_request: int = setting(number(1, 1000), 100, "Files in one request at most")
+    trash_days: int = setting(number(0, 36500), 30, "Days that removed uploads stay in the trash; 0: they are removed for good at once")
     max_image_pixels: int = setting(number(1), 50_000_000, "Pixels (width times height) of one image at most")
 
     mongodb_url: str = setting(url("mongodb", "mongodb+srv"), "mongodb://localhost:27017", "MongoDB; when not set, `clustr up` starts one of its own")

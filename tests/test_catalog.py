@@ -651,9 +651,9 @@ def test_first_with_the_same_bytes_is_found_in_the_index_alone(catalog, plans, c
 
 
 def test_page_costs_what_it_shows_at_any_depth(catalog, plans):
-    cursor = catalog.uploads.page(10).next_cursor
+    cursor = catalog.listing.page(10).next_cursor
     for _ in range(30):
-        page = catalog.uploads.page(10, cursor=cursor)
+        page = catalog.listing.page(10, cursor=cursor)
         assert len(page.uploads) == 10
         cursor = page.next_cursor
     finds = [plan for plan in plans() if plan["op"] in ("query", "getmore")]

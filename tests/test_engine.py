@@ -477,7 +477,7 @@ def test_what_waits_for_an_analyzer_that_is_gone_has_an_end(workshop):
     )
 
     def reconcile() -> None:
-        Reconciler(parts.catalog, parts.storage, queue, parts.host).run_once()
+        Reconciler(parts.catalog, parts.storage, queue, parts.host, parts.removal).run_once()
         workshop.collection.database["leases"].delete_many({})
 
     reconcile()  # All that it waits for is there.

@@ -69,7 +69,9 @@ def test_the_newest_come_first(filled):
 
 def test_what_is_said_without_a_query(filled):
     page = listing(filled)
-    assert page.keys() == {"data", "total", "page", "limit", "next_cursor"}
+    assert page.keys() == {
+        *("data", "total", "total_is_estimate", "page", "limit", "next_cursor"),
+    }
     assert page["page"] == 1
     assert page["limit"] == 20
     assert len(page["data"]) == min(20, page["total"])
@@ -167,7 +169,7 @@ def test_limits_are_inclusive(filled, query):
         ("cursor=%00%ff%C3%A9", "cursor"),
         (f"cursor={'A' * 27}%3D%3D%3D", "cursor"),
         (f"cursor={'A' * 3000}", "cursor"),
-        ("sort=size", "sort"),
+        ("sort=colour", "sort"),
         ("limit[$gt]=1", "limit[$gt]"),
         ("cursor[$ne]=a", "cursor[$ne]"),
     ],
@@ -315,3 +317,145 @@ def test_debugging_is_off_by_default(app_with):
     client = app_with().test_client()
     assert client.get(f"/api/debug/dimensions?id={UNKNOWN_ID}").status_code == 404
     assert "/api/debug/dimensions" not in client.get("/openapi.json").json["paths"]
+
+
+@pytest.fixture(scope="module")
+def settled(filled):
+    """The service once all analyses of some uploads have ended."""
+    [one] = uploaded(filled, photographs.path("coffee").read_bytes())
+    [again] = uploaded(filled, photographs.path("coffee").read_bytes())
+
+    def processed(upload_id: str) -> bool:
+        return get(filled, f"/api/uploads/{upload_id}").json()["status"] == "processed"
+
+    for each in (one, again):
+        wait_until(lambda each=each: processed(each["id"]), 30, "the analyses")
+    filled.known = get(filled, f"/api/uploads/{again['id']}").json()
+    return filled
+
+
+@pytest.mark.parametrize(
+    ("query", "met"),
+    [
+        ("status=processed", lambda upload: upload["status"] == "processed"),
+        ("content_type=image/png", lambda upload: upload["content_type"] == "image/png"),
+        ("duplicate=true", lambda upload: upload["duplicate_of"]),
+        ("duplicate=false", lambda upload: not upload["duplicate_of"]),
+        ("min_width=600", lambda upload: upload["dimensions"]["width"] >= 600),
+        ("max_height=399&sort=size", lambda upload: upload["dimensions"]["height"] <= 399),
+        ("min_size=10000", lambda upload: upload["size"] >= 10_000),
+        (
+            "analyzer=dimensions&analysis_status=succeeded",
+            lambda upload: upload["analyses"]["dimensions"]["status"] == "succeeded",
+        ),
+        (
+            "status=processed&duplicate=true&min_width=600&sort=name",
+            lambda upload: upload["duplicate_of"] and upload["dimensions"]["width"] >= 600,
+        ),
+    ],
+)
+def test_filters_find_what_meets_them(settled, query, met):
+    found = {upload["id"] for upload in listing(settled, f"?{query}&limit=100")["data"]}
+    everything = listing(settled, "?limit=100")["data"]
+    assert found == {upload["id"] for upload in everything if met(upload)}
+    assert found
+
+
+def test_all_tags_have_to_be_there(settled):
+    first, second = settled.known["tags"][:2]
+    both = listing(settled, f"?tag={first}&tag={second}&limit=100")
+    assert settled.known["id"] in ids(both)
+    assert all({first, second} <= set(upload["tags"]) for upload in both["data"])
+    assert listing(settled, f"?tag={first}&tag=unheard")["data"] == []
+
+
+def test_times_are_ranges(settled):
+    moment = settled.known["upload_time"]
+    after = listing(settled, f"?uploaded_after={moment}&limit=100")["data"]
+    before = listing(settled, f"?uploaded_before={moment}&limit=100")["data"]
+    assert settled.known["id"] in [upload["id"] for upload in after]
+    assert settled.known["id"] not in [upload["id"] for upload in before]
+    assert listing(settled, "?taken_after=1970-01-01T00:00:00Z&limit=100")
+
+
+def test_a_range_is_in_its_own_order(settled):
+    sizes = [upload["size"] for upload in listing(settled, "?min_size=1&limit=100")["data"]]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+@pytest.mark.parametrize("sort", ["upload_time", "taken_at", "size", "name"])
+def test_every_order_can_be_turned_round(settled, sort):
+    field = {"name": "original_name"}.get(sort, sort)
+    down = listing(settled, f"?sort=-{sort}&limit=100")["data"]
+    up = listing(settled, f"?sort={sort}&limit=100")["data"]
+    assert [upload["id"] for upload in up] == [upload["id"] for upload in reversed(down)]
+    values = [upload[field] for upload in up if upload[field] is not None]
+    assert values == sorted(values)
+
+
+def test_only_the_fields_that_were_asked_for(settled):
+    page = listing(settled, "?fields=id,tags&limit=2")
+    assert [upload.keys() for upload in page["data"]] == [{"id", "tags"}] * 2
+    whole = listing(settled, "?fields=id,analyses,analyses.results&limit=100")["data"]
+    [known] = [upload for upload in whole if upload["id"] == settled.known["id"]]
+    assert known["analyses"] == settled.known["analyses"]
+    every = ",".join(settled.known)
+    [known] = [
+        upload
+        for upload in listing(settled, f"?fields={every},analyses.results&limit=100")["data"]
+        if upload["id"] == settled.known["id"]
+    ]
+    assert known == settled.known
+
+
+def test_links_lead_through_the_pages(settled):
+    first = get(settled, "/api/uploads?limit=3&content_type=image/png")
+    assert first.links.keys() == {"first", "next"}
+    second = requests.get(first.links["next"]["url"], timeout=30)
+    assert not set(ids(first.json())) & set(ids(second.json()))
+    assert requests.get(second.links["first"]["url"], timeout=30).json() == first.json()
+    third = get(settled, "/api/uploads?limit=3&page=3")
+    before = requests.get(third.links["prev"]["url"], timeout=30).json()
+    assert before["page"] == 2
+    assert "next" not in get(settled, "/api/uploads?page=1000&limit=100").links
+
+
+def test_what_a_client_has_is_not_sent_again(settled):
+    path = f"/api/uploads/{settled.known['id']}"
+    whole = get(settled, path)
+    assert whole.json() == settled.known
+    tag = whole.headers["ETag"]
+    assert tag.startswith('"')
+    again = get(settled, path, headers={"If-None-Match": tag})
+    assert (again.status_code, again.content) == (304, b"")
+    assert again.headers["ETag"] == tag
+    assert get(settled, path, headers={"If-None-Match": '"other"'}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("query", "field", "says"),
+    [
+        ("status=done", "status", "processed"),
+        ("content_type=image/x", "content_type", "image/png"),
+        ("duplicate=maybe", "duplicate", "boolean"),
+        ("duplicate=1", "duplicate", "boolean"),
+        ("fields=id,capton", "fields", "caption"),
+        ("fields=", "fields", "caption"),
+        ("analyzer=blip", "analysis_status", "analyzer"),
+        ("analysis_status=failed", "analyzer", "analysis_status"),
+        ("analyzer=Blip&analysis_status=failed", "analyzer", "a-z"),
+        ("analyzer=blip&analysis_status=done", "analysis_status", "succeeded"),
+        ("min_width=-1", "min_width", "0"),
+        ("max_size=1e3", "max_size", "integer"),
+        ("max_size=99999999999999999999", "max_size", "0"),
+        ("uploaded_after=yesterday", "uploaded_after", "datetime"),
+        ("sort=--size", "sort", "upload_time"),
+        ("tag=", "tag.0", "Length"),
+        ("status=error&status=pending", "status", "once"),
+        (f"tag={'&tag='.join('a' * 21)}", "tag", "20"),
+    ],
+)
+def test_what_is_wrong_with_a_filter_is_named_with_what_is_allowed(service, query, field, says):
+    errors = wrong(get(service, f"/api/uploads?{query}"))
+    assert list(errors) == [field]
+    assert says in " ".join(errors[field])

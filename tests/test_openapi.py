@@ -13,6 +13,7 @@ from openapi_spec_validator import validate
 from running import wait_until
 
 from clustr.api import schemas
+from clustr.api.listing_schemas import UploadPageSchema
 
 METHODS = ("get", "put", "post", "patch", "delete")
 PROBLEM = "application/problem+json"
@@ -94,7 +95,8 @@ def test_every_operation_shows_its_success(document, operations):
         for status in successes:
             answer = followed(document, operation["responses"][status])
             assert answer["description"], called
-            for content in answer["content"].values():
+            assert status == "204" or answer["content"], called
+            for content in answer.get("content", {}).values():
                 assert content["schema"], called
 
 
@@ -207,11 +209,11 @@ def test_uploads_fit_their_schema_from_acceptance_to_the_end(service):
         query = f"?id={one['id']}"
         compared = get(service, f"/api/debug/dimensions{query}")
         assert fits(compared, schemas.ComparedDimensionsSchema)["match"]
-    page = fits(get(service, "/api/uploads?limit=3"), schemas.UploadPageSchema)
+    page = fits(get(service, "/api/uploads?limit=3"), UploadPageSchema)
     assert page["next_cursor"]
     fits(
         get(service, f"/api/uploads?limit=100&cursor={page['next_cursor']}"),
-        schemas.UploadPageSchema,
+        UploadPageSchema,
     )
 
 

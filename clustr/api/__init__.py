@@ -5,14 +5,19 @@ from flask import Flask
 from clustr import __version__
 from clustr.api import (
     analyses,
+    bulk_uploads,
     debug,
     docs,
     extensions,
     files,
     health,
     jobs,
+    one_upload,
     plugins,
+    stats,
     status,
+    tags,
+    trash,
     upload,
     uploads,
     wire,
@@ -52,8 +57,10 @@ def register(app: Flask, parts: WebParts) -> None:
     )
     converse(app, parts.settings)
     api = Api(app, spec_kwargs={"info": {"description": DESCRIPTION}})
-    for blueprint in (status, upload, uploads, analyses, jobs, health, plugins):
+    of_uploads = (upload, uploads, one_upload, bulk_uploads, trash, analyses, jobs, tags, stats)
+    for blueprint in (status, *of_uploads, health, plugins):
         api.register_blueprint(blueprint.blueprint)
+    api.register_blueprint(files.of_upload)
     api.register_blueprint(files.blueprint, url_prefix=parts.settings.upload_url_path)
     if parts.settings.debug_endpoints:
         api.register_blueprint(debug.blueprint)

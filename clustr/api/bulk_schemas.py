@@ -77,6 +77,18 @@ class BodySchema(Schema):
                 error.messages[name] = [reasons.unknown("field", name, self.fields)]
 
 
+def upload_ids(description: str) -> fields.List:
+    """Ids of uploads that a client sends."""
+    each = fields.String(
+        validate=validate.Regexp(ID_PATTERN, error="An id is 24 hexadecimal digits, in lower case.")
+    )
+    return fields.List(
+        each,
+        validate=validate.Length(1, MOST_IDS),
+        metadata={"description": description, "example": [EXAMPLE_ID]},
+    )
+
+
 class AnalysisFilterSchema(BodySchema):
     """Which uploads are looked at."""
 
@@ -101,18 +113,7 @@ class AnalysisOrderSchema(BodySchema):
         "(that came before the analyzer, or where it failed or was cancelled or could not begin); "
         "`stale`, those of an earlier version of the analyzer; `failed`; or `all`.",
     )
-    ids = fields.List(
-        fields.String(
-            validate=validate.Regexp(
-                ID_PATTERN, error="An id is 24 hexadecimal digits, in lower case."
-            )
-        ),
-        validate=validate.Length(1, MOST_IDS),
-        metadata={
-            "description": "Only these uploads. Unknown ones are no error.",
-            "example": [EXAMPLE_ID],
-        },
-    )
+    ids = upload_ids("Only these uploads. Unknown ones are no error.")
     filter = fields.Nested(
         AnalysisFilterSchema,
         metadata={"description": "Only uploads that meet all of this."},
@@ -157,7 +158,9 @@ class JobCountsSchema(Schema):
     deferred = number(
         "They wait for a service that is away.", 0, required=True, validate=NOT_NEGATIVE
     )
-    succeeded = number("They have a new result.", 309, required=True, validate=NOT_NEGATIVE)
+    succeeded = number(
+        "It is done to them; they have a new result.", 309, required=True, validate=NOT_NEGATIVE
+    )
     skipped = number(
         "There was nothing to say about them.", 2, required=True, validate=NOT_NEGATIVE
     )
@@ -180,7 +183,7 @@ class JobSchema(Schema):
     id = text("24 hexadecimal digits.", EXAMPLE_ID, required=True, validate=HEX_ID)
     kind = fields.String(
         required=True,
-        validate=validate.OneOf(["analyze"]),
+        validate=validate.OneOf(["analyze", "delete", "restore", "tag", "untag"]),
         metadata={"description": "What is done.", "example": "analyze"},
     )
     state = one_of(
@@ -213,8 +216,8 @@ class JobSchema(Schema):
     failures = fields.List(
         fields.Nested(JobFailureSchema),
         metadata={
-            "description": "Once it has ended, the first 1,000 uploads that failed; left out of "
-            "lists.",
+            "description": "The first 1,000 uploads that failed, of analyses once all have ended; "
+            "left out of lists.",
         },
     )
     request_id = text(

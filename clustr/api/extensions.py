@@ -156,9 +156,10 @@ def describe(document: dict[str, Any], host: PluginHost, filters: Filters) -> di
         "properties": known,
         "additionalProperties": _reference("Analysis"),
     }
-    analyses = schemas["Upload"]["properties"]["analyses"]
-    kept = {key: analyses[key] for key in ("description", "example")}
-    schemas["Upload"]["properties"]["analyses"] = {"allOf": [_reference("UploadAnalyses")], **kept}
+    for name in ("Upload", "ListedUpload"):
+        properties = schemas[name]["properties"]
+        kept = {key: properties["analyses"][key] for key in ("description", "example")}
+        properties["analyses"] = {"allOf": [_reference("UploadAnalyses")], **kept}
     if host.analyzers:
         schemas["AnalysisOrder"]["properties"]["analyzer"]["enum"] = sorted(host.analyzers)
     document["paths"]["/api/uploads"]["get"]["parameters"] = query_parameters(filters.schema)

@@ -17,9 +17,10 @@ from marshmallow import Schema, ValidationError, fields, missing
 
 from clustr import logs
 from clustr.api.blueprint import Blueprint
-from clustr.api.schemas import UploadQuerySchema, query_parameters
+from clustr.api.listing_schemas import UploadQuerySchema
+from clustr.api.schemas import query_parameters
 from clustr.catalog import Condition
-from clustr.errors import ClustrError, InvalidInput
+from clustr.errors import InvalidInput
 from clustr.plugins import Filter
 
 log = logs.logger(__name__)
@@ -80,7 +81,7 @@ class Filters:
             UnprocessableEntity, InvalidInput: something cannot be used; each is named.
         """
         query = Blueprint.ARGUMENTS_PARSER.parse(self.schema, location="query")
-        twice = [name for name in self._declared if len(request.args.getlist(name)) > 1]
+        twice = [name for name, given in request.args.lists() if len(given) > 1 and name != "tag"]
         if twice:
             raise InvalidInput({name: ["Give it once."] for name in twice})
         given = {self._names[key]: query.pop(key) for key in self._names if key in query}
@@ -94,9 +95,9 @@ class Filters:
             conditions.append(Condition(filter.analyzer, filter.field, operator, stored))
         return query, conditions
 
-    def too_slow(self, conditions: Iterable[Condition], error: ClustrError) -> ClustrError:
-        """What to say of a search that took too long: which filters have no index."""
-        unindexed = {
+    def unindexed(self, conditions: Iterable[Condition]) -> dict[str, list[str]]:
+        """What to say of those conditions of a search that took too long that have no index."""
+        return {
             name: ["It has no index, and there are too many uploads to look at each of them."]
             for name, (filter, operator) in self._declared.items()
             if not filter.indexed
@@ -104,7 +105,6 @@ class Filters:
             if (condition.analyzer, condition.field) == (filter.analyzer, filter.field)
             and condition.operator == operator
         }
-        return InvalidInput(unindexed) if unindexed else error
 
     def unknown(self, name: str, known: Mapping[str, fields.Field[Any]]) -> str:
         """What is wrong with the name of a parameter, and what it can be."""

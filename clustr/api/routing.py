@@ -10,4 +10,4 @@ class UploadId(BaseConverter):
     these do not have is refused as such.
     """
 
-    regex = "(?!exists(?:/|$))[^/]+"
+    regex = "(?!(?:exists|bulk)(?:/|$))[^/]+"

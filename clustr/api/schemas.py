@@ -11,12 +11,13 @@ from typing import Any
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
 from flask import request
-from marshmallow import INCLUDE, Schema, ValidationError, fields, validate, validates_schema
+from marshmallow import INCLUDE, Schema, fields, validate
 
 from clustr import logs
 from clustr.api.current import parts
 from clustr.images import CONTENT_TYPES
 from clustr.plugin_host import Plugin, PluginState
+from clustr.thumbnails import DEFAULT_SIZE, SIZES, VERSION
 from clustr.upload import Analysis, State, Status, Upload
 
 log = logs.logger(__name__)
@@ -25,6 +26,9 @@ EXAMPLE_ID = "692192f4e13f5a0c4d1b7a90"
 EXAMPLE_HASH = "5f2b7a0d4c8e9f1a3b6c7d8e0f1a2b3c4d5e6f7a8b9c0d1e2f3a4b5c6d7e8f90"
 EXAMPLE_FILENAME = f"{EXAMPLE_ID}.jpg"
 EXAMPLE_URL = f"http://127.0.0.1:5000/uploads/{EXAMPLE_FILENAME}"
+EXAMPLE_THUMBNAIL_URL = (
+    f"http://127.0.0.1:5000/api/uploads/{EXAMPLE_ID}/thumbnail?size=300&v={VERSION}"
+)
 EXAMPLE_RESULT_SCHEMA = {
     "type": "object",
     "properties": {"width": {"type": "integer"}, "height": {"type": "integer"}},
@@ -36,7 +40,6 @@ PYTHON_ONLY = re.compile(r"\(\?[P#aiLmsux(]|\\[NaZ]|[*+?}]\+")
 # They are written for JavaScript too, which has no \Z.
 ID_PATTERN = "^[0-9a-f]{24}$"
 FILENAME_PATTERN = rf"^[0-9a-f]{{24}}\.({'|'.join(CONTENT_TYPES)})$"
-CURSOR_PATTERN = "^[A-Za-z0-9_-]{27}$"
 HEX_ID = validate.Regexp(ID_PATTERN)
 POSITIVE = validate.Range(min=1)
 NOT_NEGATIVE = validate.Range(min=0)
@@ -81,7 +84,6 @@ STATE = (
     "`waiting` for another analysis, `queued`, `running`, `deferred` until a service that is away "
     "is back; and in the end `succeeded`, `skipped`, `failed` or `cancelled`."
 )
-EXAMPLE_CURSOR = "AAABogQq4EBpIZL04T9aDE0be5A"
 LENGTH_OF_NAME = validate.Length(1, 255)
 
 
@@ -103,6 +105,14 @@ def duplicate_of() -> fields.String:
         required=True,
         allow_none=True,
         validate=HEX_ID,
+    )
+
+
+def thumbnail_url() -> fields.String:
+    return text(
+        "Where a thumbnail of 300 pixels is; for another size put that in.",
+        EXAMPLE_THUMBNAIL_URL,
+        required=True,
     )
 
 
@@ -311,6 +321,7 @@ class UploadSchema(Schema):
         required=True,
     )
     url = text("Where its bytes are.", EXAMPLE_URL, required=True)
+    thumbnail_url = thumbnail_url()
     upload_time = moment("When it was uploaded.", required=True)
     taken_at = moment("When the picture was taken.", required=True, allow_none=True)
     size = number("Bytes.", 125_000, required=True, validate=POSITIVE)
@@ -372,61 +383,6 @@ class UploadSchema(Schema):
     )
     duplicate_of = duplicate_of()
     updated_at = moment("When anything of it last changed.", required=True)
-
-
-class UploadPageSchema(Schema):
-    """A part of the listing, newest first."""
-
-    data = fields.List(fields.Nested(UploadSchema), required=True)
-    total = number(
-        "How many uploads there are; with filters null when more than 1000 match.",
-        42,
-        required=True,
-        allow_none=True,
-        validate=NOT_NEGATIVE,
-    )
-    page = number(
-        "The page that was asked for; null with a cursor.",
-        1,
-        required=True,
-        allow_none=True,
-        validate=POSITIVE,
-    )
-    limit = number("How many were asked for.", 20, required=True, validate=validate.Range(1, 100))
-    next_cursor = text(
-        "Ask with it for what follows; null at the end.",
-        EXAMPLE_CURSOR,
-        required=True,
-        allow_none=True,
-        validate=validate.Regexp(CURSOR_PATTERN),
-    )
-
-
-class UploadQuerySchema(Schema):
-    """Which part of the listing is wanted."""
-
-    page = WholeNumber(
-        validate=validate.Range(1, 1_000_000),
-        metadata={"description": "Which page, from 1; not beside `cursor`.", "default": 1},
-    )
-    limit = WholeNumber(
-        load_default=20,
-        validate=validate.Range(1, 100),
-        metadata={"description": "How many uploads on a page."},
-    )
-    # What is no cursor is told by the catalog.
-    cursor = fields.String(
-        metadata={
-            "description": "The `next_cursor` of the answer before, to go on from there; it costs "
-            "the same at any depth. Not beside `page`.",
-            "pattern": CURSOR_PATTERN,
-        }
-    )
-
-    @validates_schema
-    def check_place(self, query: dict[str, Any], **_more: Any) -> None:
-        if "page" in query and "cursor" in query:
-            raise ValidationError("Give either `page` or `cursor`, not both.", "cursor")
 
 
 class UploadOptionsSchema(Schema):
@@ -664,6 +620,35 @@ class DimensionsQuerySchema(Schema):
     )
 
 
+class FileQuerySchema(Schema):
+    """How an original is wanted."""
+
+    download = WholeNumber(
+        load_default=0,
+        validate=validate.Range(0, 1),
+        metadata={"description": "1 to have browsers save it instead of showing it."},
+    )
+
+
+class ThumbnailQuerySchema(Schema):
+    """Which thumbnail is wanted."""
+
+    size = WholeNumber(
+        load_default=DEFAULT_SIZE,
+        validate=validate.Range(SIZES[0], SIZES[-1]),
+        metadata={
+            "description": "Pixels of the longer side at most; the next larger of "
+            f"{', '.join(map(str, SIZES))} is taken."
+        },
+    )
+    v = WholeNumber(
+        metadata={
+            "description": "How the thumbnail was made, as the `thumbnail_url` has it: with it the "
+            "answer can be cached for ever, without it or with an older one for some minutes."
+        },
+    )
+
+
 class ComparedDimensionsSchema(Schema):
     """The dimensions that are stored beside those that the file has now."""
 
@@ -714,8 +699,17 @@ def _for_javascript(node: Any) -> Any:
 
 def url_of(filename: str) -> str:
     """Where clients find an original: below `BASE_URL`, or else the host that they called."""
-    base = parts.settings.base_url or request.root_url
-    return f"{base.rstrip('/')}{parts.settings.upload_url_path}/{filename}"
+    return f"{base_url()}{parts.settings.upload_url_path}/{filename}"
+
+
+def thumbnail_url_of(upload_id: str) -> str:
+    """Where clients find a thumbnail of an upload, by an address that is cached for ever."""
+    return f"{base_url()}/api/uploads/{upload_id}/thumbnail?size={DEFAULT_SIZE}&v={VERSION}"
+
+
+def base_url() -> str:
+    """Where clients find everything: `BASE_URL`, or else the host that they called."""
+    return (parts.settings.base_url or request.root_url).rstrip("/")
 
 
 def upload_on_wire(upload: Upload, with_results: bool) -> dict[str, Any]:
@@ -726,6 +720,7 @@ def upload_on_wire(upload: Upload, with_results: bool) -> dict[str, Any]:
         "filename": upload.filename,
         "file_path": parts.storage.key(upload.filename),
         "url": url_of(upload.filename),
+        "thumbnail_url": thumbnail_url_of(upload.id),
         "upload_time": upload.upload_time,
         "taken_at": upload.taken_at,
         "size": upload.size,

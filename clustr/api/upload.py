@@ -77,6 +77,16 @@ LINKS = {
         "parameters": {"stored_filename": "$response.body#/data/0/stored_filename"},
         "description": "The image's bytes.",
     },
+    "get_original": {
+        "operationId": "get_original",
+        "parameters": {"upload_id": "$response.body#/data/0/id"},
+        "description": "The same under the name that it had.",
+    },
+    "get_thumbnail": {
+        "operationId": "get_thumbnail",
+        "parameters": {"upload_id": "$response.body#/data/0/id"},
+        "description": "A small copy.",
+    },
     "list_uploads": {
         "operationId": "list_uploads",
         "description": "The listing, which begins with it.",

@@ -1,19 +1,32 @@
 """`/api/uploads`: what has been uploaded."""
 
-from flask import Response, jsonify
+from urllib.parse import urlencode
+
+from flask import Response, jsonify, request
 
 from clustr.api.blueprint import Blueprint
 from clustr.api.current import filters, parts
+from clustr.api.etags import etag_of
+from clustr.api.listing_schemas import (
+    Shape,
+    UploadPageSchema,
+    found_on_wire,
+    page_on_wire,
+    sort_by,
+    too_slow,
+    wanted_by,
+)
 from clustr.api.schemas import (
     EXAMPLE_ID,
     ID_PATTERN,
     ExistingSchema,
     HashesSchema,
-    UploadPageSchema,
     UploadSchema,
+    base_url,
     upload_on_wire,
 )
-from clustr.errors import TooSlow
+from clustr.catalog import Page, Words
+from clustr.errors import InvalidInput, TooSlow
 
 # Where a client goes on from a page, for programs that read the document.
 LINKS = {
@@ -21,6 +34,16 @@ LINKS = {
         "operationId": "list_uploads",
         "parameters": {"cursor": "$response.body#/next_cursor"},
         "description": "What follows, while `next_cursor` is not null.",
+    },
+    "edit_upload": {
+        "operationId": "edit_upload",
+        "parameters": {"upload_id": "$response.body#/data/0/id"},
+        "description": "Say what is to be seen on the first upload of the page.",
+    },
+    "list_analyses_of_upload": {
+        "operationId": "list_analyses_of_upload",
+        "parameters": {"upload_id": "$response.body#/data/0/id"},
+        "description": "The analyses of the first upload of the page.",
     },
     "get_upload": {
         "operationId": "get_upload",
@@ -43,6 +66,21 @@ ID = {
     "example": EXAMPLE_ID,
 }
 
+IF_NONE_MATCH = {
+    "in": "header",
+    "name": "If-None-Match",
+    "schema": {"type": "string"},
+    "description": "The `ETag` of an answer before: an upload that is still the same is not sent.",
+}
+ETAG = {"ETag": {"schema": {"type": "string"}, "description": "The version of the upload."}}
+LINK = {
+    "Link": {
+        "schema": {"type": "string"},
+        "description": "Where the `first` page is, and the `next` and `prev` one as far as there "
+        "is one and it is known (RFC 8288).",
+    }
+}
+
 blueprint = Blueprint(
     "uploads", __name__, url_prefix="/api/uploads", description="What has been uploaded"
 )
@@ -50,36 +88,42 @@ blueprint = Blueprint(
 
 @blueprint.route("")
 @blueprint.doc(responses={200: {"links": LINKS}})
-@blueprint.response(200, UploadPageSchema)
+@blueprint.response(200, UploadPageSchema, headers=LINK)
 @blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
 def list_uploads() -> Response:
-    """List uploads, newest first
+    """List uploads, by default the newest first
 
     Walk on with `cursor`, which costs the same at any depth and neither skips nor repeats what was
-    there before; or ask for a `page`. Results of analyses are left out.
+    there before; or ask for a `page`. Results of analyses are left out, unless `fields` asks for
+    them.
 
-    Filters are those of the plugins that are installed. An upload is listed when it meets all of
-    them; one whose analysis has no result yet meets none. The last good result counts, whatever has
-    become of the analysis since.
+    An upload is listed when it meets all filters. A filter for what something is goes with any
+    `sort`, a range with the sort by its own field; what else among very many uploads is not found
+    within 300 milliseconds is refused, and the answer says what goes together.
+
+    Further filters are those of the plugins that are installed. An upload whose analysis has no
+    result yet meets none of them. The last good result counts, whatever has become of the analysis
+    since.
     """
     query, conditions = filters.read()
+    wanted = wanted_by(query, conditions)
+    sort, shape = sort_by(query, wanted), Shape(query.get("fields_"))
     number = None if "cursor" in query else query.get("page", 1)
+    place = query["limit"], number or 1, query.get("cursor"), wanted
     try:
-        page = parts.catalog.uploads.page(
-            query["limit"], number or 1, query.get("cursor"), conditions
-        )
+        if "q" in query:
+            words = Words.read(query["q"])
+            found = parts.catalog.search.page(words, *place, shape.projection)
+            page, wire = found.page, found_on_wire(found, words, shape, number, query["limit"])
+        else:
+            page = parts.catalog.listing.page(*place, sort, shape.projection)
+            wire = page_on_wire(page, shape, number, query["limit"])
     except TooSlow as error:
-        raise filters.too_slow(conditions, error) from error
-    return jsonify(
-        {
-            "data": [upload_on_wire(upload, with_results=False) for upload in page.uploads],
-            "total": page.total,
-            "page": number,
-            "limit": query["limit"],
-            "next_cursor": page.next_cursor,
-        }
-    )
+        raise InvalidInput(filters.unindexed(conditions) or too_slow(query, sort)) from error
+    response = jsonify(wire)
+    response.headers["Link"] = links_of(page, number)
+    return response
 
 
 @blueprint.route("/exists", methods=["POST"])
@@ -96,11 +140,35 @@ def find_existing(wanted: dict[str, list[str]]) -> Response:
     return jsonify({"data": {each: known.get(each) for each in hashes}})
 
 
-@blueprint.route("/<upload_id:upload_id>", parameters=[ID])
-@blueprint.response(200, UploadSchema)
+@blueprint.route("/<upload_id:upload_id>", parameters=[ID, IF_NONE_MATCH])
+@blueprint.response(200, UploadSchema, headers=ETAG)
+@blueprint.alt_response(304, description="It is as the client has it.")
 @blueprint.alt_response(404, "NOT_FOUND")
 @blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
 def get_upload(upload_id: str) -> Response:
-    """Get one upload with the results of its analyses"""
-    return jsonify(upload_on_wire(parts.catalog.uploads.get(upload_id), with_results=True))
+    """Get one upload with the results of its analyses
+
+    Who has it already sends its `ETag` as `If-None-Match` and is answered 304 until it changes.
+    """
+    upload = parts.catalog.uploads.get(upload_id)
+    response = jsonify(upload_on_wire(upload, with_results=True))
+    response.set_etag(etag_of(upload))
+    return response.make_conditional(request)
+
+
+def links_of(page: Page, number: int | None) -> str:
+    """The `Link` header of a page, with the same filters and order."""
+    asked = [(k, v) for k, v in request.args.items(multi=True) if k not in ("page", "cursor")]
+    path = f"{base_url()}{request.path}"
+
+    def link(relation: str, **place: object) -> str:
+        query = urlencode([*asked, *place.items()])
+        return f'<{path}?{query}>; rel="{relation}"' if query else f'<{path}>; rel="{relation}"'
+
+    links = [link("first")]
+    if number is not None and number > 1:
+        links.append(link("prev", page=number - 1))
+    if page.next_cursor:
+        links.append(link("next", cursor=page.next_cursor))
+    return ", ".join(links)

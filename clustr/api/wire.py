@@ -6,7 +6,8 @@ import orjson
 from flask import Response
 from flask.json.provider import JSONProvider
 
-OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
+# A time without a zone is one of MongoDB's, which are in UTC.
+OPTIONS = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
 
 
 class Provider(JSONProvider):

@@ -2,22 +2,41 @@
 
 from typing import Any
 
-from clustr.catalog import analyses, jobs, selection, statistics, uploads
+from clustr.catalog import (
+    analyses,
+    jobs,
+    listing,
+    search,
+    selection,
+    statistics,
+    tallies,
+    trash,
+    uploads,
+)
 from clustr.catalog.analyses import Analyses, Claimed, Deferred, Finished
 from clustr.catalog.breakers import Breaker, Breakers
 from clustr.catalog.clock import clock, now
 from clustr.catalog.connection import answering, connect, starting
+from clustr.catalog.editing import Editing, TagWords
 from clustr.catalog.indexes import make_indexes
 from clustr.catalog.inspection import Inspection, Pending, Record
 from clustr.catalog.jobs import Failure, Job, Jobs, JobState
 from clustr.catalog.leases import Leases
-from clustr.catalog.selection import Filter, Select, Selection, Selections
+from clustr.catalog.listing import Bound, Listing, Page, Sort, Wanted
+from clustr.catalog.search import SEARCHED, Found, Search, Words
+from clustr.catalog.selection import Chosen, Filter, Select, Selection, Selections
 from clustr.catalog.statistics import Counted, Statistics
-from clustr.catalog.uploads import Condition, Page, Uploads, new_id, result_index
+from clustr.catalog.tallies import Tallies, Tally
+from clustr.catalog.trash import Claim, Step, Trash, Trashed
+from clustr.catalog.uploads import Condition, Uploads, new_id, result_index
 
 __all__ = [
+    "SEARCHED",
+    "Bound",
     "Breaker",
     "Catalog",
+    "Chosen",
+    "Claim",
     "Claimed",
     "Condition",
     "Counted",
@@ -25,6 +44,7 @@ __all__ = [
     "Failure",
     "Filter",
     "Finished",
+    "Found",
     "Job",
     "JobState",
     "Page",
@@ -32,6 +52,13 @@ __all__ = [
     "Record",
     "Select",
     "Selection",
+    "Sort",
+    "Step",
+    "TagWords",
+    "Tally",
+    "Trashed",
+    "Wanted",
+    "Words",
     "new_id",
     "now",
 ]
@@ -58,6 +85,10 @@ class Catalog:
         self._uploads = self._database[collection]
         self.indexed: frozenset[str] = frozenset()
         self.uploads = Uploads(self._uploads)
+        self.listing = Listing(self._uploads)
+        self.search = Search(self._uploads)
+        self.editing = Editing(self._uploads)
+        self.trash = Trash(self._uploads)
         self.analyses = Analyses(self._uploads, clock)
         self.breakers = Breakers(self._database["breakers"])
         self.leases = Leases(self._database["leases"])
@@ -65,6 +96,7 @@ class Catalog:
         self.jobs = Jobs(self._database["jobs"])
         self.selections = Selections(self._uploads)
         self.statistics = Statistics(self._uploads, self._database["statistics"])
+        self.tallies = Tallies(self._uploads, self._database["tallies"], self._database["tags"])
 
     def make_indexes(self) -> None:
         """Make every index that is declared and not there yet, and anew what is there otherwise.
@@ -73,10 +105,13 @@ class Catalog:
             DatabaseUnavailable: MongoDB does not answer, or they take too long to be made.
             StartUpError: MongoDB does not let us.
         """
-        of_uploads = uploads.INDEXES | analyses.INDEXES | selection.INDEXES | statistics.INDEXES
+        of_uploads = uploads.INDEXES | listing.INDEXES | search.INDEXES | analyses.INDEXES
+        of_uploads |= selection.INDEXES | statistics.INDEXES
         with starting(), answering():
             make_indexes(self._uploads, of_uploads)
+            make_indexes(self.trash.collection, trash.INDEXES)
             make_indexes(self._database["jobs"], jobs.INDEXES)
+            make_indexes(self._database["tags"], tallies.INDEXES)
 
     def make_result_indexes(self, seconds: float | None = None) -> None:
         """Make the indexes on results that plugins ask for and that are not there yet.
@@ -98,14 +133,14 @@ class Catalog:
         return [name for name in there if name.startswith("results.") and name not in asked_for]
 
     def in_use(self) -> bool:
-        """Whether there is an upload, asked at a start.
+        """Whether there is an upload, in the trash at least, asked at a start.
 
         Raises:
             DatabaseUnavailable: MongoDB does not answer.
             StartUpError: MongoDB does not let us.
         """
         with starting():
-            return self.uploads.any()
+            return self.uploads.any() or self.trash.any()
 
     def describe(self) -> dict[str, Any]:
         """MongoDB's version, and whether what it acknowledges survives a crash.

@@ -1,18 +1,13 @@
-"""Uploads in MongoDB: adding, finding and listing them."""
+"""Uploads in MongoDB: adding and finding them."""
 
-import base64
-import binascii
 import re
-import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pymongo
 from bson import ObjectId
-from bson.errors import InvalidId
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
 
@@ -32,15 +27,9 @@ INDEXES = {
     },
 }
 
-# Up to this many uploads the total of a listing is counted; above it MongoDB's own figure is given,
-# which costs the same at any size.
-COUNTED_TOTAL = 1000
-
 ID = re.compile(r"[0-9a-f]{24}")
 
 DUPLICATE_KEY = 11000  # MongoDB's code of the error.
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # A search may look at every upload there is, where no index helps; others shall not wait for it.
 SEARCH_SECONDS = 2.0
@@ -62,18 +51,6 @@ class Condition:
     field: str
     operator: str
     value: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Some uploads of a listing, how many there are in all, and where the listing goes on.
-
-    `total` is None for a search that found more than are counted.
-    """
-
-    uploads: list[Upload]
-    total: int | None
-    next_cursor: str | None
 
 
 def result_index(field: str) -> Document:
@@ -173,52 +150,6 @@ class Uploads:
             found = self._collection.find({"retry.key": key}).sort("retry.position", 1)
             return [from_document(document) for document in found]
 
-    def page(
-        self,
-        limit: int,
-        page: int = 1,
-        cursor: str | None = None,
-        conditions: Sequence[Condition] = (),
-    ) -> Page:
-        """The newest uploads, without the results of their analyses.
-
-        Args:
-            limit: how many at most.
-            page: which page of that many, from 1; not used when there is a cursor.
-            cursor: the `next_cursor` of the page before; it costs the same at any depth.
-            conditions: which all have to be met.
-
-        Raises:
-            InvalidInput: this is no cursor.
-            TooSlow: it took longer than `SEARCH_SECONDS` to find those that meet the conditions.
-        """
-        if conditions:
-            return self._found_page(limit, page, cursor, _query(conditions))
-        with answering():
-            found = self._collection.find({}, {"analyses.result": 0}).sort(NEWEST_FIRST)
-            found = found.hint(NEWEST_FIRST).limit(limit + 1)
-            if cursor is None:
-                found = found.skip((page - 1) * limit)
-            else:
-                found = found.min(_read_cursor(cursor))
-            documents = list(found)
-            total = self._total()
-        return _page(documents, limit, total)
-
-    def _found_page(self, limit: int, page: int, cursor: str | None, query: Document) -> Page:
-        """A page of those that match; which index finds them best is for MongoDB to choose."""
-        skipped = (page - 1) * limit if cursor is None else 0
-        here = query if cursor is None else {"$and": [query, _from(cursor)]}
-        with self._searching():
-            found = self._collection.find(here, {"analyses.result": 0}).sort(NEWEST_FIRST)
-            documents = list(found.skip(skipped).limit(limit + 1))
-            total: int | None = skipped + len(documents)
-            # A last page that is not empty tells how many there are, without a count.
-            if cursor is not None or len(documents) > limit or (not documents and page > 1):
-                counted = self._collection.count_documents(query, limit=COUNTED_TOTAL + 1)
-                total = counted if counted <= COUNTED_TOTAL else None
-        return _page(documents, limit, total)
-
     def find(self, analyzer: str, field: str, values: Sequence[Any], limit: int) -> list[Upload]:
         """Uploads whose result of an analyzer has one of these values in a field, in any order.
 
@@ -227,39 +158,30 @@ class Uploads:
         """
         wanted = {"name": analyzer, f"result.{field}": {"$in": list(values)}}
         query = {"analyses": {"$elemMatch": wanted}}
-        with self._searching():
+        with searching(self._collection, SEARCH_SECONDS):
             return [from_document(d) for d in self._collection.find(query).limit(limit)]
 
-    @contextmanager
-    def _searching(self) -> Iterator[None]:
-        """Limit the time of what is done in the block, and tell a slow search from an outage."""
-        try:
-            with pymongo.timeout(SEARCH_SECONDS):
-                yield
-        except PyMongoError as error:
-            with answering():
-                if not error.timeout:
-                    raise
-                self._collection.database.command("ping")
-            raise TooSlow from error
 
-    def _total(self) -> int:
-        total = self._collection.estimated_document_count()
-        return self._collection.count_documents({}) if total <= COUNTED_TOTAL else total
+@contextmanager
+def searching(collection: Collection[Document], seconds: float) -> Iterator[None]:
+    """Limit the time of what is done in the block, and tell a slow search from an outage.
 
-
-def _page(documents: list[Document], limit: int, total: int | None) -> Page:
-    """A page of what was found for it, which may be one more than it holds."""
-    following = documents[limit:]
-    return Page(
-        uploads=[from_document(document) for document in documents[:limit]],
-        total=total,
-        next_cursor=_write_cursor(following[0]) if following else None,
-    )
+    Raises:
+        TooSlow: it took longer.
+    """
+    try:
+        with pymongo.timeout(seconds):
+            yield
+    except PyMongoError as error:
+        with answering():
+            if not error.timeout:
+                raise
+            collection.database.command("ping")
+        raise TooSlow from error
 
 
-def _query(conditions: Sequence[Condition]) -> Document:
-    """A query for uploads that meet all conditions; those on one analyzer are for one result."""
+def on_results(conditions: Sequence[Condition]) -> list[Document]:
+    """Queries for uploads that meet all conditions; those on one analyzer are for one result."""
     of_analyzer: dict[str, Document] = {}
     for condition in conditions:
         matched = of_analyzer.setdefault(condition.analyzer, {"name": condition.analyzer})
@@ -267,32 +189,4 @@ def _query(conditions: Sequence[Condition]) -> Document:
         compared[f"${condition.operator}"] = condition.value
         if condition.operator == "ne":  # which is also true of what is not there
             compared["$exists"] = True
-    return {"$and": [{"analyses": {"$elemMatch": matched}} for matched in of_analyzer.values()]}
-
-
-def _from(cursor: str) -> Document:
-    """A query for the place of a cursor and what follows there."""
-    (_, moment), (_, key) = _read_cursor(cursor)
-    later = [{"upload_time": {"$lt": moment}}, {"_id": {"$lte": key}}]
-    return {"upload_time": {"$lte": moment}, "$or": later}
-
-
-def _write_cursor(document: Document) -> str:
-    """Where a listing goes on: the place in the index of the first upload of the next page."""
-    milliseconds = (document["upload_time"] - EPOCH) // timedelta(milliseconds=1)
-    packed = struct.pack(">q", milliseconds) + document["_id"].binary
-    return base64.urlsafe_b64encode(packed).decode().rstrip("=")
-
-
-def _read_cursor(cursor: str) -> list[tuple[str, Any]]:
-    try:
-        packed = base64.b64decode(cursor + "=", altchars=b"-_", validate=True)
-        (milliseconds,) = struct.unpack(">q", packed[:8])
-        place = [
-            ("upload_time", EPOCH + timedelta(milliseconds=milliseconds)),
-            ("_id", ObjectId(packed[8:])),
-        ]
-    except (binascii.Error, ValueError, struct.error, OverflowError, InvalidId, TypeError) as error:
-        problem = "This is no cursor; take the `next_cursor` of an answer."
-        raise InvalidInput({"cursor": [problem]}) from error
-    return place
+    return [{"analyses": {"$elemMatch": matched}} for matched in of_analyzer.values()]

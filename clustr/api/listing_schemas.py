@@ -1,0 +1,365 @@
+"""The shapes of the listing: what can be asked of it, and a page of it."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from marshmallow import Schema, ValidationError, fields, validate, validates_schema
+
+from clustr import reasons
+from clustr.api.bulk_schemas import point_in_time
+from clustr.api.current import parts
+from clustr.api.schemas import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    UploadSchema,
+    WholeNumber,
+    number,
+    text,
+    thumbnail_url_of,
+    url_of,
+)
+from clustr.catalog import SEARCHED, Bound, Condition, Found, Page, Sort, Wanted, Words
+from clustr.images import CONTENT_TYPES
+from clustr.upload import State, Status
+
+CURSOR_PATTERN = "^[A-Za-z0-9_-]{26,1500}$"
+EXAMPLE_CURSOR = "AQAqgx4lXGkhkvThP1oMDRt7kAAAAaiBCrgQ"
+SORTS = ("upload_time", "taken_at", "size", "name")
+SORTED = [f"{sign}{name}" for name in SORTS for sign in ("", "-")]
+RESULTS = "analyses.results"
+LARGEST_NUMBER = 2**53 - 1
+MOST_TAGS = 20
+LONGEST_TAG = 200
+LONGEST_SEARCH = 500
+ID_GOES_HERE = "<id>"
+
+# The parameters that are limits of ranges: of which field, and how it is compared.
+BOUNDS = {
+    "uploaded_after": ("upload_time", "gte"),
+    "uploaded_before": ("upload_time", "lt"),
+    "taken_after": ("taken_at", "gte"),
+    "taken_before": ("taken_at", "lt"),
+    **{
+        f"{which}_{name}": (name, operator)
+        for name in ("width", "height", "size")
+        for which, operator in (("min", "gte"), ("max", "lte"))
+    },
+}
+
+
+def _limit(description: str) -> WholeNumber:
+    return WholeNumber(
+        validate=validate.Range(0, LARGEST_NUMBER), metadata={"description": description}
+    )
+
+
+class Names(fields.String):
+    """Names with commas between them, each of them known."""
+
+    def __init__(self, known: Iterable[str], **more: Any):
+        super().__init__(**more)
+        self.known = tuple(known)
+
+    def _deserialize(self, value: Any, *arguments: Any, **named: Any) -> Any:
+        names = super()._deserialize(value, *arguments, **named).split(",")
+        unknown = [name for name in names if name not in self.known]
+        if unknown:
+            problem = reasons.unknown("field", unknown[0][:100], self.known)
+            raise ValidationError(f"{problem} Known are: {', '.join(self.known)}.")
+        return tuple(names)
+
+
+class UploadQuerySchema(Schema):
+    """Which part of the listing is wanted."""
+
+    page = WholeNumber(
+        validate=validate.Range(1, 1_000_000),
+        metadata={
+            "description": "Which page, from 1; not beside `cursor`. Among many uploads pages "
+            "reach to the 10,000th upload, and `cursor` any further.",
+            "default": 1,
+        },
+    )
+    limit = WholeNumber(
+        load_default=20,
+        validate=validate.Range(1, 100),
+        metadata={"description": "How many uploads on a page."},
+    )
+    # What is no cursor is told by the catalog.
+    cursor = fields.String(
+        metadata={
+            "description": "The `next_cursor` of the answer before, to go on from there with the "
+            "same filters and sort; it costs the same at any depth. Not beside `page`.",
+            "pattern": CURSOR_PATTERN,
+        }
+    )
+    sort = fields.String(
+        validate=validate.OneOf(SORTED),
+        metadata={
+            "description": "The order, downwards with a `-`; by default that of a range that is "
+            "asked for, else `-upload_time`. Uploads without a `taken_at` count as the earliest."
+        },
+    )
+    q = fields.String(
+        validate=validate.Length(1, LONGEST_SEARCH),
+        metadata={
+            "description": "Those with one of these words in tags, caption or original name, with "
+            'every phrase in "quotation marks", and with none that has a minus before it. First '
+            "come those that have just this as a tag, then those that match best; for a word that "
+            "more than one upload of fifty has, the newest. Not beside `sort`.",
+            "example": 'cat "on a sofa" -dog',
+        },
+    )
+    fields_ = Names(
+        [*UploadSchema().fields, RESULTS],
+        data_key="fields",
+        metadata={
+            "description": "The fields of an upload to answer with, with commas between them; "
+            f"with `{RESULTS}` the results of the analyses, too. By default all but results.",
+            "example": "id,caption,tags",
+        },
+    )
+    status = fields.Enum(
+        Status, by_value=fields.String, metadata={"description": "Those of this status."}
+    )
+    tag = fields.List(
+        fields.String(validate=validate.Length(1, LONGEST_TAG)),
+        validate=validate.Length(max=MOST_TAGS),
+        metadata={"description": "Those with this tag; given several times, with all of them."},
+    )
+    content_type = fields.String(
+        validate=validate.OneOf(sorted(CONTENT_TYPES.values())),
+        metadata={"description": "Those of this true type."},
+    )
+    analyzer = fields.String(
+        validate=validate.Regexp(
+            r"^[a-z][a-z0-9_]{0,99}$", error="A name is a-z, 0-9 and _, and begins with a letter."
+        ),
+        metadata={"description": "The analyzer that `analysis_status` is about."},
+    )
+    analysis_status = fields.Enum(
+        State,
+        by_value=fields.String,
+        metadata={"description": "Those of which the analysis of `analyzer` is in this state."},
+    )
+    duplicate = fields.Boolean(
+        truthy={"true"},
+        falsy={"false"},
+        metadata={"description": "Those whose bytes an earlier upload had, or those it is not so."},
+    )
+    uploaded_after = point_in_time("Those uploaded at this time or later.")
+    uploaded_before = point_in_time("Those uploaded before this time.")
+    taken_after = point_in_time("Those taken at this time or later.")
+    taken_before = point_in_time("Those taken before this time.")
+    min_width = _limit("Those at least so wide, in pixels.")
+    max_width = _limit("Those at most so wide, in pixels.")
+    min_height = _limit("Those at least so high, in pixels.")
+    max_height = _limit("Those at most so high, in pixels.")
+    min_size = _limit("Those of at least so many bytes.")
+    max_size = _limit("Those of at most so many bytes.")
+
+    @validates_schema
+    def check_what_goes_together(self, query: dict[str, Any], **_more: Any) -> None:
+        if "page" in query and "cursor" in query:
+            raise ValidationError("Give either `page` or `cursor`, not both.", "cursor")
+        if "q" in query and "sort" in query:
+            raise ValidationError("What is searched with `q` has an order of its own.", "sort")
+        for one, other in (("analyzer", "analysis_status"), ("analysis_status", "analyzer")):
+            if one in query and other not in query:
+                raise ValidationError(f"It goes with `{one}`; give both.", other)
+
+
+def wanted_by(query: Mapping[str, Any], conditions: Iterable[Condition]) -> Wanted:
+    """What a query asks for."""
+    analyzer = query.get("analyzer")
+    return Wanted(
+        status=query.get("status"),
+        tags=tuple(dict.fromkeys(query.get("tag", ()))),
+        content_type=query.get("content_type"),
+        analysis=(analyzer, query["analysis_status"]) if analyzer else None,
+        duplicate=query.get("duplicate"),
+        bounds=tuple(Bound(*BOUNDS[name], query[name]) for name in BOUNDS if name in query),
+        conditions=tuple(conditions),
+    )
+
+
+def sort_by(query: Mapping[str, Any], wanted: Wanted) -> Sort:
+    """The order that a query asks for, or that of the first range that has one."""
+    if asked := query.get("sort"):
+        return Sort(asked.removeprefix("-"), asked.startswith("-"))
+    return Sort(next((b.field for b in wanted.bounds if b.field in SORTS), "upload_time"))
+
+
+def too_slow(query: Mapping[str, Any], sort: Sort) -> dict[str, list[str]]:
+    """What to say of a search that took too long: by its parameters, what goes with them."""
+    if "q" in query:
+        return {"q": ["Too many uploads would have to be looked at; give rarer words."]}
+    said = {}
+    for name, (field, _) in BOUNDS.items():
+        if name not in query or field == sort.by:
+            continue
+        if field in SORTS:
+            said[name] = [f"Among so many uploads it goes with `sort={field}` or `sort=-{field}`."]
+        else:
+            said[name] = [
+                "Among so many uploads too few match to be found in time, with any sort; narrow it "
+                f"down with a range of what is sorted by, one of {', '.join(SORTS)}."
+            ]
+    if not said:
+        sorts = ", ".join(SORTED)
+        said["sort"] = [
+            "Too few of so many uploads match all filters to be found in time. Each filter by "
+            f"itself goes with any sort: {sorts}."
+        ]
+    return said
+
+
+class ListedUploadSchema(UploadSchema):
+    """An upload as it is listed: with those of its fields that were asked for."""
+
+    matched = fields.List(
+        fields.String(validate=validate.OneOf(SEARCHED)),
+        metadata={
+            "description": "In what of it `q` was found; only there with `q`.",
+            "example": ["tag", "caption"],
+        },
+    )
+
+
+for _field in ListedUploadSchema._declared_fields.values():
+    _field.required = False
+
+
+class UploadPageSchema(Schema):
+    """A part of the listing."""
+
+    data = fields.List(fields.Nested(ListedUploadSchema), required=True)
+    total = number(
+        "How many uploads match; null when they are too many to be counted at once. Behind a "
+        "cursor it is what was counted for the first page.",
+        42,
+        required=True,
+        allow_none=True,
+        validate=NOT_NEGATIVE,
+    )
+    total_is_estimate = fields.Boolean(
+        required=True,
+        metadata={
+            "description": "Whether `total` is not counted exactly: more than 1000 match.",
+            "example": False,
+        },
+    )
+    order = fields.String(
+        validate=validate.OneOf(["score", "newest"]),
+        metadata={
+            "description": "The order of what `q` found; only there with `q`.",
+            "example": "score",
+        },
+    )
+    page = number(
+        "The page that was asked for; null with a cursor.",
+        1,
+        required=True,
+        allow_none=True,
+        validate=POSITIVE,
+    )
+    limit = number("How many were asked for.", 20, required=True, validate=validate.Range(1, 100))
+    next_cursor = text(
+        "Ask with it for what follows; null at the end.",
+        EXAMPLE_CURSOR,
+        required=True,
+        allow_none=True,
+        validate=validate.Regexp(CURSOR_PATTERN),
+    )
+
+
+class Shape:
+    """How the uploads of one page are written.
+
+    They are documents of the catalog, and are not made into objects first: of a page of 100 that
+    would take most of the time. A test holds this to `upload_on_wire`.
+
+    Args:
+        names: the fields to answer with; None for all but results.
+    """
+
+    def __init__(self, names: tuple[str, ...] | None):
+        self._names = names and [name for name in names if name != RESULTS]
+        self._with_results = names is not None and RESULTS in names
+        if self._with_results and "analyses" not in (self._names or ()):
+            self._names = [*(self._names or ()), "analyses"]
+        self._versions = {name: one.version for name, one in parts.host.analyzers.items()}
+        self._key = parts.storage.key
+        self._url = url_of("")
+        self._thumbnail_url = thumbnail_url_of(ID_GOES_HERE).split(ID_GOES_HERE)
+
+    @property
+    def projection(self) -> dict[str, int]:
+        """What is read for it, as MongoDB is told."""
+        if self._names is not None and "analyses" not in self._names:
+            return {"analyses": 0}
+        return {} if self._with_results else {"analyses.result": 0}
+
+    def write(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        """A document of the catalog in the shape of `ListedUploadSchema`."""
+        get, upload_id, filename = document.get, str(document["_id"]), document["filename"]
+        duplicate_of = get("duplicate_of")
+        wire = {
+            "id": upload_id,
+            "original_name": document["original_name"],
+            "filename": filename,
+            "file_path": self._key(filename),
+            "url": self._url + filename,
+            "thumbnail_url": upload_id.join(self._thumbnail_url),
+            "upload_time": document["upload_time"],
+            "taken_at": get("taken_at"),
+            "size": document["size"],
+            "content_type": document["content_type"],
+            "sha256": document["sha256"],
+            "dimensions": document["dimensions"],
+            "status": document["status"],
+            "caption": get("caption"),
+            "tags": get("tags") or [],
+            "faces": get("faces") or [],
+            "face_cluster_ids": get("face_cluster_ids") or [],
+            "analyses": {a["name"]: self._analysis(a) for a in get("analyses", ())},
+            "duplicate_of": str(duplicate_of) if duplicate_of else None,
+            "updated_at": document["updated_at"],
+        }
+        return wire if self._names is None else {name: wire[name] for name in self._names}
+
+    def _analysis(self, analysis: Mapping[str, Any]) -> dict[str, Any]:
+        get, version = analysis.get, analysis["version"]
+        wire = {
+            "status": analysis["state"],
+            "version": version,
+            "attempts": get("attempts", 0),
+            "started_at": get("started_at"),
+            "finished_at": get("finished_at"),
+            "stale": version < self._versions.get(analysis["name"], version),
+            "provenance": get("provenance"),
+            "error": get("error"),
+        }
+        return wire | {"result": get("result")} if self._with_results else wire
+
+
+def page_on_wire(page: Page, shape: Shape, number: int | None, limit: int) -> dict[str, Any]:
+    """A page in the shape of `UploadPageSchema`."""
+    return {
+        "data": [shape.write(document) for document in page.uploads],
+        "total": page.total,
+        "total_is_estimate": page.total is None,
+        "page": number,
+        "limit": limit,
+        "next_cursor": page.next_cursor,
+    }
+
+
+def found_on_wire(
+    found: Found, words: Words, shape: Shape, number: int | None, limit: int
+) -> dict[str, Any]:
+    """A page of what was found in the shape of `UploadPageSchema`."""
+    wire = page_on_wire(found.page, shape, number, limit) | {"order": found.order}
+    for listed, document in zip(wire["data"], found.page.uploads, strict=True):
+        listed["matched"] = words.matched_in(document)
+    return wire

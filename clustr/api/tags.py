@@ -1,0 +1,66 @@
+"""`/api/tags`: the words for what is to be seen, and how often each is used."""
+
+from typing import Any
+
+from flask import Response, jsonify
+from marshmallow import Schema, fields, validate
+
+from clustr.api.blueprint import Blueprint
+from clustr.api.current import parts
+from clustr.api.schemas import POSITIVE, WholeNumber, moment, number, text
+
+LONGEST_PREFIX = 200
+
+blueprint = Blueprint(
+    "tags", __name__, url_prefix="/api/tags", description="The words for what is to be seen"
+)
+
+
+class TagQuerySchema(Schema):
+    """Which tags are wanted."""
+
+    prefix = fields.String(
+        load_default="",
+        validate=validate.Length(max=LONGEST_PREFIX),
+        metadata={
+            "description": "What they begin with, in the same letters; then they are in the order "
+            "of those, and the most used first otherwise."
+        },
+    )
+    limit = WholeNumber(
+        load_default=100,
+        validate=validate.Range(1, 1000),
+        metadata={"description": "How many at most."},
+    )
+
+
+class TagSchema(Schema):
+    """A tag, and how many uploads have it."""
+
+    name = text("The tag.", "cat", required=True)
+    count = number("How many uploads have it.", 42, required=True, validate=POSITIVE)
+
+
+class TagListSchema(Schema):
+    """Tags as they were counted last."""
+
+    data = fields.List(fields.Nested(TagSchema), required=True)
+    counted_at = moment(
+        "When they were counted; null when they have not been yet.", required=True, allow_none=True
+    )
+
+
+@blueprint.route("")
+@blueprint.arguments(TagQuerySchema, location="query")
+@blueprint.response(200, TagListSchema)
+@blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
+@blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
+def list_tags(query: dict[str, Any]) -> Response:
+    """List tags with how many uploads have each
+
+    Workers count them now and then, so that to ask costs the same however many uploads there are.
+    """
+    found = parts.catalog.tallies.tags(query["prefix"], query["limit"])
+    totals = parts.catalog.tallies.totals()
+    data = [{"name": name, "count": count} for name, count in found.items()]
+    return jsonify({"data": data, "counted_at": totals and totals.counted_at})

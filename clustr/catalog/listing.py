@@ -1,0 +1,380 @@
+"""Listings: uploads that match filters, in an order, a page at a time.
+
+A page costs the same at any depth and however many uploads there are: an index leads to its place,
+and what lies behind it in the index is the page. There is an index for every filter by which is
+asked whether something is so (`status`, a tag, …) with every order. What no index answers is looked
+for by reading uploads one by one, for a limited time.
+"""
+
+import base64
+import binascii
+import hashlib
+import struct
+from dataclasses import astuple, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from bson import ObjectId
+from bson.codec_options import CodecOptions
+from bson.errors import InvalidId
+from pymongo.collection import Collection
+from pymongo.cursor import Cursor
+
+from clustr.catalog.changes import matching
+from clustr.catalog.connection import Document, answering
+from clustr.catalog.documents import ANY, DUPLICATE
+from clustr.catalog.uploads import NEWEST_FIRST, Condition, on_results, searching
+from clustr.errors import InvalidInput
+
+# By what can be sorted, with the field of the document.
+SORTS = {
+    "upload_time": "upload_time",
+    "taken_at": "taken_at",
+    "size": "size",
+    "name": "original_name",
+}
+# Of what a range can be asked for.
+RANGES = {
+    "upload_time": "upload_time",
+    "taken_at": "taken_at",
+    "size": "size",
+    "width": "dimensions.width",
+    "height": "dimensions.height",
+}
+# What an index begins with, by the filters that it is for.
+LEADS = {
+    "facets": [("facets", 1)],
+    "tags": [("tags", 1)],
+    "analyses": [("analyses.name", 1), ("analyses.state", 1)],
+}
+INDEXES = {
+    f"{lead}_by_{sort}": {"keys": [*keys, (field, -1), ("_id", -1)]}
+    for lead, keys in LEADS.items()
+    for sort, field in SORTS.items()
+}
+
+# Up to this many that match are counted.
+COUNTED_TOTAL = 1000
+MORE = 0xFFFF  # in a cursor: that there are more
+
+# Pages by number reach so far: what is in front of one has to be passed over.
+MOST_SKIPPED = 10_000
+
+# What no index answers.
+SEARCH_SECONDS = 0.3
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+FIRST_MOMENT = datetime(1, 1, 1, tzinfo=UTC)
+
+NO_CURSOR = "This is no cursor; take the `next_cursor` of an answer."
+OTHER_CURSOR = "This cursor is of another sort or of other filters; give those again beside it."
+
+# Times without a zone, which are in UTC: to give each of them one takes half of the time.
+PLAIN: CodecOptions[Document] = CodecOptions(tz_aware=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A limit of a range.
+
+    Attributes:
+        field: one of `RANGES`.
+        operator: `gte`, `lte` or `lt`.
+        value: a time, bytes or pixels.
+    """
+
+    field: str
+    operator: str
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which uploads are listed: those for which all of this is so; None for what does not matter.
+
+    Attributes:
+        analysis: an analyzer and the state of its analysis.
+        duplicate: whether there was an upload with the same bytes.
+        conditions: on the results of analyses.
+    """
+
+    status: str | None = None
+    tags: tuple[str, ...] = ()
+    content_type: str | None = None
+    analysis: tuple[str, str] | None = None
+    duplicate: bool | None = None
+    bounds: tuple[Bound, ...] = ()
+    conditions: tuple[Condition, ...] = ()
+
+    @property
+    def leads(self) -> list[str]:
+        """Which indexes can lead to what is wanted, one for each filter, the narrowest first."""
+        return [
+            *("tags" for _ in self.tags),
+            *(["analyses"] if self.analysis else []),
+            *("facets" for _ in self.facets),
+        ]
+
+    @property
+    def facets(self) -> list[str]:
+        """The facets that those uploads have; see `clustr.catalog.documents`."""
+        duplicate = None if self.duplicate is None else DUPLICATE[self.duplicate]
+        return [facet for facet in (duplicate, self.status, self.content_type) if facet]
+
+    def fingerprint(self) -> bytes:
+        """Four bytes that are different for what is wanted otherwise."""
+        return hashlib.blake2b(repr(astuple(self)).encode(), digest_size=4).digest()
+
+
+ANYTHING = Wanted()
+
+
+@dataclass(frozen=True, slots=True)
+class Sort:
+    """An order: by one of `SORTS`, and by id where that is the same."""
+
+    by: str = "upload_time"
+    descending: bool = True
+
+    @property
+    def field(self) -> str:
+        return SORTS[self.by]
+
+    @property
+    def keys(self) -> list[tuple[str, int]]:
+        """The order as MongoDB is told it."""
+        direction = -1 if self.descending else 1
+        return [(self.field, direction), ("_id", direction)]
+
+    def code(self) -> int:
+        """A number for the order."""
+        return [*SORTS].index(self.by) * 2 + self.descending
+
+
+DEFAULT = Sort()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a listing goes on: behind an upload.
+
+    Attributes:
+        value: what the upload is sorted by; None where it has none.
+        total: how many matched on the first page; None for too many to be counted.
+    """
+
+    value: Any
+    key: ObjectId
+    total: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some uploads of a listing, how many there are in all, and where the listing goes on.
+
+    Attributes:
+        uploads: as they are stored, with times that have no zone and are in UTC.
+        total: None for more than are counted.
+    """
+
+    uploads: list[Document]
+    total: int | None
+    next_cursor: str | None
+
+
+class Listing:
+    """Lists the collection of uploads."""
+
+    def __init__(self, collection: Collection[Document]):
+        self._collection = collection.with_options(codec_options=PLAIN)
+
+    def page(
+        self,
+        limit: int,
+        page: int = 1,
+        cursor: str | None = None,
+        wanted: Wanted = ANYTHING,
+        sort: Sort = DEFAULT,
+        projection: Document | None = None,
+    ) -> Page:
+        """Some of the uploads that are wanted.
+
+        Args:
+            limit: how many at most.
+            page: which page of that many, from 1; not used when there is a cursor.
+            cursor: the `next_cursor` of the page before; it costs the same at any depth.
+            projection: which fields are read, as MongoDB is told; by default all but the results
+                of analyses.
+
+        Raises:
+            InvalidInput: this is no cursor, or none of this listing; or the page is too far.
+            TooSlow: no index answers it, and it took longer than `SEARCH_SECONDS`.
+        """
+        place = _read(cursor, sort, wanted) if cursor is not None else None
+        skipped = (page - 1) * limit if place is None else 0
+        if skipped > MOST_SKIPPED:
+            self._refuse_where_that_is_much()
+        index = index_for(wanted, sort)
+        with answering() if index else searching(self._collection, SEARCH_SECONDS):
+            found = self._find(wanted, sort, place, index, projection)
+            documents = list(found.skip(skipped).limit(limit + 1))
+            total = place.total if place else None
+            # A last page that is not empty tells how many there are, without a count.
+            if place is None and len(documents) <= limit and (documents or not skipped):
+                total = skipped + len(documents)
+            elif wanted == ANYTHING:
+                total = self._collection.estimated_document_count()
+            elif place is None:
+                total = self._count(wanted, sort, index)
+        return Page(
+            uploads=documents[:limit],
+            total=total,
+            next_cursor=(
+                _write(documents[limit - 1], sort, wanted, total)
+                if len(documents) > limit
+                else None
+            ),
+        )
+
+    def _find(
+        self,
+        wanted: Wanted,
+        sort: Sort,
+        place: Place | None,
+        index: str | None,
+        projection: Document | None,
+    ) -> Cursor[Document]:
+        """What is wanted from a place on, in the order."""
+        shown = {"analyses.result": 0} if projection is None else projection
+        if place and wanted == ANYTHING and sort == DEFAULT:
+            # The usual walk: to say where an index is entered is quicker than a condition.
+            first = [("upload_time", place.value), ("_id", _before(place.key))]
+            return self._collection.find({}, shown).sort(sort.keys).hint(NEWEST_FIRST).min(first)
+        found = self._collection.find(query(wanted, sort, place), shown).sort(sort.keys)
+        return found.hint(index) if index else found
+
+    def _count(self, wanted: Wanted, sort: Sort, index: str | None) -> int | None:
+        """How many match; None for more than are counted."""
+        options: Document = {"hint": index} if index else {}
+        here = query(wanted, sort)
+        counted = self._collection.count_documents(here, limit=COUNTED_TOTAL + 1, **options)
+        return counted if counted <= COUNTED_TOTAL else None
+
+    def _refuse_where_that_is_much(self) -> None:
+        with answering():
+            few = self._collection.estimated_document_count() <= MOST_SKIPPED
+        if not few:
+            reason = f"Pages reach to the upload of number {MOST_SKIPPED}; go on with `cursor`."
+            raise InvalidInput({"page": [reason]})
+
+
+def index_for(wanted: Wanted, sort: Sort) -> str | None:
+    """The index that answers this by itself; None where MongoDB has to look for the best way."""
+    leads = wanted.leads
+    of_others = [bound for bound in wanted.bounds if bound.field != sort.by]
+    if len(leads) > 1 or of_others or wanted.conditions:
+        return None
+    if leads:
+        return f"{leads[0]}_by_{sort.by}"
+    return "newest_first" if sort.by == "upload_time" else f"facets_by_{sort.by}"
+
+
+def query(wanted: Wanted, sort: Sort, place: Place | None = None) -> Document:
+    """The query for what is wanted, from a place on.
+
+    It has one branch for what is sorted like the upload at the place, and one for what follows:
+    each is a range of the index.
+    """
+    same = _equal(wanted, sort)
+    within: Document = {}
+    for bound in wanted.bounds:
+        within.setdefault(RANGES[bound.field], {})[f"${bound.operator}"] = bound.value
+    here = within.pop(sort.field, {})
+    same |= within
+    if place is None:
+        return same | ({sort.field: here} if here else {})
+    follow = {"$lt": place.key} if sort.descending else {"$gt": place.key}
+    level = {**same, sort.field: place.value, "_id": follow}
+    beyond = _beyond(sort, place.value, here)
+    return {"$or": [level, {**same, sort.field: beyond}]} if beyond else level
+
+
+def _equal(wanted: Wanted, sort: Sort) -> Document:
+    """The conditions that are not about the order."""
+    conditions: list[Document] = []
+    if wanted.tags:
+        conditions += [{"tags": tag} for tag in wanted.tags]
+    if wanted.analysis:
+        name, state = wanted.analysis
+        conditions.append(matching(name=name, state=state))
+    facets = wanted.facets
+    if not conditions and not facets and sort.by != "upload_time":
+        facets = [ANY]
+    conditions += [{"facets": facet} for facet in facets]
+    conditions += on_results(wanted.conditions)
+    if len(conditions) == 1:
+        return dict(conditions[0])
+    return {"$and": conditions} if conditions else {}
+
+
+def _beyond(sort: Sort, value: Any, here: Document) -> Document | None:
+    """The condition for what is sorted behind a value, within a range; None when nothing is.
+
+    What has no such field is sorted before all that has.
+    """
+    if sort.descending:
+        if value is None:
+            return None
+        # Also what has no such field is not greater.
+        return {**here, "$lt": value} if here else {"$not": {"$gte": value}}
+    if value is None:
+        return {"$gte": FIRST_MOMENT}
+    return {**here, "$gt": value}
+
+
+def _before(key: ObjectId) -> ObjectId:
+    """The id in front of this one; there is no upload with the least of all."""
+    number = int.from_bytes(key.binary, "big") - 1
+    return ObjectId(max(number, 0).to_bytes(12, "big"))
+
+
+def _write(document: Document, sort: Sort, wanted: Wanted, total: int | None) -> str:
+    """A cursor for what follows an upload: the order, the filters, the total, and its place."""
+    value = document.get(sort.field)
+    counted = MORE if total is None or total > COUNTED_TOTAL else total
+    head = struct.pack(">BH", sort.code(), counted) + wanted.fingerprint()
+    packed = head + document["_id"].binary + _packed(value)
+    return base64.urlsafe_b64encode(packed).decode().rstrip("=")
+
+
+def _packed(value: Any) -> bytes:
+    if value is None:
+        return b""
+    if isinstance(value, str):
+        return b"\0" + value.encode()  # so that one without letters is not None
+    if isinstance(value, datetime):
+        value = (value.replace(tzinfo=UTC) - EPOCH) // timedelta(milliseconds=1)
+    return struct.pack(">q", value)
+
+
+def _read(cursor: str, sort: Sort, wanted: Wanted) -> Place:
+    """The place that a cursor names."""
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        packed = base64.b64decode(padded, altchars=b"-_", validate=True)
+        code, total = struct.unpack(">BH", packed[:3])
+        fingerprint, key, value = packed[3:7], ObjectId(packed[7:19]), packed[19:]
+        if (code, fingerprint) != (sort.code(), wanted.fingerprint()):
+            raise InvalidInput({"cursor": [OTHER_CURSOR]})
+        return Place(_unpacked(value, sort), key, None if total == MORE else total)
+    except (binascii.Error, ValueError, struct.error, OverflowError, InvalidId, TypeError) as error:
+        raise InvalidInput({"cursor": [NO_CURSOR]}) from error
+
+
+def _unpacked(packed: bytes, sort: Sort) -> Any:
+    if not packed and sort.by == "taken_at":
+        return None
+    if sort.by == "name":
+        return packed[1:].decode()
+    (number,) = struct.unpack(">q", packed)
+    return number if sort.by == "size" else EPOCH + timedelta(milliseconds=number)

@@ -1,0 +1,171 @@
+"""Tallies: how many uploads there are of each kind, and how often each tag, as counted last.
+
+To count takes the longer the more uploads there are. So it is done in the background by one process
+for all, which goes through the uploads in the order of their ids, a batch at a time; those who ask
+read what the last round found, at the same cost however many uploads there are.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from bson import ObjectId
+from pymongo.collection import Collection
+
+from clustr.catalog.clock import now
+from clustr.catalog.connection import Document, answering
+
+BATCH = 20_000
+BEFORE_ALL = ObjectId(bytes(12))
+TOTALS = "uploads"
+MOST_DAYS = 366
+
+INDEXES = {"most_used": {"keys": [("count", -1), ("_id", 1)]}}
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many uploads there were at a moment.
+
+    Attributes:
+        bytes: of all originals together.
+        days: how many came on each day, in UTC, the newest day first; no more than a year of them.
+        counted_at: when the counting began.
+    """
+
+    uploads: int
+    bytes: int
+    statuses: Mapping[str, int]
+    days: Mapping[str, int]
+    counted_at: datetime
+
+
+@dataclass(slots=True)
+class Round:
+    """One time through all uploads: how far it is, and what it has found."""
+
+    began_at: datetime
+    key: ObjectId
+    until: ObjectId
+    after: ObjectId = BEFORE_ALL
+    statuses: dict[str, int] = field(default_factory=dict)
+    days: dict[str, int] = field(default_factory=dict)
+    bytes: int = 0
+
+
+class Tallies:
+    """Counts the uploads, and keeps what was counted.
+
+    Args:
+        uploads: what is counted.
+        totals: where the figures about all uploads are kept.
+        tags: where the tags are kept, one document for each.
+    """
+
+    def __init__(
+        self,
+        uploads: Collection[Document],
+        totals: Collection[Document],
+        tags: Collection[Document],
+    ):
+        self._uploads = uploads
+        self._totals = totals
+        self._tags = tags
+        self._round: Round | None = None
+
+    def totals(self) -> Tally | None:
+        """What was counted last; None before it was done for the first time."""
+        with answering():
+            found = self._totals.find_one({"_id": TOTALS})
+        if found is None:
+            return None
+        return Tally(
+            uploads=sum(found["statuses"].values()),
+            bytes=found["bytes"],
+            statuses=found["statuses"],
+            days=found["days"],
+            counted_at=found["counted_at"],
+        )
+
+    def tags(self, prefix: str, limit: int) -> dict[str, int]:
+        """Tags and how many uploads have them.
+
+        Args:
+            prefix: with it those that begin so, in the order of their letters; else the most used.
+        """
+        with answering():
+            if prefix:
+                beginning = {"_id": {"$gte": prefix, "$lt": prefix + chr(0x10FFFF)}}
+                found = self._tags.find({**beginning, "count": {"$gt": 0}}).sort("_id", 1)
+            else:
+                found = self._tags.find({"count": {"$gt": 0}}).sort([("count", -1), ("_id", 1)])
+            return {document["_id"]: document["count"] for document in found.limit(limit)}
+
+    def step(self) -> bool:
+        """Count one batch of a round, or begin with one; whether the round is over."""
+        with answering():
+            if self._round is None:
+                self._round = self._begin()
+            if not self._count_batch(self._round):
+                return False
+            self._publish(self._round)
+        self._round = None
+        return True
+
+    def _begin(self) -> Round:
+        newest = self._uploads.find_one({}, {"_id": 1}, sort=[("_id", -1)])
+        return Round(now(), ObjectId(), newest["_id"] if newest else BEFORE_ALL)
+
+    def _count_batch(self, round: Round) -> bool:
+        """Count what follows; whether nothing follows any more."""
+        left = {"_id": {"$gt": round.after, "$lte": round.until}}
+        ends = self._uploads.find(left, {"_id": 1}).sort("_id", 1).skip(BATCH - 1).limit(1)
+        end = next(iter(ends), {"_id": round.until})["_id"]
+        here = {"$match": {"_id": {"$gt": round.after, "$lte": end}}}
+        self._add(round, here)
+        self._add_tags(round, here)
+        round.after = end
+        return end == round.until
+
+    def _add(self, round: Round, here: Document) -> None:
+        day = {"$dateToString": {"date": "$upload_time", "format": "%Y-%m-%d"}}
+        kinds = {"status": "$status", "day": day}
+        group = {"_id": kinds, "count": {"$sum": 1}, "bytes": {"$sum": "$size"}}
+        for found in self._uploads.aggregate([here, {"$group": group}]):
+            status, day = found["_id"]["status"], found["_id"]["day"]
+            round.statuses[status] = round.statuses.get(status, 0) + found["count"]
+            round.days[day] = round.days.get(day, 0) + found["count"]
+            round.bytes += found["bytes"]
+
+    def _add_tags(self, round: Round, here: Document) -> None:
+        """Add to what this round has counted of each tag so far, beside what counts until then."""
+        mine = {"$eq": ["$round", round.key]}
+        so_far = {"$cond": [mine, "$so_far", 0]}
+        stages: list[Document] = [
+            here,
+            {"$project": {"tags": 1}},
+            {"$unwind": "$tags"},
+            {"$group": {"_id": "$tags", "so_far": {"$sum": 1}}},
+            {"$addFields": {"round": round.key}},
+            {
+                "$merge": {
+                    "into": self._tags.name,
+                    "whenMatched": [
+                        {"$set": {"so_far": {"$add": [so_far, "$$new.so_far"]}}},
+                        {"$set": {"round": round.key}},
+                    ],
+                }
+            },
+        ]
+        self._uploads.aggregate(stages)
+
+    def _publish(self, round: Round) -> None:
+        """Let what this round has found be what counts."""
+        counted = {"$set": {"count": "$so_far"}}
+        changed = {"round": round.key, "$expr": {"$ne": ["$count", "$so_far"]}}
+        self._tags.update_many(changed, [counted])
+        self._tags.delete_many({"round": {"$ne": round.key}})
+        days = dict(sorted(round.days.items(), reverse=True)[:MOST_DAYS])
+        totals = {"bytes": round.bytes, "statuses": round.statuses, "days": days}
+        written = {**totals, "counted_at": round.began_at}
+        self._totals.replace_one({"_id": TOTALS}, written, upsert=True)

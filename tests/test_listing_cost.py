@@ -1,0 +1,279 @@
+"""What a page of the listing costs MongoDB, and that walking it is right in every order."""
+
+import itertools
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from bson import ObjectId
+from pymongo import MongoClient
+from pymongo.collection import Collection
+from running import wait_until
+
+from clustr.catalog import Bound, Catalog, Sort, Wanted, new_id, now
+from clustr.catalog.documents import to_document
+from clustr.errors import InvalidInput
+from clustr.upload import Analysis, State, Status, Upload
+
+COUNT = 600
+LIMITS = (1, 7, 20)
+SORTS = [Sort(by, down) for by in ("upload_time", "taken_at", "size", "name") for down in (0, 1)]
+SORTS = [replace(sort, descending=bool(sort.descending)) for sort in SORTS]
+FILTERS = {
+    "all": Wanted(),
+    "status": Wanted(status="processed"),
+    "tag": Wanted(tags=("cat",)),
+    "content_type": Wanted(content_type="image/png"),
+    "analysis": Wanted(analysis=("a", State.FAILED)),
+    "duplicate": Wanted(duplicate=True),
+    "original": Wanted(duplicate=False),
+}
+
+
+@pytest.fixture(scope="module")
+def catalog(servers) -> Iterator[Catalog]:
+    built = Catalog(servers.mongodb_url, f"listing-{uuid.uuid4().hex}", "uploads", 10)
+    built.make_indexes()
+    yield built
+    built.close()
+
+
+@pytest.fixture(scope="module")
+def collection(servers, catalog: Catalog) -> Iterator[Collection[dict[str, Any]]]:
+    """Uploads with much that is the same, in each order."""
+    with MongoClient(servers.mongodb_url, tz_aware=True) as client:
+        collection = client[catalog.uploads._collection.database.name]["uploads"]
+        collection.insert_many(map(document, range(COUNT)))
+        yield collection
+
+
+def document(number: int) -> dict[str, Any]:
+    upload_id, moment = new_id(), now() - timedelta(seconds=number // 3)
+    upload = Upload(
+        id=upload_id,
+        original_name=f"photograph {number % 50}.jpg",
+        filename=f"{upload_id}.jpg",
+        upload_time=moment,
+        updated_at=moment,
+        size=1000 + number % 40,
+        content_type=("image/jpeg", "image/png")[number % 2],
+        sha256=f"{number:064x}",
+        width=100 + number,
+        height=100,
+        status=(Status.PENDING, Status.PROCESSED)[number % 3 > 0],
+        analyses=(
+            Analysis("a", 1, (State.FAILED, State.SUCCEEDED)[number % 5 > 1]),
+            Analysis("b", 1, (State.FAILED, State.SUCCEEDED)[number % 2]),
+        ),
+        request_id="seeded",
+        duplicate_of=new_id() if number % 4 == 0 else None,
+    )
+    written = to_document(upload) | {"tags": ["sofa", "cat"][: 1 + number % 2]}
+    if number % 3:
+        written["taken_at"] = moment - timedelta(days=number % 60)
+    return written
+
+
+def matches(document: dict[str, Any], wanted: Wanted) -> bool:
+    """Whether a document is wanted, said once more in Python."""
+    states = {a["name"]: a["state"] for a in document["analyses"]}
+    duplicate = document["duplicate_of"] is not None
+    return (
+        wanted.status in (None, document["status"])
+        and set(wanted.tags) <= set(document["tags"])
+        and wanted.content_type in (None, document["content_type"])
+        and (wanted.analysis is None or states[wanted.analysis[0]] == wanted.analysis[1])
+        and wanted.duplicate in (None, duplicate)
+    )
+
+
+def in_order(collection: Collection[dict[str, Any]], wanted: Wanted, sort: Sort) -> list[ObjectId]:
+    """What a walk has to give, found without the catalog."""
+
+    def place(document: dict[str, Any]) -> tuple[Any, ...]:
+        value = document.get(sort.field)
+        return (value is not None, value or 0, document["_id"])
+
+    found = [d for d in collection.find() if matches(d, wanted)]
+    return [d["_id"] for d in sorted(found, key=place, reverse=sort.descending)]
+
+
+def walk(catalog: Catalog, limit: int, wanted: Wanted, sort: Sort) -> Iterator[list[ObjectId]]:
+    cursor = None
+    while True:
+        page = catalog.listing.page(limit, cursor=cursor, wanted=wanted, sort=sort)
+        yield [document["_id"] for document in page.uploads]
+        cursor = page.next_cursor
+        if cursor is None:
+            return
+
+
+def name(sort: Sort) -> str:
+    return ("-" if sort.descending else "") + sort.by
+
+
+@pytest.fixture
+def plans(collection: Collection[dict[str, Any]]) -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """Called, how MongoDB did what was asked of it in this test."""
+    database = collection.database
+    database["system.profile"].drop()
+    database.command("profile", 2)
+
+    def stop_and_look() -> list[dict[str, Any]]:
+        database.command("profile", 0)
+        return list(database["system.profile"].find({"op": "query", "ns": collection.full_name}))
+
+    yield stop_and_look
+    database.command("profile", 0)
+
+
+@pytest.mark.parametrize("sort", SORTS, ids=name)
+@pytest.mark.parametrize("wanted", FILTERS.values(), ids=FILTERS.keys())
+def test_a_walk_is_in_order_and_whole(catalog, collection, wanted, sort):
+    walked = list(itertools.chain(*walk(catalog, 37, wanted, sort)))
+    assert walked == in_order(collection, wanted, sort)
+    assert len(walked) > 50
+
+
+@pytest.mark.parametrize("sort", SORTS, ids=name)
+@pytest.mark.parametrize("wanted", FILTERS.values(), ids=FILTERS.keys())
+def test_any_one_filter_goes_with_any_order(catalog, collection, plans, wanted, sort):
+    """A page costs no more than twice what it shows, wherever it is."""
+    for limit in LIMITS:
+        for _ in itertools.islice(walk(catalog, limit, wanted, sort), 12):
+            pass
+    found = plans()
+    assert len(found) >= 12
+    for plan in found:
+        limit = plan["command"]["limit"] - 1
+        assert not plan.get("hasSortStage"), plan
+        # Of two ranges that are merged, each is read one key further than it shows.
+        assert plan["keysExamined"] <= max(2 * limit + 1, limit + 3), plan
+        assert plan["docsExamined"] <= 2 * limit + 4, plan
+    explained = [stages(collection, plan["command"]) for plan in found[:3]]
+    assert all("SORT" not in each and "COLLSCAN" not in each for each in explained), explained
+
+
+def stages(collection: Collection[dict[str, Any]], command: dict[str, Any]) -> set[str]:
+    """The names of all stages of the plan for a command."""
+    kept = {key: value for key, value in command.items() if key in FIND}
+    plan = collection.database.command("explain", kept)["queryPlanner"]["winningPlan"]
+
+    def names(node: Any) -> Iterator[str]:
+        if isinstance(node, dict):
+            if "stage" in node:
+                yield node["stage"]
+            for inner in node.values():
+                yield from names(inner)
+        elif isinstance(node, list):
+            for inner in node:
+                yield from names(inner)
+
+    return set(names(plan))
+
+
+FIND = ("find", "filter", "sort", "projection", "limit", "skip", "hint", "min", "max")
+
+
+@pytest.mark.parametrize("down", [False, True])
+@pytest.mark.parametrize("wanted", [Wanted(), Wanted(status="processed"), Wanted(tags=("cat",))])
+def test_a_range_goes_with_its_own_order(catalog, collection, plans, wanted, down):
+    bounds = (Bound("size", "gte", 1010), Bound("size", "lte", 1020))
+    wanted = replace(wanted, bounds=bounds)
+    walked = list(itertools.chain(*walk(catalog, 10, wanted, Sort("size", down))))
+    for plan in plans():
+        assert not plan.get("hasSortStage"), plan
+        assert plan["keysExamined"] <= 21, plan
+    expected = [d for d in collection.find() if matches(d, wanted) and 1010 <= d["size"] <= 1020]
+    assert len(walked) == len(set(walked)) == len(expected) > 20
+
+
+def test_no_more_indexes_than_a_collection_should_have(collection):
+    assert len(collection.index_information()) <= 24
+
+
+def test_a_cursor_is_of_its_sort_and_its_filters(catalog, collection):
+    cursor = catalog.listing.page(5, wanted=Wanted(status="processed")).next_cursor
+    for wanted, sort in [
+        (Wanted(), Sort()),
+        (Wanted(status="pending"), Sort()),
+        (Wanted(status="processed"), Sort("size")),
+        (Wanted(status="processed"), Sort(descending=False)),
+    ]:
+        with pytest.raises(InvalidInput) as raised:
+            catalog.listing.page(5, cursor=cursor, wanted=wanted, sort=sort)
+        assert list(raised.value.errors) == ["cursor"]
+        assert "another sort" in raised.value.errors["cursor"][0]
+
+
+def test_a_total_is_counted_where_that_is_cheap(catalog, collection, monkeypatch):
+    page = catalog.listing.page(5, wanted=Wanted(status="processed"))
+    assert page.total == 400
+    further = catalog.listing.page(5, cursor=page.next_cursor, wanted=Wanted(status="processed"))
+    assert further.total == 400
+    assert catalog.listing.page(5).total == COUNT
+    monkeypatch.setattr("clustr.catalog.listing.COUNTED_TOTAL", 100)
+    page = catalog.listing.page(5, wanted=Wanted(status="processed"))
+    assert page.total is None
+    further = catalog.listing.page(5, cursor=page.next_cursor, wanted=Wanted(status="processed"))
+    assert further.total is None
+
+
+def test_pages_reach_so_far_among_many(catalog, collection, monkeypatch):
+    monkeypatch.setattr("clustr.catalog.listing.MOST_SKIPPED", 100)
+    assert len(catalog.listing.page(20, 6).uploads) == 20
+    with pytest.raises(InvalidInput) as raised:
+        catalog.listing.page(20, 7)
+    assert "`cursor`" in raised.value.errors["page"][0]
+    monkeypatch.setattr("clustr.catalog.listing.MOST_SKIPPED", 1000)
+    assert catalog.listing.page(100, 50).uploads == []
+
+
+def test_a_walk_past_many_sees_each_that_stays_once(servers):
+    """10,000 uploads, while others are added and removed on all sides."""
+    catalog = Catalog(servers.mongodb_url, f"walk-{uuid.uuid4().hex}", "uploads", 10)
+    client: MongoClient[dict[str, Any]] = MongoClient(servers.mongodb_url)
+    try:
+        catalog.make_indexes()
+        collection = client[catalog.uploads._collection.database.name]["uploads"]
+        ids = collection.insert_many(map(document, range(10_000))).inserted_ids
+        for sort in (Sort(), Sort("name", False), Sort("taken_at")):
+            walk_while_it_changes(catalog, collection, sort)
+        assert len(ids) == 10_000
+    finally:
+        client.drop_database(catalog.uploads._collection.database.name)
+        client.close()
+        catalog.close()
+
+
+def walk_while_it_changes(catalog: Catalog, collection: Any, sort: Sort) -> None:
+    before = {d["_id"] for d in collection.find({}, {"_id": 1})}
+    removed: set[ObjectId] = set()
+    changed, stop = [0], threading.Event()
+    passing = iter(sorted(before, key=lambda key: key.binary[::-1]))
+
+    def change() -> None:
+        for number in itertools.count():
+            if stop.is_set():
+                return
+            collection.insert_one(document(number * 7 % 9000))
+            removed.add(key := next(passing))
+            collection.delete_one({"_id": key})
+            changed[0] += 1
+
+    other = threading.Thread(target=change)
+    other.start()
+    try:
+        pages = walk(catalog, 100, Wanted(), sort)
+        walked = list(next(pages))
+        wait_until(lambda: changed[0] > 10, 20, "changes after the first page")
+        walked += itertools.chain(*pages)
+    finally:
+        stop.set()
+        other.join()
+    assert len(walked) == len(set(walked))
+    assert before - removed <= set(walked)

@@ -1,0 +1,188 @@
+"""Search: words in tags, captions and original names, in a useful order."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from running import Servers
+from workshop import Workshop
+
+from clustr.catalog import new_id, now
+from clustr.catalog.documents import to_document
+from clustr.upload import Status, Upload
+
+PROBLEM = "application/problem+json"
+COUNT = 1500
+
+
+def document(name: str, caption: str | None = None, *tags: str, **more: Any) -> dict[str, Any]:
+    upload_id, moment = new_id(), now()
+    upload = Upload(
+        id=upload_id,
+        original_name=name,
+        filename=f"{upload_id}.jpg",
+        upload_time=moment,
+        updated_at=moment,
+        size=1000,
+        content_type="image/jpeg",
+        sha256="0" * 64,
+        width=10,
+        height=10,
+        status=Status.PROCESSED,
+        analyses=(),
+        request_id="seeded",
+        caption=caption,
+    )
+    return to_document(upload) | {"caption": caption, "tags": list(tags), **more}
+
+
+FEW = {
+    "named": document("zebra at night.jpg", "something striped"),
+    "captioned": document("1.jpg", "a zebra in the grass and a lion"),
+    "tagged": document("2.jpg", "an animal", "zebra", "grass"),
+    "longer": document("3.jpg", "an animal", "zebra crossing"),
+    "all of it": document("zebra.jpg", "a zebra", "zebra"),
+    "accented": document("4.jpg", "un café à Paris", "Café"),
+    "named so": document("5.jpg", "a $where (in) brackets.* [all]"),
+}
+
+
+@pytest.fixture(scope="module")
+def client(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
+    with Workshop(tmp_path_factory.mktemp("search"), servers) as workshop:
+        client = workshop.app.test_client()
+        common = (
+            document(f"{n}.jpg", "a bird over the sea", *(["sea"] if n % 2 else []), size=n + 1)
+            for n in range(COUNT)
+        )
+        workshop.collection.insert_many([*FEW.values(), *common])
+        yield client
+
+
+def search(client: FlaskClient, q: str, **more: Any) -> dict[str, Any]:
+    answer = client.get("/api/uploads", query_string={"q": q, **more})
+    assert answer.status_code == 200, answer.text
+    return answer.get_json()
+
+
+def names(page: dict[str, Any]) -> list[str]:
+    known = {str(document["_id"]): name for name, document in FEW.items()}
+    return [known.get(upload["id"], "a bird") for upload in page["data"]]
+
+
+def test_exact_tags_come_first_then_what_matches_best(client):
+    page = search(client, "zebra")
+    assert page["order"] == "score"
+    assert page["total"] == 5
+    assert not page["total_is_estimate"]
+    found = names(page)
+    assert found[:2] == ["all of it", "tagged"]
+    assert found[2] == "longer"
+    assert set(found[3:]) == {"named", "captioned"}
+    matched = dict(zip(found, (upload["matched"] for upload in page["data"]), strict=True))
+    assert matched == {
+        "all of it": ["tag", "caption", "name"],
+        "tagged": ["tag"],
+        "longer": ["tag"],
+        "captioned": ["caption"],
+        "named": ["name"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("q", "found"),
+    [
+        ("ZEBRA -animal", {"named", "captioned", "all of it"}),
+        ('zebra -"an animal"', {"named", "captioned", "all of it"}),
+        ('"zebra crossing"', {"longer"}),
+        ('"in the grass"', {"captioned"}),
+        ("lion paris", {"captioned", "accented"}),
+        ("cafe", {"accented"}),
+        ("CAFÉ", {"accented"}),
+        ("$where", {"named so"}),
+        ("unheard", set()),
+    ],
+)
+def test_words_phrases_and_minuses(client, q, found):
+    page = search(client, q)
+    assert set(names(page)) == found
+    assert page["total"] == len(found)
+    assert all(upload["matched"] for upload in page["data"])
+
+
+@pytest.mark.parametrize("q", ["bird", "sea", '"the sea"', "bird zebra", "bird -zebra"])
+def test_of_a_common_word_the_newest_come_first(client, q):
+    page = search(client, q, limit=10)
+    assert page["order"] == "newest"
+    times = [(upload["upload_time"], upload["id"]) for upload in page["data"]]
+    assert times == sorted(times, reverse=True)
+    assert all("caption" in upload["matched"] for upload in page["data"])
+    assert len(page["data"]) == 10
+    assert page["total"] is None
+    assert page["total_is_estimate"]
+
+
+@pytest.mark.parametrize(("q", "total"), [("zebra", 5), ("bird", COUNT), ("sea", COUNT)])
+def test_a_walk_is_whole(client, q, total):
+    walked, more = [], {}
+    for _ in range(100):
+        page = search(client, q, limit=2 if total == 5 else 100, **more)
+        walked += [upload["id"] for upload in page["data"]]
+        if page["next_cursor"] is None:
+            break
+        more = {"cursor": page["next_cursor"]}
+    assert len(walked) == len(set(walked)) == total
+    first, second = search(client, q, limit=2), search(client, q, limit=2, page=2)
+    assert [u["id"] for u in (*first["data"], *second["data"])] == walked[:4]
+
+
+def test_search_goes_with_filters(client):
+    assert names(search(client, "zebra", tag="grass")) == ["tagged"]
+    assert names(search(client, "zebra", status="pending")) == []
+    page = search(client, "bird", tag="sea", limit=5)
+    assert [upload["tags"] for upload in page["data"]] == [["sea"]] * 5
+    page = search(client, "bird", min_size=10, max_size=12)
+    assert sorted(upload["size"] for upload in page["data"]) == [10, 11, 12]
+    page = search(client, "zebra", fields="id,tags")
+    assert all(upload.keys() == {"id", "tags", "matched"} for upload in page["data"])
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ({"q": ""}, "q"),
+        ({"q": "-zebra"}, "q"),
+        ({"q": '"zebra'}, "q"),
+        ({"q": "- ... !"}, "q"),
+        ({"q": "a " * 21}, "q"),
+        ({"q": "a" * 501}, "q"),
+        ({"q": "zebra", "sort": "size"}, "sort"),
+        ({"q": "zebra", "cursor": "nonsense"}, "cursor"),
+        ({"q": "zebra", "cursor": "A" * 3000}, "cursor"),
+        ({"q": "zebra", "page": "1000000"}, "page"),
+    ],
+)
+def test_what_is_wrong_is_named(client, query, field):
+    answer = client.get("/api/uploads", query_string=query)
+    assert answer.status_code == 422
+    assert answer.content_type == PROBLEM
+    assert list(answer.get_json()["errors"]) == [field]
+
+
+def test_a_cursor_is_of_its_search(client):
+    cursor = search(client, "zebra", limit=1)["next_cursor"]
+    for query in ({"q": "bird"}, {"q": "zebra", "tag": "zebra"}, {}):
+        answer = client.get("/api/uploads", query_string={**query, "cursor": cursor})
+        assert list(answer.get_json()["errors"]) == ["cursor"]
+    listed = client.get("/api/uploads?limit=1").get_json()["next_cursor"]
+    answer = client.get("/api/uploads", query_string={"q": "zebra", "cursor": listed})
+    assert list(answer.get_json()["errors"]) == ["cursor"]
+
+
+@pytest.mark.parametrize("text", list(itertools.chain("\0\\*+?[](){}|^$.é日", ["(*UCP)", "\\E"])))
+def test_any_character_is_looked_for_as_it_is(client, text):
+    for q in (f"bird{text}", f'"bird {text}"', f"bird -x{text}y"):
+        answer = client.get("/api/uploads", query_string={"q": q})
+        assert answer.status_code in (200, 422), (q, answer.text)

@@ -1,0 +1,163 @@
+"""Tags and statistics: counted in the background, read at the same cost at any size."""
+
+import uuid
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import photographs
+import pytest
+from calling import get, uploaded
+from pymongo import MongoClient
+from running import wait_until
+
+from clustr.catalog import Catalog, new_id, now
+from clustr.catalog.documents import to_document
+from clustr.upload import Status, Upload
+
+
+@pytest.fixture
+def catalog(servers) -> Iterator[Catalog]:
+    built = Catalog(servers.mongodb_url, f"tags-{uuid.uuid4().hex}", "uploads", 10)
+    built.make_indexes()
+    yield built
+    built.close()
+
+
+@pytest.fixture
+def collection(servers, catalog: Catalog) -> Iterator[Any]:
+    with MongoClient(servers.mongodb_url, tz_aware=True) as client:
+        name = catalog.uploads._collection.database.name
+        yield client[name]["uploads"]
+        client.drop_database(name)
+
+
+def document(number: int, *tags: str) -> dict[str, Any]:
+    upload_id, moment = new_id(), now() - timedelta(days=number % 3)
+    upload = Upload(
+        id=upload_id,
+        original_name="cat.jpg",
+        filename=f"{upload_id}.jpg",
+        upload_time=moment,
+        updated_at=moment,
+        size=1000,
+        content_type="image/jpeg",
+        sha256=f"{number:064x}",
+        width=10,
+        height=10,
+        status=(Status.PENDING, Status.PROCESSED)[number % 2],
+        analyses=(),
+        request_id="seeded",
+    )
+    return to_document(upload) | {"tags": list(tags)}
+
+
+def count(catalog: Catalog) -> int:
+    """Count all, and say in how many steps."""
+    steps = 1
+    while not catalog.tallies.step():
+        steps += 1
+    return steps
+
+
+def test_what_was_never_counted_is_nothing(catalog):
+    assert catalog.tallies.totals() is None
+    assert catalog.tallies.tags("", 10) == {}
+    count(catalog)
+    tally = catalog.tallies.totals()
+    assert (tally.uploads, tally.bytes, tally.statuses, tally.days) == (0, 0, {}, {})
+
+
+def test_a_round_counts_all_of_a_kind(catalog, collection, monkeypatch):
+    monkeypatch.setattr("clustr.catalog.tallies.BATCH", 7)
+    named = [["cat"], ["cat", "sofa"], ["cable"], []]
+    documents = [document(n, *named[n % 4]) for n in range(60)]
+    collection.insert_many(documents)
+    assert count(catalog) == 9
+    tally = catalog.tallies.totals()
+    assert tally.uploads == 60
+    assert tally.bytes == 60_000
+    assert tally.statuses == {"pending": 30, "processed": 30}
+    assert list(tally.days.values()) == [20, 20, 20]
+    assert list(tally.days) == sorted(tally.days, reverse=True)
+    assert list(catalog.tallies.tags("", 10).items()) == [("cat", 30), ("cable", 15), ("sofa", 15)]
+    assert list(catalog.tallies.tags("ca", 10)) == ["cable", "cat"]
+    assert list(catalog.tallies.tags("ca", 1)) == ["cable"]
+    assert catalog.tallies.tags("c.*", 10) == {}
+
+
+def test_what_is_gone_is_not_counted_in_the_next_round(catalog, collection, monkeypatch):
+    monkeypatch.setattr("clustr.catalog.tallies.BATCH", 3)
+    collection.insert_many(document(n, "cat", "sofa") for n in range(10))
+    count(catalog)
+    collection.update_many({}, {"$pull": {"tags": "sofa"}})
+    collection.delete_one({})
+    assert not catalog.tallies.step()
+    # In the middle of a round the one before counts.
+    assert catalog.tallies.tags("", 10) == {"cat": 10, "sofa": 10}
+    count(catalog)
+    assert catalog.tallies.tags("", 10) == {"cat": 9}
+    assert catalog.tallies.totals().uploads == 9
+
+
+def test_a_round_that_was_broken_off_counts_nothing_twice(catalog, collection, monkeypatch):
+    """As when the process that counts is killed, and another begins."""
+    monkeypatch.setattr("clustr.catalog.tallies.BATCH", 3)
+    collection.insert_many(document(n, "cat") for n in range(10))
+    assert not catalog.tallies.step()
+    assert not catalog.tallies.step()
+    catalog.tallies._round = None
+    count(catalog)
+    assert catalog.tallies.tags("", 10) == {"cat": 10}
+
+
+def test_what_is_asked_costs_the_same_however_many_there_are(catalog, collection):
+    collection.insert_many(document(n, f"tag {n}", "all") for n in range(500))
+    count(catalog)
+    database = collection.database
+    database.command("profile", 2)
+    catalog.tallies.tags("", 10)
+    catalog.tallies.tags("tag 4", 10)
+    catalog.tallies.totals()
+    database.command("profile", 0)
+    for plan in database["system.profile"].find({"op": "query"}):
+        assert plan["docsExamined"] <= 10, plan
+        assert not plan.get("hasSortStage"), plan
+
+
+def test_workers_count(service):
+    [one] = uploaded(service, photographs.photograph())
+
+    def counted() -> dict[str, Any] | None:
+        stats = get(service, "/api/stats").json()
+        return stats if stats["uploads"] and stats["statuses"].get("processed") else None
+
+    stats = wait_until(counted, 40, "the first round")
+    assert stats["bytes"] >= one["file_size"]
+    assert stats["counted_at"].endswith("Z")
+    assert sum(stats["days"].values()) == sum(stats["statuses"].values()) == stats["uploads"]
+    assert stats["analyzers"]["dimensions"]["states"]
+
+    def tagged() -> list[dict[str, Any]]:
+        return get(service, "/api/tags?limit=3").json()["data"]
+
+    tags = wait_until(tagged, 40, "tags that were counted")
+    assert all(tag["count"] > 0 for tag in tags)
+    found = get(service, "/api/tags", params={"prefix": tags[0]["name"]}).json()["data"]
+    assert found[0]["name"] == tags[0]["name"]
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("limit=0", "limit"),
+        ("limit=1001", "limit"),
+        ("limit=x", "limit"),
+        (f"prefix={'a' * 201}", "prefix"),
+        ("prefx=a", "prefx"),
+    ],
+)
+def test_what_is_wrong_is_named(service, query, field):
+    answer = get(service, f"/api/tags?{query}")
+    assert answer.status_code == 422
+    assert list(answer.json()["errors"]) == [field]
