@@ -1,4 +1,4 @@
-"""The door for workers: RQ workers that run analyzers, and the reconciler beside them."""
+"""The door for workers: RQ workers that run analyzers; beside them the reconciler and the jobs."""
 
 import contextlib
 import os
@@ -14,12 +14,14 @@ from rq.utils import now
 from rq.worker import DequeueStrategy
 
 from clustr import jobs, logs
+from clustr.bulk import Bulk
 from clustr.errors import ClustrError, DatabaseUnavailable, QueueUnavailable, StartUpError
 from clustr.kept import Kept
 from clustr.parts import WEB_SECONDS, WORKER_SECONDS, build_catalog, build_host, build_worker
 from clustr.plugin_host import PluginHost
 from clustr.processes import Child, Supervisor, die_with_parent, function
 from clustr.queue import JOB, answering, connect, queue_name
+from clustr.reconciler import Reconciler
 from clustr.settings import Settings
 from clustr.storage import LocalStorage
 
@@ -165,8 +167,10 @@ def run(settings: Settings, queues: tuple[str, ...], workers: int) -> int:
         return os.waitstatus_to_exitcode(status)
     host = build_host(settings)
     jobs.prepare(settings, host)
-    children = [Child("reconciler", function(lambda: run_reconciler(settings, host)))]
-    children += [Child("jobs", function(lambda: run_jobs(settings, host)))]
+    children = [
+        Child("reconciler", function(lambda: run_beside(settings, host, "reconciler"))),
+        Child("jobs", function(lambda: run_beside(settings, host, "bulk"))),
+    ]
     children += [
         Child(f"worker-{n}", function(lambda: run_worker(settings, host, queues)), stop_seconds=5)
         for n in range(1, workers + 1)
@@ -217,33 +221,22 @@ def run_worker(settings: Settings, host: PluginHost, queues: tuple[str, ...]) ->
     return 0
 
 
-def run_reconciler(settings: Settings, host: PluginHost) -> int:
-    """Be the reconciler; the exit code is 2 when it cannot begin."""
+def run_beside(settings: Settings, host: PluginHost, name: str) -> int:
+    """Run for ever what works beside the workers; the exit code is 2 when it cannot begin.
+
+    Args:
+        name: which of `WorkerParts` that is: `reconciler` or `bulk`.
+    """
     try:
         parts = build_worker(settings, host)
     except StartUpError as error:
-        log.error("reconciler_not_started", reason=str(error))
+        log.error(f"{name}_not_started", reason=str(error))
         return 2
+    part: Reconciler | Bulk = getattr(parts, name)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
-        parts.reconciler.run_for_ever()
+        part.run_for_ever()
     finally:
-        parts.reconciler.stop()
-        parts.catalog.close()
-    return 0
-
-
-def run_jobs(settings: Settings, host: PluginHost) -> int:
-    """Be the one that does the jobs; the exit code is 2 when it cannot begin."""
-    try:
-        parts = build_worker(settings, host)
-    except StartUpError as error:
-        log.error("jobs_not_started", reason=str(error))
-        return 2
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    try:
-        parts.bulk.run_for_ever()
-    finally:
-        parts.bulk.stop()
+        part.stop()
         parts.catalog.close()
     return 0
