@@ -100,7 +100,7 @@ def receive(environ: dict[str, Any]) -> list[tuple[Path, str]]:
                 else:
                     file.flush()
                     with PIL.Image.open(path) as image:
-                        image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
+                        image.draft("L", (max(1, image.width // 8), max(1, image.height // 8)))
                         image.load()
                     os.fsync(file.fileno())
                     file.close()

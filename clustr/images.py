@@ -179,9 +179,10 @@ def inspect(file: IO[bytes], allowed: tuple[Format, ...]) -> Inspected:
     """Find out what the file is and make sure that its pixels can be read.
 
     The header decides on format, pixels, frames and metadata before anything is decoded. The decode
-    is a reduced one where the format can do that (JPEG), as it reads every byte of the picture all
-    the same; of several frames only the first is decoded. The orientation is asked for last: a PNG
-    may have its EXIF data behind the pixels, and Pillow turns a TIFF while it decodes it.
+    is a reduced one, without colours, where the format can do that (JPEG), as it reads every byte
+    of the picture all the same; of several frames only the first is decoded. The orientation is
+    asked for last: a PNG may have its EXIF data behind the pixels, and Pillow turns a TIFF while it
+    decodes it.
 
     Args:
         file: open for reading; it stays open.
@@ -195,7 +196,7 @@ def inspect(file: IO[bytes], allowed: tuple[Format, ...]) -> Inspected:
     with _opened(file, allowed) as image:
         format = next(f for f in allowed if image.format in f.pillow)
         width, height = image.size
-        image.draft(None, (max(1, width // 8), max(1, height // 8)))
+        image.draft("L", (max(1, width // 8), max(1, height // 8)))
         _load(image)
         if _is_turned(image):
             width, height = height, width

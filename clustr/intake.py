@@ -86,6 +86,7 @@ class Intake:
         self._ringer = ringer
         self._analyzers = [a for a in analyzers.values() if a.auto]
         self._formats = formats
+        self._plans = {format: tuple(self._plan(format)) for format in formats}
         self._max_upload_size = max_upload_size
         self._tell = tell
 
@@ -139,23 +140,20 @@ class Intake:
         before = self._stored_before(retry) if retry else {}
         hashes = [received.file.sha256 for received, _ in checked]
         known = self._catalog.uploads.first_uploads_with_bytes(hashes) if reuse else {}
-        firsts = {} if reuse else self._catalog.uploads.first_with_bytes(hashes)
         uploads: list[Upload] = []
         new: list[tuple[Received, Upload]] = []
         for position, (received, inspected) in enumerate(checked):
             upload = before.get(position) or known.get(received.file.sha256)
             if upload is None:
-                upload = self._describe(received, inspected, request_id, firsts)
+                upload = self._describe(received, inspected, request_id)
                 if retry:
                     upload = replace(upload, retry=replace(retry, position=position))
                 new.append((received, upload))
-                firsts.setdefault(upload.sha256, upload.id)
             if reuse:
                 known.setdefault(upload.sha256, upload)
             uploads.append(upload)
-        if new:
-            self._add(new)
-        return uploads
+        stored = {upload.id: upload for upload in self._add(new)} if new else {}
+        return [stored.get(upload.id, upload) for upload in uploads]
 
     def _stored_before(self, retry: Retry) -> dict[int, Upload]:
         """What an earlier request with the same key stored, by position; a part of it at worst."""
@@ -165,30 +163,25 @@ class Intake:
             raise InvalidInput({"Idempotency-Key": [problem]})
         return {upload.retry.position: upload for upload in stored}
 
-    def _add(self, new: list[tuple[Received, Upload]]) -> None:
-        uploads = [upload for _, upload in new]
+    def _add(self, new: list[tuple[Received, Upload]]) -> list[Upload]:
+        """Store files and uploads; the uploads as they are stored."""
         self._storage.keep([(received.file, upload.filename) for received, upload in new])
         try:
             # When the database does not answer it may have stored them all the same: files stay.
-            self._catalog.uploads.add(uploads)
+            uploads = self._catalog.uploads.add([upload for _, upload in new])
         except BeingAnswered:
-            for upload in uploads:
+            for _, upload in new:
                 self._storage.remove(upload.filename)
             raise
         self._ring(uploads)
         if self._tell:
             for upload in uploads:
                 self._tell(upload)
+        return uploads
 
-    def _describe(
-        self,
-        received: Received,
-        inspected: Inspected,
-        request_id: str,
-        firsts: Mapping[str, str],
-    ) -> Upload:
+    def _describe(self, received: Received, inspected: Inspected, request_id: str) -> Upload:
         upload_id, moment = new_id(), now()
-        analyses = tuple(self._plan(inspected.format))
+        analyses = self._plans[inspected.format]
         return Upload(
             id=upload_id,
             original_name=clean_name(received.name),
@@ -203,10 +196,10 @@ class Intake:
             status=status_of([analysis.state for analysis in analyses]),
             analyses=analyses,
             request_id=request_id,
-            duplicate_of=firsts.get(received.file.sha256),
         )
 
     def _plan(self, format: Format) -> Iterator[Analysis]:
+        """The analyses of a new upload in this format, those that need no analyzer's run, too."""
         hopeful: set[str] = set()
         for analyzer in self._analyzers:
             state, error = State.WAITING if analyzer.requires else State.QUEUED, None

@@ -26,6 +26,16 @@ class Blueprint(flask_smorest.Blueprint):
         """Load arguments with one schema object, not with a new one for each request."""
         return super().arguments(schema(), **options)
 
+    def alt_response(self, *args: Any, **options: Any) -> Callable[..., Any]:
+        """Document an answer, without one more function to call around the view for each."""
+        document = super().alt_response(*args, **options)
+
+        def documented(view: Callable[..., Any]) -> Callable[..., Any]:
+            view._apidoc = document(view)._apidoc
+            return view
+
+        return documented
+
     def route(self, rule: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
         """Register a view, whose name also names the operation in clients that are generated."""
         register = super().route(rule, **options)

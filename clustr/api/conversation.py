@@ -2,7 +2,7 @@
 
 import re
 import time
-from uuid import uuid4
+from secrets import token_hex
 
 import structlog
 from flask import Flask, Response, g, request
@@ -62,14 +62,15 @@ def begin() -> None:
     g.clock = time.perf_counter
     g.began_at = g.clock()
     sent = request.environ.get("HTTP_X_REQUEST_ID", "")
-    g.request_id = sent if REQUEST_ID.fullmatch(sent) else uuid4().hex
+    g.request_id = sent if REQUEST_ID.fullmatch(sent) else token_hex(16)
     structlog.contextvars.bind_contextvars(request_id=g.request_id)
 
 
 def end(response: Response) -> Response:
     response.headers.add("X-Request-ID", g.request_id)
+    own = set(response.headers.keys())  # A page of the documentation has a policy of its own.
     for name, value in HEADERS.items():
-        if name not in response.headers:  # A page of the documentation has a policy of its own.
+        if name not in own:
             response.headers.add(name, value)
     log.info(
         "request",

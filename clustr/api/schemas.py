@@ -6,12 +6,14 @@ faster; a test holds the two together.
 
 import re
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
 from flask import request
 from marshmallow import INCLUDE, Schema, fields, validate
+from werkzeug.sansio.utils import get_current_url
 
 from clustr import logs
 from clustr.api.current import parts
@@ -709,7 +711,12 @@ def thumbnail_url_of(upload_id: str) -> str:
 
 def base_url() -> str:
     """Where clients find everything: `BASE_URL`, or else the host that they called."""
-    return (parts.settings.base_url or request.root_url).rstrip("/")
+    url = parts.settings.base_url or called_url(request.scheme, request.host, request.root_path)
+    return url.rstrip("/")
+
+
+# To write it takes longer than the rest of an upload's answer.
+called_url = lru_cache(maxsize=100)(get_current_url)
 
 
 def upload_on_wire(upload: Upload, with_results: bool) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from clustr.catalog.selection import Chosen, Filter, Select, Selection, Selectio
 from clustr.catalog.statistics import Counted, Statistics
 from clustr.catalog.tallies import Tallies, Tally
 from clustr.catalog.trash import Claim, Step, Trash, Trashed
-from clustr.catalog.uploads import Condition, Uploads, new_id, result_index
+from clustr.catalog.uploads import Condition, Uploads, new_id, result_indexes
 
 __all__ = [
     "SEARCHED",
@@ -127,7 +127,7 @@ class Catalog:
 
     def unused_indexes(self) -> list[str]:
         """The names of the indexes on results that are there and that no plugin asks for."""
-        asked_for = {result_index(field)["name"] for field in self.indexed}
+        asked_for = result_indexes(self.indexed)
         with answering():
             there = [index["name"] for index in self._uploads.list_indexes()]
         return [name for name in there if name.startswith("results.") and name not in asked_for]

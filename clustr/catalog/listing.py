@@ -47,8 +47,10 @@ LEADS = {
     "tags": [("tags", 1)],
     "analyses": [("analyses.name", 1), ("analyses.state", 1)],
 }
+# Uploads without tags, as all are at first, are not in the indexes for tags.
+PARTIAL = {"tags": {"partialFilterExpression": {"tags": {"$exists": True}}}}
 INDEXES = {
-    f"{lead}_by_{sort}": {"keys": [*keys, (field, -1), ("_id", -1)]}
+    f"{lead}_by_{sort}": {"keys": [*keys, (field, -1), ("_id", -1)], **PARTIAL.get(lead, {})}
     for lead, keys in LEADS.items()
     for sort, field in SORTS.items()
 }

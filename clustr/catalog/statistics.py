@@ -20,8 +20,13 @@ from clustr.plugins import Analyzer
 from clustr.upload import State
 
 RUNS = "runs"
+ONCE_ENDED: Document = {"analyses.finished_at": {"$exists": True}}
 INDEXES = {
-    RUNS: {"keys": [("analyses.name", 1), ("analyses.version", 1), ("analyses.finished_at", 1)]},
+    # Uploads of which no analysis has ended yet are not in it.
+    RUNS: {
+        "keys": [("analyses.name", 1), ("analyses.version", 1), ("analyses.finished_at", 1)],
+        "partialFilterExpression": ONCE_ENDED,
+    },
 }
 
 RATE_MINUTES = 5
@@ -118,7 +123,7 @@ class Statistics:
         return self._uploads.count_documents(recently, hint=RUNS) / RATE_MINUTES
 
     def _stale(self, analyzer: Analyzer) -> int:
-        older = matching(
+        older = ONCE_ENDED | matching(
             name=analyzer.name, version={"$lt": analyzer.version}, state={"$in": ENDED}
         )
         return self._uploads.count_documents(older, hint=RUNS)
@@ -146,7 +151,7 @@ class Statistics:
 
 def _runs(analyzer: Analyzer, period: timedelta) -> Document:
     """A query for the uploads whose analysis ended in this time before now."""
-    return matching(
+    return ONCE_ENDED | matching(
         name=analyzer.name,
         version={"$lte": analyzer.version},
         finished_at={"$gte": now() - period},

@@ -1,9 +1,9 @@
 """Uploads in MongoDB: adding and finding them."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pymongo
@@ -13,13 +13,15 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
 
 from clustr.catalog.connection import Document, answering
 from clustr.catalog.documents import from_document, to_document
+from clustr.catalog.indexes import make_indexes
 from clustr.errors import BeingAnswered, InvalidInput, NotFound, TooSlow
 from clustr.upload import Upload
 
 NEWEST_FIRST = [("upload_time", -1), ("_id", -1)]
+EARLIEST = [("upload_time", 1), ("_id", 1)]
 INDEXES = {
     "newest_first": {"keys": NEWEST_FIRST},
-    "same_bytes": {"keys": [("sha256", 1), ("upload_time", 1), ("_id", 1)]},
+    "same_bytes": {"keys": [("sha256", 1), *EARLIEST]},
     "same_request": {
         "keys": [("retry.key", 1), ("retry.position", 1)],
         "unique": True,
@@ -53,10 +55,23 @@ class Condition:
     value: Any
 
 
-def result_index(field: str) -> Document:
-    """The index for conditions on a field of results; analyzers that share the name share it."""
-    keys = [("analyses.name", 1), (f"analyses.result.{field}", 1), *NEWEST_FIRST]
-    return {"keys": keys, "name": f"results.{field}"}
+def result_indexes(fields: Iterable[str]) -> dict[str, Document]:
+    """The indexes for conditions on fields of results; analyzers that share a name share one.
+
+    Uploads without such a result, as all are at first, are not in it.
+    """
+    return {
+        f"results.{field}": {
+            "keys": [("analyses.name", 1), (f"analyses.result.{field}", 1), *NEWEST_FIRST],
+            "partialFilterExpression": _has(field),
+        }
+        for field in fields
+    }
+
+
+def _has(field: str) -> Document:
+    """What an upload with such a result meets: to say it lets MongoDB take the index."""
+    return {f"analyses.result.{field}": {"$exists": True}}
 
 
 def new_id() -> str:
@@ -70,32 +85,58 @@ class Uploads:
     def __init__(self, collection: Collection[Document]):
         self._collection = collection
 
-    def add(self, uploads: Sequence[Upload]) -> None:
-        """Insert all of them, with the work to do on them, in one round trip.
+    def add(self, uploads: Sequence[Upload]) -> list[Upload]:
+        """Insert all of them at once, with the work to do on them.
+
+        Returns:
+            them as they are stored: with `duplicate_of`, where there is one with the same bytes.
 
         Raises:
             DatabaseUnavailable: MongoDB did not confirm in time; whether they are there is unknown.
             BeingAnswered: another request with the same key was faster.
         """
-        documents = [to_document(upload) for upload in uploads]
+        if len(uploads) == 1:
+            first = self._add_unless_known(uploads[0])
+            if first is None:
+                return [*uploads]
+            firsts = {uploads[0].sha256: first}
+        else:
+            firsts = self.first_with_bytes([upload.sha256 for upload in uploads])
+        marked = []
+        for upload in uploads:
+            marked.append(replace(upload, duplicate_of=firsts.get(upload.sha256)))
+            firsts.setdefault(upload.sha256, upload.id)
         with answering():
             try:
-                if len(documents) == 1:  # The usual upload, without what a bulk costs.
-                    self._collection.insert_one(documents[0])
-                else:
-                    self._collection.insert_many(documents)
-            except DuplicateKeyError as error:
-                raise BeingAnswered from error
+                self._collection.insert_many([to_document(upload) for upload in marked])
             except BulkWriteError as error:
                 if any(e["code"] == DUPLICATE_KEY for e in error.details["writeErrors"]):
                     raise BeingAnswered from error
                 raise
+        return marked
 
-    def index_results(self, fields: Sequence[str], seconds: float) -> None:
+    def _add_unless_known(self, upload: Upload) -> str | None:
+        """Insert an upload, or find the id of the first with the same bytes, in one round trip.
+
+        This is the usual upload: to look first and insert then takes a third more of the time.
+        """
+        with answering():
+            try:
+                first = self._collection.find_one_and_update(
+                    {"sha256": upload.sha256},
+                    {"$setOnInsert": to_document(upload)},
+                    {"_id": 1},
+                    sort=EARLIEST,
+                    upsert=True,
+                )
+            except DuplicateKeyError as error:
+                raise BeingAnswered from error
+        return str(first["_id"]) if first else None
+
+    def index_results(self, fields: Iterable[str], seconds: float) -> None:
         """Make the indexes for conditions on these fields of results, within this time in all."""
         with answering(), pymongo.timeout(seconds):
-            for field in fields:
-                self._collection.create_index(**result_index(field))
+            make_indexes(self._collection, result_indexes(fields))
 
     def any(self) -> bool:
         """Whether there is an upload."""
@@ -122,16 +163,9 @@ class Uploads:
 
         The first by time: within one second, ids that two processes gave do not follow it.
         """
-        different = list(set(hashes))
-        if len(different) == 1:  # The usual upload: this takes three quarters of the time.
-            with answering():
-                first = self._collection.find_one(
-                    {"sha256": different[0]}, {"_id": 1}, sort=[("upload_time", 1), ("_id", 1)]
-                )
-            return {different[0]: str(first["_id"])} if first else {}
         stages: list[dict[str, Any]] = [
-            {"$match": {"sha256": {"$in": different}}},
-            {"$sort": {"sha256": 1, "upload_time": 1, "_id": 1}},
+            {"$match": {"sha256": {"$in": list(set(hashes))}}},
+            {"$sort": dict([("sha256", 1), *EARLIEST])},
             {"$group": {"_id": "$sha256", "first": {"$first": "$_id"}}},
         ]
         with answering():
@@ -157,7 +191,7 @@ class Uploads:
             TooSlow: it took longer than `SEARCH_SECONDS`.
         """
         wanted = {"name": analyzer, f"result.{field}": {"$in": list(values)}}
-        query = {"analyses": {"$elemMatch": wanted}}
+        query = {"analyses": {"$elemMatch": wanted}, **_has(field)}
         with searching(self._collection, SEARCH_SECONDS):
             return [from_document(d) for d in self._collection.find(query).limit(limit)]
 
@@ -183,10 +217,13 @@ def searching(collection: Collection[Document], seconds: float) -> Iterator[None
 def on_results(conditions: Sequence[Condition]) -> list[Document]:
     """Queries for uploads that meet all conditions; those on one analyzer are for one result."""
     of_analyzer: dict[str, Document] = {}
+    there: Document = {}
     for condition in conditions:
+        there |= _has(condition.field)
         matched = of_analyzer.setdefault(condition.analyzer, {"name": condition.analyzer})
         compared = matched.setdefault(f"result.{condition.field}", {})
         compared[f"${condition.operator}"] = condition.value
         if condition.operator == "ne":  # which is also true of what is not there
             compared["$exists"] = True
-    return [{"analyses": {"$elemMatch": matched}} for matched in of_analyzer.values()]
+    met = [{"analyses": {"$elemMatch": matched}} for matched in of_analyzer.values()]
+    return [*met, there] if met else []

@@ -108,11 +108,13 @@ class Incoming:
     Attributes:
         path: where it is for now.
         size: bytes received, also those beyond the limit.
+        kept: whether it has been put into its place.
     """
 
     def __init__(self, path: Path, max_bytes: int):
         self.path = path
         self.size = 0
+        self.kept = False
         self._max_bytes = max_bytes
         self._hash = hashlib.sha256()
         with writing():
@@ -159,8 +161,9 @@ class Incoming:
         """Close it; unless it was kept it is gone by that."""
         with suppress(OSError):  # On a full disk it cannot write the rest, which nobody wants.
             self._file.close()
-        with suppress(OSError):  # What is left here is removed by `clean`.
-            self.path.unlink(missing_ok=True)
+        if not self.kept:
+            with suppress(OSError):  # What is left here is removed by `clean`.
+                self.path.unlink(missing_ok=True)
 
 
 class LocalStorage:
@@ -264,6 +267,7 @@ class LocalStorage:
             for incoming, filename in files:
                 incoming.sync()
                 kept.append(self._place(incoming.path, filename))
+                incoming.kept = True
             with writing():
                 for folder in {path.parent for path in kept}:
                     _sync_folder(folder)
