@@ -23,6 +23,7 @@ from clustr.api.current import EXTENSION
 from clustr.app import create_app
 from clustr.bulk import Bulk
 from clustr.catalog import Job, JobState, Selection, now
+from clustr.catalog.documents import facets
 from clustr.settings import read_settings
 from clustr.upload import State
 
@@ -116,15 +117,16 @@ def with_job(analysis: dict[str, Any], job_id: str) -> bool:
 # Which are selected
 
 LAST_RUN = {"attempts": 1, "crashes": 0, "priority": 0, "due_at": now()}
+ENDED_RUN = {**LAST_RUN, "finished_at": now() - timedelta(days=1)}
 BEFORE: dict[str, dict[str, Any] | None] = {
     "absent": None,
-    "succeeded": {"state": "succeeded", "version": 2, "result": {}, **LAST_RUN},
-    "old": {"state": "succeeded", "version": 1, "result": {"n": 1}, **LAST_RUN},
-    "failed": {"state": "failed", "version": 2, "error": "x", **LAST_RUN},
-    "failed_after_success": {"state": "failed", "version": 1, "result": {}, **LAST_RUN},
-    "cancelled": {"state": "cancelled", "version": 2, **LAST_RUN},
-    "nothing_to_say": {"state": "skipped", "version": 2, **LAST_RUN},
-    "requirement_failed": {"state": "skipped", "version": 2, **LAST_RUN, "attempts": 0},
+    "succeeded": {"state": "succeeded", "version": 2, "result": {}, **ENDED_RUN},
+    "old": {"state": "succeeded", "version": 1, "result": {"n": 1}, **ENDED_RUN},
+    "failed": {"state": "failed", "version": 2, "error": "x", **ENDED_RUN},
+    "failed_after_success": {"state": "failed", "version": 1, "result": {}, **ENDED_RUN},
+    "cancelled": {"state": "cancelled", "version": 2, **ENDED_RUN},
+    "nothing_to_say": {"state": "skipped", "version": 2, **ENDED_RUN},
+    "requirement_failed": {"state": "skipped", "version": 2, **ENDED_RUN, "attempts": 0},
     "queued": {"state": "queued", "version": 1, **LAST_RUN},
     "running": {"state": "running", "version": 1, "run": "r", **LAST_RUN},
     "deferred": {"state": "deferred", "version": 1, "result": {}, **LAST_RUN},
@@ -150,7 +152,8 @@ def shelf(tmp_path_factory, servers: Servers) -> Iterator[tuple[Workshop, dict[s
 def put_on_shelf(workshop: Workshop, ids: dict[str, str]) -> None:
     for kind, analysis in BEFORE.items():
         analyses = [{"name": "it", **analysis}] if analysis else []
-        change = {"$set": {"analyses": analyses, "status": "processed"}}
+        here = {"status": "processed", "facets": facets("processed", "image/jpeg", False)}
+        change = {"$set": {"analyses": analyses, **here}}
         workshop.collection.update_one({"_id": ObjectId(ids[kind])}, change)
 
 
@@ -206,7 +209,7 @@ def test_selection_within_limits(shelf):
         ({"filter": {"uploaded_after": since, "status": "error"}}, {"failed"}),
     ]:
         put_on_shelf(workshop, ids)
-        failed = {"$set": {"status": "error"}}
+        failed = {"$set": {"status": "error", "facets": facets("error", "image/jpeg", False)}}
         workshop.collection.update_one({"_id": ObjectId(ids["failed"])}, failed)
         dry = order(workshop, "it", "all", dry_run=True, **more)
         assert dry.json["matched"] == len(selected), more

@@ -100,6 +100,39 @@ def test_those_of_a_filter_are_removed_and_restored(workshop):
     assert counts(done(workshop, "restore", filter={})) == {}
 
 
+def test_a_filter_knows_what_the_listing_knows(workshop):
+    workshop.analyzer("quick", "return {}")
+    first, second, third = many(workshop, 3)
+    (large,) = workshop.upload(photographs.photograph())
+    done(workshop, "tag", ids=[first, large], tags=["cat"])
+    done(workshop, "tag", ids=[large], tags=["sofa"])
+    for filter, meant in [
+        ({"tag": ["cat"]}, {first, large}),
+        ({"tag": ["cat", "sofa"]}, {large}),
+        ({"duplicate": True}, {second, third}),
+        ({"duplicate": False}, {first, large}),
+        ({"duplicate": False, "max_width": 1}, {first}),
+        ({"min_size": 1000, "min_width": 100, "min_height": 100}, {large}),
+        ({"analyzer": "quick", "analysis_status": "queued"}, {first, second, third, large}),
+        ({"analyzer": "quick", "analysis_status": "failed"}, set()),
+        ({"taken_after": "2020-01-01T00:00:00Z"}, set()),
+        (
+            {"uploaded_after": "2020-01-01T00:00:00Z", "status": "pending", "tag": ["cat"]},
+            {first, large},
+        ),
+    ]:
+        dry = order(workshop, "delete", filter=filter, dry_run=True).json
+        assert dry == {"matched": len(meant)}, filter
+        done(workshop, "delete", filter=filter)
+        assert places(workshop)[1] == meant, filter
+        done(workshop, "restore", filter={})
+
+
+def test_a_job_says_what_filter_it_was_given(workshop):
+    filter = {"tag": ["cat"], "duplicate": False, "taken_before": "2020-01-01T00:00:00Z"}
+    assert done(workshop, "delete", filter=filter)["parameters"] == {"filter": filter}
+
+
 def test_tags_are_added_and_removed_as_a_human_does(workshop):
     ids = many(workshop, 3)
     full = [str(number) for number in range(100)]
@@ -131,6 +164,11 @@ def test_tags_are_added_and_removed_as_a_human_does(workshop):
         ({"filter": {}}, "action"),
         ({"action": "delete", "filter": {"stauts": "error"}}, "filter.stauts"),
         ({"action": "delete", "filter": {}, "dryrun": True}, "dryrun"),
+        ({"action": "delete", "filter": {}, "dry_run": "yes"}, "dry_run"),
+        ({"action": "delete", "filter": {"tag": "cat"}}, "filter.tag"),
+        ({"action": "delete", "filter": {"min_width": "1"}}, "filter.min_width"),
+        ({"action": "delete", "filter": {"duplicate": "true"}}, "filter.duplicate"),
+        ({"action": "delete", "filter": {"analyzer": "blip"}}, "filter.analysis_status"),
     ],
 )
 def test_what_cannot_be_used_is_named(workshop, body, field):

@@ -1,9 +1,10 @@
 """The shapes on the wire of jobs, and of the analyses of all uploads together."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from marshmallow import Schema, ValidationError, fields, validate
+from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
 from clustr import reasons
 from clustr.api.schemas import (
@@ -20,13 +21,19 @@ from clustr.api.schemas import (
     text,
 )
 from clustr.bulk import Estimate
-from clustr.catalog import Counted, Filter, Job, JobState, Select, Selection
+from clustr.catalog import Counted, Job, JobState, Select, Selection
 from clustr.images import CONTENT_TYPES
 from clustr.plugin_host import Plugin
 from clustr.plugins import Analyzer
 from clustr.upload import State, Status
 
 MOST_IDS = 10_000
+MOST_TAGS = 20
+LONGEST_TAG = 200
+LARGEST_NUMBER = 2**53 - 1
+ANALYZER_NAME = validate.Regexp(
+    r"^[a-z][a-z0-9_]{0,99}$", error="A name is a-z, 0-9 and _, and begins with a letter."
+)
 LARGEST_LIMIT = 1_000_000_000
 EXAMPLE_MOMENT = "2026-11-22T10:38:28Z"
 EXAMPLE_COUNTS = {
@@ -89,18 +96,66 @@ def upload_ids(description: str) -> fields.List:
     )
 
 
-class AnalysisFilterSchema(BodySchema):
-    """Which uploads are looked at."""
+def _limit(description: str) -> fields.Integer:
+    return fields.Integer(
+        strict=True,
+        validate=validate.Range(0, LARGEST_NUMBER),
+        metadata={"description": description},
+    )
+
+
+class FilterSchema(BodySchema):
+    """Which uploads are looked at, by the filters of the listing."""
 
     status = fields.Enum(
         Status, by_value=fields.String, metadata={"description": "Those of this status."}
+    )
+    tag = fields.List(
+        fields.String(validate=validate.Length(1, LONGEST_TAG)),
+        validate=validate.Length(1, MOST_TAGS),
+        metadata={"description": "Those with all of these tags.", "example": ["cat"]},
     )
     content_type = fields.String(
         validate=validate.OneOf(sorted(CONTENT_TYPES.values())),
         metadata={"description": "Those of this true type.", "example": "image/jpeg"},
     )
+    analyzer = fields.String(
+        validate=ANALYZER_NAME,
+        metadata={"description": "The analyzer that `analysis_status` is about."},
+    )
+    analysis_status = fields.Enum(
+        State,
+        by_value=fields.String,
+        metadata={"description": "Those of which the analysis of `analyzer` is in this state."},
+    )
+    duplicate = TrueOrFalse(
+        metadata={"description": "Those whose bytes an earlier upload had, or those it is not so."}
+    )
     uploaded_after = point_in_time("Those uploaded at this time or later.")
     uploaded_before = point_in_time("Those uploaded before this time.")
+    taken_after = point_in_time("Those taken at this time or later.")
+    taken_before = point_in_time("Those taken before this time.")
+    min_width = _limit("Those at least so wide, in pixels.")
+    max_width = _limit("Those at most so wide, in pixels.")
+    min_height = _limit("Those at least so high, in pixels.")
+    max_height = _limit("Those at most so high, in pixels.")
+    min_size = _limit("Those of at least so many bytes.")
+    max_size = _limit("Those of at most so many bytes.")
+
+    @validates_schema
+    def check_what_goes_together(self, filters: dict[str, Any], **_more: Any) -> None:
+        check_analysis(filters)
+
+
+def check_analysis(filters: Mapping[str, Any]) -> None:
+    """Make sure that a status of an analysis is asked for with the analyzer, and so the reverse.
+
+    Raises:
+        ValidationError: one of them is alone.
+    """
+    for one, other in (("analyzer", "analysis_status"), ("analysis_status", "analyzer")):
+        if one in filters and other not in filters:
+            raise ValidationError(f"It goes with `{one}`; give both.", other)
 
 
 class AnalysisOrderSchema(BodySchema):
@@ -115,7 +170,7 @@ class AnalysisOrderSchema(BodySchema):
     )
     ids = upload_ids("Only these uploads. Unknown ones are no error.")
     filter = fields.Nested(
-        AnalysisFilterSchema,
+        FilterSchema,
         metadata={"description": "Only uploads that meet all of this."},
     )
     limit = fields.Integer(
@@ -324,7 +379,7 @@ def selection_of(order: dict[str, Any]) -> Selection:
         analyzer=order["analyzer"],
         select=order["select"],
         ids=tuple(ids) if ids is not None else None,
-        filter=Filter(**order.get("filter", {})),
+        filter=order.get("filter", {}),
         limit=order.get("limit"),
     )
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
-from clustr.api.bulk_schemas import AnalysisFilterSchema, BodySchema, upload_ids
+from clustr.api.bulk_schemas import BodySchema, FilterSchema, TrueOrFalse, upload_ids
 from clustr.api.schemas import (
     EXAMPLE_ID,
     LENGTH_OF_NAME,
@@ -18,7 +18,7 @@ from clustr.api.schemas import (
     upload_on_wire,
 )
 from clustr.bulk import KINDS
-from clustr.catalog import Chosen, Filter, TagWords, Trashed
+from clustr.catalog import Chosen, TagWords, Trashed
 from clustr.catalog.editing import MOST_TAGS
 from clustr.intake import clean_name, clean_text
 
@@ -192,11 +192,11 @@ class BulkOrderSchema(BodySchema):
     )
     ids = upload_ids("Only these uploads; not beside `filter`.")
     filter = fields.Nested(
-        AnalysisFilterSchema,
+        FilterSchema,
         metadata={"description": "All uploads that meet all of this; not beside `ids`."},
     )
     tags = tag_list("Which, for `tag` and `untag`.")
-    dry_run = fields.Boolean(
+    dry_run = TrueOrFalse(
         load_default=False,
         metadata={"description": "Change nothing; only say how many there are.", "example": False},
     )
@@ -227,8 +227,7 @@ class MatchedSchema(Schema):
 def chosen_of(order: dict[str, Any]) -> Chosen:
     """Which uploads an order in the shape of `BulkOrderSchema` is about."""
     ids = order.get("ids")
-    filter = Filter(**order.get("filter", {}))
-    return Chosen(tuple(ids) if ids is not None else None, filter)
+    return Chosen(tuple(ids) if ids is not None else None, order.get("filter", {}))
 
 
 def trashed_on_wire(trashed: Trashed, trash_days: int) -> dict[str, Any]:

@@ -6,7 +6,14 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
 from clustr import reasons
-from clustr.api.bulk_schemas import point_in_time
+from clustr.api.bulk_schemas import (
+    ANALYZER_NAME,
+    LARGEST_NUMBER,
+    LONGEST_TAG,
+    MOST_TAGS,
+    check_analysis,
+    point_in_time,
+)
 from clustr.api.current import parts
 from clustr.api.schemas import (
     NOT_NEGATIVE,
@@ -18,7 +25,7 @@ from clustr.api.schemas import (
     thumbnail_url_of,
     url_of,
 )
-from clustr.catalog import SEARCHED, Bound, Condition, Found, Page, Sort, Wanted, Words
+from clustr.catalog import BOUNDS, SEARCHED, Found, Page, Sort, Wanted, Words
 from clustr.images import CONTENT_TYPES
 from clustr.upload import State, Status
 
@@ -27,24 +34,8 @@ EXAMPLE_CURSOR = "AQAqgx4lXGkhkvThP1oMDRt7kAAAAaiBCrgQ"
 SORTS = ("upload_time", "taken_at", "size", "name")
 SORTED = [f"{sign}{name}" for name in SORTS for sign in ("", "-")]
 RESULTS = "analyses.results"
-LARGEST_NUMBER = 2**53 - 1
-MOST_TAGS = 20
-LONGEST_TAG = 200
 LONGEST_SEARCH = 500
 ID_GOES_HERE = "<id>"
-
-# The parameters that are limits of ranges: of which field, and how it is compared.
-BOUNDS = {
-    "uploaded_after": ("upload_time", "gte"),
-    "uploaded_before": ("upload_time", "lt"),
-    "taken_after": ("taken_at", "gte"),
-    "taken_before": ("taken_at", "lt"),
-    **{
-        f"{which}_{name}": (name, operator)
-        for name in ("width", "height", "size")
-        for which, operator in (("min", "gte"), ("max", "lte"))
-    },
-}
 
 
 def _limit(description: str) -> WholeNumber:
@@ -132,9 +123,7 @@ class UploadQuerySchema(Schema):
         metadata={"description": "Those of this true type."},
     )
     analyzer = fields.String(
-        validate=validate.Regexp(
-            r"^[a-z][a-z0-9_]{0,99}$", error="A name is a-z, 0-9 and _, and begins with a letter."
-        ),
+        validate=ANALYZER_NAME,
         metadata={"description": "The analyzer that `analysis_status` is about."},
     )
     analysis_status = fields.Enum(
@@ -164,23 +153,7 @@ class UploadQuerySchema(Schema):
             raise ValidationError("Give either `page` or `cursor`, not both.", "cursor")
         if "q" in query and "sort" in query:
             raise ValidationError("What is searched with `q` has an order of its own.", "sort")
-        for one, other in (("analyzer", "analysis_status"), ("analysis_status", "analyzer")):
-            if one in query and other not in query:
-                raise ValidationError(f"It goes with `{one}`; give both.", other)
-
-
-def wanted_by(query: Mapping[str, Any], conditions: Iterable[Condition]) -> Wanted:
-    """What a query asks for."""
-    analyzer = query.get("analyzer")
-    return Wanted(
-        status=query.get("status"),
-        tags=tuple(dict.fromkeys(query.get("tag", ()))),
-        content_type=query.get("content_type"),
-        analysis=(analyzer, query["analysis_status"]) if analyzer else None,
-        duplicate=query.get("duplicate"),
-        bounds=tuple(Bound(*BOUNDS[name], query[name]) for name in BOUNDS if name in query),
-        conditions=tuple(conditions),
-    )
+        check_analysis(query)
 
 
 def sort_by(query: Mapping[str, Any], wanted: Wanted) -> Sort:

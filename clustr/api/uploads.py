@@ -14,7 +14,6 @@ from clustr.api.listing_schemas import (
     page_on_wire,
     sort_by,
     too_slow,
-    wanted_by,
 )
 from clustr.api.schemas import (
     EXAMPLE_ID,
@@ -25,7 +24,7 @@ from clustr.api.schemas import (
     base_url,
     upload_on_wire,
 )
-from clustr.catalog import Page, Words
+from clustr.catalog import Page, Words, wanted_by
 from clustr.errors import InvalidInput, TooSlow
 
 # Where a client goes on from a page, for programs that read the document.

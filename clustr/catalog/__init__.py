@@ -18,21 +18,22 @@ from clustr.catalog.breakers import Breaker, Breakers
 from clustr.catalog.clock import clock, now
 from clustr.catalog.connection import answering, connect, starting
 from clustr.catalog.editing import Editing, TagWords
+from clustr.catalog.filters import BOUNDS, wanted_by
 from clustr.catalog.indexes import make_indexes
 from clustr.catalog.inspection import Inspection, Pending, Record
 from clustr.catalog.jobs import Failure, Job, Jobs, JobState
 from clustr.catalog.leases import Leases
-from clustr.catalog.listing import Bound, Listing, Page, Sort, Wanted
+from clustr.catalog.listing import Listing, Page, Sort, Wanted
 from clustr.catalog.search import SEARCHED, Found, Search, Words
-from clustr.catalog.selection import Chosen, Filter, Select, Selection, Selections
+from clustr.catalog.selection import Chosen, Select, Selection, Selections
 from clustr.catalog.statistics import Counted, Statistics
 from clustr.catalog.tallies import Tallies, Tally
 from clustr.catalog.trash import Claim, Step, Trash, Trashed
 from clustr.catalog.uploads import Condition, Uploads, new_id, result_indexes
 
 __all__ = [
+    "BOUNDS",
     "SEARCHED",
-    "Bound",
     "Breaker",
     "Catalog",
     "Chosen",
@@ -42,7 +43,6 @@ __all__ = [
     "Counted",
     "Deferred",
     "Failure",
-    "Filter",
     "Finished",
     "Found",
     "Job",
@@ -61,6 +61,7 @@ __all__ = [
     "Words",
     "new_id",
     "now",
+    "wanted_by",
 ]
 
 

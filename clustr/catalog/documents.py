@@ -75,8 +75,8 @@ def _analysis_to_document(upload: Upload, analysis: Analysis) -> Document:
         "attempts": 0,
         "crashes": 0,
     }
-    if analysis.error:
-        document["error"] = analysis.error
+    if analysis.error:  # It ends before it begins.
+        document |= {"error": analysis.error, "finished_at": upload.upload_time}
     if analysis.requires:
         document["requires"] = analysis.requires
     return document

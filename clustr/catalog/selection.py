@@ -6,7 +6,6 @@ newer run succeeds. What is unfinished at that moment is left alone.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -19,7 +18,9 @@ from clustr.catalog.changes import matching, settled
 from clustr.catalog.clock import now
 from clustr.catalog.connection import Document, answering
 from clustr.catalog.documents import from_document, key_of
+from clustr.catalog.filters import wanted_by
 from clustr.catalog.jobs import MOST_FAILURES, Failure, Job
+from clustr.catalog.listing import DEFAULT, query
 from clustr.errors import DatabaseUnavailable, NotFound, TooSlow, UnderWay
 from clustr.plugins import Analyzer
 from clustr.upload import UNFINISHED, State, Upload
@@ -54,36 +55,25 @@ class Select(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
-    """Which uploads are looked at; None for any."""
-
-    status: str | None = None
-    content_type: str | None = None
-    uploaded_after: datetime | None = None
-    uploaded_before: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Selection:
     """Which uploads one analyzer is to look at (again).
 
     Attributes:
         analyzer: its name.
         ids: the only uploads that are looked at; None for all.
+        filter: what those are like, as `wanted_by` is told it.
         limit: how many at most, the oldest first; None for all.
     """
 
     analyzer: str
     select: Select
     ids: tuple[str, ...] | None = None
-    filter: Filter = field(default_factory=Filter)
+    filter: Mapping[str, Any] = field(default_factory=dict)
     limit: int | None = None
 
     def parameters(self) -> dict[str, Any]:
         """What a job needs to know of it, without what was not said."""
-        said = asdict(self)
-        said["filter"] = {name: value for name, value in said["filter"].items() if value}
-        return {name: value for name, value in said.items() if value not in (None, {})}
+        return {name: value for name, value in asdict(self).items() if value not in (None, {})}
 
     @staticmethod
     def of(parameters: Mapping[str, Any]) -> "Selection":
@@ -93,7 +83,7 @@ class Selection:
             analyzer=parameters["analyzer"],
             select=Select(parameters["select"]),
             ids=tuple(ids) if ids is not None else None,
-            filter=Filter(**parameters.get("filter", {})),
+            filter=parameters.get("filter", {}),
             limit=parameters.get("limit"),
         )
 
@@ -103,25 +93,25 @@ class Chosen:
     """Which uploads something is done to: the only ones by their ids, or those of a filter.
 
     Attributes:
+        filter: what they are like, as `wanted_by` is told it.
         trashed: whether they are those of the trash.
     """
 
     ids: tuple[str, ...] | None = None
-    filter: Filter = field(default_factory=Filter)
+    filter: Mapping[str, Any] = field(default_factory=dict)
     trashed: bool = False
 
     def parameters(self) -> dict[str, Any]:
         """What a job needs to know of it."""
         if self.ids is not None:
             return {"ids": list(self.ids)}
-        said = asdict(self.filter)
-        return {"filter": {name: value for name, value in said.items() if value}}
+        return {"filter": self.filter}
 
     @staticmethod
     def of(parameters: Mapping[str, Any], trashed: bool) -> "Chosen":
         """What is chosen for a job with these parameters."""
         ids = parameters.get("ids")
-        filter = Filter(**parameters.get("filter", {}))
+        filter = parameters.get("filter", {})
         return Chosen(tuple(ids) if ids is not None else None, filter, trashed)
 
 
@@ -175,8 +165,8 @@ class Selections:
         Raises:
             TooSlow: there are too many to look at in `COUNT_SECONDS`.
         """
-        query: Document = {"$and": [_chosen(selection, analyzer)]}
-        return self._count(self._collection, query, selection.ids, selection.limit)
+        chosen = _chosen(selection, analyzer)
+        return self._count(self._collection, chosen, selection.ids, selection.limit)
 
     def count_chosen(self, chosen: Chosen) -> int:
         """How many uploads are chosen at this moment.
@@ -192,16 +182,16 @@ class Selections:
     def _count(
         self,
         collection: Collection[Document],
-        query: Document,
+        meeting: Document,
         ids: Sequence[str] | None,
         most: int | None = None,
     ) -> int:
         if ids is not None:
-            query |= {"_id": {"$in": [ObjectId(upload_id) for upload_id in ids]}}
+            meeting = {**meeting, "_id": {"$in": [ObjectId(upload_id) for upload_id in ids]}}
         limit = {"limit": most} if most else {}
         try:
             with answering(), pymongo.timeout(COUNT_SECONDS):
-                return collection.count_documents(query, **limit)
+                return collection.count_documents(meeting, **limit)
         except DatabaseUnavailable as error:
             with answering():
                 self._collection.database.command("ping")
@@ -226,8 +216,8 @@ class Selections:
         others = self._trash if collection is self._collection else self._collection
         with answering():
             after, here, last = _next(collection, job, chosen.ids, size)
-            query = {**here, **_meeting(chosen.filter)}
-            found = {d["_id"] for d in collection.find(query, {"_id": 1})}
+            meeting = {**here, **_meeting(chosen.filter)}
+            found = {d["_id"] for d in collection.find(meeting, {"_id": 1})}
             found |= {d["_id"] for d in others.find({**here, **mine}, {"_id": 1})}
         ids = sorted(map(str, found))
         asked = {*map(str, here["_id"].get("$in", ()))}
@@ -374,21 +364,13 @@ def _of_job(job_id: str, states: Sequence[State]) -> Document:
 def _chosen(selection: Selection, analyzer: Analyzer, job: ObjectId | None = None) -> Document:
     """A query for the uploads that are selected, and are not the job's already."""
     others = {"job": {"$ne": job}} if job else {}
-    return _by_analysis(selection.select, analyzer, others) | _meeting(selection.filter)
+    by_analysis = _by_analysis(selection.select, analyzer, others)
+    return {"$and": [by_analysis, _meeting(selection.filter)]}
 
 
-def _meeting(filter: Filter) -> Document:
+def _meeting(filter: Mapping[str, Any]) -> Document:
     """A query for the uploads that meet a filter."""
-    query: Document = {}
-    upload_time: Document = {}
-    if filter.uploaded_after:
-        upload_time["$gte"] = filter.uploaded_after
-    if filter.uploaded_before:
-        upload_time["$lt"] = filter.uploaded_before
-    for name in ("status", "content_type"):
-        if wanted := getattr(filter, name):
-            query[name] = wanted
-    return query | ({"upload_time": upload_time} if upload_time else {})
+    return query(wanted_by(filter), DEFAULT)
 
 
 def _by_analysis(select: Select, analyzer: Analyzer, others: Document) -> Document:

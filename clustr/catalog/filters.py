@@ -1,0 +1,34 @@
+"""Filters: what is wanted of uploads, under the names by which clients say so."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from clustr.catalog.listing import Bound, Wanted
+from clustr.catalog.uploads import Condition
+
+# Those that are limits of ranges: of which field, and how it is compared.
+BOUNDS = {
+    "uploaded_after": ("upload_time", "gte"),
+    "uploaded_before": ("upload_time", "lt"),
+    "taken_after": ("taken_at", "gte"),
+    "taken_before": ("taken_at", "lt"),
+    **{
+        f"{which}_{name}": (name, operator)
+        for name in ("width", "height", "size")
+        for which, operator in (("min", "gte"), ("max", "lte"))
+    },
+}
+
+
+def wanted_by(filters: Mapping[str, Any], conditions: Iterable[Condition] = ()) -> Wanted:
+    """What these filters ask for, by their names, with conditions on results besides."""
+    analyzer = filters.get("analyzer")
+    return Wanted(
+        status=filters.get("status"),
+        tags=tuple(dict.fromkeys(filters.get("tag", ()))),
+        content_type=filters.get("content_type"),
+        analysis=(analyzer, filters["analysis_status"]) if analyzer else None,
+        duplicate=filters.get("duplicate"),
+        bounds=tuple(Bound(*BOUNDS[name], filters[name]) for name in BOUNDS if name in filters),
+        conditions=tuple(conditions),
+    )
