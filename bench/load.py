@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from secrets import token_bytes
 from urllib.parse import urlsplit
 
 from PIL import Image, ImageFilter
@@ -90,8 +91,8 @@ def _upload(url: str, photo: bytes, requests: int, clients: int, files: int) -> 
     headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 
     def send(connection: http.client.HTTPConnection, number: int) -> None:
-        # Every file has other bytes at its end, which decoders ignore.
-        different = [photo[:-8] + b"%08d" % (number * files + n) for n in range(files)]
+        # Every file has other bytes at its end, which decoders ignore: none was uploaded before.
+        different = [photo[:-8] + token_bytes(8) for _ in range(files)]
         connection.request("POST", "/api/upload", form(different), headers)
 
     return _measure(url, send, 201, requests, clients)
