@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from urllib.parse import quote
 
 from flask import Response, request
-from werkzeug.datastructures import MIMEAccept
+from werkzeug.datastructures import Headers, MIMEAccept
 from werkzeug.http import http_date, parse_accept_header
 from werkzeug.wsgi import wrap_file
 
@@ -180,6 +180,14 @@ def get_thumbnail(query: dict[str, int], upload_id: str) -> Response:
     )
 
 
+class Whole(Response):
+    """An answer with a file as it is, of which the headers say all that there is to say."""
+
+    def get_wsgi_headers(self, environ: dict[str, Any]) -> Headers:
+        """The headers; Werkzeug would copy them one by one, in order to complete them."""
+        return self.headers
+
+
 def answer(file: BinaryIO, key: str | None, headers: dict[str, str]) -> Response:
     """Answer with a file, or the part of it that is wanted.
 
@@ -198,9 +206,9 @@ def answer(file: BinaryIO, key: str | None, headers: dict[str, str]) -> Response
     file.seek(0)
     headers |= {"Accept-Ranges": "bytes", "Content-Length": str(size)}
     body = wrap_file(request.environ, file)
-    response = Response(body, headers=headers, direct_passthrough=True)
     if whole:  # Most are, and looking for what is wanted takes time.
-        return response
+        return Whole(body, headers=headers, direct_passthrough=True)
+    response = Response(body, headers=headers, direct_passthrough=True)
     return response.make_conditional(request, accept_ranges=True, complete_length=size)
 
 
