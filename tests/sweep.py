@@ -34,6 +34,8 @@ REPORT = Path(__file__).parent.parent / "docs" / "sweep.md"
 INSIDE = "%memory,futex,clock_nanosleep,restart_syscall,rt_sigprocmask,getpid,getppid,gettid"
 TRACE = ("-e", f"trace=!{INSIDE}")
 
+MOST_FILES = 2
+
 # How far an upload can have come.
 ARRIVING, CHECKED, PLACED, STORED, ANSWERED = STAGES = (
     "while its files arrived and were looked at",
@@ -83,16 +85,28 @@ class Sweep:
 
     def __init__(self, web: WebSide, folder: Path, servers: Servers):
         self.web = web
+        self._files = MOST_FILES
         self.ledger = Ledger(web.url)
         self.struck: list[Struck] = []
         self._servers = servers
         self._log = folder / "trace"
         self._requests = 0
 
+    @contextmanager
+    def of(self, files: int) -> Iterator[None]:
+        """Send so many files in each upload of the block: they are stored in other ways."""
+        vars(self).pop("baseline", None)
+        self._files = files
+        try:
+            yield
+        finally:
+            vars(self).pop("baseline", None)
+            self._files = MOST_FILES
+
     def next(self) -> tuple[bytes, ...]:
         """The files of the next request: no two are the same."""
         self._requests += 1
-        return pictures(self._requests)
+        return pictures(self._requests)[: self._files]
 
     def trace(
         self, *contents: bytes, key: str | None = None, options: Sequence[str] = TRACE
@@ -110,7 +124,7 @@ class Sweep:
     @cached_property
     def baseline(self) -> list[Call]:
         """What an upload does when nothing goes wrong."""
-        return self.trace(*self.next(), key="baseline")
+        return self.trace(*self.next(), key=f"baseline-{self._requests}")
 
     def point(self, wanted: Callable[[Call], bool], number: int = 1) -> Point:
         """The point before the n-th call of an upload that is wanted, from 1; -1 is the last."""
@@ -171,7 +185,10 @@ class Sweep:
         return ARRIVING
 
     def is_insert(self, call: Call) -> bool:
-        return call.sends_to(self._servers.mongodb_port) and r"\2insert\0" in call.arguments
+        # The command for several uploads, and that for one, with the length of the name after it.
+        commands = (rf"\2{name}\0\10\0\0\0uploads\0" for name in ("insert", "findAndModify"))
+        sent = call.sends_to(self._servers.mongodb_port)
+        return sent and any(command in call.arguments for command in commands)
 
     def is_ring(self, call: Call) -> bool:
         return call.sends_to(self._servers.redis_port)
@@ -218,9 +235,10 @@ def report(sweep: Sweep, seconds: float) -> str:
 
 Written by `make sweep`, with Python {platform.python_version()} and gunicorn {version("gunicorn")}.
 
-For each system call of an upload of two files (the first of its name, the second, and so on) such
-an upload was sent, and the web process was killed with SIGKILL when it began that call. Then
-gunicorn had started another, and the client sent the same again with the same `Idempotency-Key`.
+For each system call of an upload of one file, and of one of two (the first of its name, the second,
+and so on), such an upload was sent, and the web process was killed with SIGKILL when it began that
+call. Then gunicorn had started another, and the client sent the same again with the same
+`Idempotency-Key`.
 
 - {len(struck)} points, {killed} of which killed; {seconds:.0f} seconds. A point that does not kill
   is a call that was made less often than the first time.
@@ -277,9 +295,11 @@ def main() -> int:
             servers.start()
             with sweeping(folder, servers) as sweep:
                 began = time.monotonic()
-                for point in sweep.points():
-                    struck = sweep.strike(point)
-                    print(f"{point.name} {point.ordinal}: {struck.stage}", flush=True)
+                for files in range(1, MOST_FILES + 1):
+                    with sweep.of(files):
+                        for point in sweep.points():
+                            struck = sweep.strike(point)
+                            print(f"{point.name} {point.ordinal}: {struck.stage}", flush=True)
                 sweep.check(120)
                 text = report(sweep, time.monotonic() - began)
         finally:

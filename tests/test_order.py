@@ -38,7 +38,7 @@ def of_one_thread(calls: Sequence[Call]) -> list[Call]:
 
 
 def test_C2_the_order_is_provable(sweep):
-    content = photographs.unique("bmp", 1, 400, 250)
+    content = photographs.unique("bmp", 1001, 400, 250)
     traced = sweep.trace(content)
     calls = of_one_thread(traced)
     (path,) = created(calls)
@@ -63,7 +63,7 @@ def test_C2_the_order_is_provable(sweep):
 
 
 def test_C2_bytes_are_written_once_and_no_process_is_made(sweep):
-    content = photographs.unique("bmp", 2, 400, 250)
+    content = photographs.unique("bmp", 1002, 400, 250)
     calls = sweep.trace(content)
     (path,) = created(calls)
     to_files = [

@@ -74,6 +74,20 @@ def test_C4_killed_before_the_answer_is_stored_once(sweep):
     assert (struck.visible, struck.temporary, struck.orphaned) == (2, 0, 0)
 
 
+def test_C3_killed_before_a_single_upload_is_inserted_shows_nothing(sweep):
+    with sweep.of(files=1):
+        struck = sweep.strike(sweep.point(sweep.is_insert))
+    assert (struck.killed, struck.stage, struck.visible) == (True, PLACED, 0)
+    assert (struck.temporary, struck.orphaned) == (0, 1)
+
+
+def test_C4_killed_before_the_answer_to_a_single_upload_is_stored_once(sweep):
+    with sweep.of(files=1):
+        struck = sweep.strike(sweep.point(is_answer))
+    assert (struck.killed, struck.stage, struck.acknowledged) == (True, STORED, False)
+    assert (struck.visible, struck.temporary, struck.orphaned) == (1, 0, 0)
+
+
 def test_C5_killed_before_the_bell_is_analysed_all_the_same(sweep, servers):
     with servers.frozen_redis():
         assert sweep.ledger.upload(*sweep.next())
