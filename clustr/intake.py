@@ -165,10 +165,11 @@ class Intake:
 
     def _add(self, new: list[tuple[Received, Upload]]) -> list[Upload]:
         """Store files and uploads; the uploads as they are stored."""
+        uploads = self._catalog.uploads.ask([upload for _, upload in new])
         self._storage.keep([(received.file, upload.filename) for received, upload in new])
         try:
             # When the database does not answer it may have stored them all the same: files stay.
-            uploads = self._catalog.uploads.add([upload for _, upload in new])
+            uploads = self._catalog.uploads.add(uploads)
         except BeingAnswered:
             for _, upload in new:
                 self._storage.remove(upload.filename)

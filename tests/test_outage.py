@@ -15,6 +15,8 @@ from redis import Redis
 from running import Up, wait_until
 from workshop import Outage, analyzer, plugin
 
+from clustr.catalog.uploads import ANSWERED_SECONDS
+
 HEALS_WITHIN_SECONDS = 30
 POISON = photographs.photograph("jpg", "rocket")
 
@@ -227,6 +229,7 @@ def restore(servers: Outage, name: str, how: str) -> None:
 def test_D1_mongodb_away_is_said_within_three_seconds_and_heals(service, how):
     before = service.upload_some(10)
     files = service.files()
+    time.sleep(ANSWERED_SECONDS)  # An upload at once after another trusts MongoDB to be there.
     disturb(service.servers, "mongod", how)
     calls: dict[str, Callable[[], requests.Response]] = {
         "upload": lambda: service.post(photographs.photograph()),

@@ -1,6 +1,8 @@
 """Uploads in MongoDB: adding and finding them."""
 
+import math
 import re
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -32,6 +34,9 @@ INDEXES = {
 ID = re.compile(r"[0-9a-f]{24}")
 
 DUPLICATE_KEY = 11000  # MongoDB's code of the error.
+
+# A MongoDB that answered so lately is not asked whether it does.
+ANSWERED_SECONDS = 0.1
 
 # A search may look at every upload there is, where no index helps; others shall not wait for it.
 SEARCH_SECONDS = 2.0
@@ -84,6 +89,26 @@ class Uploads:
 
     def __init__(self, collection: Collection[Document]):
         self._collection = collection
+        self._answered_at = -math.inf
+
+    def ask(self, uploads: Sequence[Upload]) -> list[Upload]:
+        """Ask MongoDB for the first uploads with the same bytes, before their files are kept.
+
+        Of the usual upload, that of one file, `add` finds that out: here MongoDB is only asked
+        whether it answers, if it did not do so a moment ago.
+
+        Returns:
+            those to be given to `add`, with `duplicate_of` where it is known.
+
+        Raises:
+            DatabaseUnavailable: it does not answer, and nothing is to be kept.
+        """
+        if len(uploads) > 1:
+            return self._marked(uploads)
+        if time.monotonic() > self._answered_at + ANSWERED_SECONDS:
+            with answering():
+                self._collection.database.command("ping")
+        return [*uploads]
 
     def add(self, uploads: Sequence[Upload]) -> list[Upload]:
         """Insert all of them at once, with the work to do on them.
@@ -95,43 +120,48 @@ class Uploads:
             DatabaseUnavailable: MongoDB did not confirm in time; whether they are there is unknown.
             BeingAnswered: another request with the same key was faster.
         """
-        if len(uploads) == 1:
-            first = self._add_unless_known(uploads[0])
-            if first is None:
-                return [*uploads]
-            firsts = {uploads[0].sha256: first}
-        else:
-            firsts = self.first_with_bytes([upload.sha256 for upload in uploads])
+        if len(uploads) > 1:
+            self._insert(uploads)
+        elif not self._insert_if_new(uploads[0]):
+            uploads = self._marked(uploads)
+            self._insert(uploads)
+        self._answered_at = time.monotonic()
+        return [*uploads]
+
+    def _marked(self, uploads: Sequence[Upload]) -> list[Upload]:
+        """The uploads with the first that has the same bytes, of earlier ones and of these."""
+        firsts = self.first_with_bytes([upload.sha256 for upload in uploads])
         marked = []
         for upload in uploads:
             marked.append(replace(upload, duplicate_of=firsts.get(upload.sha256)))
             firsts.setdefault(upload.sha256, upload.id)
-        with answering():
-            try:
-                self._collection.insert_many([to_document(upload) for upload in marked])
-            except BulkWriteError as error:
-                if any(e["code"] == DUPLICATE_KEY for e in error.details["writeErrors"]):
-                    raise BeingAnswered from error
-                raise
         return marked
 
-    def _add_unless_known(self, upload: Upload) -> str | None:
-        """Insert an upload, or find the id of the first with the same bytes, in one round trip.
+    def _insert_if_new(self, upload: Upload) -> bool:
+        """Insert an upload unless there is one with the same bytes; whether it was inserted.
 
-        This is the usual upload: to look first and insert then takes a third more of the time.
+        To look first and insert then takes a third more of the time.
         """
         with answering():
             try:
-                first = self._collection.find_one_and_update(
+                known = self._collection.find_one_and_update(
                     {"sha256": upload.sha256},
                     {"$setOnInsert": to_document(upload)},
                     {"_id": 1},
-                    sort=EARLIEST,
                     upsert=True,
                 )
             except DuplicateKeyError as error:
                 raise BeingAnswered from error
-        return str(first["_id"]) if first else None
+        return known is None
+
+    def _insert(self, uploads: Sequence[Upload]) -> None:
+        with answering():
+            try:
+                self._collection.insert_many([to_document(upload) for upload in uploads])
+            except BulkWriteError as error:
+                if any(e["code"] == DUPLICATE_KEY for e in error.details["writeErrors"]):
+                    raise BeingAnswered from error
+                raise
 
     def index_results(self, fields: Iterable[str], seconds: float) -> None:
         """Make the indexes for conditions on these fields of results, within this time in all."""
