@@ -79,7 +79,7 @@ class Intake:
         analyzers: Mapping[str, Analyzer],
         formats: tuple[Format, ...],
         max_upload_size: int,
-        tell: Callable[[Upload], None] | None = None,
+        tell: Callable[[Upload], None],
     ):
         self._catalog = catalog
         self._storage = storage
@@ -175,9 +175,8 @@ class Intake:
                 self._storage.remove(upload.filename)
             raise
         self._ring(uploads)
-        if self._tell:
-            for upload in uploads:
-                self._tell(upload)
+        for upload in uploads:
+            self._tell(upload)
         return uploads
 
     def _describe(self, received: Received, inspected: Inspected, request_id: str) -> Upload:

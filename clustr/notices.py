@@ -2,6 +2,7 @@
 
 import queue
 import threading
+from typing import Any
 
 import structlog
 
@@ -12,6 +13,7 @@ from clustr.upload import Upload
 log = logs.logger(__name__)
 
 STORED = "clustr_upload_stored"
+DELETED = "clustr_upload_deleted"
 MOST_WAITING = 1000
 
 
@@ -23,24 +25,33 @@ class Notices:
 
     def __init__(self, host: PluginHost):
         self._host = host
-        self._waiting: queue.Queue[Upload] = queue.Queue(MOST_WAITING)
+        self._waiting: queue.Queue[tuple[str, Upload, dict[str, Any]]] = queue.Queue(MOST_WAITING)
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
 
     def stored(self, upload: Upload) -> None:
         """Tell that an upload was stored; this returns at once."""
+        self._tell(STORED, upload)
+
+    def deleted(self, upload: Upload) -> None:
+        """Tell that an upload was removed for good; this returns at once."""
+        self._tell(DELETED, upload)
+
+    def _tell(self, hook: str, upload: Upload) -> None:
+        if not self._host.implements(hook):
+            return
         with self._starting:  # Not before: it would not survive a fork.
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="notices", daemon=True)
                 self._thread.start()
+        about = structlog.contextvars.get_contextvars() | {"upload_id": upload.id}
         try:
-            self._waiting.put_nowait(upload)
+            self._waiting.put_nowait((hook, upload, about))
         except queue.Full:
-            log.error("notice_dropped", hook=STORED, upload_id=upload.id)
+            log.error("notice_dropped", hook=hook, upload_id=upload.id)
 
     def _work(self) -> None:
         while True:
-            upload = self._waiting.get()
-            about = {"upload_id": upload.id, "request_id": upload.request_id}
+            hook, upload, about = self._waiting.get()
             with structlog.contextvars.bound_contextvars(**about):
-                self._host.notify(STORED, upload=upload)
+                self._host.notify(hook, upload=upload)

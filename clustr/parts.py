@@ -18,7 +18,7 @@ from clustr.errors import StartUpError
 from clustr.fsck import Fsck
 from clustr.health import HealthChecks
 from clustr.intake import Intake
-from clustr.notices import STORED, Notices
+from clustr.notices import DELETED, Notices
 from clustr.plugin_host import Plugin, PluginHost, load_plugins
 from clustr.plugins import Library
 from clustr.queue import Queue, Ringer
@@ -27,6 +27,7 @@ from clustr.removal import Removal
 from clustr.settings import Settings
 from clustr.storage import LocalStorage
 from clustr.thumbnails import Thumbnails
+from clustr.upload import Upload
 
 if TYPE_CHECKING:  # Workers do without Flask.
     from flask_smorest import Blueprint
@@ -114,10 +115,10 @@ def build_web(
         formats = images.formats_for(settings.allowed_extensions)
     except ValueError as error:
         raise StartUpError(f"ALLOWED_EXTENSIONS: {error}") from error
-    tell = Notices(host).stored if host.implements(STORED) else None
+    notices = Notices(host)
     most = settings.max_upload_size
     ringer = Ringer(queue)
-    intake = Intake(catalog, storage, ringer, host.analyzers, formats, most, tell)
+    intake = Intake(catalog, storage, ringer, host.analyzers, formats, most, notices.stored)
     health = HealthChecks(catalog, storage, queue, host)
     reanalysis = Reanalysis(catalog, host, ringer)
     return WebParts(
@@ -130,7 +131,7 @@ def build_web(
         health,
         reanalysis,
         Thumbnails(catalog, storage),
-        Removal(catalog, storage, host, settings.trash_days),
+        Removal(catalog, storage, notices.deleted, settings.trash_days),
         Changes(catalog),
     )
 
@@ -147,7 +148,11 @@ def build_worker(settings: Settings, host: PluginHost) -> WorkerParts:
     storage = LocalStorage(settings.upload_folder)
     storage.prepare(catalog.in_use)
     queue = Queue(settings.redis_url)
-    removal = Removal(catalog, storage, host, settings.trash_days)
+
+    def tell(upload: Upload) -> None:  # Nobody waits for it, and however many there are, all come.
+        host.notify(DELETED, upload=upload)
+
+    removal = Removal(catalog, storage, tell, settings.trash_days)
     return WorkerParts(
         catalog,
         Analysts(catalog, storage, queue, host),

@@ -12,13 +12,11 @@ from datetime import timedelta
 from clustr import logs
 from clustr.catalog import Catalog, Claim, Step, now
 from clustr.errors import NotFound, StorageFull, UnderWay
-from clustr.plugin_host import PluginHost
 from clustr.storage import LocalStorage, writing
 from clustr.upload import Upload
 
 log = logs.logger(__name__)
 
-DELETED = "clustr_upload_deleted"
 # What a round of the reconciler does at most; the rest is for the next ones.
 AT_A_TIME = 100
 ROUND_SECONDS = 1.0
@@ -29,15 +27,21 @@ class Removal:
     """Removes uploads and brings them back.
 
     Args:
-        host: its plugins are told of what was removed for good.
+        tell: told of every upload that was removed for good.
         trash_days: how long uploads stay in the trash; 0 when there is none.
     """
 
-    def __init__(self, catalog: Catalog, storage: LocalStorage, host: PluginHost, trash_days: int):
+    def __init__(
+        self,
+        catalog: Catalog,
+        storage: LocalStorage,
+        tell: Callable[[Upload], None],
+        trash_days: int,
+    ):
         self._trash = catalog.trash
         self._uploads = catalog.uploads
         self._storage = storage
-        self._host = host
+        self._tell = tell
         self.trash_days = trash_days
 
     def remove(self, upload_id: str, permanently: bool = False, job: str | None = None) -> None:
@@ -128,7 +132,7 @@ class Removal:
         self._storage.forget_thumbnails(filename)
         if self._trash.forget(claim):
             log.info("upload_deleted", upload_id=claim.upload.id)
-            self._host.notify(DELETED, upload=claim.upload)
+            self._tell(claim.upload)
 
     def _follow(self, claim: Claim) -> None:
         """Having come late, let the file be where its record says by now."""

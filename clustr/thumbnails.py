@@ -50,7 +50,7 @@ class Thumbnails:
         self._storage = storage
 
     def get(self, upload_id: str, size: int, extension: str) -> Thumbnail:
-        """A thumbnail of an upload; for one that is made the database is not asked.
+        """A thumbnail of an upload; while its original is in its place the database is not asked.
 
         Args:
             size: pixels of its longer side at most, one of `SIZES`.
@@ -71,7 +71,7 @@ class Thumbnails:
         content = self._storage.open_thumbnail(key)
         if content is not None:
             return Thumbnail(content, tag, key)
-        filename = self._catalog.uploads.get(upload_id).filename
+        filename = self._filename(upload_id)
         try:
             with self._storage.making_thumbnail(key, WAIT_SECONDS):
                 content = self._storage.open_thumbnail(key)  # Another may have made it meanwhile.
@@ -81,6 +81,14 @@ class Thumbnails:
                 return Thumbnail(io.BytesIO(made), tag, self._keep(key, filename, made))
         except StorageFull:  # The store is full or can only be read: then it is made each time.
             return Thumbnail(io.BytesIO(self._make(filename, size, extension)), tag, None)
+
+    def _filename(self, upload_id: str) -> str:
+        """The file name of an original, by the names that it can have."""
+        for extension in images.CONTENT_TYPES:
+            filename = f"{upload_id}.{extension}"
+            if self._storage.has(filename):
+                return filename
+        return self._catalog.uploads.get(upload_id).filename  # This says what is wrong, too.
 
     def _make(self, filename: str, size: int, extension: str) -> bytes:
         with self._storage.open(filename) as file, reading():

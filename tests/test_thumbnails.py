@@ -496,11 +496,13 @@ def ask(workshop: Workshop, upload_id: str, accept: str = "*/*") -> tuple[int, b
         return answer.status_code, answer.data
 
 
-def test_the_database_is_not_asked_for_one_that_is_made(workshop):
+def test_the_database_is_not_asked_while_the_original_is_in_its_place(workshop):
     [upload_id] = workshop.upload(photographs.photograph())
-    status, content = ask(workshop, upload_id)
     workshop.collection.delete_one({"_id": ObjectId(upload_id)})
+    status, content = ask(workshop, upload_id)
     assert ask(workshop, upload_id) == (status, content) == (200, content)
+    workshop.web.storage.remove(f"{upload_id}.jpg")
+    assert ask(workshop, upload_id, "image/webp")[0] == 404
 
 
 def test_forgetting_removes_all_thumbnails_of_an_upload_and_no_others(workshop):

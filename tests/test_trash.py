@@ -20,7 +20,6 @@ from clustr.api.schemas import UploadSchema
 from clustr.catalog import Step, now
 from clustr.errors import DatabaseUnavailable
 from clustr.parts import build_fsck
-from clustr.plugin_host import PluginHost
 from clustr.removal import Removal
 
 DELETED = """
@@ -28,6 +27,19 @@ from clustr.plugins import hookimpl
 
 @hookimpl
 def clustr_upload_deleted(upload):
+    with open({path!r}, "a") as file:
+        file.write(upload.id + "\\n")
+"""
+
+SLOWLY_DELETED = """
+import time
+from pathlib import Path
+from clustr.plugins import hookimpl
+
+@hookimpl
+def clustr_upload_deleted(upload):
+    while not Path({go!r}).exists():
+        time.sleep(0.01)
     with open({path!r}, "a") as file:
         file.write(upload.id + "\\n")
 """
@@ -66,6 +78,11 @@ def remove(workshop: Workshop, upload_id: str, query: str = "") -> int:
 
 def restore(workshop: Workshop, upload_id: str) -> Any:
     return call(workshop, "POST", f"/api/uploads/{upload_id}/restore")
+
+
+def ids_in(told: Path) -> list[str]:
+    """Of which uploads the plugin was told, in this order."""
+    return told.read_text().split() if told.exists() else []
 
 
 def status(workshop: Workshop, path: str) -> int:
@@ -194,7 +211,7 @@ def test_what_is_removed_for_good_is_nowhere(workshop, query, trashed):
     assert whole(workshop, upload_id) == "gone"
     assert restore(workshop, upload_id).status_code == 404
     assert remove(workshop, upload_id, query) == 404
-    assert told.read_text().split() == [upload_id]
+    wait_until(lambda: ids_in(told) == [upload_id], 5, "that the plugin was told")
 
 
 def test_without_days_there_is_no_trash(tmp_path, servers):
@@ -218,7 +235,7 @@ def test_the_trash_is_emptied_of_what_is_old(workshop):
     wait_until(lambda: trash_of(workshop).count_documents({}) == 1, 20, "an emptier trash")
     wait_until(lambda: len([*png.glob("*/*.png")]) == 1, 5, "an emptier folder")
     assert trash_of(workshop).find_one()["_id"] == ObjectId(ids[2])
-    wait_until(lambda: told.read_text().split() == ids[:2], 5, "that the plugin was told")
+    wait_until(lambda: ids_in(told) == ids[:2], 5, "that the plugin was told")
     worker.stop()
 
 
@@ -266,12 +283,27 @@ def test_removed_for_good_twice_at_once_is_told_once(workshop):
     assert 204 in statuses
     assert set(statuses) <= {204, 404}
     assert whole(workshop, upload_id) == "gone"
-    assert told.read_text().split() == [upload_id]
+    (last,) = workshop.upload()
+    assert remove(workshop, last, "?permanently=1") == 204
+    wait_until(lambda: last in ids_in(told), 5, "that the plugin was told of a later one")
+    assert ids_in(told) == [upload_id, last]
+
+
+def test_a_plugin_that_takes_its_time_holds_up_no_removal(workshop):
+    go, told = workshop.folder / "go", workshop.folder / "told"
+    workshop.write("told", SLOWLY_DELETED.format(go=str(go), path=str(told)))
+    for upload_id in (ids := workshop.upload(*[photographs.one_pixel()] * 2)):
+        assert remove(workshop, upload_id, "?permanently=1") == 204
+        assert whole(workshop, upload_id) == "gone"
+    assert ids_in(told) == []
+    go.touch()
+    wait_until(lambda: ids_in(told) == ids, 5, "that the plugin was told")
 
 
 def test_removed_and_restored_and_removed_for_good_at_once(workshop):
     told = workshop.folder / "told"
     workshop.write("told", DELETED.format(path=str(told)))
+    gone = []
     for upload_id in workshop.upload(*[photographs.photograph()] * 8):
         at_once(
             lambda id=upload_id: remove(workshop, id),
@@ -279,9 +311,12 @@ def test_removed_and_restored_and_removed_for_good_at_once(workshop):
             lambda id=upload_id: remove(workshop, id, "?permanently=1"),
             lambda id=upload_id: restore(workshop, id).status_code,
         )
-        place = whole(workshop, upload_id)
-        ended = told.exists() and upload_id in told.read_text().split()
-        assert ended == (place == "gone")
+        if whole(workshop, upload_id) == "gone":
+            gone.append(upload_id)
+    (last,) = workshop.upload()
+    assert remove(workshop, last, "?permanently=1") == 204
+    wait_until(lambda: last in ids_in(told), 5, "that the plugin was told of a later one")
+    assert ids_in(told) == [*gone, last]
 
 
 def test_the_same_bytes_that_arrive_meanwhile_are_an_upload_of_their_own(workshop):
@@ -376,7 +411,7 @@ def test_what_is_left_at_any_point_is_finished(workshop, act):
 def left_at(workshop: Workshop, upload_id: str, act: str, point: int) -> bool:
     """Do something up to a point; whether it was left there and not done before."""
     web = workshop.web
-    removal = Removal(web.catalog, web.storage, PluginHost([]), 30)
+    removal = Removal(web.catalog, web.storage, lambda _: None, 30)
     removal._trash = Stopping(web.catalog.trash, point)
     removal._storage = Stopping(web.storage, 0, removal._trash)
     try:

@@ -10,6 +10,8 @@ from clustr.api.bulk_schemas import JobSchema, job_on_wire
 from clustr.api.change_schemas import BulkOrderSchema, MatchedSchema, chosen_of
 from clustr.api.current import parts, request_id
 
+EXAMPLE_ORDER = {"action": "tag", "filter": {"content_type": "image/jpeg"}, "tags": ["holiday"]}
+
 blueprint = Blueprint(
     "bulk_uploads",
     __name__,
@@ -19,7 +21,7 @@ blueprint = Blueprint(
 
 
 @blueprint.route("", methods=["POST"])
-@blueprint.arguments(BulkOrderSchema)
+@blueprint.arguments(BulkOrderSchema, example=EXAMPLE_ORDER)
 @blueprint.response(202, JobSchema, headers=LOCATION, description="The job that does it.")
 @blueprint.alt_response(
     200, schema=MatchedSchema, description="With `dry_run`: what it would come to."

@@ -1,6 +1,6 @@
 """Files: the originals' bytes, and thumbnails of them.
 
-`/uploads/<filename>` and thumbnails that are made already are answered without a look into the
+`/uploads/<filename>` and thumbnails of what is in its place are answered without a look into the
 database. With `ACCEL_REDIRECT` nginx sends what is asked for without conditions or ranges; those
 are answered here, so that they mean the same and are refused in the same words.
 """

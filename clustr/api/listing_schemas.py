@@ -66,9 +66,9 @@ class UploadQuerySchema(Schema):
     page = WholeNumber(
         validate=validate.Range(1, 1_000_000),
         metadata={
-            "description": "Which page, from 1; not beside `cursor`. Among many uploads pages "
-            "reach to the 10,000th upload, and `cursor` any further.",
-            "default": 1,
+            "description": "Which page, from 1; not beside `cursor`, without which it is the "
+            "first. Among many uploads pages reach to the 10,000th upload, and `cursor` any "
+            "further.",
         },
     )
     limit = WholeNumber(

@@ -39,6 +39,7 @@ LOCATION = {
         "description": "Where the analysis is, to see how far it is.",
     }
 }
+EXAMPLE_EDIT = {"caption": "our cat on the sofa", "tags": {"add": ["cat"], "remove": ["dog"]}}
 
 blueprint = Blueprint(
     "one_upload", __name__, url_prefix="/api/uploads", description="What is done to one upload"
@@ -47,7 +48,7 @@ blueprint = Blueprint(
 
 @blueprint.route("/<upload_id:upload_id>", methods=["PATCH"], parameters=[ID])
 @blueprint.arguments(EditHeadersSchema, location="headers")
-@blueprint.arguments(EditSchema)
+@blueprint.arguments(EditSchema, example=EXAMPLE_EDIT)
 @blueprint.response(200, UploadSchema, headers=ETAG, description="The upload as it is now.")
 @blueprint.alt_response(404, "NOT_FOUND")
 @blueprint.alt_response(412, "PRECONDITION_FAILED")

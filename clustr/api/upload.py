@@ -67,25 +67,24 @@ BROKEN_REFUSED = {
 }
 # Where a client goes on from here, for programs that read the document.
 LINKS = {
-    "get_upload": {
-        "operationId": "get_upload",
+    operation: {
+        "operationId": operation,
         "parameters": {"upload_id": "$response.body#/data/0/id"},
-        "description": "The upload, and how far its analyses are.",
-    },
+        "description": description,
+    }
+    for operation, description in {
+        "get_upload": "The upload, and how far its analyses are.",
+        "get_original": "The image under the name that it had.",
+        "get_thumbnail": "A small copy.",
+        "edit_upload": "Say what is to be seen.",
+        "remove_upload": "Put it into the trash.",
+        "list_analyses_of_upload": "Its analyses.",
+    }.items()
+} | {
     "get_file": {
         "operationId": "get_file",
         "parameters": {"stored_filename": "$response.body#/data/0/stored_filename"},
         "description": "The image's bytes.",
-    },
-    "get_original": {
-        "operationId": "get_original",
-        "parameters": {"upload_id": "$response.body#/data/0/id"},
-        "description": "The same under the name that it had.",
-    },
-    "get_thumbnail": {
-        "operationId": "get_thumbnail",
-        "parameters": {"upload_id": "$response.body#/data/0/id"},
-        "description": "A small copy.",
     },
     "list_uploads": {
         "operationId": "list_uploads",

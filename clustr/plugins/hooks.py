@@ -91,6 +91,6 @@ def clustr_analysis_finished(upload: Upload, analysis: Analysis) -> None:
 def clustr_upload_deleted(upload: Upload) -> None:
     """An upload was removed for good.
 
-    Called in the process that removed it, afterwards: the place to remove what the plugin keeps
-    elsewhere. A notice can be lost when that process dies.
+    Called in the process that removed it, afterwards and beside other requests: the place to remove
+    what the plugin keeps elsewhere. A notice can be lost when that process dies.
     """

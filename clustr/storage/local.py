@@ -299,6 +299,15 @@ class LocalStorage:
     def path(self, key: str) -> Path:
         return self._folder / key
 
+    def has(self, filename: str) -> bool:
+        """Whether an original is in its place.
+
+        Raises:
+            StorageUnavailable: that cannot be seen.
+        """
+        with reading():
+            return self.path(self.key(filename)).exists()
+
     def open(self, filename: str) -> BinaryIO:
         """Open an original for reading.
 
@@ -376,7 +385,7 @@ class LocalStorage:
                 with suppress(OSError):  # What is left here is removed by `clean`.
                     incoming.unlink(missing_ok=True)
                 raise
-        if self.path(self.key(filename)).exists():
+        if self.has(filename):
             return True
         self.forget_thumbnails(filename)
         return False

@@ -1,0 +1,88 @@
+"""Walking past many uploads over HTTP, while others come and go."""
+
+import random
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+
+import photographs
+import pytest
+from running import wait_until
+from workshop import Workshop
+
+from clustr.catalog import new_id
+from clustr.catalog.documents import to_document
+
+COUNT = 10_000
+
+
+@pytest.fixture
+def workshop(tmp_path, servers) -> Iterator[Workshop]:
+    with Workshop(tmp_path, servers) as opened:
+        yield opened
+
+
+def multiplied(workshop: Workshop) -> list[str]:
+    """The ids of so many uploads, some of which came in the same moment."""
+    [first] = map(workshop.get, workshop.upload(photographs.one_pixel()))
+    others = []
+    for number in range(1, COUNT):
+        upload_id, moment = new_id(), first.upload_time - timedelta(seconds=number // 3)
+        filename = f"{upload_id}.png"
+        others.append(replace(first, id=upload_id, filename=filename, upload_time=moment))
+    workshop.collection.insert_many(map(to_document, others))
+    return [first.id, *(other.id for other in others)]
+
+
+class Changes(threading.Thread):
+    """Adds and removes uploads, one of each after the other, until it is stopped.
+
+    Attributes:
+        removed: the ids of those that are removed by now.
+    """
+
+    def __init__(self, workshop: Workshop, ids: list[str]):
+        super().__init__()
+        self.removed: list[str] = []
+        self._workshop = workshop
+        self._ids = random.Random(1).sample(ids, len(ids))
+        self._stopped = threading.Event()
+
+    def run(self) -> None:
+        client = self._workshop.app.test_client()
+        while not self._stopped.is_set():
+            self._workshop.upload(photographs.one_pixel())
+            upload_id = self._ids[len(self.removed)]
+            assert client.delete(f"/api/uploads/{upload_id}").status_code == 204
+            self.removed.append(upload_id)
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self.join()
+
+
+def test_F7c_a_walk_past_10000_sees_each_that_stays_once(workshop):
+    ids = multiplied(workshop)
+    client = workshop.app.test_client()
+    changes = Changes(workshop, ids)
+    changes.start()
+    try:
+        seen: list[str] = []
+        cursor = ""
+        while True:
+            goal = len(seen) // 500  # At the pace of the changes it would take half a minute.
+            wait_until(lambda goal=goal: len(changes.removed) > goal, 20, "changes")
+            gone = {*changes.removed}
+            page = client.get(f"/api/uploads?limit=100{cursor}").json
+            found = [one["id"] for one in page["data"]]
+            assert gone.isdisjoint(found)
+            seen += found
+            if page["next_cursor"] is None:
+                break
+            cursor = f"&cursor={page['next_cursor']}"
+    finally:
+        changes.stop()
+    assert len(seen) == len(set(seen))
+    assert {*ids} - {*changes.removed} <= {*seen}
+    assert len(changes.removed) >= 20
