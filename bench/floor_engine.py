@@ -7,10 +7,11 @@ from pymongo import UpdateOne, WriteConcern
 
 from clustr.catalog import now
 from clustr.catalog.analyses import WORK_INDEX
-from clustr.catalog.changes import changing, matching
+from clustr.catalog.changes import changing, matching, settled
 
 BATCH = 100
 NAME = "empty"
+PROVENANCE = {"plugin": NAME, "plugin_version": None, "model": {}, "config_hash": "0" * 16}
 
 
 def claim(uploads: pymongo.collection.Collection) -> list[object]:
@@ -20,13 +21,18 @@ def claim(uploads: pymongo.collection.Collection) -> list[object]:
     keys = [document["_id"] for document in uploads.aggregate(stages, hint=WORK_INDEX)]
     moment = now()
     taken = {"state": "running", "run": "floor", "lease_until": moment, "started_at": moment}
+    changes = {f"analyses.$[it].{key}": value for key, value in taken.items()}
     uploads.with_options(write_concern=WriteConcern(w=1)).update_many(
         {"_id": {"$in": keys}, **queued},
         {
-            "$set": {f"analyses.$[it].{key}": value for key, value in taken.items()},
+            "$set": {**changes, "analyses.$[bare].version": 1},
             "$inc": {"analyses.$[it].attempts": 1},
+            "$unset": {"analyses.$[it].finished_at": ""},
         },
-        array_filters=[{"it.name": NAME, "it.state": "queued"}],
+        array_filters=[
+            {"it.name": NAME, "it.state": "queued"},
+            {"bare.name": NAME, "bare.result": {"$exists": False}},
+        ],
     )
     return keys
 
@@ -34,9 +40,16 @@ def claim(uploads: pymongo.collection.Collection) -> list[object]:
 def finish(uploads: pymongo.collection.Collection, keys: list[object]) -> None:
     """Write down an empty result for each."""
     moment = now()
-    ended = {"state": "succeeded", "error": None, "finished_at": moment, "result": {}, "version": 1}
+    ended = {
+        "state": "succeeded",
+        "error": None,
+        "finished_at": moment,
+        "result": {},
+        "version": 1,
+        "provenance": PROVENANCE,
+    }
     held = matching(name=NAME, state="running", run="floor")
-    change = changing(NAME, ended, {}, moment)
+    change = [*changing(NAME, ended, {}, moment), *settled()]
     uploads.bulk_write([UpdateOne({"_id": key, **held}, change) for key in keys], ordered=False)
 
 

@@ -1,8 +1,9 @@
 """Analysis: a worker runs one analyzer on what waits for it.
 
 A call for an analyzer is answered by one slice of work in a process of its own: claim some of what
-waits, analyze each, write the ends down together, until nothing is left or the slice is over. How
-many are claimed together follows from how long one takes, so that a claim is about a second's work.
+waits, analyze each, write the ends down together, until nothing is left or another analyzer waits
+for its turn. How many are claimed together follows from how long one takes: a claim is a quarter of
+a second's work.
 """
 
 import threading
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from random import uniform
 
 import structlog
@@ -19,10 +20,10 @@ import structlog
 from clustr import logs
 from clustr.catalog import Catalog, Claimed, Finished, now
 from clustr.errors import DatabaseUnavailable, QueueUnavailable, StorageUnavailable
-from clustr.limits import Interrupted, Interruption, TimeUp, time_limit
+from clustr.limits import Interrupted, Interruption, TimeUp
 from clustr.plugin_host import PluginHost
 from clustr.plugins import Analyzer, Image
-from clustr.queue import SLICE_SECONDS, Queue
+from clustr.queue import LONGEST_SLICE_SECONDS, SLICE_SECONDS, Queue
 from clustr.runner import End, NotPrepared, Runner
 from clustr.storage import LocalStorage
 from clustr.upload import Analysis, State, Upload
@@ -100,9 +101,7 @@ class Analysts:
         probing: bool,
         troubled: bool,
     ) -> bool:
-        runner = self._runner or Runner(
-            analyzer, self._host.plugin_of(analyzer), interruption.allowed
-        )
+        runner = self._runner or Runner(analyzer, self._host.plugin_of(analyzer), interruption)
         work = Slice(self._catalog, self._storage, self._queue, self._host, runner, run)
         alone = probing or analyzer.max_attempts == 1
         first = work.claim(1 if alone else analyzer.batch_size, probing)
@@ -128,7 +127,7 @@ class Analysts:
         analyzer = work.analyzer
         # Those claimed with one that ends the process get a second attempt, if there is a second.
         most = max(LARGEST_CLAIM, analyzer.batch_size) if analyzer.max_attempts > 1 else 1
-        ends_at = time.monotonic() + SLICE_SECONDS
+        slice_began = time.monotonic()
         seconds_each = CLAIM_SECONDS
         with work.threads:
             while claims:
@@ -137,7 +136,7 @@ class Analysts:
                 # limit, which is one for all threads.
                 quick = seconds_each * LARGEST_CLAIM < CLAIM_SECONDS and not analyzer.memory_mb
                 full = quick and len(claims) == LARGEST_CLAIM
-                following = work.threads.submit(work.claim, LARGEST_CLAIM, False) if full else None
+                following = work.threads.submit(work.claim_more, LARGEST_CLAIM) if full else None
                 away = work.analyze(claims)
                 if away:
                     self._put_off(analyzer, away)
@@ -145,14 +144,25 @@ class Analysts:
                 if troubled and work.succeeded:
                     troubled = False
                     self._recover(analyzer)
-                if time.monotonic() > ends_at:
+                if self._is_over(slice_began, work.runner):
                     return
                 seconds_each = (time.monotonic() - began) / len(claims)
                 size = min(CLAIM_GROWTH * len(claims), int(CLAIM_SECONDS / (seconds_each + 1e-6)))
                 size = min(most, max(size, analyzer.batch_size, 1))
-                claims = following.result() if following else work.claim(size, probing=False)
-                if len(claims) >= size:
-                    work.ring([analyzer])  # There may be more: an idle worker can join.
+                claims = following.result() if following else work.claim_more(size)
+
+    def _is_over(self, slice_began: float, runner: Runner) -> bool:
+        """Whether it is the turn of another analyzer by now, or of another process."""
+        seconds = time.monotonic() - slice_began
+        if seconds < SLICE_SECONDS:
+            return False
+        if seconds > LONGEST_SLICE_SECONDS or runner.grown():
+            return True
+        others = [a for a in self._host.analyzers.values() if a is not runner.analyzer]
+        try:
+            return self._queue.is_rung(others)
+        except QueueUnavailable:
+            return True
 
     def _put_off(self, analyzer: Analyzer, reason: str) -> None:
         breaker = self._catalog.breakers.record_failure(analyzer.name, reason)
@@ -204,7 +214,7 @@ class Slice:
         self._storage = storage
         self._queue = queue
         self._host = host
-        self._runner = runner
+        self.runner = runner
         self._run = run
         # MongoDB is asked while other things are done; but the next image waits until all ends are
         # written, which its plugin could otherwise take down with the process.
@@ -223,6 +233,13 @@ class Slice:
             if claims:
                 return claims
         return []
+
+    def claim_more(self, size: int) -> list[Claimed]:
+        """Take what follows; when there may be even more, an idle worker is called to join."""
+        claims = self.claim(size, probing=False)
+        if len(claims) >= size:
+            self.ring([self.analyzer])
+        return claims
 
     def ring(self, analyzers: list[Analyzer]) -> None:
         """Call workers for analyzers."""
@@ -252,7 +269,7 @@ class Slice:
                     ends.append((claimed, End(State.SKIPPED, error=f"requires {missing}")))
                 else:
                     ready.append(self._image(claimed.upload))
-            for image, end in self._runner.run(ready, lambda image: _about(by_id[image.id].upload)):
+            for image, end in self.runner.run(ready, lambda image: _about(by_id[image.id].upload)):
                 if end.state is State.FAILED and self._is_unmounted():
                     end = End(State.DEFERRED, error=UNMOUNTED, seconds=end.seconds)
                 ends.append((by_id[image.id], end))
@@ -269,7 +286,8 @@ class Slice:
         return (name for name in self.analyzer.requires if name not in there)
 
     def _image(self, upload: Upload) -> Image:
-        required = [a for a in upload.analyses if a.name in self.analyzer.requires]
+        names = self.analyzer.requires
+        required = {a.name: a.result for a in upload.analyses if a.name in names}
         return Image(
             id=upload.id,
             sha256=upload.sha256,
@@ -278,7 +296,7 @@ class Slice:
             width=upload.width,
             height=upload.height,
             path=self._storage.path(self._storage.key(upload.filename)),
-            results={analysis.name: analysis.result for analysis in required},
+            results=required,
         )
 
     def _is_unmounted(self) -> bool:
@@ -301,21 +319,18 @@ class Slice:
         self._ring_for_what_waited(ends)
         if self._heard:
             self._notify(ends, all_written=written == len(ends))
+            self.runner.limits.rest()
 
     def _finished(self, claimed: Claimed, end: End) -> Finished:
-        seconds = min(LONGEST_DEFERRAL_SECONDS, 2.0 ** min(claimed.attempts, HIGHEST_POWER))
-        seconds *= uniform(0.5, 1)  # noqa: S311
-        if end.after is not None:
-            seconds = min(LONGEST_DEFERRAL_ASKED_FOR_SECONDS, max(0, end.after))
         return Finished(
             claimed.upload.id,
             end.state,
             result=end.result,
             error=end.error,
-            due_at=now() + timedelta(seconds=seconds) if end.state is State.DEFERRED else None,
+            due_at=_due_again_at(claimed, end) if end.state is State.DEFERRED else None,
             fields=end.fields,
             version=self.analyzer.version,
-            provenance=self._runner.provenance,
+            provenance=self.runner.provenance,
         )
 
     def _ring_for_what_waited(self, ends: list[tuple[Claimed, End]]) -> None:
@@ -341,14 +356,15 @@ class Slice:
             try:
                 with (
                     structlog.contextvars.bound_contextvars(**_about(claimed.upload)),
-                    self._runner.surroundings.kept(),
-                    time_limit(NOTICE_SECONDS),
+                    self.runner.limits.limit(NOTICE_SECONDS),
                 ):
                     analysis = self._analysis(claimed, end)
                     self._host.notify(NOTICE, upload=claimed.upload, analysis=analysis)
             except TimeUp:
                 log.error("notices_dropped", hook=NOTICE, count=len(told) - position)
                 return
+            finally:
+                self.runner.surroundings.put_right()
 
     def _analysis(self, claimed: Claimed, end: End) -> Analysis:
         """The analysis as it is now."""
@@ -368,8 +384,16 @@ class Slice:
             after,
             result=end.result,
             version=self.analyzer.version,
-            provenance=self._runner.provenance,
+            provenance=self.runner.provenance,
         )
+
+
+def _due_again_at(claimed: Claimed, end: End) -> datetime:
+    seconds = min(LONGEST_DEFERRAL_SECONDS, 2.0 ** min(claimed.attempts, HIGHEST_POWER))
+    seconds *= uniform(0.5, 1)  # noqa: S311
+    if end.after is not None:
+        seconds = min(LONGEST_DEFERRAL_ASKED_FOR_SECONDS, max(0, end.after))
+    return now() + timedelta(seconds=seconds)
 
 
 def _about(upload: Upload) -> dict[str, str]:

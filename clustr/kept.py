@@ -41,7 +41,7 @@ class Calls:
         """One call after the other, each to be answered; until the process shall end."""
         try:
             while True:
-                with self._interruption.allowed():
+                with self._interruption:
                     call = self._line.recv(LONGEST_CALL_BYTES)
                 if not call:
                     return

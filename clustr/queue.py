@@ -28,10 +28,11 @@ log = logs.logger(__name__)
 JOB = "clustr.jobs.run_analyzer"
 KINDS = ("default", "http", "gpu")
 
-# What a job may take: preparing the analyzer, then a slice of time, in which the last analyses may
-# begin at its very end; those of a batch perhaps twice. Clustr's own limits end what hangs; RQ's is
-# the net below them.
+# What a job may take: preparing the analyzer, then a slice of time, which is longer while nobody
+# else waits, and in which the last analyses may begin at its very end; those of a batch perhaps
+# twice. Clustr's own limits end what hangs; RQ's is the net below them.
 SLICE_SECONDS = 1
+LONGEST_SLICE_SECONDS = 10
 
 BELL_SECONDS = 10
 
@@ -110,7 +111,7 @@ class Queue:
             job = RedisQueue.prepare_data(
                 JOB,
                 args=[analyzer.name, uuid4().hex],
-                timeout=int(SETUP_SECONDS + SLICE_SECONDS + last_seconds + BELL_SECONDS),
+                timeout=int(SETUP_SECONDS + LONGEST_SLICE_SECONDS + last_seconds + BELL_SECONDS),
                 result_ttl=0,
                 failure_ttl=3600,
             )
@@ -125,6 +126,16 @@ class Queue:
         """
         with answering():
             self._redis.delete(_bell(analyzer.name))
+
+    def is_rung(self, analyzers: Iterable[Analyzer]) -> bool:
+        """Whether a worker has been called for one of these analyzers and is not there yet.
+
+        Raises:
+            QueueUnavailable: Redis does not answer.
+        """
+        bells = [_bell(analyzer.name) for analyzer in analyzers]
+        with answering():
+            return bool(bells and self._redis.exists(*bells))
 
     def lengths(self) -> dict[str, int]:
         """How many jobs wait, by kind of work.

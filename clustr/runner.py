@@ -5,14 +5,13 @@ Whatever the plugin's code does, there is an end with a reason, unless it takes 
 """
 
 import json
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC
+from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -21,10 +20,11 @@ from marshmallow import Schema, ValidationError, fields, validate
 
 from clustr import logs, reasons
 from clustr.http_session import Session
-from clustr.limits import MEGABYTE, Interrupted, MemoryLimit, TimeLimits, TimeUp, memory, time_limit
+from clustr.limits import MEGABYTE, Interrupted, MemoryLimit, TimeLimits, TimeUp, memory
 from clustr.plugin_host import Plugin
 from clustr.plugins import Analyzer, ConfigError, Context, Fail, Image, Outcome, RetryLater, Skip
 from clustr.plugins.analyzer import SETUP_SECONDS
+from clustr.scratch import scratch_folder
 from clustr.surroundings import Surroundings
 from clustr.upload import State
 
@@ -34,6 +34,7 @@ LARGEST_RESULT_BYTES = 1_000_000
 DEEPEST_RESULT = 50
 LARGEST_MODEL_INFO_BYTES = 10_000
 TEARDOWN_SECONDS = 10.0
+_encode = json.JSONEncoder(allow_nan=False).encode
 # What a process may grow by that is kept, where its analyzer does not say.
 LARGEST_GROWTH_MEGABYTES = 2048
 
@@ -94,25 +95,26 @@ class Runner:
 
     Args:
         plugin: the one that brings it.
-        interruptible: makes a block in which the plugin's code runs one that can be cut short.
+        interruptible: the plugin's code runs in blocks of this, which can be cut short.
 
     Attributes:
         prepared: whether it is set up.
         provenance: what is stored beside every result, once it is.
-        surroundings: what is put right after the plugin's code, once it is prepared.
+        limits, surroundings: how long the plugin's code may take, and what is put right after it,
+            once it is prepared.
     """
 
     def __init__(
         self,
         analyzer: Analyzer,
         plugin: Plugin,
-        interruptible: Callable[[], AbstractContextManager[None]] = nullcontext,
+        interruptible: AbstractContextManager[None] | None = None,
     ):
         self.analyzer = analyzer
         self.provenance: dict[str, Any] = {}
         self.prepared = False
         self._plugin = plugin
-        self._interruptible = interruptible
+        self._interruptible = interruptible or nullcontext()
         self._upload_fields = UploadFields()
         self._resident_bytes = 0
         self._resources = ExitStack()
@@ -129,23 +131,25 @@ class Runner:
             return
         self.surroundings = Surroundings()
         self._resources.callback(self.surroundings.close)
-        folder = self._resources.enter_context(tempfile.TemporaryDirectory(prefix="clustr-"))
-        self._context = Context(
+        self.limits = self._resources.enter_context(TimeLimits())
+        self._context = partial(
+            Context,
             config=self._plugin.config,
             secrets=self._plugin.secrets,
             log=logs.logger(f"clustr.plugin.{self._plugin.name}"),
             http=self._resources.enter_context(Session()),
-            deadline=0,  # Every call has its own.
-            tmpdir=Path(folder),
+            tmpdir=self._resources.enter_context(scratch_folder()),
         )
-        self._set_up()
+        try:
+            self._set_up()
+        finally:
+            self.limits.rest()
         self.prepared = True
         self._resident_bytes = memory()[1]
 
     def _set_up(self) -> None:
         try:
-            with TimeLimits() as limits:
-                self._call(limits, SETUP_SECONDS, self.analyzer.setup)
+            self._call(SETUP_SECONDS, self.analyzer.setup)
             self._schema = self.analyzer.result_schema()
         except Interrupted:
             raise
@@ -165,8 +169,7 @@ class Runner:
     def _model_info(self) -> dict[str, Any]:
         """What the analyzer says of its model; nothing, if that cannot be stored."""
         try:
-            with TimeLimits() as limits:
-                said = self._call(limits, SETUP_SECONDS, self.analyzer.model_info)
+            said = self._call(SETUP_SECONDS, self.analyzer.model_info)
             return _plain(dict(said), "the model's description", LARGEST_MODEL_INFO_BYTES)
         except Interrupted:
             raise
@@ -194,21 +197,24 @@ class Runner:
             Interrupted: it was cut short; the images under way have no end.
         """
         remaining = iter(images)
-        with TimeLimits() as limits:
-            while some := list(islice(remaining, self.analyzer.batch_size)):
-                ends = self._together(some, limits) if len(some) > 1 else None
+        size = self.analyzer.batch_size
+        try:
+            while some := list(islice(remaining, size if size > 1 else None)):
+                ends = self._together(some) if size > 1 and len(some) > 1 else None
                 if ends is None:
-                    ends = self._one_by_one(some, about, limits)
+                    ends = self._one_by_one(some, about)
                 for image, end in ends:
                     yield image, end
                 if end.state is State.DEFERRED:
                     return
+        finally:
+            self.limits.rest()
 
-    def _together(self, images: list[Image], limits: TimeLimits) -> list[tuple[Image, End]] | None:
+    def _together(self, images: list[Image]) -> list[tuple[Image, End]] | None:
         """How they end, the deferred ones first; None when one of them spoils it for the others."""
         began = time.perf_counter()
         try:
-            answers = self._answers(images, limits)
+            answers = self._answers(images)
             ends = [self._judge(answer) for answer in answers]
         except Interrupted:
             raise
@@ -221,14 +227,14 @@ class Runner:
         pairs = [(i, replace(e, seconds=each)) for i, e in zip(images, ends, strict=True)]
         return sorted(pairs, key=lambda pair: pair[1].state is not State.DEFERRED)
 
-    def _answers(self, images: list[Image], limits: TimeLimits) -> list[Any]:
+    def _answers(self, images: list[Image]) -> list[Any]:
         """What `analyze_batch` returns, an answer for each image.
 
         Raises:
             WrongAnswer: it returned something else.
         """
         seconds = self.analyzer.timeout * len(images)
-        answers = self._call(limits, seconds, self.analyzer.analyze_batch, images)
+        answers = self._call(seconds, self.analyzer.analyze_batch, images)
         if not isinstance(answers, list | tuple):
             kind = type(answers).__name__
             raise WrongAnswer(f"analyze_batch() returned {kind} instead of a list")
@@ -238,42 +244,38 @@ class Runner:
         return answers
 
     def _one_by_one(
-        self,
-        images: list[Image],
-        about: Callable[[Image], Mapping[str, str]],
-        limits: TimeLimits,
+        self, images: list[Image], about: Callable[[Image], Mapping[str, str]]
     ) -> Iterator[tuple[Image, End]]:
         for image in images:
             began = time.perf_counter()
-            with structlog.contextvars.bound_contextvars(**about(image)):
-                end = self._alone(image, limits)
+            bound = structlog.contextvars.bind_contextvars(**about(image))
+            try:
+                end = self._alone(image)
+            finally:
+                structlog.contextvars.reset_contextvars(**bound)
             yield image, replace(end, seconds=time.perf_counter() - began)
             if end.state is State.DEFERRED:
                 return
 
-    def _alone(self, image: Image, limits: TimeLimits) -> End:
+    def _alone(self, image: Image) -> End:
         try:
             if self.analyzer.batch_size > 1:
-                return self._judge(self._answers([image], limits)[0])
+                return self._judge(self._answers([image])[0])
             seconds = self.analyzer.timeout
-            return self._success(self._call(limits, seconds, self.analyzer.analyze, image))
+            return self._success(self._call(seconds, self.analyzer.analyze, image))
         except Interrupted:
             raise
         except BaseException as error:
             return self._judge_raised(error)
 
-    def _call(
-        self, limits: TimeLimits, seconds: float, call: Callable[..., Any], *arguments: Any
-    ) -> Any:
+    def _call(self, seconds: float, call: Callable[..., Any], *arguments: Any) -> Any:
         """Call the plugin's code, within all limits and leaving nothing behind."""
-        context = replace(self._context, deadline=time.monotonic() + seconds)
-        with (
-            self.surroundings.kept(),
-            limits.limit(seconds),
-            self._memory.applied(),
-            self._interruptible(),
-        ):
-            return call(*arguments, context)
+        context = self._context(deadline=time.monotonic() + seconds)
+        try:
+            with self.limits.limit(seconds), self._memory, self._interruptible:
+                return call(*arguments, context)
+        finally:
+            self.surroundings.put_right()
 
     def _judge(self, answer: Any) -> End:
         if isinstance(answer, Outcome):
@@ -348,10 +350,12 @@ class Runner:
         """Tear the analyzer down, if it was set up."""
         if self.prepared:
             try:
-                with self.surroundings.kept(), time_limit(TEARDOWN_SECONDS):
+                with self.limits.limit(TEARDOWN_SECONDS):
                     self.analyzer.teardown()
             except BaseException:  # What was analyzed is written down; the process ends after this.
                 log.exception("teardown_raised")
+            finally:
+                self.surroundings.put_right()
         self.prepared = False
         self._resources.close()
 
@@ -366,7 +370,7 @@ def _plain(value: dict[str, Any], what: str, most_bytes: int) -> dict[str, Any]:
         ValueError: it is nothing that JSON and MongoDB can both hold, or too much.
     """
     try:
-        text = json.dumps(value, allow_nan=False)
+        text = _encode(value)
         plain = json.loads(text)
         # JavaScript and MongoDB hold no larger ones; it refuses halves of characters, too.
         orjson.dumps(plain, option=orjson.OPT_STRICT_INTEGER)

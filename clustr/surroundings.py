@@ -11,8 +11,10 @@ import signal
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+
+# That of `signal` looks for a name of what it finds, which takes 40 times as long.
+from _signal import getsignal
+from contextlib import suppress
 
 from clustr import logs
 
@@ -34,35 +36,37 @@ class Surroundings:
 
     def __init__(self) -> None:
         self._folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
-        self._handlers = {number: signal.getsignal(number) for number in SIGNALS}
+        self._handlers = {number: getsignal(number) for number in SIGNALS}
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         self._locale = locale.setlocale(locale.LC_ALL)
         self._streams = sys.stdin, sys.stdout, sys.stderr
+        self._keep_warnings()
         self._printed = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
         self._output = os.dup(STANDARD_OUTPUT)
+        self._file = os.fstat(self._printed.fileno())
         self._flush()
         self._redirect()
 
+    def _keep_warnings(self) -> None:
+        self._caught = warnings.catch_warnings()
+        self._caught.__enter__()
+        self._filters, self._show = warnings.filters[:], warnings.showwarning
+
     def _redirect(self) -> None:
         with suppress(OSError):
-            if os.path.sameopenfile(self._printed.fileno(), STANDARD_OUTPUT):
+            if os.path.samestat(self._file, os.fstat(STANDARD_OUTPUT)):
                 return
         os.dup2(self._printed.fileno(), STANDARD_OUTPUT)
 
-    @contextmanager
-    def kept(self) -> Iterator[None]:
-        """Put everything right after the block, and log what it printed."""
-        try:
-            with warnings.catch_warnings():
-                yield
-        finally:
-            self._put_right()
-
-    def _put_right(self) -> None:
+    def put_right(self) -> None:
+        """Make everything as it was, and log what was printed."""
+        if warnings.filters != self._filters or warnings.showwarning is not self._show:
+            self._caught.__exit__()
+            self._keep_warnings()
         os.fchdir(self._folder)
         for number, handler in self._handlers.items():
             # A handler that is not Python's is None, and cannot be set again.
-            if handler is not None and signal.getsignal(number) != handler:
+            if handler is not None and getsignal(number) != handler:
                 signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
         if locale.setlocale(locale.LC_ALL) != self._locale:
@@ -92,6 +96,7 @@ class Surroundings:
         self._flush()
         self._log_printed()
         os.dup2(self._output, STANDARD_OUTPUT)
+        self._caught.__exit__()
         for descriptor in (self._output, self._folder):
             os.close(descriptor)
         self._printed.close()

@@ -22,6 +22,7 @@ from clustr.plugin_host import PluginHost
 from clustr.processes import Child, Supervisor, die_with_parent, function
 from clustr.queue import JOB, answering, connect, queue_name
 from clustr.reconciler import Reconciler
+from clustr.scratch import remove_abandoned
 from clustr.settings import Settings
 from clustr.storage import LocalStorage
 
@@ -111,6 +112,7 @@ class AnalysisWorker(Worker):
         analyzer = self.host.analyzers.get(name)
         reason = describe_death(ret_val)
         log.error("work_horse_died", analyzer=name, run=run, reason=reason)
+        remove_abandoned()
         catalog = build_catalog(self.settings, WORKER_SECONDS)
         try:
             if analyzer:
@@ -202,6 +204,7 @@ def prepare_store(settings: Settings) -> int:
 
 def run_worker(settings: Settings, host: PluginHost, queues: tuple[str, ...]) -> int:
     """Be one RQ worker; the exit code is 1 when Redis went away in the middle of something."""
+    remove_abandoned()
     AnalysisWorker.settings = settings
     AnalysisWorker.host = host
     AnalysisWorker.kept = Kept(jobs.answer_calls)

@@ -111,6 +111,12 @@ ENDS: dict[str, tuple[str, dict[str, Any], str, str]] = {
         "failed",
         "time limit",
     ),
+    "endless_words": (
+        "class Odd(Exception):\n    def __str__(self):\n        while True: pass\nraise Odd",
+        {"timeout": 0.5, "max_attempts": 1},
+        "failed",
+        "time limit",
+    ),
     "hangs_in_c": (
         "import itertools; sum(itertools.repeat(1))",
         {"timeout": 0.5, "max_attempts": 2},

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ import photographs
 import pytest
 from bson import ObjectId
 from running import Servers, wait_until
-from workshop import Program, Workshop, analyzer, plugin
+from workshop import Outage, Program, Workshop, analyzer, plugin
 
 from clustr.catalog import now
+from clustr.limits import GRACE_SECONDS
 from clustr.queue import Queue
 from clustr.reconciler import GONE_AFTER, Reconciler
 
@@ -422,6 +424,8 @@ def test_kept_process_that_grew_is_replaced(workshop):
     for _ in range(4):
         [upload_id] = workshop.upload(GOOD)
         found.append(workshop.end_of(upload_id, "leaky").result)
+        # The next one is not to come into the same call, in which memory has one limit.
+        wait_until(lambda: not workshop.redis.keys("rq:job:*"), 5, "the end of the call")
     assert [result["leaks"] for result in found] == [1, 2, 1, 2]
 
 
@@ -463,6 +467,28 @@ def test_E2_store_that_goes_away_during_a_slice_defers(workshop):
     workshop.worker()
     for upload_id in ids:
         assert workshop.end_of(upload_id, "reader", seconds=15).result == {"size": len(GOOD)}
+
+
+def test_end_that_takes_long_to_be_written_is_no_hang_of_the_plugin(tmp_path):
+    outage = Outage(tmp_path / "servers")
+    try:
+        outage.start()
+        mongod = outage.pid("mongod")
+        with Workshop(tmp_path, outage) as workshop:
+            freeze = f"os.kill({mongod}, signal.SIGSTOP)"
+            workshop.analyzer("quick", f"{freeze}; return {{}}", timeout=0.5)
+            [upload_id] = workshop.upload()
+            horse = workshop.horse("quick", "run")
+            stat = Path(f"/proc/{mongod}/stat")
+            wait_until(lambda: stat.read_text().rsplit(") ")[-1][0] == "T", 20, "the analysis")
+            time.sleep(0.5 + GRACE_SECONDS + 1)  # When a plugin that hangs would be ended.
+            outage.thaw("mongod")
+            assert horse.process.wait(20) == 0
+            found = workshop.analysis(upload_id, "quick")
+            assert (found.state, found.attempts, found.error) == ("succeeded", 1, None)
+    finally:
+        outage.thaw("mongod")
+        outage.end()
 
 
 def test_what_waits_for_an_analyzer_that_is_gone_has_an_end(workshop):
@@ -514,6 +540,24 @@ def test_upload_is_analyzed_before_a_backfill_of_thousands(workshop):
         analysis = workshop.stored(upload_id, "empty")
         waited = (analysis["started_at"] - analysis["due_at"]).total_seconds()
         assert waited <= 1
+    assert workshop.collection.count_documents({"analyses.state": "queued"}) > 1000
+
+
+def test_process_goes_on_until_another_analyzer_waits(workshop):
+    workshop.analyzer("long", "time.sleep(0.01); return {'process': os.getpid()}")
+    workshop.analyzer("other", "return {}")
+    workshop.upload(GOOD)
+    workshop.collection.update_many({}, {"$pull": {"analyses": {"name": "other"}}})
+    add_many(workshop, 3_000, priority=10)
+    workshop.redis.flushdb()  # The other has been called.
+    workshop.worker()
+    succeeded = {"analyses.state": "succeeded"}
+    wait_until(lambda: workshop.collection.count_documents(succeeded) > 300, 40, "300 of them")
+    assert len(workshop.collection.distinct("analyses.result.process")) == 1
+    [upload_id] = workshop.upload(GOOD)
+    workshop.end_of(upload_id, "other")
+    analysis = workshop.stored(upload_id, "other")
+    assert (analysis["started_at"] - analysis["due_at"]).total_seconds() <= 3
     assert workshop.collection.count_documents({"analyses.state": "queued"}) > 1000
 
 

@@ -43,6 +43,37 @@ def test_C7_work_horse_and_worker_that_are_killed_lose_nothing(workshop):
     assert worker.alive()
 
 
+def test_scratch_folders_of_what_was_killed_are_removed(workshop):
+    workshop.analyzer(
+        "slow",
+        "(context.tmpdir / 'file').touch()\n"
+        "Path('folder').write_text(str(context.tmpdir)); time.sleep(60)",
+    )
+    workshop.upload()
+
+    def folder() -> Path:
+        """That of a process which is at work; it is told once."""
+        told = workshop.folder / "folder"
+        wait_until(lambda: told.exists() and told.read_text(), 20, "the analysis")
+        folder = Path(told.read_text())
+        told.unlink()
+        assert folder.is_dir()
+        return folder
+
+    worker = workshop.worker()
+    of_horse = folder()
+    [horse] = worker.horses()
+    os.kill(horse.pid, signal.SIGKILL)
+    wait_until(lambda: not of_horse.exists(), 5, "the end of the work-horse's folder")
+    of_all = folder()
+    worker.end()
+    assert of_all.is_dir()
+    workshop.end_leases()
+    workshop.worker()
+    wait_until(lambda: not of_all.exists(), 10, "the end of the folder that was left")
+    assert folder() not in (of_horse, of_all)
+
+
 def values(workshop: Workshop, key: str) -> list[Any]:
     """What all analyses have under this key."""
     return [document["analyses"][0][key] for document in workshop.collection.find({})]

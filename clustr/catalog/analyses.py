@@ -160,14 +160,14 @@ class Analyses:
         """
         if not ends:
             return 0
-        moment = now()
+        moment, after = now(), settled()
         updates = [
             UpdateOne(
                 {
                     "_id": ObjectId(end.upload_id),
                     **matching(name=analyzer, state=State.RUNNING, run=run),
                 },
-                changing(analyzer, _changes(end, moment), end.fields, moment),
+                [*changing(analyzer, _changes(end, moment), end.fields, moment), *after],
             )
             for end in ends
         ]
@@ -220,7 +220,7 @@ class Analyses:
         failed = {"state": State.FAILED, "error": reason, "finished_at": moment}
         with answering():
             taken = self._collection.update_many(
-                matching(**hopeless), changing(analyzer, failed, {}, moment)
+                matching(**hopeless), [*changing(analyzer, failed, {}, moment), *settled()]
             ).modified_count
             return (
                 taken
@@ -239,7 +239,7 @@ class Analyses:
         moment = now()
         changes = {"state": State.DEFERRED, "error": reason, "due_at": moment}
         queued = matching(name=analyzer, state=State.QUEUED)
-        return self._move(queued, changing(analyzer, changes, {}, moment))
+        return self._move(queued, [*changing(analyzer, changes, {}, moment), *settled()])
 
     def wake(self, analyzer: str, all_of_them: bool) -> int:
         """Queue what is deferred: all of it, or only what is due to be tried again."""

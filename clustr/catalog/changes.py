@@ -22,10 +22,10 @@ def matching(**conditions: Any) -> Document:
 def changing(
     analyzer: str, changes: Document, fields: Mapping[str, Any], moment: datetime
 ) -> list[Document]:
-    """An update that changes one analysis, fields of the upload, and the status that follows.
+    """The stages of an update that change one analysis and fields of its upload.
 
-    It is a pipeline, so that the status is derived from all analyses as they are at that moment.
-    Values are literals in it: a result may hold texts that begin with a dollar sign.
+    `settled()` has to follow. Values are literals in it: a result may hold texts that begin with a
+    dollar sign.
     """
     # What is deferred once more has been so since the first time.
     since = {"$ifNull": ["$$this.deferred_at", moment]}
@@ -44,7 +44,6 @@ def changing(
     return [
         {"$set": {"analyses": {"$map": {"input": "$analyses", "in": changed}}, **literal}},
         *_said({name: value for name, value in fields.items() if name in WORDS}),
-        *settled(),
     ]
 
 
@@ -85,6 +84,7 @@ def without(texts: Any, others: Any) -> Document:
 def settled(gone: Sequence[str] = ()) -> list[Document]:
     """The stages that end every update which changes the states of analyses.
 
+    It is a pipeline, so that the status is derived from all analyses as they are at that moment.
     An analysis that waits for others is queued when all of those have succeeded; it is skipped when
     one of them ended otherwise or is not there. Then the upload's status follows from all states.
 

@@ -8,7 +8,7 @@ from bson import ObjectId
 from pymongo import ReadPreference
 from pymongo.collection import Collection
 
-from clustr.catalog.changes import changing, matching
+from clustr.catalog.changes import changing, matching, settled
 from clustr.catalog.clock import now
 from clustr.catalog.connection import Document, answering
 from clustr.upload import UNFINISHED, State
@@ -119,7 +119,7 @@ class Inspection:
         }
         moment = now()
         changes = {"state": State.CANCELLED, "error": reason, "finished_at": moment}
-        update = changing(analysis.name, changes, {}, moment)
+        update = [*changing(analysis.name, changes, {}, moment), *settled()]
         with answering():
             return self._uploads.update_one(here, update).modified_count == 1
 
