@@ -4,7 +4,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from bench import engine, listing, report, rows, thumbnails
+from bench import engine, indexes, listing, report, rows, thumbnails
 from bench.service import contenders
 
 ROWS = {
@@ -17,6 +17,7 @@ ROWS = {
     "overtaking": engine.overtaking,
     "plugins": engine.listing,
     "listing": listing.listing,
+    "indexes": indexes.indexes,
     "thumbnails": thumbnails.thumbnails,
 }
 
@@ -34,9 +35,9 @@ def main() -> None:
         contenders(Path(folder)) as both,
     ):
         for name in chosen:
-            found = ROWS[name](both, arguments.rounds)
-            print(report.table(found, header=not figures), flush=True)
-            figures += found
+            for figure in ROWS[name](both, arguments.rounds):
+                print(report.table([figure], header=not figures), flush=True)
+                figures.append(figure)
     if chosen == list(ROWS):
         report.write(figures, arguments.rounds)
 

@@ -129,7 +129,7 @@ class Clients:
 
     def __init__(self) -> None:
         mongodb = pymongo.MongoClient(os.environ["MONGODB_URL"], w="majority", journal=True)
-        self.uploads = mongodb["floor"]["uploads"]
+        self.uploads = mongodb[os.environ["MONGODB_DATABASE"]]["uploads"]
         self.redis = redis.Redis.from_url(os.environ["REDIS_URL"])
 
 

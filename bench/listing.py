@@ -2,110 +2,124 @@
 
 import itertools
 import json
+import math
+import statistics
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from urllib.error import HTTPError
 from urllib.parse import urlencode
 
 import pymongo
+from pymongo.collection import Collection
 
 from bench import load
+from bench.large import children
 from bench.rows import Figure
 from bench.seed import WORDS, seed_library
-from bench.service import Contender
-from clustr.catalog import Catalog
-from clustr.errors import DatabaseUnavailable
+from bench.service import Contender, web
+from clustr.catalog.listing import MOST_SKIPPED
 
-SIZES = (1_000, 100_000, 1_000_000)
-REQUESTS = 1000
+SMALL, *LARGER = (1_000, 100_000, 1_000_000)
 CLIENTS = 4
-DEEP = 20  # pages a walk goes before it is measured
+LIMIT = 20
 FILTERS = {
-    "status": "status=processed",
-    "tag": f"tag={WORDS[2]}",
-    "content type": "content_type=image/png",
-    "analysis": "analyzer=blip&analysis_status=succeeded",
-    "duplicate": "duplicate=true",
+    "all": "",
+    "status": "&status=processed",
+    "tag": f"&tag={WORDS[2]}",
+    "content type": "&content_type=image/png",
+    "analysis": "&analyzer=blip&analysis_status=succeeded",
+    "duplicate": "&duplicate=true",
 }
-SORTS = ("-upload_time", "taken_at", "-size", "name")
+SORTS = ("upload_time", "taken_at", "size", "name")
+LISTINGS = [
+    f"/api/uploads?limit={LIMIT}&sort={sign}{sort}{filter}"
+    for filter in FILTERS.values()
+    for sort in SORTS
+    for sign in ("-", "")
+]
+TRIVIAL = "/api/health/live"
 
 
-def listing(contenders: Sequence[Contender], rounds: int) -> list[Figure]:
-    """The listing at every size; the floor is the bare keyset query, answered with orjson."""
-    ours, floor = contenders
-    figures: list[Figure] = []
-    first_rates: dict[int, list[float]] = {}
-    for count in SIZES:
-        fill(contenders, count)
-        for limit in (20, 100):
-            path = f"/api/uploads?limit={limit}"
-            rates = [[rate(each, [path]) for each in (ours, floor)] for _ in range(rounds)]
-            mine, floors = ([each[n] for each in rates] for n in range(2))
-            work = f"first page of {limit}, {count} uploads"
-            figures.append(Figure(work, "requests/s", mine, floors, bound=0.65))
-            small = first_rates.setdefault(limit, mine)
-            if count != SIZES[0]:
-                figures.append(Figure("  to that of 1,000", "requests/s", mine, small, bound=0.9))
-        figures += walks(ours, rounds, count)
-        figures += one_upload(contenders, rounds, count)
-    figures += searches(ours, rounds)
-    figures += far_pages(ours, rounds)
-    return figures
+def listing(contenders: Sequence[Contender], rounds: int) -> Iterator[Figure]:
+    """A small library and one that grows, each listed by Clustr and by the floor.
+
+    The floor is the bare keyset query, answered with orjson, on the same uploads.
+    """
+    with libraries(contenders[0]) as (small, small_floor, large, large_floor):
+        seed_library(uploads_of(small), SMALL)
+        yield from first_pages(small, small_floor, f"{SMALL} uploads", 0.65, rounds)
+        yield from walks(small, rounds, SMALL)
+        yield one_upload(small, small_floor, rounds, SMALL)
+        for count in LARGER:
+            seed_library(uploads_of(large), count)
+            yield from first_pages(large, small, f"{count} uploads; floor: {SMALL}", 0.9, rounds)
+            yield from walks(large, rounds, count)
+            yield one_upload(large, large_floor, rounds, count)
+        yield from searches(large, rounds, count)
+        yield from far_pages(large)
+        yield from under_load(large, rounds)
 
 
-def fill(contenders: Sequence[Contender], count: int) -> None:
-    """Let both have a library of so many uploads, with all indexes."""
-    for contender in contenders:
-        url, database = contender.settings["MONGODB_URL"], contender.name
-        with pymongo.MongoClient(url) as client:
-            uploads = client[database]["uploads"]
-            uploads.drop()
-            seed_library(uploads, count)
-            if contender.name == "floor":
-                uploads.create_index([("upload_time", -1), ("_id", -1)])
-        if contender.name != "floor":
-            catalog = Catalog(url, database, "uploads", timeout_seconds=600)
-            make_indexes(catalog)
-            catalog.close()
+@contextmanager
+def libraries(ours: Contender) -> Iterator[tuple[Contender, ...]]:
+    """Clustr and the floor on a small library, and both on a large one."""
+    with ExitStack() as running:
+        yield tuple(
+            running.enter_context(web(name, application, ours.folder / name, ours.settings))
+            for name in ("small", "large")
+            for application in ("clustr.app:create_app()", "bench.floor:app")
+        )
 
 
-def make_indexes(catalog: Catalog) -> None:
-    """Make all indexes; of a million uploads a call makes some, and the next one goes on."""
-    while True:
-        try:
-            return catalog.make_indexes()
-        except DatabaseUnavailable:
-            continue
+def uploads_of(contender: Contender) -> Collection:
+    return pymongo.MongoClient(contender.settings["MONGODB_URL"])[contender.name]["uploads"]
 
 
-def rate(contender: Contender, paths: Sequence[str]) -> float:
-    return load.gets(contender.url, paths, REQUESTS, CLIENTS).rate
-
-
-def walks(ours: Contender, rounds: int, count: int) -> list[Figure]:
-    """A page far behind the first, by cursor: every order, and every filter with one of them."""
-    queries = [f"sort={sort}" for sort in SORTS]
-    pairs = zip(FILTERS.values(), itertools.cycle(SORTS), strict=False)
-    queries += [f"{filter}&sort={sort}" for filter, sort in pairs]
+def first_pages(
+    one: Contender, other: Contender, of: str, bound: float, rounds: int
+) -> list[Figure]:
+    """The first page of one beside that of another."""
     figures = []
-    for query in queries:
-        first = f"/api/uploads?limit=20&{query}"
-        deep = far(ours, first)
-        rates = [(rate(ours, [deep]), rate(ours, [first])) for _ in range(rounds)]
-        work = f"page {DEEP} by cursor to the first, {query}, {count}"
-        mine, firsts = ([each[n] for each in rates] for n in range(2))
-        figures.append(Figure(work, "requests/s", mine, firsts, bound=0.8))
+    for limit in (20, 100):
+        groups = [(each.url, [f"/api/uploads?limit={limit}"]) for each in (one, other)]
+        rates = in_turn(groups, 1000, rounds)
+        figures.append(Figure(f"first page of {limit}, {of}", "requests/s", *rates, bound=bound))
     return figures
 
 
-def far(contender: Contender, first: str) -> str:
-    """The address of a page some way behind the first."""
-    path = first
-    for _ in range(DEEP):
-        cursor = ask(contender, path)["next_cursor"]
-        if cursor is None:
-            break
-        path = f"{first}&cursor={cursor}"
-    return path
+def in_turn(
+    groups: Sequence[tuple[str, Sequence[str]]], requests: int, rounds: int
+) -> list[list[float]]:
+    """Requests a second of each group, round by round."""
+    measured = [load.gets_in_turn(groups, requests, CLIENTS) for _ in range(rounds)]
+    return [[each[n].rate for each in measured] for n in range(len(groups))]
+
+
+def walks(ours: Contender, rounds: int, count: int) -> Iterator[Figure]:
+    """A page far behind the first, by cursor, beside the first: the worst of all listings."""
+    pairs = [(far(ours, first, count), first) for first in LISTINGS]
+    groups = [(ours.url, [path]) for path in itertools.chain(*pairs)]
+    rates = [statistics.median(each) for each in in_turn(groups, 150, rounds)]
+    ratios = [deep / first for deep, first in zip(rates[::2], rates[1::2], strict=True)]
+    worst = pairs[ratios.index(min(ratios))]
+    both = in_turn([(ours.url, [path]) for path in worst], 1000, rounds)
+    work = f"by cursor, {count} uploads; floor: the first page; the worst of {len(pairs)}"
+    yield Figure(f"{work}: {query_of(worst[1])}", "requests/s", *both, bound=0.8)
+
+
+def query_of(path: str) -> str:
+    """What makes one of the listings different from others."""
+    return path.partition("&")[2]
+
+
+def far(contender: Contender, first: str, count: int) -> str:
+    """The address of a page as far behind the first as every listing goes by number."""
+    number = min(MOST_SKIPPED // LIMIT, count // 400)
+    return f"{first}&cursor={ask(contender, f'{first}&page={number}')['next_cursor']}"
 
 
 def ask(contender: Contender, path: str) -> dict:
@@ -113,37 +127,81 @@ def ask(contender: Contender, path: str) -> dict:
         return json.load(answer)
 
 
-def one_upload(contenders: Sequence[Contender], rounds: int, count: int) -> list[Figure]:
+def one_upload(ours: Contender, floor: Contender, rounds: int, count: int) -> Figure:
     """Uploads by their ids."""
-    paths = {}
-    for contender in contenders:
-        with pymongo.MongoClient(contender.settings["MONGODB_URL"]) as client:
-            some = client[contender.name]["uploads"].aggregate([{"$sample": {"size": 200}}])
-            paths[contender.name] = [f"/api/uploads/{each['_id']}" for each in some]
-    rates = [[rate(each, paths[each.name]) for each in contenders] for _ in range(rounds)]
-    mine, floors = ([each[n] for each in rates] for n in range(2))
-    return [Figure(f"one upload of {count}", "requests/s", mine, floors, bound=0.65)]
+    some = uploads_of(ours).aggregate([{"$sample": {"size": 200}}, {"$project": {"_id": 1}}])
+    paths = [f"/api/uploads/{each['_id']}" for each in some]
+    rates = in_turn([(each.url, paths) for each in (ours, floor)], 1000, rounds)
+    return Figure(f"one upload of {count}", "requests/s", *rates, bound=0.65)
 
 
-def searches(ours: Contender, rounds: int) -> list[Figure]:
+def searches(ours: Contender, rounds: int, count: int) -> list[Figure]:
     """The first page for a rare word, for one in two of a hundred uploads, and a common one."""
-    with pymongo.MongoClient(ours.settings["MONGODB_URL"]) as client:
-        count = client[ours.name]["uploads"].estimated_document_count()
     figures = []
     for word in ("4711", "lighthouse", WORDS[0]):
         path = f"/api/uploads?{urlencode({'q': word})}"
-        slowest = slow(lambda path=path: load.gets(ours.url, [path], 100, 1), rounds)
-        figures.append(Figure(f"search for {word} among {count}", "p99 ms", slowest, most=300))
+        order = "score" if word != WORDS[0] else "newest"
+        slowest = [slow(ours, path) for _ in range(rounds)]
+        work = f"search for {word} among {count}, by {order}"
+        figures.append(Figure(work, "p99 ms", slowest, most=300))
     return figures
 
 
-def far_pages(ours: Contender, rounds: int) -> list[Figure]:
-    """The farthest page that is answered; what lies behind it is refused at once."""
-    path = "/api/uploads?limit=20&page=501"
-    slowest = slow(lambda: load.gets(ours.url, [path], 100, 1), rounds)
-    return [Figure("the farthest page by its number", "p99 ms", slowest, most=50)]
+def slow(ours: Contender, path: str) -> float:
+    """The 99th percentile in milliseconds; infinite where it is refused, for it takes too long."""
+    try:
+        return load.gets(ours.url, [path], 120, 1).percentile(0.99) * 1000
+    except AssertionError:
+        return math.inf
 
 
-def slow(measure: Callable[[], load.Measured], rounds: int) -> list[float]:
-    """The 99th percentile of each round, in milliseconds."""
-    return [measure().percentile(0.99) * 1000 for _ in range(rounds)]
+def far_pages(ours: Contender) -> list[Figure]:
+    """What a page by its number costs MongoDB at most: the farthest ones, and those behind them."""
+    farthest, middle = MOST_SKIPPED // LIMIT + 1, LARGER[-1] // LIMIT // 2
+    figures = []
+    for number, work in ((farthest, "the farthest that is answered"), (middle, "in the middle")):
+        spent = {f: min(database_time(ours, f, number) for _ in range(3)) for f in LISTINGS}
+        most, worst = max((milliseconds, first) for first, milliseconds in spent.items())
+        work = f"page {number}, {work}; the worst of {len(spent)}: {query_of(worst)}"
+        figures.append(Figure(work, "ms of MongoDB", [most], most=50))
+    return figures
+
+
+def database_time(ours: Contender, first: str, number: int) -> float:
+    """Milliseconds that MongoDB works for a page by its number, which may be refused."""
+    uploads = uploads_of(ours)
+    profile = uploads.database["system.profile"]
+    profile.drop()
+    uploads.database.command("profile", 2)
+    try:
+        ask(ours, f"{first}&page={number}")
+    except HTTPError as error:
+        assert error.code == 422, error
+    finally:
+        uploads.database.command("profile", 0)
+    return sum(each["millis"] for each in profile.find({"ns": uploads.full_name}))
+
+
+def under_load(ours: Contender, rounds: int) -> list[Figure]:
+    """The least route beside four who read pages far behind, and the memory that these take."""
+    paths = [f"{first}&page={MOST_SKIPPED // LIMIT + 1}" for first in LISTINGS]
+    paths += [far(ours, first, LARGER[-1]) for first in LISTINGS]
+    waits, memory = [], []
+    with ThreadPoolExecutor(1) as other:
+        for _ in range(rounds):
+            read = partial(load.gets, ours.url, paths, 1000, CLIENTS)
+            reading = other.submit(read)
+            waits.append(load.gets(ours.url, [TRIVIAL], 300, 1).percentile(0.99) * 1000)
+            assert not reading.done(), "the pages were read before"
+            reading.result()
+            memory.append(proportional([ours.pid, *children(ours.pid)]) / 1e6)
+    return [
+        Figure(f"{TRIVIAL} beside 4 who read far pages", "p99 ms", waits, most=100),
+        Figure("  the web processes, two workers", "MB of PSS", memory, most=150),
+    ]
+
+
+def proportional(processes: Sequence[int]) -> int:
+    """Bytes that these processes have in memory; of what they share each has its part (PSS)."""
+    lines = "".join(Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in processes).splitlines()
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))

@@ -13,9 +13,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from secrets import token_bytes
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from PIL import Image, ImageFilter
+
+T = TypeVar("T")
 
 BOUNDARY = "clustr-bench-0123456789abcdef"
 
@@ -82,7 +85,20 @@ def gets(url: str, paths: Sequence[str], requests: int, clients: int) -> Measure
     return _in_own_process(_get, url, paths, requests, clients)
 
 
-def _in_own_process(run: Callable[..., Measured], *arguments: object) -> Measured:
+def gets_in_turn(
+    groups: Sequence[tuple[str, Sequence[str]]], requests: int, clients: int
+) -> list[Measured]:
+    """Get the paths of each group, which is of one URL, so many times; one group after another."""
+    return _in_own_process(_get_in_turn, groups, requests, clients)
+
+
+def _get_in_turn(
+    groups: Sequence[tuple[str, Sequence[str]]], requests: int, clients: int
+) -> list[Measured]:
+    return [_get(url, paths, requests, clients) for url, paths in groups]
+
+
+def _in_own_process(run: Callable[..., T], *arguments: object) -> T:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(run, arguments)
 

@@ -4,8 +4,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bson import ObjectId
+from pymongo import IndexModel
 from pymongo.collection import Collection
 
+from clustr.catalog import INDEXES, result_indexes
 from clustr.catalog.documents import facets, to_document
 from clustr.upload import Analysis, State, Status, Upload
 
@@ -50,24 +52,40 @@ def document(number: int, moment: datetime, analyzer: str, priority: int) -> dic
 # upload or so; beside those common ones there is a rare one.
 WORDS = ("sea", "sky", "person", "tree", "dog", "car", "beach", "street", "cat", "snow")
 RARE = 55  # of so many uploads one has the tag `lighthouse`
+RESULTS = "results."  # what the names of the indexes on results begin with
 ANALYZERS = ("dimensions", "blip", "exif", "palette", "phash")
 LIBRARY_BATCH = 5000
+LIBRARY_BEGAN = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 def seed_library(uploads: Collection, count: int) -> None:
-    """Insert uploads whose analyses have ended, with captions and tags, the newest last.
+    """Let there be so many uploads whose analyses have ended, with captions and tags.
 
-    Two of three have a time when they were taken; one of 50 is pending, one of 100 failed, one of
-    10 a duplicate. What is the same of all is made once.
+    Those that are there stay, newer ones are added. Two of three have a time when they were taken;
+    one of 50 is pending, one of 100 failed, one of 10 a duplicate. What is the same of all is made
+    once. The indexes are made at the end, all at once: it takes a tenth of the time.
     """
-    newest = datetime.now(UTC)
-    pattern = document(0, newest, ANALYZERS[0], 0)
-    for first in range(0, count, LIBRARY_BATCH):
-        batch = (
-            in_library(pattern, n, newest - timedelta(seconds=SECONDS_APART * (count - n)))
-            for n in range(first, min(first + LIBRARY_BATCH, count))
-        )
-        uploads.insert_many(batch, ordered=False)
+    there = uploads.estimated_document_count()
+    fields = [name.removeprefix(RESULTS) for name in names_of(uploads) if name.startswith(RESULTS)]
+    uploads.drop_indexes()
+    pattern = document(0, LIBRARY_BEGAN, ANALYZERS[0], 0)
+    for first in range(there, count, LIBRARY_BATCH):
+        numbers = range(first, min(first + LIBRARY_BATCH, count))
+        moments = ((n, LIBRARY_BEGAN + timedelta(seconds=SECONDS_APART * n)) for n in numbers)
+        uploads.insert_many((in_library(pattern, *each) for each in moments), ordered=False)
+    declared = INDEXES | result_indexes(fields)
+    uploads.create_indexes([model(name, **index) for name, index in declared.items()])
+    uploads.database.client.admin.command("fsync")
+
+
+def names_of(uploads: Collection) -> list[str]:
+    """The names of all indexes."""
+    return [*uploads.index_information()]
+
+
+def model(name: str, keys: list[tuple[str, Any]], **options: Any) -> IndexModel:
+    """An index that is declared."""
+    return IndexModel(keys, name=name, **options)
 
 
 def in_library(pattern: dict[str, Any], number: int, moment: datetime) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class Reconciler:
             return
         if not self._indexed:  # The web side does it too, but may have started without MongoDB.
             self._catalog.make_indexes()
-            threading.Thread(target=self._index_results, daemon=True).start()
+            threading.Thread(target=self._catch_up, daemon=True).start()
             self._indexed = True
         for analyzer in self._analyzers:
             taken = self._catalog.analyses.take_back(
@@ -76,9 +76,11 @@ class Reconciler:
         self._queue.ring([analyzer for analyzer in self._analyzers if self._needed(analyzer)])
         self._removal.go_on()
 
-    def _index_results(self) -> None:
-        """Beside all else: among very many uploads, an index takes its time."""
+    def _catch_up(self) -> None:
+        """Beside all else, for among very many uploads it takes its time: what older ones lack."""
         try:
+            while completed := self._catalog.listing.complete():
+                log.info("uploads_completed", count=completed)
             self._catalog.make_result_indexes(INDEX_SECONDS)
             if unused := self._catalog.unused_indexes():
                 log.info("indexes_unused", names=unused)

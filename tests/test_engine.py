@@ -491,6 +491,21 @@ def test_end_that_takes_long_to_be_written_is_no_hang_of_the_plugin(tmp_path):
         outage.end()
 
 
+def test_uploads_of_an_older_version_are_completed(workshop):
+    """They lack what they are listed by."""
+    workshop.analyzer("base", "return {}")
+    parts, queue = workshop.web, Queue(workshop.environment["REDIS_URL"])
+    old, _ = workshop.upload(GOOD, GOOD)
+    whole = workshop.collection.find_one({"_id": ObjectId(old)})
+    workshop.collection.update_one({"_id": ObjectId(old)}, {"$unset": {"facets": True}})
+    Reconciler(parts.catalog, parts.storage, queue, parts.host, parts.removal).run_once()
+
+    def completed() -> bool:
+        return workshop.collection.find_one({"_id": ObjectId(old)}) == whole
+
+    wait_until(completed, 20, "that it has all")
+
+
 def test_what_waits_for_an_analyzer_that_is_gone_has_an_end(workshop):
     workshop.analyzer("base", "return {}")
     workshop.analyzer("top", "return {}", requires=("base",))

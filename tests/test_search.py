@@ -15,6 +15,7 @@ from clustr.upload import Status, Upload
 
 PROBLEM = "application/problem+json"
 COUNT = 1500
+RARE = 25
 
 
 def document(name: str, caption: str | None = None, *tags: str, **more: Any) -> dict[str, Any]:
@@ -50,15 +51,21 @@ FEW = {
 
 
 @pytest.fixture(scope="module")
-def client(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
+def workshop(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
     with Workshop(tmp_path_factory.mktemp("search"), servers) as workshop:
-        client = workshop.app.test_client()
+        workshop.web.catalog.make_indexes()
         common = (
             document(f"{n}.jpg", "a bird over the sea", *(["sea"] if n % 2 else []), size=n + 1)
             for n in range(COUNT)
         )
-        workshop.collection.insert_many([*FEW.values(), *common])
-        yield client
+        some = [document(f"{n}.jpg", "one that is seldom seen") for n in range(RARE)]
+        workshop.collection.insert_many([*FEW.values(), *some, *common])
+        yield workshop
+
+
+@pytest.fixture(scope="module")
+def client(workshop: Workshop) -> FlaskClient:
+    return workshop.app.test_client()
 
 
 def search(client: FlaskClient, q: str, **more: Any) -> dict[str, Any]:
@@ -136,6 +143,29 @@ def test_a_walk_is_whole(client, q, total):
     assert len(walked) == len(set(walked)) == total
     first, second = search(client, q, limit=2), search(client, q, limit=2, page=2)
     assert [u["id"] for u in (*first["data"], *second["data"])] == walked[:4]
+
+
+def test_only_what_is_shown_is_read(workshop, client):
+    """However many have a word that is rare enough for an order."""
+    uploads = workshop.collection
+    uploads.database.command("profile", 2)
+    page = search(client, "seldom", limit=5)
+    uploads.database.command("profile", 0)
+    assert page["order"] == "score"
+    assert page["total"] == RARE
+    assert len(page["data"]) == 5
+    found = [*uploads.database["system.profile"].find({"ns": uploads.full_name, "op": "query"})]
+    assert 1 <= sum(plan["docsExamined"] for plan in found) <= 6
+    assert sum(plan["keysExamined"] for plan in found) < 4 * RARE
+
+
+def test_the_index_of_an_older_version_is_made_anew(workshop, client):
+    """Of one by which could not be said without a look which uploads have a word."""
+    keys = [("tags", "text"), ("caption", "text")]
+    workshop.collection.drop_index("words")
+    workshop.collection.create_index(keys, name="words", default_language="none")
+    workshop.web.catalog.make_indexes()
+    assert search(client, "zebra")["total"] == 5
 
 
 def test_search_goes_with_filters(client):

@@ -65,6 +65,11 @@ __all__ = [
 ]
 
 
+# Those of the collection of uploads.
+INDEXES = uploads.INDEXES | listing.INDEXES | search.INDEXES | analyses.INDEXES
+INDEXES |= selection.INDEXES | statistics.INDEXES
+
+
 class Catalog:
     """The database, a part for each concern.
 
@@ -106,10 +111,8 @@ class Catalog:
             DatabaseUnavailable: MongoDB does not answer, or they take too long to be made.
             StartUpError: MongoDB does not let us.
         """
-        of_uploads = uploads.INDEXES | listing.INDEXES | search.INDEXES | analyses.INDEXES
-        of_uploads |= selection.INDEXES | statistics.INDEXES
         with starting(), answering():
-            make_indexes(self._uploads, of_uploads)
+            make_indexes(self._uploads, INDEXES)
             make_indexes(self.trash.collection, trash.INDEXES)
             make_indexes(self._database["jobs"], jobs.INDEXES)
             make_indexes(self._database["tags"], tallies.INDEXES)

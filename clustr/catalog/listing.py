@@ -10,19 +10,20 @@ import base64
 import binascii
 import hashlib
 import struct
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from bson import ObjectId
+from bson import MaxKey, MinKey, ObjectId
 from bson.codec_options import CodecOptions
 from bson.errors import InvalidId
 from pymongo.collection import Collection
 from pymongo.cursor import Cursor
+from pymongo.errors import OperationFailure
 
 from clustr.catalog.changes import matching
 from clustr.catalog.connection import Document, answering
-from clustr.catalog.documents import ANY, DUPLICATE
+from clustr.catalog.documents import ANY, DUPLICATE, FACETS
 from clustr.catalog.uploads import NEWEST_FIRST, Condition, on_results, searching
 from clustr.errors import InvalidInput
 
@@ -57,10 +58,17 @@ INDEXES = {
 
 # Up to this many that match are counted.
 COUNTED_TOTAL = 1000
-MORE = 0xFFFF  # in a cursor: that there are more
+MORE = 0xFFFFFFFF  # in a cursor: that there are more than are counted
 
-# Pages by number reach so far: what is in front of one has to be passed over.
+# Pages by number reach so far: what is in front of one has to be passed over in the index.
 MOST_SKIPPED = 10_000
+
+# MongoDB's codes of the errors that there is no such collection, and that a range ends before it
+# begins.
+NAMESPACE_NOT_FOUND = 26
+EMPTY_RANGE = 51175
+
+COMPLETED_AT_ONCE = 1000
 
 # What no index answers.
 SEARCH_SECONDS = 0.3
@@ -125,7 +133,7 @@ class Wanted:
 
     def fingerprint(self) -> bytes:
         """Four bytes that are different for what is wanted otherwise."""
-        return hashlib.blake2b(repr(astuple(self)).encode(), digest_size=4).digest()
+        return hashlib.blake2b(repr(self).encode(), digest_size=4).digest()
 
 
 ANYTHING = Wanted()
@@ -212,55 +220,109 @@ class Listing:
             InvalidInput: this is no cursor, or none of this listing; or the page is too far.
             TooSlow: no index answers it, and it took longer than `SEARCH_SECONDS`.
         """
+        shown = {"analyses.result": 0} if projection is None else projection
+        usual = cursor is None and page == 1 and wanted == ANYTHING and sort == DEFAULT
+        if usual and not shown.get("analyses.result"):  # They can be more than fit into an answer.
+            with answering():
+                documents, total = self._newest(limit + 1, shown)
+            total = total if len(documents) > limit else len(documents)
+            return _page(documents, limit, sort, wanted, total)
         place = _read(cursor, sort, wanted) if cursor is not None else None
         skipped = (page - 1) * limit if place is None else 0
         if skipped > MOST_SKIPPED:
             self._refuse_where_that_is_much()
         index = index_for(wanted, sort)
         with answering() if index else searching(self._collection, SEARCH_SECONDS):
-            found = self._find(wanted, sort, place, index, projection)
-            documents = list(found.skip(skipped).limit(limit + 1))
-            total = place.total if place else None
+            documents = self._documents(wanted, sort, place, skipped, index, limit + 1, shown)
+            if place:
+                total = place.total
             # A last page that is not empty tells how many there are, without a count.
-            if place is None and len(documents) <= limit and (documents or not skipped):
+            elif len(documents) <= limit and (documents or not skipped):
                 total = skipped + len(documents)
-            elif wanted == ANYTHING:
-                total = self._collection.estimated_document_count()
-            elif place is None:
+            else:
                 total = self._count(wanted, sort, index)
-        return Page(
-            uploads=documents[:limit],
-            total=total,
-            next_cursor=(
-                _write(documents[limit - 1], sort, wanted, total)
-                if len(documents) > limit
-                else None
-            ),
-        )
+        return _page(documents, limit, sort, wanted, total)
 
-    def _find(
+    def _newest(self, count: int, shown: Document) -> tuple[list[Document], int]:
+        """The newest of all, and how many there are, in one round trip.
+
+        This is the usual page: the second round trip would be a fifth of its cost. The number has
+        to come first: MongoDB 6.0 crashes when it is asked for it in what a cursor does later.
+        """
+        newest: list[Document] = [
+            {"$sort": dict(NEWEST_FIRST)},
+            {"$limit": count},
+            *([{"$project": shown}] if shown else []),
+        ]
+        stages: list[Document] = [
+            {"$collStats": {"count": {}}},
+            {"$project": {"count": 1}},
+            {"$unionWith": {"coll": self._collection.name, "pipeline": newest}},
+        ]
+        documents, total = [], 0
+        try:
+            for found in self._collection.aggregate(stages, batchSize=count + 2):
+                if "_id" in found:
+                    documents.append(found)
+                else:  # Of each shard, where there are several.
+                    total += found["count"]
+        except OperationFailure as error:
+            if error.code != NAMESPACE_NOT_FOUND:  # The database is new.
+                raise
+        return documents, total
+
+    def _documents(
         self,
         wanted: Wanted,
         sort: Sort,
         place: Place | None,
+        skipped: int,
         index: str | None,
-        projection: Document | None,
-    ) -> Cursor[Document]:
-        """What is wanted from a place on, in the order."""
-        shown = {"analyses.result": 0} if projection is None else projection
-        if place and wanted == ANYTHING and sort == DEFAULT:
-            # The usual walk: to say where an index is entered is quicker than a condition.
-            first = [("upload_time", place.value), ("_id", _before(place.key))]
-            return self._collection.find({}, shown).sort(sort.keys).hint(NEWEST_FIRST).min(first)
-        found = self._collection.find(query(wanted, sort, place), shown).sort(sort.keys)
-        return found.hint(index) if index else found
+        count: int,
+        shown: Document,
+    ) -> list[Document]:
+        """So many that are wanted, in the order, from a place on or after the first few."""
+        if index is None:
+            found = self._collection.find(query(wanted, sort, place), shown).sort(sort.keys)
+            return list(found.skip(skipped).limit(count))
+        if skipped:
+            place = self._place_after(skipped, wanted, sort, index)
+            if place is None:
+                return []
+        found = self._collection.find(query(wanted, sort), shown).sort(sort.keys).hint(index)
+        if place is None:
+            return list(found.limit(count))
+        return _in_range(found.limit(count), span(wanted, sort, place))
+
+    def _place_after(self, count: int, wanted: Wanted, sort: Sort, index: str) -> Place | None:
+        """Where the first so many end, by the index alone; None where there are fewer."""
+        keys = self._collection.find({}, {"_id": 1, sort.field: 1}).sort(sort.keys).hint(index)
+        last = _in_range(keys.skip(count - 1).limit(1), span(wanted, sort))
+        return Place(last[0].get(sort.field), last[0]["_id"], None) if last else None
 
     def _count(self, wanted: Wanted, sort: Sort, index: str | None) -> int | None:
         """How many match; None for more than are counted."""
+        if wanted == ANYTHING:
+            return self._collection.estimated_document_count()
         options: Document = {"hint": index} if index else {}
         here = query(wanted, sort)
         counted = self._collection.count_documents(here, limit=COUNTED_TOTAL + 1, **options)
         return counted if counted <= COUNTED_TOTAL else None
+
+    def complete(self) -> int:
+        """Write into some uploads of an older version what they are listed by.
+
+        Returns:
+            how many; 0 when all have it.
+        """
+        lacking = {"facets": None}
+        with answering():
+            found = self._collection.find(lacking, {"_id": 1}).hint("facets_by_upload_time")
+            keys = [document["_id"] for document in found.limit(COMPLETED_AT_ONCE)]
+            if keys:
+                here = {"_id": {"$in": keys}, **lacking}
+                self._collection.update_many(here, [{"$set": {"facets": FACETS}}])
+        return len(keys)
 
     def _refuse_where_that_is_much(self) -> None:
         with answering():
@@ -268,6 +330,15 @@ class Listing:
         if not few:
             reason = f"Pages reach to the upload of number {MOST_SKIPPED}; go on with `cursor`."
             raise InvalidInput({"page": [reason]})
+
+
+def _page(
+    documents: list[Document], limit: int, sort: Sort, wanted: Wanted, total: int | None
+) -> Page:
+    """The page of what was found, of which one more than its limit tells that it goes on."""
+    goes_on = len(documents) > limit
+    following = _write(documents[limit - 1], sort, wanted, total) if goes_on else None
+    return Page(documents[:limit], total, following)
 
 
 def index_for(wanted: Wanted, sort: Sort) -> str | None:
@@ -281,11 +352,60 @@ def index_for(wanted: Wanted, sort: Sort) -> str | None:
     return "newest_first" if sort.by == "upload_time" else f"facets_by_{sort.by}"
 
 
+Key = list[tuple[str, Any]]
+
+
+def span(wanted: Wanted, sort: Sort, place: Place | None = None) -> tuple[Key, Key]:
+    """The one range of the index that holds what is wanted, from a place on.
+
+    Returns:
+        where it begins and, no longer in it, where it ends. Every index goes downwards.
+    """
+    value_from, id_from, value_to, id_to = MaxKey(), MaxKey(), MinKey(), MinKey()
+    for bound in wanted.bounds:
+        if bound.operator == "gte":
+            value_to = bound.value
+        else:
+            value_from, id_from = bound.value, MaxKey() if bound.operator == "lte" else MinKey()
+    if wanted.bounds and value_to == MinKey():
+        value_to, id_to = None, MaxKey()  # What has no such field is in no range.
+    if place and sort.descending:
+        value_from, id_from = place.value, _before(place.key)
+    elif place:
+        value_to, id_to = place.value, place.key
+    lead = _lead(wanted, sort)
+    return (
+        [*lead, (sort.field, value_from), ("_id", id_from)],
+        [*lead, (sort.field, value_to), ("_id", id_to)],
+    )
+
+
+def _lead(wanted: Wanted, sort: Sort) -> Key:
+    """What the keys of that range begin with."""
+    if wanted.tags:
+        return [("tags", wanted.tags[0])]
+    if wanted.analysis:
+        name, state = wanted.analysis
+        return [("analyses.name", name), ("analyses.state", state)]
+    if wanted.facets:
+        return [("facets", wanted.facets[0])]
+    return [] if sort.by == "upload_time" else [("facets", ANY)]
+
+
+def _in_range(found: Cursor[Document], range: tuple[Key, Key]) -> list[Document]:
+    """What is found in a range of an index."""
+    try:
+        return list(found.min(range[0]).max(range[1]))
+    except OperationFailure as error:
+        if error.code != EMPTY_RANGE:  # The cursor of someone who made it himself.
+            raise
+        return []
+
+
 def query(wanted: Wanted, sort: Sort, place: Place | None = None) -> Document:
     """The query for what is wanted, from a place on.
 
-    It has one branch for what is sorted like the upload at the place, and one for what follows:
-    each is a range of the index.
+    It has one branch for what is sorted like the upload at the place, and one for what follows.
     """
     same = _equal(wanted, sort)
     within: Document = {}
@@ -343,8 +463,7 @@ def _before(key: ObjectId) -> ObjectId:
 def _write(document: Document, sort: Sort, wanted: Wanted, total: int | None) -> str:
     """A cursor for what follows an upload: the order, the filters, the total, and its place."""
     value = document.get(sort.field)
-    counted = MORE if total is None or total > COUNTED_TOTAL else total
-    head = struct.pack(">BH", sort.code(), counted) + wanted.fingerprint()
+    head = struct.pack(">BI", sort.code(), MORE if total is None else total) + wanted.fingerprint()
     packed = head + document["_id"].binary + _packed(value)
     return base64.urlsafe_b64encode(packed).decode().rstrip("=")
 
@@ -364,8 +483,8 @@ def _read(cursor: str, sort: Sort, wanted: Wanted) -> Place:
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         packed = base64.b64decode(padded, altchars=b"-_", validate=True)
-        code, total = struct.unpack(">BH", packed[:3])
-        fingerprint, key, value = packed[3:7], ObjectId(packed[7:19]), packed[19:]
+        code, total = struct.unpack(">BI", packed[:5])
+        fingerprint, key, value = packed[5:9], ObjectId(packed[9:21]), packed[21:]
         if (code, fingerprint) != (sort.code(), wanted.fingerprint()):
             raise InvalidInput({"cursor": [OTHER_CURSOR]})
         return Place(_unpacked(value, sort), key, None if total == MORE else total)

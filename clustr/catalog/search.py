@@ -1,8 +1,10 @@
 """Search: uploads by words in their tags, captions and original names.
 
-Which uploads have a rare word is told by MongoDB's text index, and these are put in order by how
-well they match. Of a word that very many have, that would take long and mean little: there the
-newest with it are looked for, one upload after the other, and soon found.
+Which uploads have a rare word, and how much it counts there, is told by the keys of MongoDB's text
+index, and these are put in order by how well they match: only those that are shown are read. To ask
+MongoDB for the order (`$meta: "textScore"`) would read all that have the word, thousands. Of a word
+that very many have, an order would mean little: there the newest with it are looked for, one upload
+after the other, and soon found.
 """
 
 import base64
@@ -10,14 +12,17 @@ import binascii
 import re
 import struct
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, timedelta
+from heapq import nlargest
+from itertools import islice
 from typing import Any
 
-from bson import ObjectId
+from bson import MaxKey, MinKey, ObjectId
 from bson.errors import InvalidId
 from pymongo.collection import Collection
+from pymongo.cursor import Cursor
 
 from clustr.catalog.connection import Document
 from clustr.catalog.listing import (
@@ -37,9 +42,11 @@ from clustr.catalog.listing import (
 from clustr.catalog.uploads import NEWEST_FIRST, searching
 from clustr.errors import InvalidInput
 
+WORDS = "words"
 INDEXES = {
-    "words": {
-        "keys": [("tags", "text"), ("caption", "text"), ("original_name", "text")],
+    WORDS: {
+        # With the id in each key, the index by itself says which uploads have a word.
+        "keys": [("tags", "text"), ("caption", "text"), ("original_name", "text"), ("_id", 1)],
         "weights": {"tags": 10, "caption": 5, "original_name": 1},
         # Words as they are: which language they are of, nobody knows.
         "default_language": "none",
@@ -56,9 +63,17 @@ NEVER_COMMON = 20
 
 MOST_WORDS = 20
 UNKNOWN = 0xFFFFFFFF  # in a cursor: nobody knows how many match
+READ_AT_ONCE = 200  # of those that have the words, to see which of them meet all the rest
 SCORE, NEWEST = b"s", b"n"
+ONLY_ID = struct.Struct("<9x12sx")  # a document with nothing but an id, as MongoDB writes it
+BEGINNING = (SCORE, None, b"")
+BECAME_COMMON = "More uploads have these words than before; begin anew."
 PIECE = re.compile(r'(-?)"([^"]*)"|(\S+)')
 WORD = re.compile(r"\w+")
+
+
+# Whether a tag is just this, how well it matches, and its id.
+Rank = tuple[bool, float, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +126,11 @@ class Words:
             ]
         )
 
+    @property
+    def only_words(self) -> bool:
+        """Whether every upload with one of the words is found."""
+        return not self.phrases and not self.without
+
     def exact_tags(self) -> list[str]:
         """The tags that are meant when tags are."""
         said = [*self.words, *self.phrases, " ".join(self.words)]
@@ -122,17 +142,33 @@ class Words:
         left_out = [_somewhere(said) for said in self.without]
         return {"$and": found} | ({"$nor": left_out} if left_out else {})
 
+    def are_met(self, document: Mapping[str, Any]) -> bool:
+        """Whether an upload that has one of the words has all phrases, and nothing left out."""
+        texts = _texts(document).values()
+        tokens = {token for text in texts for token in WORD.findall(text)}
+
+        def somewhere(said: str) -> bool:
+            return said in tokens if WORD.fullmatch(said) else any(said in text for text in texts)
+
+        return all(
+            any(folded(phrase) in text for text in texts) for phrase in self.phrases
+        ) and not any(somewhere(folded(said)) for said in self.without)
+
     def matched_in(self, document: Mapping[str, Any]) -> list[str]:
         """In what of an upload it was found: some of `tag`, `caption` and `name`."""
         tokens = {token for word in self.words for token in WORD.findall(folded(word))}
         phrases = [folded(phrase) for phrase in self.phrases]
-        matched = []
-        for field, name in FIELDS.items():
-            value = document.get(field) or ""
-            text = folded("\n".join(value) if isinstance(value, list) else value)
-            if tokens & set(WORD.findall(text)) or any(phrase in text for phrase in phrases):
-                matched.append(name)
-        return matched
+        return [
+            FIELDS[field]
+            for field, text in _texts(document).items()
+            if tokens & set(WORD.findall(text)) or any(phrase in text for phrase in phrases)
+        ]
+
+
+def _texts(document: Mapping[str, Any]) -> dict[str, str]:
+    """What is searched of an upload, by its field."""
+    values = {field: document.get(field) or "" for field in FIELDS}
+    return {f: folded("\n".join(v) if isinstance(v, list) else v) for f, v in values.items()}
 
 
 def folded(text: str) -> str:
@@ -190,15 +226,20 @@ class Search:
         if skipped > MOST_SKIPPED:
             reason = f"Pages reach to the upload of number {MOST_SKIPPED}; go on with `cursor`."
             raise InvalidInput({"page": [reason]})
+        shown = {"analyses.result": 0} if projection is None else projection
+        asked = skipped, limit + 1, shown
         with searching(self._collection, SEARCH_SECONDS):
-            if cursor is not None:
-                order, total, place = _read(cursor, fingerprint)
+            order, total, place = _read(cursor, fingerprint) if cursor is not None else BEGINNING
+            scores = self._scores(words) if order == SCORE else None
+            if scores is not None:
+                if cursor is None and words.only_words and wanted == ANYTHING:
+                    total = len(scores)
+                found = self._by_score(scores, words, wanted, place, *asked)
+            elif cursor is None or order == NEWEST:
+                order = NEWEST
+                found = self._newest(words, wanted, place, *asked)
             else:
-                total, place = self._count(words), b""
-                order = SCORE if total is not None else NEWEST
-                total = total if wanted == ANYTHING and not words.without else None
-            find = self._by_score if order == SCORE else self._newest
-            found = find(words, wanted, place, skipped, limit + 1, projection)
+                raise InvalidInput({"cursor": [BECAME_COMMON]})
         if cursor is None and len(found) <= limit and (found or not skipped):
             total = skipped + len(found)
         following = None
@@ -210,49 +251,93 @@ class Search:
         name = "score" if order == SCORE else "newest"
         return Found(Page(documents, total, following), name)
 
-    def _count(self, words: Words) -> int | None:
-        """How many have one of these words; None when that is more than are put in order."""
+    def _scores(self, words: Words) -> dict[bytes, float] | None:
+        """How well uploads match that have one of the words; None when those are too many.
+
+        An upload has to have all words of a phrase: it is enough that one of these is rare.
+        """
         most = max(NEVER_COMMON, self._collection.estimated_document_count() // COMMON)
-        said = " ".join([*words.words, *words.phrases])
-        stages: list[Document] = [
-            {"$match": {"$text": {"$search": said}}},
-            {"$limit": most + 1},
-            {"$count": "count"},
-        ]
-        counted = next(iter(self._collection.aggregate(stages)), {"count": 0})["count"]
-        return counted if counted <= most else None
+        of_words = self._terms(words.words)
+        of_phrases = self._terms(f'"{phrase}"' for phrase in words.phrases)
+        rare = {t for t in of_words | of_phrases if not self._more_have(t, most)}
+        if not of_phrases & rare if words.phrases else of_words - rare:
+            return None
+        having = {term: self._having(term) for term in sorted(rare)}
+        scores: dict[bytes, float] = {}
+        for counted in having.values():
+            for key, score in counted.items():
+                scores[key] = scores.get(key, 0.0) + score
+        for term in of_phrases & rare:
+            scores = {key: score for key, score in scores.items() if key in having[term]}
+        return scores if len(scores) <= most else None
+
+    def _terms(self, said: Iterable[str]) -> set[str]:
+        """The words in this as they are in the index."""
+        text = " ".join(said)
+        if not text:
+            return set()
+        find = {"find": self._collection.name, "filter": {"$text": {"$search": text}}}
+        explained = self._collection.database.command("explain", find, verbosity="queryPlanner")
+        return set(_terms_in(explained["queryPlanner"]))
+
+    def _more_have(self, term: str, most: int) -> bool:
+        """Whether more uploads than that have a word."""
+        return any(_of(term, self._collection.find({}, return_key=True)).skip(most).limit(1))
+
+    def _having(self, term: str) -> dict[bytes, float]:
+        """The ids of the uploads that have a word, and how much it counts in each."""
+        # They may be thousands, and are written alike: the word, the number and the id, with names.
+        written = struct.Struct(f"<{4 + 6 + 4 + len(term.encode()) + 1 + 7}xd5x12sx")
+        batches = _of(term, self._collection.find_raw_batches({}, return_key=True))
+        return {key: score for batch in batches for score, key in written.iter_unpack(batch)}
 
     def _by_score(
         self,
+        scores: Mapping[bytes, float],
         words: Words,
         wanted: Wanted,
         place: bytes,
         skipped: int,
         count: int,
-        projection: Document | None,
+        shown: Document,
     ) -> list[tuple[bytes, Document]]:
         """What follows a place in the order of the score, each with its own place."""
-        text = {"$text": {"$search": words.for_index()}}
-        among = query(wanted, DEFAULT)
-        meant = {"$setIntersection": [{"$ifNull": ["$tags", []]}, words.exact_tags()]}
-        ranked = {"exact": {"$gt": [meant, []]}, "score": {"$meta": "textScore"}}
-        stages: list[Document] = [
-            {"$match": {"$and": [text, among]} if among else text},
-            {"$project": ranked},
-            *_behind(place),
-            {"$sort": {"exact": -1, "score": -1, "_id": -1}},
-            {"$skip": skipped},
-            {"$limit": count},
-        ]
-        hits = list(self._collection.aggregate([each for each in stages if each != {"$skip": 0}]))
-        ids = [hit["_id"] for hit in hits]
-        shown = {"analyses.result": 0} if projection is None else projection
-        documents = {d["_id"]: d for d in self._collection.find({"_id": {"$in": ids}}, shown)}
+        exact = self._tagged(words.exact_tags(), 2 * len(scores) + NEVER_COMMON)
+        ranked = [(key in exact, score, key) for key, score in scores.items()]
+        if place:
+            behind = (*struct.unpack(">?d", place[:9]), place[9:])
+            ranked = [rank for rank in ranked if rank < behind]
+        if words.only_words and wanted == ANYTHING:
+            ranked = nlargest(skipped + count, ranked)[skipped:]
+            skipped = 0
+        else:
+            ranked.sort(reverse=True)
+        met = self._meeting(ranked, words, wanted, shown)
         return [
-            (struct.pack(">?d", hit["exact"], hit["score"]) + hit["_id"].binary, document)
-            for hit in hits
-            if (document := documents.get(hit["_id"]))
+            (struct.pack(">?d", *rank[:2]) + rank[2], document)
+            for rank, document in islice(met, skipped, skipped + count)
         ]
+
+    def _tagged(self, tags: Sequence[str], most: int) -> set[bytes]:
+        """The ids of the uploads with one of these tags; none where those are too many."""
+        found = self._collection.find_raw_batches({"tags": {"$in": tags}}, {"_id": 1}).limit(most)
+        batches = found.hint("tags_by_upload_time")
+        keys = {key for batch in batches for (key,) in ONLY_ID.iter_unpack(batch)}
+        return keys if len(keys) < most else set()
+
+    def _meeting(
+        self, ranked: Sequence[Rank], words: Words, wanted: Wanted, shown: Document
+    ) -> Iterator[tuple[Rank, Document]]:
+        """Those of the ranked that meet all the rest."""
+        among = query(wanted, DEFAULT)
+        for first in range(0, len(ranked), READ_AT_ONCE):
+            some = ranked[first : first + READ_AT_ONCE]
+            here = {"_id": {"$in": [ObjectId(key) for _, _, key in some]}, **among}
+            found = self._collection.find(here, shown).hint("_id_")
+            documents = {document["_id"].binary: document for document in found}
+            for rank in some:
+                if (document := documents.get(rank[2])) and words.are_met(document):
+                    yield rank, document
 
     def _newest(
         self,
@@ -261,7 +346,7 @@ class Search:
         place: bytes,
         skipped: int,
         count: int,
-        projection: Document | None,
+        shown: Document,
     ) -> list[tuple[bytes, Document]]:
         """What follows a place among the newest, each with its own place."""
         behind = None
@@ -270,7 +355,6 @@ class Search:
             moment = EPOCH + timedelta(milliseconds=milliseconds)
             behind = Place(moment, ObjectId(place[8:]), None)
         here = {"$and": [query(wanted, DEFAULT, behind), words.condition()]}
-        shown = {"analyses.result": 0} if projection is None else projection
         found = self._collection.find(here, shown).sort(NEWEST_FIRST)
         found = found if wanted.leads else found.hint(NEWEST_FIRST)
         return [(_moment(d) + d["_id"].binary, d) for d in found.skip(skipped).limit(count)]
@@ -281,14 +365,21 @@ def _moment(document: Document) -> bytes:
     return struct.pack(">q", since // timedelta(milliseconds=1))
 
 
-def _behind(place: bytes) -> Iterator[Document]:
-    """The stage that leaves only what follows a place in the order of the score."""
-    if place:
-        exact, score = struct.unpack(">?d", place[:9])
-        level = {"exact": exact, "score": score, "_id": {"$lt": ObjectId(place[9:])}}
-        lower = {"exact": exact, "score": {"$lt": score}}
-        others = [{"exact": False}] if exact else []
-        yield {"$match": {"$or": [level, lower, *others]}}
+def _of(term: str, keys: Cursor[Document]) -> Cursor[Document]:
+    """The keys of a word in the index."""
+    first = [("_fts", term), ("_ftsx", MinKey()), ("_id", MinKey())]
+    last = [("_fts", term), ("_ftsx", MaxKey()), ("_id", MaxKey())]
+    return keys.hint(WORDS).min(first).max(last)
+
+
+def _terms_in(plan: Any) -> Iterator[str]:
+    """The words that are looked for, as a plan says them."""
+    if isinstance(plan, dict):
+        yield from plan.get("parsedTextQuery", {}).get("terms", ())
+        plan = list(plan.values())
+    if isinstance(plan, list):
+        for inner in plan:
+            yield from _terms_in(inner)
 
 
 def _read(cursor: str, fingerprint: bytes) -> tuple[bytes, int | None, bytes]:

@@ -23,7 +23,7 @@ from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from clustr.catalog.clock import now
 from clustr.catalog.connection import Document, answering
-from clustr.catalog.documents import from_document, key_of
+from clustr.catalog.documents import facets, from_document, key_of
 from clustr.errors import InvalidInput, NotFound, UnderWay
 from clustr.upload import State, Upload
 
@@ -315,6 +315,8 @@ def _restored(document: Document, job: str | None) -> Document:
     restored = {**document, "updated_at": later}
     del restored["trash"]
     restored["analyses"] = [_let_go(analysis) for analysis in document["analyses"]]
+    duplicate = document["duplicate_of"] is not None
+    restored["facets"] = facets(document["status"], document["content_type"], duplicate)
     return restored | ({"restored_by": ObjectId(job)} if job else {})
 
 

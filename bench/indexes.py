@@ -1,0 +1,86 @@
+"""What each index costs an upload: MongoDB's time with all indexes, and without this one."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pymongo
+
+from bench.rows import Figure
+from bench.seed import ANALYZERS, model
+from bench.service import Contender
+from clustr.catalog import INDEXES, Catalog, new_id, now, result_indexes
+from clustr.parts import build_host, indexed_by
+from clustr.settings import read_settings
+from clustr.upload import Analysis, State, Status, Upload
+
+UPLOADS = 40
+TURNS = 8  # in each round, so that what else the machine does falls upon both
+MOST_INDEXES = 24
+
+
+def indexes(contenders: Sequence[Contender], rounds: int) -> Iterator[Figure]:
+    """Each index beside an upload of which all analyses wait."""
+    url = contenders[0].settings["MONGODB_URL"]
+    declared = INDEXES | result_indexes(indexed_by(build_host(read_settings())))
+    with pymongo.MongoClient(url) as client:
+        server = client.admin.command("serverStatus")["pid"]
+        for name in declared:
+            without = {other: index for other, index in declared.items() if other != name}
+            both = [opened(client, url, "all", declared), opened(client, url, "less", without)]
+            pairs = [[cost(server, each) for each in both] for _ in range(TURNS * rounds)]
+            for each in both:
+                each.close()
+            spent = [[pair[n] for pair in pairs] for n in range(2)]
+            work = f"an upload with the index {name}; floor: without it"
+            yield Figure(work, "µs of MongoDB", *spent, bound=1.15, less_is_better=True)
+    count = len(declared) + 1  # MongoDB's own, by id
+    yield Figure("indexes of uploads", "", [count], most=MOST_INDEXES)
+
+
+def opened(
+    client: pymongo.MongoClient, url: str, database: str, declared: Mapping[str, Any]
+) -> Catalog:
+    """A catalog with these indexes and some uploads."""
+    uploads = client[database]["uploads"]
+    uploads.drop()
+    uploads.create_indexes([model(name, **index) for name, index in declared.items()])
+    catalog = Catalog(url, database, "uploads", timeout_seconds=30)
+    add(catalog, UPLOADS)
+    return catalog
+
+
+def cost(server: int, catalog: Catalog) -> float:
+    """Microseconds that MongoDB works for one upload."""
+    before = worked(server)
+    add(catalog, UPLOADS)
+    return (worked(server) - before) / UPLOADS / 1000
+
+
+def add(catalog: Catalog, count: int) -> None:
+    """Add uploads as the web side does, one by one."""
+    for number in range(count):
+        upload_id, moment = new_id(), now()
+        upload = Upload(
+            id=upload_id,
+            original_name=f"photograph {number}.jpg",
+            filename=f"{upload_id}.jpg",
+            upload_time=moment,
+            updated_at=moment,
+            size=200_000 + number,
+            content_type="image/jpeg",
+            sha256=hashlib.sha256(upload_id.encode()).hexdigest(),
+            width=1600,
+            height=1200,
+            status=Status.PENDING,
+            analyses=tuple(Analysis(name, 1, State.QUEUED) for name in ANALYZERS),
+            request_id="benchmark",
+        )
+        catalog.uploads.add([upload])
+
+
+def worked(pid: int) -> int:
+    """Nanoseconds that the threads of a process have worked."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads)
