@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from threading import Condition, Lock
 from typing import IO
@@ -54,6 +55,9 @@ FORMATS = (
     Format("heic", "image/heic", ("HEIF",), 10, ("heif",)),
 )
 CONTENT_TYPES = {format.extension: format.content_type for format in FORMATS}
+
+# Those of Pillow that read and write these, and MPO.
+PILLOW_MODULES = ("Avif", "Bmp", "Gif", "Jpeg", "Mpo", "Png", "Tiff", "WebP")
 
 # How pictures that are made are written, by extension: what comes first is the smallest. On slower
 # settings the files are a few percent smaller and take several times as long.
@@ -137,13 +141,16 @@ def can_read(extension: str) -> bool:
 
 
 def prepare(max_pixels: int) -> None:
-    """Load Pillow's formats into this process and refuse images of more than `max_pixels` pixels.
+    """Load our formats into this process and refuse images of more than `max_pixels` pixels.
+
+    Of Pillow's other formats, most of which nobody has met, none is even there.
 
     Pillow's own limit is one of the process: it warns above it and raises above its double. The
     warning is made an error, so that the limit is the limit wherever an image is opened. What else
     Pillow warns of, such as broken EXIF data, is no reason to refuse a picture that can be seen.
     """
-    Image.init()
+    for name in PILLOW_MODULES:
+        import_module(f"PIL.{name}ImagePlugin")
     if pi_heif is not None:
         pi_heif.register_heif_opener()
     _silence_libtiff()
