@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from clustr import images, logs
 from clustr.catalog import Catalog, new_id, now
-from clustr.errors import BeingAnswered, InvalidInput, RefusedFile, TooLarge
+from clustr.errors import BeingAnswered, DatabaseUnavailable, InvalidInput, RefusedFile, TooLarge
 from clustr.images import Format, Inspected
 from clustr.plugins import Analyzer
 from clustr.queue import Ringer
@@ -168,11 +168,12 @@ class Intake:
         uploads = self._catalog.uploads.ask([upload for _, upload in new])
         self._storage.keep([(received.file, upload.filename) for received, upload in new])
         try:
-            # When the database does not answer it may have stored them all the same: files stay.
             uploads = self._catalog.uploads.add(uploads)
-        except BeingAnswered:
-            for _, upload in new:
-                self._storage.remove(upload.filename)
+        except (BeingAnswered, DatabaseUnavailable) as error:
+            # When the database does not answer it may have stored them all the same: files stay.
+            if isinstance(error, BeingAnswered) or error.refusal:
+                for upload in uploads:
+                    self._storage.remove(upload.filename)
             raise
         self._ring(uploads)
         for upload in uploads:

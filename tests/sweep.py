@@ -28,6 +28,8 @@ from traces import Call
 from web_side import WebSide
 from workshop import Workshop
 
+from clustr.catalog.uploads import ANSWERED_SECONDS
+
 REPORT = Path(__file__).parent.parent / "docs" / "sweep.md"
 
 # Memory, locks between threads, clocks and process ids: what is there is the same before and after.
@@ -115,6 +117,7 @@ class Sweep:
         assert self.ledger.upload(*self.next())
         (process,) = self.web.workers()
         with traces.traced(process.pid, self._log, *options):
+            time.sleep(ANSWERED_SECONDS)  # Sooner, MongoDB would not be asked whether it answers.
             acknowledged = self.ledger.upload(*contents, key=key)
             assert self.web.serves()  # By now the process is done with it, but for the bell.
             if acknowledged:
@@ -148,6 +151,7 @@ class Sweep:
         (process,) = wait_until(self.web.workers, 10, "a web process")
         kill = ("-e", f"inject={point.name}:signal=KILL:when={point.ordinal}")
         with traces.traced(process.pid, self._log, *TRACE, *kill):
+            time.sleep(ANSWERED_SECONDS)  # as in the baseline
             ids = self.ledger.upload(*contents, key=key)
             self.web.serves()  # It may be killed a moment after its answer.
         killed = not process.alive()
