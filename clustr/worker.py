@@ -102,7 +102,8 @@ class AnalysisWorker(Worker):
     def handle_warm_shutdown_request(self) -> None:
         """Ask the running job to stop: what it has not ended is put back at once."""
         if self.horse_pid:
-            os.kill(self.horse_pid, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):  # It has ended, just now.
+                os.kill(self.horse_pid, signal.SIGTERM)
 
     def handle_work_horse_killed(
         self, job: AnalysisJob, retpid: int | None, ret_val: int | None, rusage: Any

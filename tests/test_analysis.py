@@ -5,15 +5,20 @@ The worker of most tests runs all the analyzers below on one upload; each test l
 
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import photographs
 import pytest
+from redis import Redis
 from running import Servers, wait_until
 from test_plugin_host import BRIGHTNESS
 from workshop import Program, Workshop, plugin
+
+from clustr.worker import AnalysisWorker
 
 GRACE_SECONDS = 5
 
@@ -452,6 +457,14 @@ def test_C13_sigterm_ends_an_idle_worker_at_once(workshop):
     workshop.end_of(upload_id, "quick")
     assert worker.stop(seconds=9) == 0
     assert "Traceback" not in worker.output()
+
+
+def test_C13_sigterm_just_after_the_end_of_a_work_horse_is_no_error(workshop):
+    address = workshop.environment["REDIS_URL"]
+    worker = AnalysisWorker(["default"], connection=Redis.from_url(address))
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        worker._horse_pid = ended.pid
+    worker.handle_warm_shutdown_request()
 
 
 def test_C13_sigterm_ends_a_worker_whose_plugin_is_deaf_to_it(workshop):
