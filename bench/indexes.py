@@ -1,6 +1,5 @@
 """What each index costs an upload: MongoDB's time with all indexes, and without this one."""
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,12 +7,11 @@ from typing import Any
 import pymongo
 
 from bench.rows import Figure
-from bench.seed import ANALYZERS, model
+from bench.seed import ANALYZERS, model, new_upload
 from bench.service import Contender
-from clustr.catalog import INDEXES, Catalog, new_id, now, result_indexes
+from clustr.catalog import INDEXES, Catalog, now, result_indexes
 from clustr.parts import build_host, indexed_by
 from clustr.settings import read_settings
-from clustr.upload import Analysis, State, Status, Upload
 
 UPLOADS = 40
 TURNS = 8  # in each round, so that what else the machine does falls upon both
@@ -61,23 +59,7 @@ def cost(server: int, catalog: Catalog) -> float:
 def add(catalog: Catalog, count: int) -> None:
     """Add uploads as the web side does, one by one."""
     for number in range(count):
-        upload_id, moment = new_id(), now()
-        upload = Upload(
-            id=upload_id,
-            original_name=f"photograph {number}.jpg",
-            filename=f"{upload_id}.jpg",
-            upload_time=moment,
-            updated_at=moment,
-            size=200_000 + number,
-            content_type="image/jpeg",
-            sha256=hashlib.sha256(upload_id.encode()).hexdigest(),
-            width=1600,
-            height=1200,
-            status=Status.PENDING,
-            analyses=tuple(Analysis(name, 1, State.QUEUED) for name in ANALYZERS),
-            request_id="benchmark",
-        )
-        catalog.uploads.add([upload])
+        catalog.uploads.add([new_upload(number, now(), ANALYZERS)])
 
 
 def worked(pid: int) -> int:

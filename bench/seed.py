@@ -1,5 +1,7 @@
 """The seeder: uploads that nobody sent, written straight into the database."""
 
+import hashlib
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -7,7 +9,7 @@ from bson import ObjectId
 from pymongo import IndexModel
 from pymongo.collection import Collection
 
-from clustr.catalog import INDEXES, result_indexes
+from clustr.catalog import INDEXES, new_id, result_indexes
 from clustr.catalog.documents import facets, to_document
 from clustr.upload import Analysis, State, Status, Upload
 
@@ -27,25 +29,29 @@ def seed(uploads: Collection, count: int, analyzer: str) -> None:
 
 def document(number: int, moment: datetime, analyzer: str, priority: int) -> dict[str, Any]:
     """An upload with one analysis that is queued."""
-    upload_id = str(ObjectId())
-    upload = Upload(
+    written = to_document(new_upload(number, moment, [analyzer]))
+    written["analyses"][0]["priority"] = priority
+    return written
+
+
+def new_upload(number: int, moment: datetime, analyzers: Sequence[str]) -> Upload:
+    """An upload as it is when it came in, of bytes that no other has."""
+    upload_id = new_id()
+    return Upload(
         id=upload_id,
-        original_name=f"photograph-{number}.jpg",
+        original_name=f"photograph {number}.jpg",
         filename=f"{upload_id}.jpg",
         upload_time=moment,
         updated_at=moment,
         size=200_000 + number,
         content_type="image/jpeg",
-        sha256=f"{number:064x}",
+        sha256=hashlib.sha256(upload_id.encode()).hexdigest(),
         width=1600,
         height=1200,
         status=Status.PENDING,
-        analyses=(Analysis(analyzer, 1, State.QUEUED),),
+        analyses=tuple(Analysis(name, 1, State.QUEUED) for name in analyzers),
         request_id="seeded",
     )
-    written = to_document(upload)
-    written["analyses"][0]["priority"] = priority
-    return written
 
 
 # A library as it looks when its images are in. Word n of the vocabulary is in every (n + 2)nd
