@@ -44,15 +44,27 @@ class UnderWay(ClustrError):
 
 
 class DatabaseUnavailable(ClustrError):
-    """MongoDB did not answer in time, or refused us; trying again later may help.
+    """MongoDB did not answer in time; trying again later may help."""
+
+    def __init__(self) -> None:
+        super().__init__("The database cannot be reached at the moment; please try again.")
+
+
+class DatabaseRefused(DatabaseUnavailable):
+    """MongoDB answered, and did not let us in; the operator has to put that right.
 
     Args:
-        refusal: what MongoDB said when it did not let us in; for the operator alone.
+        said: what it said, for the operator alone: clients read the same as when it is away.
     """
 
-    def __init__(self, refusal: str | None = None):
-        super().__init__("The database cannot be reached at the moment; please try again.")
-        self.refusal = refusal
+    def __init__(self, said: str = ""):
+        super().__init__()
+        self.said = said
+
+    @property
+    def for_operator(self) -> str:
+        """What is wrong with the settings."""
+        return f"MONGODB_URL: MongoDB does not accept its user and password: {self.said}"
 
 
 class TooSlow(ClustrError):

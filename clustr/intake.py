@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from clustr import images, logs
 from clustr.catalog import Catalog, new_id, now
-from clustr.errors import BeingAnswered, DatabaseUnavailable, InvalidInput, RefusedFile, TooLarge
+from clustr.errors import BeingAnswered, DatabaseRefused, InvalidInput, RefusedFile, TooLarge
 from clustr.images import Format, Inspected
 from clustr.plugins import Analyzer
 from clustr.queue import Ringer
@@ -169,11 +169,10 @@ class Intake:
         self._storage.keep([(received.file, upload.filename) for received, upload in new])
         try:
             uploads = self._catalog.uploads.add(uploads)
-        except (BeingAnswered, DatabaseUnavailable) as error:
-            # When the database does not answer it may have stored them all the same: files stay.
-            if isinstance(error, BeingAnswered) or error.refusal:
-                for upload in uploads:
-                    self._storage.remove(upload.filename)
+        except (BeingAnswered, DatabaseRefused):
+            # Not when the database is away: it may have stored them all the same.
+            for upload in uploads:
+                self._storage.remove(upload.filename)
             raise
         self._ring(uploads)
         for upload in uploads:

@@ -51,7 +51,7 @@ def test_rows_have_statuses_that_say_who_can_help():
         assert 400 <= row.status < 500 or row.status in (503, 507), error
         assert re.fullmatch(r"[a-z]+(_[a-z]+)*", row.name)
         assert row.title
-    names = [row.name for row in TABLE.values()]
+    names = [row.name for row in set(TABLE.values())]  # A client need not tell some apart.
     assert len(names) == len(set(names))
 
 

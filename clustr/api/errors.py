@@ -32,6 +32,8 @@ class Row:
     title: str
 
 
+DATABASE_UNAVAILABLE = Row(503, "database_unavailable", "Database unavailable")
+
 # A domain error that had no row here would be answered as a fault; a test sees to it that none has.
 TABLE: dict[type[errors.ClustrError], Row] = {
     errors.InvalidInput: Row(422, "invalid_input", "Invalid input"),
@@ -39,7 +41,8 @@ TABLE: dict[type[errors.ClustrError], Row] = {
     errors.BeingAnswered: Row(409, "being_answered", "Being answered"),
     errors.Outdated: Row(412, "outdated", "Outdated"),
     errors.UnderWay: Row(409, "under_way", "Under way"),
-    errors.DatabaseUnavailable: Row(503, "database_unavailable", "Database unavailable"),
+    errors.DatabaseUnavailable: DATABASE_UNAVAILABLE,
+    errors.DatabaseRefused: DATABASE_UNAVAILABLE,
     errors.TooSlow: Row(503, "too_slow", "Too slow"),
     errors.QueueUnavailable: Row(503, "queue_unavailable", "Queue unavailable"),
     errors.StorageFull: Row(507, "storage_full", "Storage full"),

@@ -17,7 +17,7 @@ from pymongo.errors import (
 
 from clustr import logs
 from clustr.catalog.clock import clock
-from clustr.errors import DatabaseUnavailable, StartUpError
+from clustr.errors import DatabaseRefused, DatabaseUnavailable, StartUpError
 
 log = logs.logger(__name__)
 
@@ -57,14 +57,14 @@ def connect(url: str, timeout_seconds: float) -> pymongo.MongoClient[Document]:
 
 @contextmanager
 def answering() -> Iterator[None]:
-    """Turn MongoDB being away, frozen, locked or without a primary into `DatabaseUnavailable`."""
+    """Turn MongoDB being away, frozen, locked, without a primary or not for us into errors."""
     try:
         yield
     except PyMongoError as error:
         if isinstance(error, OperationFailure) and error.code in REFUSALS:
-            refusal = (error.details or {}).get("errmsg", "")[:300]
-            log.error("database_refused", error=refusal)
-            raise DatabaseUnavailable(refusal) from error
+            said = (error.details or {}).get("errmsg", "")[:300]
+            log.error("database_refused", error=said)
+            raise DatabaseRefused(said) from error
         away = isinstance(error, ConnectionFailure | ExecutionTimeout) or error.timeout
         if not away:
             raise
@@ -77,9 +77,5 @@ def starting() -> Iterator[None]:
     """At a start, turn MongoDB refusing us into what stops it: that does not heal by itself."""
     try:
         yield
-    except DatabaseUnavailable as error:
-        if error.refusal is None:
-            raise
-        raise StartUpError(
-            f"MONGODB_URL: MongoDB does not accept its user and password: {error.refusal}"
-        ) from error
+    except DatabaseRefused as error:
+        raise StartUpError(error.for_operator) from error

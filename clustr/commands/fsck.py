@@ -10,7 +10,7 @@ import click
 import orjson
 
 from clustr import logs
-from clustr.errors import ClustrError, DatabaseUnavailable
+from clustr.errors import ClustrError, DatabaseRefused, DatabaseUnavailable
 from clustr.fsck import Finding, Fsck, Kind, Refused
 from clustr.parts import build_fsck
 from clustr.settings import read_settings
@@ -99,11 +99,11 @@ def put_right(check: Fsck, findings: Sequence[Finding], repaired: list[Finding])
 
 
 def said(error: Exception) -> str:
-    if not isinstance(error, DatabaseUnavailable):
-        return str(error)
-    if error.refusal is not None:
-        return f"MONGODB_URL: MongoDB does not accept its user and password: {error.refusal}"
-    return "MongoDB does not answer at the address of MONGODB_URL"
+    if isinstance(error, DatabaseRefused):
+        return error.for_operator
+    if isinstance(error, DatabaseUnavailable):
+        return "MongoDB does not answer at the address of MONGODB_URL"
+    return str(error)
 
 
 def agreed(findings: Sequence[Finding], yes: bool) -> bool:
