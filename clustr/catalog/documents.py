@@ -12,15 +12,15 @@ from clustr.upload import Analysis, Retry, State, Status, Upload
 ID = re.compile(r"[0-9a-f]{24}")
 
 
-def key_of(upload_id: str) -> ObjectId:
-    """The key of the upload with this id.
+def key_of(text: str) -> ObjectId:
+    """The key of what has this id.
 
     Raises:
         InvalidInput: this is no id.
     """
-    if not ID.fullmatch(upload_id):
+    if not ID.fullmatch(text):
         raise InvalidInput({"id": ["An id is 24 hexadecimal digits, in lower case."]})
-    return ObjectId(upload_id)
+    return ObjectId(text)
 
 
 ANY = "any"

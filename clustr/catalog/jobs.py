@@ -16,8 +16,8 @@ from pymongo.collection import Collection
 
 from clustr.catalog.clock import now
 from clustr.catalog.connection import Document, answering
-from clustr.catalog.uploads import ID
-from clustr.errors import InvalidInput, NotFound
+from clustr.catalog.documents import key_of
+from clustr.errors import NotFound
 
 KEPT = timedelta(days=30)
 INDEXES = {
@@ -121,10 +121,9 @@ class Jobs:
             InvalidInput: this is no id.
             NotFound: there is none with it.
         """
-        if not ID.fullmatch(job_id):
-            raise InvalidInput({"id": ["An id is 24 hexadecimal digits, in lower case."]})
+        key = key_of(job_id)
         with answering():
-            document = self._collection.find_one({"_id": ObjectId(job_id)})
+            document = self._collection.find_one({"_id": key})
         if document is None:
             gone = f"those that ended are kept for {KEPT.days} days"
             raise NotFound(f"There is no job with the id {job_id}; {gone}.")

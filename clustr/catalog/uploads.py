@@ -1,7 +1,6 @@
 """Uploads in MongoDB: adding and finding them."""
 
 import math
-import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,9 +13,9 @@ from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
 
 from clustr.catalog.connection import Document, answering
-from clustr.catalog.documents import from_document, to_document
+from clustr.catalog.documents import from_document, key_of, to_document
 from clustr.catalog.indexes import make_indexes
-from clustr.errors import BeingAnswered, InvalidInput, NotFound, TooSlow
+from clustr.errors import BeingAnswered, NotFound, TooSlow
 from clustr.upload import Upload
 
 NEWEST_FIRST = [("upload_time", -1), ("_id", -1)]
@@ -30,8 +29,6 @@ INDEXES = {
         "partialFilterExpression": {"retry.key": {"$exists": True}},
     },
 }
-
-ID = re.compile(r"[0-9a-f]{24}")
 
 DUPLICATE_KEY = 11000  # MongoDB's code of the error.
 
@@ -180,10 +177,9 @@ class Uploads:
             InvalidInput: this is no id.
             NotFound: there is none with it.
         """
-        if not ID.fullmatch(upload_id):
-            raise InvalidInput({"id": ["An id is 24 hexadecimal digits, in lower case."]})
+        key = key_of(upload_id)
         with answering():
-            document = self._collection.find_one({"_id": ObjectId(upload_id)})
+            document = self._collection.find_one({"_id": key})
         if document is None:
             raise NotFound(f"There is no upload with the id {upload_id}.")
         return from_document(document)
