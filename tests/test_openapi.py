@@ -12,7 +12,7 @@ from openapi_schema_validator import OAS30Validator
 from openapi_spec_validator import validate
 from running import wait_until
 
-from clustr.api import schemas
+from clustr.api import schemas, service_schemas
 from clustr.api.listing_schemas import UploadPageSchema
 
 METHODS = ("get", "put", "post", "patch", "delete")
@@ -181,17 +181,20 @@ def fits(answer: requests.Response, schema: type[schemas.Schema], status: int = 
 
 
 def test_answers_fit_their_schemas(service):
-    fits(get(service, "/"), schemas.OnlineSchema)
-    fits(get(service, "/api/health/live"), schemas.AliveSchema)
-    fits(get(service, "/api/health/ready"), schemas.AliveSchema)
-    health = fits(get(service, "/api/health"), schemas.HealthSchema)
+    fits(get(service, "/"), service_schemas.OnlineSchema)
+    fits(get(service, "/api/health/live"), service_schemas.AliveSchema)
+    fits(get(service, "/api/health/ready"), service_schemas.AliveSchema)
+    health = fits(get(service, "/api/health"), service_schemas.HealthSchema)
     assert health["services"].keys() >= {"backend", "database", "queue", "storage", "captioner"}
     for name in health["services"]:
-        fits(get(service, f"/api/health/{name}"), schemas.ServiceSchema)
-    plugins = fits(get(service, "/api/plugins"), schemas.PluginListSchema)["data"]
+        fits(get(service, f"/api/health/{name}"), service_schemas.ServiceSchema)
+    plugins = fits(get(service, "/api/plugins"), service_schemas.PluginListSchema)["data"]
     assert {plugin["name"] for plugin in plugins} >= {"blip", "dimensions"}
     for plugin in plugins:
-        assert fits(get(service, f"/api/plugins/{plugin['name']}"), schemas.PluginSchema) == plugin
+        assert (
+            fits(get(service, f"/api/plugins/{plugin['name']}"), service_schemas.PluginSchema)
+            == plugin
+        )
 
 
 def test_uploads_fit_their_schema_from_acceptance_to_the_end(service):

@@ -1,41 +1,31 @@
 """The shapes on the wire of jobs, and of the analyses of all uploads together."""
 
-from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
-from marshmallow import Schema, ValidationError, fields, validate, validates_schema
+from marshmallow import Schema, fields, validate
 
-from clustr import reasons
-from clustr.api.schemas import (
+from clustr.api.fields import (
     EXAMPLE_HASH,
     EXAMPLE_ID,
     HEX_ID,
-    ID_PATTERN,
     NOT_NEGATIVE,
-    STATE,
+    BodySchema,
+    TrueOrFalse,
     WholeNumber,
     moment,
     number,
     one_of,
     text,
 )
+from clustr.api.filter_schemas import FilterSchema, upload_ids
+from clustr.api.schemas import STATE
 from clustr.bulk import Estimate
 from clustr.catalog import Counted, Job, JobState, Select, Selection
-from clustr.images import CONTENT_TYPES
 from clustr.plugin_host import Plugin
 from clustr.plugins import Analyzer
-from clustr.upload import State, Status
+from clustr.upload import State
 
-MOST_IDS = 10_000
-MOST_TAGS = 20
-LONGEST_TAG = 200
-LARGEST_NUMBER = 2**53 - 1
-ANALYZER_NAME = validate.Regexp(
-    r"^[a-z][a-z0-9_]{0,99}$", error="A name is a-z, 0-9 and _, and begins with a letter."
-)
 LARGEST_LIMIT = 1_000_000_000
-EXAMPLE_MOMENT = "2026-11-22T10:38:28Z"
 EXAMPLE_COUNTS = {
     "selected": 500,
     "waiting": 0,
@@ -47,115 +37,6 @@ EXAMPLE_COUNTS = {
     "failed": 1,
     "cancelled": 0,
 }
-
-
-def point_in_time(description: str) -> fields.AwareDateTime:
-    """A moment that a client sends; without an offset it is UTC."""
-    return fields.AwareDateTime(
-        default_timezone=UTC,
-        validate=_within_utc,
-        metadata={"description": description, "example": EXAMPLE_MOMENT},
-    )
-
-
-def _within_utc(value: datetime) -> None:
-    try:
-        value.astimezone(UTC)
-    except OverflowError as error:
-        raise ValidationError("Not a valid aware datetime.") from error
-
-
-class TrueOrFalse(fields.Boolean):
-    """A truth value of JSON, and not a number or a text that can be taken for one."""
-
-    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> bool | None:
-        if not isinstance(value, bool):
-            raise self.make_error("invalid", input=value)
-        return value
-
-
-class BodySchema(Schema):
-    """What a client sends; of a misspelt member it is said what may have been meant."""
-
-    def handle_error(self, error: ValidationError, *_: Any, **__: Any) -> None:
-        """Say more of what is unknown than that it is."""
-        for name, said in error.messages.items():
-            if said == [self.error_messages["unknown"]]:
-                error.messages[name] = [reasons.unknown("field", name, self.fields)]
-
-
-def upload_ids(description: str) -> fields.List:
-    """Ids of uploads that a client sends."""
-    each = fields.String(
-        validate=validate.Regexp(ID_PATTERN, error="An id is 24 hexadecimal digits, in lower case.")
-    )
-    return fields.List(
-        each,
-        validate=validate.Length(1, MOST_IDS),
-        metadata={"description": description, "example": [EXAMPLE_ID]},
-    )
-
-
-def _limit(description: str) -> fields.Integer:
-    return fields.Integer(
-        strict=True,
-        validate=validate.Range(0, LARGEST_NUMBER),
-        metadata={"description": description},
-    )
-
-
-class FilterSchema(BodySchema):
-    """Which uploads are looked at, by the filters of the listing."""
-
-    status = fields.Enum(
-        Status, by_value=fields.String, metadata={"description": "Those of this status."}
-    )
-    tag = fields.List(
-        fields.String(validate=validate.Length(1, LONGEST_TAG)),
-        validate=validate.Length(1, MOST_TAGS),
-        metadata={"description": "Those with all of these tags.", "example": ["cat"]},
-    )
-    content_type = fields.String(
-        validate=validate.OneOf(sorted(CONTENT_TYPES.values())),
-        metadata={"description": "Those of this true type.", "example": "image/jpeg"},
-    )
-    analyzer = fields.String(
-        validate=ANALYZER_NAME,
-        metadata={"description": "The analyzer that `analysis_status` is about."},
-    )
-    analysis_status = fields.Enum(
-        State,
-        by_value=fields.String,
-        metadata={"description": "Those of which the analysis of `analyzer` is in this state."},
-    )
-    duplicate = TrueOrFalse(
-        metadata={"description": "Those whose bytes an earlier upload had, or those it is not so."}
-    )
-    uploaded_after = point_in_time("Those uploaded at this time or later.")
-    uploaded_before = point_in_time("Those uploaded before this time.")
-    taken_after = point_in_time("Those taken at this time or later.")
-    taken_before = point_in_time("Those taken before this time.")
-    min_width = _limit("Those at least so wide, in pixels.")
-    max_width = _limit("Those at most so wide, in pixels.")
-    min_height = _limit("Those at least so high, in pixels.")
-    max_height = _limit("Those at most so high, in pixels.")
-    min_size = _limit("Those of at least so many bytes.")
-    max_size = _limit("Those of at most so many bytes.")
-
-    @validates_schema
-    def check_what_goes_together(self, filters: dict[str, Any], **_more: Any) -> None:
-        check_analysis(filters)
-
-
-def check_analysis(filters: Mapping[str, Any]) -> None:
-    """Make sure that a status of an analysis is asked for with the analyzer, and so the reverse.
-
-    Raises:
-        ValidationError: one of them is alone.
-    """
-    for one, other in (("analyzer", "analysis_status"), ("analysis_status", "analyzer")):
-        if one in filters and other not in filters:
-            raise ValidationError(f"It goes with `{one}`; give both.", other)
 
 
 class AnalysisOrderSchema(BodySchema):

@@ -5,18 +5,9 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
-from clustr.api.bulk_schemas import BodySchema, FilterSchema, TrueOrFalse, upload_ids
-from clustr.api.schemas import (
-    EXAMPLE_ID,
-    LENGTH_OF_NAME,
-    AnalysisSchema,
-    UploadSchema,
-    WholeNumber,
-    moment,
-    number,
-    text,
-    upload_on_wire,
-)
+from clustr.api.fields import EXAMPLE_ID, BodySchema, TrueOrFalse, WholeNumber, moment, number, text
+from clustr.api.filter_schemas import FilterSchema, upload_ids
+from clustr.api.schemas import LENGTH_OF_NAME, AnalysisSchema, UploadSchema, upload_on_wire
 from clustr.bulk import KINDS
 from clustr.catalog import Chosen, TagWords, Trashed
 from clustr.catalog.editing import MOST_TAGS

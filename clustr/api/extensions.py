@@ -10,9 +10,10 @@ from flask import Flask
 from flask_smorest import Blueprint
 from marshmallow import Schema
 
+from clustr.api.addresses import url_of
 from clustr.api.errors import Api
 from clustr.api.filters import Filters
-from clustr.api.schemas import json_schema, query_parameters, url_of
+from clustr.api.json_schemas import json_schema, query_parameters
 from clustr.catalog import Catalog
 from clustr.plugin_host import Plugin, PluginHost
 from clustr.plugins import Analyzer, Upload

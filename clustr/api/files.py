@@ -19,11 +19,10 @@ from werkzeug.wsgi import wrap_file
 from clustr import images
 from clustr.api.blueprint import Blueprint
 from clustr.api.current import parts
+from clustr.api.fields import EXAMPLE_ID, ID_PATTERN
 from clustr.api.schemas import (
     EXAMPLE_FILENAME,
-    EXAMPLE_ID,
     FILENAME_PATTERN,
-    ID_PATTERN,
     FileQuerySchema,
     ThumbnailQuerySchema,
 )

@@ -18,8 +18,8 @@ from marshmallow import Schema, ValidationError, fields, missing
 
 from clustr import logs
 from clustr.api.blueprint import Blueprint
+from clustr.api.json_schemas import query_parameters
 from clustr.api.listing_schemas import UploadQuerySchema
-from clustr.api.schemas import query_parameters
 from clustr.catalog import Condition
 from clustr.errors import InvalidInput
 from clustr.plugins import Filter

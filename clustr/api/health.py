@@ -8,7 +8,7 @@ from flask import Response, jsonify
 
 from clustr.api.blueprint import Blueprint
 from clustr.api.current import milliseconds_so_far, parts
-from clustr.api.schemas import AliveSchema, HealthSchema, ServiceSchema
+from clustr.api.service_schemas import AliveSchema, HealthSchema, ServiceSchema
 from clustr.errors import NotFound
 from clustr.health import Service, overall
 

@@ -7,7 +7,7 @@ from flask import Response, jsonify
 from clustr.api.blueprint import Blueprint
 from clustr.api.bulk_schemas import JobListSchema, JobQuerySchema, JobSchema, job_on_wire
 from clustr.api.current import parts
-from clustr.api.schemas import EXAMPLE_ID, ID_PATTERN
+from clustr.api.fields import EXAMPLE_ID, ID_PATTERN
 
 ID = {
     "in": "path",

@@ -6,28 +6,12 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
 from clustr import reasons
-from clustr.api.bulk_schemas import (
-    ANALYZER_NAME,
-    LARGEST_NUMBER,
-    LONGEST_TAG,
-    MOST_TAGS,
-    check_analysis,
-    point_in_time,
-)
+from clustr.api.addresses import thumbnail_url_of, url_of
 from clustr.api.current import parts
-from clustr.api.schemas import (
-    NOT_NEGATIVE,
-    POSITIVE,
-    UploadSchema,
-    WholeNumber,
-    number,
-    text,
-    thumbnail_url_of,
-    url_of,
-)
+from clustr.api.fields import NOT_NEGATIVE, POSITIVE, WholeNumber, number, text
+from clustr.api.filter_schemas import DUPLICATE, WantedSchema, limits
+from clustr.api.schemas import UploadSchema
 from clustr.catalog import BOUNDS, SEARCHED, Found, Page, Sort, Wanted, Words
-from clustr.images import CONTENT_TYPES
-from clustr.upload import State, Status
 
 CURSOR_PATTERN = "^[A-Za-z0-9_-]{28,1500}$"
 EXAMPLE_CURSOR = "AQAAACodYNqtaSGS9OE_WgwNG3uQAAABqIEKuBA"
@@ -36,12 +20,6 @@ SORTED = [f"{sign}{name}" for name in SORTS for sign in ("", "-")]
 RESULTS = "analyses.results"
 LONGEST_SEARCH = 500
 ID_GOES_HERE = "<id>"
-
-
-def _limit(description: str) -> WholeNumber:
-    return WholeNumber(
-        validate=validate.Range(0, LARGEST_NUMBER), metadata={"description": description}
-    )
 
 
 class Names(fields.String):
@@ -60,8 +38,8 @@ class Names(fields.String):
         return tuple(names)
 
 
-class UploadQuerySchema(Schema):
-    """Which part of the listing is wanted."""
+class PartSchema(Schema):
+    """Which part of the listing is wanted, in which order, and what of it."""
 
     page = WholeNumber(
         validate=validate.Range(1, 1_000_000),
@@ -110,42 +88,12 @@ class UploadQuerySchema(Schema):
             "example": "id,caption,tags",
         },
     )
-    status = fields.Enum(
-        Status, by_value=fields.String, metadata={"description": "Those of this status."}
-    )
-    tag = fields.List(
-        fields.String(validate=validate.Length(1, LONGEST_TAG)),
-        validate=validate.Length(max=MOST_TAGS),
-        metadata={"description": "Those with this tag; given several times, with all of them."},
-    )
-    content_type = fields.String(
-        validate=validate.OneOf(sorted(CONTENT_TYPES.values())),
-        metadata={"description": "Those of this true type."},
-    )
-    analyzer = fields.String(
-        validate=ANALYZER_NAME,
-        metadata={"description": "The analyzer that `analysis_status` is about."},
-    )
-    analysis_status = fields.Enum(
-        State,
-        by_value=fields.String,
-        metadata={"description": "Those of which the analysis of `analyzer` is in this state."},
-    )
-    duplicate = fields.Boolean(
-        truthy={"true"},
-        falsy={"false"},
-        metadata={"description": "Those whose bytes an earlier upload had, or those it is not so."},
-    )
-    uploaded_after = point_in_time("Those uploaded at this time or later.")
-    uploaded_before = point_in_time("Those uploaded before this time.")
-    taken_after = point_in_time("Those taken at this time or later.")
-    taken_before = point_in_time("Those taken before this time.")
-    min_width = _limit("Those at least so wide, in pixels.")
-    max_width = _limit("Those at most so wide, in pixels.")
-    min_height = _limit("Those at least so high, in pixels.")
-    max_height = _limit("Those at most so high, in pixels.")
-    min_size = _limit("Those of at least so many bytes.")
-    max_size = _limit("Those of at most so many bytes.")
+
+
+class UploadQuerySchema(Schema.from_dict(limits(WholeNumber)), WantedSchema, PartSchema):
+    """Which uploads are wanted, and which part of their listing."""
+
+    duplicate = fields.Boolean(truthy={"true"}, falsy={"false"}, metadata=DUPLICATE)
 
     @validates_schema
     def check_what_goes_together(self, query: dict[str, Any], **_more: Any) -> None:
@@ -153,7 +101,6 @@ class UploadQuerySchema(Schema):
             raise ValidationError("Give either `page` or `cursor`, not both.", "cursor")
         if "q" in query and "sort" in query:
             raise ValidationError("What is searched with `q` has an order of its own.", "sort")
-        check_analysis(query)
 
 
 def sort_by(query: Mapping[str, Any], wanted: Wanted) -> Sort:

@@ -4,7 +4,7 @@ from flask import Response, jsonify
 
 from clustr.api.blueprint import Blueprint
 from clustr.api.current import parts
-from clustr.api.schemas import PluginListSchema, PluginSchema, plugin_on_wire
+from clustr.api.service_schemas import PluginListSchema, PluginSchema, plugin_on_wire
 from clustr.errors import NotFound
 
 NAME = {

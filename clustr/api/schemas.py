@@ -1,82 +1,38 @@
-"""The shapes on the wire, as marshmallow schemas: what the OpenAPI document shows and tests check.
+"""The shapes on the wire of uploads and problems: what the OpenAPI document shows and tests check.
 
 Answers are not dumped through them but written by the functions at the end, which is many times
 faster; a test holds the two together.
 """
 
-import re
-from enum import StrEnum
-from functools import lru_cache
 from typing import Any
 
-from apispec import APISpec
-from apispec.ext.marshmallow import MarshmallowPlugin
-from flask import request
-from marshmallow import INCLUDE, Schema, fields, validate
-from werkzeug.sansio.utils import get_current_url
+from marshmallow import Schema, fields, validate
 
-from clustr import logs
+from clustr.api.addresses import thumbnail_url_of, url_of
 from clustr.api.current import parts
+from clustr.api.fields import (
+    EXAMPLE_HASH,
+    EXAMPLE_ID,
+    HEX_ID,
+    ID_PATTERN,
+    NOT_NEGATIVE,
+    POSITIVE,
+    WholeNumber,
+    moment,
+    number,
+    one_of,
+    text,
+)
 from clustr.images import CONTENT_TYPES
-from clustr.plugin_host import Plugin, PluginState
 from clustr.thumbnails import DEFAULT_SIZE, SIZES, VERSION
 from clustr.upload import Analysis, State, Status, Upload
 
-log = logs.logger(__name__)
-
-EXAMPLE_ID = "692192f4e13f5a0c4d1b7a90"
-EXAMPLE_HASH = "5f2b7a0d4c8e9f1a3b6c7d8e0f1a2b3c4d5e6f7a8b9c0d1e2f3a4b5c6d7e8f90"
 EXAMPLE_FILENAME = f"{EXAMPLE_ID}.jpg"
 EXAMPLE_URL = f"http://127.0.0.1:5000/uploads/{EXAMPLE_FILENAME}"
 EXAMPLE_THUMBNAIL_URL = (
     f"http://127.0.0.1:5000/api/uploads/{EXAMPLE_ID}/thumbnail?size=300&v={VERSION}"
 )
-EXAMPLE_RESULT_SCHEMA = {
-    "type": "object",
-    "properties": {"width": {"type": "integer"}, "height": {"type": "integer"}},
-    "required": ["height", "width"],
-    "additionalProperties": False,
-}
-# Of patterns, what other languages do not know; a filter or a result of a plugin may have it.
-PYTHON_ONLY = re.compile(r"\(\?[P#aiLmsux(]|\\[NaZ]|[*+?}]\+")
-# They are written for JavaScript too, which has no \Z.
-ID_PATTERN = "^[0-9a-f]{24}$"
 FILENAME_PATTERN = rf"^[0-9a-f]{{24}}\.({'|'.join(CONTENT_TYPES)})$"
-HEX_ID = validate.Regexp(ID_PATTERN)
-POSITIVE = validate.Range(min=1)
-NOT_NEGATIVE = validate.Range(min=0)
-
-
-def text(description: str, example: Any = None, **more: Any) -> fields.String:
-    return fields.String(metadata=_metadata(description, example), **more)
-
-
-def number(description: str, example: Any = None, **more: Any) -> fields.Integer:
-    return fields.Integer(metadata=_metadata(description, example), **more)
-
-
-def moment(description: str, **more: Any) -> fields.AwareDateTime:
-    return fields.AwareDateTime(metadata=_metadata(description, "2026-11-22T10:38:28Z"), **more)
-
-
-def one_of(names: type[StrEnum], description: str) -> fields.Enum[Any]:
-    """A field for one of these names, which is always there."""
-    return fields.Enum(
-        names, by_value=fields.String, required=True, metadata={"description": description}
-    )
-
-
-class WholeNumber(fields.Integer):
-    """Digits as everybody writes them; Python also reads 1_000, other scripts and spaces."""
-
-    def _validated(self, value: Any) -> int:
-        if not re.fullmatch(r"-?[0-9]+", value):
-            raise self.make_error("invalid", input=value)
-        return super()._validated(value)
-
-
-def _metadata(description: str, example: Any) -> dict[str, Any]:
-    return {"description": description} | ({} if example is None else {"example": example})
 
 
 STATUS = (
@@ -115,14 +71,6 @@ def thumbnail_url() -> fields.String:
         "Where a thumbnail of 300 pixels is; for another size put that in.",
         EXAMPLE_THUMBNAIL_URL,
         required=True,
-    )
-
-
-def milliseconds() -> fields.Float:
-    return fields.Float(
-        required=True,
-        validate=NOT_NEGATIVE,
-        metadata={"description": "How long the answer took, in milliseconds.", "example": 3.86},
     )
 
 
@@ -444,174 +392,6 @@ class ExistingSchema(Schema):
     )
 
 
-class DatabaseSchema(Schema):
-    """Whether the database answers."""
-
-    status = fields.String(
-        required=True,
-        validate=validate.OneOf(["connected", "disconnected"]),
-        metadata={"description": "Whether it answers.", "example": "connected"},
-    )
-    version = text("MongoDB's version.", "6.0.5", required=True, allow_none=True)
-
-
-class OnlineSchema(Schema):
-    """That the service is there."""
-
-    status = fields.String(
-        required=True,
-        validate=validate.OneOf(["online"]),
-        metadata={"description": "Always the same.", "example": "online"},
-    )
-    timestamp = moment("The server's time.", required=True)
-    version = text("Clustr's version.", "0.1.0", required=True)
-    response_time = milliseconds()
-    database = fields.Nested(DatabaseSchema, required=True)
-
-
-class ServiceSchema(Schema):
-    """How one service is; more members say more about it."""
-
-    class Meta:
-        unknown = INCLUDE
-
-    status = fields.String(
-        required=True,
-        validate=validate.OneOf(["healthy", "degraded", "unhealthy"]),
-        metadata={"description": "How it is.", "example": "healthy"},
-    )
-    detail = text(
-        "What is wrong, if something is.",
-        "The queue cannot be reached at the moment; please try again.",
-    )
-
-
-class HealthSchema(Schema):
-    """How the service and all that it needs are."""
-
-    status = fields.String(
-        required=True,
-        validate=validate.OneOf(["healthy", "degraded", "critical"]),
-        metadata={
-            "description": "`critical` without the database or the storage, `degraded` without "
-            "something else.",
-            "example": "degraded",
-        },
-    )
-    timestamp = moment("The server's time.", required=True)
-    response_time = milliseconds()
-    services = fields.Dict(
-        keys=fields.String(),
-        values=fields.Nested(ServiceSchema),
-        required=True,
-        metadata={
-            "description": "By name: `backend`, `database`, `queue`, `storage`, and what plugins "
-            "need. `queue.deferred` says for each analyzer whose service is away how many analyses "
-            "wait (`count`) and since when (`since`).",
-            "example": {
-                "backend": {"status": "healthy", "version": "0.1.0", "uptime_seconds": 86400.0},
-                "database": {"status": "healthy", "version": "6.0.5", "durable": True},
-                "queue": {
-                    "status": "healthy",
-                    "jobs": {"default": 0, "http": 1, "gpu": 0},
-                    "deferred": {"blip": {"count": 12, "since": "2026-11-22T10:38:28Z"}},
-                },
-                "storage": {"status": "healthy"},
-                "captioner": {"status": "unhealthy", "detail": "it does not answer"},
-            },
-        },
-    )
-
-
-class AliveSchema(Schema):
-    """That the process serves, or can take uploads."""
-
-    status = fields.String(
-        required=True,
-        validate=validate.OneOf(["alive", "ready", "not ready"]),
-        metadata={"description": "`alive` from `/live`, the others from `/ready`."},
-    )
-
-
-class AnalyzerSchema(Schema):
-    """An analyzer that a plugin brings."""
-
-    name = text("The key of its results.", "dimensions", required=True)
-    version = number("Raised when results may change.", 1, required=True)
-    queue = text("The kind of work: which workers do it.", "default", required=True)
-    summary = text("What it finds.", "Width and height in pixels, as displayed", required=True)
-    formats = fields.List(
-        fields.String(),
-        required=True,
-        metadata={
-            "description": "The content types that it looks at; all when there are none.",
-            "example": ["image/jpeg"],
-        },
-    )
-    requires = fields.List(
-        fields.String(),
-        required=True,
-        metadata={"description": "The analyzers whose results it needs.", "example": []},
-    )
-    auto = fields.Boolean(
-        required=True,
-        metadata={
-            "description": "Whether it looks at every upload, or only when it is asked to.",
-            "example": True,
-        },
-    )
-    result_schema = fields.Dict(
-        required=True,
-        metadata={
-            "description": "The shape of its results, as a JSON schema.",
-            "example": EXAMPLE_RESULT_SCHEMA,
-        },
-    )
-
-
-class PluginSchema(Schema):
-    """A plugin that was found, whether or not it could be loaded."""
-
-    name = text("Its name.", "dimensions", required=True)
-    version = text("The version of its package.", "0.1.0", required=True, allow_none=True)
-    source = fields.String(
-        required=True,
-        validate=validate.OneOf(["package", "folder"]),
-        metadata={
-            "description": "`package` when it is installed, `folder` when it was dropped in.",
-            "example": "package",
-        },
-    )
-    state = one_of(
-        PluginState,
-        "`loaded`; `disabled` by the settings; `misconfigured` when its own settings do not fit; "
-        "`failed` when its code did; `conflict` with another plugin, such as about a name.",
-    )
-    reason = text(
-        "Why it is not loaded.",
-        "BLIP_SERVICE_URL: Not a valid URL.",
-        required=True,
-        allow_none=True,
-    )
-    hook_errors = number(
-        "How often a hook of it raised when it was told of something, in the process that answers.",
-        0,
-        required=True,
-        validate=NOT_NEGATIVE,
-    )
-    analyzers = fields.List(
-        fields.Nested(AnalyzerSchema),
-        required=True,
-        metadata={"description": "What it brings; nothing while it is not loaded."},
-    )
-
-
-class PluginListSchema(Schema):
-    """All plugins that were found."""
-
-    data = fields.List(fields.Nested(PluginSchema), required=True)
-
-
 class DimensionsQuerySchema(Schema):
     """Whose dimensions are wanted."""
 
@@ -660,63 +440,6 @@ class ComparedDimensionsSchema(Schema):
     match = fields.Boolean(
         required=True, metadata={"description": "Whether both are the same.", "example": True}
     )
-
-
-_inlining = MarshmallowPlugin(schema_name_resolver=lambda _schema: None)
-APISpec("", "", "3.0.3", plugins=[_inlining])
-
-
-def json_schema(schema: type[Schema]) -> dict[str, Any]:
-    """A marshmallow schema as one JSON schema, with nothing referred to elsewhere.
-
-    One that cannot be written down, such as one that contains itself, is just an object.
-    """
-    try:
-        return _for_javascript(_inlining.converter.schema2jsonschema(schema))
-    except Exception:  # What a plugin's schema does must not take anybody else's from sight.
-        log.warning("schema_not_described", schema=schema.__name__, exc_info=True)
-        return {"type": "object"}
-
-
-def query_parameters(schema: Schema) -> list[dict[str, Any]]:
-    """What a query consists of, as parameters of the OpenAPI document."""
-    return _for_javascript(_inlining.converter.schema2parameters(schema, location="query"))
-
-
-def _for_javascript(node: Any) -> Any:
-    """The schema, with patterns as others read them; what only Python understands is left out."""
-    if isinstance(node, list):
-        return [_for_javascript(one) for one in node]
-    if not isinstance(node, dict):
-        return node
-    written = {key: _for_javascript(value) for key, value in node.items()}
-    if isinstance(written.get("pattern"), str):
-        # marshmallow begins to match at the start of a text.
-        pattern = f"^(?:{written['pattern']})".replace(r"\Z", "$").replace(r"\A", "^")
-        written["pattern"] = written["pattern"] if pattern.startswith("^(?:^") else pattern
-        if PYTHON_ONLY.search(pattern):
-            del written["pattern"]
-    return written
-
-
-def url_of(filename: str) -> str:
-    """Where clients find an original: below `BASE_URL`, or else the host that they called."""
-    return f"{base_url()}{parts.settings.upload_url_path}/{filename}"
-
-
-def thumbnail_url_of(upload_id: str) -> str:
-    """Where clients find a thumbnail of an upload, by an address that is cached for ever."""
-    return f"{base_url()}/api/uploads/{upload_id}/thumbnail?size={DEFAULT_SIZE}&v={VERSION}"
-
-
-def base_url() -> str:
-    """Where clients find everything: `BASE_URL`, or else the host that they called."""
-    url = parts.settings.base_url or called_url(request.scheme, request.host, request.root_path)
-    return url.rstrip("/")
-
-
-# To write it takes longer than the rest of an upload's answer.
-called_url = lru_cache(maxsize=100)(get_current_url)
 
 
 def upload_on_wire(upload: Upload, with_results: bool) -> dict[str, Any]:
@@ -772,29 +495,4 @@ def accepted_on_wire(upload: Upload) -> dict[str, Any]:
         "content_type": upload.content_type,
         "status": upload.status,
         "duplicate_of": upload.duplicate_of,
-    }
-
-
-def plugin_on_wire(plugin: Plugin) -> dict[str, Any]:
-    """A plugin in the shape of `PluginSchema`."""
-    return {
-        "name": plugin.name,
-        "version": plugin.version,
-        "source": plugin.source,
-        "state": plugin.state,
-        "reason": plugin.reason,
-        "hook_errors": plugin.hook_errors,
-        "analyzers": [
-            {
-                "name": analyzer.name,
-                "version": analyzer.version,
-                "queue": analyzer.queue,
-                "summary": analyzer.summary,
-                "formats": sorted(analyzer.formats),
-                "requires": analyzer.requires,
-                "auto": analyzer.auto,
-                "result_schema": json_schema(analyzer.result_schema),
-            }
-            for analyzer in plugin.analyzers
-        ],
     }

@@ -5,7 +5,7 @@ from marshmallow import Schema, fields
 
 from clustr.api.blueprint import Blueprint
 from clustr.api.current import parts
-from clustr.api.schemas import NOT_NEGATIVE, moment, number
+from clustr.api.fields import NOT_NEGATIVE, moment, number
 from clustr.upload import State, Status
 
 blueprint = Blueprint(

@@ -7,7 +7,7 @@ from flask import Response, jsonify
 from clustr import __version__
 from clustr.api.blueprint import Blueprint
 from clustr.api.current import milliseconds_so_far, parts
-from clustr.api.schemas import OnlineSchema
+from clustr.api.service_schemas import OnlineSchema
 from clustr.errors import DatabaseUnavailable
 
 blueprint = Blueprint("status", __name__, description="Whether the service is there")

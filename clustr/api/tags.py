@@ -7,7 +7,7 @@ from marshmallow import Schema, fields, validate
 
 from clustr.api.blueprint import Blueprint
 from clustr.api.current import parts
-from clustr.api.schemas import POSITIVE, WholeNumber, moment, number, text
+from clustr.api.fields import POSITIVE, WholeNumber, moment, number, text
 
 LONGEST_PREFIX = 200
 

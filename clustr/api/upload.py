@@ -9,8 +9,8 @@ from werkzeug.wsgi import get_input_stream
 from clustr.api.blueprint import Blueprint
 from clustr.api.current import parts, request_id
 from clustr.api.errors import PROBLEM, TABLE, example, problem
+from clustr.api.fields import EXAMPLE_ID
 from clustr.api.schemas import (
-    EXAMPLE_ID,
     UploadedSchema,
     UploadHeadersSchema,
     UploadOptionsSchema,

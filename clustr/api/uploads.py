@@ -4,9 +4,11 @@ from urllib.parse import urlencode
 
 from flask import Response, jsonify, request
 
+from clustr.api.addresses import base_url
 from clustr.api.blueprint import Blueprint
 from clustr.api.current import filters, parts
 from clustr.api.etags import etag_of
+from clustr.api.fields import EXAMPLE_ID, ID_PATTERN
 from clustr.api.listing_schemas import (
     Shape,
     UploadPageSchema,
@@ -15,15 +17,7 @@ from clustr.api.listing_schemas import (
     sort_by,
     too_slow,
 )
-from clustr.api.schemas import (
-    EXAMPLE_ID,
-    ID_PATTERN,
-    ExistingSchema,
-    HashesSchema,
-    UploadSchema,
-    base_url,
-    upload_on_wire,
-)
+from clustr.api.schemas import ExistingSchema, HashesSchema, UploadSchema, upload_on_wire
 from clustr.catalog import Page, Words, wanted_by
 from clustr.errors import InvalidInput, TooSlow
 

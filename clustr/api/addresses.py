@@ -1,0 +1,29 @@
+"""The addresses that clients are told."""
+
+from functools import lru_cache
+
+from flask import request
+from werkzeug.sansio.utils import get_current_url
+
+from clustr.api.current import parts
+from clustr.thumbnails import DEFAULT_SIZE, VERSION
+
+
+def url_of(filename: str) -> str:
+    """Where clients find an original: below `BASE_URL`, or else the host that they called."""
+    return f"{base_url()}{parts.settings.upload_url_path}/{filename}"
+
+
+def thumbnail_url_of(upload_id: str) -> str:
+    """Where clients find a thumbnail of an upload, by an address that is cached for ever."""
+    return f"{base_url()}/api/uploads/{upload_id}/thumbnail?size={DEFAULT_SIZE}&v={VERSION}"
+
+
+def base_url() -> str:
+    """Where clients find everything: `BASE_URL`, or else the host that they called."""
+    url = parts.settings.base_url or called_url(request.scheme, request.host, request.root_path)
+    return url.rstrip("/")
+
+
+# To write it takes longer than the rest of an upload's answer.
+called_url = lru_cache(maxsize=100)(get_current_url)

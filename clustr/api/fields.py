@@ -1,0 +1,86 @@
+"""The kinds of fields of which the shapes on the wire are made."""
+
+import re
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from marshmallow import Schema, ValidationError, fields, validate
+
+from clustr import reasons
+
+EXAMPLE_ID = "692192f4e13f5a0c4d1b7a90"
+EXAMPLE_HASH = "5f2b7a0d4c8e9f1a3b6c7d8e0f1a2b3c4d5e6f7a8b9c0d1e2f3a4b5c6d7e8f90"
+EXAMPLE_MOMENT = "2026-11-22T10:38:28Z"
+# They are written for JavaScript too, which has no \Z.
+ID_PATTERN = "^[0-9a-f]{24}$"
+HEX_ID = validate.Regexp(ID_PATTERN)
+POSITIVE = validate.Range(min=1)
+NOT_NEGATIVE = validate.Range(min=0)
+
+
+def text(description: str, example: Any = None, **more: Any) -> fields.String:
+    return fields.String(metadata=_metadata(description, example), **more)
+
+
+def number(description: str, example: Any = None, **more: Any) -> fields.Integer:
+    return fields.Integer(metadata=_metadata(description, example), **more)
+
+
+def moment(description: str, **more: Any) -> fields.AwareDateTime:
+    return fields.AwareDateTime(metadata=_metadata(description, EXAMPLE_MOMENT), **more)
+
+
+def one_of(names: type[StrEnum], description: str) -> fields.Enum[Any]:
+    """A field for one of these names, which is always there."""
+    return fields.Enum(
+        names, by_value=fields.String, required=True, metadata={"description": description}
+    )
+
+
+def _metadata(description: str, example: Any) -> dict[str, Any]:
+    return {"description": description} | ({} if example is None else {"example": example})
+
+
+class WholeNumber(fields.Integer):
+    """Digits as everybody writes them; Python also reads 1_000, other scripts and spaces."""
+
+    def _validated(self, value: Any) -> int:
+        if not re.fullmatch(r"-?[0-9]+", value):
+            raise self.make_error("invalid", input=value)
+        return super()._validated(value)
+
+
+class TrueOrFalse(fields.Boolean):
+    """A truth value of JSON, and not a number or a text that can be taken for one."""
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> bool | None:
+        if not isinstance(value, bool):
+            raise self.make_error("invalid", input=value)
+        return value
+
+
+def point_in_time(description: str) -> fields.AwareDateTime:
+    """A moment that a client sends; without an offset it is UTC."""
+    return fields.AwareDateTime(
+        default_timezone=UTC,
+        validate=_within_utc,
+        metadata={"description": description, "example": EXAMPLE_MOMENT},
+    )
+
+
+def _within_utc(value: datetime) -> None:
+    try:
+        value.astimezone(UTC)
+    except OverflowError as error:
+        raise ValidationError("Not a valid aware datetime.") from error
+
+
+class BodySchema(Schema):
+    """What a client sends; of a misspelt member it is said what may have been meant."""
+
+    def handle_error(self, error: ValidationError, *_: Any, **__: Any) -> None:
+        """Say more of what is unknown than that it is."""
+        for name, said in error.messages.items():
+            if said == [self.error_messages["unknown"]]:
+                error.messages[name] = [reasons.unknown("field", name, self.fields)]
