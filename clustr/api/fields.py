@@ -1,4 +1,4 @@
-"""The kinds of fields of which the shapes on the wire are made."""
+"""The kinds of fields and parameters of which the shapes on the wire are made."""
 
 import re
 from datetime import UTC, datetime
@@ -40,6 +40,21 @@ def one_of(names: type[StrEnum], description: str) -> fields.Enum[Any]:
 
 def _metadata(description: str, example: Any) -> dict[str, Any]:
     return {"description": description} | ({} if example is None else {"example": example})
+
+
+def id_in_path(name: str, description: str) -> dict[str, Any]:
+    """A parameter of a path, in the words of the OpenAPI document."""
+    return {
+        "in": "path",
+        "name": name,
+        "required": True,
+        "schema": {"type": "string", "pattern": ID_PATTERN},
+        "description": description,
+        "example": EXAMPLE_ID,
+    }
+
+
+UPLOAD_ID = id_in_path("upload_id", "The id of the upload.")
 
 
 class WholeNumber(fields.Integer):

@@ -19,7 +19,7 @@ from werkzeug.wsgi import wrap_file
 from clustr import images
 from clustr.api.blueprint import Blueprint
 from clustr.api.current import parts
-from clustr.api.fields import EXAMPLE_ID, ID_PATTERN
+from clustr.api.fields import UPLOAD_ID
 from clustr.api.schemas import (
     EXAMPLE_FILENAME,
     FILENAME_PATTERN,
@@ -61,15 +61,6 @@ STORED_FILENAME = {
     "schema": {"type": "string", "pattern": FILENAME_PATTERN},
     "description": "The `filename` of an upload, its `stored_filename` when it was accepted.",
     "example": EXAMPLE_FILENAME,
-}
-
-UPLOAD_ID = {
-    "in": "path",
-    "name": "upload_id",
-    "required": True,
-    "schema": {"type": "string", "pattern": ID_PATTERN},
-    "description": "The id of the upload.",
-    "example": EXAMPLE_ID,
 }
 
 blueprint = Blueprint("files", __name__, description="The originals")

@@ -7,16 +7,9 @@ from flask import Response, jsonify
 from clustr.api.blueprint import Blueprint
 from clustr.api.bulk_schemas import JobListSchema, JobQuerySchema, JobSchema, job_on_wire
 from clustr.api.current import parts
-from clustr.api.fields import EXAMPLE_ID, ID_PATTERN
+from clustr.api.fields import id_in_path
 
-ID = {
-    "in": "path",
-    "name": "job_id",
-    "required": True,
-    "schema": {"type": "string", "pattern": ID_PATTERN},
-    "description": "The id of the job.",
-    "example": EXAMPLE_ID,
-}
+JOB_ID = id_in_path("job_id", "The id of the job.")
 
 blueprint = Blueprint(
     "jobs", __name__, url_prefix="/api/jobs", description="What is being done to many uploads"
@@ -34,7 +27,7 @@ def list_jobs(query: dict[str, Any]) -> Response:
     return jsonify({"data": [job_on_wire(job, in_list=True) for job in jobs]})
 
 
-@blueprint.route("/<job_id>", parameters=[ID])
+@blueprint.route("/<job_id>", parameters=[JOB_ID])
 @blueprint.response(200, JobSchema)
 @blueprint.alt_response(404, "NOT_FOUND")
 @blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
@@ -44,7 +37,7 @@ def get_job(job_id: str) -> Response:
     return jsonify(job_on_wire(parts.catalog.jobs.get(job_id)))
 
 
-@blueprint.route("/<job_id>/cancel", methods=["POST"], parameters=[ID])
+@blueprint.route("/<job_id>/cancel", methods=["POST"], parameters=[JOB_ID])
 @blueprint.response(202, JobSchema, description="The job, which ends soon.")
 @blueprint.alt_response(404, "NOT_FOUND")
 @blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")

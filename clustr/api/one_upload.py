@@ -14,8 +14,8 @@ from clustr.api.change_schemas import (
 )
 from clustr.api.current import parts
 from clustr.api.etags import etag_of, versions_of
+from clustr.api.fields import UPLOAD_ID
 from clustr.api.schemas import AnalysisSchema, UploadSchema, analysis_on_wire, upload_on_wire
-from clustr.api.uploads import ID
 from clustr.errors import NotFound
 from clustr.upload import Analysis, Upload
 
@@ -46,7 +46,7 @@ blueprint = Blueprint(
 )
 
 
-@blueprint.route("/<upload_id:upload_id>", methods=["PATCH"], parameters=[ID])
+@blueprint.route("/<upload_id:upload_id>", methods=["PATCH"], parameters=[UPLOAD_ID])
 @blueprint.arguments(EditHeadersSchema, location="headers")
 @blueprint.arguments(EditSchema, example=EXAMPLE_EDIT)
 @blueprint.response(200, UploadSchema, headers=ETAG, description="The upload as it is now.")
@@ -66,7 +66,7 @@ def edit_upload(headers: dict[str, str], edit: dict[str, Any], upload_id: str) -
     return with_etag(parts.catalog.editing.edit(upload_id, words_of(edit), versions))
 
 
-@blueprint.route("/<upload_id:upload_id>", methods=["DELETE"], parameters=[ID])
+@blueprint.route("/<upload_id:upload_id>", methods=["DELETE"], parameters=[UPLOAD_ID])
 @blueprint.arguments(RemovalQuerySchema, location="query")
 @blueprint.response(204, description="It is removed.")
 @blueprint.alt_response(404, "NOT_FOUND")
@@ -84,7 +84,7 @@ def remove_upload(query: dict[str, bool], upload_id: str) -> Response:
     return Response(status=204)
 
 
-@blueprint.route("/<upload_id:upload_id>/restore", methods=["POST"], parameters=[ID])
+@blueprint.route("/<upload_id:upload_id>/restore", methods=["POST"], parameters=[UPLOAD_ID])
 @blueprint.response(200, UploadSchema, headers=ETAG, description="The upload, as it was.")
 @blueprint.alt_response(404, "NOT_FOUND")
 @blueprint.alt_response(409, "CONFLICT")
@@ -99,7 +99,7 @@ def restore_upload(upload_id: str) -> Response:
     return with_etag(parts.removal.restore(upload_id))
 
 
-@blueprint.route("/<upload_id:upload_id>/analyses", parameters=[ID])
+@blueprint.route("/<upload_id:upload_id>/analyses", parameters=[UPLOAD_ID])
 @blueprint.response(200, AnalysesOfUploadSchema)
 @blueprint.alt_response(404, "NOT_FOUND")
 @blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
@@ -110,7 +110,7 @@ def list_analyses_of_upload(upload_id: str) -> Response:
     return jsonify({"data": {a.name: analysis_on_wire(a, True) for a in upload.analyses}})
 
 
-@blueprint.route("/<upload_id:upload_id>/analyses/<analyzer>", parameters=[ID, ANALYZER])
+@blueprint.route("/<upload_id:upload_id>/analyses/<analyzer>", parameters=[UPLOAD_ID, ANALYZER])
 @blueprint.response(200, AnalysisSchema)
 @blueprint.alt_response(404, "NOT_FOUND")
 @blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
@@ -122,7 +122,7 @@ def get_analysis(upload_id: str, analyzer: str) -> Response:
 
 
 @blueprint.route(
-    "/<upload_id:upload_id>/analyses/<analyzer>", methods=["POST"], parameters=[ID, ANALYZER]
+    "/<upload_id:upload_id>/analyses/<analyzer>", methods=["POST"], parameters=[UPLOAD_ID, ANALYZER]
 )
 @blueprint.response(202, AnalysisSchema, headers=LOCATION, description="It is done soon.")
 @blueprint.alt_response(404, "NOT_FOUND")

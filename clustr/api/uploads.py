@@ -8,7 +8,7 @@ from clustr.api.addresses import base_url
 from clustr.api.blueprint import Blueprint
 from clustr.api.current import filters, parts
 from clustr.api.etags import etag_of
-from clustr.api.fields import EXAMPLE_ID, ID_PATTERN
+from clustr.api.fields import UPLOAD_ID
 from clustr.api.listing_schemas import (
     Shape,
     UploadPageSchema,
@@ -48,15 +48,6 @@ LINKS = {
         "parameters": {"stored_filename": "$response.body#/data/0/filename"},
         "description": "The bytes of the first image of the page.",
     },
-}
-
-ID = {
-    "in": "path",
-    "name": "upload_id",
-    "required": True,
-    "schema": {"type": "string", "pattern": ID_PATTERN},
-    "description": "The id of the upload.",
-    "example": EXAMPLE_ID,
 }
 
 IF_NONE_MATCH = {
@@ -133,7 +124,7 @@ def find_existing(wanted: dict[str, list[str]]) -> Response:
     return jsonify({"data": {each: known.get(each) for each in hashes}})
 
 
-@blueprint.route("/<upload_id:upload_id>", parameters=[ID, IF_NONE_MATCH])
+@blueprint.route("/<upload_id:upload_id>", parameters=[UPLOAD_ID, IF_NONE_MATCH])
 @blueprint.response(200, UploadSchema, headers=ETAG)
 @blueprint.alt_response(304, description="It is as the client has it.")
 @blueprint.alt_response(404, "NOT_FOUND")
