@@ -317,6 +317,17 @@ def test_a_total_is_counted_where_that_is_cheap(catalog, collection, monkeypatch
     assert further.total is None
 
 
+def test_what_a_page_is_behind_tells_that_there_are_too_many_to_count(
+    catalog, collection, plans, monkeypatch
+):
+    monkeypatch.setattr("clustr.catalog.listing.COUNTED_TOTAL", 100)
+    wanted = Wanted(analysis=("a", State.FAILED))
+    page = catalog.listing.page(5, 21, wanted=wanted)
+    assert (len(page.uploads), page.total) == (5, None)
+    plans()
+    assert not list(collection.database["system.profile"].find({"op": "command"}))
+
+
 def test_pages_reach_so_far_among_many(catalog, collection, monkeypatch):
     monkeypatch.setattr("clustr.catalog.listing.MOST_SKIPPED", 100)
     assert len(catalog.listing.page(20, 6).uploads) == 20

@@ -240,7 +240,7 @@ class Listing:
             elif len(documents) <= limit and (documents or not skipped):
                 total = skipped + len(documents)
             else:
-                total = self._count(wanted, sort, index)
+                total = self._count(wanted, sort, index, skipped + len(documents))
         return _page(documents, limit, sort, wanted, total)
 
     def _newest(self, count: int, shown: Document) -> tuple[list[Document], int]:
@@ -300,10 +300,12 @@ class Listing:
         last = _in_range(keys.skip(count - 1).limit(1), span(wanted, sort))
         return Place(last[0].get(sort.field), last[0]["_id"], None) if last else None
 
-    def _count(self, wanted: Wanted, sort: Sort, index: str | None) -> int | None:
-        """How many match; None for more than are counted."""
+    def _count(self, wanted: Wanted, sort: Sort, index: str | None, seen: int) -> int | None:
+        """How many match, of which so many were seen; None for more than are counted."""
         if wanted == ANYTHING:
             return self._collection.estimated_document_count()
+        if seen > COUNTED_TOTAL:
+            return None
         options: Document = {"hint": index} if index else {}
         here = query(wanted, sort)
         counted = self._collection.count_documents(here, limit=COUNTED_TOTAL + 1, **options)
