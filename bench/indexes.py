@@ -1,7 +1,7 @@
 """What each index costs an upload: MongoDB's time with all indexes, and without this one."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pymongo
@@ -63,6 +63,5 @@ def add(catalog: Catalog, count: int) -> None:
 
 
 def worked(pid: int) -> int:
-    """Nanoseconds that the threads of a process have worked."""
-    threads = Path(f"/proc/{pid}/task").iterdir()
-    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads)
+    """Nanoseconds that the threads of a process have worked, also those that have ended."""
+    return time.clock_gettime_ns(~pid << 3 | 2)  # clock_getcpuclockid(3), which Python has not.
