@@ -13,14 +13,20 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
+
+import orjson
 
 from clustr.errors import StartUpError
 
 LOOPBACK = "127.0.0.1"
 REPLICA_SET = "clustr"
+
+# In the data folder.
+LOCK = "lock"
+ADDRESSES = "addresses.json"
 
 
 class Program(NamedTuple):
@@ -190,6 +196,31 @@ def make_folder(folder: Path, setting: str) -> None:
         raise StartUpError(f"{setting}={folder} cannot be written: {error.strerror}") from error
 
 
+def note_addresses(data_folder: Path, addresses: Mapping[str, str]) -> None:
+    """Write down where the servers listen that were started on this data folder.
+
+    Args:
+        addresses: by the settings that they stand for.
+    """
+    written = data_folder / f"{ADDRESSES}.new"
+    written.write_bytes(orjson.dumps(addresses))
+    written.replace(data_folder / ADDRESSES)
+
+
+def noted_addresses(data_folder: Path) -> dict[str, str]:
+    """Where the servers listen that a `clustr up` has started on this data folder, if one runs.
+
+    What another left behind counts for nothing: its ports may be those of somebody else by now. Nor
+    does a folder that this user may not look into.
+    """
+    with contextlib.suppress(OSError), (data_folder / LOCK).open("rb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:  # Somebody holds it.
+            return orjson.loads((data_folder / ADDRESSES).read_bytes())
+    return {}
+
+
 def lock_folder(data_folder: Path, seconds: float = 3.0) -> int:
     """Claim a data folder for this process, and for those that inherit the file descriptor.
 
@@ -202,7 +233,7 @@ def lock_folder(data_folder: Path, seconds: float = 3.0) -> int:
     Raises:
         StartUpError: another `clustr up` uses the folder.
     """
-    descriptor = os.open(data_folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(data_folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     limit = time.monotonic() + seconds
     while True:
         try:

@@ -37,14 +37,16 @@ def up(settings: Settings, workers: int) -> int:
     servers.make_folder(data, "DATA_FOLDER")
     lock = servers.lock_folder(data)
     servers.make_folder(settings.upload_folder, "UPLOAD_FOLDER")
-    environment = _environment(settings)
     children: list[Child] = []
+    started: dict[str, str] = {}
     if "MONGODB_URL" not in settings.given:
-        child, environment["MONGODB_URL"] = _mongod(data, lock)
+        child, started["MONGODB_URL"] = _mongod(data, lock)
         children.append(child)
     if "REDIS_URL" not in settings.given:
-        child, environment["REDIS_URL"] = _redis(data)
+        child, started["REDIS_URL"] = _redis(data)
         children.append(child)
+    servers.note_addresses(data, started)
+    environment = _environment(settings) | started
     children += [_worker(environment, workers), _web(settings, environment)]
     supervisor = Supervisor(children)
     return supervisor.run(lambda: supervisor.say(_welcome(settings, workers, environment)))

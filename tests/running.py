@@ -166,6 +166,18 @@ class Up:
                 stderr=subprocess.STDOUT,
             )
         self.pid = self._process.pid
+        self._folder = folder
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run another command of Clustr, as somebody does beside it."""
+        return subprocess.run(
+            [sys.executable, "-m", "clustr", *arguments],
+            env={**_plain_environment(), "DATA_FOLDER": str(self.data)},
+            cwd=self._folder,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
 
     def output(self) -> str:
         """What it and its children have printed so far."""

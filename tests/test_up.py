@@ -123,6 +123,31 @@ def test_servers_that_are_given_are_used(up, servers):
     assert running.stop() == 0
 
 
+def test_commands_find_the_servers_that_it_started(up):
+    running = up().wait_until_started()
+    upload_id = upload(running).json()["data"][0]["id"]
+    wait_until(lambda: analyzed(running, upload_id), 20, "the analysis")
+    again = running.command("analyze", "dimensions", "--all")
+    assert (again.returncode, again.stderr) == (0, "")
+    assert "Succeeded: 1 succeeded." in again.stdout
+    checked = running.command("fsck", "--json")
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert json.loads(checked.stdout)["checked"] == {"uploads": 1, "files": 1}
+
+
+def test_commands_leave_alone_what_it_left_behind(up, servers):
+    """Another server may have its port by now."""
+    first = up().wait_until_started()
+    first.kill()
+    wait_until(lambda: not child(first.pid, "mongod"), 10, "the end")
+    addresses = json.loads((first.data / "addresses.json").read_text())
+    assert set(addresses) == {"MONGODB_URL", "REDIS_URL"}
+    (first.data / "addresses.json").write_text(json.dumps({"MONGODB_URL": servers.mongodb_url}))
+    refused = first.command("analyze", "dimensions", "--all")
+    assert refused.returncode == 2
+    assert refused.stderr == "clustr: MongoDB does not answer at the address of MONGODB_URL\n"
+
+
 def test_data_folder_in_use_is_said_in_one_line(up):
     first = up()
     wait_until(lambda: child(first.pid, "mongod"), 20, "the first")

@@ -10,9 +10,10 @@ import click
 from clustr import logs
 from clustr.bulk import Reanalysis
 from clustr.catalog import Catalog, Job, JobState, Select, Selection
+from clustr.commands.beside import read_settings_beside_up
 from clustr.errors import ClustrError, DatabaseUnavailable, InvalidInput
 from clustr.parts import build_reanalysis
-from clustr.settings import Settings, read_settings
+from clustr.settings import Settings
 
 DONE, SOME_FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 LOOK_EVERY_SECONDS = 0.5
@@ -52,7 +53,7 @@ def analyze(analyzer: str, select: str | None, limit: int | None, dry_run: bool)
     if select is None:
         refuse("say which uploads: --missing, --stale, --failed or --all")
     selection = Selection(analyzer, Select(select), limit=limit)
-    settings = read_settings()
+    settings = read_settings_beside_up()
     logs.configure(settings.log_format, "error")
     with build_reanalysis(settings) as (reanalysis, catalog):
         try:

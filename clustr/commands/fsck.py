@@ -10,10 +10,10 @@ import click
 import orjson
 
 from clustr import logs
+from clustr.commands.beside import read_settings_beside_up
 from clustr.errors import ClustrError, DatabaseRefused, DatabaseUnavailable
 from clustr.fsck import Finding, Fsck, Kind, Refused
 from clustr.parts import build_fsck
-from clustr.settings import read_settings
 
 CLEAN, FOUND, REFUSED = 0, 1, 2
 
@@ -53,7 +53,7 @@ def fsck(repair: bool, yes: bool, quick: bool, as_json: bool, grace: float, limi
     """
     if repair and not yes and not sys.stdin.isatty():
         refuse("--repair has to ask, and this is no terminal: say --yes, or leave it out")
-    settings = read_settings()
+    settings = read_settings_beside_up()
     logs.configure(settings.log_format, settings.log_level)
     try:
         with build_fsck(settings, timedelta(seconds=grace), quick) as check:
