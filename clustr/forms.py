@@ -25,6 +25,7 @@ READ_BYTES = 256 * 1024
 OTHER_PARTS = 20
 OTHER_BYTES = 64 * 1024
 HEADER_BYTES = 16 * 1024
+LONGEST_NAME = 100  # of a part that is not wanted, to tell the client
 
 ENCODED_NAME = re.compile(r"filename\*\s*=\s*utf-8'[^']*'([^;\s]+)", re.IGNORECASE)
 
@@ -34,7 +35,7 @@ class Unreadable(Exception):
 
 
 class TooMuch(Exception):
-    """The form has more of something than is allowed."""
+    """The form has more of something than is allowed; the message says of what."""
 
 
 class File(Protocol):
@@ -70,7 +71,10 @@ def read_form(
     max_files: int,
     max_bytes: int,
 ) -> Form[AnyFile]:
-    """Read a form to its end, or to the first file that is hopeless.
+    """Read a form to its end, or as far as there is hope.
+
+    There is none behind a file that is hopeless, nor in a large one that has another name than
+    `wanted` and is the first: somebody does not know how to send it.
 
     Args:
         stream: the body; it ends where the body does.
@@ -94,16 +98,19 @@ def read_form(
         header_charset="latin-1",  # any bytes; `_text` says what they mean
     )
     reader = _Reader(wanted, open_file, max_files)
+    left = max_bytes
     try:
         while not parser.closed and not reader.hopeless:
-            data = _read(stream, min(READ_BYTES, max_bytes + 1))
-            max_bytes -= len(data)
-            if max_bytes < 0:
-                raise TooMuch
+            data = _read(stream, min(READ_BYTES, left + 1))
+            left -= len(data)
+            if left < 0:
+                raise TooMuch(f"A request may have {max_bytes} bytes.")
             for event in parser.parse(data):
                 reader.take(event)
     except ParserLimitReached as error:
-        raise TooMuch from error
+        parts = max_files + OTHER_PARTS
+        reason = f"A form may have {parts} parts, and a part {HEADER_BYTES} bytes of headers."
+        raise TooMuch(reason) from error
     except MultipartError as error:
         raise Unreadable("a form that is cut off or malformed") from error
     return reader.form
@@ -127,10 +134,12 @@ class _Reader(Generic[AnyFile]):
         self._max_files = max_files
         self._file: AnyFile | None = None
         self._other_bytes = 0
+        self._other_is_file = False
+        self._misnamed = False
 
     @property
     def hopeless(self) -> bool:
-        return self._file is not None and self._file.hopeless
+        return self._misnamed or (self._file is not None and self._file.hopeless)
 
     def take(self, event: MultipartSegment | bytes | bytearray | None) -> None:
         if isinstance(event, MultipartSegment):
@@ -140,17 +149,27 @@ class _Reader(Generic[AnyFile]):
         elif self._file is not None:
             self._file.write(event)
         else:
-            self._other_bytes += len(event)
-            if self._other_bytes > OTHER_BYTES:
-                raise TooMuch
+            self._pass_over(len(event))
+
+    def _pass_over(self, count: int) -> None:
+        self._other_bytes += count
+        if self._other_bytes <= OTHER_BYTES:
+            return
+        if not self._other_is_file or self.form.files:
+            raise TooMuch(
+                f"Besides those named {self._wanted}, parts may have {OTHER_BYTES} bytes together; "
+                f"there are more with the one named `{self.form.others[-1]}`."
+            )
+        self._misnamed = True
 
     def _begin(self, part: MultipartSegment) -> None:
         file_name = _file_name(part)
         if part.name != self._wanted or file_name is None:
-            self.form.others.append(_text(part.name or ""))
+            self.form.others.append(_text(part.name or "")[:LONGEST_NAME])
+            self._other_is_file = file_name is not None
             return
         if len(self.form.files) == self._max_files:
-            raise TooMuch
+            raise TooMuch(f"A request may have {self._max_files} files.")
         self._file = self._open_file()
         self.form.files.append((file_name, self._file))
 

@@ -305,7 +305,29 @@ def test_B3_too_many_files(narrow, count):
 def test_B3_a_large_field_that_is_no_file(narrow):
     field = (b'Content-Disposition: form-data; name="note"', bytes(MAX_REQUEST_SIZE // 2))
     answer = post_form(narrow, field, (named(b"cat.jpg"), photographs.one_pixel()))
-    problem(answer, 413, "request_entity_too_large")
+    document = problem(answer, 413, "request_entity_too_large")
+    assert "`note`" in document["detail"]
+    assert "65536 bytes" in document["detail"]
+
+
+@pytest.mark.parametrize("content", [photographs.one_pixel(), padded(200_000)])
+def test_images_under_another_name_are_told_the_right_one(narrow, content):
+    disposition = b'Content-Disposition: form-data; name="image"; filename="cat.jpg"'
+    before = stored_files(narrow)
+    document = problem(post_form(narrow, (disposition, content)), 422, "no_files")
+    assert "in a part named files" in document["detail"]
+    assert "got only image" in document["detail"]
+    assert stored_files(narrow) == before
+
+
+def test_an_image_under_another_name_beside_others_is_told_where_it_is(narrow):
+    disposition = b'Content-Disposition: form-data; name="image"; filename="cat.jpg"'
+    good = (named(b"cat.jpg"), photographs.one_pixel())
+    before = stored_files(narrow)
+    answer = post_form(narrow, good, (disposition, padded(200_000)))
+    document = problem(answer, 413, "request_entity_too_large")
+    assert "`image`" in document["detail"]
+    assert stored_files(narrow) == before
 
 
 def declared(length: int) -> bytes:

@@ -201,7 +201,7 @@ def receive(reception: Reception) -> list[Received]:
     settings = parts.settings
     try:
         if (request.content_length or 0) > settings.max_request_size:
-            raise TooMuch
+            raise TooMuch(f"A request may have {settings.max_request_size} bytes.")
         form = read_form(
             # Not `request.stream`, which copies all of it twice in order to count it.
             get_input_stream(request.environ),
@@ -212,10 +212,7 @@ def receive(reception: Reception) -> list[Received]:
             settings.max_request_size,
         )
     except TooMuch as error:
-        raise RequestEntityTooLarge(
-            f"A request may have {settings.max_request_size} bytes, "
-            f"{settings.max_files_per_request} files and little else."
-        ) from error
+        raise RequestEntityTooLarge(str(error)) from error
     except Unreadable as error:
         raise NoFiles(f"{HOW_TO_SEND}; got {error}.") from error
     if not form.files:
