@@ -99,7 +99,7 @@ class Reanalysis:
         """
         if name not in self._host.analyzers:
             said = reasons.unknown("analyzer", name, self._host.analyzers)
-            raise NotFound(f"{said[0].upper()}{said[1:]}.")
+            raise NotFound(f"{said[0].upper()}{said[1:]}")
         analyzer = self._host.analyzers[name]
         dependants = dependants_of(self._host, name)
         upload = self._catalog.selections.queue_one(upload_id, analyzer, dependants)

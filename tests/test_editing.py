@@ -262,7 +262,7 @@ def test_an_analysis_is_run_again(workshop, upload_id):
 def test_it_is_refused_where_nothing_can_be_run(workshop, upload_id):
     unknown = run_again(workshop, upload_id, "sayss")
     assert unknown.status_code == 404
-    assert "says" in unknown.json["detail"]
+    assert unknown.json["detail"] == "Unknown analyzer sayss; did you mean says?"
     assert run_again(workshop, "0" * 24).status_code == 404
     assert run_again(workshop, "none").status_code == 422
 

@@ -114,6 +114,10 @@ def test_405_says_what_is_allowed(service, method, path, allowed):
     document = check(answer, 405)
     assert document["type"] == "urn:clustr:problem:method_not_allowed"
     assert set(answer.headers["Allow"].split(", ")) == allowed
+    assert (
+        document["detail"]
+        == f"{method} is not possible here; there are {', '.join(sorted(allowed))}."
+    )
 
 
 def test_413_where_no_files_are_expected(service):

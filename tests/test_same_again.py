@@ -149,3 +149,10 @@ def test_B2_a_file_that_is_far_too_large_ends_the_reading(service_with):
     assert b'"too_large"' in answer.read()
     connection.close()
     assert list((service.data / "uploads" / ".incoming").iterdir()) == []
+
+
+def test_what_is_no_hash_is_told_what_one_is(service):
+    asked = {"sha256": ["0" * 64, "ABC"]}
+    answer = requests.post(f"{service.url}/api/uploads/exists", json=asked, timeout=10)
+    reason = "A SHA-256 is 64 hexadecimal digits, in lower case."
+    assert answer.json()["errors"] == {"sha256.1": [reason]}

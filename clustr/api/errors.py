@@ -11,7 +11,7 @@ import flask_smorest
 from apispec.ext.marshmallow import MarshmallowPlugin, resolver
 from flask import Flask, Response, current_app, request
 from flask_smorest.utils import prepare_response
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from clustr import errors, logs
 from clustr.api.current import request_id
@@ -184,13 +184,21 @@ def handle_http_exception(error: HTTPException) -> Response:
         return handle_clustr_error(errors.InvalidInput(by_field(messages)))
     name = error.name.lower().replace(" ", "_")
     row = BY_NAME.get(name) or Row(error.code, name, error.name)
-    # What a plugin says with flask-smorest's `abort(409, message="...")`.
-    said = getattr(error, "data", {}).get("message")
-    response = problem(row, str(said or error.description or row.title))
+    response = problem(row, detail_of(error) or row.title)
     for header, value in error.get_headers():
         if header.lower() not in ("content-type", "content-length"):
             response.headers[header] = value
     return response
+
+
+def detail_of(error: HTTPException) -> str:
+    """What an exception of Flask, werkzeug or a plugin says to the person who called."""
+    if isinstance(error, MethodNotAllowed) and error.valid_methods:
+        allowed = ", ".join(sorted(error.valid_methods))
+        return f"{request.method} is not possible here; there are {allowed}."
+    # What a plugin says with flask-smorest's `abort(409, message="...")`.
+    said = getattr(error, "data", {}).get("message")
+    return str(said or error.description or "")
 
 
 def by_field(messages: dict[str, Any]) -> dict[str, list[str]]:

@@ -15,6 +15,9 @@ EXAMPLE_MOMENT = "2026-11-22T10:38:28Z"
 # They are written for JavaScript too, which has no \Z.
 ID_PATTERN = "^[0-9a-f]{24}$"
 HEX_ID = validate.Regexp(ID_PATTERN)
+HEX_SHA256 = validate.Regexp(
+    "^[0-9a-f]{64}$", error="A SHA-256 is 64 hexadecimal digits, in lower case."
+)
 POSITIVE = validate.Range(min=1)
 NOT_NEGATIVE = validate.Range(min=0)
 

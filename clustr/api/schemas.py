@@ -14,6 +14,7 @@ from clustr.api.fields import (
     EXAMPLE_HASH,
     EXAMPLE_ID,
     HEX_ID,
+    HEX_SHA256,
     ID_PATTERN,
     NOT_NEGATIVE,
     POSITIVE,
@@ -280,7 +281,7 @@ class UploadSchema(Schema):
         "SHA-256 of the bytes, in hexadecimal digits.",
         EXAMPLE_HASH,
         required=True,
-        validate=validate.Regexp("^[0-9a-f]{64}$"),
+        validate=HEX_SHA256,
     )
     dimensions = fields.Nested(DimensionsSchema, required=True)
     status = one_of(Status, STATUS)
@@ -368,7 +369,7 @@ class HashesSchema(Schema):
     """Files that a client has."""
 
     sha256 = fields.List(
-        fields.String(validate=validate.Regexp("^[0-9a-f]{64}$")),
+        fields.String(validate=HEX_SHA256),
         required=True,
         validate=validate.Length(1, 1000),
         metadata={
