@@ -311,7 +311,7 @@ def test_B3_a_large_field_that_is_no_file(narrow):
 
 
 @pytest.mark.parametrize("content", [photographs.one_pixel(), padded(200_000)])
-def test_images_under_another_name_are_told_the_right_one(narrow, content):
+def test_A13_an_image_under_another_name_is_told_the_right_one(narrow, content):
     disposition = b'Content-Disposition: form-data; name="image"; filename="cat.jpg"'
     before = stored_files(narrow)
     document = problem(post_form(narrow, (disposition, content)), 422, "no_files")
@@ -320,7 +320,7 @@ def test_images_under_another_name_are_told_the_right_one(narrow, content):
     assert stored_files(narrow) == before
 
 
-def test_an_image_under_another_name_beside_others_is_told_where_it_is(narrow):
+def test_B3_a_large_image_under_another_name_beside_others_is_named(narrow):
     disposition = b'Content-Disposition: form-data; name="image"; filename="cat.jpg"'
     good = (named(b"cat.jpg"), photographs.one_pixel())
     before = stored_files(narrow)
