@@ -5,15 +5,13 @@ from datetime import UTC, datetime, timedelta
 
 from werkzeug.http import parse_etags
 
-from clustr.upload import Upload
-
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 VERSION = re.compile(r"([0-9a-f]{24})-([0-9a-f]{1,11})")
 
 
-def etag_of(upload: Upload) -> str:
+def etag_of(upload_id: str, updated_at: datetime) -> str:
     """The `ETag` of an upload as it is now, without quotes: its id and when it last changed."""
-    return f"{upload.id}-{(upload.updated_at - EPOCH) // timedelta(milliseconds=1):x}"
+    return f"{upload_id}-{(updated_at - EPOCH) // timedelta(milliseconds=1):x}"
 
 
 def versions_of(if_match: str | None, upload_id: str) -> list[datetime] | None:

@@ -217,14 +217,15 @@ class Shape:
     would take most of the time. A test holds this to `upload_on_wire`.
 
     Args:
-        names: the fields to answer with; None for all but results.
+        names: the fields to answer with, results among them; None for all others.
+        with_results: whether results are there in any case.
     """
 
-    def __init__(self, names: tuple[str, ...] | None):
+    def __init__(self, names: tuple[str, ...] | None, with_results: bool = False):
         self._names = names and [name for name in names if name != RESULTS]
-        self._with_results = names is not None and RESULTS in names
-        if self._with_results and "analyses" not in (self._names or ()):
-            self._names = [*(self._names or ()), "analyses"]
+        self._with_results = with_results or (names is not None and RESULTS in names)
+        if self._with_results and self._names is not None and "analyses" not in self._names:
+            self._names.append("analyses")
         self._versions = {name: one.version for name, one in parts.host.analyzers.items()}
         self._key = parts.storage.key
         self._url = url_of("")

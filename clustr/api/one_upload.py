@@ -157,5 +157,5 @@ def analysis_of(upload: Upload, name: str) -> Analysis:
 def with_etag(upload: Upload) -> Response:
     """An answer with an upload and its entity tag."""
     response = jsonify(upload_on_wire(upload, with_results=True))
-    response.set_etag(etag_of(upload))
+    response.set_etag(etag_of(upload.id, upload.updated_at))
     return response

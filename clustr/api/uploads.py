@@ -1,5 +1,6 @@
 """`/api/uploads`: what has been uploaded."""
 
+from datetime import UTC
 from urllib.parse import urlencode
 
 from flask import Response, jsonify, request
@@ -17,7 +18,7 @@ from clustr.api.listing_schemas import (
     sort_by,
     too_slow,
 )
-from clustr.api.schemas import ExistingSchema, HashesSchema, UploadSchema, upload_on_wire
+from clustr.api.schemas import ExistingSchema, HashesSchema, UploadSchema
 from clustr.catalog import Page, Words, wanted_by
 from clustr.errors import InvalidInput, TooSlow
 
@@ -135,9 +136,9 @@ def get_upload(upload_id: str) -> Response:
 
     Who has it already sends its `ETag` as `If-None-Match` and is answered 304 until it changes.
     """
-    upload = parts.catalog.uploads.get(upload_id)
-    response = jsonify(upload_on_wire(upload, with_results=True))
-    response.set_etag(etag_of(upload))
+    document = parts.catalog.listing.one(upload_id)
+    response = jsonify(Shape(None, with_results=True).write(document))
+    response.set_etag(etag_of(upload_id, document["updated_at"].replace(tzinfo=UTC)))
     # To look for conditions of which there are none takes longer than to write the answer.
     return response.make_conditional(request) if request.if_none_match else response
 

@@ -23,9 +23,9 @@ from pymongo.errors import OperationFailure
 
 from clustr.catalog.changes import matching
 from clustr.catalog.connection import Document, answering
-from clustr.catalog.documents import ANY, DUPLICATE, FACETS
+from clustr.catalog.documents import ANY, DUPLICATE, FACETS, key_of
 from clustr.catalog.uploads import NEWEST_FIRST, Condition, on_results, searching
-from clustr.errors import InvalidInput
+from clustr.errors import InvalidInput, NotFound
 
 # By what can be sorted, with the field of the document.
 SORTS = {
@@ -197,6 +197,20 @@ class Listing:
 
     def __init__(self, collection: Collection[Document]):
         self._collection = collection.with_options(codec_options=PLAIN)
+
+    def one(self, upload_id: str) -> Document:
+        """The upload with this id, as those of a page are.
+
+        Raises:
+            InvalidInput: this is no id.
+            NotFound: there is none with it.
+        """
+        key = key_of(upload_id)
+        with answering():
+            document = self._collection.find_one({"_id": key})
+        if document is None:
+            raise NotFound(f"There is no upload with the id {upload_id}.")
+        return document
 
     def page(
         self,
