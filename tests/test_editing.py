@@ -76,6 +76,22 @@ def words_of(workshop: Workshop, upload_id: str) -> tuple[Any, ...]:
     return upload.caption, list(upload.tags), upload.original_name
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"caption": "Mimi"},
+        {"tags": {"set": ["a", "b"]}},
+        {"original_name": "m.jpg"},
+        {"tags": None},
+    ],
+)
+def test_an_edit_answers_what_a_reading_does(workshop, upload_id, words):
+    """They are written in two ways, for speed."""
+    edited = edit(workshop, upload_id, words)
+    found = get(workshop, f"/api/uploads/{upload_id}")
+    assert (found.json, found.headers["ETag"]) == (edited.json, edited.headers["ETag"])
+
+
 def test_human_words_win_survive_runs_and_can_be_withdrawn(workshop, upload_id):
     assert words_of(workshop, upload_id) == ("a cat", ["cat", "sofa"], "photograph.jpg")
     now = edited(workshop, upload_id, caption="Mimi", original_name="mimi.jpg", tags={"set": []})
