@@ -116,7 +116,7 @@ def test_405_says_what_is_allowed(service, method, path, allowed):
     assert set(answer.headers["Allow"].split(", ")) == allowed
     assert (
         document["detail"]
-        == f"{method} is not possible here; there are {', '.join(sorted(allowed))}."
+        == f"{method} is not allowed here; allowed are {', '.join(sorted(allowed))}."
     )
 
 

@@ -195,7 +195,7 @@ def detail_of(error: HTTPException) -> str:
     """What an exception of Flask, werkzeug or a plugin says to the person who called."""
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         allowed = ", ".join(sorted(error.valid_methods))
-        return f"{request.method} is not possible here; there are {allowed}."
+        return f"{request.method} is not allowed here; allowed are {allowed}."
     # What a plugin says with flask-smorest's `abort(409, message="...")`.
     said = getattr(error, "data", {}).get("message")
     return str(said or error.description or "")
