@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -99,6 +100,11 @@ def start(arguments: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
     """Start a program that ends with this process; options are those of `subprocess.Popen`."""
     tied = [sys.executable, "-c", TIED, str(os.getpid())]
     return subprocess.Popen([*tied, *arguments], start_new_session=True, **options)
+
+
+def moment(text: str) -> datetime:
+    """A time of an answer: as texts they have no order, as a whole second has no fraction."""
+    return datetime.fromisoformat(text)
 
 
 class Servers:

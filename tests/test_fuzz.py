@@ -28,7 +28,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from running import descendants
+from running import descendants, moment
 
 FUZZ = int(os.environ.get("FUZZ", "1"))
 SEED = 1 if FUZZ == 1 else random.randrange(2**32)
@@ -247,7 +247,7 @@ class Uploads(RuleBasedStateMachine):
             page = get(self.service, f"/api/uploads?limit={limit}{cursor}").json()
             assert page["total"] == self.before + len(self.contents)
             assert page["data"]
-            found += [(one["upload_time"], one["id"]) for one in page["data"]]
+            found += [(moment(one["upload_time"]), one["id"]) for one in page["data"]]
             cursor = f"&cursor={page['next_cursor']}"
         assert found == sorted(found, reverse=True)
         newest = found[: len(self.contents)]

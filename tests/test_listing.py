@@ -9,7 +9,7 @@ import photographs
 import pytest
 import requests
 from calling import get, uploaded
-from running import wait_until
+from running import moment, wait_until
 
 PROBLEM = "application/problem+json"
 UNKNOWN_ID = "0123456789abcdef01234567"
@@ -62,7 +62,8 @@ def test_the_newest_come_first(filled):
     assert ids(after) == [second["id"], first["id"], *ids(before)][:20]
     assert after["total"] == before["total"] + 2
     keys = [
-        (upload["upload_time"], upload["id"]) for upload in listing(filled, "?limit=100")["data"]
+        (moment(upload["upload_time"]), upload["id"])
+        for upload in listing(filled, "?limit=100")["data"]
     ]
     assert keys == sorted(keys, reverse=True)
 

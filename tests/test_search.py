@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from running import Servers
+from running import Servers, moment
 from workshop import Workshop
 
 from clustr.catalog import new_id, now
@@ -123,7 +123,7 @@ def test_words_phrases_and_minuses(client, q, found):
 def test_of_a_common_word_the_newest_come_first(client, q):
     page = search(client, q, limit=10)
     assert page["order"] == "newest"
-    times = [(upload["upload_time"], upload["id"]) for upload in page["data"]]
+    times = [(moment(upload["upload_time"]), upload["id"]) for upload in page["data"]]
     assert times == sorted(times, reverse=True)
     assert all("caption" in upload["matched"] for upload in page["data"])
     assert len(page["data"]) == 10

@@ -12,7 +12,7 @@ from typing import Any
 import photographs
 import pytest
 from bson import ObjectId
-from running import Servers, wait_until
+from running import Servers, moment, wait_until
 from workshop import Workshop
 
 from clustr.api.change_schemas import TrashPageSchema
@@ -177,7 +177,7 @@ def test_what_is_removed_is_gone_and_comes_back_whole(workshop):
     assert answer.status_code == 200, answer.text
     assert not UploadSchema().validate(answer.json)
     assert {**answer.json, "updated_at": before["updated_at"]} == before
-    assert answer.json["updated_at"] > before["updated_at"]
+    assert moment(answer.json["updated_at"]) > moment(before["updated_at"])
     assert answer.headers["ETag"]
     assert whole(workshop, upload_id) == "there"
     assert bytes_of(workshop, upload_id) == content
