@@ -14,7 +14,7 @@ EXAMPLE_HASH = "5f2b7a0d4c8e9f1a3b6c7d8e0f1a2b3c4d5e6f7a8b9c0d1e2f3a4b5c6d7e8f90
 EXAMPLE_MOMENT = "2026-11-22T10:38:28Z"
 # They are written for JavaScript too, which has no \Z.
 ID_PATTERN = "^[0-9a-f]{24}$"
-HEX_ID = validate.Regexp(ID_PATTERN)
+HEX_ID = validate.Regexp(ID_PATTERN, error="An id is 24 hexadecimal digits, in lower case.")
 HEX_SHA256 = validate.Regexp(
     "^[0-9a-f]{64}$", error="A SHA-256 is 64 hexadecimal digits, in lower case."
 )

@@ -4,7 +4,7 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
-from clustr.api.fields import EXAMPLE_ID, ID_PATTERN, BodySchema, TrueOrFalse, point_in_time
+from clustr.api.fields import EXAMPLE_ID, HEX_ID, BodySchema, TrueOrFalse, point_in_time
 from clustr.images import CONTENT_TYPES
 from clustr.upload import State, Status
 
@@ -29,11 +29,8 @@ LIMITS = {
 
 def upload_ids(description: str) -> fields.List:
     """Ids of uploads that a client sends."""
-    each = fields.String(
-        validate=validate.Regexp(ID_PATTERN, error="An id is 24 hexadecimal digits, in lower case.")
-    )
     return fields.List(
-        each,
+        fields.String(validate=HEX_ID),
         validate=validate.Length(1, MOST_IDS),
         metadata={"description": description, "example": [EXAMPLE_ID]},
     )

@@ -23,9 +23,15 @@ from pymongo.errors import OperationFailure
 
 from clustr.catalog.changes import matching
 from clustr.catalog.connection import Document, answering
-from clustr.catalog.documents import ANY, DUPLICATE, FACETS, key_of
-from clustr.catalog.uploads import NEWEST_FIRST, Condition, on_results, searching
-from clustr.errors import InvalidInput, NotFound
+from clustr.catalog.documents import ANY, DUPLICATE, FACETS
+from clustr.catalog.uploads import (
+    NEWEST_FIRST,
+    Condition,
+    document_of,
+    on_results,
+    searching,
+)
+from clustr.errors import InvalidInput
 
 # By what can be sorted, with the field of the document.
 SORTS = {
@@ -205,12 +211,7 @@ class Listing:
             InvalidInput: this is no id.
             NotFound: there is none with it.
         """
-        key = key_of(upload_id)
-        with answering():
-            document = self._collection.find_one({"_id": key})
-        if document is None:
-            raise NotFound(f"There is no upload with the id {upload_id}.")
-        return document
+        return document_of(self._collection, upload_id)
 
     def page(
         self,

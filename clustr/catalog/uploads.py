@@ -177,12 +177,7 @@ class Uploads:
             InvalidInput: this is no id.
             NotFound: there is none with it.
         """
-        key = key_of(upload_id)
-        with answering():
-            document = self._collection.find_one({"_id": key})
-        if document is None:
-            raise NotFound(f"There is no upload with the id {upload_id}.")
-        return from_document(document)
+        return from_document(document_of(self._collection, upload_id))
 
     def first_with_bytes(self, hashes: Sequence[str]) -> dict[str, str]:
         """For each of these SHA-256 sums that is known, the id of the first upload with it.
@@ -220,6 +215,21 @@ class Uploads:
         query = {"analyses": {"$elemMatch": wanted}, **_has(field)}
         with searching(self._collection, SEARCH_SECONDS):
             return [from_document(d) for d in self._collection.find(query).limit(limit)]
+
+
+def document_of(collection: Collection[Document], upload_id: str) -> Document:
+    """The document of the upload with this id.
+
+    Raises:
+        InvalidInput: this is no id.
+        NotFound: there is none with it.
+    """
+    key = key_of(upload_id)
+    with answering():
+        document = collection.find_one({"_id": key})
+    if document is None:
+        raise NotFound(f"There is no upload with the id {upload_id}.")
+    return document
 
 
 @contextmanager
