@@ -2,9 +2,9 @@
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,29 @@ log = logs.logger(__name__)
 ANSWER_SECONDS = 2.5
 
 HEALTHY, DEGRADED, UNHEALTHY = "healthy", "degraded", "unhealthy"
+DISABLED = "disabled"
+# What is missing on purpose is no trouble.
+FINE = (HEALTHY, DISABLED)
 CRITICAL_SERVICES = ("database", "storage")
+# The name under which clients find the service that captions come from, whatever it is.
+CAPTIONER = "captioner"
+CORE_SERVICES = ("backend", "database", "queue", "storage")
+STATUSES = (DISABLED, HEALTHY, DEGRADED, UNHEALTHY)  # the worst last
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """How one service is: `healthy`, `degraded` or `unhealthy`, and what else there is to say."""
+    """How one service is.
+
+    Attributes:
+        status: `healthy`, `degraded`, `unhealthy` or `disabled`.
+        details: what else there is to say; the reason for its status is the `detail`.
+        milliseconds: how long its check took.
+    """
 
     status: str
     details: dict[str, Any] = field(default_factory=dict)
+    milliseconds: float = 0.0
 
 
 class HealthChecks:
@@ -59,14 +73,36 @@ class HealthChecks:
         """How every service is, by its name."""
         for name, check in self._checks.items():
             if name not in self._running or self._running[name].done():
-                self._running[name] = self._threads.submit(check)
+                self._running[name] = self._threads.submit(_timed, name.lower(), check)
         asked = dict(self._running)
         wait(asked.values(), timeout=ANSWER_SECONDS)
+        answers = {name: _answer(name.lower(), future) for name, future in asked.items()}
         found: dict[str, Service] = {}
-        for name, future in asked.items():
-            for service, state in _outcome(name.lower(), future).items():
-                found.setdefault(service, state)  # Those of plugins come last and replace none.
+        for name in CORE_SERVICES:
+            found |= answers.pop(name)
+        found[CAPTIONER] = self._captioner(answers)
+        for services in answers.values():  # Those of plugins come last and replace none.
+            for name, service in services.items():
+                found.setdefault(name, service)
         return found
+
+    def _captioner(self, answers: Mapping[str, dict[str, Service]]) -> Service:
+        """The service of the analyzer that fills `caption`; of several, that in the worst state."""
+        found = []
+        for analyzer in self._host.analyzers.values():
+            if "caption" in analyzer.fields:
+                needed = answers.get(analyzer.name.upper(), {}).values()
+                detail = f"The analyzer {analyzer.name} writes captions and needs no service."
+                found.append(next(iter(needed), Service(HEALTHY, {"detail": detail})))
+        if found:
+            return max(found, key=lambda service: STATUSES.index(service.status))
+        return Service(DISABLED, {"detail": self._no_captions()})
+
+    def _no_captions(self) -> str:
+        """Why no analyzer writes captions, as far as that is known."""
+        missing = [f"{p.name} ({p.reason or p.state})" for p in self._host.plugins if p.reason]
+        why = f" Plugins that are not loaded: {', '.join(missing)}." if missing else ""
+        return f"No loaded plugin writes captions.{why}"
 
     def ready(self) -> bool:
         """Whether uploads can be taken: the database and the storage are there."""
@@ -79,7 +115,8 @@ class HealthChecks:
         return {"backend": Service(HEALTHY, details)}
 
     def _database(self) -> dict[str, Service]:
-        return {"database": Service(HEALTHY, self._catalog.describe())}
+        count = self._catalog.uploads.estimated_count()
+        return {"database": Service(HEALTHY, {**self._catalog.describe(), "image_count": count})}
 
     def _storage_writable(self) -> dict[str, Service]:
         self._storage.check()
@@ -115,26 +152,37 @@ class HealthChecks:
             )
         if not isinstance(health, Health):
             return {}
-        details = {"detail": reasons.plain(health.detail)} if health.detail else {}
+        said = {"detail": reasons.plain(health.detail)} if health.detail else {}
+        url = reasons.without_credentials(reasons.plain(health.url)) if health.url else None
+        where = {"url": url} if url else {}
         status = HEALTHY if health.healthy else UNHEALTHY
-        return {reasons.plain(health.service): Service(status, details)}
+        return {reasons.plain(health.service): Service(status, said | where)}
 
 
-def _outcome(name: str, future: "Future[dict[str, Service]]") -> dict[str, Service]:
-    if not future.done():
-        return {name: Service(UNHEALTHY, {"detail": "did not answer in time"})}
-    error = future.exception()
-    if error is None:
+def _timed(name: str, check: Callable[[], dict[str, Service]]) -> dict[str, Service]:
+    """What a check finds, with how long it took; when it raises, that is what it has found."""
+    began = time.monotonic()
+    try:
+        found = check()
+    except ClustrError as error:
+        found = {name: Service(UNHEALTHY, {"detail": str(error)})}
+    except BaseException:  # It may be a plugin's, which has only itself in trouble.
+        log.exception("health_check_raised", service=name)
+        found = {name: Service(UNHEALTHY, {"detail": "its health check failed"})}
+    took = (time.monotonic() - began) * 1000
+    return {name: replace(service, milliseconds=took) for name, service in found.items()}
+
+
+def _answer(name: str, future: "Future[dict[str, Service]]") -> dict[str, Service]:
+    if future.done():
         return future.result()
-    if not isinstance(error, ClustrError):
-        log.error("health_check_raised", service=name, exc_info=error)
-        return {name: Service(UNHEALTHY, {"detail": "its health check failed"})}
-    return {name: Service(UNHEALTHY, {"detail": str(error)})}
+    late = {"detail": "did not answer in time"}
+    return {name: Service(UNHEALTHY, late, ANSWER_SECONDS * 1000)}
 
 
 def overall(services: dict[str, Service]) -> str:
     """`critical` without what uploads need, `degraded` without something else, else `healthy`."""
     if any(services[name].status == UNHEALTHY for name in CRITICAL_SERVICES):
         return "critical"
-    fine = all(service.status == HEALTHY for service in services.values())
+    fine = all(service.status in FINE for service in services.values())
     return HEALTHY if fine else DEGRADED

@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterable
+from urllib.parse import urlsplit, urlunsplit
 
 LONGEST = 1000
 # An absolute path; what follows a letter or a colon is a part of an address or of a content type.
@@ -21,6 +22,19 @@ def plain(value: object) -> str:
 def without_paths(text: str) -> str:
     """The text, with no more than the names of files."""
     return PATH.sub(lambda found: found[0].rpartition("/")[2], text)
+
+
+def without_credentials(url: str) -> str | None:
+    """The address as it may be shown: without user, password, query and fragment.
+
+    None when it cannot be told which part of it is what.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, "", "")) if host else None
 
 
 def of(error: BaseException) -> str:

@@ -1,6 +1,5 @@
 """`/api/health`: how the service and everything that it needs are."""
 
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,7 +9,7 @@ from clustr.api.blueprint import Blueprint
 from clustr.api.current import milliseconds_so_far, parts
 from clustr.api.service_schemas import AliveSchema, HealthSchema, ServiceSchema
 from clustr.errors import NotFound
-from clustr.health import Service, overall
+from clustr.health import HEALTHY, Service, overall
 
 SERVICE = {
     "in": "path",
@@ -42,7 +41,7 @@ def health() -> Response:
             "status": overall(services),
             "timestamp": datetime.now(UTC),
             "services": {name: on_wire(service) for name, service in services.items()},
-            "response_time": milliseconds_so_far(),
+            "response_time": in_words(milliseconds_so_far()),
         }
     )
 
@@ -84,4 +83,12 @@ def one_service(service: str) -> Response:
 
 
 def on_wire(service: Service) -> dict[str, Any]:
-    return {"status": service.status, **asdict(service)["details"]}
+    """A service in the shape of `ServiceSchema`."""
+    reason = service.details.get("detail")
+    error = {"error": reason} if reason and service.status != HEALTHY else {}
+    took = {"response_time": in_words(service.milliseconds)}
+    return {"status": service.status, **took, **service.details, **error}
+
+
+def in_words(milliseconds: float) -> str:
+    return f"{milliseconds:.1f} ms"

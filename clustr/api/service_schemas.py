@@ -49,6 +49,10 @@ class OnlineSchema(Schema):
     database = fields.Nested(DatabaseSchema, required=True)
 
 
+def milliseconds_in_words(description: str) -> fields.String:
+    return text(description, "7.0 ms", required=True, validate=validate.Regexp(r"^[0-9.]+ ms$"))
+
+
 class ServiceSchema(Schema):
     """How one service is; more members say more about it."""
 
@@ -57,12 +61,28 @@ class ServiceSchema(Schema):
 
     status = fields.String(
         required=True,
-        validate=validate.OneOf(["healthy", "degraded", "unhealthy"]),
-        metadata={"description": "How it is.", "example": "healthy"},
+        validate=validate.OneOf(["healthy", "degraded", "unhealthy", "disabled"]),
+        metadata={
+            "description": "How it is. `disabled`: nothing that is loaded needs it, which is no "
+            "trouble.",
+            "example": "healthy",
+        },
     )
+    response_time = milliseconds_in_words("How long its check took.")
     detail = text(
-        "What is wrong, if something is.",
+        "What there is to say of it: the reason, where it is not healthy.",
         "The queue cannot be reached at the moment; please try again.",
+    )
+    error = text(
+        "The same as `detail`, where it is not healthy.",
+        "The queue cannot be reached at the moment; please try again.",
+    )
+    version = text("Of `backend` and `database`: the version.", "6.0.5")
+    url = text("Where the service of an analyzer is, without credentials.", "http://localhost:8001")
+    image_count = number(
+        "Of `database`: how many uploads there are, without those in the trash.",
+        42,
+        validate=NOT_NEGATIVE,
     )
 
 
@@ -79,25 +99,45 @@ class HealthSchema(Schema):
         },
     )
     timestamp = moment("The server's time.", required=True)
-    response_time = milliseconds()
+    response_time = milliseconds_in_words("How long the answer took.")
     services = fields.Dict(
         keys=fields.String(),
         values=fields.Nested(ServiceSchema),
         required=True,
         metadata={
-            "description": "By name: `backend`, `database`, `queue`, `storage`, and what plugins "
-            "need. `queue.deferred` says for each analyzer whose service is away how many analyses "
+            "description": "By name: `backend`, `database`, `queue`, `storage`, `captioner`, and "
+            "what else plugins need. `captioner` is what the analyzer needs that writes captions, "
+            "whatever that calls it; it is there without such an analyzer, too, as `disabled`. "
+            "`queue.deferred` says for each analyzer whose service is away how many analyses "
             "wait (`count`) and since when (`since`).",
             "example": {
-                "backend": {"status": "healthy", "version": "0.1.0", "uptime_seconds": 86400.0},
-                "database": {"status": "healthy", "version": "6.0.5", "durable": True},
+                "backend": {
+                    "status": "healthy",
+                    "response_time": "0.0 ms",
+                    "version": "0.1.0",
+                    "uptime_seconds": 86400.0,
+                },
+                "database": {
+                    "status": "healthy",
+                    "response_time": "2.1 ms",
+                    "version": "6.0.5",
+                    "durable": True,
+                    "image_count": 42,
+                },
                 "queue": {
                     "status": "healthy",
+                    "response_time": "1.3 ms",
                     "jobs": {"default": 0, "http": 1, "gpu": 0},
                     "deferred": {"blip": {"count": 12, "since": "2026-11-22T10:38:28Z"}},
                 },
-                "storage": {"status": "healthy"},
-                "captioner": {"status": "unhealthy", "detail": "it does not answer"},
+                "storage": {"status": "healthy", "response_time": "0.4 ms"},
+                "captioner": {
+                    "status": "unhealthy",
+                    "response_time": "5.2 ms",
+                    "detail": "The captioner does not answer.",
+                    "error": "The captioner does not answer.",
+                    "url": "http://captioner:8001",
+                },
             },
         },
     )

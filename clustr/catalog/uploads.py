@@ -170,6 +170,14 @@ class Uploads:
         with answering():
             return self._collection.find_one({}, {"_id": 1}) is not None
 
+    def estimated_count(self) -> int:
+        """How many uploads there are, at the same cost however many there are.
+
+        It is the count that MongoDB keeps by itself, which can be wrong after a crash.
+        """
+        with answering():
+            return self._collection.estimated_document_count()
+
     def get(self, upload_id: str) -> Upload:
         """The upload with this id.
 

@@ -91,11 +91,13 @@ class Health:
         service: the name under which `/api/health` shows it, such as `captioner`.
         healthy: whether it can be used now.
         detail: one sentence, when there is something to say.
+        url: where the service is; it is shown without user, password and query.
     """
 
     service: str
     healthy: bool
     detail: str | None = None
+    url: str | None = None
 
 
 class Analyzer:

@@ -159,16 +159,17 @@ class HttpAnalyzer(Analyzer):
 
     def health(self, context: Context) -> Health:
         """What `GET <service_url>/health` answers: with 200 the service can be used."""
-        url = f"{context.config['service_url'].rstrip('/')}/health"
+        where = context.config["service_url"]
+        url = f"{where.rstrip('/')}/health"
         try:
             with context.http.get(url, timeout=HEALTH_SECONDS, stream=True) as response:
                 status = response.status_code
         except requests.RequestException:
-            return Health(self.service, False, f"The {self.service} does not answer.")
+            return Health(self.service, False, f"The {self.service} does not answer.", where)
         if status != requests.codes.ok:
             detail = f"The {self.service} answers with status {status}."
-            return Health(self.service, False, detail)
-        return Health(self.service, True)
+            return Health(self.service, False, detail, where)
+        return Health(self.service, True, url=where)
 
     def _check_status(self, response: requests.Response) -> None:
         status = response.status_code
