@@ -11,7 +11,7 @@ import os
 import re
 import struct
 from collections.abc import Callable, Iterator
-from typing import IO
+from typing import IO, NamedTuple
 
 from clustr.errors import TooManyPixels, Undecodable
 
@@ -45,7 +45,20 @@ RUN_LENGTH_BYTES = 4 * 1024 * 1024
 WINDOW_BYTES = 64 * 1024
 
 
-def check(file: IO[bytes], format: str, max_pixels: int | None) -> int | None:
+class Header(NamedTuple):
+    """What the header of an image says that decides how much a decode costs.
+
+    Attributes:
+        pixels: of the picture that is going to be decoded; None where that is not told cheaply.
+        scans: how many passes over the picture a JPEG has whose first does not show all of it; 0
+            for all other images.
+    """
+
+    pixels: int | None = None
+    scans: int = 0
+
+
+def check(file: IO[bytes], format: str, max_pixels: int | None) -> Header:
     """Refuse a file that would cost too much to open.
 
     Args:
@@ -53,15 +66,54 @@ def check(file: IO[bytes], format: str, max_pixels: int | None) -> int | None:
         format: what it begins like, by Pillow's name.
         max_pixels: how many one image may have.
 
-    Returns:
-        the pixels of the picture that is going to be decoded, where that can be told cheaply.
-
     Raises:
         TooManyPixels: of the image, or of its frames together; or too many frames.
         Undecodable: something else there is too much of; the message says what.
     """
     look = CHECKS.get(format)
-    return look(file.fileno(), max_pixels) if look else None
+    return (look(file.fileno(), max_pixels) if look else None) or Header()
+
+
+# What files begin with that are often taken for images, or are images of other kinds: at which
+# byte it stands, what stands there, and what people call it.
+KINDS = (
+    (0, b"GIF8", "GIF"),
+    (0, b"\xff\xd8\xff", "JPEG"),
+    (0, b"\x89PNG", "PNG"),
+    (8, b"WEBP", "WebP"),
+    (0, b"II*\0", "TIFF"),
+    (0, b"MM\0*", "TIFF"),
+    (0, b"BM", "BMP"),
+    (4, b"ftypavi", "AVIF"),
+    (4, b"ftyphei", "HEIC"),
+    (4, b"ftyphev", "HEIC"),
+    (4, b"ftypmif", "HEIC"),
+    (4, b"ftypmsf", "HEIC"),
+    (4, b"ftypcrx", "CR3 (raw photograph)"),
+    (4, b"ftyp", "MP4 or QuickTime (video)"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (4, b"JXL ", "JPEG XL"),
+    (4, b"jP  ", "JPEG 2000"),
+    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (0, b"\0\0\1\0", "ICO (icon)"),
+    (0, b"8BPS", "PSD (Photoshop)"),
+    (0, b"%PDF", "PDF"),
+    (0, b"%!PS", "PostScript"),
+    (0, b"<svg", "SVG"),
+    (0, b"PK\3\4", "ZIP"),
+    (0, b"<!doctype html", "HTML"),
+    (0, b"<html", "HTML"),
+)
+
+
+def kind_of(file: IO[bytes]) -> str | None:
+    """What people call a file that begins so, if it is a kind that is sent often."""
+    head = os.pread(file.fileno(), 64, 0)
+    markup = head.lstrip().lower()
+    for position, magic, kind in KINDS:
+        if head.startswith(magic, position) or (magic[:1] == b"<" and markup.startswith(magic)):
+            return kind
+    return None
 
 
 class Frames:
@@ -81,7 +133,7 @@ class Frames:
         self._count += count
         self._pixels += width * height * count
         if self._count > FRAMES:
-            raise TooManyPixels(f"The image has more than {FRAMES} frames.")
+            raise TooManyPixels(f"The image has more than {FRAMES} frames, the most accepted.")
         if self._max_pixels and self._pixels > self._max_pixels:
             raise TooManyPixels(f"The frames have more than {self._max_pixels} pixels together.")
 
@@ -99,7 +151,7 @@ ALONE = {*range(0x01, 0xC0), 0xD8, EOI}  # markers that have no length
 MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 
 
-def check_jpeg(file: int, _max_pixels: int | None) -> None:
+def check_jpeg(file: int, _max_pixels: int | None) -> Header | None:
     """Limit metadata, and the passes over the picture, each of which visits all of it."""
     exif = junk = end = scans = components = 0
     several_passes = False
@@ -117,10 +169,11 @@ def check_jpeg(file: int, _max_pixels: int | None) -> None:
             components = head[5]
             several_passes = several_passes or marker in PROGRESSIVE
         elif marker == SOS and not several_passes and head[:1] == bytes([components]):
-            return  # All components are in this scan, and a decoder reads no further.
+            return None  # All components are in this scan, and a decoder reads no further.
         elif marker == EOI and scans:
-            return
+            break
         end = position + 2 + length
+    return Header(scans=scans)
 
 
 def _segments(file: int) -> Iterator[tuple[int, int, bytes, int]]:
@@ -175,14 +228,14 @@ def check_png(file: int, max_pixels: int | None) -> None:
     raise too_much("chunks")
 
 
-def check_webp(file: int, max_pixels: int | None) -> int | None:
+def check_webp(file: int, max_pixels: int | None) -> Header:
     """Limit pixels and frames: Pillow reserves memory for the picture as soon as it opens it."""
     head = os.pread(file, 30, 0)
     frames, position = Frames(max_pixels), 12
     for _ in range(FRAMES + PIECES):
         piece = os.pread(file, 20, position)
         if len(piece) < 8:
-            return _webp_pixels(head)
+            return Header(_webp_pixels(head))
         length = int.from_bytes(piece[4:8], "little")
         if piece.startswith(b"ANMF") and len(piece) == 20:
             frames.add(_three_bytes(piece, 14) + 1, _three_bytes(piece, 17) + 1)
@@ -298,7 +351,7 @@ def check_bmp(file: int, _max_pixels: int | None) -> None:
         _limit(os.fstat(file).st_size, RUN_LENGTH_BYTES, "run-length encoded data")
 
 
-CHECKS: dict[str, Callable[[int, int | None], int | None]] = {
+CHECKS: dict[str, Callable[[int, int | None], Header | None]] = {
     "JPEG": check_jpeg,
     "PNG": check_png,
     "WEBP": check_webp,

@@ -4,19 +4,20 @@ import ctypes
 import io
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from threading import Condition, Lock
 from typing import IO
 
 import PIL
 from PIL import ExifTags, Image, ImageFile, ImageOps, features
 
-from clustr import colours, headers
+from clustr import colours, decode_limits, headers
+from clustr.decode_limits import Cost, memory_for
 from clustr.errors import Empty, TooManyPixels, Undecodable, UnsupportedType
+from clustr.headers import Header
 
 try:
     import pi_heif
@@ -35,24 +36,29 @@ class Format:
     `bytes_per_pixel` is the memory that a decode takes at most, measured with Pillow 13 on 40
     megapixels: a JPEG that is not progressive takes 0.1, being reduced; one that is, up to 6, for
     libjpeg keeps all coefficients; a TIFF of a single strip 9.6, other TIFFs 4 to 7.
+
+    `nanoseconds_per_byte` is the time that a decode takes for each byte of its pixels where the
+    file says next to nothing of them, measured with Pillow 13 on pictures of 50 megapixels in one
+    color: what a file holds takes more, and that grows with its size.
     """
 
     extension: str
     content_type: str
     pillow: tuple[str, ...]
     bytes_per_pixel: int
+    nanoseconds_per_byte: float
     other_extensions: tuple[str, ...] = ()
 
 
 FORMATS = (
-    Format("jpg", "image/jpeg", ("JPEG", "MPO"), 6, ("jpeg",)),
-    Format("png", "image/png", ("PNG",), 4),
-    Format("webp", "image/webp", ("WEBP",), 17),
-    Format("bmp", "image/bmp", ("BMP",), 4),
-    Format("tif", "image/tiff", ("TIFF",), 10, ("tiff",)),
-    Format("gif", "image/gif", ("GIF",), 4),
-    Format("avif", "image/avif", ("AVIF",), 10),
-    Format("heic", "image/heic", ("HEIF",), 10, ("heif",)),
+    Format("jpg", "image/jpeg", ("JPEG", "MPO"), 6, 0.1, ("jpeg",)),
+    Format("png", "image/png", ("PNG",), 4, 5),
+    Format("webp", "image/webp", ("WEBP",), 17, 4.5),
+    Format("bmp", "image/bmp", ("BMP",), 4, 1),
+    Format("tif", "image/tiff", ("TIFF",), 10, 1.5, ("tiff",)),
+    Format("gif", "image/gif", ("GIF",), 4, 2),
+    Format("avif", "image/avif", ("AVIF",), 10, 3),
+    Format("heic", "image/heic", ("HEIF",), 10, 3, ("heif",)),
 )
 CONTENT_TYPES = {format.extension: format.content_type for format in FORMATS}
 
@@ -69,41 +75,10 @@ WRITERS = {
 # Besides the decode, scaling takes whole copies of a picture that has a palette or alpha; a JPEG
 # has neither, and is decoded reduced.
 SCALING_BYTES_PER_PIXEL = 8
-
-# Memory in a process for pictures that are being decoded: enough for some of 12 megapixels at once.
-# A single picture that needs more is decoded alone: at most `MAX_IMAGE_PIXELS` times the format's
-# `bytes_per_pixel`, which are 850 MB for a WebP of 50 megapixels, 200 MB for a PNG.
-DECODING_BYTES = 200_000_000
-
-
-class Room:
-    """Memory that is shared: who finds too little waits until others have given theirs back."""
-
-    def __init__(self, size_bytes: int):
-        self._size_bytes = size_bytes
-        self._taken_bytes = 0
-        self._changed = Condition()
-        self._first_in_line = Lock()  # so that many small ones cannot keep a large one waiting
-
-    @contextmanager
-    def taken(self, size_bytes: int) -> Iterator[None]:
-        """Take this much for the block; more than there is, when nobody else has any."""
-        with self._first_in_line, self._changed:
-            self._changed.wait_for(
-                lambda: not self._taken_bytes or self._taken_bytes + size_bytes <= self._size_bytes
-            )
-            self._taken_bytes += size_bytes
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._taken_bytes -= size_bytes
-                self._changed.notify()
-
+# Bytes of a pixel by Pillow's modes, where they are not one for each band.
+BYTES_OF_MODES = {"1": 1 / 8, "I;16": 2, "I": 4, "F": 4}
 
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # of <malloc.h>
-
-_room = Room(DECODING_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +159,7 @@ def _give_memory_back() -> None:
         mallopt(M_ARENA_MAX, 2)
 
 
-def inspect(file: IO[bytes], allowed: tuple[Format, ...]) -> Inspected:
+def inspect(file: IO[bytes], allowed: tuple[Format, ...], limit_time: bool = False) -> Inspected:
     """Find out what the file is and make sure that its pixels can be read.
 
     The header decides on format, pixels, frames and metadata before anything is decoded. The decode
@@ -196,13 +171,19 @@ def inspect(file: IO[bytes], allowed: tuple[Format, ...]) -> Inspected:
     Args:
         file: open for reading; it stays open.
         allowed: the formats to accept.
+        limit_time: whether to refuse what takes too long to decode for the bytes that it has, as
+            is done with new files; those that were stored before are not judged by it.
 
     Raises:
         Empty, UnsupportedType, TooManyPixels, Undecodable: what is wrong with the file.
     """
-    if file.seek(0, os.SEEK_END) == 0:
+    size_bytes = file.seek(0, os.SEEK_END)
+    if size_bytes == 0:
         raise Empty("The file is empty.")
-    with _opened(file, allowed) as image:
+    with _opened(file, allowed, _to_check) as (image, header):
+        if limit_time:
+            cost = _cost(image, header.scans)
+            decode_limits.check_time(cost, size_bytes, Image.MAX_IMAGE_PIXELS)
         format = next(f for f in allowed if image.format in f.pillow)
         width, height = image.size
         image.draft("L", (max(1, width // 8), max(1, height // 8)))
@@ -223,7 +204,7 @@ def open_displayed(path: Path, at_least: int | None = None) -> Image.Image:
         TooManyPixels, Undecodable, UnsupportedType: it cannot be decoded; the message says why.
         OSError: the file cannot be opened.
     """
-    with path.open("rb") as file, _opened(file, FORMATS) as image:
+    with path.open("rb") as file, _opened(file, FORMATS, _to_show) as (image, _):
         if at_least:
             image.draft(None, (at_least, at_least))
         _load(image)
@@ -249,7 +230,7 @@ def thumbnail(file: IO[bytes], size: int, extension: str) -> bytes:
     Raises:
         Empty, TooManyPixels, Undecodable, UnsupportedType: it cannot be decoded.
     """
-    with _opened(file, FORMATS, SCALING_BYTES_PER_PIXEL) as image:
+    with _opened(file, FORMATS, _to_scale) as (image, _):
         whole = image.size
         image.draft(None, _fitted(whole, size))
         _load(image)
@@ -258,7 +239,7 @@ def thumbnail(file: IO[bytes], size: int, extension: str) -> bytes:
                 whole = image.size
             return _written(_scaled(image, _fitted(whole, size)), extension)
         except Exception as error:
-            raise Undecodable(f"The image cannot be scaled: {error}") from error
+            raise Undecodable("The image cannot be scaled.") from error
 
 
 def _fitted(whole: tuple[int, int], size: int) -> tuple[int, int]:
@@ -309,36 +290,61 @@ def _is_turned(image: Image.Image) -> bool:
 
 @contextmanager
 def _opened(
-    file: IO[bytes], allowed: tuple[Format, ...], more_bytes_per_pixel: int = 0
-) -> Iterator[ImageFile.ImageFile]:
-    """Open an image by its header, with room to decode it, and for what is done with it then.
+    file: IO[bytes],
+    allowed: tuple[Format, ...],
+    bytes_per_pixel: Callable[[Format, Header], int],
+) -> Iterator[tuple[ImageFile.ImageFile, Header]]:
+    """Open an image by its header, with memory to decode it, and for what is done with it then.
 
     Pillow is given an open file, not a path: so no path gets into its messages, a file that is not
     there is not taken for a broken image, and nothing is mapped into memory.
+
+    Args:
+        bytes_per_pixel: how much memory that takes.
     """
-    with ExitStack() as room:
+    with ExitStack() as memory:
         likely = _begins_like(file, allowed)
         if not likely:
-            extensions = ", ".join(format.extension for format in allowed)
-            message = f"The content is none of the image formats that are accepted: {extensions}."
-            raise UnsupportedType(message)
-        bytes_per_pixel = likely[0].bytes_per_pixel
-        if likely[0].extension != "jpg":
-            bytes_per_pixel += more_bytes_per_pixel
-        pixels = headers.check(file, likely[0].pillow[0], Image.MAX_IMAGE_PIXELS)
-        if pixels is not None:
-            _check_pixels(pixels)
-            room.enter_context(_room.taken(pixels * bytes_per_pixel))
+            raise _unsupported(file, allowed)
+        header = headers.check(file, likely[0].pillow[0], Image.MAX_IMAGE_PIXELS)
+        each_pixel = bytes_per_pixel(likely[0], header)
+        if header.pixels is not None:
+            _check_pixels(header.pixels)
+            memory.enter_context(memory_for(header.pixels * each_pixel))
         image = _open(file, likely)
+        pixels = image.width * image.height
         # Pillow's warning, which is an error here, can be silenced by any code of the process.
-        _check_pixels(image.width * image.height)
-        if pixels is None:
-            room.enter_context(_room.taken(image.width * image.height * bytes_per_pixel))
+        _check_pixels(pixels)
+        if header.pixels is None:
+            memory.enter_context(memory_for(pixels * each_pixel))
         if image.format not in headers.CHECKS and hasattr(image, "n_frames"):
             frames = headers.Frames(Image.MAX_IMAGE_PIXELS)
             frames.add(image.width, image.height, image.n_frames)
-        room.callback(_let_go, image)
-        yield image
+        memory.callback(_let_go, image)
+        yield image, header
+
+
+def _to_check(format: Format, header: Header) -> int:
+    """Bytes of memory for each pixel that a check takes, which reduces a JPEG of a single scan."""
+    return 1 if format.extension == "jpg" and not header.scans else format.bytes_per_pixel
+
+
+def _to_show(format: Format, _header: Header) -> int:
+    return format.bytes_per_pixel
+
+
+def _to_scale(format: Format, _header: Header) -> int:
+    more = 0 if format.extension == "jpg" else SCALING_BYTES_PER_PIXEL
+    return format.bytes_per_pixel + more
+
+
+def _cost(image: ImageFile.ImageFile, scans: int) -> Cost:
+    """What decides how long the decode of an image takes that was opened."""
+    format = next(format for format in FORMATS if image.format in format.pillow)
+    bytes_per_pixel = BYTES_OF_MODES.get(image.mode, len(image.getbands()))
+    if any(";16" in str(tile[3]) for tile in image.tile):  # Pillow keeps 8 bits of these.
+        bytes_per_pixel *= 2
+    return Cost(*image.size, bytes_per_pixel * format.nanoseconds_per_byte * 1e-9, scans)
 
 
 def _let_go(image: ImageFile.ImageFile) -> None:
@@ -357,6 +363,15 @@ def _begins_like(file: IO[bytes], allowed: tuple[Format, ...]) -> list[Format]:
     return [format for format, opener in openers if opener and opener[1](prefix) is True]
 
 
+def _unsupported(file: IO[bytes], allowed: tuple[Format, ...]) -> UnsupportedType:
+    extensions = ", ".join(format.extension for format in allowed)
+    kind = headers.kind_of(file)
+    found = f"This is a file of the kind {kind}" if kind else "The content is of an unknown kind"
+    return UnsupportedType(
+        f"{found}, which is none of the image formats that are accepted: {extensions}."
+    )
+
+
 def _open(file: IO[bytes], formats: list[Format]) -> ImageFile.ImageFile:
     try:
         return Image.open(file, formats=[format.pillow[0] for format in formats])
@@ -365,7 +380,7 @@ def _open(file: IO[bytes], formats: list[Format]) -> ImageFile.ImageFile:
     except PIL.UnidentifiedImageError as error:
         raise Undecodable("The image is broken or incomplete.") from error
     except Exception as error:  # On hostile bytes Pillow raises what it likes.
-        raise Undecodable(f"The image cannot be read: {error}") from error
+        raise Undecodable("The image is broken or incomplete.") from error
 
 
 def _check_pixels(pixels: int) -> None:
@@ -379,8 +394,11 @@ def _load(image: ImageFile.ImageFile) -> None:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise too_many_pixels() from error
     except Exception as error:
-        raise Undecodable(f"The image is broken or incomplete: {error}") from error
+        raise Undecodable("The image is broken or incomplete.") from error
 
 
 def too_many_pixels() -> TooManyPixels:
-    return TooManyPixels(f"The image has more than {Image.MAX_IMAGE_PIXELS} pixels.")
+    limit = Image.MAX_IMAGE_PIXELS
+    return TooManyPixels(
+        f"The image has more than {limit / 1e6:g} megapixels ({limit} pixels), the most accepted."
+    )

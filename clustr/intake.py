@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from clustr import images, logs
+from clustr import images, logs, reasons
 from clustr.catalog import Catalog, new_id, now
 from clustr.errors import BeingAnswered, DatabaseRefused, InvalidInput, RefusedFile, TooLarge
 from clustr.images import Format, Inspected
@@ -120,7 +120,8 @@ class Intake:
                 checked.append((item, self._check(item.file)))
             except RefusedFile as error:
                 refused.append(Refused(clean_name(item.name), error))
-                log.info("upload_refused", code=error.code, size=item.file.size)
+                cause = reasons.of(error.__cause__) if error.__cause__ else None
+                log.info("upload_refused", code=error.code, size=item.file.size, cause=cause)
         retry = Retry(wishes.key, fingerprint(received), 0) if wishes.key else None
         uploads = self._store(checked, request_id, retry, wishes.reuse) if checked else []
         duration = round((time.perf_counter() - began) * 1000, 1)
@@ -130,9 +131,10 @@ class Intake:
 
     def _check(self, file: Incoming) -> Inspected:
         if file.too_large:
-            raise TooLarge(f"The file is larger than {self._max_upload_size} bytes.")
+            most = reasons.size(self._max_upload_size)
+            raise TooLarge(f"The file is larger than {most}, the most that one file may have.")
         with writing():  # It is being stored, and may be gone with the file system it was on.
-            return images.inspect(file.content(), self._formats)
+            return images.inspect(file.content(), self._formats, limit_time=True)
 
     def _store(
         self, checked: list[Checked], request_id: str, retry: Retry | None, reuse: bool

@@ -43,6 +43,14 @@ def of(error: BaseException) -> str:
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
+def size(size_bytes: int) -> str:
+    """A size for people, in units of 1,024 as settings have them, with the number of bytes."""
+    for unit, each in (("GB", 1024**3), ("MB", 1024**2), ("KB", 1024)):
+        if size_bytes >= each:
+            return f"{size_bytes / each:.3g} {unit} ({size_bytes} bytes)"
+    return f"{size_bytes} bytes"
+
+
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """That there is no such name, with the one that may have been meant, or all that there are.
 

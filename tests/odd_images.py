@@ -186,6 +186,28 @@ def many_pages(pages: int) -> bytes:
     return tiff(next_directory=first, more=chain)
 
 
+def flat_webp(width: int, height: int) -> bytes:
+    return photographs.encode(Image.new("RGB", (width, height)), "webp", lossless=True, method=0)
+
+
+def repeated_scans(scans: int) -> bytes:
+    """A progressive JPEG of 48 megapixels whose last scan comes again and again, whole."""
+    content = photographs.encode(Image.new("RGB", (8000, 6000)), "jpg", progressive=True)
+    return content[:-2] + content[content.rindex(b"\xff\xda") : -2] * scans + content[-2:]
+
+
+def column() -> bytes:
+    """A PNG of 1 x 50 million pixels."""
+    return photographs.encode(Image.new("L", (1, 50_000_000)), "png")
+
+
+# Sound images that take long to decode, for the few bytes that they have.
+TOO_DEAR: dict[str, Callable[[], bytes]] = {
+    "a WebP of 50 megapixels in 34 bytes": lambda: flat_webp(8000, 6250),
+    "a WebP of 36 megapixels in 34 bytes": lambda: flat_webp(6000, 6000),
+    "a JPEG of 48 megapixels with 90 more scans": lambda: repeated_scans(90),
+    "a PNG of one column": column,
+}
 ACCEPTED: dict[str, Callable[[], bytes]] = {
     "a PNG and a page": lambda: png_with(chunk(b"tEXt", b"Title\0" + HTML)) + HTML,
     "a JPEG and a script": lambda: jpeg_with(segment(0xFE, SCRIPT)) + SCRIPT,
@@ -262,7 +284,7 @@ EITHER: dict[str, Callable[[], bytes]] = {
         + photographs.photograph("bmp")[26:]
     ),
 }
-EVERYTHING = ACCEPTED | REFUSED | EITHER
+EVERYTHING = ACCEPTED | REFUSED | EITHER | TOO_DEAR
 
 
 @functools.cache

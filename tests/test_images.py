@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageStat
 from running import wait_until
 
-from clustr import images
+from clustr import decode_limits, images
 from clustr.errors import Empty, RefusedFile, TooManyPixels, Undecodable, UnsupportedType
 
 ALLOWED = images.formats_for(("png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff"))
@@ -33,11 +33,13 @@ def prepared(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def inspect(tmp_path: Path):
-    def inspect(content: bytes, allowed: tuple[images.Format, ...] = ALLOWED) -> images.Inspected:
+    def inspect(
+        content: bytes, allowed: tuple[images.Format, ...] = ALLOWED, limit_time: bool = False
+    ) -> images.Inspected:
         # The name says nothing, as that of a file that is being received.
         with (tmp_path / "incoming").open("w+b") as file:
             file.write(content)
-            return images.inspect(file, allowed)
+            return images.inspect(file, allowed, limit_time)
 
     return inspect
 
@@ -298,7 +300,7 @@ def test_more_formats_can_be_switched_on(inspect, tmp_path, extension):
 WITHOUT_PI_HEIF = """
 import sys
 sys.modules["pi_heif"] = None  # as if it were not installed
-from clustr import images
+from clustr import decode_limits, images
 images.prepare(1000)
 images.formats_for(("gif", "heif"))
 """
@@ -310,27 +312,83 @@ def test_a_format_that_nothing_installed_reads_says_how_to_get_it():
     assert ran.stderr.endswith("ValueError: heic: cannot be read here; install clustr[heic]\n")
 
 
-def test_pictures_share_room_and_a_large_one_gets_its_turn():
-    """Small ones that come after a large one that waits do not get in before it."""
-    room = images.Room(100)
+def test_pictures_share_memory_and_a_large_one_gets_its_turn():
+    """Those that come after a large one that waits do not get in before it."""
+    memory = decode_limits.MemoryBudget(100)
     order: list[str] = []
 
     def decode(name: str, size_bytes: int) -> None:
-        with room.taken(size_bytes):
+        with memory.taken(size_bytes):
             order.append(name)
 
-    with room.taken(60):
-        with room.taken(40):
+    threads = []
+    with memory.taken(60):
+        with memory.taken(40):
             pass
-        large = threading.Thread(target=decode, args=("large", 1000), daemon=True)
-        large.start()
-        wait_until(room._first_in_line.locked, 10, "the large one to be in line")
-        small = threading.Thread(target=decode, args=("small", 10), daemon=True)
-        small.start()
+        for place, (name, size_bytes) in enumerate([("large", 1000), ("next", 10), ("last", 90)]):
+            threads.append(threading.Thread(target=decode, args=(name, size_bytes), daemon=True))
+            threads[-1].start()
+            wait_until(lambda place=place: len(memory._line) == place + 1, 10, f"{name} in line")
         assert order == []
-    for thread in (large, small):
+    for thread in threads:
         thread.join(10)
-    assert order == ["large", "small"]
+    assert order == ["large", "next", "last"]
+
+
+def test_a_small_picture_does_not_wait_for_large_ones():
+    with decode_limits.memory_for(850_000_000), decode_limits.memory_for(10_000_000):
+        pass
+
+
+@pytest.mark.parametrize("name", odd_images.TOO_DEAR)
+def test_what_takes_too_long_for_its_bytes_is_refused_before_it_is_decoded(inspect, name):
+    content = odd_images.odd(name)
+    began = time.process_time()
+    with pytest.raises(TooManyPixels, match=f"in a file of {len(content)} bytes"):
+        inspect(content, limit_time=True)
+    assert time.process_time() - began < 0.25
+
+
+def test_what_was_stored_before_is_not_judged_by_its_decode_time(inspect):
+    found = inspect(odd_images.odd("a WebP of 36 megapixels in 34 bytes"))
+    assert (found.width, found.height) == (6000, 6000)
+
+
+@pytest.mark.parametrize(
+    ("extension", "mode", "options"),
+    [
+        ("webp", "RGB", {"quality": 50}),
+        ("png", "RGBA", {}),
+        ("png", "RGB", {}),
+        ("png", "L", {}),
+        ("png", "1", {}),
+        ("tif", "1", {"compression": "group4"}),
+        ("tif", "RGB", {"compression": "tiff_adobe_deflate"}),
+        ("jpg", "RGB", {"progressive": True}),
+        ("jpg", "L", {}),
+    ],
+)
+def test_a_large_page_without_a_word_on_it_is_accepted(inspect, extension, mode, options):
+    """No picture that people make is emptier than this one, of 48 megapixels."""
+    page = photographs.encode(Image.new(mode, (8000, 6000)), extension, **options)
+    found = inspect(page, images.FORMATS, limit_time=True)
+    assert (found.width, found.height) == (8000, 6000)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"GIF89a" + bytes(20), "GIF"),
+        (b"%PDF-1.7\n", "PDF"),
+        (b"\0\0\0\x18ftypheic" + bytes(20), "HEIC"),
+        (b"\0\0\0\x18ftypmp42" + bytes(20), "MP4 or QuickTime"),
+        (b"<!DOCTYPE html><p>", "HTML"),
+        (b"\n  <svg xmlns=''/>", "SVG"),
+    ],
+)
+def test_a_refused_file_is_called_what_it_is(inspect, content, kind):
+    with pytest.raises(UnsupportedType, match=f"kind {kind}.* accepted: jpg, png"):
+        inspect(content)
 
 
 SEEDS = [

@@ -51,14 +51,15 @@ BODY = {
     },
 }
 TEXT_REFUSED = {
-    "original_filename": "notes.png",
+    "original_filename": "notes.pdf",
     "code": "unsupported_type",
-    "detail": "The content is none of the image formats that are accepted: jpg, png.",
+    "detail": "This is a file of the kind PDF, which is none of the image formats that are "
+    "accepted: jpg, png.",
 }
 LARGE_REFUSED = {
     "original_filename": "poster.png",
     "code": "too_many_pixels",
-    "detail": "The image has more than 50000000 pixels.",
+    "detail": "The image has more than 50 megapixels (50000000 pixels), the most accepted.",
 }
 BROKEN_REFUSED = {
     "original_filename": "cat.jpg",
