@@ -16,19 +16,24 @@ import socket
 import struct
 import sys
 import time
+from concurrent.futures import Future
+from typing import Any
 from uuid import uuid4
 
 from gunicorn import util
 from gunicorn.arbiter import Arbiter
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.http.message import Request
+from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from clustr.errors import StartUpError
+from clustr.lingering_close import LingeringClose
 from clustr.logs import logger, logging_config
 from clustr.processes import die_with_parent
 from clustr.settings import read_settings
 
 SILENCE_SECONDS = 30
 RETRY_SECONDS = 1.0
+MOST_LEFT_BYTES = 64 * 1024
 
 log = logger(__name__)
 
@@ -37,15 +42,48 @@ _serves = mmap.mmap(-1, 1)
 
 
 class Worker(ThreadWorker):
-    """gunicorn's worker with threads; why it cannot start it says in one line.
+    """gunicorn's worker with threads, in which no client's hanging up is waited for by the others.
 
-    It then ends the rest, unless one has served already: what it needs went away since, such as the
-    file system of the uploads, and the others can do without. gunicorn has an exit code for a start
-    that fails, but fails itself when a second worker ends with it.
+    gunicorn closes connections in its main thread, where it waits up to 2 seconds for the client;
+    docs/decisions/closing.md tells more.
     """
 
+    def init_process(self) -> None:
+        self._lingering_close = LingeringClose(self.cfg.threads // 4)
+        self._lingering_close.start()
+        super().init_process()
+
+    def handle(self, conn: TConn) -> Any:
+        """Answer the next request of a connection; what this returns is false if it is the last."""
+        conn.request = None
+        goes_on = super().handle(conn)
+        if not goes_on:
+            conn.still_sends = not has_sent_everything(conn)
+        return goes_on
+
+    def handle_request(self, req: Request, conn: TConn) -> bool:
+        conn.request = req
+        return super().handle_request(req, conn)
+
+    def finish_request(self, conn: TConn, fs: "Future[Any]") -> None:
+        """Have the connection closed after its last request; runs in the main thread."""
+        if fs.cancelled() or fs.exception() or fs.result():
+            super().finish_request(conn, fs)
+        else:
+            self._lingering_close.close(
+                conn.sock, conn.still_sends, lambda: self.method_queue.defer(self._forget)
+            )
+
+    def _forget(self) -> None:
+        self.nr_conns -= 1
+
     def load_wsgi(self) -> None:
-        """Load the application."""
+        """Load the application; if it cannot start, say why in one line.
+
+        Then end the rest, unless one has served already: what it needs went away since, such as the
+        file system of the uploads, and the others can do without. gunicorn has an exit code for a
+        start that fails, but fails itself when a second worker ends with it.
+        """
         try:
             super().load_wsgi()
             _serves[0] = 1
@@ -58,6 +96,17 @@ class Worker(ThreadWorker):
             _start_failed[0] = 1
             os.kill(self.ppid, signal.SIGTERM)
             sys.exit()
+
+
+def has_sent_everything(conn: TConn) -> bool:
+    """Whether the request that was answered last has been sent to its end; this does not wait."""
+    if conn.request is None:  # What it sent could not be read as one.
+        return False
+    try:
+        conn.sock.setblocking(False)
+        return conn.parser.finish_body(max_bytes=MOST_LEFT_BYTES)
+    except Exception:  # There is more to come, or nobody knows where the request ends.
+        return False
 
 
 def write_problem(client: socket.socket, status: int, reason: str, detail: str) -> None:

@@ -53,6 +53,36 @@ def slow_sockets(url: str, kind: str, count: int) -> Iterator[list[socket.socket
 
 
 @contextmanager
+def slow_to_hang_up(url: str, count: int) -> Iterator[None]:
+    """Run so many clients that read an answer to its end and close 3 s later, again and again."""
+    address = urlsplit(url)
+    done = threading.Event()
+    answered = threading.Semaphore(0)
+
+    def ask_again_and_again() -> None:
+        while not done.is_set():
+            with socket.create_connection((address.hostname, address.port), timeout=30) as client:
+                client.sendall(b"GET /api/health/live HTTP/1.1\r\nConnection: close\r\n")
+                client.sendall(b"Host: %s\r\n\r\n" % address.netloc.encode())
+                while client.recv(65536):
+                    pass
+                answered.release()
+                done.wait(3)
+
+    threads = [threading.Thread(target=ask_again_and_again) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in threads:
+            assert answered.acquire(timeout=30)
+        yield
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+
+
+@contextmanager
 def nginx(program: str, folder: Path, upstream: str, store: Path | None = None) -> Iterator[str]:
     """Run nginx with the configuration that is shipped, in front of a service; its address.
 
