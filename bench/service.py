@@ -52,11 +52,20 @@ def databases(folder: Path) -> Iterator[dict[str, str]]:
     mongodb_port, redis_port = servers.free_port(), servers.free_port()
     mongod = servers.mongod_arguments(servers.find_program(servers.MONGOD), mongodb_port, folder)
     redis = servers.redis_arguments(servers.find_program(servers.REDIS), redis_port, folder)
+    passwords = servers.make_passwords(folder)
     with process(*mongod), process(*redis):
-        ensure_primary(servers.LOOPBACK, mongodb_port, servers.REPLICA_SET, seconds=60)
+        ensure_primary(
+            servers.LOOPBACK,
+            mongodb_port,
+            servers.REPLICA_SET,
+            passwords.mongodb_key,
+            servers.MONGODB_USER,
+            passwords.mongodb,
+            seconds=60,
+        )
         yield {
-            "MONGODB_URL": servers.mongodb_url(mongodb_port),
-            "REDIS_URL": servers.redis_url(redis_port),
+            "MONGODB_URL": servers.mongodb_url(mongodb_port, passwords),
+            "REDIS_URL": servers.redis_url(redis_port, passwords),
         }
 
 

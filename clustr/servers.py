@@ -1,6 +1,8 @@
 """The servers that `clustr up` starts: where their programs are, and how they are started.
 
-Both listen on loopback only, on a free port, and keep their data below the data folder.
+Both listen on loopback only, on a free port, and keep their data below the data folder. Every
+account of the machine can reach loopback, so both ask for a password, which is made at the first
+start and which nobody but the owner of the data folder can read.
 """
 
 import contextlib
@@ -9,6 +11,7 @@ import fcntl
 import importlib.metadata
 import os
 import random
+import secrets
 import shutil
 import socket
 import tempfile
@@ -24,9 +27,16 @@ from clustr.errors import StartUpError
 LOOPBACK = "127.0.0.1"
 REPLICA_SET = "clustr"
 
+MONGODB_USER = "clustr"
+
 # In the data folder.
 LOCK = "lock"
 ADDRESSES = "addresses.json"
+PASSWORDS = "passwords"
+
+# Redis commands with which a client runs code, writes files or changes who may do what. Clustr and
+# RQ need none of them. Renamed to nothing they are gone, in every version of Redis.
+REDIS_COMMANDS_OFF = ("ACL", "CONFIG", "DEBUG", "MODULE", "REPLICAOF", "SLAVEOF")
 
 
 class Program(NamedTuple):
@@ -84,15 +94,78 @@ def _make_executable(path: Path) -> None:
         raise StartUpError(f"{path} cannot be made executable: {error.strerror}") from error
 
 
+class Passwords(NamedTuple):
+    """What the servers of a data folder ask for.
+
+    Attributes:
+        mongodb_key: the key file's content, with which members of a replica set know each other.
+        mongodb: of the user `MONGODB_USER`.
+        redis: of everybody.
+    """
+
+    mongodb_key: str
+    mongodb: str
+    redis: str
+
+
+def make_passwords(data_folder: Path) -> Passwords:
+    """The passwords of a data folder; those that are missing are made.
+
+    They are kept in files for the owner alone, because a command line can be read by everybody.
+
+    Raises:
+        StartUpError: they cannot be read or written.
+    """
+    folder = data_folder / PASSWORDS
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        passwords = Passwords(*(_make_password(folder / name) for name in Passwords._fields))
+        lines = [f"requirepass {passwords.redis}"]
+        lines += [f'rename-command {name} ""' for name in REDIS_COMMANDS_OFF]
+        write_private(redis_configuration(data_folder), "\n".join([*lines, ""]).encode())
+    except OSError as error:
+        raise StartUpError(
+            f"DATA_FOLDER={data_folder}: {error.filename} cannot be used: {error.strerror}"
+        ) from error
+    return passwords
+
+
+def _make_password(path: Path) -> str:
+    with contextlib.suppress(FileNotFoundError):
+        path.chmod(0o600)  # A copy may have another mode, with which mongod refuses its key file.
+        if kept := path.read_text(encoding="ascii"):
+            return kept
+    made = secrets.token_hex(32)
+    write_private(path, made.encode())
+    return made
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that nobody but its owner can read, in one step."""
+    written = path.with_name(f"{path.name}.new")
+    written.unlink(missing_ok=True)
+    descriptor = os.open(written, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+    written.replace(path)
+
+
 def mongod_arguments(program: str, port: int, data_folder: Path) -> list[str]:
     """The command line of a `mongod` that is to be the one member of a replica set.
 
     A replica set, even of one, is what makes an acknowledged write survive a crash of `mongod`.
+    With a key file it lets in only who has a password (`make_passwords`). Without the bypass,
+    nobody on this machine is let in while there is no user yet.
     """
     arguments = [program, "--bind_ip", LOOPBACK, "--port", str(port), "--nounixsocket", "--quiet"]
     arguments += ["--dbpath", str(data_folder / "mongodb")]
     arguments += ["--logpath", str(mongod_log(data_folder)), "--logappend"]
     arguments += ["--replSet", REPLICA_SET, "--oplogSize", "512"]  # mebibytes
+    arguments += ["--keyFile", str(data_folder / PASSWORDS / "mongodb_key")]
+    arguments += ["--setParameter", "enableLocalhostAuthBypass=false"]
+    # Many rounds make a guess dear, which is of no use for 256 random bits; each new connection
+    # pays for them. This is the least that mongod takes.
+    arguments += ["--setParameter", "scramSHA256IterationCount=5000"]
     arguments += ["--wiredTigerCacheSizeGB", "0.5"]
     arguments += ["--setParameter", "diagnosticDataCollectionEnabled=false"]
     # Ours take milliseconds. One whose process was killed is in the way of others for so long.
@@ -100,8 +173,9 @@ def mongod_arguments(program: str, port: int, data_folder: Path) -> list[str]:
     return arguments
 
 
-def mongodb_url(port: int) -> str:
-    return f"mongodb://{LOOPBACK}:{port}/?replicaSet={REPLICA_SET}"
+def mongodb_url(port: int, passwords: Passwords) -> str:
+    user = f"{MONGODB_USER}:{passwords.mongodb}"
+    return f"mongodb://{user}@{LOOPBACK}:{port}/?authSource=admin&replicaSet={REPLICA_SET}"
 
 
 def mongod_log(data_folder: Path) -> Path:
@@ -109,28 +183,36 @@ def mongod_log(data_folder: Path) -> Path:
 
 
 def redis_arguments(program: str, port: int, data_folder: Path) -> list[str]:
-    """The command line of a Redis that keeps nothing on disk: what it carries can be made again."""
-    arguments = [program, "--bind", LOOPBACK, "--port", str(port), "--daemonize", "no"]
+    """The command line of a Redis that keeps nothing on disk: what it carries can be made again.
+
+    Its password is in its configuration (`make_passwords`).
+    """
+    arguments = [program, str(redis_configuration(data_folder))]
+    arguments += ["--bind", LOOPBACK, "--port", str(port), "--daemonize", "no"]
     arguments += ["--dir", str(data_folder / "redis"), "--save", "", "--appendonly", "no"]
     arguments += ["--maxmemory-policy", "noeviction"]  # better to refuse a job than to drop one
     arguments += ["--logfile", str(redis_log(data_folder)), "--loglevel", "warning"]
     return arguments
 
 
+def redis_configuration(data_folder: Path) -> Path:
+    return data_folder / PASSWORDS / "redis.conf"
+
+
 def redis_log(data_folder: Path) -> Path:
     return data_folder / "log" / "redis.log"
 
 
-def redis_url(port: int) -> str:
-    return f"redis://{LOOPBACK}:{port}/0"
+def redis_url(port: int, passwords: Passwords) -> str:
+    return f"redis://:{passwords.redis}@{LOOPBACK}:{port}/0"
 
 
-def redis_answers(port: int) -> bool:
-    """Whether Redis answers a PING on this port of loopback, within a second."""
+def redis_answers(port: int, passwords: Passwords) -> bool:
+    """Whether Redis accepts its password on this port of loopback, within a second."""
     try:
         with socket.create_connection((LOOPBACK, port), timeout=1) as connection:
-            connection.sendall(b"PING\r\n")
-            return connection.recv(5) == b"+PONG"
+            connection.sendall(f"AUTH {passwords.redis}\r\n".encode())
+            return connection.recv(3) == b"+OK"
     except OSError:
         return False
 
@@ -200,11 +282,9 @@ def note_addresses(data_folder: Path, addresses: Mapping[str, str]) -> None:
     """Write down where the servers listen that were started on this data folder.
 
     Args:
-        addresses: by the settings that they stand for.
+        addresses: by the settings that they stand for; with the passwords, for the owner alone.
     """
-    written = data_folder / f"{ADDRESSES}.new"
-    written.write_bytes(orjson.dumps(addresses))
-    written.replace(data_folder / ADDRESSES)
+    write_private(data_folder / ADDRESSES, orjson.dumps(addresses))
 
 
 def noted_addresses(data_folder: Path) -> dict[str, str]:

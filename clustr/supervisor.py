@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from PIL import Image
 
@@ -36,14 +37,15 @@ def up(settings: Settings, workers: int) -> int:
     servers.check_port(settings.host, settings.port)
     servers.make_folder(data, "DATA_FOLDER")
     lock = servers.lock_folder(data)
+    passwords = servers.make_passwords(data)
     servers.make_folder(settings.upload_folder, "UPLOAD_FOLDER")
     children: list[Child] = []
     started: dict[str, str] = {}
     if "MONGODB_URL" not in settings.given:
-        child, started["MONGODB_URL"] = _mongod(data, lock)
+        child, started["MONGODB_URL"] = _mongod(data, lock, passwords)
         children.append(child)
     if "REDIS_URL" not in settings.given:
-        child, started["REDIS_URL"] = _redis(data)
+        child, started["REDIS_URL"] = _redis(data, passwords)
         children.append(child)
     servers.note_addresses(data, started)
     environment = _environment(settings) | started
@@ -60,7 +62,7 @@ def _environment(settings: Settings) -> dict[str, str]:
     return environment
 
 
-def _mongod(data: Path, lock: int) -> tuple[Child, str]:
+def _mongod(data: Path, lock: int, passwords: servers.Passwords) -> tuple[Child, str]:
     program = servers.find_program(servers.MONGOD)
     for folder in ("mongodb", "log"):
         servers.make_folder(data / folder, "DATA_FOLDER")
@@ -71,24 +73,32 @@ def _mongod(data: Path, lock: int) -> tuple[Child, str]:
         # It has a part in the lock on its data, which thereby lasts until it has ended.
         command(arguments, os.environ, inherited=[lock]),
         # In a process of its own: a client of MongoDB has threads.
-        ready=Attempts(functools.partial(_become_primary, port)),
+        ready=Attempts(functools.partial(_become_primary, port, passwords)),
         ready_seconds=60,  # after a crash it reads its journal first
         stop_seconds=STOP_SECONDS["mongod"],
         log_file=servers.mongod_log(data),
     )
-    return child, servers.mongodb_url(port)
+    return child, servers.mongodb_url(port, passwords)
 
 
-def _become_primary(port: int) -> int:
+def _become_primary(port: int, passwords: servers.Passwords) -> int:
     """Make it the primary of its replica set; the exit code is 0 when it is."""
     try:
-        ensure_primary(servers.LOOPBACK, port, servers.REPLICA_SET, seconds=30)
+        ensure_primary(
+            servers.LOOPBACK,
+            port,
+            servers.REPLICA_SET,
+            passwords.mongodb_key,
+            servers.MONGODB_USER,
+            passwords.mongodb,
+            seconds=30,
+        )
     except DatabaseUnavailable:
         return 1
     return 0
 
 
-def _redis(data: Path) -> tuple[Child, str]:
+def _redis(data: Path, passwords: servers.Passwords) -> tuple[Child, str]:
     program = servers.find_program(servers.REDIS)
     for folder in ("redis", "log"):
         servers.make_folder(data / folder, "DATA_FOLDER")
@@ -96,11 +106,11 @@ def _redis(data: Path) -> tuple[Child, str]:
     child = Child(
         "redis",
         command(servers.redis_arguments(program, port, data), os.environ),
-        ready=lambda: servers.redis_answers(port),
+        ready=lambda: servers.redis_answers(port, passwords),
         stop_seconds=STOP_SECONDS["redis"],
         log_file=servers.redis_log(data),
     )
-    return child, servers.redis_url(port)
+    return child, servers.redis_url(port, passwords)
 
 
 def _worker(environment: dict[str, str], workers: int) -> Child:
@@ -148,8 +158,10 @@ def _welcome(settings: Settings, workers: int, environment: dict[str, str]) -> s
     url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
 
     def place(setting: str, folder: Path) -> str:
-        given = setting in settings.given
-        return f"the one of {setting}" if given else f"{folder}, at {environment[setting]}"
+        if setting in settings.given:
+            return f"the one of {setting}"
+        address = urlsplit(environment[setting]).netloc.rpartition("@")[2]
+        return f"{folder}, at {address}, with the password in {data / servers.ADDRESSES}"
 
     return f"""
 Clustr {__version__} serves on {url}, its API is explained at {url}/docs

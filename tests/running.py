@@ -107,6 +107,19 @@ def moment(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
+def ensure_ready(port: int, passwords: servers.Passwords, seconds: float = 60) -> None:
+    """See that a `mongod` of ours is the primary of its replica set and has its user."""
+    ensure_primary(
+        servers.LOOPBACK,
+        port,
+        servers.REPLICA_SET,
+        passwords.mongodb_key,
+        servers.MONGODB_USER,
+        passwords.mongodb,
+        seconds,
+    )
+
+
 class Servers:
     """A real MongoDB, as a replica set of one, and a real Redis, with their data in a folder."""
 
@@ -116,8 +129,9 @@ class Servers:
             (folder / name).mkdir(parents=True)
         self.mongodb_port = servers.free_port()
         self.redis_port = servers.free_port()
-        self.mongodb_url = servers.mongodb_url(self.mongodb_port)
-        self.redis_url = servers.redis_url(self.redis_port)
+        self.passwords = servers.make_passwords(folder)
+        self.mongodb_url = servers.mongodb_url(self.mongodb_port, self.passwords)
+        self.redis_url = servers.redis_url(self.redis_port, self.passwords)
         self._started: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
@@ -128,8 +142,8 @@ class Servers:
             servers.redis_arguments(redis, self.redis_port, self._folder),
         ):
             self._started.append(start(arguments))
-        ensure_primary(servers.LOOPBACK, self.mongodb_port, servers.REPLICA_SET, seconds=60)
-        wait_until(lambda: servers.redis_answers(self.redis_port), 10, "Redis")
+        ensure_ready(self.mongodb_port, self.passwords)
+        wait_until(lambda: servers.redis_answers(self.redis_port, self.passwords), 10, "Redis")
 
     @contextmanager
     def frozen_redis(self) -> Iterator[None]:

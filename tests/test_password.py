@@ -11,8 +11,7 @@ import photographs
 import pytest
 import requests
 from pymongo import MongoClient
-from pymongo.errors import PyMongoError
-from running import Servers, start, wait_until
+from running import Servers, ensure_ready, start, wait_until
 from web_side import WebSide
 from workshop import Workshop
 
@@ -20,32 +19,28 @@ from clustr import servers as programs
 from clustr.catalog import Catalog
 from clustr.errors import StartUpError
 
-USER, READER, PASSWORD = "clustr", "reader", "correct-horse"
+USER, READER, PASSWORD = "librarian", "reader", "correct-horse"
 ROLES = {USER: "readWriteAnyDatabase", READER: "readAnyDatabase"}
 
 
 class Locked:
-    """A MongoDB that asks for a password, and a Redis that does not."""
+    """A MongoDB with users of its own, and a Redis."""
 
     def __init__(self, folder: Path, redis_url: str):
         for name in ("mongodb", "log"):
             (folder / name).mkdir()
         self.port = programs.free_port()
         self.redis_url = redis_url
+        self._passwords = programs.make_passwords(folder)
         program = programs.find_program(programs.MONGOD)
-        arguments = programs.mongod_arguments(program, self.port, folder)
-        place = arguments.index("--replSet")  # a set would need a file of keys, too
-        self._arguments = [*arguments[:place], *arguments[place + 2 :], "--auth"]
+        self._arguments = programs.mongod_arguments(program, self.port, folder)
         self.start()
-        with MongoClient(f"127.0.0.1:{self.port}") as first:
-            first.admin.command("createUser", "root", pwd=PASSWORD, roles=["root"])
         for user, role in ROLES.items():
             self.command("createUser", user, pwd=PASSWORD, roles=[role])
 
     def start(self) -> None:
         self._process = start(self._arguments)
-        with MongoClient(f"127.0.0.1:{self.port}", serverSelectionTimeoutMS=100) as client:
-            wait_until(lambda: answers(client), 30, "MongoDB")
+        ensure_ready(self.port, self._passwords)
 
     def end(self) -> None:
         self._process.kill()
@@ -53,7 +48,11 @@ class Locked:
 
     def command(self, name: str, user: str, **options: Any) -> None:
         """Do something about a user."""
-        with MongoClient(self.url("root")) as client:
+        key = self._passwords.mongodb_key
+        root = MongoClient(
+            "127.0.0.1", self.port, username="__system", password=key, authSource="local"
+        )
+        with root as client:
             client.admin.command(name, user, **options)
 
     def url(self, user: str) -> str:
@@ -64,13 +63,6 @@ class Locked:
     @property
     def mongodb_url(self) -> str:
         return self.url(USER)
-
-
-def answers(client: MongoClient[dict[str, Any]]) -> bool:
-    try:
-        return bool(client.admin.command("ping"))
-    except PyMongoError:
-        return False
 
 
 @pytest.fixture(scope="module")

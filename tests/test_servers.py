@@ -12,11 +12,15 @@ from pathlib import Path
 
 import pytest
 from pymongo import MongoClient
-from running import start, wait_until
+from pymongo.errors import OperationFailure
+from redis import Redis
+from redis.exceptions import RedisError, ResponseError
+from running import ensure_ready, start, wait_until
 
 from clustr import servers
-from clustr.catalog.replica_set import ensure_primary
 from clustr.errors import DatabaseUnavailable, StartUpError
+
+PASSWORDS = servers.Passwords("0" * 64, "1" * 64, "2" * 64)
 
 
 class Wheel(importlib.metadata.Distribution):
@@ -132,12 +136,13 @@ def test_mongod_survives_kill_9_and_a_change_of_port(tmp_path):
     program = servers.find_program(servers.MONGOD)
     for folder in ("mongodb", "log"):
         (tmp_path / folder).mkdir()
+    passwords = servers.make_passwords(tmp_path)
     for written in range(3):
         port = servers.free_port()
         with running(servers.mongod_arguments(program, port, tmp_path)), ExitStack() as stack:
-            ensure_primary("127.0.0.1", port, servers.REPLICA_SET, seconds=60)
-            ensure_primary("127.0.0.1", port, servers.REPLICA_SET, seconds=5)  # changes nothing
-            url = servers.mongodb_url(port)
+            ensure_ready(port, passwords)
+            ensure_ready(port, passwords, seconds=5)  # changes nothing
+            url = servers.mongodb_url(port, passwords)
             client = stack.enter_context(MongoClient(url, serverSelectionTimeoutMS=5000))
             assert client.test.things.count_documents({}) == written
             with client.start_session() as session:
@@ -147,20 +152,105 @@ def test_mongod_survives_kill_9_and_a_change_of_port(tmp_path):
 
 def test_no_primary_in_time_is_said():
     with pytest.raises(DatabaseUnavailable):
-        ensure_primary("127.0.0.1", servers.free_port(), servers.REPLICA_SET, seconds=0.2)
+        ensure_ready(servers.free_port(), PASSWORDS, seconds=0.2)
 
 
 def test_redis_listens_on_loopback_and_keeps_nothing_on_disk(tmp_path):
-    for folder in ("redis", "log"):
-        (tmp_path / folder).mkdir()
-    port = servers.free_port()
-    assert not servers.redis_answers(port)
-    program = servers.find_program(servers.REDIS)
-    with running(servers.redis_arguments(program, port, tmp_path)):
-        wait_until(lambda: servers.redis_answers(port), 10)
+    passwords = servers.make_passwords(tmp_path)
+    with running_redis(tmp_path, passwords) as port, client_of(port, passwords) as client:
         assert listens_on(port) == {"0100007F"}
-        with socket.create_connection(("127.0.0.1", port)) as connection:
-            connection.sendall(b"SET a b\r\nSHUTDOWN\r\n")
-            while connection.recv(1024):
-                pass
+        client.set("a", "b")
+        client.shutdown()
     assert list((tmp_path / "redis").iterdir()) == []
+
+
+@contextmanager
+def running_redis(folder: Path, passwords: servers.Passwords) -> Iterator[int]:
+    """Run Redis as `clustr up` does; gives its port."""
+    for name in ("redis", "log"):
+        (folder / name).mkdir()
+    port = servers.free_port()
+    assert not servers.redis_answers(port, passwords)
+    program = servers.find_program(servers.REDIS)
+    with running(servers.redis_arguments(program, port, folder)):
+        wait_until(lambda: servers.redis_answers(port, passwords), 10)
+        yield port
+
+
+def client_of(port: int, passwords: servers.Passwords) -> Redis:
+    return Redis.from_url(servers.redis_url(port, passwords))
+
+
+def test_redis_does_nothing_for_who_has_no_password(tmp_path):
+    passwords = servers.make_passwords(tmp_path)
+    with running_redis(tmp_path, passwords) as port:
+        assert not servers.redis_answers(port, PASSWORDS)
+        for command in ("PING", "CONFIG SET dir /tmp", "SAVE", "MODULE LIST", "FLUSHALL"):
+            with Redis(port=port) as stranger, pytest.raises(RedisError, match=r"(?i)auth"):
+                stranger.execute_command(*command.split())
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["CONFIG SET dir /tmp", "CONFIG GET dir", "MODULE LIST", "DEBUG SLEEP 0", "ACL LIST"],
+)
+def test_redis_has_no_commands_that_run_code_or_write_elsewhere(tmp_path, command):
+    passwords = servers.make_passwords(tmp_path)
+    with (
+        running_redis(tmp_path, passwords) as port,
+        client_of(port, passwords) as client,
+        pytest.raises(ResponseError, match="unknown command"),
+    ):
+        client.execute_command(*command.split())
+
+
+def test_mongod_lets_nobody_in_without_a_password_from_its_first_moment(tmp_path):
+    """Also before there is a user, when others let everybody of the machine make one."""
+    program = servers.find_program(servers.MONGOD)
+    for folder in ("mongodb", "log"):
+        (tmp_path / folder).mkdir()
+    passwords, port = servers.make_passwords(tmp_path), servers.free_port()
+    with (
+        running(servers.mongod_arguments(program, port, tmp_path)),
+        MongoClient("127.0.0.1", port, directConnection=True) as stranger,
+    ):
+        members = [{"_id": 0, "host": f"127.0.0.1:{port}"}]
+        settings = {"_id": servers.REPLICA_SET, "members": members}
+        with pytest.raises(OperationFailure, match="requires authentication"):
+            stranger.admin.command("replSetInitiate", settings)
+        ensure_ready(port, passwords)
+        for database, command in (
+            ("admin", {"createUser": "me", "pwd": "me", "roles": ["root"]}),
+            ("admin", {"listDatabases": 1}),
+            ("clustr", {"find": "uploads"}),
+            ("clustr", {"insert": "uploads", "documents": [{"filename": "../../secret"}]}),
+        ):
+            with pytest.raises(OperationFailure, match="requires authentication"):
+                stranger[database].command(command)
+
+
+def test_passwords_are_made_once_and_for_the_owner_alone(tmp_path):
+    made = servers.make_passwords(tmp_path)
+    assert len({*made}) == 3
+    assert min(map(len, made)) == 64
+    assert servers.make_passwords(tmp_path) == made
+    folder = tmp_path / servers.PASSWORDS
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o600}
+
+
+def test_a_password_that_was_copied_for_all_to_read_or_lost_is_put_right(tmp_path):
+    made = servers.make_passwords(tmp_path)
+    key, of_redis = (tmp_path / servers.PASSWORDS / name for name in ("mongodb_key", "redis"))
+    key.chmod(0o644)
+    of_redis.write_text("")
+    again = servers.make_passwords(tmp_path)
+    assert again[:2] == made[:2]
+    assert len(again.redis) == 64
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+
+
+def test_passwords_that_cannot_be_written_are_said(tmp_path):
+    (tmp_path / servers.PASSWORDS).touch()
+    with pytest.raises(StartUpError, match=rf"^DATA_FOLDER={tmp_path}: .* cannot be used: "):
+        servers.make_passwords(tmp_path)

@@ -8,10 +8,15 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import requests
-from running import child, descendants, wait_until
+from pymongo import MongoClient
+from running import child, descendants, start, wait_until
+
+from clustr import servers
 
 ONE_OF_EACH = ("mongod", "redis-server", "clustr worker", "gunicorn")
 
@@ -146,6 +151,58 @@ def test_commands_leave_alone_what_it_left_behind(up, servers):
     refused = first.command("analyze", "dimensions", "--all")
     assert refused.returncode == 2
     assert refused.stderr == "clustr: MongoDB does not answer at the address of MONGODB_URL\n"
+
+
+def test_no_password_is_in_what_it_prints_or_in_a_command_line(up):
+    running = up().wait_until_started()
+    assert upload(running).status_code == 201
+    passwords = servers.make_passwords(running.data)
+    shown = [one.command for one in descendants(running.pid)] + [running.output()]
+    shown += [log.read_text(errors="replace") for log in (running.data / "log").iterdir()]
+    assert len(shown) > 4
+    for password in passwords:
+        assert not [text for text in shown if password in text]
+
+
+def test_data_of_a_version_without_passwords_is_kept(up):
+    first = up().wait_until_started()
+    upload_id = upload(first).json()["data"][0]["id"]
+    assert first.stop() == 0
+    without_passwords(first.data)
+    second = up().wait_until_started()
+    assert requests.get(f"{second.url}/api/uploads/{upload_id}", timeout=10).ok
+    assert upload(second).status_code == 201
+
+
+def without_passwords(data: Path) -> None:
+    """Make a data folder as it was when its servers asked for none."""
+    addresses = json.loads((data / servers.ADDRESSES).read_text())
+    port = urlsplit(addresses["MONGODB_URL"]).port  # At another it would not become primary.
+    arguments = servers.mongod_arguments(servers.find_program(servers.MONGOD), port, data)
+    at = arguments.index("--keyFile")
+    mongod = start([*arguments[:at], *arguments[at + 2 :]])
+    with MongoClient("127.0.0.1", port, directConnection=True) as client:
+        wait_until(lambda: client.admin.command("hello")["isWritablePrimary"], 30, "the primary")
+        client.admin.command("dropUser", servers.MONGODB_USER)
+        assert client.clustr.uploads.estimated_document_count() == 1
+    mongod.terminate()
+    mongod.wait(20)
+    shutil.rmtree(data / servers.PASSWORDS)
+    (data / servers.ADDRESSES).chmod(0o644)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can act as another account")
+def test_another_account_reads_no_password(up, tmp_path):
+    """Also where every folder can be looked into."""
+    running = up().wait_until_started()
+    for folder in (running.data, *list(running.data.resolve().parents)[:-2]):
+        folder.chmod(0o755)
+    names = [running.data / "addresses.json", *(running.data / servers.PASSWORDS).iterdir()]
+    assert len(names) == 5
+    for name in names:
+        read = subprocess.run(["cat", name], user="nobody", group="nogroup", capture_output=True)
+        assert (read.returncode, read.stdout) == (1, b"")
+        assert b"Permission denied" in read.stderr
 
 
 def test_data_folder_in_use_is_said_in_one_line(up):

@@ -19,12 +19,19 @@ from flask import Flask
 from pymongo import MongoClient
 from pymongo.collection import Collection
 from redis import Redis
-from running import Process, Servers, all_processes, descendants, start, wait_until
+from running import (
+    Process,
+    Servers,
+    all_processes,
+    descendants,
+    ensure_ready,
+    start,
+    wait_until,
+)
 
 from clustr import servers as programs
 from clustr.api.current import EXTENSION
 from clustr.app import create_app
-from clustr.catalog.replica_set import ensure_primary
 from clustr.parts import WebParts
 from clustr.settings import Settings, read_settings
 from clustr.upload import UNFINISHED, Analysis, Upload
@@ -314,6 +321,6 @@ class Outage(Servers):
         index = ("mongod", "redis-server").index(name)
         self._started[index] = start(arguments)
         if name == "mongod":
-            ensure_primary(programs.LOOPBACK, self.mongodb_port, programs.REPLICA_SET, seconds=60)
+            ensure_ready(self.mongodb_port, self.passwords)
         else:
-            wait_until(lambda: programs.redis_answers(self.redis_port), 10, "Redis")
+            wait_until(lambda: programs.redis_answers(self.redis_port, self.passwords), 10, "Redis")
