@@ -206,7 +206,11 @@ def clustr_register_blueprints(
     @blueprint.alt_response(404, "NOT_FOUND")
     @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
     def find_similar(query: dict[str, Any]) -> dict[str, Any]:
-        """Find uploads that look like one"""
+        """Find uploads that look like one
+
+        The nearest come first, each with its distance: how many of the 64 bits of the perceptual
+        hashes differ. Up to 10 is nearly always the same picture in another size or quality.
+        """
         return similar(library, query["upload_id"], query["distance"], query["limit"])
 
     return [blueprint]

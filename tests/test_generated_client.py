@@ -17,11 +17,7 @@ from calling import get
 from running import wait_until
 
 PACKAGE = "clustr_client"
-# The bytes of images are the one kind of answer that the generator has to be told how to take.
-CONFIGURATION = {
-    "content_type_overrides": {"image/*": "application/octet-stream"},
-    "post_hooks": [],
-}
+CONFIGURATION = {"post_hooks": []}
 
 
 class Generated:
@@ -45,7 +41,7 @@ class Generated:
         return self.call("uploads.list_uploads", **query).parsed
 
     def edit(self, upload_id: str, **words: Any) -> Any:
-        return self.call("one_upload.edit_upload", upload_id, body=self.models.Edit(**words))
+        return self.call("uploads.edit_upload", upload_id, body=self.models.Edit(**words))
 
     def upload(self, *contents: bytes) -> list[str]:
         """Upload files and wait for the end of their analyses; their ids."""
@@ -54,7 +50,7 @@ class Generated:
             for number, content in enumerate(contents)
         ]
         body = self.models.UploadFilesBody(files=files)
-        answer = self.call("upload.upload_files", body=body)
+        answer = self.call("uploads.upload_files", body=body)
         assert answer.status_code == 201
         ids = [one.id for one in answer.parsed.data]
         for each in ids:
@@ -131,10 +127,10 @@ def test_it_filters(generated, tagged):
     def matching(**query: Any) -> list[str]:
         return [one.id for one in generated.page(tag=[tag], **query).data]
 
-    assert matching(content_type=models.ListUploadsContentType.IMAGEPNG) == [ids[1]]
-    assert matching(status=models.ListUploadsStatus.PROCESSED) == ids[::-1]
-    assert matching(status=models.ListUploadsStatus.ERROR) == []
-    assert matching(sort=models.ListUploadsSort.UPLOAD_TIME) == ids
+    assert matching(content_type=models.ContentType.IMAGEPNG) == [ids[1]]
+    assert matching(status=models.UploadStatus.PROCESSED) == ids[::-1]
+    assert matching(status=models.UploadStatus.ERROR) == []
+    assert matching(sort=models.UploadSort.UPLOAD_TIME) == ids
     hour = timedelta(hours=1)
     assert matching(uploaded_after=datetime.now(UTC) - hour) == ids[::-1]
     assert matching(uploaded_before=datetime.now(UTC) - hour) == []
@@ -151,11 +147,11 @@ def test_it_patches(generated):
     assert tags
     words = models.Edit(caption="our cat", tags=models.TagsEdit(set_=["cat", "sofa"]))
     version = {"if_match": before.headers["ETag"]}
-    after = generated.call("one_upload.edit_upload", upload_id, body=words, **version)
+    after = generated.call("uploads.edit_upload", upload_id, body=words, **version)
     assert after.status_code == 200
     assert (after.parsed.caption, after.parsed.tags) == ("our cat", ["cat", "sofa"])
     assert generated.get(upload_id) == after.parsed
-    lost = generated.call("one_upload.edit_upload", upload_id, body=words, **version)
+    lost = generated.call("uploads.edit_upload", upload_id, body=words, **version)
     assert (lost.status_code, lost.parsed.status) == (412, 412)
     taken_back = generated.edit(upload_id, caption=None, tags=None)
     assert (taken_back.parsed.caption, taken_back.parsed.tags) == (said, tags)
@@ -165,12 +161,12 @@ def test_it_deletes_and_restores(generated):
     [upload_id] = generated.upload(photographs.unique(number=911))
     before = generated.get(upload_id)
     for permanently, again in ((False, 200), (True, 404)):
-        removed = generated.call("one_upload.remove_upload", upload_id, permanently=permanently)
+        removed = generated.call("uploads.remove_upload", upload_id, permanently=permanently)
         assert removed.status_code == 204
         assert generated.call("uploads.get_upload", upload_id).status_code == 404
         in_trash = [one.id for one in generated.call("trash.list_trash", limit=100).parsed.data]
         assert (upload_id in in_trash) is not permanently
-        restored = generated.call("one_upload.restore_upload", upload_id)
+        restored = generated.call("uploads.restore_upload", upload_id)
         assert restored.status_code == again
         if again == 200:
             changed = {"updated_at": restored.parsed.updated_at.isoformat()}
@@ -181,15 +177,15 @@ def test_it_changes_many_at_once(generated, tagged):
     tag, ids = tagged
     models = generated.models
     order = models.BulkOrder(
-        action=models.BulkOrderAction.UNTAG,
+        action=models.BulkAction.UNTAG,
         ids=ids,
         tags=[tag],
         dry_run=True,
     )
-    answer = generated.call("bulk_uploads.change_uploads", body=order)
+    answer = generated.call("uploads.change_uploads", body=order)
     assert (answer.status_code, answer.parsed.matched) == (200, len(ids))
     order.dry_run = False
-    job = generated.call("bulk_uploads.change_uploads", body=order).parsed
+    job = generated.call("uploads.change_uploads", body=order).parsed
 
     def is_done() -> bool:
         return generated.call("jobs.get_job", job.id).parsed.state == "succeeded"
@@ -201,8 +197,8 @@ def test_it_changes_many_at_once(generated, tagged):
 def test_it_gets_images(generated):
     content = photographs.photograph("jpg", "rocket", 640)
     [upload_id] = generated.upload(content)
-    answer = generated.call("files_of_upload.get_original", upload_id)
+    answer = generated.call("files.get_original", upload_id)
     assert answer.parsed.payload.read() == content
-    small = generated.call("files_of_upload.get_thumbnail", upload_id, size=100)
+    small = generated.call("files.get_thumbnail", upload_id, size=100)
     assert small.headers["Content-Type"] == "image/jpeg"
     assert len(small.parsed.payload.read()) < len(content)

@@ -30,6 +30,10 @@ def document(service) -> dict:
 
 @pytest.fixture(scope="module")
 def operations(document) -> dict[tuple[str, str], dict]:
+    return operations_of(document)
+
+
+def operations_of(document: dict) -> dict[tuple[str, str], dict]:
     return {
         (method, path): item[method]
         for path, item in document["paths"].items()
@@ -166,10 +170,47 @@ def test_a_misfit_would_be_found(document):
 
 def test_every_member_of_an_answer_is_explained(document):
     for name, schema in document["components"]["schemas"].items():
+        if "enum" in schema:
+            continue  # It is explained where it is used.
         assert schema["type"] == "object", name
         for member, property in schema["properties"].items():
             refers = "$ref" in property or "$ref" in property.get("items", {})
             assert refers or property.get("description"), f"{name}.{member}"
+
+
+def nodes(node: object) -> Iterator[dict]:
+    """Every object in a document, without those in examples."""
+    if isinstance(node, list):
+        for inner in node:
+            yield from nodes(inner)
+    elif isinstance(node, dict):
+        yield node
+        for name, inner in node.items():
+            if name not in ("example", "examples"):
+                yield from nodes(inner)
+
+
+def test_the_document_says_things_as_generators_of_clients_understand_them(document):
+    """What else there is to say to each of them is tried with themselves, by `make clients`."""
+    schemas = document["components"]["schemas"]
+    for name, schema in schemas.items():
+        for node in nodes(schema.get("properties", {})):
+            assert "anyOf" not in node, (name, node)
+            assert len(node.get("enum", ())) < 2, (name, node)
+    for node in nodes(document["paths"]):
+        assert len(node.get("enum", ())) < 2, node
+        content = [*node.get("content", {})]
+        assert "image/*" not in content or content[0] == "application/octet-stream"
+    assert schemas["UploadStatus"]["enum"] == ["pending", "processed", "error"]
+    assert set(schemas["Upload"]["required"]) == set(schemas["Upload"]["properties"])
+    assert schemas["ListedUpload"]["required"] == ["id"]
+    assert "additionalProperties" not in schemas["UploadAnalyses"]
+    assert document["info"]["license"]["name"] == "MIT"
+    assert [*document["tags"]] == sorted(document["tags"], key=lambda tag: "Plugin " in tag["name"])
+    for called, operation in operations_of(document).items():
+        assert operation["description"], called
+        assert any(status[0] == "4" for status in operation["responses"]), called
+        assert all(" " in tag or tag.istitle() for tag in operation["tags"]), operation["tags"]
 
 
 def fits(answer: requests.Response, schema: type[schemas.Schema], status: int = 200) -> dict:

@@ -13,6 +13,7 @@ from clustr.api import (
     health,
     jobs,
     one_upload,
+    openapi,
     plugins,
     stats,
     status,
@@ -68,4 +69,6 @@ def register(app: Flask, parts: WebParts) -> None:
     # Plugins come last: of two things with the same name, Flask takes the first.
     for plugin, blueprint in parts.blueprints:
         extensions.mount(app, api, plugin, blueprint)
-    api.complete = lambda document: extensions.describe(document, parts.host, filters)
+    api.complete = lambda document: openapi.complete(
+        extensions.describe(document, parts.host, filters)
+    )

@@ -39,4 +39,5 @@ class Blueprint(flask_smorest.Blueprint):
     def route(self, rule: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
         """Register a view, whose name also names the operation in clients that are generated."""
         register = super().route(rule, **options)
-        return lambda view: register(self.doc(operationId=view.__name__)(view))
+        malformed = self.alt_response(400, "BAD_REQUEST")
+        return lambda view: register(malformed(self.doc(operationId=view.__name__)(view)))

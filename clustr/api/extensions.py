@@ -14,16 +14,13 @@ from clustr.api.addresses import url_of
 from clustr.api.errors import Api
 from clustr.api.filters import Filters
 from clustr.api.json_schemas import json_schema, query_parameters
+from clustr.api.openapi import nullable_reference
 from clustr.catalog import Catalog
 from clustr.plugin_host import Plugin, PluginHost
 from clustr.plugins import Analyzer, Upload
 
 PREFIX = "/api/x"
 METHODS = ("get", "put", "post", "patch", "delete", "head", "options", "trace")
-# `nullable` beside a reference means nothing in OpenAPI 3.0. apispec's own way of saying it is also
-# true of every object, which generated clients make a class of.
-ANY_OBJECT_OR_NULL = {"type": "object", "nullable": True}
-NULL = {"type": "object", "nullable": True, "enum": [None]}
 REFERENCE = re.compile(r'"\$ref": *"#/components/(\w+)/([^"]*)"')
 # What Flask and flask-smorest answer themselves.
 NOT_ROUTES = ("HEAD", "OPTIONS")
@@ -143,19 +140,16 @@ def _of_whole_app(app: Flask) -> list[int]:
 def describe(document: dict[str, Any], host: PluginHost, filters: Filters) -> dict[str, Any]:
     """Complete the OpenAPI document with what is different in each installation."""
     schemas = document["components"]["schemas"]
-    for schema in schemas.values():
-        for member in schema.get("properties", {}).values():
-            if ANY_OBJECT_OR_NULL in member.get("anyOf", ()):
-                member["anyOf"][member["anyOf"].index(ANY_OBJECT_OR_NULL)] = NULL
     for analyzer in host.analyzers.values():
         schemas[f"AnalysisResult_{analyzer.name}"] = _described(analyzer)
         schemas[f"Analysis_{analyzer.name}"] = _analysis(schemas["Analysis"], analyzer)
     known = {name: _reference(f"Analysis_{name}") for name in host.analyzers}
+    # Others are there too, of which TypeScript cannot say that they differ from those with names.
     schemas["UploadAnalyses"] = {
         "type": "object",
-        "description": "The state of each analysis, by the analyzer's name.",
+        "description": "The state of each analysis, by the analyzer's name; those of analyzers "
+        "that are not installed any more have the shape of `Analysis`.",
         "properties": known,
-        "additionalProperties": _reference("Analysis"),
     }
     for name in ("Upload", "ListedUpload"):
         properties = schemas[name]["properties"]
@@ -197,7 +191,7 @@ def _described(analyzer: Analyzer) -> dict[str, Any]:
 def _analysis(analysis: dict[str, Any], analyzer: Analyzer) -> dict[str, Any]:
     """The schema of an analysis whose result has the shape that this analyzer gives it."""
     result = {
-        "anyOf": [_reference(f"AnalysisResult_{analyzer.name}"), NULL],
+        **nullable_reference(_reference(f"AnalysisResult_{analyzer.name}")),
         "description": "What the analyzer found; left out of listings.",
     }
     return {**analysis, "properties": {**analysis["properties"], "result": result}}

@@ -75,7 +75,11 @@ def ready() -> Response:
 @blueprint.response(200, ServiceSchema)
 @blueprint.alt_response(404, "NOT_FOUND")
 def one_service(service: str) -> Response:
-    """See how one service is"""
+    """See how one service is
+
+    The same as its member of `services` in `GET /api/health`, whose other services are not waited
+    for. The names are those of that answer.
+    """
     services = parts.health.services()
     if service not in services:
         raise NotFound(f"There is no service {service}; there are {', '.join(services)}.")

@@ -22,7 +22,10 @@ blueprint = Blueprint(
 @blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
 def list_jobs(query: dict[str, Any]) -> Response:
-    """List the newest jobs, those that have ended among them"""
+    """List the newest jobs, those that have ended among them
+
+    The newest comes first. What failed in a job is told by `GET /api/jobs/{job_id}` alone.
+    """
     jobs = parts.catalog.jobs.newest(query["limit"])
     return jsonify({"data": [job_on_wire(job, in_list=True) for job in jobs]})
 
@@ -33,7 +36,11 @@ def list_jobs(query: dict[str, Any]) -> Response:
 @blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
 def get_job(job_id: str) -> Response:
-    """See how far a job is"""
+    """See how far a job is
+
+    Ask again until its `state` is `succeeded`, `failed` or `cancelled`. What failed is in
+    `failures`, with the ids of the uploads.
+    """
     return jsonify(job_on_wire(parts.catalog.jobs.get(job_id)))
 
 

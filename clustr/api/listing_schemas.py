@@ -1,6 +1,7 @@
 """The shapes of the listing: what can be asked of it, and a page of it."""
 
 from collections.abc import Iterable, Mapping
+from copy import copy
 from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
@@ -83,7 +84,8 @@ class PartSchema(Schema):
         [*UploadSchema().fields, RESULTS],
         data_key="fields",
         metadata={
-            "description": "The fields of an upload to answer with, with commas between them; "
+            "description": "The fields of an upload to answer with besides its id, with commas "
+            "between them; "
             f"with `{RESULTS}` the results of the analyses, too. By default all but results.",
             "example": "id,caption,tags",
         },
@@ -135,7 +137,7 @@ def too_slow(query: Mapping[str, Any], sort: Sort) -> dict[str, list[str]]:
 
 
 class ListedUploadSchema(UploadSchema):
-    """An upload as it is listed: with those of its fields that were asked for."""
+    """An upload as it is listed: its id, and those of its fields that were asked for."""
 
     matched = fields.List(
         fields.String(validate=validate.OneOf(SEARCHED)),
@@ -146,8 +148,10 @@ class ListedUploadSchema(UploadSchema):
     )
 
 
-for _field in ListedUploadSchema._declared_fields.values():
-    _field.required = False
+# The fields are those of `UploadSchema` itself, in which they stay required.
+for _name, _field in ListedUploadSchema._declared_fields.items():
+    ListedUploadSchema._declared_fields[_name] = optional = copy(_field)
+    optional.required = _name == "id"
 
 
 class UploadPageSchema(Schema):
@@ -222,7 +226,7 @@ class Shape:
     """
 
     def __init__(self, names: tuple[str, ...] | None, with_results: bool = False):
-        self._names = names and [name for name in names if name != RESULTS]
+        self._names = names and ["id", *(name for name in names if name not in ("id", RESULTS))]
         self._with_results = with_results or (names is not None and RESULTS in names)
         if self._with_results and self._names is not None and "analyses" not in self._names:
             self._names.append("analyses")

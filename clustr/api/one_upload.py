@@ -105,7 +105,11 @@ def restore_upload(upload_id: str) -> Response:
 @blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
 def list_analyses_of_upload(upload_id: str) -> Response:
-    """List the analyses of one upload, with their results"""
+    """List the analyses of one upload, with their results
+
+    By the analyzers' names, in the order in which they are run. Ask again until each has a status
+    in which it has ended: `succeeded`, `skipped`, `failed` or `cancelled`.
+    """
     upload = parts.catalog.uploads.get(upload_id)
     return jsonify({"data": {a.name: analysis_on_wire(a, True) for a in upload.analyses}})
 
@@ -116,7 +120,11 @@ def list_analyses_of_upload(upload_id: str) -> Response:
 @blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
 def get_analysis(upload_id: str, analyzer: str) -> Response:
-    """Get one analysis of an upload"""
+    """Get one analysis of an upload
+
+    Its `status` says how far it is; the `result`, once there is one, has the shape that
+    `GET /api/plugins` gives as the analyzer's `result_schema`.
+    """
     found = analysis_of(parts.catalog.uploads.get(upload_id), analyzer)
     return jsonify(analysis_on_wire(found, True))
 

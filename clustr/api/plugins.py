@@ -24,7 +24,11 @@ blueprint = Blueprint(
 @blueprint.route("")
 @blueprint.response(200, PluginListSchema)
 def list_plugins() -> Response:
-    """List all plugins, those that could not be loaded among them"""
+    """List all plugins, those that could not be loaded among them
+
+    Each with its `state`, the `reason` where it could not be loaded, and its analyzers with the
+    shapes of their results.
+    """
     return jsonify({"data": [plugin_on_wire(plugin) for plugin in parts.host.plugins]})
 
 
@@ -32,7 +36,10 @@ def list_plugins() -> Response:
 @blueprint.response(200, PluginSchema)
 @blueprint.alt_response(404, "NOT_FOUND")
 def get_plugin(name: str) -> Response:
-    """Get one plugin"""
+    """Get one plugin
+
+    The same as its entry in `GET /api/plugins`.
+    """
     for plugin in parts.host.plugins:
         if plugin.name == name:
             return jsonify(plugin_on_wire(plugin))

@@ -44,6 +44,8 @@ STATE = (
     "is back; and in the end `succeeded`, `skipped`, `failed` or `cancelled`."
 )
 LENGTH_OF_NAME = validate.Length(1, 255)
+# Why a file was refused.
+CODES = ("unsupported_type", "too_large", "too_many_pixels", "undecodable", "empty", "no_files")
 
 
 def content_type() -> fields.String:
@@ -117,9 +119,7 @@ class RefusedFileSchema(Schema):
     )
     code = fields.String(
         required=True,
-        validate=validate.OneOf(
-            ["unsupported_type", "too_large", "too_many_pixels", "undecodable", "empty", "no_files"]
-        ),
+        validate=validate.OneOf(CODES),
         metadata={"description": "Why it was refused.", "example": "unsupported_type"},
     )
     detail = text(

@@ -1,0 +1,172 @@
+"""Completes the OpenAPI document for the tools that read it: generators of clients, and linters.
+
+What is here was found by generating clients with the usual tools and compiling them; `make clients`
+does it again. OpenAPI 3.0 can say some things in several ways of which tools understand one.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from clustr.api.listing_schemas import SORTED
+from clustr.api.schemas import CODES
+from clustr.catalog import SEARCHED, JobState, Select
+from clustr.images import CONTENT_TYPES
+from clustr.plugin_host import PluginState
+from clustr.upload import State, Status
+
+Node = dict[str, Any]
+
+LICENSE = {"name": "MIT", "url": "https://spdx.org/licenses/MIT.html"}
+CONTACT = {"name": "Clustr"}
+
+# Under which heading readers find the operations of each blueprint.
+TAGS = {
+    "upload": "Uploads",
+    "uploads": "Uploads",
+    "one_upload": "Uploads",
+    "bulk_uploads": "Uploads",
+    "files_of_upload": "Files",
+    "files": "Files",
+    "trash": "Trash",
+    "analyses": "Analyses",
+    "jobs": "Jobs",
+    "tags": "Tags",
+    "stats": "Statistics",
+    "plugins": "Plugins",
+    "status": "Health",
+    "health": "Health",
+    "debug": "Debugging",
+}
+DESCRIPTIONS = {
+    "Uploads": "Send images in; list, search, read, change and remove what has been sent",
+    "Files": "The bytes of originals, and thumbnails of them",
+    "Trash": "What was removed and can be restored",
+    "Analyses": "What analyzers do with all uploads together",
+    "Jobs": "What is being done to many uploads, and how far it is",
+    "Tags": "The words for what is to be seen",
+    "Statistics": "How many uploads there are",
+    "Plugins": "What says what is in the images",
+    "Health": "How the service is, and everything that it needs",
+    "Debugging": "For people who look for a fault",
+}
+
+# Names for sets of values, which generators would number otherwise.
+ENUMS: dict[tuple[str, ...], str] = {
+    tuple(Status): "UploadStatus",
+    tuple(State): "AnalysisStatus",
+    tuple(sorted(CONTENT_TYPES.values())): "ContentType",
+    tuple(SORTED): "UploadSort",
+    tuple(SEARCHED): "SearchedField",
+    ("score", "newest"): "SearchOrder",
+    ("keep", "reuse"): "Duplicates",
+    ("delete", "restore", "tag", "untag"): "BulkAction",
+    ("analyze", "delete", "restore", "tag", "untag"): "JobKind",
+    tuple(JobState): "JobState",
+    tuple(Select): "AnalysisSelection",
+    tuple(PluginState): "PluginState",
+    ("package", "folder"): "PluginSource",
+    ("connected", "disconnected"): "DatabaseStatus",
+    ("healthy", "degraded", "critical"): "HealthStatus",
+    ("healthy", "degraded", "unhealthy", "disabled"): "ServiceStatus",
+    ("alive", "ready", "not ready"): "ProbeStatus",
+    tuple(CODES): "RefusalCode",
+}
+
+
+def complete(document: Node) -> Node:
+    """The document as tools understand it best; it is changed in place.
+
+    - A member that refers to a schema and can be null says so with `allOf` and `nullable`.
+    - A set of values that stands in several places is a schema of its own, with a name.
+    - Bytes of images are `application/octet-stream` first: a type with a star is unknown to most.
+    - Operations stand under headings for readers, not under the names of modules.
+    """
+    _mark_nullable_references(document)
+    _name_enums(document)
+    _say_bytes_first(document)
+    _group(document)
+    document["info"] |= {"license": LICENSE, "contact": CONTACT}
+    return document
+
+
+def nullable_reference(reference: Node) -> Node:
+    """A member that refers to a schema and can be null."""
+    return {"allOf": [reference], "nullable": True}
+
+
+def _nodes(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Node]]:
+    """Every object in the document, with the names that lead to it; examples are left out."""
+    if isinstance(node, list):
+        for inner in node:
+            yield from _nodes(inner, path)
+    elif isinstance(node, dict):
+        for name in [name for name in node if name not in ("example", "examples")]:
+            yield from _nodes(node[name], (*path, name))
+        yield path, node
+
+
+def _mark_nullable_references(document: Node) -> None:
+    """Replace what apispec makes of them, which is also true of every object."""
+    for _, node in _nodes(document):
+        choices = node.get("anyOf", ())
+        references = [choice for choice in choices if "$ref" in choice]
+        if len(choices) == 2 and len(references) == 1 and {"type", "nullable"} <= _keys(choices):
+            del node["anyOf"]
+            node |= nullable_reference(references[0])
+
+
+def _keys(choices: list[Node]) -> set[str]:
+    return {name for choice in choices for name in choice}
+
+
+def _name_enums(document: Node) -> None:
+    """Make a schema of each set of values, and refer to it where the values stood."""
+    schemas = document["components"]["schemas"]
+    names: dict[tuple[str, ...], str] = {}
+    for path, node in list(_nodes(document)):
+        values = tuple(node.get("enum", ()))
+        if len(values) < 2 or not all(isinstance(value, str) for value in values):
+            continue
+        name = names.setdefault(values, ENUMS.get(values) or _name_of_place(path))
+        schemas[name] = {"type": "string", "enum": list(values)}
+        if any(value.startswith("-") for value in values):
+            # Generators make names of values, and would make the same of these and the others.
+            varnames = [f"{v[1:]}_descending" if v.startswith("-") else v for v in values]
+            schemas[name]["x-enum-varnames"] = varnames
+        reference = {"$ref": f"#/components/schemas/{name}"}
+        more = {key: node[key] for key in node if key not in ("type", "enum")}
+        node.clear()
+        node |= {"allOf": [reference], **more} if more else reference
+
+
+def _name_of_place(path: tuple[str, ...]) -> str:
+    """A name for values by the schema and the members in which they stand."""
+    inner = [name for name in path if name not in ("components", "schemas", "properties", "items")]
+    return "".join(name[:1].upper() + name[1:] for name in inner if name.isidentifier())
+
+
+def _say_bytes_first(document: Node) -> None:
+    for _, node in _nodes(document["paths"]):
+        content = node.get("content", {})
+        if "image/*" in content:
+            node["content"] = {"application/octet-stream": content["image/*"], **content}
+
+
+def _group(document: Node) -> None:
+    headings: Node = {}
+    renamed: dict[str, str] = {}
+    for tag in document.get("tags", ()):
+        heading = renamed[tag["name"]] = _heading(tag["name"])
+        headings.setdefault(heading, DESCRIPTIONS.get(heading) or tag.get("description", ""))
+    document["tags"] = [{"name": n, "description": headings[n]} for n in headings]
+    for item in document["paths"].values():
+        for operation in item.values():
+            if isinstance(operation, Mapping) and "tags" in operation:
+                operation["tags"] = [*dict.fromkeys(renamed[tag] for tag in operation["tags"])]
+
+
+def _heading(tag: str) -> str:
+    """The heading for a blueprint; a plugin's is `x-<plugin>-<blueprint>`."""
+    if tag.startswith("x-"):
+        return f"Plugin {tag.split('-')[1]}"
+    return TAGS[tag]
