@@ -13,8 +13,9 @@ from typing import Protocol
 from uuid import uuid4
 
 from clustr import logs, reasons
-from clustr.catalog import Catalog, Chosen, Failure, Job, JobState, Selection, TagWords
+from clustr.catalog import Catalog, Chosen, Failure, Job, JobState, Select, Selection, TagWords
 from clustr.catalog.editing import TOO_MANY
+from clustr.default_services import DefaultServices
 from clustr.errors import (
     ClustrError,
     DatabaseUnavailable,
@@ -57,19 +58,24 @@ class Estimate:
 class Reanalysis:
     """Takes orders for analyses: of uploads that came before an analyzer, or to be done again."""
 
-    def __init__(self, catalog: Catalog, host: PluginHost, ringer: Ringer):
+    def __init__(
+        self, catalog: Catalog, host: PluginHost, ringer: Ringer, services: DefaultServices
+    ):
         self._catalog = catalog
         self._host = host
         self._ringer = ringer
+        self._services = services
 
     def estimate(self, selection: Selection) -> Estimate:
         """What an order would come to.
 
         Raises:
             InvalidInput: there is no such analyzer.
+            NotConfigured: nobody has said where its service is.
             TooSlow: there are too many uploads to count them for somebody who waits.
         """
         analyzer = analyzer_named(self._host, selection.analyzer)
+        self._services.require(analyzer)
         matched = self._catalog.selections.count(selection, analyzer)
         durations = self._catalog.statistics.durations(analyzer)
         seconds = round(matched * durations.p50 / 1000, 1) if durations else None
@@ -80,11 +86,10 @@ class Reanalysis:
 
         Raises:
             InvalidInput: there is no such analyzer.
+            NotConfigured: nobody has said where its service is.
         """
-        analyzer_named(self._host, selection.analyzer)
-        job = self._catalog.jobs.add(Analyze.kind, selection.parameters(), request_id)
-        log.info("job_added", job=job.id, kind=job.kind, parameters=job.parameters)
-        return job
+        self._services.require(analyzer_named(self._host, selection.analyzer))
+        return add_analyses(self._catalog, selection, request_id)
 
     def run_again(self, upload_id: str, name: str) -> Upload:
         """Have an analyzer look at one upload (again), as soon as at a new one.
@@ -95,12 +100,14 @@ class Reanalysis:
         Raises:
             InvalidInput: this is no id.
             NotFound: there is no such upload, or no such analyzer.
+            NotConfigured: nobody has said where its service is.
             UnderWay: the analysis has not come to its end.
         """
         if name not in self._host.analyzers:
             said = reasons.unknown("analyzer", name, self._host.analyzers)
             raise NotFound(f"{said[0].upper()}{said[1:]}")
         analyzer = self._host.analyzers[name]
+        self._services.require(analyzer)
         dependants = dependants_of(self._host, name)
         upload = self._catalog.selections.queue_one(upload_id, analyzer, dependants)
         self._ringer.ring([analyzer])
@@ -132,6 +139,13 @@ class Changes:
         job = self._catalog.jobs.add(kind, parameters, request_id)
         log.info("job_added", job=job.id, kind=job.kind, parameters=job.parameters)
         return job
+
+
+def add_analyses(catalog: Catalog, selection: Selection, request_id: str) -> Job:
+    """Write down a job that has an analyzer look at what is selected."""
+    job = catalog.jobs.add(Analyze.kind, selection.parameters(), request_id)
+    log.info("job_added", job=job.id, kind=job.kind, parameters=job.parameters)
+    return job
 
 
 def analyzer_named(host: PluginHost, name: str) -> Analyzer:
@@ -404,15 +418,18 @@ class Bulk:
             whether there is more to do at once.
         """
         jobs = self._catalog.jobs.unended()
+        backfills = self._catalog.default_services.due_backfills()
         began = time.monotonic()
         to_count = [name for name, count_at in self._count_at.items() if began >= count_at]
-        if not jobs and not to_count:
+        if not jobs and not to_count and not backfills:
             return False
         if not self._catalog.leases.take(LEASE, self._owner, LEASE_SECONDS):
             return False
         if not self._indexed:  # The web side does it too, but may have started without MongoDB.
             self._catalog.make_indexes()
             self._indexed = True
+        for name, count in backfills.items():
+            self._backfill(name, count)
         busy = [self._advance(job) for job in jobs]
         if to_count:
             self._count(to_count[0])
@@ -421,6 +438,18 @@ class Bulk:
     def stop(self) -> None:
         """Let another process take over at once."""
         self._catalog.leases.give_back(LEASE, self._owner)
+
+    def _backfill(self, name: str, count: int) -> None:
+        """Order what an analyzer has not looked at while its service was not known.
+
+        So also for the analyzers that require it, which were skipped. Should this process be
+        killed before it has written that down, all is ordered once more, and finds nothing.
+        """
+        names = [name, *dependants_of(self._host, name)] if name in self._host.analyzers else []
+        for one in names:
+            if self._host.analyzers[one].auto:
+                add_analyses(self._catalog, Selection(one, Select.MISSING), uuid4().hex)
+        self._catalog.default_services.backfill_ordered(name, count)
 
     def _advance(self, job: Job) -> bool:
         """Do one step of a job and write down how far it is; whether more can be done at once."""

@@ -43,6 +43,10 @@ class UnderWay(ClustrError):
     """What was asked for is being done already."""
 
 
+class NotConfigured(ClustrError):
+    """What was asked for needs a service that nobody has named and that was never found."""
+
+
 class DatabaseUnavailable(ClustrError):
     """MongoDB did not answer in time; trying again later may help."""
 

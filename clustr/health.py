@@ -1,19 +1,18 @@
 """Health: how the service and all that it needs are, asked at once and within a time limit."""
 
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from clustr import __version__, logs, reasons
 from clustr.catalog import Catalog
+from clustr.default_services import DefaultServices, context_of
 from clustr.errors import ClustrError, DatabaseUnavailable, QueueUnavailable
-from clustr.http_session import Session
 from clustr.plugin_host import PluginHost
-from clustr.plugins import Analyzer, Context, Health
+from clustr.plugin_host.addresses import advice, default_address, service_of
+from clustr.plugins import Analyzer, Health
 from clustr.queue import Queue
 from clustr.storage import LocalStorage
 
@@ -22,14 +21,14 @@ log = logs.logger(__name__)
 ANSWER_SECONDS = 2.5
 
 HEALTHY, DEGRADED, UNHEALTHY = "healthy", "degraded", "unhealthy"
-DISABLED = "disabled"
+DISABLED, NOT_CONFIGURED = "disabled", "not_configured"
 # What is missing on purpose is no trouble.
-FINE = (HEALTHY, DISABLED)
+FINE = (HEALTHY, DISABLED, NOT_CONFIGURED)
 CRITICAL_SERVICES = ("database", "storage")
 # The name under which clients find the service that captions come from, whatever it is.
 CAPTIONER = "captioner"
 CORE_SERVICES = ("backend", "database", "queue", "storage")
-STATUSES = (DISABLED, HEALTHY, DEGRADED, UNHEALTHY)  # the worst last
+STATUSES = (DISABLED, NOT_CONFIGURED, HEALTHY, DEGRADED, UNHEALTHY)  # the worst last
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ class Service:
     """How one service is.
 
     Attributes:
-        status: `healthy`, `degraded`, `unhealthy` or `disabled`.
+        status: `healthy`, `degraded`, `unhealthy`, `not_configured` or `disabled`.
         details: what else there is to say; the reason for its status is the `detail`.
         milliseconds: how long its check took.
     """
@@ -50,8 +49,16 @@ class Service:
 class HealthChecks:
     """The checks of all services. One that hangs is reported so, and is not asked twice at once."""
 
-    def __init__(self, catalog: Catalog, storage: LocalStorage, queue: Queue, host: PluginHost):
+    def __init__(
+        self,
+        catalog: Catalog,
+        storage: LocalStorage,
+        queue: Queue,
+        host: PluginHost,
+        services: DefaultServices,
+    ):
         self._catalog = catalog
+        self._default_services = services
         self._storage = storage
         self._queue = queue
         self._host = host
@@ -139,17 +146,11 @@ class HealthChecks:
 
     def _of_analyzer(self, analyzer: Analyzer) -> dict[str, Service]:
         plugin = self._host.plugin_of(analyzer)
-        with tempfile.TemporaryDirectory(prefix="clustr-") as folder, Session() as http:
-            health = analyzer.health(
-                Context(
-                    config=plugin.config,
-                    secrets=plugin.secrets,
-                    log=logs.logger(f"clustr.plugin.{plugin.name}"),
-                    http=http,
-                    deadline=time.monotonic() + ANSWER_SECONDS,
-                    tmpdir=Path(folder),
-                )
-            )
+        if analyzer.name in self._default_services.not_configured:
+            details = {"detail": advice(plugin, analyzer), "url": default_address(plugin)}
+            return {service_of(analyzer): Service(NOT_CONFIGURED, details)}
+        with context_of(plugin, ANSWER_SECONDS) as context:
+            health = analyzer.health(context)
         if not isinstance(health, Health):
             return {}
         said = {"detail": reasons.plain(health.detail)} if health.detail else {}

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from clustr import images, logs, reasons
 from clustr.catalog import Catalog, new_id, now
+from clustr.default_services import DefaultServices
 from clustr.errors import BeingAnswered, DatabaseRefused, InvalidInput, RefusedFile, TooLarge
 from clustr.images import Format, Inspected
 from clustr.plugins import Analyzer
@@ -66,6 +67,7 @@ class Intake:
 
     Args:
         analyzers: those that there are, each after those that it requires.
+        services: knows which of them are not configured, and make no analyses.
         formats: the image formats to accept.
         max_upload_size: bytes of one file at most.
         tell: told of every new upload once it is stored, and returns at once.
@@ -80,13 +82,15 @@ class Intake:
         formats: tuple[Format, ...],
         max_upload_size: int,
         tell: Callable[[Upload], None],
+        services: DefaultServices,
     ):
         self._catalog = catalog
         self._storage = storage
         self._ringer = ringer
         self._analyzers = [a for a in analyzers.values() if a.auto]
         self._formats = formats
-        self._plans = {format: tuple(self._plan(format)) for format in formats}
+        self._services = services
+        self._plans: dict[tuple[Format, frozenset[str]], tuple[Analysis, ...]] = {}
         self._max_upload_size = max_upload_size
         self._tell = tell
 
@@ -183,7 +187,7 @@ class Intake:
 
     def _describe(self, received: Received, inspected: Inspected, request_id: str) -> Upload:
         upload_id, moment = new_id(), now()
-        analyses = self._plans[inspected.format]
+        analyses = self._planned(inspected.format)
         return Upload(
             id=upload_id,
             original_name=clean_name(received.name),
@@ -200,10 +204,19 @@ class Intake:
             request_id=request_id,
         )
 
-    def _plan(self, format: Format) -> Iterator[Analysis]:
-        """The analyses of a new upload in this format, those that need no analyzer's run, too."""
+    def _planned(self, format: Format) -> tuple[Analysis, ...]:
+        """The analyses of a new upload in this format."""
+        without = self._services.not_configured
+        if (format, without) not in self._plans:
+            self._plans[format, without] = tuple(self._plan(format, without))
+        return self._plans[format, without]
+
+    def _plan(self, format: Format, without: frozenset[str]) -> Iterator[Analysis]:
+        """Make its analyses, those that need no analyzer's run, too."""
         hopeful: set[str] = set()
         for analyzer in self._analyzers:
+            if analyzer.name in without:
+                continue
             state, error = State.WAITING if analyzer.requires else State.QUEUED, None
             missing = [name for name in analyzer.requires if name not in hopeful]
             if analyzer.formats and format.content_type not in analyzer.formats:

@@ -14,6 +14,7 @@ from clustr import images
 from clustr.analysis import Analysts
 from clustr.bulk import Bulk, Changes, Reanalysis
 from clustr.catalog import Catalog
+from clustr.default_services import DefaultServices
 from clustr.errors import StartUpError
 from clustr.fsck import Fsck
 from clustr.health import HealthChecks
@@ -46,6 +47,7 @@ class WebParts:
     storage: LocalStorage
     host: PluginHost
     blueprints: "list[tuple[Plugin, Blueprint]]"
+    default_services: DefaultServices
     intake: Intake
     health: HealthChecks
     reanalysis: Reanalysis
@@ -118,15 +120,20 @@ def build_web(
     notices = Notices(host)
     most = settings.max_upload_size
     ringer = Ringer(queue)
-    intake = Intake(catalog, storage, ringer, host.analyzers, formats, most, notices.stored)
-    health = HealthChecks(catalog, storage, queue, host)
-    reanalysis = Reanalysis(catalog, host, ringer)
+    services = DefaultServices(catalog, host)
+    services.watch()
+    intake = Intake(
+        catalog, storage, ringer, host.analyzers, formats, most, notices.stored, services
+    )
+    health = HealthChecks(catalog, storage, queue, host, services)
+    reanalysis = Reanalysis(catalog, host, ringer, services)
     return WebParts(
         settings,
         catalog,
         storage,
         host,
         blueprints,
+        services,
         intake,
         health,
         reanalysis,
@@ -156,7 +163,7 @@ def build_worker(settings: Settings, host: PluginHost) -> WorkerParts:
     return WorkerParts(
         catalog,
         Analysts(catalog, storage, queue, host),
-        Reconciler(catalog, storage, queue, host, removal),
+        Reconciler(catalog, storage, queue, host, removal, DefaultServices(catalog, host)),
         Bulk(catalog, queue, host, removal),
     )
 
@@ -167,7 +174,8 @@ def build_reanalysis(settings: Settings) -> Iterator[tuple[Reanalysis, Catalog]]
     host = build_host(settings)
     catalog = build_catalog(settings, WEB_SECONDS)
     try:
-        yield Reanalysis(catalog, host, Ringer(Queue(settings.redis_url))), catalog
+        ringer = Ringer(Queue(settings.redis_url))
+        yield Reanalysis(catalog, host, ringer, DefaultServices(catalog, host)), catalog
     finally:
         catalog.close()
 

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from clustr import logs
 from clustr.catalog import Catalog, now
+from clustr.default_services import DefaultServices
 from clustr.errors import ClustrError
 from clustr.plugin_host import PluginHost
 from clustr.plugins import Analyzer
@@ -23,6 +24,7 @@ LEASE = "reconciler"
 LEASE_SECONDS = 6.0
 ROUND_SECONDS = 1.0
 CLEAN_EVERY_SECONDS = 60.0
+SEARCH_EVERY_SECONDS = 10.0
 INDEX_SECONDS = 3600.0
 LEFT_BEHIND_AFTER = timedelta(hours=24)
 # An analyzer that no plugin brings any more is waited for so long.
@@ -39,14 +41,17 @@ class Reconciler:
         queue: Queue,
         host: PluginHost,
         removal: Removal,
+        services: DefaultServices,
     ):
         self._catalog = catalog
         self._storage = storage
         self._queue = queue
         self._removal = removal
+        self._services = services
         self._analyzers = list(host.analyzers.values())
         self._owner = uuid4().hex
-        self._cleaned_at = float("-inf")
+        self._cleaned_at = self._searched_at = float("-inf")
+        self._searching = threading.Thread()
         self._indexed = False
 
     def run_for_ever(self) -> None:
@@ -73,6 +78,7 @@ class Reconciler:
             if taken:
                 log.warning("analyses_taken_back", analyzer=analyzer.name, count=taken)
         self._clean()
+        self._search()
         self._queue.ring([analyzer for analyzer in self._analyzers if self._needed(analyzer)])
         self._removal.go_on()
 
@@ -86,6 +92,20 @@ class Reconciler:
                 log.info("indexes_unused", names=unused)
         except ClustrError as error:
             log.error("indexes_not_made", reason=str(error))
+
+    def _search(self) -> None:
+        """Look for services at default addresses, beside all else: one may keep us waiting."""
+        due = time.monotonic() - self._searched_at >= SEARCH_EVERY_SECONDS
+        if due and not self._searching.is_alive():
+            self._searched_at = time.monotonic()
+            self._searching = threading.Thread(target=self._search_once, daemon=True)
+            self._searching.start()
+
+    def _search_once(self) -> None:
+        try:
+            self._services.search()
+        except ClustrError as error:
+            log.warning("default_services_not_searched", reason=str(error))
 
     def stop(self) -> None:
         """Let another process take over at once."""

@@ -20,6 +20,7 @@ from workshop import Outage, Program, Workshop, analyzer, plugin
 
 from clustr.catalog import now
 from clustr.limits import GRACE_SECONDS
+from clustr.parts import WebParts
 from clustr.queue import Queue
 from clustr.reconciler import GONE_AFTER, Reconciler
 
@@ -491,6 +492,11 @@ def test_end_that_takes_long_to_be_written_is_no_hang_of_the_plugin(tmp_path):
         outage.end()
 
 
+def reconciler_of(parts: WebParts, queue: Queue) -> Reconciler:
+    services = parts.default_services
+    return Reconciler(parts.catalog, parts.storage, queue, parts.host, parts.removal, services)
+
+
 def test_uploads_of_an_older_version_are_completed(workshop):
     """They lack what they are listed by."""
     workshop.analyzer("base", "return {}")
@@ -498,7 +504,7 @@ def test_uploads_of_an_older_version_are_completed(workshop):
     old, _ = workshop.upload(GOOD, GOOD)
     whole = workshop.collection.find_one({"_id": ObjectId(old)})
     workshop.collection.update_one({"_id": ObjectId(old)}, {"$unset": {"facets": True}})
-    Reconciler(parts.catalog, parts.storage, queue, parts.host, parts.removal).run_once()
+    reconciler_of(parts, queue).run_once()
 
     def completed() -> bool:
         return workshop.collection.find_one({"_id": ObjectId(old)}) == whole
@@ -518,7 +524,7 @@ def test_what_waits_for_an_analyzer_that_is_gone_has_an_end(workshop):
     )
 
     def reconcile() -> None:
-        Reconciler(parts.catalog, parts.storage, queue, parts.host, parts.removal).run_once()
+        reconciler_of(parts, queue).run_once()
         workshop.collection.database["leases"].delete_many({})
 
     reconcile()  # All that it waits for is there.

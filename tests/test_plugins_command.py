@@ -138,7 +138,8 @@ def test_service_is_unharmed_by_a_folder_of_broken_plugins(app_with, place: Path
     for name in ("a_good", *BROKEN):
         if name not in ("k_crash", "l_ends", "m_hangs"):
             shutil.copy(place / "plugins" / f"{name}.py", tmp_path)
-    client = app_with(PLUGINS_FOLDER=str(tmp_path)).test_client()
+    settings = {"PLUGINS_FOLDER": str(tmp_path), "BLIP_SERVICE_URL": "http://127.0.0.1:9"}
+    client = app_with(**settings).test_client()
     told = {one["name"]: one for one in client.get("/api/plugins").get_json()["data"]}
     broken = set(BROKEN) & set(told)
     assert len(broken) == 9

@@ -54,13 +54,14 @@ def list_analyses() -> Response:
 @blueprint.alt_response(
     200, schema=EstimateSchema, description="With `dry_run`: what it would come to."
 )
+@blueprint.alt_response(409, "CONFLICT")
 @blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
 def order_analyses(order: dict[str, Any]) -> Response:
     """Have an analyzer look at uploads that it has not looked at, or once more
 
     This comes after all new uploads, and what is under way is left alone. A result that is there
-    stays until there is a new one.
+    stays until there is a new one; 409 for an analyzer that is not configured.
     """
     selection = selection_of(order)
     if order["dry_run"]:

@@ -41,6 +41,7 @@ TABLE: dict[type[errors.ClustrError], Row] = {
     errors.BeingAnswered: Row(409, "being_answered", "Being answered"),
     errors.Outdated: Row(412, "outdated", "Outdated"),
     errors.UnderWay: Row(409, "under_way", "Under way"),
+    errors.NotConfigured: Row(409, "not_configured", "Not configured"),
     errors.DatabaseUnavailable: DATABASE_UNAVAILABLE,
     errors.DatabaseRefused: DATABASE_UNAVAILABLE,
     errors.TooSlow: Row(503, "too_slow", "Too slow"),

@@ -141,7 +141,7 @@ def run_analysis(upload_id: str, analyzer: str) -> Response:
     """Have an analyzer look at one upload, or once more
 
     As soon as at a new upload. A result that is there stays until there is a new one; 409 while the
-    analysis is under way.
+    analysis is under way, or when the analyzer is not configured.
     """
     found = analysis_of(parts.reanalysis.run_again(upload_id, analyzer), analyzer)
     response = jsonify(analysis_on_wire(found, True))

@@ -26,10 +26,12 @@ blueprint = Blueprint(
 def list_plugins() -> Response:
     """List all plugins, those that could not be loaded among them
 
-    Each with its `state`, the `reason` where it could not be loaded, and its analyzers with the
-    shapes of their results.
+    Each with its `state`, the `reason` where it could not be loaded or needs to be configured, and
+    its analyzers with the shapes of their results.
     """
-    return jsonify({"data": [plugin_on_wire(plugin) for plugin in parts.host.plugins]})
+    return jsonify(
+        {"data": [plugin_on_wire(one, parts.default_services) for one in parts.host.plugins]}
+    )
 
 
 @blueprint.route("/<name>", parameters=[NAME])
@@ -42,5 +44,5 @@ def get_plugin(name: str) -> Response:
     """
     for plugin in parts.host.plugins:
         if plugin.name == name:
-            return jsonify(plugin_on_wire(plugin))
+            return jsonify(plugin_on_wire(plugin, parts.default_services))
     raise NotFound(f"There is no plugin {name}.")

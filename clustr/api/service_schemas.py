@@ -6,6 +6,7 @@ from marshmallow import INCLUDE, Schema, fields, validate
 
 from clustr.api.fields import NOT_NEGATIVE, moment, number, one_of, text
 from clustr.api.json_schemas import json_schema
+from clustr.default_services import DefaultServices
 from clustr.plugin_host import Plugin, PluginState
 
 EXAMPLE_RESULT_SCHEMA = {
@@ -61,10 +62,11 @@ class ServiceSchema(Schema):
 
     status = fields.String(
         required=True,
-        validate=validate.OneOf(["healthy", "degraded", "unhealthy", "disabled"]),
+        validate=validate.OneOf(["healthy", "degraded", "unhealthy", "not_configured", "disabled"]),
         metadata={
-            "description": "How it is. `disabled`: nothing that is loaded needs it, which is no "
-            "trouble.",
+            "description": "How it is. `not_configured`: nobody has said where it is and it was "
+            "never found, so it is asked nothing; the `detail` says how to have it. `disabled`: "
+            "nothing that is loaded needs it. Neither is any trouble.",
             "example": "healthy",
         },
     )
@@ -180,6 +182,14 @@ class AnalyzerSchema(Schema):
             "example": True,
         },
     )
+    configured = fields.Boolean(
+        required=True,
+        metadata={
+            "description": "Whether its service is known, if it needs one. While it is not, new "
+            "uploads are not analyzed by it; once it is, what is missing is made.",
+            "example": True,
+        },
+    )
     result_schema = fields.Dict(
         required=True,
         metadata={
@@ -208,7 +218,7 @@ class PluginSchema(Schema):
         "`failed` when its code did; `conflict` with another plugin, such as about a name.",
     )
     reason = text(
-        "Why it is not loaded.",
+        "Why it is not loaded, or what an analyzer of it needs to be configured.",
         "BLIP_SERVICE_URL: Not a valid URL.",
         required=True,
         allow_none=True,
@@ -232,14 +242,15 @@ class PluginListSchema(Schema):
     data = fields.List(fields.Nested(PluginSchema), required=True)
 
 
-def plugin_on_wire(plugin: Plugin) -> dict[str, Any]:
+def plugin_on_wire(plugin: Plugin, services: DefaultServices) -> dict[str, Any]:
     """A plugin in the shape of `PluginSchema`."""
+    missing = [a for a in plugin.analyzers if a.name in services.not_configured]
     return {
         "name": plugin.name,
         "version": plugin.version,
         "source": plugin.source,
         "state": plugin.state,
-        "reason": plugin.reason,
+        "reason": " ".join(map(services.advice, missing)) or plugin.reason,
         "hook_errors": plugin.hook_errors,
         "analyzers": [
             {
@@ -250,6 +261,7 @@ def plugin_on_wire(plugin: Plugin) -> dict[str, Any]:
                 "formats": sorted(analyzer.formats),
                 "requires": analyzer.requires,
                 "auto": analyzer.auto,
+                "configured": analyzer not in missing,
                 "result_schema": json_schema(analyzer.result_schema),
             }
             for analyzer in plugin.analyzers

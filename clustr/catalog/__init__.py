@@ -1,5 +1,6 @@
 """The catalog: everything that Clustr knows, in MongoDB. Only this package knows PyMongo."""
 
+from threading import Event
 from typing import Any
 
 from clustr.catalog import (
@@ -17,6 +18,7 @@ from clustr.catalog.analyses import Analyses, Claimed, Deferred, Finished
 from clustr.catalog.breakers import Breaker, Breakers
 from clustr.catalog.clock import clock, now
 from clustr.catalog.connection import answering, connect, starting
+from clustr.catalog.default_services import DefaultServices
 from clustr.catalog.editing import Editing, TagWords
 from clustr.catalog.filters import BOUNDS, wanted_by
 from clustr.catalog.indexes import make_indexes
@@ -82,6 +84,7 @@ class Catalog:
     Attributes:
         indexed: the fields of results that `make_result_indexes` makes an index for; with dots
             for one inside another.
+        closed: set when nothing can be asked any more.
     """
 
     def __init__(self, url: str, database: str, collection: str, timeout_seconds: float):
@@ -90,6 +93,7 @@ class Catalog:
         self._database = self._client[database]
         self._uploads = self._database[collection]
         self.indexed: frozenset[str] = frozenset()
+        self.closed = Event()
         self.uploads = Uploads(self._uploads)
         self.listing = Listing(self._uploads)
         self.search = Search(self._uploads)
@@ -97,6 +101,7 @@ class Catalog:
         self.trash = Trash(self._uploads)
         self.analyses = Analyses(self._uploads, clock)
         self.breakers = Breakers(self._database["breakers"])
+        self.default_services = DefaultServices(self._database["default_services"], self._uploads)
         self.leases = Leases(self._database["leases"])
         self.inspection = Inspection(self._uploads)
         self.jobs = Jobs(self._database["jobs"])
@@ -159,4 +164,5 @@ class Catalog:
         return {"version": version, "durable": replica_set is not None}
 
     def close(self) -> None:
+        self.closed.set()
         self._client.close()

@@ -241,6 +241,22 @@ class Analyses:
         queued = matching(name=analyzer, state=State.QUEUED)
         return self._move(queued, [*changing(analyzer, changes, {}, moment), *settled()])
 
+    def withdraw(self, analyzer: str) -> int:
+        """Take back what was ordered of an analyzer and nobody has begun with.
+
+        An analysis with a result of before has succeeded then; another one is removed.
+        """
+        states = [state for state in UNFINISHED if state is not State.RUNNING]
+        is_meant = {"$and": [{"$eq": ["$$this.name", analyzer]}, {"$in": ["$$this.state", states]}]}
+        has_result = {"$ifNull": ["$$this.result", False]}
+        left = {"$or": [{"$not": [is_meant]}, {"$ne": [has_result, False]}]}
+        good = {"state": State.SUCCEEDED, "error": None, "deferred_at": None}
+        as_before = {"$cond": [is_meant, {"$mergeObjects": ["$$this", good]}, "$$this"]}
+        kept = {"$filter": {"input": "$analyses", "as": "this", "cond": left}}
+        changed = {"$set": {"analyses": {"$map": {"input": kept, "in": as_before}}}}
+        query = matching(name=analyzer, state={"$in": states})
+        return self._move(query, [changed, *settled()])
+
     def wake(self, analyzer: str, all_of_them: bool) -> int:
         """Queue what is deferred: all of it, or only what is due to be tried again."""
         change = {"$set": {"analyses.$.state": State.QUEUED}}

@@ -1,11 +1,13 @@
 """What there is to say of a plugin, as plain values: for people, for `--json`, across processes."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from marshmallow import Schema
 
 from clustr import reasons
 from clustr.plugin_host import Plugin
+from clustr.plugin_host.addresses import advice, has_address, is_default_address
 from clustr.plugin_host.configuration import SECRET
 from clustr.plugin_host.keys import keys_of_configuration, type_of
 from clustr.plugins import Analyzer, Filter
@@ -22,7 +24,7 @@ def described(plugin: Plugin, routes: int = 0) -> dict[str, Any]:
         "version": plugin.version,
         "source": plugin.source,
         "state": plugin.state,
-        "reason": plugin.reason,
+        "reason": plugin.reason or " ".join(_advice(plugin)) or None,
         "load_ms": plugin.load_ms,
         "file": str(plugin.file) if plugin.file else None,
         "hooks": list(plugin.hooks),
@@ -40,6 +42,16 @@ def undescribable(plugin: Plugin, error: BaseException) -> dict[str, Any]:
     plugin.analyzers = plugin.filters = ()
     reason = f"looking at it raised {reasons.of(error)}"
     return {**described(plugin), "state": "failed", "reason": plugin.reason or reason}
+
+
+def _advice(plugin: Plugin) -> Iterator[str]:
+    """What to set, where nobody has said where the service of an analyzer is.
+
+    Whether it was found at its default address all the same, only the database knows.
+    """
+    for analyzer in plugin.analyzers:
+        if has_address(plugin, analyzer) and is_default_address(plugin):
+            yield advice(plugin, analyzer)
 
 
 def _analyzer(analyzer: Analyzer) -> dict[str, Any]:

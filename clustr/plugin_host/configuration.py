@@ -7,7 +7,7 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -31,10 +31,15 @@ SECRET = "(secret)"  # noqa: S105  It is what stands in the place of one.
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A plugin's configuration, and the part of it that is secret."""
+    """A plugin's configuration, and the part of it that is secret.
+
+    Attributes:
+        given: the keys of both whose value is not that of the schema, but was set by somebody.
+    """
 
     config: Mapping[str, Any] = field(default_factory=nothing)
     secrets: Mapping[str, Any] = field(default_factory=nothing, repr=False)
+    given: frozenset[str] = frozenset()
 
     @property
     def hash(self) -> str:
@@ -93,7 +98,9 @@ class Configuration:
             raise misconfigured("; ".join(reasons.unknown("key", key, keys) for key in unknown))
         values = {key: self._resolved(key, value) for key, value in values.items()}
         hidden = [text for key in keys if is_secret(keys[key]) for text in _texts(values.get(key))]
-        return _split(made, _loaded(made, values, hidden))
+        attributes = {key: declared.attribute or declared.name for key, declared in keys.items()}
+        given = frozenset(attributes.get(key, key) for key in values)
+        return replace(_split(made, _loaded(made, values, hidden)), given=given)
 
     def adjust(self, analyzer: Analyzer) -> bool:
         """Give an analyzer what the operator wants of it; whether there was anything.

@@ -115,7 +115,7 @@ class Loader:
         plugin.config_schema = schema if isinstance(schema, type) else None
         loaded = self.configuration.load(plugin.name, schema)
         plugin.config, plugin.secrets = loaded.config, loaded.secrets
-        plugin.config_hash = loaded.hash
+        plugin.given, plugin.config_hash = loaded.given, loaded.hash
         self._register_analyzers(plugin)
         plugin.filters = tuple(brought(plugin, "clustr_register_filters", config=plugin.config))
         if problem := problem_with_filters(plugin.filters, plugin.analyzers):

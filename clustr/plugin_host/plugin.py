@@ -58,6 +58,7 @@ class Plugin:
         reason: why it is in its state, when it is not loaded.
         analyzers, filters: what it brings; nothing when it is not loaded.
         config: its configuration without what is secret.
+        given: the keys of its configuration that somebody has set.
         config_hash: of `config`, 16 hexadecimal digits.
         config_schema: what can be configured, as soon as that is known.
         hooks: the names of those that it implements.
@@ -77,6 +78,7 @@ class Plugin:
     filters: tuple[Filter, ...] = ()
     config: Mapping[str, Any] = field(default_factory=nothing)
     secrets: Mapping[str, Any] = field(default_factory=nothing, repr=False)
+    given: frozenset[str] = frozenset()
     config_hash: str = ""
     config_schema: type[Schema] | None = None
     hooks: tuple[str, ...] = ()

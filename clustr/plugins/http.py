@@ -53,7 +53,9 @@ class HttpConfig(Schema):
     """What can be configured of a plugin with an `HttpAnalyzer`; to be subclassed for more.
 
     A plugin that knows where its service usually is says so:
-    `service_url = ServiceUrl(load_default="http://localhost:8001")`.
+    `service_url = ServiceUrl(load_default="http://localhost:8001")`. While nobody sets another
+    address and nothing has ever answered there, its analyzers are not configured: they are asked
+    nothing, and that is no trouble.
     """
 
     service_url = ServiceUrl(required=True, metadata={"description": "Where the service is"})
@@ -170,6 +172,22 @@ class HttpAnalyzer(Analyzer):
             detail = f"The {self.service} answers with status {status}."
             return Health(self.service, False, detail, where)
         return Health(self.service, True, url=where)
+
+    def is_there(self, context: Context) -> bool:
+        """Whether the service is there, and not another one that has its default address.
+
+        `GET <service_url>/health` has to be answered with 200 and a JSON object whose `status` is
+        `healthy`. Clustr asks that while no address of the service was ever set.
+        """
+        url = f"{context.config['service_url'].rstrip('/')}/health"
+        try:
+            with context.http.get(url, timeout=HEALTH_SECONDS, stream=True) as response:
+                if response.status_code != requests.codes.ok:
+                    return False
+                said = json.loads(self._read(response))
+        except (requests.RequestException, Fail, ValueError, RecursionError):
+            return False
+        return isinstance(said, dict) and said.get("status") == "healthy"
 
     def _check_status(self, response: requests.Response) -> None:
         status = response.status_code
