@@ -122,8 +122,12 @@ class HealthChecks:
         return {"backend": Service(HEALTHY, details)}
 
     def _database(self) -> dict[str, Service]:
-        count = self._catalog.uploads.estimated_count()
-        return {"database": Service(HEALTHY, {**self._catalog.describe(), "image_count": count})}
+        counts = {"image_count": self._catalog.uploads.estimated_count()}
+        tally = self._catalog.tallies.totals()
+        if tally and tally.captioned is not None:
+            counts["captioned_images"] = tally.captioned
+            counts["uncaptioned_images"] = tally.uploads - tally.captioned
+        return {"database": Service(HEALTHY, {**self._catalog.describe(), **counts})}
 
     def _storage_writable(self) -> dict[str, Service]:
         self._storage.check()

@@ -1,20 +1,24 @@
 """`/api/health` as clients read it: every service with its words, and the captioner in any case."""
 
+import base64
+import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import photographs
 import pytest
+import requests
 from blip_stand_in import BlipStandIn
+from browsing import HOST
 from flask import Flask
+from playwright.sync_api import expect
 from running import Servers
 from workshop import Workshop, plugin
 
 from clustr import reasons
-
-Health = Callable[..., dict[str, Any]]
 
 # It writes captions, and calls its service otherwise than others do.
 PAINTER = plugin(
@@ -128,3 +132,68 @@ def test_of_several_captioners_the_worst_is_shown(workshop):
 )
 def test_addresses_are_shown_without_credentials(url, shown):
     assert reasons.without_credentials(url) == shown
+
+
+# The page
+
+
+def test_the_page_says_what_health_says_and_counts_the_captions(workshop):
+    workshop.write("painter", PAINTER)
+    workshop.upload(*(photographs.photograph(width=40 + n) for n in range(3)))
+    for caption in ("a cat", ""):
+        document = workshop.collection.find_one({"caption": {"$exists": False}})
+        workshop.collection.update_one(document, {"$set": {"caption": caption}})
+    client = workshop.app.test_client()
+    assert '<dd id="captioned">not counted yet</dd>' in client.get("/api/health/page").text
+    while not workshop.web.catalog.tallies.step():
+        pass
+    database = health_of(workshop.app, "/database")
+    assert (database["captioned_images"], database["uncaptioned_images"]) == (1, 2)
+    answer = client.get("/api/health/page")
+    assert answer.status_code == 200
+    assert answer.content_type == "text/html; charset=utf-8"
+    for name, count in {"images": 3, "captioned": 1, "uncaptioned": 2}.items():
+        assert f'<dd id="{name}">{count}</dd>' in answer.text
+    for name, service in health_of(workshop.app)["services"].items():
+        assert f'<th scope="row">{name}</th>' in answer.text
+        assert f">{service['status']}</td>" in answer.text
+    assert "out of &lt;b&gt;paint&lt;/b&gt;" in answer.text
+    assert "<b>" not in answer.text
+    assert "secret" not in answer.text
+
+
+def test_the_page_in_a_browser_without_scripts(browser, service):
+    """Chromium reports what the page's policy forbids as an error on the console."""
+    address = urlsplit(service.url)
+    site = address._replace(netloc=f"{HOST}:{address.port}").geturl()
+    context = browser.new_context(java_script_enabled=False)
+    said: list[str] = []
+    asked: list[str] = []
+    context.on("console", lambda message: said.append(message.text))
+    context.on("request", lambda request: asked.append(request.url))
+    page = context.new_page()
+    page.goto(f"{site}/api/health/page")
+    expect(page.locator("h1")).to_have_text("Clustr is healthy")
+    expect(page.locator("h1 span")).to_have_css("color", "rgb(25, 97, 39)")
+    expect(page.get_by_role("row", name="captioner")).to_contain_text("http://127.0.0.1")
+    page.get_by_role("link", name="Look again").click()
+    expect(page.locator("h1")).to_have_text("Clustr is healthy")
+    page.get_by_role("link", name="as JSON").click()
+    expect(page).to_have_url(f"{site}/api/health")
+    context.close()
+    assert asked == [f"{site}/api/health/page", f"{site}/api/health/page", f"{site}/api/health"]
+    assert said == []
+
+
+def test_the_page_allows_its_own_style_and_nothing_else(service):
+    answer = requests.get(f"{service.url}/api/health/page", timeout=10)
+    policy = dict(
+        each.split(maxsplit=1) for each in answer.headers["Content-Security-Policy"].split("; ")
+    )
+    [style] = re.findall("<style>(.*?)</style>", answer.text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert policy.pop("style-src") == f"'sha256-{digest}'"
+    assert policy.pop("img-src") == "data:"
+    assert set(policy.values()) == {"'none'"}
+    assert policy.keys() == {"default-src", "base-uri", "form-action", "frame-ancestors"}
+    assert "<script" not in answer.text

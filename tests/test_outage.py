@@ -238,6 +238,7 @@ def test_D1_mongodb_away_is_said_within_three_seconds_and_heals(service, how):
         "root": lambda: service.get("/"),
         "health": lambda: service.get("/api/health"),
         "database": lambda: service.get("/api/health/database"),
+        "page": lambda: service.get("/api/health/page"),
         "live": lambda: service.get("/api/health/live"),
         "ready": lambda: service.get("/api/health/ready"),
     }
@@ -273,6 +274,9 @@ def check_health_without_mongodb(answers: dict[str, requests.Response]) -> None:
     assert health["services"]["storage"].keys() == {"status", "response_time"}
     assert health["services"]["storage"]["status"] == "healthy"
     assert answers["database"].json()["status"] == "unhealthy"
+    assert answers["page"].status_code == 200
+    assert 'Clustr is <span class="critical">critical</span>' in answers["page"].text
+    assert '<dd id="images">not known</dd>' in answers["page"].text
     assert answers["ready"].status_code == 503
     assert (answers["live"].status_code, answers["live"].json()) == (200, {"status": "alive"})
     assert answers["live"].elapsed.total_seconds() < 0.5

@@ -67,7 +67,7 @@ ENUMS: dict[tuple[str, ...], str] = {
     ("package", "folder"): "PluginSource",
     ("connected", "disconnected"): "DatabaseStatus",
     ("healthy", "degraded", "critical"): "HealthStatus",
-    ("healthy", "degraded", "unhealthy", "disabled"): "ServiceStatus",
+    ("healthy", "degraded", "unhealthy", "not_configured", "disabled"): "ServiceStatus",
     ("alive", "ready", "not ready"): "ProbeStatus",
     tuple(CODES): "RefusalCode",
 }

@@ -81,6 +81,17 @@ class ServiceSchema(Schema):
     )
     version = text("Of `backend` and `database`: the version.", "6.0.5")
     url = text("Where the service of an analyzer is, without credentials.", "http://localhost:8001")
+    captioned_images = number(
+        "Of `database`: how many of them have a caption, as the workers counted last, which they "
+        "do every ten seconds, or less often when there is much to count.",
+        30,
+        validate=NOT_NEGATIVE,
+    )
+    uncaptioned_images = number(
+        "Of `database`: how many have none, as counted at the same time.",
+        12,
+        validate=NOT_NEGATIVE,
+    )
     image_count = number(
         "Of `database`: how many uploads there are, without those in the trash.",
         42,
@@ -125,6 +136,8 @@ class HealthSchema(Schema):
                     "version": "6.0.5",
                     "durable": True,
                     "image_count": 42,
+                    "captioned_images": 30,
+                    "uncaptioned_images": 12,
                 },
                 "queue": {
                     "status": "healthy",

@@ -29,12 +29,14 @@ class Tally:
 
     Attributes:
         bytes: of all originals together.
+        captioned: how many have a caption; None of a tally that did not count them yet.
         days: how many came on each day, in UTC, the newest day first; no more than a year of them.
         counted_at: when the counting began.
     """
 
     uploads: int
     bytes: int
+    captioned: int | None
     statuses: Mapping[str, int]
     days: Mapping[str, int]
     counted_at: datetime
@@ -51,6 +53,7 @@ class Round:
     statuses: dict[str, int] = field(default_factory=dict)
     days: dict[str, int] = field(default_factory=dict)
     bytes: int = 0
+    captioned: int = 0
 
 
 class Tallies:
@@ -82,6 +85,7 @@ class Tallies:
         return Tally(
             uploads=sum(found["statuses"].values()),
             bytes=found["bytes"],
+            captioned=found.get("captioned"),
             statuses=found["statuses"],
             days=found["days"],
             counted_at=found["counted_at"],
@@ -130,12 +134,15 @@ class Tallies:
     def _add(self, round: Round, here: Document) -> None:
         day = {"$dateToString": {"date": "$upload_time", "format": "%Y-%m-%d"}}
         kinds = {"status": "$status", "day": day}
-        group = {"_id": kinds, "count": {"$sum": 1}, "bytes": {"$sum": "$size"}}
+        captioned = {"$sum": {"$cond": [{"$gt": ["$caption", ""]}, 1, 0]}}
+        sums = {"count": {"$sum": 1}, "bytes": {"$sum": "$size"}, "captioned": captioned}
+        group = {"_id": kinds, **sums}
         for found in self._uploads.aggregate([here, {"$group": group}]):
             status, day = found["_id"]["status"], found["_id"]["day"]
             round.statuses[status] = round.statuses.get(status, 0) + found["count"]
             round.days[day] = round.days.get(day, 0) + found["count"]
             round.bytes += found["bytes"]
+            round.captioned += found["captioned"]
 
     def _add_tags(self, round: Round, here: Document) -> None:
         """Add to what this round has counted of each tag so far, beside what counts until then."""
@@ -167,5 +174,5 @@ class Tallies:
         self._tags.delete_many({"round": {"$ne": round.key}})
         days = dict(sorted(round.days.items(), reverse=True)[:MOST_DAYS])
         totals = {"bytes": round.bytes, "statuses": round.statuses, "days": days}
-        written = {**totals, "counted_at": round.began_at}
+        written = {**totals, "captioned": round.captioned, "counted_at": round.began_at}
         self._totals.replace_one({"_id": TOTALS}, written, upsert=True)
