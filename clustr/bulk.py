@@ -13,7 +13,17 @@ from typing import Protocol
 from uuid import uuid4
 
 from clustr import logs, reasons
-from clustr.catalog import Catalog, Chosen, Failure, Job, JobState, Select, Selection, TagWords
+from clustr.catalog import (
+    Catalog,
+    Chosen,
+    Failure,
+    Job,
+    JobState,
+    Select,
+    Selection,
+    TagWords,
+    Versions,
+)
 from clustr.catalog.editing import TOO_MANY
 from clustr.default_services import DefaultServices
 from clustr.errors import (
@@ -91,8 +101,11 @@ class Reanalysis:
         self._services.require(analyzer_named(self._host, selection.analyzer))
         return add_analyses(self._catalog, selection, request_id)
 
-    def run_again(self, upload_id: str, name: str) -> Upload:
+    def run_again(self, upload_id: str, name: str, versions: Versions = None) -> Upload:
         """Have an analyzer look at one upload (again), as soon as at a new one.
+
+        Args:
+            versions: the only ones of which the upload may be; None for any.
 
         Returns:
             the upload with the analysis queued; its last good result stays for now.
@@ -101,6 +114,7 @@ class Reanalysis:
             InvalidInput: this is no id.
             NotFound: there is no such upload, or no such analyzer.
             NotConfigured: nobody has said where its service is.
+            Outdated: the upload is of none of these versions.
             UnderWay: the analysis has not come to its end.
         """
         if name not in self._host.analyzers:
@@ -109,7 +123,7 @@ class Reanalysis:
         analyzer = self._host.analyzers[name]
         self._services.require(analyzer)
         dependants = dependants_of(self._host, name)
-        upload = self._catalog.selections.queue_one(upload_id, analyzer, dependants)
+        upload = self._catalog.selections.queue_one(upload_id, analyzer, dependants, versions)
         self._ringer.ring([analyzer])
         return upload
 

@@ -33,10 +33,13 @@ class BeingAnswered(ClustrError):
 
 
 class Outdated(ClustrError):
-    """What was to be changed has been changed by somebody else since it was read."""
+    """What was to be changed is of another version than the client named."""
 
-    def __init__(self) -> None:
-        super().__init__("It was changed since you read it; read it again and see what to change.")
+    def __init__(
+        self,
+        said: str = "It was changed since you read it; read it again and see what to change.",
+    ) -> None:
+        super().__init__(said)
 
 
 class UnderWay(ClustrError):

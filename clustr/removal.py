@@ -10,7 +10,7 @@ from contextlib import suppress
 from datetime import timedelta
 
 from clustr import logs
-from clustr.catalog import Catalog, Claim, Step, now
+from clustr.catalog import Catalog, Claim, Step, Versions, now
 from clustr.errors import NotFound, StorageFull, UnderWay
 from clustr.storage import LocalStorage, writing
 from clustr.upload import Upload
@@ -44,33 +44,46 @@ class Removal:
         self._tell = tell
         self.trash_days = trash_days
 
-    def remove(self, upload_id: str, permanently: bool = False, job: str | None = None) -> None:
+    def remove(
+        self,
+        upload_id: str,
+        permanently: bool = False,
+        job: str | None = None,
+        versions: Versions = None,
+    ) -> None:
         """Put an upload into the trash, or remove it for good, also from the trash.
 
         Args:
             job: the one that it is for, if any.
+            versions: the only ones of which it may be; None for any.
 
         Raises:
             InvalidInput: this is no id.
             NotFound: there is no such upload.
+            Outdated: it is of none of these versions.
             StorageFull: its file cannot be moved or removed now; that is done as soon as it can be.
         """
         for_good = permanently or self.trash_days == 0
         self._require_store()
         try:
-            claim = self._trash.throw(upload_id, Step.REMOVING if for_good else Step.MOVING, job)
+            step = Step.REMOVING if for_good else Step.MOVING
+            claim = self._trash.throw(upload_id, step, job, versions)
         except NotFound:
             if not permanently:
                 raise
-            claim = self._trash.claim(upload_id, Step.REMOVING)
+            claim = self._trash.claim(upload_id, Step.REMOVING, versions)
         self._finish(claim)
 
-    def restore(self, upload_id: str, job: str | None = None) -> Upload:
+    def restore(self, upload_id: str, job: str | None = None, versions: Versions = None) -> Upload:
         """Bring an upload back from the trash.
+
+        Args:
+            versions: the only ones of which it may be; None for any.
 
         Raises:
             InvalidInput: this is no id.
             NotFound: it is not in the trash.
+            Outdated: it is of none of these versions.
             UnderWay: it is being put into the trash, and that takes its time.
             StorageFull: its file cannot be moved now; that is done as soon as it can be.
         """
@@ -78,7 +91,7 @@ class Removal:
         until = time.monotonic() + WAIT_SECONDS
         while True:
             try:
-                claim = self._trash.claim(upload_id, Step.RESTORING)
+                claim = self._trash.claim(upload_id, Step.RESTORING, versions)
                 break
             except UnderWay:
                 if time.monotonic() > until:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -301,3 +302,76 @@ def test_what_a_page_shows_is_what_counts(workshop, upload_id):
     assert page[upload_id]["caption"] == "Mimi"
     assert page[upload_id]["tags"] == ["cat", "sofa", "pet"]
     assert page[other]["caption"] is None
+
+
+# What names a version changes no other one
+
+
+def test_whatever_names_another_version_changes_nothing(workshop, upload_id):
+    path = f"/api/uploads/{upload_id}"
+    client = workshop.app.test_client()
+    old = edit(workshop, upload_id, {"caption": "first"}).headers["ETag"]
+    edit(workshop, upload_id, {"caption": "second"})
+    stored = workshop.collection.find_one()
+    for wrong in (old, '"other"', "", f"W/{get(workshop, path).headers['ETag']}"):
+        stale = {"headers": {"If-Match": wrong}}
+        answers = [
+            client.patch(path, json={"caption": "third"}, **stale),
+            client.delete(path, **stale),
+            client.delete(f"{path}?permanently=true", **stale),
+            client.post(f"{path}/analyses/says", **stale),
+        ]
+        assert [answer.status_code for answer in answers] == [412] * 4, wrong
+        assert {answer.json["type"] for answer in answers} == {"urn:clustr:problem:outdated"}
+        assert workshop.collection.find_one() == stored
+
+
+def test_in_the_trash_a_version_counts_as_well(workshop, upload_id):
+    path = f"/api/uploads/{upload_id}"
+    client = workshop.app.test_client()
+    old = edit(workshop, upload_id, {"caption": "first"}).headers["ETag"]
+    true = edit(workshop, upload_id, {"caption": "second"}).headers["ETag"]
+    assert client.delete(path, headers={"If-Match": true}).status_code == 204
+    stale, named = {"headers": {"If-Match": old}}, {"headers": {"If-Match": f'"x", {true}'}}
+    assert client.post(f"{path}/restore", **stale).status_code == 412
+    assert client.delete(f"{path}?permanently=true", **stale).status_code == 412
+    restored = client.post(f"{path}/restore", **named)
+    assert (restored.status_code, restored.json["caption"]) == (200, "second")
+    version = {"headers": {"If-Match": restored.headers["ETag"]}}
+    assert client.post(f"{path}/analyses/says", **version).status_code == 202
+    assert client.delete(path).status_code == 204
+    assert client.delete(f"{path}?permanently=true", **stale).status_code == 412
+    assert client.delete(f"{path}?permanently=true", headers={"If-Match": "*"}).status_code == 204
+    assert client.post(f"{path}/restore", **named).status_code == 404
+    assert client.delete(path, **stale).status_code == 404
+
+
+@pytest.mark.parametrize("path", ["uploads/bulk", "analyses", "upload", f"jobs/{'0' * 24}/cancel"])
+def test_where_nothing_has_a_version_none_is_ignored(workshop, upload_id, path):
+    body = {"action": "delete", "ids": [upload_id]}
+    asked = {"json": body, "headers": {"If-Match": "*"}}
+    answer = workshop.app.test_client().post(f"/api/{path}", **asked)
+    assert answer.status_code == 412, answer.text
+    assert "If-Match" in answer.json["detail"]
+    assert workshop.web.catalog.jobs.unended() == []
+
+
+def test_of_an_edit_and_a_removal_of_one_version_exactly_one_is_made(workshop):
+    """Either comes first: never is what somebody has just written removed unseen."""
+    client = workshop.app.test_client
+    outcomes = set()
+    for number in range(20):
+        (upload_id,) = workshop.upload(photographs.unique(number=number))
+        path = f"/api/uploads/{upload_id}"
+        version = {"If-Match": get(workshop, path).headers["ETag"]}
+        acts = [
+            lambda path=path, version=version: client().delete(path, headers=version),
+            lambda upload_id=upload_id, version=version: edit(
+                workshop, upload_id, {"caption": "written"}, If_Match=version["If-Match"]
+            ),
+        ]
+        with ThreadPoolExecutor(2) as threads:
+            removed, written = [one.result() for one in [threads.submit(act) for act in acts]]
+        outcomes.add((removed.status_code, written.status_code))
+        assert get(workshop, path).status_code == (200 if written.status_code == 200 else 404)
+    assert outcomes <= {(412, 200), (204, 404)}

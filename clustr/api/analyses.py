@@ -16,6 +16,7 @@ from clustr.api.bulk_schemas import (
     statistics_on_wire,
 )
 from clustr.api.current import parts, request_id
+from clustr.api.etags import refuse_versions
 
 LOCATION = {
     "Location": {
@@ -30,6 +31,7 @@ blueprint = Blueprint(
     url_prefix="/api/analyses",
     description="The analyses of all uploads together",
 )
+blueprint.before_request(refuse_versions)
 
 
 @blueprint.route("")
@@ -55,6 +57,7 @@ def list_analyses() -> Response:
     200, schema=EstimateSchema, description="With `dry_run`: what it would come to."
 )
 @blueprint.alt_response(409, "CONFLICT")
+@blueprint.alt_response(412, "PRECONDITION_FAILED")
 @blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
 def order_analyses(order: dict[str, Any]) -> Response:

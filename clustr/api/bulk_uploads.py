@@ -9,6 +9,7 @@ from clustr.api.blueprint import Blueprint
 from clustr.api.bulk_schemas import JobSchema, job_on_wire
 from clustr.api.change_schemas import BulkOrderSchema, MatchedSchema, chosen_of
 from clustr.api.current import parts, request_id
+from clustr.api.etags import refuse_versions
 
 EXAMPLE_ORDER = {"action": "tag", "filter": {"content_type": "image/jpeg"}, "tags": ["holiday"]}
 
@@ -18,6 +19,7 @@ blueprint = Blueprint(
     url_prefix="/api/uploads/bulk",
     description="The same done to many uploads",
 )
+blueprint.before_request(refuse_versions)
 
 
 @blueprint.route("", methods=["POST"])
@@ -26,6 +28,7 @@ blueprint = Blueprint(
 @blueprint.alt_response(
     200, schema=MatchedSchema, description="With `dry_run`: what it would come to."
 )
+@blueprint.alt_response(412, "PRECONDITION_FAILED")
 @blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
 def change_uploads(order: dict[str, Any]) -> Response:

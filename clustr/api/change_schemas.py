@@ -99,7 +99,7 @@ class EditSchema(BodySchema):
             raise ValidationError(f"Nothing to change; give at least one of {allowed}.", "body")
 
 
-class EditHeadersSchema(Schema):
+class ConditionSchema(Schema):
     """On what condition an upload is changed."""
 
     if_match = fields.String(

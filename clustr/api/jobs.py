@@ -7,6 +7,7 @@ from flask import Response, jsonify
 from clustr.api.blueprint import Blueprint
 from clustr.api.bulk_schemas import JobListSchema, JobQuerySchema, JobSchema, job_on_wire
 from clustr.api.current import parts
+from clustr.api.etags import refuse_versions
 from clustr.api.fields import id_in_path
 
 JOB_ID = id_in_path("job_id", "The id of the job.")
@@ -14,6 +15,7 @@ JOB_ID = id_in_path("job_id", "The id of the job.")
 blueprint = Blueprint(
     "jobs", __name__, url_prefix="/api/jobs", description="What is being done to many uploads"
 )
+blueprint.before_request(refuse_versions)
 
 
 @blueprint.route("")
@@ -47,6 +49,7 @@ def get_job(job_id: str) -> Response:
 @blueprint.route("/<job_id>/cancel", methods=["POST"], parameters=[JOB_ID])
 @blueprint.response(202, JobSchema, description="The job, which ends soon.")
 @blueprint.alt_response(404, "NOT_FOUND")
+@blueprint.alt_response(412, "PRECONDITION_FAILED")
 @blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
 def cancel_job(job_id: str) -> Response:

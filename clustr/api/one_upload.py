@@ -7,7 +7,7 @@ from flask import Response, jsonify
 from clustr.api.blueprint import Blueprint
 from clustr.api.change_schemas import (
     AnalysesOfUploadSchema,
-    EditHeadersSchema,
+    ConditionSchema,
     EditSchema,
     RemovalQuerySchema,
     words_of,
@@ -47,7 +47,7 @@ blueprint = Blueprint(
 
 
 @blueprint.route("/<upload_id:upload_id>", methods=["PATCH"], parameters=[UPLOAD_ID])
-@blueprint.arguments(EditHeadersSchema, location="headers")
+@blueprint.arguments(ConditionSchema, location="headers")
 @blueprint.arguments(EditSchema, example=EXAMPLE_EDIT)
 @blueprint.response(200, UploadSchema, headers=ETAG, description="The upload as it is now.")
 @blueprint.alt_response(404, "NOT_FOUND")
@@ -67,36 +67,42 @@ def edit_upload(headers: dict[str, str], edit: dict[str, Any], upload_id: str) -
 
 
 @blueprint.route("/<upload_id:upload_id>", methods=["DELETE"], parameters=[UPLOAD_ID])
+@blueprint.arguments(ConditionSchema, location="headers")
 @blueprint.arguments(RemovalQuerySchema, location="query")
 @blueprint.response(204, description="It is removed.")
 @blueprint.alt_response(404, "NOT_FOUND")
+@blueprint.alt_response(412, "PRECONDITION_FAILED")
 @blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
 @blueprint.alt_response(507, "INSUFFICIENT_STORAGE")
-def remove_upload(query: dict[str, bool], upload_id: str) -> Response:
+def remove_upload(headers: dict[str, str], query: dict[str, bool], upload_id: str) -> Response:
     """Put an upload into the trash
 
     It is gone from everywhere, and nothing is at its URLs any more. `POST …/restore` brings it back
     until the trash is emptied of it, after thirty days if it is not set otherwise (without any it
     is removed for good). With `permanently` it is removed for good at once, also from the trash.
     """
-    parts.removal.remove(upload_id, query["permanently"])
+    versions = versions_of(headers.get("if_match"), upload_id)
+    parts.removal.remove(upload_id, query["permanently"], versions=versions)
     return Response(status=204)
 
 
 @blueprint.route("/<upload_id:upload_id>/restore", methods=["POST"], parameters=[UPLOAD_ID])
+@blueprint.arguments(ConditionSchema, location="headers")
 @blueprint.response(200, UploadSchema, headers=ETAG, description="The upload, as it was.")
 @blueprint.alt_response(404, "NOT_FOUND")
 @blueprint.alt_response(409, "CONFLICT")
+@blueprint.alt_response(412, "PRECONDITION_FAILED")
 @blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
 @blueprint.alt_response(507, "INSUFFICIENT_STORAGE")
-def restore_upload(upload_id: str) -> Response:
+def restore_upload(headers: dict[str, str], upload_id: str) -> Response:
     """Bring an upload back from the trash
 
     With everything that was known of it; analyses that had not come to their end go on.
     """
-    return with_etag(parts.removal.restore(upload_id))
+    versions = versions_of(headers.get("if_match"), upload_id)
+    return with_etag(parts.removal.restore(upload_id, versions=versions))
 
 
 @blueprint.route("/<upload_id:upload_id>/analyses", parameters=[UPLOAD_ID])
@@ -132,18 +138,21 @@ def get_analysis(upload_id: str, analyzer: str) -> Response:
 @blueprint.route(
     "/<upload_id:upload_id>/analyses/<analyzer>", methods=["POST"], parameters=[UPLOAD_ID, ANALYZER]
 )
+@blueprint.arguments(ConditionSchema, location="headers")
 @blueprint.response(202, AnalysisSchema, headers=LOCATION, description="It is done soon.")
 @blueprint.alt_response(404, "NOT_FOUND")
 @blueprint.alt_response(409, "CONFLICT")
+@blueprint.alt_response(412, "PRECONDITION_FAILED")
 @blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
-def run_analysis(upload_id: str, analyzer: str) -> Response:
+def run_analysis(headers: dict[str, str], upload_id: str, analyzer: str) -> Response:
     """Have an analyzer look at one upload, or once more
 
     As soon as at a new upload. A result that is there stays until there is a new one; 409 while the
     analysis is under way, or when the analyzer is not configured.
     """
-    found = analysis_of(parts.reanalysis.run_again(upload_id, analyzer), analyzer)
+    versions = versions_of(headers.get("if_match"), upload_id)
+    found = analysis_of(parts.reanalysis.run_again(upload_id, analyzer, versions), analyzer)
     response = jsonify(analysis_on_wire(found, True))
     response.status_code = 202
     response.headers["Location"] = f"/api/uploads/{upload_id}/analyses/{analyzer}"

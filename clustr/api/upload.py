@@ -9,6 +9,7 @@ from werkzeug.wsgi import get_input_stream
 from clustr.api.blueprint import Blueprint
 from clustr.api.current import parts, request_id
 from clustr.api.errors import PROBLEM, TABLE, example, problem
+from clustr.api.etags import refuse_versions
 from clustr.api.fields import EXAMPLE_ID
 from clustr.api.schemas import (
     UploadedSchema,
@@ -110,6 +111,7 @@ ACCEPTED = {
 }
 
 blueprint = Blueprint("upload", __name__, description="Images come in")
+blueprint.before_request(refuse_versions)
 
 
 def refusal(error: type[RefusedFile], description: str, refused: dict[str, str]) -> Any:
@@ -147,6 +149,7 @@ def refusal(error: type[RefusedFile], description: str, refused: dict[str, str])
     BROKEN_REFUSED,
 )
 @blueprint.alt_response(409, "CONFLICT")
+@blueprint.alt_response(412, "PRECONDITION_FAILED")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
 @blueprint.alt_response(507, "INSUFFICIENT_STORAGE")
 def upload_files(options: dict[str, str], headers: dict[str, str]) -> Response:

@@ -32,6 +32,7 @@ from clustr.catalog.statistics import Counted, Statistics
 from clustr.catalog.tallies import Tallies, Tally
 from clustr.catalog.trash import Claim, Step, Trash, Trashed
 from clustr.catalog.uploads import Condition, Uploads, new_id, result_indexes
+from clustr.catalog.versions import Versions
 
 __all__ = [
     "BOUNDS",
@@ -59,6 +60,7 @@ __all__ = [
     "TagWords",
     "Tally",
     "Trashed",
+    "Versions",
     "Wanted",
     "Words",
     "new_id",

@@ -7,7 +7,6 @@ searches reads plain fields.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from bson import ObjectId
@@ -18,7 +17,8 @@ from clustr.catalog.changes import WORDS, in_effect, newer, without
 from clustr.catalog.clock import now
 from clustr.catalog.connection import Document, answering
 from clustr.catalog.documents import from_document, key_of
-from clustr.errors import InvalidInput, NotFound, Outdated
+from clustr.catalog.versions import Versions, of_version, require_version
+from clustr.errors import InvalidInput, NotFound
 from clustr.upload import Upload
 
 MOST_TAGS = 100
@@ -48,14 +48,14 @@ class Editing:
         self,
         upload_id: str,
         words: Mapping[str, str | TagWords | None],
-        versions: Sequence[datetime] | None = None,
+        versions: Versions = None,
     ) -> Upload:
         """Write down what a human says of an upload.
 
         Args:
             words: for `caption`, `original_name` and `tags`, as far as something is said of them;
                 None takes back what was said before.
-            versions: the only `updated_at` at which it may be changed; None for any.
+            versions: the only ones of which it may be; None for any.
 
         Returns:
             the upload as it is then.
@@ -66,21 +66,20 @@ class Editing:
             Outdated: it is of none of these versions.
         """
         tags = words.get("tags")
-        here: Document = {"_id": key_of(upload_id)}
-        if versions is not None:
-            here["updated_at"] = {"$in": list(versions)}
+        here = {"_id": key_of(upload_id)}
         room = {"$expr": _has_room(tags)} if isinstance(tags, TagWords) else {}
         with answering():
             changed = self._collection.find_one_and_update(
-                {**here, **room}, _edited(words), return_document=ReturnDocument.AFTER
+                {**here, **of_version(versions), **room},
+                _edited(words),
+                return_document=ReturnDocument.AFTER,
             )
             if changed is not None:
                 return from_document(changed)
-            there = self._collection.find_one({"_id": here["_id"]}, {"updated_at": 1})
+            there = self._collection.find_one(here, {"updated_at": 1})
         if there is None:
             raise NotFound(f"There is no upload with the id {upload_id}.")
-        if versions is not None and there["updated_at"] not in versions:
-            raise Outdated
+        require_version(there, versions)
         raise InvalidInput({"tags": [TOO_MANY]})
 
     def tag(self, upload_ids: Sequence[str], tags: TagWords) -> list[str]:

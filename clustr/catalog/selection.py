@@ -21,6 +21,7 @@ from clustr.catalog.documents import from_document, key_of
 from clustr.catalog.filters import wanted_by
 from clustr.catalog.jobs import MOST_FAILURES, Failure, Job
 from clustr.catalog.listing import DEFAULT, query
+from clustr.catalog.versions import Versions, of_version, require_version
 from clustr.errors import DatabaseUnavailable, NotFound, TooSlow, UnderWay
 from clustr.plugins import Analyzer
 from clustr.upload import UNFINISHED, State, Upload
@@ -260,11 +261,18 @@ class Selections:
             selected = self._collection.count_documents(mine, hint=BY_ID)
         return Batch(str(after) if after else job.after, selected, last)
 
-    def queue_one(self, upload_id: str, analyzer: Analyzer, dependants: Sequence[str]) -> Upload:
+    def queue_one(
+        self,
+        upload_id: str,
+        analyzer: Analyzer,
+        dependants: Sequence[str],
+        versions: Versions = None,
+    ) -> Upload:
         """Queue one analysis of an upload, before all that jobs have queued.
 
         Args:
             dependants: as for `queue`.
+            versions: the only ones of which the upload may be; None for any.
 
         Returns:
             the upload as it is then.
@@ -272,6 +280,7 @@ class Selections:
         Raises:
             InvalidInput: this is no id.
             NotFound: there is no such upload.
+            Outdated: it is of none of these versions.
             UnderWay: the analysis has not come to its end.
         """
         here = {"_id": key_of(upload_id)}
@@ -280,13 +289,16 @@ class Selections:
         update = [*_queued(analyzer, dependants, {"priority": 0, "job": "$$REMOVE"}), *settled()]
         with answering():
             queued = self._collection.find_one_and_update(
-                {**here, **ended}, update, return_document=ReturnDocument.AFTER
+                {**here, **of_version(versions), **ended},
+                update,
+                return_document=ReturnDocument.AFTER,
             )
             if queued is not None:
                 return from_document(queued)
-            there = self._collection.find_one(here, {"_id": 1})
+            there = self._collection.find_one(here, {"updated_at": 1})
         if there is None:
             raise NotFound(f"There is no upload with the id {upload_id}.")
+        require_version(there, versions)
         raise UnderWay(f"{analyzer.name} has not come to its end with this upload.")
 
     def states(self, job_id: str) -> dict[str, int]:

@@ -24,6 +24,7 @@ from pymongo.errors import DuplicateKeyError, OperationFailure
 from clustr.catalog.clock import now
 from clustr.catalog.connection import Document, answering
 from clustr.catalog.documents import facets, from_document, key_of
+from clustr.catalog.versions import Versions, of_version, require_version
 from clustr.errors import InvalidInput, NotFound, UnderWay
 from clustr.upload import State, Upload
 
@@ -102,15 +103,19 @@ class Trash:
         with answering():
             return self.collection.find_one({}, {"_id": 1}) is not None
 
-    def throw(self, upload_id: str, step: Step, job: str | None = None) -> Claim:
+    def throw(
+        self, upload_id: str, step: Step, job: str | None = None, versions: Versions = None
+    ) -> Claim:
         """Take an upload from among the others, to be moved aside or to be removed for good.
 
         Args:
             job: the one that it is for, if any.
+            versions: the only ones of which it may be; None for any.
 
         Raises:
             InvalidInput: this is no id.
             NotFound: there is no such upload.
+            Outdated: it is of none of these versions.
         """
         key = key_of(upload_id)
 
@@ -118,6 +123,8 @@ class Trash:
             document = self._uploads.find_one({"_id": key}, session=session)
             if document is None:
                 raise NotFound(f"There is no upload with the id {upload_id}.")
+            # An edit that comes between makes the transaction start anew, and this is seen then.
+            require_version(document, versions)
             trash = {"at": now(), **_claim(step), **({"job": ObjectId(job)} if job else {})}
             thrown = {**document, "trash": trash}
             self.collection.replace_one({"_id": key}, thrown, upsert=True, session=session)
@@ -126,22 +133,29 @@ class Trash:
 
         return _claimed(self._together(move))
 
-    def claim(self, upload_id: str, step: Step) -> Claim:
+    def claim(self, upload_id: str, step: Step, versions: Versions = None) -> Claim:
         """Claim what is in the trash, to restore it or to remove it for good.
+
+        Args:
+            versions: as for `throw`.
 
         Raises:
             InvalidInput: this is no id.
             NotFound: it is not in the trash.
+            Outdated: it is of none of these versions.
             UnderWay: its file is being moved.
         """
         key = key_of(upload_id)
         # To remove a file that is being moved harms nobody; to put it back would.
         steps = IN_TRASH if step is Step.REMOVING else (Step.THERE,)
-        claimed = self._claim({"_id": key, "trash.step": {"$in": steps}}, step)
+        here = {"_id": key, "trash.step": {"$in": steps}, **of_version(versions)}
+        claimed = self._claim(here, step)
         if claimed:
             return claimed
         with answering():
-            there = self.collection.find_one({"_id": key}, {"trash": 1})
+            there = self.collection.find_one({"_id": key}, {"trash": 1, "updated_at": 1})
+        if there and there["trash"]["step"] in IN_TRASH:
+            require_version(there, versions)
         if there and there["trash"]["step"] == Step.MOVING:
             raise UnderWay("It is being put into the trash at this moment; try again.")
         raise NotFound(f"There is no upload with the id {upload_id} in the trash.")
