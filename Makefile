@@ -9,7 +9,7 @@ WITH_MAKE := $(shell command -v setpriv > /dev/null && echo setpriv --pdeathsig 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test sweep fuzz lint format bench worker assets clean
+.PHONY: help run test sweep fuzz clients lint format bench worker assets clean
 
 help:  ## Say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ sweep: $(VENV)/installed-dev  ## Kill a web process at every system call of an u
 
 fuzz: $(VENV)/installed-dev  ## Try what a machine thinks up, for some minutes (FUZZ=30: as much again)
 	FUZZ=$(FUZZ) $(BIN)/python -m pytest -n 2 -rP tests/test_fuzz.py
+
+clients: $(VENV)/installed-dev  ## Generate clients of the API with the usual tools, and use them; takes minutes
+	$(BIN)/python -m pytest -rs tests/clients/check_clients.py
 
 lint: $(VENV)/installed-dev  ## Check style, and which module may import which
 	$(BIN)/ruff check .

@@ -90,7 +90,7 @@ def tagged(generated) -> tuple[str, list[str]]:
     ids = generated.upload(*(photographs.unique(e, 900 + n) for n, e in enumerate(extensions)))
     tag = f"tag-{uuid4().hex}"
     for each in ids:
-        words = generated.models.TagsEdit(add=[tag])
+        words = generated.models.EditTagsType0(add=[tag])
         assert generated.edit(each, tags=words).status_code == 200
     return tag, ids
 
@@ -145,7 +145,7 @@ def test_it_patches(generated):
     said, tags = before.parsed.caption, before.parsed.tags
     assert said
     assert tags
-    words = models.Edit(caption="our cat", tags=models.TagsEdit(set_=["cat", "sofa"]))
+    words = models.Edit(caption="our cat", tags=models.EditTagsType0(set_=["cat", "sofa"]))
     version = {"if_match": before.headers["ETag"]}
     after = generated.call("uploads.edit_upload", upload_id, body=words, **version)
     assert after.status_code == 200

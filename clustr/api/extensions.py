@@ -14,7 +14,7 @@ from clustr.api.addresses import url_of
 from clustr.api.errors import Api
 from clustr.api.filters import Filters
 from clustr.api.json_schemas import json_schema, query_parameters
-from clustr.api.openapi import nullable_reference
+from clustr.api.openapi import OBJECT_OR_NULL
 from clustr.catalog import Catalog
 from clustr.plugin_host import Plugin, PluginHost
 from clustr.plugins import Analyzer, Upload
@@ -191,7 +191,7 @@ def _described(analyzer: Analyzer) -> dict[str, Any]:
 def _analysis(analysis: dict[str, Any], analyzer: Analyzer) -> dict[str, Any]:
     """The schema of an analysis whose result has the shape that this analyzer gives it."""
     result = {
-        **nullable_reference(_reference(f"AnalysisResult_{analyzer.name}")),
+        "anyOf": [_reference(f"AnalysisResult_{analyzer.name}"), OBJECT_OR_NULL],
         "description": "What the analyzer found; left out of listings.",
     }
     return {**analysis, "properties": {**analysis["properties"], "result": result}}

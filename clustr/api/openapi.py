@@ -5,6 +5,7 @@ does it again. OpenAPI 3.0 can say some things in several ways of which tools un
 """
 
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from typing import Any
 
 from clustr.api.listing_schemas import SORTED
@@ -15,6 +16,9 @@ from clustr.plugin_host import PluginState
 from clustr.upload import State, Status
 
 Node = dict[str, Any]
+
+# What apispec says beside a reference that can be null.
+OBJECT_OR_NULL = {"type": "object", "nullable": True}
 
 LICENSE = {"name": "MIT", "url": "https://spdx.org/licenses/MIT.html"}
 CONTACT = {"name": "Clustr"}
@@ -76,22 +80,20 @@ ENUMS: dict[tuple[str, ...], str] = {
 def complete(document: Node) -> Node:
     """The document as tools understand it best; it is changed in place.
 
-    - A member that refers to a schema and can be null says so with `allOf` and `nullable`.
+    - A member that has the shape of a schema or is null has a copy of that, which is `nullable`:
+      beside a reference that means nothing in OpenAPI 3.0, and each other way of saying it is
+      refused, misunderstood or taken for every object by one tool or another.
     - A set of values that stands in several places is a schema of its own, with a name.
     - Bytes of images are `application/octet-stream` first: a type with a star is unknown to most.
     - Operations stand under headings for readers, not under the names of modules.
     """
-    _mark_nullable_references(document)
+    _copy_nullable_references(document)
+    _leave_out_unused(document)
     _name_enums(document)
     _say_bytes_first(document)
     _group(document)
     document["info"] |= {"license": LICENSE, "contact": CONTACT}
     return document
-
-
-def nullable_reference(reference: Node) -> Node:
-    """A member that refers to a schema and can be null."""
-    return {"allOf": [reference], "nullable": True}
 
 
 def _nodes(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Node]]:
@@ -105,18 +107,22 @@ def _nodes(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
         yield path, node
 
 
-def _mark_nullable_references(document: Node) -> None:
+def _copy_nullable_references(document: Node) -> None:
     """Replace what apispec makes of them, which is also true of every object."""
+    schemas = document["components"]["schemas"]
     for _, node in _nodes(document):
-        choices = node.get("anyOf", ())
-        references = [choice for choice in choices if "$ref" in choice]
-        if len(choices) == 2 and len(references) == 1 and {"type", "nullable"} <= _keys(choices):
-            del node["anyOf"]
-            node |= nullable_reference(references[0])
+        if OBJECT_OR_NULL in node.get("anyOf", ()):
+            [name] = [choice["$ref"] for choice in node.pop("anyOf") if "$ref" in choice]
+            more = dict(node)
+            node |= deepcopy(schemas[name.rpartition("/")[2]]) | more | {"nullable": True}
 
 
-def _keys(choices: list[Node]) -> set[str]:
-    return {name for choice in choices for name in choice}
+def _leave_out_unused(document: Node) -> None:
+    """Leave out the schemas that nothing refers to any more."""
+    schemas = document["components"]["schemas"]
+    used = {node["$ref"].rpartition("/")[2] for _, node in _nodes(document) if "$ref" in node}
+    for name in schemas.keys() - used:
+        del schemas[name]
 
 
 def _name_enums(document: Node) -> None:
@@ -134,7 +140,9 @@ def _name_enums(document: Node) -> None:
             varnames = [f"{v[1:]}_descending" if v.startswith("-") else v for v in values]
             schemas[name]["x-enum-varnames"] = varnames
         reference = {"$ref": f"#/components/schemas/{name}"}
-        more = {key: node[key] for key in node if key not in ("type", "enum")}
+        if "default" in node:  # Beside a reference it would cost clients the type.
+            schemas[name]["default"] = node["default"]
+        more = {key: node[key] for key in node if key not in ("type", "enum", "default")}
         node.clear()
         node |= {"allOf": [reference], **more} if more else reference
 
