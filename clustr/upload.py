@@ -83,7 +83,8 @@ class Upload:
     """One stored image with its metadata.
 
     `width` and `height` are in pixels and as displayed, that is with the EXIF orientation applied;
-    `size` is in bytes; `filename` is `<id>.<extension of the true type>`.
+    `size` is in bytes; `filename` is `<id>.<extension of the true type>`; `edited_at` is when a
+    person last changed it.
     """
 
     id: str
@@ -106,3 +107,4 @@ class Upload:
     faces: tuple[dict[str, Any], ...] = ()
     face_cluster_ids: tuple[str, ...] = ()
     retry: Retry | None = None
+    edited_at: datetime | None = None

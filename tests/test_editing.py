@@ -12,6 +12,7 @@ from running import Servers, wait_until
 from workshop import Workshop
 
 from clustr.api.schemas import AnalysisSchema, UploadSchema
+from clustr.catalog import TagWords
 from clustr.upload import UNFINISHED
 
 SAYS = """
@@ -230,6 +231,68 @@ def test_each_edit_gives_another_version(workshop):
     etags = [edit(workshop, upload_id, {"caption": "same"}).headers["ETag"] for _ in range(20)]
     assert len(set(etags)) == 20
     assert etags == sorted(etags)
+
+
+def test_a_person_saves_while_five_analyses_end(workshop):
+    names = [f"says{number}" for number in range(5)]
+    for number, name in enumerate(names):
+        body = f'time.sleep({number} / 5); return {{"caption": "{name}"}}'
+        workshop.analyzer(name, body, fields={"caption": "caption"})
+    busy, quiet = workshop.upload(photographs.unique(number=1), photographs.unique(number=2))
+    path = f"/api/uploads/{quiet}"
+    read, tag = get(workshop, path), get(workshop, f"/api/uploads/{busy}").headers["ETag"]
+    saved = 0
+    horses = [workshop.horse(name, "run") for name in names]
+    while any(horse.alive() for horse in horses):
+        answer = edit(workshop, busy, {"caption": f"mine {saved}"}, If_Match=tag)
+        assert answer.status_code == 200, answer.text
+        tag, saved = answer.headers["ETag"], saved + 1
+    assert [horse.process.wait(30) for horse in horses] == [0] * 5
+    assert words_of(workshop, busy)[0] == f"mine {saved - 1}"
+    # Nobody edited this one: its version is as it was, and its answer another one.
+    now = workshop.app.test_client().get(path, headers={"If-None-Match": read.headers["ETag"]})
+    assert (now.status_code, now.json["status"], now.json["caption"]) == (200, "processed", "says4")
+    assert now.json["version"] == read.json["version"]
+    assert (
+        edit(workshop, quiet, {"caption": "mine"}, If_Match=read.headers["ETag"]).status_code == 200
+    )
+    assert edit(workshop, quiet, {"caption": "x"}, If_Match=now.headers["ETag"]).status_code == 412
+
+
+def test_the_version_of_a_body_is_one_for_if_match(workshop, upload_id):
+    listed = get(workshop, "/api/uploads?fields=version").json["data"][0]["version"]
+    assert get(workshop, f"/api/uploads/{upload_id}").json["version"] == listed
+    first = edit(workshop, upload_id, {"caption": "first"}, If_Match=f'"{listed}"')
+    assert first.headers["ETag"].startswith(f'"{first.json["version"]}.')
+    assert edit(workshop, upload_id, {"caption": "x"}, If_Match=f'"{listed}"').status_code == 412
+    # Not every generator of clients lets its user write the quotes.
+    second = edit(workshop, upload_id, {"tags": {"set": []}}, If_Match=first.json["version"])
+    assert second.status_code == 200
+    client = workshop.app.test_client()
+    assert client.delete(f"/api/uploads/{upload_id}").status_code == 204
+    assert get(workshop, "/api/trash").json["data"][0]["version"] == second.json["version"]
+
+
+def test_a_tag_of_many_uploads_is_an_edit_of_each(workshop, upload_id):
+    before = get(workshop, f"/api/uploads/{upload_id}").json["version"]
+    assert workshop.web.catalog.editing.tag([upload_id], TagWords(add=("new",))) == [upload_id]
+    assert edit(workshop, upload_id, {"caption": "x"}, If_Match=f'"{before}"').status_code == 412
+
+
+def test_what_was_edited_before_there_were_versions_has_one(workshop, upload_id):
+    edit(workshop, upload_id, {"caption": "old"})
+    workshop.collection.update_one({}, {"$unset": {"edited_at": ""}})
+    found = get(workshop, f"/api/uploads/{upload_id}")
+    answer = edit(workshop, upload_id, {"caption": "new"}, If_Match=found.headers["ETag"])
+    assert (answer.status_code, answer.json["caption"]) == (200, "new")
+
+
+def test_what_is_no_version_is_not_told_as_somebody_elses_edit(workshop, upload_id):
+    found = get(workshop, f"/api/uploads/{upload_id}")
+    for wrong in ("x", f"W/{found.headers['ETag']}", f'"{"0" * 24}-0"'):
+        answer = edit(workshop, upload_id, {"caption": "x"}, If_Match=wrong)
+        assert answer.status_code == 412
+        assert "names no version" in answer.json["detail"]
 
 
 def test_humans_and_analyzers_at_once_lose_nothing(workshop, upload_id):

@@ -153,6 +153,11 @@ def test_it_patches(generated):
     assert generated.get(upload_id) == after.parsed
     lost = generated.call("uploads.edit_upload", upload_id, body=words, **version)
     assert (lost.status_code, lost.parsed.status) == (412, 412)
+    stale, true = (f'"{one.parsed.version}"' for one in (before, after))
+    kept = generated.call("uploads.remove_upload", upload_id, if_match=stale)
+    assert (kept.status_code, kept.parsed.status) == (412, 412)
+    again = generated.call("uploads.edit_upload", upload_id, body=words, if_match=true)
+    assert again.status_code == 200
     taken_back = generated.edit(upload_id, caption=None, tags=None)
     assert (taken_back.parsed.caption, taken_back.parsed.tags) == (said, tags)
 

@@ -105,8 +105,9 @@ class ConditionSchema(Schema):
     if_match = fields.String(
         data_key="If-Match",
         metadata={
-            "description": "The `ETag` of the upload as it was read: if it was changed since, it "
-            "is left as it is and the answer is 412.",
+            "description": "The `version` of the upload in double quotes, or its `ETag`, as it was "
+            "read: if a person has changed it since, it is left as it is and the answer is 412. "
+            "Analyses that end do not change it.",
         },
     )
 

@@ -1,33 +1,51 @@
-"""The version of an upload that a client has seen, as an `ETag`."""
+"""The version of an upload, and its `ETag`, which begins with it.
+
+The version changes when a person changes the upload, and is what `If-Match` compares; the rest of
+the tag is a digest of the whole answer, for `If-None-Match`. docs/decisions/versions.md says why.
+"""
 
 import re
 from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
 
-from flask import request
+from flask import Response, request
 from werkzeug.http import parse_etags
 
+from clustr.catalog import Versions
 from clustr.errors import Outdated
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-VERSION = re.compile(r"([0-9a-f]{24})-([0-9a-f]{1,11})")
+TAG = re.compile(r"([0-9a-f]{24})-([0-9a-f]{1,11})(?:\.[0-9a-f]{16})?")
+NEVER_EDITED = 0
 
 
-def etag_of(upload_id: str, updated_at: datetime) -> str:
-    """The `ETag` of an upload as it is now, without quotes: its id and when it last changed."""
-    return f"{upload_id}-{(updated_at - EPOCH) // timedelta(milliseconds=1):x}"
+def version_of(upload_id: str, edited_at: datetime | None) -> str:
+    """The version of an upload: its id and when a person last changed it, in UTC."""
+    if edited_at is None:
+        return f"{upload_id}-{NEVER_EDITED}"
+    return f"{upload_id}-{(edited_at.replace(tzinfo=UTC) - EPOCH) // timedelta(milliseconds=1):x}"
 
 
-def versions_of(if_match: str | None, upload_id: str) -> list[datetime] | None:
-    """The versions of an upload, by `updated_at`, that an `If-Match` allows; None for any."""
+def tag_with(response: Response, version: str) -> Response:
+    """Give an answer with an upload its strong `ETag`."""
+    digest = blake2b(response.get_data(), digest_size=8).hexdigest()
+    response.set_etag(f"{version}.{digest}")
+    return response
+
+
+def versions_of(if_match: str | None, upload_id: str) -> Versions:
+    """The versions of an upload that an `If-Match` allows, of tags or of versions in bodies."""
     tags = parse_etags(if_match)
     if if_match is None or tags.star_tag:
         return None
-    found = [VERSION.fullmatch(tag or "") for tag in tags.as_set()]
-    return [
-        EPOCH + timedelta(milliseconds=int(each[2], 16))
-        for each in found
-        if each and each[1] == upload_id
-    ]
+    found = [TAG.fullmatch(tag or "") for tag in tags.as_set()]
+    return [_edited_at(int(each[2], 16)) for each in found if each and each[1] == upload_id]
+
+
+def _edited_at(milliseconds: int) -> datetime | None:
+    if milliseconds == NEVER_EDITED:
+        return None
+    return EPOCH + timedelta(milliseconds=milliseconds)
 
 
 def refuse_versions() -> None:

@@ -9,6 +9,7 @@ from marshmallow import Schema, ValidationError, fields, validate, validates_sch
 from clustr import reasons
 from clustr.api.addresses import thumbnail_url_of, url_of
 from clustr.api.current import parts
+from clustr.api.etags import version_of
 from clustr.api.fields import NOT_NEGATIVE, POSITIVE, WholeNumber, number, text
 from clustr.api.filter_schemas import DUPLICATE, WantedSchema, limits
 from clustr.api.schemas import UploadSchema
@@ -203,7 +204,7 @@ READ = dict.fromkeys(
     (
         *("original_name", "filename", "upload_time", "taken_at", "size", "content_type", "sha256"),
         *("dimensions", "status", "caption", "tags", "faces", "face_cluster_ids", "duplicate_of"),
-        "updated_at",
+        *("updated_at", "edited_at"),
     ),
     1,
 )
@@ -267,6 +268,7 @@ class Shape:
             "analyses": {a["name"]: self._analysis(a) for a in get("analyses", ())},
             "duplicate_of": str(duplicate_of) if duplicate_of else None,
             "updated_at": document["updated_at"],
+            "version": version_of(upload_id, get("edited_at")),
         }
         return wire if self._names is None else {name: wire[name] for name in self._names}
 

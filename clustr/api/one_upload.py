@@ -13,9 +13,15 @@ from clustr.api.change_schemas import (
     words_of,
 )
 from clustr.api.current import parts
-from clustr.api.etags import etag_of, versions_of
+from clustr.api.etags import tag_with, versions_of
 from clustr.api.fields import UPLOAD_ID
-from clustr.api.schemas import AnalysisSchema, UploadSchema, analysis_on_wire, upload_on_wire
+from clustr.api.schemas import (
+    EXAMPLE_ETAG,
+    AnalysisSchema,
+    UploadSchema,
+    analysis_on_wire,
+    upload_on_wire,
+)
 from clustr.errors import NotFound
 from clustr.upload import Analysis, Upload
 
@@ -30,7 +36,8 @@ ANALYZER = {
 ETAG = {
     "ETag": {
         "schema": {"type": "string"},
-        "description": "The version of the upload, for `If-Match`.",
+        "description": "Of the upload as it is now; for `If-Match` and `If-None-Match`.",
+        "example": EXAMPLE_ETAG,
     }
 }
 LOCATION = {
@@ -60,7 +67,8 @@ def edit_upload(headers: dict[str, str], edit: dict[str, Any], upload_id: str) -
     What a human says wins over what analyzers say, also when they run again: a tag that was removed
     stays removed. With null the analyzers' word counts again. What is left out stays as it is.
 
-    With `If-Match` the upload is changed only if nobody else has changed it since it was read.
+    With `If-Match` the upload is changed only if no person has changed it since it was read; that
+    an analysis has ended since does not matter.
     """
     versions = versions_of(headers.get("if_match"), upload_id)
     return with_etag(parts.catalog.editing.edit(upload_id, words_of(edit), versions))
@@ -173,6 +181,5 @@ def analysis_of(upload: Upload, name: str) -> Analysis:
 
 def with_etag(upload: Upload) -> Response:
     """An answer with an upload and its entity tag."""
-    response = jsonify(upload_on_wire(upload, with_results=True))
-    response.set_etag(etag_of(upload.id, upload.updated_at))
-    return response
+    wire = upload_on_wire(upload, with_results=True)
+    return tag_with(jsonify(wire), wire["version"])

@@ -10,6 +10,7 @@ from marshmallow import Schema, fields, validate
 
 from clustr.api.addresses import thumbnail_url_of, url_of
 from clustr.api.current import parts
+from clustr.api.etags import version_of
 from clustr.api.fields import (
     EXAMPLE_HASH,
     EXAMPLE_ID,
@@ -29,6 +30,8 @@ from clustr.thumbnails import DEFAULT_SIZE, SIZES, VERSION
 from clustr.upload import Analysis, State, Status, Upload
 
 EXAMPLE_FILENAME = f"{EXAMPLE_ID}.jpg"
+EXAMPLE_VERSION = f"{EXAMPLE_ID}-19aab1c2d3e"
+EXAMPLE_ETAG = f'"{EXAMPLE_VERSION}.5f2b7a0d4c8e9f1a"'
 EXAMPLE_URL = f"http://127.0.0.1:5000/uploads/{EXAMPLE_FILENAME}"
 EXAMPLE_THUMBNAIL_URL = (
     f"http://127.0.0.1:5000/api/uploads/{EXAMPLE_ID}/thumbnail?size=300&v={VERSION}"
@@ -334,6 +337,13 @@ class UploadSchema(Schema):
     )
     duplicate_of = duplicate_of()
     updated_at = moment("When anything of it last changed.", required=True)
+    version = text(
+        "Changes when a person changes the upload, and not when an analysis ends. Send it as "
+        '`If-Match: "<version>"`, in double quotes, and the upload is changed only if nobody else '
+        "has changed it since it was read.",
+        EXAMPLE_VERSION,
+        required=True,
+    )
 
 
 class UploadOptionsSchema(Schema):
@@ -466,6 +476,7 @@ def upload_on_wire(upload: Upload, with_results: bool) -> dict[str, Any]:
         "analyses": {a.name: analysis_on_wire(a, with_results) for a in upload.analyses},
         "duplicate_of": upload.duplicate_of,
         "updated_at": upload.updated_at,
+        "version": version_of(upload.id, upload.edited_at),
     }
 
 

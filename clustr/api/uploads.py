@@ -1,6 +1,5 @@
 """`/api/uploads`: what has been uploaded."""
 
-from datetime import UTC
 from urllib.parse import urlencode
 
 from flask import Response, jsonify, request
@@ -8,7 +7,7 @@ from flask import Response, jsonify, request
 from clustr.api.addresses import base_url
 from clustr.api.blueprint import Blueprint
 from clustr.api.current import filters, parts
-from clustr.api.etags import etag_of
+from clustr.api.etags import tag_with
 from clustr.api.fields import UPLOAD_ID
 from clustr.api.listing_schemas import (
     Shape,
@@ -18,7 +17,7 @@ from clustr.api.listing_schemas import (
     sort_by,
     too_slow,
 )
-from clustr.api.schemas import ExistingSchema, HashesSchema, UploadSchema
+from clustr.api.schemas import EXAMPLE_ETAG, ExistingSchema, HashesSchema, UploadSchema
 from clustr.catalog import Page, Words, wanted_by
 from clustr.errors import InvalidInput, TooSlow
 
@@ -57,7 +56,14 @@ IF_NONE_MATCH = {
     "schema": {"type": "string"},
     "description": "The `ETag` of an answer before: an upload that is still the same is not sent.",
 }
-ETAG = {"ETag": {"schema": {"type": "string"}, "description": "The version of the upload."}}
+ETAG = {
+    "ETag": {
+        "schema": {"type": "string"},
+        "description": "Of the whole answer, for `If-None-Match`. It begins with the `version` of "
+        "the upload, which is all that `If-Match` compares.",
+        "example": EXAMPLE_ETAG,
+    }
+}
 LINK = {
     "Link": {
         "schema": {"type": "string"},
@@ -137,8 +143,8 @@ def get_upload(upload_id: str) -> Response:
     Who has it already sends its `ETag` as `If-None-Match` and is answered 304 until it changes.
     """
     document = parts.catalog.listing.one(upload_id)
-    response = jsonify(Shape(None, with_results=True).write(document))
-    response.set_etag(etag_of(upload_id, document["updated_at"].replace(tzinfo=UTC)))
+    wire = Shape(None, with_results=True).write(document)
+    response = tag_with(jsonify(wire), wire["version"])
     # To look for conditions of which there are none takes longer than to write the answer.
     return response.make_conditional(request) if request.if_none_match else response
 

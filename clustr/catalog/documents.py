@@ -90,6 +90,7 @@ def from_document(document: Document) -> Upload:
         filename=document["filename"],
         upload_time=document["upload_time"],
         updated_at=document["updated_at"],
+        edited_at=document.get("edited_at"),
         size=document["size"],
         content_type=document["content_type"],
         sha256=document["sha256"],

@@ -76,7 +76,7 @@ class Editing:
             )
             if changed is not None:
                 return from_document(changed)
-            there = self._collection.find_one(here, {"updated_at": 1})
+            there = self._collection.find_one(here, {"edited_at": 1})
         if there is None:
             raise NotFound(f"There is no upload with the id {upload_id}.")
         require_version(there, versions)
@@ -111,6 +111,7 @@ def _edited(words: Mapping[str, str | TagWords | None]) -> list[Document]:
                 "updated_at": newer(now()),
             }
         },
+        {"$set": {"edited_at": "$updated_at"}},
     ]
 
 

@@ -295,7 +295,7 @@ class Selections:
             )
             if queued is not None:
                 return from_document(queued)
-            there = self._collection.find_one(here, {"updated_at": 1})
+            there = self._collection.find_one(here, {"edited_at": 1})
         if there is None:
             raise NotFound(f"There is no upload with the id {upload_id}.")
         require_version(there, versions)

@@ -153,7 +153,7 @@ class Trash:
         if claimed:
             return claimed
         with answering():
-            there = self.collection.find_one({"_id": key}, {"trash": 1, "updated_at": 1})
+            there = self.collection.find_one({"_id": key}, {"trash": 1, "edited_at": 1})
         if there and there["trash"]["step"] in IN_TRASH:
             require_version(there, versions)
         if there and there["trash"]["step"] == Step.MOVING:
