@@ -19,7 +19,7 @@ import structlog
 
 from clustr import logs
 from clustr.catalog import Catalog, Claimed, Finished, now
-from clustr.errors import DatabaseUnavailable, QueueUnavailable, StorageUnavailable
+from clustr.errors import DatabaseUnavailable, NotFound, QueueUnavailable, StorageUnavailable
 from clustr.limits import Interrupted, Interruption, TimeUp
 from clustr.plugin_host import PluginHost
 from clustr.plugins import Analyzer, Image
@@ -267,8 +267,11 @@ class Slice:
                 missing = next(self._missing_results(claimed.upload), None)
                 if missing:  # The analyzer requires more than it did when this was queued.
                     ends.append((claimed, End(State.SKIPPED, error=f"requires {missing}")))
-                else:
+                    continue
+                try:
                     ready.append(self._image(claimed.upload))
+                except NotFound as error:
+                    ends.append((claimed, End(State.FAILED, error=str(error))))
             for image, end in self.runner.run(ready, lambda image: _about(by_id[image.id].upload)):
                 if end.state is State.FAILED and self._is_unmounted():
                     end = End(State.DEFERRED, error=UNMOUNTED, seconds=end.seconds)
@@ -295,7 +298,7 @@ class Slice:
             size=upload.size,
             width=upload.width,
             height=upload.height,
-            path=self._storage.path(self._storage.key(upload.filename)),
+            path=self._storage.path_of(upload.filename),
             results=required,
         )
 

@@ -25,6 +25,15 @@ class NotFound(ClustrError):
     """There is nothing under this name."""
 
 
+class ForeignRecord(NotFound):
+    """A record is there, but not as Clustr writes one: nobody is answered by its word."""
+
+    def __init__(self, record_id: object):
+        super().__init__(
+            f"The record {record_id} is not one that Clustr has written; clustr fsck names it."
+        )
+
+
 class BeingAnswered(ClustrError):
     """The same request, by its key, is being answered at this moment."""
 

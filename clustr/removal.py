@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from clustr import logs
 from clustr.catalog import Catalog, Claim, Step, Versions, now
-from clustr.errors import NotFound, StorageFull, UnderWay
+from clustr.errors import ForeignRecord, NotFound, StorageFull, UnderWay
 from clustr.storage import LocalStorage, writing
 from clustr.upload import Upload
 
@@ -68,8 +68,8 @@ class Removal:
         try:
             step = Step.REMOVING if for_good else Step.MOVING
             claim = self._trash.throw(upload_id, step, job, versions)
-        except NotFound:
-            if not permanently:
+        except NotFound as error:
+            if not permanently or isinstance(error, ForeignRecord):
                 raise
             claim = self._trash.claim(upload_id, Step.REMOVING, versions)
         self._finish(claim)

@@ -38,6 +38,7 @@ DATABASE_UNAVAILABLE = Row(503, "database_unavailable", "Database unavailable")
 TABLE: dict[type[errors.ClustrError], Row] = {
     errors.InvalidInput: Row(422, "invalid_input", "Invalid input"),
     errors.NotFound: Row(404, "not_found", "Not found"),
+    errors.ForeignRecord: Row(404, "foreign_record", "Foreign record"),
     errors.BeingAnswered: Row(409, "being_answered", "Being answered"),
     errors.Outdated: Row(412, "outdated", "Outdated"),
     errors.UnderWay: Row(409, "under_way", "Under way"),

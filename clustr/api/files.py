@@ -28,6 +28,7 @@ from clustr.api.schemas import (
 )
 from clustr.errors import NotFound
 from clustr.images import CONTENT_TYPES
+from clustr.intake import clean_name
 from clustr.thumbnails import VERSION, snapped
 
 FILENAME = re.compile(rf"([0-9a-f]{{24}})\.({'|'.join(CONTENT_TYPES)})")
@@ -132,7 +133,7 @@ def get_original(query: dict[str, int], upload_id: str) -> Response:
         parts.storage.key(upload.filename),
         {
             "Content-Type": upload.content_type,
-            "Content-Disposition": disposition(kind, upload.original_name),
+            "Content-Disposition": disposition(kind, clean_name(upload.original_name)),
             "ETag": f'"{upload.sha256}"',
             "Last-Modified": http_date(upload.upload_time),
             "Cache-Control": FOR_MINUTES,  # The name can be changed.

@@ -6,6 +6,7 @@ the same job, or one whose upload was deleted, changes nothing.
 """
 
 from collections.abc import Container, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,6 +20,7 @@ from clustr.catalog.changes import changing, matching, settled
 from clustr.catalog.clock import FARTHEST, Clock, come, now
 from clustr.catalog.connection import Document, answering
 from clustr.catalog.documents import from_document
+from clustr.errors import ForeignRecord
 from clustr.upload import UNFINISHED, State, Upload
 
 WORK = [
@@ -128,7 +130,12 @@ class Analyses:
                 held = {**ids, **matching(name=analyzer, run=run, state=State.RUNNING)}
                 mine = {document["_id"] for document in self._collection.find(held, {"_id": 1})}
                 found = [document for document in found if document["_id"] in mine]
-        return [Claimed(from_document(d), _of(d, analyzer)["attempts"] + 1, moment) for d in found]
+        claimed = []
+        for document in found:
+            with suppress(ForeignRecord):  # Its run ends with its lease, a few times.
+                upload = from_document(document)
+                claimed.append(Claimed(upload, _of(document, analyzer)["attempts"] + 1, moment))
+        return claimed
 
     def _most_urgent(
         self, analyzer: str, state: State, size: int, results: Sequence[str] | None

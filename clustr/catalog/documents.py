@@ -1,15 +1,43 @@
-"""How an upload is written down in MongoDB."""
+"""How an upload is written down in MongoDB, and read from there.
+
+Others may write there, too. A record of theirs that cannot be read as an upload is left out of
+whatever holds several, and logged once by each process; `clustr fsck` names it.
+"""
 
 import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from datetime import datetime
+from functools import lru_cache
 
 from bson import ObjectId
 
+from clustr import logs
 from clustr.catalog.connection import Document
-from clustr.errors import InvalidInput
+from clustr.errors import ForeignRecord, InvalidInput
+from clustr.images import CONTENT_TYPES
 from clustr.upload import Analysis, Retry, State, Status, Upload
 
+log = logs.logger(__name__)
+
 ID = re.compile(r"[0-9a-f]{24}")
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+# What becomes part of a header or a path when an upload is answered.
+KINDS = {
+    "original_name": str,
+    "filename": str,
+    "content_type": str,
+    "sha256": str,
+    "size": int,
+    "upload_time": datetime,
+    "updated_at": datetime,
+}
+
+# What comes of a record that has not the fields of an upload, or other things in them.
+UNLIKE_AN_UPLOAD = (AttributeError, KeyError, OverflowError, TypeError, ValueError)
 
 
 def key_of(text: str) -> ObjectId:
@@ -83,6 +111,59 @@ def _analysis_to_document(upload: Upload, analysis: Analysis) -> Document:
 
 
 def from_document(document: Document) -> Upload:
+    """The upload of a document.
+
+    Its file name becomes a path, and its type a header: the name has to be that of its id, and the
+    type is the one that the name says.
+
+    Raises:
+        ForeignRecord: it is not as Clustr writes one.
+    """
+    with reading_record(document["_id"]):
+        return _from_document(document)
+
+
+@contextmanager
+def reading_record(record_id: object) -> Iterator[None]:
+    """Turn what comes of a record that is none of an upload into `ForeignRecord`, and log it."""
+    try:
+        yield
+    except UNLIKE_AN_UPLOAD as error:
+        log_foreign(str(record_id), f"{type(error).__name__}: {error}")
+        raise ForeignRecord(record_id) from error
+
+
+def from_documents(documents: Iterable[Document]) -> Iterator[Upload]:
+    """The uploads of documents, without those that Clustr has not written."""
+    for document in documents:
+        with suppress(ForeignRecord):
+            yield from_document(document)
+
+
+@lru_cache(1000)
+def log_foreign(record_id: str, error: str) -> None:
+    """Log that this record is not one of Clustr's, which is done once."""
+    log.warning("foreign_record", id=record_id, error=error[:300])
+
+
+def extension_of(document: Document) -> str:
+    """The extension of an upload's file name, which says its type.
+
+    Raises:
+        ValueError: the name is none of Clustr's.
+    """
+    upload_id, _, extension = document["filename"].partition(".")
+    if upload_id != str(document["_id"]) or extension not in CONTENT_TYPES:
+        raise ValueError(f"the file of {document['_id']} cannot be called so")
+    return extension
+
+
+def _from_document(document: Document) -> Upload:
+    for name, kind in KINDS.items():
+        if not isinstance(document[name], kind):
+            raise TypeError(f"{name} is no {kind.__name__}")
+    if not SHA256.fullmatch(document["sha256"]):
+        raise ValueError("sha256 is no SHA-256")
     duplicate_of, retry = document.get("duplicate_of"), document.get("retry")
     return Upload(
         id=str(document["_id"]),
@@ -92,7 +173,7 @@ def from_document(document: Document) -> Upload:
         updated_at=document["updated_at"],
         edited_at=document.get("edited_at"),
         size=document["size"],
-        content_type=document["content_type"],
+        content_type=CONTENT_TYPES[extension_of(document)],
         sha256=document["sha256"],
         width=document["dimensions"]["width"],
         height=document["dimensions"]["height"],

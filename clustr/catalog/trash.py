@@ -116,6 +116,7 @@ class Trash:
             InvalidInput: this is no id.
             NotFound: there is no such upload.
             Outdated: it is of none of these versions.
+            ForeignRecord: its record is not one that Clustr has written.
         """
         key = key_of(upload_id)
 
@@ -123,6 +124,7 @@ class Trash:
             document = self._uploads.find_one({"_id": key}, session=session)
             if document is None:
                 raise NotFound(f"There is no upload with the id {upload_id}.")
+            from_document(document)  # What Clustr has not written, it does not take away either.
             # An edit that comes between makes the transaction start anew, and this is seen then.
             require_version(document, versions)
             trash = {"at": now(), **_claim(step), **({"job": ObjectId(job)} if job else {})}

@@ -13,7 +13,7 @@ from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
 
 from clustr.catalog.connection import Document, answering
-from clustr.catalog.documents import from_document, key_of, to_document
+from clustr.catalog.documents import from_document, from_documents, key_of, to_document
 from clustr.catalog.indexes import make_indexes
 from clustr.errors import BeingAnswered, NotFound, TooSlow
 from clustr.upload import Upload
@@ -204,14 +204,14 @@ class Uploads:
         """For each of these SHA-256 sums that is known, the first upload with it."""
         keys = [ObjectId(first) for first in self.first_with_bytes(hashes).values()]
         with answering():
-            found = map(from_document, self._collection.find({"_id": {"$in": keys}}))
+            found = from_documents(self._collection.find({"_id": {"$in": keys}}))
             return {upload.sha256: upload for upload in found}
 
     def of_request(self, key: str) -> list[Upload]:
         """What was stored for the request with this `Idempotency-Key`, in its order."""
         with answering():
             found = self._collection.find({"retry.key": key}).sort("retry.position", 1)
-            return [from_document(document) for document in found]
+            return [*from_documents(found)]
 
     def find(self, analyzer: str, field: str, values: Sequence[Any], limit: int) -> list[Upload]:
         """Uploads whose result of an analyzer has one of these values in a field, in any order.
@@ -222,7 +222,7 @@ class Uploads:
         wanted = {"name": analyzer, f"result.{field}": {"$in": list(values)}}
         query = {"analyses": {"$elemMatch": wanted}, **_has(field)}
         with searching(self._collection, SEARCH_SECONDS):
-            return [from_document(d) for d in self._collection.find(query).limit(limit)]
+            return [*from_documents(self._collection.find(query).limit(limit))]
 
 
 def document_of(collection: Collection[Document], upload_id: str) -> Document:

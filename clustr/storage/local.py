@@ -15,10 +15,14 @@ lock on one of the 256 files `.thumbnails/lock-<two digits>`, by what the thumbn
 are files of their own and always the same, so that none is ever removed under somebody's lock, and
 flock(2) works on them over NFS, too. When a process dies, its lock goes with it.
 
+Nothing is read or written through a link in the store, which could lead out of it; the folder
+itself may be one.
+
 The file `.clustr-store` tells the folder from the empty one that is there while its file system is
 not mounted. Where it is missing nothing is ever written.
 """
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -278,8 +282,11 @@ class LocalStorage:
             raise
 
     def _place(self, source: Path, filename: str) -> Path:
-        target = self.path(self.key(filename))
+        key = self.key(filename)
+        target = self.path(key)
         with writing():
+            if self._is_linked(key):
+                raise OSError(errno.ELOOP, "there is a link in the way", str(target))
             try:
                 source.rename(target)
             except FileNotFoundError:  # It is the first file of these eighteen hours.
@@ -299,6 +306,47 @@ class LocalStorage:
     def path(self, key: str) -> Path:
         return self._folder / key
 
+    def path_of(self, filename: str) -> Path:
+        """Where an original is, for those who open it themselves.
+
+        Raises:
+            NotFound: there is a link instead.
+        """
+        key = self.key(filename)
+        with reading():
+            if self._is_linked(key):
+                log.warning("link_not_followed", key=key)
+                raise NotFound(f"There is no file {filename}.")
+        return self.path(key)
+
+    def _is_linked(self, key: str) -> bool:
+        """Whether a link is at a place in the store, or on the way to it."""
+        places = (Path(key), *Path(key).parents[:-1])
+        return any(self.path(str(place)).is_symlink() for place in places)
+
+    def _open(self, key: str) -> BinaryIO | None:
+        """Open a file in the store for reading; None when there is none, or a link instead.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        *folders, name = key.split("/")
+        within = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            for folder in folders:
+                inner = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=within)
+                os.close(within)
+                within = inner
+            return os.fdopen(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=within), "rb")
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise
+            if self._is_linked(key):
+                log.warning("link_not_followed", key=key)
+            return None
+        finally:
+            os.close(within)
+
     def has(self, filename: str) -> bool:
         """Whether an original is in its place.
 
@@ -316,12 +364,12 @@ class LocalStorage:
             StorageUnavailable: it cannot be read.
         """
         with reading():
-            try:
-                return self.path(self.key(filename)).open("rb")
-            except (FileNotFoundError, NotADirectoryError):
-                if not self.is_there():
-                    raise
-        raise NotFound(f"There is no file {filename}.")
+            file = self._open(self.key(filename))
+            if file is None and not self.is_there():
+                raise FileNotFoundError(errno.ENOENT, "the store is not there", str(self._marker))
+        if file is None:
+            raise NotFound(f"There is no file {filename}.")
+        return file
 
     def thumbnail_key(self, upload_id: str, name: str) -> str:
         """Where a thumbnail lies, below the folder; the id must be one."""
@@ -335,8 +383,8 @@ class LocalStorage:
         """
         with reading():
             try:
-                return self.path(key).open("rb")
-            except (FileNotFoundError, NotADirectoryError):
+                return self._open(key)
+            except FileNotFoundError:  # The store is away.
                 return None
 
     @contextmanager
@@ -407,8 +455,11 @@ class LocalStorage:
             StorageFull: they cannot be removed.
         """
         upload_id = filename.partition(".")[0]
-        folder = self._folder / THUMBNAILS / upload_id[:4] / upload_id
+        key = self.thumbnail_key(upload_id, "")
+        folder = self.path(key)
         with writing():
+            if self._is_linked(key):
+                return False
             try:
                 found = list(folder.iterdir())
             except FileNotFoundError:
@@ -479,7 +530,7 @@ class LocalStorage:
         """Everything in the store that is not Clustr's own, folder by folder, in no other order."""
         with reading():
             for top in sorted(self._folder.iterdir()):
-                if FOLDER.fullmatch(top.name) and top.is_dir():
+                if FOLDER.fullmatch(top.name) and top.is_dir() and not top.is_symlink():
                     yield from self._entries(top)
                 elif top.name not in OURS:
                     with suppress(FileNotFoundError):
@@ -490,7 +541,8 @@ class LocalStorage:
             for entry in found:
                 with suppress(FileNotFoundError):
                     name = ORIGINAL.fullmatch(entry.name)
-                    in_place = name and entry.name.startswith(folder.name) and entry.is_file()
+                    of_folder = name and entry.name.startswith(folder.name)
+                    in_place = of_folder and entry.is_file(follow_symlinks=False)
                     yield Entry(
                         f"{folder.name}/{entry.name}",
                         name[1] if in_place else None,
