@@ -90,6 +90,13 @@ class TooSlow(ClustrError):
         super().__init__("The search took too long and was ended; narrow it down, or try again.")
 
 
+class TooBusy(ClustrError):
+    """There is no room to receive the body of a request; trying again later may help."""
+
+    def __init__(self) -> None:
+        super().__init__("Too many clients are sending at the moment; please try again.")
+
+
 class QueueUnavailable(ClustrError):
     """Redis did not answer in time; trying again later may help."""
 

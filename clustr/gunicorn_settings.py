@@ -16,24 +16,20 @@ import socket
 import struct
 import sys
 import time
-from concurrent.futures import Future
-from typing import Any
 from uuid import uuid4
 
 from gunicorn import util
 from gunicorn.arbiter import Arbiter
-from gunicorn.http.message import Request
-from gunicorn.workers.gthread import TConn, ThreadWorker
+from gunicorn.workers.gthread import ThreadWorker
 
 from clustr.errors import StartUpError
-from clustr.lingering_close import LingeringClose
+from clustr.gunicorn_worker import BoundedThreadWorker
 from clustr.logs import logger, logging_config
 from clustr.processes import die_with_parent
 from clustr.settings import read_settings
 
 SILENCE_SECONDS = 30
 RETRY_SECONDS = 1.0
-MOST_LEFT_BYTES = 64 * 1024
 
 log = logger(__name__)
 
@@ -41,41 +37,8 @@ _start_failed = mmap.mmap(-1, 1)  # shared with the workers, which are forks
 _serves = mmap.mmap(-1, 1)
 
 
-class Worker(ThreadWorker):
-    """gunicorn's worker with threads, in which no client's hanging up is waited for by the others.
-
-    gunicorn closes connections in its main thread, where it waits up to 2 seconds for the client;
-    docs/decisions/closing.md tells more.
-    """
-
-    def init_process(self) -> None:
-        self._lingering_close = LingeringClose(self.cfg.threads // 4)
-        self._lingering_close.start()
-        super().init_process()
-
-    def handle(self, conn: TConn) -> Any:
-        """Answer the next request of a connection; what this returns is false if it is the last."""
-        conn.request = None
-        goes_on = super().handle(conn)
-        if not goes_on:
-            conn.still_sends = not has_sent_everything(conn)
-        return goes_on
-
-    def handle_request(self, req: Request, conn: TConn) -> bool:
-        conn.request = req
-        return super().handle_request(req, conn)
-
-    def finish_request(self, conn: TConn, fs: "Future[Any]") -> None:
-        """Have the connection closed after its last request; runs in the main thread."""
-        if fs.cancelled() or fs.exception() or fs.result():
-            super().finish_request(conn, fs)
-        else:
-            self._lingering_close.close(
-                conn.sock, conn.still_sends, lambda: self.method_queue.defer(self._forget)
-            )
-
-    def _forget(self) -> None:
-        self.nr_conns -= 1
+class Worker(BoundedThreadWorker):
+    """Our worker; why it cannot start it says in one line."""
 
     def load_wsgi(self) -> None:
         """Load the application; if it cannot start, say why in one line.
@@ -96,17 +59,6 @@ class Worker(ThreadWorker):
             _start_failed[0] = 1
             os.kill(self.ppid, signal.SIGTERM)
             sys.exit()
-
-
-def has_sent_everything(conn: TConn) -> bool:
-    """Whether the request that was answered last has been sent to its end; this does not wait."""
-    if conn.request is None:  # What it sent could not be read as one.
-        return False
-    try:
-        conn.sock.setblocking(False)
-        return conn.parser.finish_body(max_bytes=MOST_LEFT_BYTES)
-    except Exception:  # There is more to come, or nobody knows where the request ends.
-        return False
 
 
 def write_problem(client: socket.socket, status: int, reason: str, detail: str) -> None:
@@ -188,7 +140,7 @@ def _address(host: str, port: int) -> str:
 bind = _address(_settings.host, _settings.port)
 workers = _settings.web_workers
 worker_class = Worker
-threads = 80  # slow clients hold one each; two processes serve on beside 64 of them, measured
+threads = 80  # those that send slowly hold three quarters of them at most
 worker_connections = 1000
 keepalive = 15
 timeout = 60  # for a process whose main thread does not react; a slow request is not that

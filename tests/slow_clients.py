@@ -14,10 +14,17 @@ from clustr.servers import free_port
 
 # How a slow client begins; what follows of it are single bytes.
 BEGINNINGS = {
-    "headers": b"POST /api/upload HTTP/1.1\r\nHost: x\r\nX-Slow: ",
+    "headers": b"POST /api/upload HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: ",
     "bodies": (
-        b"POST /api/upload HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n"
+        b"POST /api/upload HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000\r\n"
         b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
+    ),
+    "json": (
+        b"POST /api/uploads/exists HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000\r\n"
+        b"Content-Type: application/json\r\n\r\n{"
+    ),
+    "nowhere": (
+        b"POST /api/nowhere HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000\r\n\r\nx"
     ),
     "idle": b"",
 }

@@ -6,6 +6,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from urllib.parse import urlsplit
 
@@ -13,7 +14,7 @@ import photographs
 import pytest
 import requests
 from running import Up
-from slow_clients import nginx, slow_sockets
+from slow_clients import BEGINNINGS, nginx, slow_sockets
 
 KINDS = ("headers", "bodies", "idle")
 UPLOADS = 30
@@ -55,6 +56,52 @@ def test_B1_uploads_go_on_behind_the_front_beside_200_slow_sockets(
 def test_B1_uploads_go_on_without_a_front_beside_64_slow_sockets(service: Up, kind: str) -> None:
     with slow_sockets(service.url, kind, 64):
         assert slowest_upload(service.url) < 1
+
+
+@pytest.mark.parametrize("kind", BEGINNINGS)
+def test_B11_others_are_answered_without_a_front_beside_200_slow_sockets(
+    service: Up, kind: str
+) -> None:
+    with slow_sockets(service.url, kind, 200):
+        for _ in range(UPLOADS):
+            began = time.perf_counter()
+            assert requests.get(f"{service.url}/api/uploads", timeout=5).status_code == 200
+            assert time.perf_counter() - began < 2
+        small = photographs.one_pixel()
+        answer = requests.post(f"{service.url}/api/upload", files={"files": small}, timeout=5)
+        assert answer.status_code == 201, answer.text
+
+
+@pytest.fixture(scope="module")
+def one_process(service_with: Callable[..., Up]) -> Up:
+    return service_with(WEB_WORKERS="1")
+
+
+def upload_of_megabytes(url: str) -> requests.Response:
+    content = photographs.photograph() + bytes(5_000_000)
+    return requests.post(f"{url}/api/upload", files={"files": ("a.jpg", content)}, timeout=40)
+
+
+def test_B11_an_upload_for_which_there_is_no_place_is_told_to_try_again(one_process: Up) -> None:
+    with slow_sockets(one_process.url, "bodies", 100):
+        answer = upload_of_megabytes(one_process.url)
+        assert answer.status_code == 503
+        assert answer.json()["type"] == "urn:clustr:problem:too_busy"
+        assert int(answer.headers["Retry-After"]) > 0
+        # What needs no body is answered as it is, however much is sent with it.
+        nowhere = requests.post(f"{one_process.url}/api/nowhere", bytes(5_000_000), timeout=40)
+        assert nowhere.status_code == 404
+    assert upload_of_megabytes(one_process.url).status_code == 201
+
+
+def test_B11_an_upload_waits_for_a_place_and_holds_no_thread(one_process: Up) -> None:
+    with ThreadPoolExecutor(40) as clients:
+        with slow_sockets(one_process.url, "bodies", 70):
+            uploads = [clients.submit(upload_of_megabytes, one_process.url) for _ in range(40)]
+            for _ in range(5):
+                assert requests.get(f"{one_process.url}/api/uploads", timeout=5).status_code == 200
+            assert not any(upload.done() for upload in uploads)
+        assert [upload.result().status_code for upload in uploads] == [201] * 40
 
 
 def test_G13_behind_the_front_urls_are_those_of_the_front(behind_nginx: str) -> None:

@@ -46,6 +46,7 @@ TABLE: dict[type[errors.ClustrError], Row] = {
     errors.DatabaseUnavailable: DATABASE_UNAVAILABLE,
     errors.DatabaseRefused: DATABASE_UNAVAILABLE,
     errors.TooSlow: Row(503, "too_slow", "Too slow"),
+    errors.TooBusy: Row(503, "too_busy", "Too busy"),
     errors.QueueUnavailable: Row(503, "queue_unavailable", "Queue unavailable"),
     errors.StorageFull: Row(507, "storage_full", "Storage full"),
     errors.StorageUnavailable: Row(503, "storage_unavailable", "Storage unavailable"),

@@ -169,6 +169,9 @@ def upload_files(options: dict[str, str], headers: dict[str, str]) -> Response:
     rather not store the same bytes twice asks with `duplicates=reuse`, or beforehand at
     `POST /api/uploads/exists`.
 
+    While too many clients are sending, the answer is 503 (`too_busy`): try again after the seconds
+    of `Retry-After`.
+
     The analyses go on after the answer: `GET /api/uploads/{upload_id}` shows how far they are.
     """
     with parts.intake.receiving() as reception:
