@@ -10,7 +10,7 @@ from pymongo import IndexModel
 from pymongo.collection import Collection
 
 from clustr.catalog import INDEXES, new_id, result_indexes
-from clustr.catalog.documents import facets, to_document
+from clustr.catalog.documents import ORIGINAL, facets, to_document
 from clustr.upload import Analysis, State, Status, Upload
 
 BATCH = 1000
@@ -96,7 +96,10 @@ def model(name: str, keys: list[tuple[str, Any]], **options: Any) -> IndexModel:
 
 def in_library(pattern: dict[str, Any], number: int, moment: datetime) -> dict[str, Any]:
     """An upload of the library, made of the document of another."""
-    key = ObjectId()
+    # Of ten uploads one has the bytes of that before it.
+    original = number - 1 if number % 10 == 3 else number
+    sha256 = f"{original:064x}"
+    key = key_of(number)
     status = "pending" if number % 50 == 7 else "error" if number % 100 == 9 else "processed"
     content_type = ("image/jpeg", "image/jpeg", "image/png", "image/webp")[number % 4]
     mixed = number * 2_654_435_761 % 2**32  # so that no order is that of another
@@ -111,16 +114,24 @@ def in_library(pattern: dict[str, Any], number: int, moment: datetime) -> dict[s
         "updated_at": moment,
         "size": 100_000 + mixed % 5_000_000,
         "content_type": content_type,
-        "sha256": f"{number:064x}",
+        "sha256": sha256,
         "dimensions": {"width": 800 + mixed % 4000, "height": 600 + mixed % 3000},
         "status": status,
-        "duplicate_of": key if number % 10 == 3 else None,
-        "facets": facets(status, content_type, number % 10 == 3),
+        "duplicate_of": key_of(original) if original != number else None,
+        "facets": facets(status, content_type, original != number),
         "caption": f"a photograph of {' and '.join(tags) or 'nothing'} number {number % 5000}",
         "tags": tags,
         "analyses": [analysis(name, status, moment) for name in ANALYZERS],
     }
+    written.pop(ORIGINAL, None)
+    if original == number:
+        written[ORIGINAL] = sha256
     return written | ({"taken_at": moment - timedelta(minutes=mixed % 10**6)} if number % 3 else {})
+
+
+def key_of(number: int) -> ObjectId:
+    """The key of an upload of the library."""
+    return ObjectId(number.to_bytes(12, "big"))
 
 
 def analysis(name: str, status: str, moment: datetime) -> dict[str, Any]:

@@ -303,7 +303,7 @@ class Each:
         failures += [Failure(unknown, "There is no such upload.") for unknown in some.unknown]
         before = job.counts
         counts = {
-            "selected": before.get("selected", 0) + len(some.ids) + len(some.unknown),
+            "selected": before.get("selected", 0) + done + len(failures),
             State.SUCCEEDED: before.get(State.SUCCEEDED, 0) + done,
             State.FAILED: before.get(State.FAILED, 0) + len(failures),
         }
@@ -329,19 +329,20 @@ class Move(Each):
 
     def _do(self, job: Job, ids: list[str]) -> tuple[int, list[Failure]]:
         already = self._catalog.selections.done(job, chosen_of(job), ids)
-        failures = []
+        done, failures = len(already), []
         for upload_id in ids:
             if upload_id in already:
                 continue
             try:
-                self._move(upload_id, job.id)
+                done += self._move(upload_id, job)
             except DatabaseUnavailable:
                 raise
             except ClustrError as error:
                 failures.append(Failure(upload_id, str(error)))
-        return len(ids) - len(failures), failures
+        return done, failures
 
-    def _move(self, upload_id: str, job_id: str) -> None:
+    def _move(self, upload_id: str, job: Job) -> bool:
+        """Move one upload; False when it is none of the chosen any more."""
         raise NotImplementedError
 
 
@@ -350,8 +351,12 @@ class Delete(Move):
 
     kind = "delete"
 
-    def _move(self, upload_id: str, job_id: str) -> None:
-        self._removal.remove(upload_id, job=job_id)
+    def _do(self, job: Job, ids: list[str]) -> tuple[int, list[Failure]]:
+        # Of copies the original goes last: with each that goes all others have to name another.
+        return super()._do(job, ids[::-1])
+
+    def _move(self, upload_id: str, job: Job) -> bool:
+        return self._removal.remove(upload_id, job=job.id, filter=chosen_of(job).filter)
 
 
 class Restore(Move):
@@ -359,8 +364,9 @@ class Restore(Move):
 
     kind = "restore"
 
-    def _move(self, upload_id: str, job_id: str) -> None:
-        self._removal.restore(upload_id, job=job_id)
+    def _move(self, upload_id: str, job: Job) -> bool:
+        self._removal.restore(upload_id, job=job.id)
+        return True
 
 
 class Tag(Each):

@@ -52,6 +52,7 @@ class Reconciler:
         self._owner = uuid4().hex
         self._cleaned_at = self._searched_at = float("-inf")
         self._searching = threading.Thread()
+        self._walk = catalog.copies.walk()
         self._indexed = False
 
     def run_for_ever(self) -> None:
@@ -87,6 +88,9 @@ class Reconciler:
         try:
             while completed := self._catalog.listing.complete():
                 log.info("uploads_completed", count=completed)
+            for wrong in self._catalog.copies.walk():
+                if wrong:
+                    log.info("copies_put_right", count=wrong)
             self._catalog.make_result_indexes(INDEX_SECONDS)
             if unused := self._catalog.unused_indexes():
                 log.info("indexes_unused", names=unused)
@@ -124,6 +128,15 @@ class Reconciler:
         self._cleaned_at = time.monotonic()
         if removed := self._storage.clean(now() - LEFT_BEHIND_AFTER):
             log.info("temporary_files_removed", count=removed)
+        self._put_copies_right()
         names = [analyzer.name for analyzer in self._analyzers]
         if settled := self._catalog.analyses.settle(names, GONE_AFTER):
             log.info("analyses_settled", count=settled)
+
+    def _put_copies_right(self) -> None:
+        """Of some uploads at a time: who stored a duplicate may have died before he did it."""
+        wrong = next(self._walk, None)
+        if wrong is None:
+            self._walk = self._catalog.copies.walk()
+        elif wrong:
+            log.info("copies_put_right", count=wrong)

@@ -5,9 +5,10 @@ left a claim in the record: by that the reconciler does the rest, which is the s
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 
 from clustr import logs
 from clustr.catalog import Catalog, Claim, Step, Versions, now
@@ -50,12 +51,17 @@ class Removal:
         permanently: bool = False,
         job: str | None = None,
         versions: Versions = None,
-    ) -> None:
+        filter: Mapping[str, Any] | None = None,
+    ) -> bool:
         """Put an upload into the trash, or remove it for good, also from the trash.
 
         Args:
             job: the one that it is for, if any.
             versions: the only ones of which it may be; None for any.
+            filter: what it has to be like at the moment of its removal; see `Trash.throw`.
+
+        Returns:
+            False when it does not meet the filter, and is left where it is.
 
         Raises:
             InvalidInput: this is no id.
@@ -67,12 +73,15 @@ class Removal:
         self._require_store()
         try:
             step = Step.REMOVING if for_good else Step.MOVING
-            claim = self._trash.throw(upload_id, step, job, versions)
+            claim = self._trash.throw(upload_id, step, job, versions, filter)
         except NotFound as error:
             if not permanently or isinstance(error, ForeignRecord):
                 raise
             claim = self._trash.claim(upload_id, Step.REMOVING, versions)
+        if claim is None:
+            return False
         self._finish(claim)
+        return True
 
     def restore(self, upload_id: str, job: str | None = None, versions: Versions = None) -> Upload:
         """Bring an upload back from the trash.

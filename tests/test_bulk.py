@@ -15,7 +15,7 @@ import photographs
 import pytest
 from bson import ObjectId
 from running import Servers, wait_until
-from workshop import Program, Workshop
+from workshop import Program, Workshop, another
 
 from clustr import parts
 from clustr.api import bulk_schemas as schemas
@@ -106,7 +106,7 @@ def queue_all(workshop: Workshop, bulk: Bulk, job_id: str) -> Job:
 def multiply(workshop: Workshop, count: int) -> None:
     """Have so many uploads with the same file and analyses as the one that there is."""
     document = workshop.collection.find_one()
-    copies = [{**document, "_id": ObjectId()} for _ in range(count - 1)]
+    copies = [another(document) for _ in range(count - 1)]
     workshop.collection.insert_many(copies)
 
 

@@ -112,6 +112,7 @@ def test_a_filter_knows_what_the_listing_knows(workshop):
         ({"duplicate": True}, {second, third}),
         ({"duplicate": False}, {first, large}),
         ({"duplicate": False, "max_width": 1}, {first}),
+        ({"sha256": workshop.get(first).sha256}, {first, second, third}),
         ({"min_size": 1000, "min_width": 100, "min_height": 100}, {large}),
         ({"analyzer": "quick", "analysis_status": "queued"}, {first, second, third, large}),
         ({"analyzer": "quick", "analysis_status": "failed"}, set()),

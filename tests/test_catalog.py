@@ -16,7 +16,7 @@ from pymongo.collection import Collection
 from clustr.catalog import Catalog, Finished, new_id, now
 from clustr.catalog.analyses import BATCH
 from clustr.catalog.breakers import LONGEST_WAIT_SECONDS
-from clustr.catalog.uploads import INDEXES
+from clustr.catalog.copies import INDEXES
 from clustr.upload import UNFINISHED, Analysis, State, Status, Upload, status_of
 
 LEASE = timedelta(seconds=30)

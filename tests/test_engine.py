@@ -16,7 +16,7 @@ import photographs
 import pytest
 from bson import ObjectId
 from running import Servers, wait_until
-from workshop import Outage, Program, Workshop, analyzer, plugin
+from workshop import Outage, Program, Workshop, analyzer, another, plugin
 
 from clustr.catalog import now
 from clustr.limits import GRACE_SECONDS
@@ -543,9 +543,7 @@ def add_many(workshop: Workshop, count: int, priority: int = 0) -> None:
     """Multiply the one upload that there is."""
     document = workshop.collection.find_one({})
     analyses = [{**analysis, "priority": priority} for analysis in document["analyses"]]
-    workshop.collection.insert_many(
-        [{**document, "_id": ObjectId(), "analyses": analyses} for _ in range(count)]
-    )
+    workshop.collection.insert_many([another(document, analyses=analyses) for _ in range(count)])
 
 
 def test_upload_is_analyzed_before_a_backfill_of_thousands(workshop):

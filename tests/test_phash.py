@@ -13,7 +13,7 @@ from clustr_plugins import phash as plugin
 from PIL import ImageEnhance
 from running import Servers
 from scipy.fftpack import dct
-from workshop import FIRST_PARTY, Workshop
+from workshop import FIRST_PARTY, Workshop, another
 
 from clustr.plugins import Image
 
@@ -214,14 +214,13 @@ def test_only_few_uploads_are_looked_at(gallery):
     [upload_id] = gallery.add(choose.getrandbits(64))
     collection = gallery.workshop.collection
     pattern = collection.find_one({"filename": f"{upload_id}.png"})
-    del pattern["_id"]
     [analysis] = pattern["analyses"]
     others = []
     for _ in range(10_000):
         bits = choose.getrandbits(64)
         result = {"hash": f"{bits:016x}", "chunks": plugin.chunks_of(bits)}
         others.append(
-            {**pattern, "request_id": "crowd", "analyses": [{**analysis, "result": result}]}
+            another(pattern, request_id="crowd", analyses=[{**analysis, "result": result}])
         )
     collection.insert_many(others)
     database = collection.database

@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from openapi_schema_validator import OAS30Validator
 from openapi_spec_validator import validate
 from running import Servers
-from workshop import Workshop
+from workshop import Workshop, another
 
 from clustr.api.current import EXTENSION
 from clustr.app import create_app
@@ -281,16 +281,15 @@ def test_the_indexes_that_were_asked_for_are_there_and_used(workshop):
 def crowd(workshop: Workshop) -> Iterator[int]:
     """So many uploads that looking at each of them takes a while."""
     pattern = workshop.collection.find_one({})
-    del pattern["_id"]
     count = 20_000
     pattern |= {"request_id": "crowd", "filename": "none"}
     words = [{"name": "brightness", "state": "succeeded", "version": 1, "attempts": 1}]
     for start in range(0, count, 5000):
         workshop.collection.insert_many(
-            {
-                **pattern,
-                "analyses": [words[0] | {"result": {"mean": n / 100, "dark": n % 2 == 0}}],
-            }
+            another(
+                pattern,
+                analyses=[words[0] | {"result": {"mean": n / 100, "dark": n % 2 == 0}}],
+            )
             for n in range(start, start + 5000)
         )
     yield count

@@ -42,7 +42,7 @@ def document(number: int, *tags: str) -> dict[str, Any]:
         updated_at=moment,
         size=1000,
         content_type="image/jpeg",
-        sha256=f"{number:064x}",
+        sha256=upload_id.rjust(64, "0"),
         width=10,
         height=10,
         status=(Status.PENDING, Status.PROCESSED)[number % 2],

@@ -30,7 +30,8 @@ def multiplied(workshop: Workshop) -> list[str]:
     for number in range(1, COUNT):
         upload_id, moment = new_id(), first.upload_time - timedelta(seconds=number // 3)
         filename = f"{upload_id}.png"
-        others.append(replace(first, id=upload_id, filename=filename, upload_time=moment))
+        own = {"filename": filename, "upload_time": moment, "sha256": f"{number:064x}"}
+        others.append(replace(first, id=upload_id, **own))
     workshop.collection.insert_many(map(to_document, others))
     return [first.id, *(other.id for other in others)]
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import photographs
+from bson import ObjectId
 from flask import Flask
 from pymongo import MongoClient
 from pymongo.collection import Collection
@@ -88,6 +89,13 @@ def plugin(name: str, *members: str) -> str:
     """The source of a plugin with one analyzer, whose class has these members."""
     indented = textwrap.indent("\n".join(members), "    ")
     return PLUGIN.format(name=name, members=indented)
+
+
+def another(document: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """A document like this one, of an upload with an id and bytes of its own."""
+    key = ObjectId()
+    sha256 = f"{key}".rjust(64, "0")
+    return {**document, "_id": key, "sha256": sha256, "original_sha256": sha256, **more}
 
 
 class Program:

@@ -4,7 +4,15 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
-from clustr.api.fields import EXAMPLE_ID, HEX_ID, BodySchema, TrueOrFalse, point_in_time
+from clustr.api.fields import (
+    EXAMPLE_HASH,
+    EXAMPLE_ID,
+    HEX_ID,
+    HEX_SHA256,
+    BodySchema,
+    TrueOrFalse,
+    point_in_time,
+)
 from clustr.images import CONTENT_TYPES
 from clustr.upload import State, Status
 
@@ -15,7 +23,11 @@ LARGEST_NUMBER = 2**53 - 1
 ANALYZER_NAME = validate.Regexp(
     r"^[a-z][a-z0-9_]{0,99}$", error="A name is a-z, 0-9 and _, and begins with a letter."
 )
-DUPLICATE = {"description": "Those whose bytes an earlier upload had, or those it is not so."}
+DUPLICATE = {
+    "description": "With `true` those beside which there is an older upload with the same bytes at "
+    "this moment, outside of the trash; with `false` the others. Whatever is deleted by `true`, of "
+    "the same bytes one upload stays.",
+}
 # By the names of the limits, which are numbers of JSON in a body and digits in a query.
 LIMITS = {
     "min_width": "Those at least so wide, in pixels.",
@@ -59,6 +71,13 @@ class WantedSchema(Schema):
     content_type = fields.String(
         validate=validate.OneOf(sorted(CONTENT_TYPES.values())),
         metadata={"description": "Those of this true type."},
+    )
+    sha256 = fields.String(
+        validate=HEX_SHA256,
+        metadata={
+            "description": "Those with these bytes: all copies of an image, by its SHA-256.",
+            "example": EXAMPLE_HASH,
+        },
     )
     analyzer = fields.String(
         validate=ANALYZER_NAME,

@@ -64,7 +64,8 @@ def content_type() -> fields.String:
 
 def duplicate_of() -> fields.String:
     return text(
-        "The id of an earlier upload with the same bytes, as a hint.",
+        "The id of the oldest upload with the same bytes that there is now, outside of the trash; "
+        "null for that one itself. It changes when that one is removed or restored.",
         EXAMPLE_ID,
         required=True,
         allow_none=True,

@@ -5,6 +5,7 @@ from typing import Any
 
 from clustr.catalog import (
     analyses,
+    copies,
     jobs,
     listing,
     search,
@@ -18,6 +19,7 @@ from clustr.catalog.analyses import Analyses, Claimed, Deferred, Finished
 from clustr.catalog.breakers import Breaker, Breakers
 from clustr.catalog.clock import clock, now
 from clustr.catalog.connection import answering, connect, starting
+from clustr.catalog.copies import Copies
 from clustr.catalog.default_services import DefaultServices
 from clustr.catalog.editing import Editing, TagWords
 from clustr.catalog.filters import BOUNDS, wanted_by
@@ -70,7 +72,7 @@ __all__ = [
 
 
 # Those of the collection of uploads.
-INDEXES = uploads.INDEXES | listing.INDEXES | search.INDEXES | analyses.INDEXES
+INDEXES = uploads.INDEXES | copies.INDEXES | listing.INDEXES | search.INDEXES | analyses.INDEXES
 INDEXES |= selection.INDEXES | statistics.INDEXES
 
 
@@ -96,16 +98,17 @@ class Catalog:
         self._uploads = self._database[collection]
         self.indexed: frozenset[str] = frozenset()
         self.closed = Event()
-        self.uploads = Uploads(self._uploads)
+        self.copies = Copies(self._uploads)
+        self.uploads = Uploads(self._uploads, self.copies)
         self.listing = Listing(self._uploads)
         self.search = Search(self._uploads)
         self.editing = Editing(self._uploads)
-        self.trash = Trash(self._uploads)
+        self.trash = Trash(self._uploads, self.copies)
         self.analyses = Analyses(self._uploads, clock)
         self.breakers = Breakers(self._database["breakers"])
         self.default_services = DefaultServices(self._database["default_services"], self._uploads)
         self.leases = Leases(self._database["leases"])
-        self.inspection = Inspection(self._uploads)
+        self.inspection = Inspection(self._uploads, self.copies)
         self.jobs = Jobs(self._database["jobs"])
         self.selections = Selections(self._uploads)
         self.statistics = Statistics(self._uploads, self._database["statistics"])

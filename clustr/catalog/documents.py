@@ -53,6 +53,8 @@ def key_of(text: str) -> ObjectId:
 
 ANY = "any"
 DUPLICATE = {True: "duplicate", False: "original"}
+# The field that only an original has, with its SHA-256; older ones lack it.
+ORIGINAL = "original_sha256"
 # The same as `facets`, of an upload as it is in the middle of an update.
 FACETS: list[object] = [
     ANY,
@@ -88,6 +90,8 @@ def to_document(upload: Upload) -> Document:
         "facets": facets(upload.status, upload.content_type, upload.duplicate_of is not None),
         "analyses": [_analysis_to_document(upload, analysis) for analysis in upload.analyses],
     }
+    if upload.duplicate_of is None:
+        document[ORIGINAL] = upload.sha256
     if upload.retry:
         document["retry"] = asdict(upload.retry)
     return document

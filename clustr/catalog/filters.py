@@ -29,6 +29,7 @@ def wanted_by(filters: Mapping[str, Any], conditions: Iterable[Condition] = ()) 
         content_type=filters.get("content_type"),
         analysis=(analyzer, filters["analysis_status"]) if analyzer else None,
         duplicate=filters.get("duplicate"),
+        sha256=filters.get("sha256"),
         bounds=tuple(Bound(*BOUNDS[name], filters[name]) for name in BOUNDS if name in filters),
         conditions=tuple(conditions),
     )

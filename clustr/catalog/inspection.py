@@ -11,6 +11,7 @@ from pymongo.collection import Collection
 from clustr.catalog.changes import changing, matching, settled
 from clustr.catalog.clock import now
 from clustr.catalog.connection import Document, answering
+from clustr.catalog.copies import Copies
 from clustr.upload import UNFINISHED, State
 
 BATCH = 500
@@ -47,7 +48,8 @@ class Record:
 class Inspection:
     """The uploads as `clustr fsck` sees them, by the primary's word alone."""
 
-    def __init__(self, uploads: Collection[Document]):
+    def __init__(self, uploads: Collection[Document], copies: Copies):
+        self._copies = copies
         self._uploads = uploads.with_options(read_preference=ReadPreference.PRIMARY)
         self._quarantine = uploads.database[f"{uploads.name}_quarantine"]
 
@@ -95,6 +97,7 @@ class Inspection:
             copy = {"upload": document, "reason": reason, "quarantined_at": now()}
             copy_id = self._quarantine.insert_one(copy).inserted_id
             if self._uploads.delete_one(unchanged).deleted_count:
+                self._copies.put_right([record.sha256])
                 return True
             self._quarantine.delete_one({"_id": copy_id})
         return False

@@ -110,7 +110,8 @@ class Wanted:
 
     Attributes:
         analysis: an analyzer and the state of its analysis.
-        duplicate: whether there was an upload with the same bytes.
+        duplicate: whether there is an older upload with the same bytes.
+        sha256: of the bytes.
         conditions: on the results of analyses.
     """
 
@@ -119,6 +120,7 @@ class Wanted:
     content_type: str | None = None
     analysis: tuple[str, str] | None = None
     duplicate: bool | None = None
+    sha256: str | None = None
     bounds: tuple[Bound, ...] = ()
     conditions: tuple[Condition, ...] = ()
 
@@ -362,7 +364,8 @@ def index_for(wanted: Wanted, sort: Sort) -> str | None:
     """The index that answers this by itself; None where MongoDB has to look for the best way."""
     leads = wanted.leads
     of_others = [bound for bound in wanted.bounds if bound.field != sort.by]
-    if len(leads) > 1 or of_others or wanted.conditions:
+    # Of the same bytes there are few: MongoDB finds and sorts them.
+    if len(leads) > 1 or of_others or wanted.conditions or wanted.sha256:
         return None
     if leads:
         return f"{leads[0]}_by_{sort.by}"
@@ -443,6 +446,8 @@ def _equal(wanted: Wanted, sort: Sort) -> Document:
     conditions: list[Document] = []
     if wanted.tags:
         conditions += [{"tags": tag} for tag in wanted.tags]
+    if wanted.sha256:
+        conditions.append({"sha256": wanted.sha256})
     if wanted.analysis:
         name, state = wanted.analysis
         conditions.append(matching(name=name, state=state))

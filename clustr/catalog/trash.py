@@ -8,27 +8,27 @@ he dies somebody else takes the claim over and does it once more.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any
 
-import pymongo
 from bson import ObjectId
 from pymongo import ReturnDocument
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
-from pymongo.errors import DuplicateKeyError, OperationFailure
+from pymongo.errors import DuplicateKeyError
 
 from clustr.catalog.clock import now
 from clustr.catalog.connection import Document, answering
-from clustr.catalog.documents import facets, from_document, key_of
+from clustr.catalog.copies import Copies
+from clustr.catalog.documents import from_document, key_of
+from clustr.catalog.filters import wanted_by
+from clustr.catalog.listing import DEFAULT, query
 from clustr.catalog.versions import Versions, of_version, require_version
 from clustr.errors import InvalidInput, NotFound, UnderWay
 from clustr.upload import State, Upload
-
-T = TypeVar("T")
 
 NEWEST_REMOVED = [("trash.at", -1), ("_id", -1)]
 INDEXES = {
@@ -46,8 +46,6 @@ CURSOR = re.compile(r"([0-9a-f]{24})-([0-9a-f]{1,11})")
 
 BATCH = 500
 BEFORE_ALL = ObjectId(bytes(12))
-
-ILLEGAL_OPERATION = 20  # MongoDB's code of the error that it has no transactions.
 
 
 class Step(StrEnum):
@@ -94,8 +92,9 @@ class TrashPage:
 class Trash:
     """The collection of what is in the trash, beside that of the uploads."""
 
-    def __init__(self, uploads: Collection[Document]):
+    def __init__(self, uploads: Collection[Document], copies: Copies):
         self._uploads = uploads
+        self._copies = copies
         self.collection = uploads.database[f"{uploads.name}_trash"]
 
     def any(self) -> bool:
@@ -104,13 +103,22 @@ class Trash:
             return self.collection.find_one({}, {"_id": 1}) is not None
 
     def throw(
-        self, upload_id: str, step: Step, job: str | None = None, versions: Versions = None
-    ) -> Claim:
+        self,
+        upload_id: str,
+        step: Step,
+        job: str | None = None,
+        versions: Versions = None,
+        filter: Mapping[str, Any] | None = None,
+    ) -> Claim | None:
         """Take an upload from among the others, to be moved aside or to be removed for good.
 
         Args:
             job: the one that it is for, if any.
             versions: the only ones of which it may be; None for any.
+            filter: what it has to be like at this moment, as `wanted_by` is told it.
+
+        Returns:
+            the claim; None when the upload does not meet the filter (any more).
 
         Raises:
             InvalidInput: this is no id.
@@ -118,22 +126,52 @@ class Trash:
             Outdated: it is of none of these versions.
             ForeignRecord: its record is not one that Clustr has written.
         """
-        key = key_of(upload_id)
+        key, of_job = key_of(upload_id), ObjectId(job) if job else None
 
-        def move(session: ClientSession | None) -> Document:
+        def move(session: ClientSession | None) -> Document | None:
             document = self._uploads.find_one({"_id": key}, session=session)
             if document is None:
                 raise NotFound(f"There is no upload with the id {upload_id}.")
             from_document(document)  # What Clustr has not written, it does not take away either.
             # An edit that comes between makes the transaction start anew, and this is seen then.
             require_version(document, versions)
-            trash = {"at": now(), **_claim(step), **({"job": ObjectId(job)} if job else {})}
+            if filter and not self._meets(document, filter, session, of_job):
+                return None
+            trash = {"at": now(), **_claim(step), **({"job": of_job} if of_job else {})}
             thrown = {**document, "trash": trash}
             self.collection.replace_one({"_id": key}, thrown, upsert=True, session=session)
             self._uploads.delete_one({"_id": key}, session=session)
+            self._copies.leave(document, session, of_job)
             return thrown
 
-        return _claimed(self._together(move))
+        thrown = self._copies.in_transaction(move)
+        if thrown is None:
+            return None
+        self._copies.put_right([thrown["sha256"]])
+        return _claimed(thrown)
+
+    def _meets(
+        self,
+        document: Document,
+        filter: Mapping[str, Any],
+        session: ClientSession | None,
+        job: ObjectId | None,
+    ) -> bool:
+        """Whether an upload meets a filter, whatever it says itself of being a duplicate.
+
+        What became an original because the same job removed another is not an original to it:
+        else a job that removes originals would go on until there is no copy left.
+        """
+        others = {name: value for name, value in filter.items() if name != "duplicate"}
+        here = {"$and": [{"_id": document["_id"]}, query(wanted_by(others), DEFAULT)]}
+        if self._uploads.find_one(here, {"_id": 1}, session=session) is None:
+            return False
+        if "duplicate" not in filter:
+            return True
+        original = self._copies.original(document["sha256"], session)
+        if original["_id"] != document["_id"]:
+            return filter["duplicate"]
+        return not filter["duplicate"] and (job is None or document.get("promoted_by") != job)
 
     def claim(self, upload_id: str, step: Step, versions: Versions = None) -> Claim:
         """Claim what is in the trash, to restore it or to remove it for good.
@@ -173,7 +211,10 @@ class Trash:
             )
             for each in found
         ]
-        return [claim for claim in claims if claim]
+        taken = [claim for claim in claims if claim]
+        # Whoever has begun may have ended before he did this.
+        self._copies.put_right({claim.upload.sha256 for claim in taken})
+        return taken
 
     def _claim(self, here: Document, step: str) -> Claim | None:
         changes = {f"trash.{name}": value for name, value in _claim(Step(step)).items()}
@@ -204,7 +245,7 @@ class Trash:
             document = self.collection.find_one(_of(claim), session=session)
             if document is None:
                 return None
-            restored = _restored(document, job)
+            restored = self._copies.join(_restored(document, job), session)
             for name in without:
                 restored.pop(name, None)
             self._uploads.replace_one({"_id": key}, restored, upsert=True, session=session)
@@ -212,10 +253,13 @@ class Trash:
             return restored
 
         try:
-            restored = self._together(move)
+            restored = self._copies.in_transaction(move)
         except DuplicateKeyError:  # Its request was sent again, and answered with another upload.
-            restored = self._together(lambda session: move(session, ("retry",)))
-        return from_document(restored) if restored else None
+            restored = self._copies.in_transaction(lambda session: move(session, ("retry",)))
+        if restored is None:
+            return None
+        self._copies.put_right([restored["sha256"]])
+        return from_document(restored)
 
     def forget(self, claim: Claim) -> bool:
         """Remove a record for good; False when somebody else has done that."""
@@ -295,22 +339,6 @@ class Trash:
             _cursor(following[0]) if following else None,
         )
 
-    def _together(self, act: Callable[[ClientSession | None], T]) -> T:
-        """Do all of it or nothing, and once more where others were in the way."""
-        client = self._uploads.database.client
-        with (
-            answering(),
-            pymongo.timeout(client.options.timeout),
-            client.start_session() as session,
-        ):
-            try:
-                return session.with_transaction(act)
-            except OperationFailure as error:
-                if error.code != ILLEGAL_OPERATION:
-                    raise
-        with answering():
-            return act(None)
-
 
 def _claim(step: Step) -> Document:
     return {"step": step, "claim": ObjectId(), "claimed_at": now()}
@@ -331,8 +359,6 @@ def _restored(document: Document, job: str | None) -> Document:
     restored = {**document, "updated_at": later}
     del restored["trash"]
     restored["analyses"] = [_let_go(analysis) for analysis in document["analyses"]]
-    duplicate = document["duplicate_of"] is not None
-    restored["facets"] = facets(document["status"], document["content_type"], duplicate)
     return restored | ({"restored_by": ObjectId(job)} if job else {})
 
 

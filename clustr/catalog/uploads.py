@@ -12,17 +12,25 @@ from bson import ObjectId
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
 
+from clustr import logs
 from clustr.catalog.connection import Document, answering
+from clustr.catalog.copies import EARLIEST, Copies, second_original
 from clustr.catalog.documents import from_document, from_documents, key_of, to_document
 from clustr.catalog.indexes import make_indexes
-from clustr.errors import BeingAnswered, NotFound, TooSlow
+from clustr.errors import (
+    BeingAnswered,
+    DatabaseRefused,
+    DatabaseUnavailable,
+    NotFound,
+    TooSlow,
+)
 from clustr.upload import Upload
 
+log = logs.logger(__name__)
+
 NEWEST_FIRST = [("upload_time", -1), ("_id", -1)]
-EARLIEST = [("upload_time", 1), ("_id", 1)]
 INDEXES = {
     "newest_first": {"keys": NEWEST_FIRST},
-    "same_bytes": {"keys": [("sha256", 1), *EARLIEST]},
     "same_request": {
         "keys": [("retry.key", 1), ("retry.position", 1)],
         "unique": True,
@@ -84,8 +92,9 @@ def new_id() -> str:
 class Uploads:
     """The collection of uploads."""
 
-    def __init__(self, collection: Collection[Document]):
+    def __init__(self, collection: Collection[Document], copies: Copies):
         self._collection = collection
+        self._copies = copies
         self._answered_at = -math.inf
 
     def ask(self, uploads: Sequence[Upload]) -> list[Upload]:
@@ -107,23 +116,32 @@ class Uploads:
                 self._collection.database.command("ping")
         return [*uploads]
 
-    def add(self, uploads: Sequence[Upload]) -> list[Upload]:
-        """Insert all of them at once, with the work to do on them.
+    def add(self, uploads: Sequence[Upload], reuse: bool = False) -> list[Upload]:
+        """Insert all of them, with the work to do on them.
+
+        Args:
+            reuse: whether one is not to be inserted whose bytes are stored by now.
 
         Returns:
-            them as they are stored: with `duplicate_of`, where there is one with the same bytes.
+            them as they are stored, with `duplicate_of` where an older one has the same bytes; with
+            `reuse` that older one instead.
 
         Raises:
             DatabaseUnavailable: MongoDB did not confirm in time; whether they are there is unknown.
-            BeingAnswered: another request with the same key was faster.
+            DatabaseRefused: none of them is there.
+            BeingAnswered: another request with the same key was faster; some may be there.
         """
         if len(uploads) > 1:
-            self._insert(uploads)
-        elif not self._insert_if_new(uploads[0]):
-            uploads = self._marked(uploads)
-            self._insert(uploads)
+            stored = self._insert(uploads, reuse)
+        elif known := self._insert_if_new(uploads[0], reuse):
+            if reuse:
+                return [from_document(known)]
+            duplicate = replace(uploads[0], duplicate_of=str(known["_id"]))
+            stored = self._insert([duplicate], reuse)
+        else:
+            stored = [*uploads]
         self._answered_at = time.monotonic()
-        return [*uploads]
+        return self._with_originals(stored, {upload.id for upload in uploads})
 
     def _marked(self, uploads: Sequence[Upload]) -> list[Upload]:
         """The uploads with the first that has the same bytes, of earlier ones and of these."""
@@ -134,31 +152,97 @@ class Uploads:
             firsts.setdefault(upload.sha256, upload.id)
         return marked
 
-    def _insert_if_new(self, upload: Upload) -> bool:
-        """Insert an upload unless there is one with the same bytes; whether it was inserted.
+    def _insert_if_new(self, upload: Upload, whole: bool) -> Document | None:
+        """Insert an upload unless there is one with the same bytes.
 
         To look first and insert then takes a third more of the time.
-        """
-        with answering():
-            try:
-                known = self._collection.find_one_and_update(
-                    {"sha256": upload.sha256},
-                    {"$setOnInsert": to_document(upload)},
-                    {"_id": 1},
-                    upsert=True,
-                )
-            except DuplicateKeyError as error:
-                raise BeingAnswered from error
-        return known is None
 
-    def _insert(self, uploads: Sequence[Upload]) -> None:
+        Args:
+            whole: whether all of the one that is there is wanted, or its `_id`.
+
+        Returns:
+            the first one that is there; None when the upload was inserted.
+        """
+        while True:
+            try:
+                with answering():
+                    return self._collection.find_one_and_update(
+                        {"sha256": upload.sha256},
+                        {"$setOnInsert": to_document(upload)},
+                        None if whole else {"_id": 1},
+                        sort=EARLIEST,
+                        upsert=True,
+                    )
+            except DuplicateKeyError as error:
+                if not second_original(error.details):
+                    raise BeingAnswered from error
+
+    def _insert(self, uploads: Sequence[Upload], reuse: bool) -> list[Upload]:
+        """Insert uploads that say which ones have the same bytes, as far as that is known."""
+        stored: dict[str, Upload] = {}
+        left = [*uploads]
+        try:
+            while left:
+                if reuse:
+                    stored |= self._known_instead(left)
+                    left = [replace(u, duplicate_of=None) for u in left if u.id not in stored]
+                inserted = self._insert_in_order(left)
+                stored |= {upload.id: upload for upload in left[:inserted]}
+                left = self._marked(left[inserted:]) if left[inserted:] else []
+        except DatabaseRefused as error:
+            if stored:
+                raise DatabaseUnavailable from error
+            raise
+        return [stored[upload.id] for upload in uploads]
+
+    def _known_instead(self, uploads: Sequence[Upload]) -> dict[str, Upload]:
+        """By the ids of those uploads that are duplicates: what is there instead."""
+        duplicates = [upload for upload in uploads if upload.duplicate_of]
+        known = self.first_uploads_with_bytes([upload.sha256 for upload in duplicates])
+        return {u.id: known[u.sha256] for u in duplicates if u.sha256 in known}
+
+    def _insert_in_order(self, uploads: Sequence[Upload]) -> int:
+        """Insert the uploads up to the first that is no original any more; how many were."""
+        if not uploads:
+            return 0
         with answering():
             try:
                 self._collection.insert_many([to_document(upload) for upload in uploads])
             except BulkWriteError as error:
-                if any(e["code"] == DUPLICATE_KEY for e in error.details["writeErrors"]):
+                (failed,) = error.details["writeErrors"] or ({},)
+                if second_original(failed):
+                    return failed["index"]
+                if failed.get("code") == DUPLICATE_KEY:
                     raise BeingAnswered from error
                 raise
+        return len(uploads)
+
+    def _with_originals(self, stored: list[Upload], mine: set[str]) -> list[Upload]:
+        """The uploads with the originals that they have now that they are there.
+
+        What they were told to name may have been removed before that; see `copies`.
+        """
+        named = {u.sha256: u.duplicate_of for u in stored if u.duplicate_of and u.id in mine}
+        if not named:
+            return stored
+        try:
+            originals = self.first_with_bytes([*named])
+            if all(originals.get(sha256, name) == name for sha256, name in named.items()):
+                return stored
+            self._copies.put_right(named)
+            with answering():
+                here = {"_id": {"$in": [ObjectId(upload_id) for upload_id in mine]}}
+                found = [*self._collection.find(here, {"duplicate_of": 1})]
+        except DatabaseUnavailable:  # They are stored; the reconciler sees to it.
+            log.warning("originals_unknown", uploads=sorted(mine))
+            return stored
+        now_named = {str(d["_id"]): d["duplicate_of"] for d in found}
+        return [
+            replace(u, duplicate_of=str(now_named[u.id]) if now_named[u.id] else None)
+            if u.id in now_named
+            else u
+            for u in stored
+        ]
 
     def index_results(self, fields: Iterable[str], seconds: float) -> None:
         """Make the indexes for conditions on these fields of results, within this time in all."""
@@ -202,6 +286,8 @@ class Uploads:
 
     def first_uploads_with_bytes(self, hashes: Sequence[str]) -> dict[str, Upload]:
         """For each of these SHA-256 sums that is known, the first upload with it."""
+        if not hashes:
+            return {}
         keys = [ObjectId(first) for first in self.first_with_bytes(hashes).values()]
         with answering():
             found = from_documents(self._collection.find({"_id": {"$in": keys}}))
