@@ -8,7 +8,7 @@ from typing import Any
 
 import photographs
 import pytest
-from running import Servers, wait_until
+from running import Servers, moment, wait_until
 from workshop import Workshop
 
 from clustr.api.schemas import AnalysisSchema, UploadSchema
@@ -73,6 +73,14 @@ def run_again(workshop: Workshop, upload_id: str, analyzer: str = "says") -> Any
     return workshop.app.test_client().post(f"/api/uploads/{upload_id}/analyses/{analyzer}")
 
 
+def taken_at(workshop: Workshop, upload_id: str) -> str | None:
+    """The time that is answered, which the listing has as well."""
+    found = get(workshop, f"/api/uploads/{upload_id}").json["taken_at"]
+    listed = {one["id"]: one for one in get(workshop, "/api/uploads").json["data"]}
+    assert listed[upload_id]["taken_at"] == found
+    return found and moment(found).isoformat()
+
+
 def words_of(workshop: Workshop, upload_id: str) -> tuple[Any, ...]:
     upload = workshop.get(upload_id)
     return upload.caption, list(upload.tags), upload.original_name
@@ -109,6 +117,71 @@ def test_human_words_win_survive_runs_and_can_be_withdrawn(workshop, upload_id):
     assert words_of(workshop, upload_id) == ("$dollar", ["$tag"], "photograph.jpg")
 
 
+def test_no_caption_is_a_word_as_well(workshop, upload_id):
+    assert edited(workshop, upload_id, caption="")["caption"] == ""
+    say(workshop, '{"caption": "a dog", "tags": ["dog"]}')
+    assert words_of(workshop, upload_id)[:2] == ("", ["dog"])
+    assert edited(workshop, upload_id, caption=None)["caption"] == "a dog"
+
+
+FIRST, SECOND = "2001-02-03T04:05:06.250000+00:00", "2020-01-01T00:00:00+00:00"
+
+
+@pytest.fixture
+def dated_id(workshop: Workshop) -> str:
+    """An upload of which an analyzer says when it was taken, and what is to be seen."""
+    said = workshop.folder / "said"
+    said.write_text(f'{{"when": "{FIRST}", "caption": "a cat"}}')
+    fields = {"taken_at": "when", "caption": "caption"}
+    workshop.analyzer("says", SAYS.format(said=str(said)), fields=fields)
+    (upload_id,) = workshop.upload()
+    work(workshop)
+    return upload_id
+
+
+def test_a_date_is_set_right_and_withdrawn(workshop, dated_id):
+    assert taken_at(workshop, dated_id) == FIRST
+    edited(workshop, dated_id, taken_at="1999-12-31T23:30:00+01:00")
+    assert taken_at(workshop, dated_id) == "1999-12-31T22:30:00+00:00"
+    found = get(workshop, "/api/uploads?taken_before=2000-01-01T00:00:00Z").json["data"]
+    assert [one["id"] for one in found] == [dated_id]
+    edited(workshop, dated_id, caption="mine")
+    say(workshop, f'{{"when": "{SECOND}", "caption": "a dog"}}')
+    assert taken_at(workshop, dated_id) == "1999-12-31T22:30:00+00:00"
+    edited(workshop, dated_id, taken_at=None)
+    assert (taken_at(workshop, dated_id), words_of(workshop, dated_id)[0]) == (SECOND, "mine")
+    edited(workshop, dated_id, caption=None)
+    assert taken_at(workshop, dated_id) == SECOND
+    assert not {"human", "found"} & set(workshop.collection.find_one())
+
+
+def test_a_date_where_analyzers_have_none_is_withdrawn_as_well(workshop, upload_id):
+    edited(workshop, upload_id, caption="mine")
+    edited(workshop, upload_id, taken_at="1999-12-31T23:30:00")
+    assert taken_at(workshop, upload_id) == "1999-12-31T23:30:00+00:00"
+    edited(workshop, upload_id, taken_at=None)
+    say(workshop, '{"caption": "a dog", "tags": []}')
+    assert taken_at(workshop, upload_id) is None
+    assert workshop.collection.find_one({"taken_at": {"$exists": True}}) is None
+
+
+@pytest.mark.parametrize("edit_first", [True, False])
+def test_a_date_outlives_what_was_edited_before_it_could_be(workshop, dated_id, edit_first):
+    """Of such an upload the time of the analyzers is in its own field alone."""
+    edited(workshop, dated_id, caption="mine")
+    workshop.collection.update_one({}, {"$unset": {"found.taken_at": "", "edited_at": ""}})
+    if edit_first:
+        edited(workshop, dated_id, taken_at=SECOND)
+        edited(workshop, dated_id, taken_at=None)
+    assert taken_at(workshop, dated_id) == FIRST
+    (workshop.folder / "said").write_text('{"caption": "a dog"}')  # and no time
+    assert run_again(workshop, dated_id).status_code == 202
+    work(workshop)
+    assert taken_at(workshop, dated_id) == FIRST
+    edited(workshop, dated_id, caption=None)
+    assert taken_at(workshop, dated_id) == FIRST
+
+
 def test_a_removed_tag_stays_removed_and_an_added_one_stays(workshop, upload_id):
     now = edited(workshop, upload_id, tags={"add": ["$Mimi", "pet"], "remove": ["sofa"]})
     assert now["tags"] == ["cat", "$Mimi", "pet"]
@@ -142,6 +215,10 @@ def test_uploads_without_any_words_can_be_edited(workshop):
         ({"caption": " \n\0"}, "caption"),
         ({"caption": "a" * 1001}, "caption"),
         ({"original_name": ""}, "original_name"),
+        ({"taken_at": "yesterday"}, "taken_at"),
+        ({"taken_at": ""}, "taken_at"),
+        ({"taken_at": 1}, "taken_at"),
+        ({"taken_at": "0001-01-01T00:00:00+23:00"}, "taken_at"),
         ({"original_name": "a" * 256}, "original_name"),
         ({"tags": []}, "tags"),
         ({"tags": {}}, "tags.set"),

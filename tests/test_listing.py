@@ -449,7 +449,7 @@ def test_what_a_client_has_is_not_sent_again(settled):
         ("min_width=-1", "min_width", "0"),
         ("max_size=1e3", "max_size", "integer"),
         ("max_size=99999999999999999999", "max_size", "0"),
-        ("uploaded_after=yesterday", "uploaded_after", "datetime"),
+        ("uploaded_after=yesterday", "uploaded_after", "ISO 8601"),
         ("sort=--size", "sort", "upload_time"),
         ("tag=", "tag.0", "Length"),
         ("status=error&status=pending", "status", "once"),

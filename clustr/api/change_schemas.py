@@ -5,7 +5,16 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
-from clustr.api.fields import EXAMPLE_ID, BodySchema, TrueOrFalse, WholeNumber, moment, number, text
+from clustr.api.fields import (
+    EXAMPLE_ID,
+    BodySchema,
+    TrueOrFalse,
+    WholeNumber,
+    moment,
+    number,
+    point_in_time,
+    text,
+)
 from clustr.api.filter_schemas import FilterSchema, upload_ids
 from clustr.api.schemas import LENGTH_OF_NAME, AnalysisSchema, UploadSchema, upload_on_wire
 from clustr.bulk import KINDS
@@ -19,14 +28,23 @@ CURSOR_PATTERN = "^[0-9a-f]{24}-[0-9a-f]{1,11}$"
 
 
 class Words(fields.String):
-    """What a human wrote, on one line and without control characters."""
+    """What a human wrote, on one line and without control characters.
+
+    Args:
+        may_be_empty: whether an empty text says something, too.
+    """
+
+    def __init__(self, may_be_empty: bool = False, **more: Any):
+        super().__init__(**more)
+        self.may_be_empty = may_be_empty
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
         sent = super()._deserialize(value, *args, **kwargs)
         self._validate(sent)  # and once more when it is cleaned
         cleaned = clean_text(sent)
-        if not cleaned:
-            raise ValidationError("Expected a text with something to be seen in it.")
+        if not cleaned and not (self.may_be_empty and not sent):
+            empty = ', or "" for none' if self.may_be_empty else ""
+            raise ValidationError(f"Expected a text with something to be seen in it{empty}.")
         return cleaned
 
 
@@ -70,10 +88,12 @@ class EditSchema(BodySchema):
     """What a human says of an upload; what is left out stays as it is."""
 
     caption = Words(
+        may_be_empty=True,
         allow_none=True,
-        validate=validate.Length(1, LONGEST_CAPTION),
+        validate=validate.Length(max=LONGEST_CAPTION),
         metadata={
-            "description": "What is to be seen; null for what the analyzers say.",
+            "description": 'What is to be seen; "" for no caption, whatever analyzers say; null '
+            "for what the analyzers say.",
             "example": "our cat on the sofa",
         },
     )
@@ -90,6 +110,10 @@ class EditSchema(BodySchema):
         TagsEditSchema,
         allow_none=True,
         metadata={"description": "Which tags; null for those that the analyzers say."},
+    )
+    taken_at = point_in_time(
+        "When the picture was taken; without an offset it is UTC. Null for what the analyzers say.",
+        allow_none=True,
     )
 
     @validates_schema

@@ -12,6 +12,7 @@ from clustr import reasons
 EXAMPLE_ID = "692192f4e13f5a0c4d1b7a90"
 EXAMPLE_HASH = "5f2b7a0d4c8e9f1a3b6c7d8e0f1a2b3c4d5e6f7a8b9c0d1e2f3a4b5c6d7e8f90"
 EXAMPLE_MOMENT = "2026-11-22T10:38:28Z"
+NO_MOMENT = f"Expected a date and time (ISO 8601), such as {EXAMPLE_MOMENT}."
 # They are written for JavaScript too, which has no \Z.
 ID_PATTERN = "^[0-9a-f]{24}$"
 HEX_ID = validate.Regexp(ID_PATTERN, error="An id is 24 hexadecimal digits, in lower case.")
@@ -78,12 +79,14 @@ class TrueOrFalse(fields.Boolean):
         return value
 
 
-def point_in_time(description: str) -> fields.AwareDateTime:
+def point_in_time(description: str, **more: Any) -> fields.AwareDateTime:
     """A moment that a client sends; without an offset it is UTC."""
     return fields.AwareDateTime(
         default_timezone=UTC,
+        error_messages={"invalid": NO_MOMENT, "invalid_awareness": NO_MOMENT},
         validate=_within_utc,
         metadata={"description": description, "example": EXAMPLE_MOMENT},
+        **more,
     )
 
 
@@ -91,7 +94,7 @@ def _within_utc(value: datetime) -> None:
     try:
         value.astimezone(UTC)
     except OverflowError as error:
-        raise ValidationError("Not a valid aware datetime.") from error
+        raise ValidationError(NO_MOMENT) from error
 
 
 class BodySchema(Schema):

@@ -10,7 +10,7 @@ from clustr.catalog.documents import FACETS
 from clustr.upload import UNFINISHED, State, Status
 
 # What a human can say of an upload otherwise than analyzers did.
-WORDS = ("caption", "original_name", "tags")
+WORDS = ("caption", "original_name", "tags", "taken_at")
 EDITED: Document = {"$gt": ["$human", None]}  # There is such a field.
 
 
@@ -71,8 +71,19 @@ def in_effect() -> Document:
         "caption": {"$ifNull": ["$human.caption", "$found.caption"]},
         "original_name": {"$ifNull": ["$human.original_name", "$found.original_name"]},
         "tags": tags,
+        "taken_at": {"$ifNull": ["$human.taken_at", found_taken_at(), "$$REMOVE"]},
     }
     return {"$set": {name: {"$cond": [EDITED, words[name], f"${name}"]} for name in WORDS}}
+
+
+def found_taken_at() -> Document:
+    """An expression for the time that analyzers say, of an upload of which a human said something.
+
+    Uploads that were edited before humans could say a time have none in `found`: the one of their
+    own is what analyzers say. In all others it is there, as null where analyzers say nothing.
+    """
+    old = {"$eq": [{"$type": "$found.taken_at"}, "missing"]}
+    return {"$cond": [old, {"$ifNull": ["$taken_at", None]}, "$found.taken_at"]}
 
 
 def without(texts: Any, others: Any) -> Document:

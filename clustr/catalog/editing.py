@@ -7,13 +7,14 @@ searches reads plain fields.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from bson import ObjectId
 from pymongo import ReturnDocument
 from pymongo.collection import Collection
 
-from clustr.catalog.changes import WORDS, in_effect, newer, without
+from clustr.catalog.changes import WORDS, found_taken_at, in_effect, newer, without
 from clustr.catalog.clock import now
 from clustr.catalog.connection import Document, answering
 from clustr.catalog.documents import from_document, key_of
@@ -38,6 +39,9 @@ class TagWords:
     remove: tuple[str, ...] = ()
 
 
+Word = str | datetime | TagWords
+
+
 class Editing:
     """Writes down what humans say."""
 
@@ -47,14 +51,14 @@ class Editing:
     def edit(
         self,
         upload_id: str,
-        words: Mapping[str, str | TagWords | None],
+        words: Mapping[str, Word | None],
         versions: Versions = None,
     ) -> Upload:
         """Write down what a human says of an upload.
 
         Args:
-            words: for `caption`, `original_name` and `tags`, as far as something is said of them;
-                None takes back what was said before.
+            words: for `caption`, `original_name`, `tags` and `taken_at`, as far as something is
+                said of them; None takes back what was said before.
             versions: the only ones of which it may be; None for any.
 
         Returns:
@@ -96,12 +100,13 @@ class Editing:
             return [str(found["_id"]) for found in self._collection.find(with_room, {"_id": 1})]
 
 
-def _edited(words: Mapping[str, str | TagWords | None]) -> list[Document]:
+def _edited(words: Mapping[str, Word | None]) -> list[Document]:
     """The update that writes down what a human says."""
     said = {f"human.{name}": _said(name, words[name]) for name in WORDS if name in words}
     nothing = {"$eq": ["$human", {}]}
     return [
         {"$set": {"found": {"$ifNull": ["$found", {name: f"${name}" for name in WORDS}]}}},
+        {"$set": {"found.taken_at": found_taken_at()}},
         {"$set": said},
         in_effect(),
         {
@@ -115,7 +120,7 @@ def _edited(words: Mapping[str, str | TagWords | None]) -> list[Document]:
     ]
 
 
-def _said(name: str, word: str | TagWords | None) -> Any:
+def _said(name: str, word: Word | None) -> Any:
     if word is None:
         return "$$REMOVE"
     if isinstance(word, TagWords):
