@@ -261,17 +261,20 @@ def _listen(family: int, address: tuple[object, ...]) -> None:
         listener.listen()
 
 
-def make_folder(folder: Path, setting: str) -> None:
+def make_folder(folder: Path, setting: str, mode: int = 0o700) -> None:
     """Make a folder if there is none, and see that files can be written into it.
 
     Args:
         setting: the name of the setting that it comes from, for the message.
+        mode: of the folder when it is made; one that is there keeps its own.
 
     Raises:
         StartUpError: it cannot be made or written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode, parents=True)
+            folder.chmod(mode)  # whatever the umask is
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:

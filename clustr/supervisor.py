@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from PIL import Image
 
-from clustr import __version__, servers
+from clustr import __version__, servers, storage
 from clustr.catalog.replica_set import ensure_primary
 from clustr.errors import DatabaseUnavailable
 from clustr.processes import Attempts, Child, Notification, Supervisor, command
@@ -38,7 +38,7 @@ def up(settings: Settings, workers: int) -> int:
     servers.make_folder(data, "DATA_FOLDER")
     lock = servers.lock_folder(data)
     passwords = servers.make_passwords(data)
-    servers.make_folder(settings.upload_folder, "UPLOAD_FOLDER")
+    servers.make_folder(settings.upload_folder, "UPLOAD_FOLDER", storage.FOLDER_MODE)
     children: list[Child] = []
     started: dict[str, str] = {}
     if "MONGODB_URL" not in settings.given:
@@ -51,6 +51,11 @@ def up(settings: Settings, workers: int) -> int:
     environment = _environment(settings) | started
     children += [_worker(environment, workers), _web(settings, environment)]
     supervisor = Supervisor(children)
+    if storage.is_open_to_others(data):
+        supervisor.say(
+            f"DATA_FOLDER={data} can be read by every account of this machine; "
+            f"chmod 700 {shlex.quote(str(data))} keeps it to its owner"
+        )
     return supervisor.run(lambda: supervisor.say(_welcome(settings, workers, environment)))
 
 

@@ -1,6 +1,7 @@
 """Finding, loading and configuring plugins: a broken one is listed, and touches no other."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -318,6 +319,35 @@ def test_what_is_no_plugin_is_left_alone(load, folder):
     (folder / "__pycache__").mkdir()
     (folder / "gone.py").symlink_to(folder / "nowhere.py")
     assert sorted(plugin.name for plugin in load().plugins) == FIRST_PARTY
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file to another account")
+@pytest.mark.parametrize("where", ["good.py", "good/__init__.py", "good/more.py"])
+@pytest.mark.parametrize(
+    ("mode", "owner", "state"),
+    [
+        (0o777, 65534, "failed"),
+        (0o1777, 65534, "failed"),
+        (0o775, 65534, "failed"),
+        (0o755, 65534, "loaded"),  # Nobody else can have put it there.
+        (0o777, 0, "loaded"),
+    ],
+)
+def test_what_another_account_may_have_put_there_is_not_run(
+    load, folder, where, mode, owner, state
+):
+    if "/" in where:
+        (folder / "good").mkdir()
+        (folder / "good" / "__init__.py").write_text(GOOD)
+        (folder / "good" / "more.py").touch()
+    else:
+        (folder / where).write_text(GOOD)
+    os.chown(folder / where, owner, owner)
+    folder.chmod(mode)
+    good = named(load(), "good")
+    assert good.state == state
+    if state == "failed":
+        assert good.reason.startswith(f"{Path(where).name} belongs to another account, and others")
 
 
 def test_folder_need_not_exist(load, folder):

@@ -2,6 +2,7 @@
 
 import io
 import os
+import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from clustr.errors import (
     StorageFull,
     StorageUnavailable,
 )
-from clustr.storage import LocalStorage
+from clustr.storage import LocalStorage, is_open_to_others
 
 PROBLEM = "application/problem+json"
 NAME = "692192f4e13f5a0c4d1b7a90.jpg"
@@ -184,6 +185,72 @@ def test_a_store_that_went_away_says_so_to_everybody(lost, tmp_path):
 def test_a_file_that_is_not_there_is_not_found(storage):
     with pytest.raises(NotFound):
         storage.open(NAME)
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_a_store_that_is_made_is_for_its_owner_and_group_whatever_the_umask_is(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        storage = LocalStorage(tmp_path / "store")
+        storage.prepare(not_in_use)
+        assert modes_of_all(storage, tmp_path / "store") == ({0o750}, {0o640})
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.parametrize(
+    ("mode", "folders", "files"),
+    [(0o700, 0o700, 0o600), (0o755, 0o755, 0o644), (0o777, 0o755, 0o644), (0o2770, 0o750, 0o640)],
+)
+def test_in_a_folder_that_was_there_everything_is_as_readable_as_that(
+    tmp_path, mode, folders, files
+):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store").chmod(mode)
+    storage = LocalStorage(tmp_path / "store")
+    storage.prepare(not_in_use)
+    assert stat.S_IMODE((tmp_path / "store").stat().st_mode) == mode
+    found, of_files = modes_of_all(storage, tmp_path / "store")
+    assert found - {mode} == {folders} - {mode}
+    assert of_files == {files}
+
+
+def modes_of_all(storage: LocalStorage, folder: Path) -> tuple[set[int], set[int]]:
+    """The modes of the folders and of the files in a store in which everything has happened."""
+    other = f"{NAME[:4]}{'0' * 20}.jpg"
+    for filename in (NAME, other, f"{'1' * 24}.jpg"):
+        keep(storage, filename=filename)
+    key = storage.thumbnail_key(NAME[:24], "64-v1.jpg")
+    with storage.making_thumbnail(key, seconds=1):
+        assert storage.keep_thumbnail(key, NAME, b"thumbnail")
+    storage.trash.put(other)
+    assert storage.quarantine(storage.key(f"{'1' * 24}.jpg"), "corrupt")
+    everything = [folder, *folder.rglob("*")]
+    assert len(everything) > 15
+    kept = [path for path in everything if not path.name.startswith("lock-")]
+    folders = {stat.S_IMODE(path.stat().st_mode) for path in kept if path.is_dir()}
+    return folders, {stat.S_IMODE(path.stat().st_mode) for path in kept if path.is_file()}
+
+
+def test_what_every_account_can_read_is_told_from_what_is_behind_a_closed_door(tmp_path):
+    closed, open_ = tmp_path / "closed", tmp_path / "open"
+    for folder, mode in ((closed, 0o700), (open_, 0o755)):
+        (folder / "store").mkdir(parents=True)
+        (folder / "store").chmod(0o755)
+        folder.chmod(mode)
+    above = {path: path.stat().st_mode for path in (tmp_path, *tmp_path.parents)}
+    try:
+        for path, mode in above.items():
+            if not mode & 0o001:
+                path.chmod(mode | 0o001)
+        assert is_open_to_others(open_ / "store")
+        assert not is_open_to_others(closed / "store")
+        (open_ / "store").chmod(0o750)
+        assert not is_open_to_others(open_ / "store")
+    finally:
+        for path, mode in above.items():
+            if path.stat().st_mode != mode:
+                path.chmod(mode)
 
 
 def test_clean_removes_what_is_old_and_nothing_else(storage, tmp_path):

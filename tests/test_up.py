@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -203,6 +204,25 @@ def test_another_account_reads_no_password(up, tmp_path):
         read = subprocess.run(["cat", name], user="nobody", group="nogroup", capture_output=True)
         assert (read.returncode, read.stdout) == (1, b"")
         assert b"Permission denied" in read.stderr
+
+
+def test_data_is_for_its_owner_alone_and_an_open_folder_is_named(up):
+    first = up().wait_until_started()
+    assert upload(first).status_code == 201
+    assert stat.S_IMODE(first.data.stat().st_mode) == 0o700
+    for name in ("log", "mongodb", "redis", servers.PASSWORDS):
+        assert stat.S_IMODE((first.data / name).stat().st_mode) == 0o700
+    assert stat.S_IMODE((first.data / "uploads").stat().st_mode) == 0o750
+    assert "can be read by every account" not in first.output()
+    assert "upload_folder_open_to_others" not in first.output()
+    assert first.stop() == 0
+    for folder in (first.data / "uploads", first.data, *list(first.data.resolve().parents)[:-2]):
+        folder.chmod(0o755)
+    second = up().wait_until_started()
+    assert f"DATA_FOLDER={second.data} can be read by every account" in second.output()
+    assert f"chmod 700 {second.data}" in second.output()
+    assert "upload_folder_open_to_others" in second.output()
+    assert stat.S_IMODE(second.data.stat().st_mode) == 0o755
 
 
 def test_data_folder_in_use_is_said_in_one_line(up):

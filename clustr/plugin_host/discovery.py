@@ -3,6 +3,7 @@
 import filecmp
 import importlib.metadata
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -55,6 +56,24 @@ def find_candidates(folder: Path) -> Iterator[Candidate]:
             continue
         if not any(_same(file, installed) for installed in files):
             yield Candidate(path.stem, None, lambda f=file: _import_file(f), file)
+
+
+def problem_with_owner(file: Path) -> str | None:
+    """Why a drop-in must not be run as this process: somebody else may have put it there.
+
+    It belongs to another account, and is where others than the owner of the folder may write.
+    """
+    package = file.parent if file.name == "__init__.py" else None
+    folders = [package, package.parent] if package else [file.parent]
+    if not any(folder.stat().st_mode & 0o022 for folder in folders):
+        return None
+    for each in package.rglob("*") if package else [file]:
+        if each.stat().st_uid not in (os.getuid(), 0):
+            return (
+                f"{each.name} belongs to another account, and others may write to its folder: "
+                "let it belong to the account of the service, or take the right to write from them"
+            )
+    return None
 
 
 def _file_of(module: str) -> Path | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from clustr import logs
 from clustr.plugin_host.configuration import RESERVED, Configuration, misconfigured, read_tables
 from clustr.plugin_host.declarations import NAME, problem_with_analyzer, problem_with_filters
-from clustr.plugin_host.discovery import Candidate, find_candidates
+from clustr.plugin_host.discovery import Candidate, find_candidates, problem_with_owner
 from clustr.plugin_host.host import SLOW_SECONDS, PluginHost, tell_nobody
 from clustr.plugin_host.plugin import Plugin, PluginState, Unloadable, guarded
 from clustr.plugin_host.registration import brought, register
@@ -104,6 +104,10 @@ class Loader:
             raise Unloadable(PluginState.FAILED, reason)
         if name in self.lost:
             raise Unloadable(PluginState.FAILED, self.lost[name])
+        if plugin.source == "folder":
+            problem = guarded("looking at its files", lambda: problem_with_owner(plugin.file))
+            if problem:
+                raise Unloadable(PluginState.FAILED, problem)
 
     def _load(self, plugin: Plugin, candidate: Candidate) -> None:
         module = guarded("import", candidate.load)

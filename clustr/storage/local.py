@@ -18,6 +18,9 @@ flock(2) works on them over NFS, too. When a process dies, its lock goes with it
 Nothing is read or written through a link in the store, which could lead out of it; the folder
 itself may be one.
 
+A folder that is made here is for its owner, and for its group to read: nginx can be in that. What
+is in the folder can be read by whoever can read the folder itself, whatever the umask is.
+
 The file `.clustr-store` tells the folder from the empty one that is there while its file system is
 not mounted. Where it is missing nothing is ever written.
 """
@@ -64,6 +67,8 @@ FOLDER = re.compile(r"[0-9a-f]{4}")
 ID = re.compile(r"[0-9a-f]{24}")
 ORIGINAL = re.compile(r"([0-9a-f]{24})\.[a-z]{3,4}")
 
+FOLDER_MODE = 0o750
+
 LOCKS = 256
 LOOK_AGAIN_SECONDS = 0.01
 
@@ -103,6 +108,12 @@ class Entry:
     since: datetime
 
 
+def is_open_to_others(folder: Path) -> bool:
+    """Whether every account of the machine can read what is in a folder, or reach it by name."""
+    above = all(parent.stat().st_mode & 0o001 for parent in folder.resolve().parents)
+    return above and bool(folder.stat().st_mode & 0o005)
+
+
 class Incoming:
     """A file that is being received: hashed and counted while it is written.
 
@@ -113,9 +124,12 @@ class Incoming:
         path: where it is for now.
         size: bytes received, also those beyond the limit.
         kept: whether it has been put into its place.
+
+    Args:
+        mode: that of the file.
     """
 
-    def __init__(self, path: Path, max_bytes: int):
+    def __init__(self, path: Path, max_bytes: int, mode: int):
         self.path = path
         self.size = 0
         self.kept = False
@@ -123,6 +137,7 @@ class Incoming:
         self._hash = hashlib.sha256()
         with writing():
             self._file: BinaryIO = path.open("x+b")
+            os.fchmod(self._file.fileno(), mode)
 
     @property
     def too_large(self) -> bool:
@@ -209,6 +224,17 @@ class LocalStorage:
         with suppress(StorageFull), writing():  # That has been logged, and health says so, too.
             if not self._incoming.exists():
                 self._make_folder(INCOMING)
+        with suppress(OSError):
+            if is_open_to_others(self._folder):
+                log.warning(
+                    "upload_folder_open_to_others",
+                    setting="UPLOAD_FOLDER",
+                    folder=str(self._folder),
+                )
+
+    def _mode(self, most: int) -> int:
+        """What is in the folder is as readable as that, but no more than this mode says."""
+        return most & (self._folder.stat().st_mode | 0o700)
 
     def _make(self, in_use: Callable[[], bool]) -> None:
         without = f"UPLOAD_FOLDER={self._folder} has no file {MARKER}"
@@ -224,10 +250,13 @@ class LocalStorage:
             raise StartUpError(
                 f"{without}, but the database has uploads: it looks as if it is not mounted"
             )
-        self._folder.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            self._folder.mkdir(FOLDER_MODE, parents=True)
+            self._folder.chmod(FOLDER_MODE)
         with self._marker.open("w") as file:
             file.write(MARKED)
             file.flush()
+            os.fchmod(file.fileno(), self._mode(0o644))
             os.fsync(file.fileno())
         for folder in (self._folder, self._folder.parent):
             _sync_folder(folder)
@@ -249,13 +278,21 @@ class LocalStorage:
     def _make_folder(self, name: str) -> None:
         """Make a folder in the store, and wait until its name is on the disk."""
         with self._present() as store:
-            with suppress(FileExistsError):
-                os.mkdir(name, dir_fd=store)
+            self._make_folders_in(store, name)
             os.fsync(store)
+
+    def _make_folders_in(self, store: int, *names: str) -> None:
+        mode = self._mode(0o755)
+        for name in names:
+            with suppress(FileExistsError):
+                os.mkdir(name, mode, dir_fd=store)
+                os.chmod(name, mode, dir_fd=store)
 
     def receive(self, max_bytes: int) -> Incoming:
         """Open a temporary file for what a client sends."""
-        return Incoming(self._incoming / token_hex(16), max_bytes)
+        with writing():
+            mode = self._mode(0o644)
+        return Incoming(self._incoming / token_hex(16), max_bytes, mode)
 
     def keep(self, files: Sequence[tuple[Incoming, str]]) -> None:
         """Put received files into their places, so that a power cut cannot take them away.
@@ -398,10 +435,10 @@ class LocalStorage:
         name = f"{THUMBNAILS}/lock-{zlib.crc32(key.encode()) % LOCKS:02x}"
         with writing():
             try:
-                lock = os.open(self.path(name), os.O_RDWR | os.O_CREAT, 0o644)
+                lock = os.open(self.path(name), os.O_RDWR | os.O_CREAT, 0o600)
             except FileNotFoundError:  # It is the first thumbnail.
                 self._make_thumbnail_folders(THUMBNAILS)
-                lock = os.open(self.path(name), os.O_RDWR | os.O_CREAT, 0o644)
+                lock = os.open(self.path(name), os.O_RDWR | os.O_CREAT, 0o600)
         try:
             _wait_for(lock, time.monotonic() + seconds)
             yield
@@ -422,6 +459,7 @@ class LocalStorage:
         with writing():
             try:
                 incoming.write_bytes(content)
+                incoming.chmod(self._mode(0o644))
                 try:
                     incoming.rename(place)
                 except FileNotFoundError:
@@ -441,9 +479,7 @@ class LocalStorage:
     def _make_thumbnail_folders(self, *names: str) -> None:
         """Make folders in the store, each in the one before; nobody waits for the disk."""
         with self._present() as store:
-            for name in names:
-                with suppress(FileExistsError):
-                    os.mkdir(name, dir_fd=store)
+            self._make_folders_in(store, *names)
 
     def forget_thumbnails(self, filename: str) -> bool:
         """Remove all thumbnails of an original, which is gone already; whether there were any.
@@ -567,7 +603,7 @@ class LocalStorage:
         place = self._folder / QUARANTINE / kind
         with writing():
             self._make_folder(QUARANTINE)
-            place.mkdir(exist_ok=True)
+            self._make_folder(f"{QUARANTINE}/{kind}")
             target = place / Path(key).name
             if target.exists():  # It was quarantined, put back by somebody, and is bad again.
                 target = target.with_name(f"{target.name}.{token_hex(4)}")
