@@ -17,7 +17,7 @@ from clustr import logs
 from clustr.catalog import Catalog
 from clustr.errors import ClustrError, NotConfigured
 from clustr.http_session import Session
-from clustr.plugin_host import Plugin, PluginHost
+from clustr.plugin_host import Plugin, PluginHost, authors_frames
 from clustr.plugin_host.addresses import advice, has_address, is_default_address
 from clustr.plugins import Analyzer, Context, HttpAnalyzer
 
@@ -101,8 +101,9 @@ class DefaultServices:
         try:
             with context_of(self._host.plugin_of(analyzer), SEARCH_SECONDS) as context:
                 return isinstance(analyzer, HttpAnalyzer) and analyzer.is_there(context)
-        except Exception:  # A plugin may have its own way to ask.
-            log.exception("default_service_search_raised", analyzer=analyzer.name)
+        except Exception as error:  # A plugin may have its own way to ask.
+            frames = authors_frames(error)
+            log.error("default_service_search_raised", analyzer=analyzer.name, exc_info=frames)
             return False
 
     def require(self, analyzer: Analyzer) -> None:

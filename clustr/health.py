@@ -10,7 +10,7 @@ from clustr import __version__, logs, reasons
 from clustr.catalog import Catalog
 from clustr.default_services import DefaultServices, context_of
 from clustr.errors import ClustrError, DatabaseUnavailable, QueueUnavailable
-from clustr.plugin_host import PluginHost
+from clustr.plugin_host import PluginHost, authors_frames
 from clustr.plugin_host.addresses import advice, default_address, service_of
 from clustr.plugins import Analyzer, Health
 from clustr.queue import Queue
@@ -171,8 +171,8 @@ def _timed(name: str, check: Callable[[], dict[str, Service]]) -> dict[str, Serv
         found = check()
     except ClustrError as error:
         found = {name: Service(UNHEALTHY, {"detail": str(error)})}
-    except BaseException:  # It may be a plugin's, which has only itself in trouble.
-        log.exception("health_check_raised", service=name)
+    except BaseException as error:  # It may be a plugin's, which has only itself in trouble.
+        log.error("health_check_raised", service=name, exc_info=authors_frames(error))
         found = {name: Service(UNHEALTHY, {"detail": "its health check failed"})}
     took = (time.monotonic() - began) * 1000
     return {name: replace(service, milliseconds=took) for name, service in found.items()}

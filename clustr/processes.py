@@ -15,11 +15,11 @@ import signal
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from clustr import logs
 from clustr.errors import StartUpError
 
 PR_SET_PDEATHSIG = 1  # from linux/prctl.h
@@ -119,7 +119,7 @@ def _fork(run: Callable[[], int]) -> int:
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
-        traceback.print_exc()
+        sys.stderr.write(f"{logs.short_traceback(sys.exc_info())}\n")
     finally:
         with contextlib.suppress(Exception):
             sys.stdout.flush()

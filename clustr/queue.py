@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from threading import Thread
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from redis import Redis
@@ -18,10 +19,11 @@ from redis.retry import Retry
 from rq import Queue as RedisQueue
 from rq.serializers import JSONSerializer
 
-from clustr import logs
+from clustr import logs, reasons
 from clustr.errors import QueueUnavailable, StartUpError
 from clustr.plugins import Analyzer
 from clustr.plugins.analyzer import SETUP_SECONDS
+from clustr.secret import credentials_in, remember
 
 log = logs.logger(__name__)
 
@@ -63,6 +65,11 @@ def connect(url: str, timeout_seconds: float | None) -> Redis:
     Raises:
         StartUpError: the address is none.
     """
+    remember(credentials_in(url))
+    try:
+        _ = urlsplit(url).port  # The error of redis-py shows what it takes for one.
+    except ValueError:
+        raise StartUpError("REDIS_URL is no address of a Redis: its port is no number") from None
     try:
         return Redis.from_url(
             url,
@@ -70,8 +77,9 @@ def connect(url: str, timeout_seconds: float | None) -> Redis:
             socket_connect_timeout=timeout_seconds,
             retry=Retry(NoBackoff(), 0),
         )
-    except ValueError as error:
-        raise StartUpError(f"REDIS_URL is no address of a Redis: {error}") from error
+    except (ValueError, TypeError) as error:
+        said = reasons.plain(error)
+        raise StartUpError(f"REDIS_URL is no address of a Redis: {said}") from None
 
 
 class Queue:

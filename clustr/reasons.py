@@ -5,18 +5,21 @@ import re
 from collections.abc import Iterable
 from urllib.parse import urlsplit, urlunsplit
 
+from clustr.secret import without_secrets
+
 LONGEST = 1000
 # An absolute path; what follows a letter or a colon is a part of an address or of a content type.
 PATH = re.compile(r"(?<![\w:/.~-])(?:/[^/\s'\"<>|:;,()]+)+")
 
 
 def plain(value: object) -> str:
-    """Any value as a text that can be stored and shown."""
+    """Any value as a text that can be stored and shown, without secrets."""
     try:
         text = str(value)
     except BaseException:  # It may be an exception of a plugin's own making.
         text = f"a {type(value).__name__} that does not say what it is"
-    return text[:LONGEST].encode("utf-8", "replace").decode("utf-8").replace("\0", "")
+    shown = without_secrets(text)[:LONGEST]
+    return shown.encode("utf-8", "replace").decode("utf-8").replace("\0", "")
 
 
 def without_paths(text: str) -> str:

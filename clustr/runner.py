@@ -21,7 +21,7 @@ from marshmallow import Schema, ValidationError, fields, validate
 from clustr import logs, reasons
 from clustr.http_session import Session
 from clustr.limits import MEGABYTE, Interrupted, MemoryLimit, TimeLimits, TimeUp, memory
-from clustr.plugin_host import Plugin
+from clustr.plugin_host import Plugin, authors_frames
 from clustr.plugins import Analyzer, ConfigError, Context, Fail, Image, Outcome, RetryLater, Skip
 from clustr.plugins.analyzer import SETUP_SECONDS
 from clustr.scratch import scratch_folder
@@ -156,7 +156,7 @@ class Runner:
         except TimeUp as error:
             raise NotPrepared(f"setup() took longer than {SETUP_SECONDS} seconds") from error
         except BaseException as error:
-            log.exception("setup_raised")
+            log.error("setup_raised", exc_info=authors_frames(error))
             said = self._said_of_memory(error) or f"raised {reasons.of(error)}"
             raise NotPrepared(f"setup() {said}") from error
         self.provenance = {
@@ -173,8 +173,8 @@ class Runner:
             return _plain(dict(said), "the model's description", LARGEST_MODEL_INFO_BYTES)
         except Interrupted:
             raise
-        except BaseException:
-            log.exception("model_info_not_used")
+        except BaseException as error:
+            log.error("model_info_not_used", exc_info=authors_frames(error))
             return {}
 
     def grown(self) -> bool:
@@ -220,8 +220,8 @@ class Runner:
             raise
         except WrongAnswer as error:
             ends = [End(State.FAILED, error=str(error))] * len(images)
-        except BaseException:
-            log.warning("batch_raised", images=len(images), exc_info=True)
+        except BaseException as error:
+            log.warning("batch_raised", images=len(images), exc_info=authors_frames(error))
             return None
         each = (time.perf_counter() - began) / len(images)
         pairs = [(i, replace(e, seconds=each)) for i, e in zip(images, ends, strict=True)]
@@ -297,7 +297,7 @@ class Runner:
             case TimeUp():
                 error = f"took longer than {self.analyzer.timeout:g} seconds"
                 return End(State.FAILED, error=error)
-        log.error("analyzer_raised", exc_info=error)
+        log.error("analyzer_raised", exc_info=authors_frames(error))
         return End(State.FAILED, error=reasons.of(error))
 
     def _said_of_memory(self, error: BaseException | None) -> str | None:
@@ -352,8 +352,8 @@ class Runner:
             try:
                 with self.limits.limit(TEARDOWN_SECONDS):
                     self.analyzer.teardown()
-            except BaseException:  # What was analyzed is written down; the process ends after this.
-                log.exception("teardown_raised")
+            except BaseException as error:  # What was analyzed is written down; this is the end.
+                log.error("teardown_raised", exc_info=authors_frames(error))
             finally:
                 self.surroundings.put_right()
         self.prepared = False

@@ -15,6 +15,7 @@ import dotenv
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
 from clustr.errors import StartUpError
+from clustr.secret import HIDDEN
 
 MEBIBYTE = 1024 * 1024
 
@@ -76,6 +77,26 @@ def url(*schemes: str) -> fields.Field[Any]:
     )
 
 
+def server_url(*schemes: str) -> fields.Field[Any]:
+    """A field for the address of a server, which may have a user and a password."""
+    field = url(*schemes)
+    field.validators.append(_is_read_in_one_way)
+    return field
+
+
+def _is_read_in_one_way(address: str) -> None:
+    """Refuse an address of which a part of the password is taken for something else.
+
+    Such a part would be looked up as a host, and turn up in errors.
+    """
+    scheme, _, rest = address.partition("://")
+    if scheme != "unix" and "@" in "".join(re.split("([/?#])", rest, maxsplit=1)[1:]):
+        raise ValidationError(
+            "expected at most one @, before the host; write : / ? # @ in a password as "
+            "%3A %2F %3F %23 %40"
+        )
+
+
 def _escape(scheme: str) -> str:
     return scheme.replace("+", r"\+")
 
@@ -92,9 +113,12 @@ def choice(*values: str) -> Text:
     return Text(validate=validate.OneOf(values, error=f"expected one of {', '.join(values)}"))
 
 
-def setting(field: fields.Field[Any], default: Any, description: str) -> Any:
-    metadata = {"field": field, "default": default, "description": description}
-    return dataclasses.field(default=default, metadata=metadata)
+def setting(
+    field: fields.Field[Any], default: Any, description: str, *, secret: bool = False
+) -> Any:
+    """Declare a setting; a secret one is not shown where it cannot be used."""
+    metadata = {"field": field, "default": default, "description": description, "secret": secret}
+    return dataclasses.field(default=default, metadata=metadata, repr=not secret)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,10 +151,10 @@ class Settings:
     trash_days: int = setting(number(0, 36500), 30, "Days that removed uploads stay in the trash; 0: they are removed for good at once")
     max_image_pixels: int = setting(number(1), 50_000_000, "Pixels (width times height) of one image at most")
 
-    mongodb_url: str = setting(url("mongodb", "mongodb+srv"), "mongodb://localhost:27017", "MongoDB; when not set, `clustr up` starts one of its own")
+    mongodb_url: str = setting(server_url("mongodb", "mongodb+srv"), "mongodb://localhost:27017", "MongoDB; when not set, `clustr up` starts one of its own", secret=True)
     mongodb_database: str = setting(Text(), "clustr", "Name of the database")
     mongodb_uploads_collection: str = setting(Text(), "uploads", "Name of the collection of uploads")
-    redis_url: str = setting(url("redis", "rediss", "unix"), "redis://localhost:6379/0", "Redis; when not set, `clustr up` starts one of its own")
+    redis_url: str = setting(server_url("redis", "rediss", "unix"), "redis://localhost:6379/0", "Redis; when not set, `clustr up` starts one of its own", secret=True)
 
     plugins_folder: Path = setting(Folder(), Path("plugins"), "Folder of drop-in plugins: a file or package each")
     plugins_enabled: tuple[str, ...] | None = setting(Names(), None, "Names of the only plugins to load (default: all that are found)")
@@ -168,6 +192,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     if environment is None:
         environment = read_environment()
     by_name = {field.name.upper(): field.metadata["field"] for field in declared()}
+    secret = {field.name.upper() for field in declared() if field.metadata["secret"]}
     given = {
         name: environment[name]
         for name, field in by_name.items()
@@ -178,10 +203,10 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     except ValidationError as error:
         raise StartUpError(
             "; ".join(
-                f"{name}={given[name]!r}: {', '.join(messages)}"
+                f"{name}={HIDDEN if name in secret else repr(given[name])}: {', '.join(messages)}"
                 for name, messages in error.normalized_messages().items()
             )
-        ) from error
+        ) from None
     return _with_dependent_defaults(
         Settings(
             **{name.lower(): value for name, value in loaded.items()},

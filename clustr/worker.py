@@ -185,13 +185,15 @@ def run(settings: Settings, queues: tuple[str, ...], workers: int) -> int:
 
 
 def prepare_store(settings: Settings) -> int:
-    """See that the database, if it is there, and the store can be used.
+    """See that the addresses, the database, if it is there, and the store can be used.
 
     Returns:
         the exit code: 2 when they cannot, and why has been said.
     """
-    catalog = build_catalog(settings, WEB_SECONDS)
+    catalog = None
     try:
+        connect(settings.redis_url, WEB_SECONDS).close()
+        catalog = build_catalog(settings, WEB_SECONDS)
         with contextlib.suppress(DatabaseUnavailable):
             catalog.in_use()
         LocalStorage(settings.upload_folder).prepare(catalog.in_use)
@@ -199,7 +201,8 @@ def prepare_store(settings: Settings) -> int:
         sys.stderr.write(f"clustr: {error}\n")
         return 2
     finally:
-        catalog.close()
+        if catalog:
+            catalog.close()
     return 0
 
 

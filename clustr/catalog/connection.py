@@ -15,9 +15,10 @@ from pymongo.errors import (
     PyMongoError,
 )
 
-from clustr import logs
+from clustr import logs, reasons
 from clustr.catalog.clock import clock
 from clustr.errors import DatabaseRefused, DatabaseUnavailable, StartUpError
+from clustr.secret import credentials_in, remember
 
 log = logs.logger(__name__)
 
@@ -40,6 +41,7 @@ def connect(url: str, timeout_seconds: float) -> pymongo.MongoClient[Document]:
     Raises:
         StartUpError: the address is none.
     """
+    remember(credentials_in(url))
     try:
         return pymongo.MongoClient(
             url,
@@ -51,8 +53,9 @@ def connect(url: str, timeout_seconds: float) -> pymongo.MongoClient[Document]:
             w="majority",
             journal=True,
         )
-    except (InvalidURI, ConfigurationError) as error:
-        raise StartUpError(f"MONGODB_URL is no address of a MongoDB: {error}") from error
+    except (InvalidURI, ConfigurationError, ValueError, TypeError) as error:
+        said = reasons.plain(error)
+        raise StartUpError(f"MONGODB_URL is no address of a MongoDB: {said}") from None
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from clustr.plugin_host.addresses import advice, has_address, is_default_address
 from clustr.plugin_host.configuration import SECRET
 from clustr.plugin_host.keys import keys_of_configuration, type_of
 from clustr.plugins import Analyzer, Filter
+from clustr.secret import credentials_in
 
 
 def described(plugin: Plugin, routes: int = 0) -> dict[str, Any]:
@@ -110,4 +111,7 @@ def _configuration(plugin: Plugin) -> list[dict[str, Any]]:
 def _shown(plugin: Plugin, attribute: str, secret: bool) -> Any:
     if secret:
         return SECRET if plugin.secrets.get(attribute) else None
-    return plugin.config.get(attribute)
+    value = plugin.config.get(attribute)
+    if isinstance(value, str) and credentials_in(value):
+        return reasons.without_credentials(value)
+    return value

@@ -7,13 +7,14 @@ a state and a reason instead.
 from clustr.plugin_host.discovery import Candidate, find_candidates
 from clustr.plugin_host.host import PluginHost
 from clustr.plugin_host.loading import is_switched_off, load_plugins
-from clustr.plugin_host.plugin import Plugin, PluginState
+from clustr.plugin_host.plugin import Plugin, PluginState, authors_frames
 
 __all__ = [
     "Candidate",
     "Plugin",
     "PluginHost",
     "PluginState",
+    "authors_frames",
     "find_candidates",
     "is_switched_off",
     "load_plugins",

@@ -18,6 +18,7 @@ from clustr import reasons
 from clustr.errors import StartUpError
 from clustr.plugin_host.plugin import PluginState, Unloadable, guarded, nothing
 from clustr.plugins import Analyzer
+from clustr.secret import Secrets, credentials_in, remember, wrapped
 
 # Tables of the file that belong to no plugin, so that none can have these names.
 ANALYZERS, PLUGINS = "analyzers", "plugins"
@@ -38,7 +39,7 @@ class Loaded:
     """
 
     config: Mapping[str, Any] = field(default_factory=nothing)
-    secrets: Mapping[str, Any] = field(default_factory=nothing, repr=False)
+    secrets: Secrets = field(default_factory=Secrets, repr=False)
     given: frozenset[str] = frozenset()
 
     @property
@@ -251,11 +252,24 @@ def _loaded(schema: Schema, values: dict[str, Any], hidden: list[str]) -> dict[s
 
 
 def _split(schema: Schema, loaded: Mapping[str, Any]) -> Loaded:
-    secret = {f.attribute or name for name, f in schema.load_fields.items() if is_secret(f)}
-    return Loaded(
-        MappingProxyType({key: value for key, value in loaded.items() if key not in secret}),
-        MappingProxyType({key: value for key, value in loaded.items() if key in secret}),
-    )
+    declared = {f.attribute or name: f for name, f in schema.load_fields.items() if is_secret(f)}
+    config = {key: value for key, value in loaded.items() if key not in declared}
+    for value in config.values():  # The address of a service can have a password.
+        remember(credentials_in(value) if isinstance(value, str) else ())
+    secrets = {key: _hidden(declared[key], loaded[key]) for key in declared if key in loaded}
+    return Loaded(MappingProxyType(config), Secrets(secrets))
+
+
+def _hidden(declared: fields.Field[Any], value: Any) -> Any:
+    """What is secret in the value of a field, with a representation that does not show it."""
+    if declared.metadata.get("secret"):
+        return wrapped(value)
+    if isinstance(declared, fields.List) and isinstance(value, list):
+        return [_hidden(declared.inner, one) for one in value]
+    if isinstance(declared, fields.Nested) and isinstance(value, dict):
+        below = {f.attribute or name: f for name, f in declared.schema.load_fields.items()}
+        return Secrets({k: _hidden(below[k], v) if k in below else v for k, v in value.items()})
+    return value
 
 
 def _problems(messages: Any, schema: Schema, values: Any, path: str = "") -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from clustr import logs, reasons
 from clustr.plugin_host.order import in_order
-from clustr.plugin_host.plugin import Plugin, PluginState, Unloadable, guarded
+from clustr.plugin_host.plugin import Plugin, PluginState, Unloadable, authors_frames, guarded
 from clustr.plugin_host.registration import HOOKS, blueprints_of
 from clustr.plugins import Analyzer, Filter, Library
 
@@ -112,7 +112,8 @@ class PluginHost:
             except BaseException as error:
                 with self._counting:
                     plugin.hook_errors += 1
-                log.error("hook_raised", **about, reason=reasons.of(error), exc_info=True)
+                frames = authors_frames(error)
+                log.error("hook_raised", **about, reason=reasons.of(error), exc_info=frames)
             seconds = time.perf_counter() - began
             if seconds > SLOW_SECONDS:
                 log.warning("hook_slow", **about, duration_ms=round(seconds * 1000))

@@ -1,11 +1,12 @@
 """A plugin that was found, and what keeps one from being loaded."""
 
+import os
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 import pluggy
@@ -13,11 +14,13 @@ from marshmallow import Schema
 
 from clustr import logs, reasons
 from clustr.plugins import Analyzer, Filter
+from clustr.secret import Secrets, without_secrets
 
 log = logs.logger(__name__)
 
 # Frames of these come before a plugin's own in a traceback, and say nothing about it.
-MACHINERY = (str(Path(__file__).parent), str(Path(pluggy.__file__).parent), "<frozen importlib")
+OURS = f"{Path(__file__).parent.parent}{os.sep}"
+MACHINERY = (OURS, f"{Path(pluggy.__file__).parent}{os.sep}", "<frozen importlib")
 
 
 def nothing() -> Mapping[str, Any]:
@@ -77,7 +80,7 @@ class Plugin:
     analyzers: tuple[Analyzer, ...] = ()
     filters: tuple[Filter, ...] = ()
     config: Mapping[str, Any] = field(default_factory=nothing)
-    secrets: Mapping[str, Any] = field(default_factory=nothing, repr=False)
+    secrets: Mapping[str, Any] = field(default_factory=Secrets, repr=False)
     given: frozenset[str] = frozenset()
     config_hash: str = ""
     config_schema: type[Schema] | None = None
@@ -109,18 +112,26 @@ def guarded(what: str, call: Callable[[], Any]) -> Any:
     except (KeyboardInterrupt, Unloadable):
         raise
     except BaseException as error:
-        log.debug("plugin_raised", during=what, exc_info=True)
+        log.debug("plugin_raised", during=what, exc_info=authors_frames(error))
         reason = f"{what} raised {reasons.of(error)}"
         raise Unloadable(PluginState.FAILED, reason, trace_of(error)) from error
 
 
-def trace_of(error: BaseException) -> str:
-    """The traceback of an exception, from where the plugin's own code begins."""
+def authors_frames(
+    error: BaseException,
+) -> tuple[type[BaseException], BaseException, TracebackType | None]:
+    """An exception for the log, with the frames from where the plugin's own code begins."""
     trace = error.__traceback__
     while trace and trace.tb_frame.f_code.co_filename.startswith(MACHINERY):
         trace = trace.tb_next
+    return type(error), error, trace
+
+
+def trace_of(error: BaseException) -> str:
+    """The traceback of an exception, from where the plugin's own code begins."""
+    _, _, trace = authors_frames(error)
     try:
         lines = traceback.format_exception(type(error), error, trace)
     except BaseException:  # It may be an exception of a plugin's own making.
         lines = [*traceback.format_tb(trace), reasons.of(error)]
-    return "".join(lines).rstrip()
+    return without_secrets("".join(lines).rstrip())

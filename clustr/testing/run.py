@@ -14,6 +14,7 @@ from clustr.errors import RefusedFile
 from clustr.plugin_host import Plugin
 from clustr.plugins import Analyzer, Image
 from clustr.runner import End
+from clustr.secret import wrapped
 from clustr.settings import read_settings
 
 NAME = "in_a_test"
@@ -67,7 +68,7 @@ def check_results(analyzer: Analyzer, results: Mapping[str, dict[str, Any]] | No
 
 def plugin_with(config: Mapping[str, Any] | None, secrets: Mapping[str, Any] | None) -> Plugin:
     """A plugin that is configured like this."""
-    return Plugin(NAME, None, NAME, config=config or {}, secrets=secrets or {})
+    return Plugin(NAME, None, NAME, config=config or {}, secrets=wrapped(secrets or {}))
 
 
 def image_of(path: Path, results: Mapping[str, dict[str, Any]] | None) -> Image:
