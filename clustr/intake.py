@@ -39,9 +39,29 @@ class Received:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    """A file that was not accepted, and why; without a name when the request has no file."""
+class Accepted:
+    """A file that was accepted.
 
+    Attributes:
+        index: which file of the request it is, from 0.
+        upload: what is answered for it.
+        reused: whether that was there already, and the file was not kept.
+    """
+
+    index: int
+    upload: Upload
+    reused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A file that was not accepted, and why; without index and name when there is no file.
+
+    Attributes:
+        index: which file of the request it is, from 0.
+    """
+
+    index: int | None
     original_name: str | None
     error: RefusedFile
 
@@ -105,11 +125,11 @@ class Intake:
 
     def accept(
         self, received: Sequence[Received], request_id: str, wishes: Wishes = Wishes()
-    ) -> tuple[list[Upload], list[Refused]]:
+    ) -> tuple[list[Accepted], list[Refused]]:
         """Store those files that are images and refuse the others, each for its own reason.
 
         Returns:
-            the uploads in the order of their files, and the refused in theirs.
+            the accepted in the order of their files, and the refused in theirs.
 
         Raises:
             DatabaseUnavailable, StorageFull: nothing was stored.
@@ -119,19 +139,22 @@ class Intake:
         began = time.perf_counter()
         checked: list[Checked] = []
         refused: list[Refused] = []
-        for item in received:
+        indices: list[int] = []
+        for index, item in enumerate(received):
             try:
                 checked.append((item, self._check(item.file)))
+                indices.append(index)
             except RefusedFile as error:
-                refused.append(Refused(clean_name(item.name), error))
+                refused.append(Refused(index, clean_name(item.name), error))
                 cause = reasons.of(error.__cause__) if error.__cause__ else None
                 log.info("upload_refused", code=error.code, size=item.file.size, cause=cause)
         retry = Retry(wishes.key, fingerprint(received), 0) if wishes.key else None
-        uploads = self._store(checked, request_id, retry, wishes.reuse) if checked else []
+        stored = self._store(checked, request_id, retry, wishes.reuse) if checked else []
         duration = round((time.perf_counter() - began) * 1000, 1)
-        for upload in uploads:
-            log.info("upload_stored", upload_id=upload.id, size=upload.size, duration_ms=duration)
-        return uploads, refused
+        for upload, reused in stored:
+            event = "upload_reused" if reused else "upload_stored"
+            log.info(event, upload_id=upload.id, size=upload.size, duration_ms=duration)
+        return [Accepted(i, *each) for i, each in zip(indices, stored, strict=True)], refused
 
     def _check(self, file: Incoming) -> Inspected:
         if file.too_large:
@@ -142,14 +165,16 @@ class Intake:
 
     def _store(
         self, checked: list[Checked], request_id: str, retry: Retry | None, reuse: bool
-    ) -> list[Upload]:
+    ) -> list[tuple[Upload, bool]]:
+        """For each file the upload, and whether that was there and the file was not kept."""
         before = self._stored_before(retry) if retry else {}
         hashes = [received.file.sha256 for received, _ in checked]
         known = self._catalog.uploads.first_uploads_with_bytes(hashes) if reuse else {}
-        uploads: list[Upload] = []
+        chosen: list[tuple[Upload, bool]] = []
         new: list[tuple[Received, Upload]] = []
         for position, (received, inspected) in enumerate(checked):
             upload = before.get(position) or known.get(received.file.sha256)
+            reused = position not in before and upload is not None
             if upload is None:
                 upload = self._describe(received, inspected, request_id)
                 if retry:
@@ -157,33 +182,53 @@ class Intake:
                 new.append((received, upload))
             if reuse:
                 known.setdefault(upload.sha256, upload)
-            uploads.append(upload)
-        stored = {upload.id: upload for upload in self._add(new)} if new else {}
-        return [stored.get(upload.id, upload) for upload in uploads]
+            chosen.append((upload, reused))
+        added = self._add(new, reuse) if new else {}
+        stored = [(added.get(upload.id, upload), upload, reused) for upload, reused in chosen]
+        return [(there, reused or there.id != upload.id) for there, upload, reused in stored]
 
     def _stored_before(self, retry: Retry) -> dict[int, Upload]:
         """What an earlier request with the same key stored, by position; a part of it at worst."""
-        stored = self._catalog.uploads.of_request(retry.key)
+        stored, trashed = self._catalog.uploads.of_request(retry.key)
         if any(upload.retry.fingerprint != retry.fingerprint for upload in stored):
             problem = "This key was given to a request with other files; take a new one."
             raise InvalidInput({"Idempotency-Key": [problem]})
+        if trashed:  # From now on the key stands for what is stored instead.
+            self._catalog.trash.release(trashed)
         return {upload.retry.position: upload for upload in stored}
 
-    def _add(self, new: list[tuple[Received, Upload]]) -> list[Upload]:
-        """Store files and uploads; the uploads as they are stored."""
+    def _add(self, new: list[tuple[Received, Upload]], reuse: bool) -> dict[str, Upload]:
+        """Store files and uploads.
+
+        Args:
+            reuse: whether a file is not to be kept whose bytes another has stored meanwhile.
+
+        Returns:
+            by the ids that they have: the uploads as they are stored, or those of others instead.
+        """
         uploads = self._catalog.uploads.ask([upload for _, upload in new])
         self._storage.keep([(received.file, upload.filename) for received, upload in new])
         try:
-            uploads = self._catalog.uploads.add(uploads)
-        except (BeingAnswered, DatabaseRefused):
+            stored = self._catalog.uploads.add(uploads, reuse)
+        except DatabaseRefused:
             # Not when the database is away: it may have stored them all the same.
-            for upload in uploads:
-                self._storage.remove(upload.filename)
+            self._remove_files(uploads)
             raise
-        self._ring(uploads)
-        for upload in uploads:
+        except BeingAnswered:
+            there = self._catalog.inspection.filenames([upload.id for upload in uploads])
+            self._remove_files([upload for upload in uploads if upload.filename not in there])
+            raise
+        added = {upload.id: there for upload, there in zip(uploads, stored, strict=True)}
+        self._remove_files([upload for upload in uploads if added[upload.id].id != upload.id])
+        mine = [there for upload_id, there in added.items() if there.id == upload_id]
+        self._ring(mine)
+        for upload in mine:
             self._tell(upload)
-        return uploads
+        return added
+
+    def _remove_files(self, uploads: Sequence[Upload]) -> None:
+        for upload in uploads:
+            self._storage.remove(upload.filename)
 
     def _describe(self, received: Received, inspected: Inspected, request_id: str) -> Upload:
         upload_id, moment = new_id(), now()

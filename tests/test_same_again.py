@@ -109,6 +109,91 @@ def test_reuse_answers_with_what_is_there_and_keeps_nothing(service):
     assert get(service, f"/uploads/{new['stored_filename']}").content == other
 
 
+def test_of_six_who_reuse_the_same_new_bytes_at_once_one_stores_them(service):
+    reuse = {"duplicates": "reuse"}
+    for number in range(10):
+        photo, other = new_photograph(), new_photograph()
+        sent = [part(photo)] if number % 2 else [part(photo), part(other)]
+        barrier = threading.Barrier(6)
+
+        def send(_: int, sent: Any = sent, barrier: Any = barrier) -> list[dict[str, Any]]:
+            barrier.wait()
+            answer = upload(service, *sent, params=reuse)
+            assert answer.status_code == 201, answer.text
+            return answer.json()["data"]
+
+        before = total_uploads(service)
+        with ThreadPoolExecutor(6) as pool:
+            answers = list(pool.map(send, range(6)))
+        assert total_uploads(service) == before + len(sent)
+        for place in range(len(sent)):
+            assert len({answer[place]["id"] for answer in answers}) == 1
+            assert [answer[place]["reused"] for answer in answers].count(False) == 1
+        (later,) = uploaded(service, photo)
+        assert later["duplicate_of"] == answers[0][0]["id"]
+        content = get(service, f"/uploads/{answers[0][0]['stored_filename']}").content
+        assert content == photo
+    stored = {path.name for path in (service.data / "uploads").glob("[0-9a-f]*/*")}
+    assert len(stored) == total_uploads(service)
+
+
+def test_each_file_of_an_answer_says_which_of_the_request_it_is(service):
+    photo, other = new_photograph(), new_photograph()
+    parts = [part(b"text"), part(photo), part(b""), part(other), part(photo)]
+    said = upload(service, *parts, params={"duplicates": "reuse"}).json()
+    assert [(each["index"], each["reused"]) for each in said["data"]] == [
+        *((1, False), (3, False), (4, True))
+    ]
+    assert [each["index"] for each in said["errors"]] == [0, 2]
+    nothing = requests.post(f"{service.url}/api/upload", files={"other": photo}, timeout=10)
+    assert [each["index"] for each in nothing.json()["errors"]] == [None]
+
+
+def removed(service: Any, upload_id: str, query: str = "") -> None:
+    path = f"{service.url}/api/uploads/{upload_id}{query}"
+    assert requests.delete(path, timeout=10).status_code == 204
+
+
+def restored(service: Any, upload_id: str) -> None:
+    path = f"{service.url}/api/uploads/{upload_id}/restore"
+    assert requests.post(path, timeout=10).status_code == 200
+
+
+def test_a_key_stands_for_what_it_was_last_used_for(service):
+    key, photo = str(uuid4()), new_photograph()
+
+    def again() -> str:
+        return with_key(service, key, photo).json()["data"][0]["id"]
+
+    first = again()
+    removed(service, first)
+    restored(service, first)
+    assert again() == first
+    removed(service, first)
+    second = again()
+    assert second != first
+    removed(service, second)
+    restored(service, first)
+    third = again()
+    assert third not in (first, second)
+    restored(service, second)
+    assert again() == third
+    removed(service, third, "?permanently=1")
+    assert again() not in (first, second, third)
+
+
+def test_a_key_stands_for_each_file_by_itself(service):
+    key, photo, other = str(uuid4()), new_photograph(), new_photograph()
+    first = [each["id"] for each in with_key(service, key, photo, other).json()["data"]]
+    removed(service, first[1])
+    second = [each["id"] for each in with_key(service, key, photo, other).json()["data"]]
+    assert second[0] == first[0]
+    assert second[1] != first[1]
+    restored(service, first[1])
+    again = with_key(service, key, photo, other).json()["data"]
+    assert [each["id"] for each in again] == second
+
+
 def test_what_to_do_with_duplicates_is_one_of_two(service):
     answer = upload(service, part(new_photograph()), params={"duplicates": "drop"})
     assert answer.status_code == 422

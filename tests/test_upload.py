@@ -27,11 +27,13 @@ ACCEPTED = {
     "id",
     "stored_filename",
     "preview_url",
+    "index",
     "original_filename",
     "file_size",
     "content_type",
     "status",
     "duplicate_of",
+    "reused",
 }
 
 # Small limits, so that what lies on both sides of them is small too.
@@ -137,7 +139,7 @@ def test_a_bad_file_never_spoils_the_good_ones(service):
         ("bomb.png", "too_many_pixels"),
     ]
     for one in body["errors"]:
-        assert one.keys() == {"original_filename", "code", "detail"}
+        assert one.keys() == {"index", "original_filename", "code", "detail"}
         assert one["detail"]
     [file] = stored_files(service) - before
     assert file.name == body["data"][0]["stored_filename"]

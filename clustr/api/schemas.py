@@ -26,6 +26,7 @@ from clustr.api.fields import (
     text,
 )
 from clustr.images import CONTENT_TYPES
+from clustr.intake import Accepted
 from clustr.thumbnails import DEFAULT_SIZE, SIZES, VERSION
 from clustr.upload import Analysis, State, Status, Upload
 
@@ -115,6 +116,13 @@ class ProblemSchema(Schema):
 class RefusedFileSchema(Schema):
     """A file that was not accepted."""
 
+    index = number(
+        "Which file of the request it is, from 0; null when the request has no file.",
+        1,
+        required=True,
+        allow_none=True,
+        validate=NOT_NEGATIVE,
+    )
     original_filename = text(
         "The name that the client gave it; null when the request has no file.",
         "notes.png",
@@ -155,6 +163,9 @@ class UploadProblemSchema(ProblemSchema):
 class AcceptedFileSchema(Schema):
     """A file that was accepted and is safely stored."""
 
+    index = number(
+        "Which file of the request it is, from 0.", 0, required=True, validate=NOT_NEGATIVE
+    )
     id = text("The id of the upload.", EXAMPLE_ID, required=True, validate=HEX_ID)
     stored_filename = text(
         "Its name on the server: the id and the extension of the true type.",
@@ -173,6 +184,14 @@ class AcceptedFileSchema(Schema):
     content_type = content_type()
     status = one_of(Status, STATUS)
     duplicate_of = duplicate_of()
+    reused = fields.Boolean(
+        required=True,
+        metadata={
+            "description": "Whether it is an upload that was there already, and the file was not "
+            "kept: with `duplicates=reuse`.",
+            "example": False,
+        },
+    )
 
 
 class UploadedSchema(Schema):
@@ -497,9 +516,11 @@ def analysis_on_wire(analysis: Analysis, with_result: bool) -> dict[str, Any]:
     return wire | {"result": analysis.result} if with_result else wire
 
 
-def accepted_on_wire(upload: Upload) -> dict[str, Any]:
-    """An upload in the shape of `AcceptedFileSchema`."""
+def accepted_on_wire(accepted: Accepted) -> dict[str, Any]:
+    """An accepted file in the shape of `AcceptedFileSchema`."""
+    upload = accepted.upload
     return {
+        "index": accepted.index,
         "id": upload.id,
         "stored_filename": upload.filename,
         "preview_url": url_of(upload.filename),
@@ -508,4 +529,5 @@ def accepted_on_wire(upload: Upload) -> dict[str, Any]:
         "content_type": upload.content_type,
         "status": upload.status,
         "duplicate_of": upload.duplicate_of,
+        "reused": accepted.reused,
     }

@@ -52,17 +52,20 @@ BODY = {
     },
 }
 TEXT_REFUSED = {
+    "index": 1,
     "original_filename": "notes.pdf",
     "code": "unsupported_type",
     "detail": "This is a file of the kind PDF, which is none of the image formats that are "
     "accepted: jpg, png.",
 }
 LARGE_REFUSED = {
+    "index": 0,
     "original_filename": "poster.png",
     "code": "too_many_pixels",
     "detail": "The image has more than 50 megapixels (50000000 pixels), the most accepted.",
 }
 BROKEN_REFUSED = {
+    "index": 0,
     "original_filename": "cat.jpg",
     "code": "undecodable",
     "detail": "The image is broken or incomplete.",
@@ -97,6 +100,7 @@ ACCEPTED = {
     "message": "Successfully uploaded 1 file",
     "data": [
         {
+            "index": 0,
             "id": EXAMPLE_ID,
             "stored_filename": f"{EXAMPLE_ID}.jpg",
             "preview_url": f"http://127.0.0.1:5000/uploads/{EXAMPLE_ID}.jpg",
@@ -105,6 +109,7 @@ ACCEPTED = {
             "content_type": "image/jpeg",
             "status": "pending",
             "duplicate_of": None,
+            "reused": False,
         }
     ],
     "errors": [TEXT_REFUSED],
@@ -165,9 +170,14 @@ def upload_files(options: dict[str, str], headers: dict[str, str]) -> Response:
     are settings: by default 50 MiB and 50 million pixels for a file, and 100 files in a request.
 
     To try again safely after a broken connection, give the request an `Idempotency-Key`: the same
-    files under the same key are stored once, and answered as the first time. A client that would
-    rather not store the same bytes twice asks with `duplicates=reuse`, or beforehand at
-    `POST /api/uploads/exists`.
+    files under the same key are stored once, and answered as the first time. A key stands for the
+    uploads that it was last used for: while one of them is in the trash or gone, its file is stored
+    again under the key, which stands for the new upload from then on, also when the one in the
+    trash is restored. One that is restored before that is the answer again.
+
+    A client that would rather not store the same bytes twice asks with `duplicates=reuse`, or
+    beforehand at `POST /api/uploads/exists`. Of several who do so at once with the same new bytes
+    one stores them; the others are answered with that upload.
 
     While too many clients are sending, the answer is 503 (`too_busy`): try again after the seconds
     of `Retry-After`.
@@ -178,13 +188,13 @@ def upload_files(options: dict[str, str], headers: dict[str, str]) -> Response:
         try:
             received = receive(reception)
         except NoFiles as error:
-            return refuse([Refused(None, error)])
+            return refuse([Refused(None, None, error)])
         wishes = Wishes(headers.get("key"), options["duplicates"] == "reuse")
-        uploads, refused = parts.intake.accept(received, request_id(), wishes)
-        if not uploads:
+        accepted, refused = parts.intake.accept(received, request_id(), wishes)
+        if not accepted:
             return refuse(refused)
-        message = f"Successfully uploaded {len(uploads)} file{'s' if len(uploads) > 1 else ''}"
-        data = [accepted_on_wire(upload) for upload in uploads]
+        message = f"Successfully uploaded {len(accepted)} file{'s' if len(accepted) > 1 else ''}"
+        data = [accepted_on_wire(each) for each in accepted]
         errors = [refused_on_wire(each) for each in refused]
         response = jsonify({"message": message, "data": data, "errors": errors})
         response.status_code = 201
@@ -233,8 +243,10 @@ def found_instead(form: Form[Incoming]) -> str:
     return f"only {', '.join(sorted(set(form.others))[:5])}" if form.others else "none"
 
 
-def refused_on_wire(refused: Refused) -> dict[str, str | None]:
+def refused_on_wire(refused: Refused) -> dict[str, str | int | None]:
+    """A refused file in the shape of `RefusedFileSchema`."""
     return {
+        "index": refused.index,
         "original_filename": refused.original_name,
         "code": refused.error.code,
         "detail": str(refused.error),

@@ -33,6 +33,10 @@ from clustr.upload import State, Upload
 NEWEST_REMOVED = [("trash.at", -1), ("_id", -1)]
 INDEXES = {
     "newest_removed": {"keys": NEWEST_REMOVED},
+    "same_request": {
+        "keys": [("retry.key", 1)],
+        "partialFilterExpression": {"retry.key": {"$exists": True}},
+    },
     "begun": {
         "keys": [("trash.claimed_at", 1)],
         "partialFilterExpression": {"trash.claimed_at": {"$exists": True}},
@@ -260,6 +264,12 @@ class Trash:
             return None
         self._copies.put_right([restored["sha256"]])
         return from_document(restored)
+
+    def release(self, upload_ids: Sequence[str]) -> None:
+        """Let the `Idempotency-Key` of these uploads stand for others from now on."""
+        here = {"_id": {"$in": [ObjectId(upload_id) for upload_id in upload_ids]}}
+        with answering():
+            self.collection.update_many(here, {"$unset": {"retry": ""}})
 
     def forget(self, claim: Claim) -> bool:
         """Remove a record for good; False when somebody else has done that."""

@@ -293,11 +293,18 @@ class Uploads:
             found = from_documents(self._collection.find({"_id": {"$in": keys}}))
             return {upload.sha256: upload for upload in found}
 
-    def of_request(self, key: str) -> list[Upload]:
-        """What was stored for the request with this `Idempotency-Key`, in its order."""
+    def of_request(self, key: str) -> tuple[list[Upload], list[str]]:
+        """What was stored for the request with this `Idempotency-Key`.
+
+        Returns:
+            the uploads that there are, and the ids of those that are in the trash.
+        """
+        here = {"$match": {"retry.key": key}}
+        trash = {"coll": f"{self._collection.name}_trash", "pipeline": [here]}
         with answering():
-            found = self._collection.find({"retry.key": key}).sort("retry.position", 1)
-            return [*from_documents(found)]
+            found = [*self._collection.aggregate([here, {"$unionWith": trash}])]
+        there = [*from_documents(d for d in found if "trash" not in d)]
+        return there, [str(document["_id"]) for document in found if "trash" in document]
 
     def find(self, analyzer: str, field: str, values: Sequence[Any], limit: int) -> list[Upload]:
         """Uploads whose result of an analyzer has one of these values in a field, in any order.
