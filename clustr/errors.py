@@ -34,6 +34,33 @@ class ForeignRecord(NotFound):
         )
 
 
+class MalformedHost(ClustrError):
+    """The name by which the service was called is none that a host can have."""
+
+    def __init__(self) -> None:
+        super().__init__("The header Host has to be the name of a host, and perhaps its port.")
+
+
+class HostNotAllowed(ClustrError):
+    """The service was called by a name that it was not told is its own."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This service does not answer to the name by which it was called (the header Host). "
+            "If that is its name, set ALLOWED_HOSTS to it, or BASE_URL."
+        )
+
+
+class OriginNotAllowed(ClustrError):
+    """A page of an origin that may not call the API asks for something to be changed."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Pages of this origin may not change anything here. Those that may are of the "
+            "service's own origin and of the origins in CORS_ORIGINS."
+        )
+
+
 class BeingAnswered(ClustrError):
     """The same request, by its key, is being answered at this moment."""
 

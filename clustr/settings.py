@@ -5,6 +5,7 @@ value that cannot be parsed stops the start and is named together with what was 
 """
 
 import dataclasses
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -45,11 +46,16 @@ class Names(fields.Field[tuple[str, ...]]):
         return tuple(name.strip() for name in value.split(",") if name.strip())
 
 
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+LOOPBACK = "loopback"  # stands for the origins of all of them, with any port
+
+
 class Origins(Names):
-    """A comma-separated list of origins, as browsers send them in `Origin`, or `*`."""
+    """A comma-separated list of origins, as browsers send them in `Origin`, `loopback` or `*`."""
 
     _origin = re.compile(
-        r"[*]|[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.IGNORECASE
+        rf"[*]|{LOOPBACK}|[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{{1,5}})?",
+        re.IGNORECASE,
     )
 
     def _deserialize(self, value: str, *args: Any, **kwargs: Any) -> tuple[str, ...]:
@@ -60,6 +66,19 @@ class Origins(Names):
                     f"expected * or scheme://host[:port] without a path, {origin!r} is none"
                 )
         return origins
+
+
+class Hosts(Names):
+    """A comma-separated list of names and addresses of hosts, without ports, or `*`."""
+
+    _host = re.compile(r"[*]|[a-z0-9.-]+|\[?[0-9a-f]*:[0-9a-f.:]+\]?", re.IGNORECASE)
+
+    def _deserialize(self, value: str, *args: Any, **kwargs: Any) -> tuple[str, ...]:
+        hosts = super()._deserialize(value, *args, **kwargs)
+        for host in hosts:
+            if not self._host.fullmatch(host):
+                raise ValidationError(f"expected * or names without ports, {host!r} is none")
+        return hosts
 
 
 class Folder(fields.Field[Path]):
@@ -139,7 +158,8 @@ class Settings:
     upload_url_path: str = setting(Text(validate=validate.Regexp(r"(/[A-Za-z0-9._~-]+)+\Z", error="expected a path such as /uploads")), "/uploads", "Path under which files are served")
     accel_redirect: str = setting(Text(validate=validate.Regexp(r"(/[A-Za-z0-9._~-]+)+\Z", error="expected a path such as /clustr-files")), "", "Path of the internal location at which nginx has `UPLOAD_FOLDER`, to let it send the files (`X-Accel-Redirect`); only behind such an nginx")
     proxy_hops: int = setting(number(0, 10), 0, "How many proxies in front to believe in `X-Forwarded-*`")
-    cors_origins: tuple[str, ...] = setting(Origins(), ("*",), "Origins whose pages may call the API, or `*` for all (then without credentials)")
+    cors_origins: tuple[str, ...] = setting(Origins(), (LOOPBACK,), "Origins whose pages may call the API (with credentials, if they like); `loopback`: all of this machine, `*`: all (these without credentials). Default: none when `HOST` is not on loopback")
+    allowed_hosts: tuple[str, ...] = setting(Hosts(), (), "Names by which the service is called, besides those of loopback, `HOST` and the host of `BASE_URL` (and every address, when `HOST` stands for all of the machine); another is refused. `*`: any")
     debug_endpoints: bool = setting(Flag(), False, "Switch `/api/debug/…` on")
 
     data_folder: Path = setting(Folder(), Path("data"), "Where `clustr up` keeps MongoDB's and Redis's data and its logs")
@@ -224,6 +244,24 @@ def _with_dependent_defaults(settings: Settings) -> Settings:
             defaults[field.name] = value.absolute()
     if "DATA_FOLDER" in settings.given and "UPLOAD_FOLDER" not in settings.given:
         defaults["upload_folder"] = settings.data_folder / "uploads"
+    if "CORS_ORIGINS" not in settings.given and not is_on_loopback(settings.host):
+        defaults["cors_origins"] = ()
     if "MAX_REQUEST_SIZE" not in settings.given:
         defaults["max_request_size"] = 20 * settings.max_upload_size
     return dataclasses.replace(settings, **defaults)
+
+
+def is_on_loopback(host: str) -> bool:
+    """Whether what listens on this name or address can be reached from this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def is_every_address(host: str) -> bool:
+    """Whether what listens on this name or address does so on every address of the machine."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False

@@ -10,10 +10,11 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # A name for the service: the pages and the browser make exceptions for a loopback address, and few
 # people who read the pages will be on the machine that serves them.
 HOST = "clustr.test"
-# The browser knows no other name, its own calls home are turned off, and so is what a container
-# does not offer it.
+# All names below `.test` are those of this host, and the browser knows no others; its own calls
+# home are turned off, and so is what a container does not offer it.
 FLAGS = [
-    f"--host-resolver-rules=MAP {HOST} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    "--host-resolver-rules="
+    "MAP *.test 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",

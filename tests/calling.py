@@ -88,5 +88,5 @@ class Raw(http.client.HTTPResponse):
 
 def get_raw(service: Any, path: str, *headers: str) -> Raw:
     """Ask for a path that clients would tidy up first."""
-    lines = [f"GET {path} HTTP/1.1", "Host: clustr.test", *headers]
+    lines = [f"GET {path} HTTP/1.1", "Host: localhost", *headers]
     return Raw(service, "\r\n".join([*lines, "", ""]).encode("latin-1"))

@@ -53,7 +53,11 @@ def blip() -> Iterator[BlipStandIn]:
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory, blip: BlipStandIn) -> Iterator[Up]:
     """A `clustr up` for all tests that need no settings of their own: its default ones."""
-    settings = {"DEBUG_ENDPOINTS": "true", "BLIP_SERVICE_URL": blip.url}
+    settings = {
+        "DEBUG_ENDPOINTS": "true",
+        "BLIP_SERVICE_URL": blip.url,
+        "ALLOWED_HOSTS": browsing.HOST,
+    }
     running = Up(tmp_path_factory.mktemp("service"), settings, ())
     try:
         yield running.wait_until_started()

@@ -90,17 +90,27 @@ def slow_to_hang_up(url: str, count: int) -> Iterator[None]:
 
 
 @contextmanager
-def nginx(program: str, folder: Path, upstream: str, store: Path | None = None) -> Iterator[str]:
+def nginx(
+    program: str,
+    folder: Path,
+    upstream: str,
+    store: Path | None = None,
+    connections: int = 1000,
+) -> Iterator[str]:
     """Run nginx with the configuration that is shipped, in front of a service; its address.
 
     Args:
         store: the service's folder of uploads, for nginx to send files from.
+        connections: how many one client may have; all clients of a test have the same address.
     """
     port = free_port()
     shipped = (Path(__file__).parent.parent / "config" / "nginx.conf").read_text()
     assert "server 127.0.0.1:5000;" in shipped and "listen 80;" in shipped
     here = shipped.replace("127.0.0.1:5000", urlsplit(upstream).netloc)
-    here = here.replace("listen 80;", f"listen 127.0.0.1:{port};")
+    here = here.replace("listen 80", f"listen 127.0.0.1:{port}")
+    assert "server_name images.example.com;" in here and "clustr_connections 100;" in here
+    here = here.replace("images.example.com;", "images.example.com 127.0.0.1 localhost;")
+    here = here.replace("clustr_connections 100;", f"clustr_connections {connections};")
     if store:
         assert "alias /srv/clustr/uploads/;" in shipped
         here = here.replace("/srv/clustr/uploads/", f"{store}/")

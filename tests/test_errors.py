@@ -125,7 +125,7 @@ def test_413_where_no_files_are_expected(service):
     address = urlsplit(service.url)
     with socket.create_connection((address.hostname, address.port), 10) as connection:
         connection.sendall(
-            b"POST /api/upload HTTP/1.1\r\nHost: a\r\n"
+            b"POST /api/upload HTTP/1.1\r\nHost: localhost\r\n"
             b"Content-Type: application/x-www-form-urlencoded\r\n"
             b"Content-Length: 99999999999\r\n\r\n"
         )

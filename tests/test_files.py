@@ -40,6 +40,7 @@ def behind_proxy(service_with):
     return service_with(
         PROXY_HOPS="1",
         CORS_ORIGINS="https://one.example, https://two.example:8443",
+        ALLOWED_HOSTS="photos.example",
         UPLOAD_URL_PATH="/media/originals",
     )
 
@@ -361,7 +362,7 @@ def test_G1_headers_of_every_answer(service, original, call):
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.headers["Content-Security-Policy"] == CLOSED
     assert re.fullmatch(r"[0-9a-f]{32}", answer.headers["X-Request-ID"])
-    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    assert "Origin" in answer.headers["Vary"].split(", ")
     if status >= 400 and method != "HEAD":
         assert answer.headers["Content-Type"] == PROBLEM
         assert answer.json()["request_id"] == answer.headers["X-Request-ID"]
@@ -405,29 +406,83 @@ def origins(answer: requests.Response) -> dict[str, str]:
     }
 
 
+EXPOSED = {
+    *("X-Request-ID", "ETag", "Location", "Link", "Retry-After"),
+    *("Content-Disposition", "Content-Range", "Accept-Ranges"),
+}
+
+
 @pytest.mark.parametrize("address", ["/api/uploads", "/uploads/{id}.png", "/api/uploads/x"])
-def test_G9_every_origin_may_read_without_credentials(service, original, address):
-    address = address.format(id=original["id"])
-    for headers in ({}, {"Origin": "https://page.example"}, {"Origin": "null"}):
-        allowed = origins(get(service, address, headers=headers))
-        assert allowed["Allow-Origin"] == "*"
-        assert "Allow-Credentials" not in allowed
-        assert "X-Request-ID" in allowed["Expose-Headers"]
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "http://localhost:5173",
+        "http://LOCALHOST:3000",
+        "http://127.0.0.1",
+        "https://localhost:8443",
+        "http://[::1]:5173",
+    ],
+)
+def test_G9_pages_on_loopback_may_read_without_credentials(service, original, address, origin):
+    allowed = origins(get(service, address.format(id=original["id"]), headers={"Origin": origin}))
+    assert allowed["Allow-Origin"] == origin
+    assert "Allow-Credentials" not in allowed
+    assert set(allowed["Expose-Headers"].split(", ")) == EXPOSED
 
 
-def test_G9_every_origin_may_upload(service):
+def test_G9_pages_on_loopback_may_upload(service):
     asked = {
-        "Origin": "https://page.example",
+        "Origin": "http://localhost:5173",
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "x-request-id",
     }
     answer = requests.options(f"{service.url}/api/upload", headers=asked, timeout=10)
     assert answer.status_code == 200
     allowed = origins(answer)
-    assert allowed["Allow-Origin"] == "*"
+    assert allowed["Allow-Origin"] == "http://localhost:5173"
     assert "POST" in allowed["Allow-Methods"]
     assert allowed["Allow-Headers"] == "x-request-id"
     assert "Allow-Credentials" not in allowed
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://page.example",
+        "null",
+        "http://localhost.evil.example",
+        "http://evil.example:80@localhost",
+        "http://127.0.0.1.evil.example:5173",
+        "http://127.0.0.2:5173",
+        "file://localhost",
+        "http://localhost:5173, http://evil.example",
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "OPTIONS"])
+def test_G9_no_other_page_may_read_by_default(service, origin, method):
+    asked = {"Origin": origin, "Access-Control-Request-Method": "DELETE"}
+    answer = requests.request(method, f"{service.url}/api/uploads", headers=asked, timeout=10)
+    assert answer.status_code == 200
+    assert origins(answer) == {}
+    assert answer.headers["Vary"] == "Origin"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.7", "images.example"])
+def test_G9_no_page_may_read_by_default_what_is_served_elsewhere(app_with, host):
+    client = app_with(HOST=host).test_client()
+    answer = client.get("/api/uploads", headers={"Origin": "http://localhost:5173"})
+    assert answer.status_code == 200
+    assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+def test_G9_every_origin_may_call_when_that_is_said(app_with):
+    client = app_with(CORS_ORIGINS="*").test_client()
+    for headers in ({}, {"Origin": "https://page.example"}, {"Origin": "null"}):
+        answer = client.get("/api/uploads", headers=headers)
+        assert answer.headers["Access-Control-Allow-Origin"] == "*"
+        assert "Access-Control-Allow-Credentials" not in answer.headers
+        assert set(answer.headers["Access-Control-Expose-Headers"].split(", ")) == EXPOSED
+        assert "Vary" not in answer.headers
 
 
 @pytest.mark.parametrize("origin", ["https://one.example", "https://two.example:8443"])
@@ -516,8 +571,9 @@ def test_G13_what_a_proxy_says_is_not_believed_without_one(service):
     assert urls(service, FORWARDED) == {f"{service.url}/uploads"}
 
 
-def test_addresses_follow_the_host_that_was_called(service):
-    assert urls(service, {"Host": "photos.example:81"}) == {"http://photos.example:81/uploads"}
+def test_addresses_follow_the_host_that_was_called(behind_proxy):
+    expected = {"http://photos.example:81/media/originals"}
+    assert urls(behind_proxy, {"Host": "photos.example:81"}) == expected
 
 
 def test_G13_what_one_proxy_says_is_believed_behind_one(behind_proxy):

@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import photographs
 import pytest
 import requests
-from running import Up
+from running import Up, wait_until
 from slow_clients import BEGINNINGS, nginx, slow_sockets
 
 KINDS = ("headers", "bodies", "idle")
@@ -21,14 +22,19 @@ UPLOADS = 30
 
 
 @pytest.fixture(scope="module")
-def behind_nginx(
-    service_with: Callable[..., Up], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+def nginx_program() -> str:
     program = shutil.which("nginx", path="/usr/sbin:/usr/bin:/sbin:/bin")
     if program is None:
         pytest.skip("nginx is not installed")
+    return program
+
+
+@pytest.fixture(scope="module")
+def behind_nginx(
+    service_with: Callable[..., Up], tmp_path_factory: pytest.TempPathFactory, nginx_program: str
+) -> Iterator[str]:
     service = service_with(PROXY_HOPS="1")
-    with nginx(program, tmp_path_factory.mktemp("nginx"), service.url) as url:
+    with nginx(nginx_program, tmp_path_factory.mktemp("nginx"), service.url) as url:
         yield url
 
 
@@ -104,6 +110,30 @@ def test_B11_an_upload_waits_for_a_place_and_holds_no_thread(one_process: Up) ->
         assert [upload.result().status_code for upload in uploads] == [201] * 40
 
 
+@pytest.mark.parametrize("host", ["elsewhere.example", "images.example.com.elsewhere.example", ""])
+def test_the_front_refuses_names_that_it_was_not_told(behind_nginx: str, host: str) -> None:
+    answer = requests.get(f"{behind_nginx}/api/uploads", headers={"Host": host}, timeout=10)
+    assert answer.status_code == (421 if host else 400)
+    assert "X-Request-ID" not in answer.headers  # nothing of it came to the service
+
+
+def test_the_front_limits_the_connections_of_one_client(
+    service: Up, tmp_path: Path, nginx_program: str
+) -> None:
+    with nginx(nginx_program, tmp_path, service.url, connections=10) as url:
+        with slow_sockets(url, "bodies", 10):
+            wait_until(lambda: asked(url).status_code == 429, 10, "a refusal")
+            refused = asked(url)
+            assert refused.headers["Content-Type"] == "application/problem+json"
+            assert refused.json()["status"] == 429
+            assert refused.headers["Retry-After"] == "1"
+        wait_until(lambda: asked(url).status_code == 200, 10, "an answer")
+
+
+def asked(url: str) -> requests.Response:
+    return requests.get(f"{url}/api/health/live", headers={"Connection": "close"}, timeout=10)
+
+
 def test_G13_behind_the_front_urls_are_those_of_the_front(behind_nginx: str) -> None:
     photo = photographs.photograph()
     answer = requests.post(f"{behind_nginx}/api/upload", files={"files": photo}, timeout=20)
@@ -111,33 +141,35 @@ def test_G13_behind_the_front_urls_are_those_of_the_front(behind_nginx: str) -> 
     assert accepted["preview_url"].startswith("http://127.0.0.1")
 
 
-SMUGGLED = b"GET /api/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+SMUGGLED = b"GET /api/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 RAW = {
     "two lengths": (
-        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef"
+        b"POST / HTTP/1.1\r\nHost: localhost\r\n"
+        b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef"
     ),
     "length and chunks": (
-        b"POST /api/upload HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n"
+        b"POST /api/upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 6\r\n"
         b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + SMUGGLED
     ),
     "hidden chunks": (
-        b"POST /api/upload HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n"
+        b"POST /api/upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n"
         b"Transfer-Encoding: xchunked\r\n\r\nabcd"
     ),
     "space before colon": b"GET / HTTP/1.1\r\nHost : x\r\n\r\n",
-    "folded header": b"GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n c\r\n\r\n",
-    "negative length": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
-    "length that is none": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1_0\r\n\r\n",
+    "folded header": b"GET / HTTP/1.1\r\nHost: localhost\r\nA: b\r\n c\r\n\r\n",
+    "negative length": b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
+    "length that is none": b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1_0\r\n\r\n",
     "bad chunk size": (
-        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n0\r\n\r\n"
+        b"POST / HTTP/1.1\r\nHost: localhost\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n0\r\n\r\n"
     ),
-    "absurd method": b"\x00\xff\x01 / HTTP/1.1\r\nHost: x\r\n\r\n",
+    "absurd method": b"\x00\xff\x01 / HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "no version": b"GET /\r\n\r\n",
-    "absurd version": b"GET / HTTP/9.9\r\nHost: x\r\n\r\n",
-    "long line": b"GET /" + b"a" * 10_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
-    "long header": b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 20_000 + b"\r\n\r\n",
-    "many headers": b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 500 + b"\r\n",
-    "control in header": b"GET / HTTP/1.1\r\nHost: x\r\nA: b\x00c\r\n\r\n",
+    "absurd version": b"GET / HTTP/9.9\r\nHost: localhost\r\n\r\n",
+    "long line": b"GET /" + b"a" * 10_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "long header": b"GET / HTTP/1.1\r\nHost: localhost\r\nA: " + b"a" * 20_000 + b"\r\n\r\n",
+    "many headers": b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"A: b\r\n" * 500 + b"\r\n",
+    "control in header": b"GET / HTTP/1.1\r\nHost: localhost\r\nA: b\x00c\r\n\r\n",
     "TLS": bytes.fromhex("16030100bb010000b7030346465a"),
     "noise": bytes(range(256)) * 4,
 }

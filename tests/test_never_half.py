@@ -23,7 +23,7 @@ def test_B7_a_client_that_goes_away_leaves_nothing(service: Up, reset: bool) -> 
     photo = photographs.photograph(width=None)
     body = form((named(b"a.jpg"), photo), (named(b"b.jpg"), photo))
     head = (
-        "POST /api/upload HTTP/1.1\r\nHost: clustr.test\r\n"
+        "POST /api/upload HTTP/1.1\r\nHost: localhost\r\n"
         f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     ).encode()

@@ -52,6 +52,7 @@ def test_every_value_that_cannot_be_used_is_named_with_what_was_expected() -> No
         "UPLOAD_URL_PATH": "uploads",
         "BASE_URL": "example.com",
         "CORS_ORIGINS": "https://one.example, two.example",
+        "ALLOWED_HOSTS": "one.example, two.example:8080",
     }
     with pytest.raises(StartUpError) as caught:
         read_settings(wrong)
@@ -116,6 +117,29 @@ def test_what_no_browser_sends_as_an_origin_is_refused(origin: str) -> None:
     assert said.startswith("CORS_ORIGINS=")
     assert f"{origin!r} is none" in said
     assert "expected * or scheme://host[:port]" in said
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "localhost", "::1"])
+def test_pages_of_this_machine_may_call_what_serves_it_alone(host: str) -> None:
+    assert read_settings({"HOST": host}).cors_origins == ("loopback",)
+    assert read_settings({"HOST": host, "CORS_ORIGINS": ""}).cors_origins == ()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "images.example.com"])
+def test_no_page_may_call_by_default_what_is_served_elsewhere(host: str) -> None:
+    assert read_settings({"HOST": host}).cors_origins == ()
+    assert read_settings({"HOST": host, "CORS_ORIGINS": "loopback"}).cors_origins == ("loopback",)
+
+
+@pytest.mark.parametrize("host", ["*", "images.example.com", "192.0.2.7", "2001:db8::7", "[::1]"])
+def test_a_host_is_a_name_or_an_address(host: str) -> None:
+    assert read_settings({"ALLOWED_HOSTS": f"a.example, {host}"}).allowed_hosts[1] == host
+
+
+@pytest.mark.parametrize("host", ["https://a.example", "a.example:80", "a/b", "*.example", "a b"])
+def test_what_is_no_host_is_refused(host: str) -> None:
+    with pytest.raises(StartUpError, match="ALLOWED_HOSTS"):
+        read_settings({"ALLOWED_HOSTS": host})
 
 
 def test_what_is_empty_counts_as_not_set() -> None:

@@ -253,7 +253,7 @@ def test_it_is_answered(service, photo):
     answer = thumbnail(service, photo["id"])
     assert answer.status_code == 200
     assert answer.headers["Content-Type"] == "image/jpeg"
-    assert answer.headers["Vary"] == "Accept"
+    assert answer.headers["Vary"] == "Accept, Origin"
     assert answer.headers["Cache-Control"] == "public, max-age=300"
     assert answer.headers["Cross-Origin-Resource-Policy"] == "cross-origin"
     assert opened(answer.content).size == (300, 200)
@@ -266,7 +266,7 @@ def test_it_is_answered(service, photo):
         headers={"If-None-Match": answer.headers["ETag"]},
     )
     assert (known.status_code, known.content) == (304, b"")
-    assert known.headers["Vary"] == "Accept"
+    assert known.headers["Vary"] == "Accept, Origin"
     path = f"{service.url}/api/uploads/{photo['id']}/thumbnail"
     head = requests.head(path, timeout=10)
     assert (head.status_code, head.content) == (200, b"")

@@ -335,7 +335,7 @@ def test_B3_a_large_image_under_another_name_beside_others_is_named(narrow):
 def declared(length: int) -> bytes:
     return (
         "POST /api/upload HTTP/1.1\r\n"
-        "Host: clustr.test\r\n"
+        "Host: localhost\r\n"
         f"Content-Type: {FORM}\r\n"
         f"Content-Length: {length}\r\n\r\n"
     ).encode()
@@ -357,7 +357,7 @@ def test_B2_a_request_of_unknown_length_is_read_up_to_the_limit(narrow):
     assert len(body) > MAX_REQUEST_SIZE
     head = (
         "POST /api/upload HTTP/1.1\r\n"
-        "Host: clustr.test\r\n"
+        "Host: localhost\r\n"
         f"Content-Type: {FORM}\r\n"
         "Transfer-Encoding: chunked\r\n\r\n"
     ).encode()

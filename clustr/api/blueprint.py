@@ -7,6 +7,8 @@ import flask_smorest
 from marshmallow import RAISE, Schema
 from webargs.flaskparser import FlaskParser
 
+from clustr.api.origins import SAFE_METHODS
+
 
 class Parser(FlaskParser):
     """webargs' parser, told not to ignore what it does not know in a query."""
@@ -39,5 +41,14 @@ class Blueprint(flask_smorest.Blueprint):
     def route(self, rule: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
         """Register a view, whose name also names the operation in clients that are generated."""
         register = super().route(rule, **options)
-        malformed = self.alt_response(400, "BAD_REQUEST")
-        return lambda view: register(malformed(self.doc(operationId=view.__name__)(view)))
+        describe = [self.alt_response(400, "BAD_REQUEST")]
+        if not SAFE_METHODS.issuperset(options.get("methods", ("GET",))):
+            describe.append(self.alt_response(403, "FORBIDDEN"))
+
+        def documented(view: Callable[..., Any]) -> Any:
+            view = self.doc(operationId=view.__name__)(view)
+            for answer in describe:
+                view = answer(view)
+            return register(view)
+
+        return documented

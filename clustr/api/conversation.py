@@ -6,17 +6,16 @@ from secrets import token_hex
 
 import structlog
 from flask import Flask, Response, g, request
-from flask_cors import CORS
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from clustr import logs
 from clustr.api.current import milliseconds_so_far
+from clustr.api.origins import AllowedHosts, AllowedOrigins
 from clustr.settings import Settings
 
 log = logs.logger("clustr.access")
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-EXPOSED = "X-Request-ID, ETag, Location, Link, Retry-After"
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; sandbox",
@@ -25,44 +24,17 @@ HEADERS = {
 
 
 def converse(app: Flask, settings: Settings) -> None:
-    """Give every answer its id, its headers and its line in the log."""
+    """Give every answer its id, its headers and its line in the log, if the caller may call."""
     if settings.proxy_hops:
         hops = settings.proxy_hops
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops, x_prefix=hops)
-    allow_origins(app, settings.cors_origins)
+    hosts = AllowedHosts(settings)
+    origins = AllowedOrigins(settings.cors_origins, settings.base_url)
     app.before_request(begin)
+    app.before_request(hosts.check)
+    app.before_request(origins.check)
+    app.after_request(origins.add_headers)
     app.after_request(end)
-
-
-def allow_origins(app: Flask, origins: tuple[str, ...]) -> None:
-    """Let pages of these origins call the API; with credentials only where they are named."""
-    everybody = "*" in origins
-    # Flask-CORS takes some texts for patterns, and finds those at the start of an origin, too.
-    named = [re.compile(rf"{re.escape(origin)}\Z", re.IGNORECASE) for origin in origins]
-    CORS(
-        app,
-        origins="*" if everybody else named,
-        send_wildcard=everybody,
-        vary_header=False,
-        supports_credentials=not everybody,
-        expose_headers=EXPOSED,
-        max_age=600,
-    )
-    app.after_request(allow_everybody if everybody else vary_by_origin)
-
-
-def allow_everybody(response: Response) -> Response:
-    """Say at once what Flask-CORS would, which leaves such an answer alone: it takes its time."""
-    if request.method != "OPTIONS":  # What a page asks beforehand has more to be answered.
-        response.headers["Access-Control-Allow-Origin"] = "*"
-        response.headers["Access-Control-Expose-Headers"] = EXPOSED
-    return response
-
-
-def vary_by_origin(response: Response) -> Response:
-    """Tell caches that another origin gets another answer, whether or not this one is allowed."""
-    response.vary.add("Origin")
-    return response
 
 
 def begin() -> None:

@@ -39,6 +39,9 @@ TABLE: dict[type[errors.ClustrError], Row] = {
     errors.InvalidInput: Row(422, "invalid_input", "Invalid input"),
     errors.NotFound: Row(404, "not_found", "Not found"),
     errors.ForeignRecord: Row(404, "foreign_record", "Foreign record"),
+    errors.MalformedHost: Row(400, "malformed_host", "Malformed host"),
+    errors.HostNotAllowed: Row(421, "host_not_allowed", "Host not allowed"),
+    errors.OriginNotAllowed: Row(403, "origin_not_allowed", "Origin not allowed"),
     errors.BeingAnswered: Row(409, "being_answered", "Being answered"),
     errors.Outdated: Row(412, "outdated", "Outdated"),
     errors.UnderWay: Row(409, "under_way", "Under way"),
@@ -63,6 +66,7 @@ BY_NAME = {row.name: row for row in TABLE.values()}
 # What the OpenAPI document shows for a status that several errors can have.
 WRONG_LIMIT = {"limit": ["Must be greater than or equal to 1 and less than or equal to 100."]}
 EXAMPLES: dict[int, tuple[errors.ClustrError, dict[str, Any]]] = {
+    403: (errors.OriginNotAllowed(), {}),
     409: (errors.BeingAnswered(), {}),
     404: (errors.NotFound("There is no upload with the id 692192f4e13f5a0c4d1b7a90."), {}),
     412: (errors.Outdated(), {}),

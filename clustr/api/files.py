@@ -20,6 +20,7 @@ from clustr import images
 from clustr.api.blueprint import Blueprint
 from clustr.api.current import parts
 from clustr.api.fields import UPLOAD_ID
+from clustr.api.origins import resource_policy
 from clustr.api.schemas import (
     EXAMPLE_FILENAME,
     FILENAME_PATTERN,
@@ -186,8 +187,7 @@ def answer(file: BinaryIO, key: str | None, headers: dict[str, str]) -> Response
         key: where it lies below the folder of uploads; None when it does not.
         headers: those that are not the same for every file; `ETag` is one of them.
     """
-    everybody = "*" in parts.settings.cors_origins
-    headers["Cross-Origin-Resource-Policy"] = "cross-origin" if everybody else "same-site"
+    headers["Cross-Origin-Resource-Policy"] = resource_policy(parts.settings.cors_origins)
     whole = CONDITIONS.isdisjoint(request.environ)
     if whole and key and parts.settings.accel_redirect:
         file.close()
