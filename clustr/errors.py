@@ -117,6 +117,13 @@ class TooSlow(ClustrError):
         super().__init__("The search took too long and was ended; narrow it down, or try again.")
 
 
+class MalformedBody(ClustrError):
+    """The body of a request ends too early, or its chunks are none."""
+
+    def __init__(self) -> None:
+        super().__init__("The body of the request is cut off, or its chunks are malformed.")
+
+
 class TooBusy(ClustrError):
     """There is no room to receive the body of a request; trying again later may help."""
 

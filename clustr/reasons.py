@@ -8,6 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 from clustr.secret import without_secrets
 
 LONGEST = 1000
+LONGEST_NAME = 100
 # An absolute path; what follows a letter or a colon is a part of an address or of a content type.
 PATH = re.compile(r"(?<![\w:/.~-])(?:/[^/\s'\"<>|:;,()]+)+")
 
@@ -20,6 +21,15 @@ def plain(value: object) -> str:
         text = f"a {type(value).__name__} that does not say what it is"
     shown = without_secrets(text)[:LONGEST]
     return shown.encode("utf-8", "replace").decode("utf-8").replace("\0", "")
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a text can be written in UTF-8; one with half a character cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def without_paths(text: str) -> str:
@@ -60,7 +70,7 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     Args:
         what: kind of thing, such as `key`.
     """
-    known = sorted(known)
+    known, name = sorted(known), name[:LONGEST_NAME]
     close = difflib.get_close_matches(name, known, n=1)
     if close:
         return f"unknown {what} {name}; did you mean {close[0]}?"

@@ -20,6 +20,7 @@ from marshmallow import Schema, ValidationError, fields, validate
 
 from clustr import logs, reasons
 from clustr.http_session import Session
+from clustr.json_input import is_within
 from clustr.limits import MEGABYTE, Interrupted, MemoryLimit, TimeLimits, TimeUp, memory
 from clustr.plugin_host import Plugin, authors_frames
 from clustr.plugins import Analyzer, ConfigError, Context, Fail, Image, Outcome, RetryLater, Skip
@@ -371,18 +372,13 @@ def _plain(value: dict[str, Any], what: str, most_bytes: int) -> dict[str, Any]:
     """
     try:
         text = _encode(value)
-        plain = json.loads(text)
+        plain = json.loads(text) if len(text) <= most_bytes else None
         # JavaScript and MongoDB hold no larger ones; it refuses halves of characters, too.
         orjson.dumps(plain, option=orjson.OPT_STRICT_INTEGER)
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{what} cannot be written as JSON: {error}") from error
     if len(text) > most_bytes:
         raise ValueError(f"{what} has {len(text)} bytes of JSON")
-    if "\\u0000" in text or _depth(plain) > DEEPEST_RESULT:
+    if "\\u0000" in text or not is_within(plain, DEEPEST_RESULT):
         raise ValueError(f"{what} has NUL characters or is nested too deeply")
     return plain
-
-
-def _depth(value: Any) -> int:
-    inner = value.values() if isinstance(value, dict) else value
-    return 1 + max(map(_depth, inner), default=0) if isinstance(value, dict | list) else 0

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import dotenv
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
+from clustr import reasons
 from clustr.errors import StartUpError
 from clustr.secret import HIDDEN
 
@@ -92,7 +93,7 @@ def url(*schemes: str) -> fields.Field[Any]:
     """A field for an address that begins with one of these schemes."""
     expected = f"expected an address that begins with {' or '.join(f'{s}://' for s in schemes)}"
     return Text(
-        validate=validate.Regexp(rf"(?:{'|'.join(map(_escape, schemes))})://.+", error=expected)
+        validate=validate.Regexp(rf"(?:{'|'.join(map(_escape, schemes))})://.+\Z", error=expected)
     )
 
 
@@ -218,6 +219,8 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         for name, field in by_name.items()
         if environment.get(name) or (name in environment and isinstance(field, Names))
     }
+    if unreadable := [name for name in given if not reasons.is_utf8(given[name])]:
+        raise StartUpError(f"{', '.join(unreadable)}: expected text in UTF-8")
     try:
         loaded = Schema.from_dict(by_name)().load(given, unknown=EXCLUDE)
     except ValidationError as error:

@@ -65,7 +65,7 @@ COLORS = {
 class ColorResult(Schema):
     """One of the colours that make the picture."""
 
-    hex = fields.String(required=True, validate=validate.Regexp("^#[0-9a-f]{6}$"))
+    hex = fields.String(required=True, validate=validate.Regexp(r"#[0-9a-f]{6}\Z"))
     name = fields.String(required=True, validate=validate.OneOf(list(COLORS)))
     weight = fields.Float(required=True, validate=validate.Range(0, 1))
 

@@ -40,7 +40,7 @@ FARTHEST = 7
 # More than this many with a chunk in common are not looked at: pictures that are alike everywhere.
 MOST_CANDIDATES = 2000
 
-ID = validate.Regexp("^[0-9a-f]{24}$", error="An id is 24 hexadecimal digits, in lower case.")
+ID = validate.Regexp(r"[0-9a-f]{24}\Z", error="An id is 24 hexadecimal digits, in lower case.")
 
 WAVES = [[cos(pi / SIDE * i * (x + 0.5)) for x in range(SIDE)] for i in range(FREQUENCIES)]
 
@@ -50,7 +50,7 @@ class PhashResult(Schema):
 
     hash = fields.String(
         required=True,
-        validate=validate.Regexp("^[0-9a-f]{16}$"),
+        validate=validate.Regexp(r"[0-9a-f]{16}\Z"),
         metadata={"description": "64 bits in hexadecimal digits"},
     )
     chunks = fields.List(

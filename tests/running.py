@@ -103,7 +103,7 @@ def start(arguments: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
 
 
 def moment(text: str) -> datetime:
-    """A time of an answer."""
+    """A time of an answer: as texts they have no order, as a whole second has no fraction."""
     return datetime.fromisoformat(text)
 
 
@@ -135,33 +135,15 @@ class Servers:
         self._started: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
-        redis = servers.find_program(servers.REDIS)
-        self._start_mongod()
-        self._started.append(start(servers.redis_arguments(redis, self.redis_port, self._folder)))
-        wait_until(lambda: servers.redis_answers(self.redis_port, self.passwords), 10, "Redis")
-
-    def _start_mongod(self) -> None:
         mongod = servers.find_program(servers.MONGOD)
-        self._started.insert(
-            0, start(servers.mongod_arguments(mongod, self.mongodb_port, self._folder))
-        )
+        redis = servers.find_program(servers.REDIS)
+        for arguments in (
+            servers.mongod_arguments(mongod, self.mongodb_port, self._folder),
+            servers.redis_arguments(redis, self.redis_port, self._folder),
+        ):
+            self._started.append(start(arguments))
         ensure_ready(self.mongodb_port, self.passwords)
-
-    def kill_mongod(self) -> None:
-        """End mongod as a loss of power does, and start it again."""
-        killed = self._started.pop(0)
-        killed.kill()
-        killed.wait()
-        self._start_mongod()
-
-    @contextmanager
-    def frozen_mongod(self) -> Iterator[None]:
-        """Keep mongod from doing anything for as long as the block takes."""
-        self._started[0].send_signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self._started[0].send_signal(signal.SIGCONT)
+        wait_until(lambda: servers.redis_answers(self.redis_port, self.passwords), 10, "Redis")
 
     @contextmanager
     def frozen_redis(self) -> Iterator[None]:

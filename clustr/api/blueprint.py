@@ -4,19 +4,40 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import flask_smorest
+from flask import Request
 from marshmallow import RAISE, Schema
-from webargs.flaskparser import FlaskParser
+from webargs.core import missing
+from webargs.flaskparser import FlaskParser, is_json_request
+from werkzeug.exceptions import RequestEntityTooLarge
 
+from clustr import json_input
 from clustr.api.origins import SAFE_METHODS
+from clustr.errors import InvalidInput
 
 
 class Parser(FlaskParser):
-    """webargs' parser, told not to ignore what it does not know in a query."""
+    """webargs' parser, told not to ignore what it does not know in a query.
+
+    It reads JSON within the limits of all JSON from outside.
+    """
 
     DEFAULT_UNKNOWN_BY_LOCATION: ClassVar = {
         **FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION,
         "query": RAISE,
     }
+
+    def _raw_load_json(self, req: Request) -> Any:
+        if not is_json_request(req):
+            return missing
+        body = req.get_data()
+        most_bytes = req.max_content_length
+        # Of a body in chunks werkzeug reads no more than is allowed, and does not say so.
+        if req.content_length is None and most_bytes and len(body) >= most_bytes:
+            raise RequestEntityTooLarge(f"A body here may have {most_bytes} bytes.")
+        try:
+            return json_input.loads(body) if body else missing
+        except json_input.InvalidJSON as error:
+            raise InvalidInput({"json": [str(error)]}) from None
 
 
 class Blueprint(flask_smorest.Blueprint):

@@ -8,6 +8,7 @@ from marshmallow import Schema, ValidationError, fields, validate, validates_sch
 from clustr.api.fields import (
     EXAMPLE_ID,
     BodySchema,
+    Pattern,
     TrueOrFalse,
     WholeNumber,
     moment,
@@ -190,7 +191,7 @@ class TrashPageSchema(Schema):
         f"{EXAMPLE_ID}-19aab1c2d3e",
         required=True,
         allow_none=True,
-        validate=validate.Regexp(CURSOR_PATTERN),
+        validate=Pattern(CURSOR_PATTERN),
     )
 
 

@@ -11,16 +11,22 @@ import flask_smorest
 from apispec.ext.marshmallow import MarshmallowPlugin, resolver
 from flask import Flask, Response, current_app, request
 from flask_smorest.utils import prepare_response
+from gunicorn.http.errors import NoMoreData, ParseException
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from clustr import errors, logs
+from clustr import errors, logs, reasons
 from clustr.api.current import request_id
+from clustr.api.json_schemas import for_javascript
 from clustr.api.schemas import ProblemSchema
 
 log = logs.logger(__name__)
 
 PROBLEM = "application/problem+json"
 RETRY_AFTER_SECONDS = "5"
+# What a client sent can have any number of mistakes, and names of any length.
+MOST_MISTAKES = 100
+LONGEST_NAME = 200
+DEEPEST_SAID = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,7 @@ TABLE: dict[type[errors.ClustrError], Row] = {
     errors.DatabaseUnavailable: DATABASE_UNAVAILABLE,
     errors.DatabaseRefused: DATABASE_UNAVAILABLE,
     errors.TooSlow: Row(503, "too_slow", "Too slow"),
+    errors.MalformedBody: Row(400, "malformed_body", "Malformed body"),
     errors.TooBusy: Row(503, "too_busy", "Too busy"),
     errors.QueueUnavailable: Row(503, "queue_unavailable", "Queue unavailable"),
     errors.StorageFull: Row(507, "storage_full", "Storage full"),
@@ -107,7 +114,7 @@ class Api(flask_smorest.Api):
     @cached_property
     def document(self) -> dict[str, Any]:
         """The OpenAPI document, which is the same for the whole life of the process."""
-        return self.complete(self.spec.to_dict())
+        return for_javascript(self.complete(self.spec.to_dict()))
 
     def _openapi_json(self) -> Response:
         # Behind a proxy that adds a prefix, clients have to put that before every path.
@@ -118,6 +125,8 @@ class Api(flask_smorest.Api):
     def _register_error_handlers(self) -> None:
         self._app.register_error_handler(errors.ClustrError, handle_clustr_error)
         self._app.register_error_handler(HTTPException, handle_http_exception)
+        for unreadable in (ParseException, NoMoreData):
+            self._app.register_error_handler(unreadable, handle_malformed_body)
         self._app.register_error_handler(Exception, handle_fault)
 
     def _register_responses(self) -> None:
@@ -170,16 +179,41 @@ def problem(row: Row, detail: str, **more: Any) -> Response:
         more: further members of the document, `errors` for one.
     """
     body = document(row, detail, request.path, request_id(), **more)
-    response = Response(current_app.json.dumps(body), row.status, mimetype=PROBLEM)
+    response = Response(written(body), row.status, mimetype=PROBLEM)
     if row.status == http.HTTPStatus.SERVICE_UNAVAILABLE:
         response.headers["Retry-After"] = RETRY_AFTER_SECONDS
     return response
+
+
+def written(body: dict[str, Any]) -> str:
+    """A problem document as JSON, whatever there is in it."""
+    try:
+        return current_app.json.dumps(body)
+    except (TypeError, ValueError, RecursionError):  # Half a character of a plugin's, for one.
+        return current_app.json.dumps(_sayable(body))
+
+
+def _sayable(value: Any, depth: int = 0) -> Any:
+    if isinstance(value, bool | float | None):
+        return value
+    if depth < DEEPEST_SAID and isinstance(value, dict):
+        return {reasons.plain(key): _sayable(one, depth + 1) for key, one in value.items()}
+    if depth < DEEPEST_SAID and isinstance(value, list | tuple):
+        return [_sayable(one, depth + 1) for one in value]
+    is_short = isinstance(value, int) and value.bit_length() < 64
+    return value if is_short else reasons.plain(value)
 
 
 def handle_clustr_error(error: errors.ClustrError) -> Response:
     """Answer an error of the domain."""
     more = {"errors": error.errors} if isinstance(error, errors.InvalidInput) else {}
     return problem(TABLE[type(error)], str(error), **more)
+
+
+def handle_malformed_body(error: ParseException | NoMoreData) -> Response:
+    """Answer what gunicorn raises where a body is read that is malformed."""
+    log.info("body_malformed", reason=reasons.plain(error)[:LONGEST_NAME])
+    return handle_clustr_error(errors.MalformedBody())
 
 
 def handle_http_exception(error: HTTPException) -> Response:
@@ -212,6 +246,7 @@ def by_field(messages: dict[str, Any]) -> dict[str, list[str]]:
     """What webargs says is wrong, by the name of the field; one in a list is `sha256.0`.
 
     It puts the place, such as `query`, above the names, or says of the place that it is unusable.
+    The first hundred are enough.
     """
     found: dict[str, list[str]] = {}
 
@@ -219,8 +254,8 @@ def by_field(messages: dict[str, Any]) -> dict[str, list[str]]:
         if isinstance(said, dict):
             for inner, more in said.items():
                 collect(f"{name}.{inner}" if name else str(inner), more)
-        else:
-            found[name] = said
+        elif len(found) < MOST_MISTAKES:
+            found[name[:LONGEST_NAME]] = said
 
     for place, said in messages.items():
         collect("" if isinstance(said, dict) else place, said)

@@ -10,6 +10,7 @@ from clustr.api.fields import (
     HEX_ID,
     HEX_SHA256,
     BodySchema,
+    Pattern,
     TrueOrFalse,
     point_in_time,
 )
@@ -20,7 +21,7 @@ MOST_IDS = 10_000
 MOST_TAGS = 20
 LONGEST_TAG = 200
 LARGEST_NUMBER = 2**53 - 1
-ANALYZER_NAME = validate.Regexp(
+ANALYZER_NAME = Pattern(
     r"^[a-z][a-z0-9_]{0,99}$", error="A name is a-z, 0-9 and _, and begins with a letter."
 )
 DUPLICATE = {

@@ -23,7 +23,7 @@ def json_schema(schema: type[Schema]) -> dict[str, Any]:
     One that cannot be written down, such as one that contains itself, is just an object.
     """
     try:
-        return _for_javascript(_inlining.converter.schema2jsonschema(schema))
+        return for_javascript(_inlining.converter.schema2jsonschema(schema))
     except Exception:  # What a plugin's schema does must not take anybody else's from sight.
         log.warning("schema_not_described", schema=schema.__name__, exc_info=True)
         return {"type": "object"}
@@ -31,20 +31,21 @@ def json_schema(schema: type[Schema]) -> dict[str, Any]:
 
 def query_parameters(schema: Schema) -> list[dict[str, Any]]:
     """What a query consists of, as parameters of the OpenAPI document."""
-    return _for_javascript(_inlining.converter.schema2parameters(schema, location="query"))
+    return for_javascript(_inlining.converter.schema2parameters(schema, location="query"))
 
 
-def _for_javascript(node: Any) -> Any:
+def for_javascript(node: Any) -> Any:
     """The schema, with patterns as others read them; what only Python understands is left out."""
     if isinstance(node, list):
-        return [_for_javascript(one) for one in node]
+        return [for_javascript(one) for one in node]
     if not isinstance(node, dict):
         return node
-    written = {key: _for_javascript(value) for key, value in node.items()}
+    written = {key: for_javascript(value) for key, value in node.items()}
     if isinstance(written.get("pattern"), str):
+        pattern = written["pattern"].replace(r"\Z", "$").replace(r"\A", "^")
         # marshmallow begins to match at the start of a text.
-        pattern = f"^(?:{written['pattern']})".replace(r"\Z", "$").replace(r"\A", "^")
-        written["pattern"] = written["pattern"] if pattern.startswith("^(?:^") else pattern
+        pattern = pattern if pattern.startswith("^") else f"^(?:{pattern})"
+        written["pattern"] = pattern
         if PYTHON_ONLY.search(pattern):
             del written["pattern"]
     return written

@@ -10,11 +10,10 @@ from clustr import reasons
 from clustr.api.addresses import thumbnail_url_of, url_of
 from clustr.api.current import parts
 from clustr.api.etags import version_of
-from clustr.api.fields import NOT_NEGATIVE, POSITIVE, WholeNumber, number, text
+from clustr.api.fields import NOT_NEGATIVE, POSITIVE, Pattern, WholeNumber, number, text
 from clustr.api.filter_schemas import DUPLICATE, WantedSchema, limits
 from clustr.api.schemas import UploadSchema
-from clustr.api.wire import with_fraction
-from clustr.catalog import BOUNDS, COUNTED_TOTAL, SEARCHED, Found, Page, Sort, Wanted, Words
+from clustr.catalog import BOUNDS, SEARCHED, Found, Page, Sort, Wanted, Words
 
 CURSOR_PATTERN = "^[A-Za-z0-9_-]{28,1500}$"
 EXAMPLE_CURSOR = "AQAAACodYNqtaSGS9OE_WgwNG3uQAAABqIEKuBA"
@@ -161,8 +160,7 @@ class UploadPageSchema(Schema):
 
     data = fields.List(fields.Nested(ListedUploadSchema), required=True)
     total = number(
-        f"How many uploads match, exactly up to {COUNTED_TOTAL}. Where more do, it is an estimate "
-        "without filters, and null with some, or where more have the words of `q`. Behind a "
+        "How many uploads match; null when they are too many to be counted at once. Behind a "
         "cursor it is what was counted for the first page.",
         42,
         required=True,
@@ -172,8 +170,7 @@ class UploadPageSchema(Schema):
     total_is_estimate = fields.Boolean(
         required=True,
         metadata={
-            "description": f"Whether `total` is an estimate, or null: more than {COUNTED_TOTAL} "
-            "match.",
+            "description": "Whether `total` is not counted exactly: more than 1000 match.",
             "example": False,
         },
     )
@@ -197,7 +194,7 @@ class UploadPageSchema(Schema):
         EXAMPLE_CURSOR,
         required=True,
         allow_none=True,
-        validate=validate.Regexp(CURSOR_PATTERN),
+        validate=Pattern(CURSOR_PATTERN),
     )
 
 
@@ -257,8 +254,8 @@ class Shape:
             "file_path": self._key(filename),
             "url": self._url + filename,
             "thumbnail_url": upload_id.join(self._thumbnail_url),
-            "upload_time": with_fraction(document["upload_time"]),
-            "taken_at": with_fraction(get("taken_at")),
+            "upload_time": document["upload_time"],
+            "taken_at": get("taken_at"),
             "size": document["size"],
             "content_type": document["content_type"],
             "sha256": document["sha256"],
@@ -270,7 +267,7 @@ class Shape:
             "face_cluster_ids": get("face_cluster_ids") or [],
             "analyses": {a["name"]: self._analysis(a) for a in get("analyses", ())},
             "duplicate_of": str(duplicate_of) if duplicate_of else None,
-            "updated_at": with_fraction(document["updated_at"]),
+            "updated_at": document["updated_at"],
             "version": version_of(upload_id, get("edited_at")),
         }
         return wire if self._names is None else {name: wire[name] for name in self._names}
@@ -281,8 +278,8 @@ class Shape:
             "status": analysis["state"],
             "version": version,
             "attempts": get("attempts", 0),
-            "started_at": with_fraction(get("started_at")),
-            "finished_at": with_fraction(get("finished_at")),
+            "started_at": get("started_at"),
+            "finished_at": get("finished_at"),
             "stale": version < self._versions.get(analysis["name"], version),
             "provenance": get("provenance"),
             "error": get("error"),
@@ -295,7 +292,7 @@ def page_on_wire(page: Page, shape: Shape, number: int | None, limit: int) -> di
     return {
         "data": [shape.write(document) for document in page.uploads],
         "total": page.total,
-        "total_is_estimate": page.total is None or page.total > COUNTED_TOTAL,
+        "total_is_estimate": page.total is None,
         "page": number,
         "limit": limit,
         "next_cursor": page.next_cursor,

@@ -19,6 +19,7 @@ from clustr.api.fields import (
     ID_PATTERN,
     NOT_NEGATIVE,
     POSITIVE,
+    Pattern,
     WholeNumber,
     moment,
     number,
@@ -89,7 +90,7 @@ class ProblemSchema(Schema):
         "Which problem this is: what a program should look at.",
         "urn:clustr:problem:not_found",
         required=True,
-        validate=validate.Regexp("^urn:clustr:problem:[a-z_]+$"),
+        validate=Pattern("^urn:clustr:problem:[a-z_]+$"),
     )
     title = text("The problem in a few words.", "Not found", required=True)
     status = number("The HTTP status.", 404, required=True, validate=validate.Range(400, 599))
@@ -171,7 +172,7 @@ class AcceptedFileSchema(Schema):
         "Its name on the server: the id and the extension of the true type.",
         EXAMPLE_FILENAME,
         required=True,
-        validate=validate.Regexp(FILENAME_PATTERN),
+        validate=Pattern(FILENAME_PATTERN),
     )
     preview_url = text("Where its bytes are.", EXAMPLE_URL, required=True)
     original_filename = text(
@@ -287,7 +288,7 @@ class UploadSchema(Schema):
         "Its name on the server: the id and the extension of the true type.",
         EXAMPLE_FILENAME,
         required=True,
-        validate=validate.Regexp(FILENAME_PATTERN),
+        validate=Pattern(FILENAME_PATTERN),
     )
     file_path = text(
         "Where it lies below the folder of uploads.",
@@ -340,8 +341,8 @@ class UploadSchema(Schema):
                     "status": "succeeded",
                     "version": 1,
                     "attempts": 1,
-                    "started_at": "2026-11-22T10:38:28.000000Z",
-                    "finished_at": "2026-11-22T10:38:28.000000Z",
+                    "started_at": "2026-11-22T10:38:28Z",
+                    "finished_at": "2026-11-22T10:38:28Z",
                     "stale": False,
                     "provenance": {
                         "plugin": "dimensions",
@@ -385,9 +386,7 @@ class UploadHeadersSchema(Schema):
     # It has no example: Swagger UI would send that with every request, whatever its files.
     key = fields.String(
         data_key="Idempotency-Key",
-        validate=validate.Regexp(
-            "^[!-~]{1,255}$", error="Expected 1 to 255 visible ASCII characters."
-        ),
+        validate=Pattern("^[!-~]{1,255}$", error="Expected 1 to 255 visible ASCII characters."),
         metadata={
             "description": "A name for this request, new for each, such as a UUID: sent again with "
             "the same name and files, it is answered as before and stores nothing more.",

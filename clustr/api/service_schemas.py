@@ -4,7 +4,7 @@ from typing import Any
 
 from marshmallow import INCLUDE, Schema, fields, validate
 
-from clustr.api.fields import NOT_NEGATIVE, moment, number, one_of, text
+from clustr.api.fields import NOT_NEGATIVE, Pattern, moment, number, one_of, text
 from clustr.api.json_schemas import json_schema
 from clustr.default_services import DefaultServices
 from clustr.plugin_host import Plugin, PluginState
@@ -51,7 +51,7 @@ class OnlineSchema(Schema):
 
 
 def milliseconds_in_words(description: str) -> fields.String:
-    return text(description, "7.0 ms", required=True, validate=validate.Regexp(r"^[0-9.]+ ms$"))
+    return text(description, "7.0 ms", required=True, validate=Pattern(r"^[0-9.]+ ms$"))
 
 
 class ServiceSchema(Schema):
@@ -143,7 +143,7 @@ class HealthSchema(Schema):
                     "status": "healthy",
                     "response_time": "1.3 ms",
                     "jobs": {"default": 0, "http": 1, "gpu": 0},
-                    "deferred": {"blip": {"count": 12, "since": "2026-11-22T10:38:28.000000Z"}},
+                    "deferred": {"blip": {"count": 12, "since": "2026-11-22T10:38:28Z"}},
                 },
                 "storage": {"status": "healthy", "response_time": "0.4 ms"},
                 "captioner": {

@@ -25,6 +25,7 @@ ANALYZERS, PLUGINS = "analyzers", "plugins"
 RESERVED = (ANALYZERS, PLUGINS)
 # What an operator can say of any analyzer.
 OF_ANALYZERS = ("queue", "timeout", "auto")
+LARGEST_FILE_BYTES = 1_000_000
 VARIABLE = "CLUSTR_PLUGIN__"
 ENV, FILE = "$env", "$file"
 SECRET = "(secret)"  # noqa: S105  It is what stands in the place of one.
@@ -62,6 +63,8 @@ def read_tables(config_file: Path) -> dict[str, Any]:
         StartUpError: it cannot be read; which plugins it configures is not known then.
     """
     try:
+        if (size_bytes := config_file.stat().st_size) > LARGEST_FILE_BYTES:
+            raise ValueError(f"it has {size_bytes} bytes; at most {LARGEST_FILE_BYTES} are allowed")
         return tomllib.loads(config_file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
@@ -69,6 +72,8 @@ def read_tables(config_file: Path) -> dict[str, Any]:
         problem = error.strerror
     except ValueError as error:  # It is no TOML, whose error says the line, or not in UTF-8.
         problem = str(error)
+    except RecursionError:
+        problem = "its values are nested too deeply"
     raise StartUpError(f"PLUGINS_CONFIG={config_file} cannot be read: {problem}")
 
 
@@ -162,6 +167,8 @@ class Configuration:
         """The value, with what it takes from variables of the environment and from files."""
         if isinstance(value, list):
             return [self._resolved(key, one) for one in value]
+        if isinstance(value, str) and not reasons.is_utf8(value):
+            raise misconfigured(f"{key}: it is no text in UTF-8")
         if not isinstance(value, dict):
             return value
         references = [name for name in value if name.startswith("$")]

@@ -15,6 +15,7 @@ import PIL.Image
 import requests
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
+from clustr import json_input
 from clustr.plugins.analyzer import Analyzer, Context, Health, Image
 from clustr.plugins.outcomes import ConfigError, Fail, RetryLater
 from clustr.plugins.pictures import to_rgb
@@ -152,12 +153,20 @@ class HttpAnalyzer(Analyzer):
         """
         schema = self.answer_schema or self.result_schema
         try:
-            return schema().load(json.loads(body), unknown=EXCLUDE)
+            # What halves of characters there are is for `parse` to clean, so it is Python's reader.
+            answer = json.loads(body)
+            if not json_input.is_within(answer, json_input.DEEPEST):
+                raise RecursionError
+            return schema().load(answer, unknown=EXCLUDE)
         except ValidationError as error:
             wrong = "; ".join(_flat(error.normalized_messages()))[:LONGEST_REASON].rstrip(".")
             raise Fail(f"The {self.service}'s answer has another shape: {wrong}.") from error
-        except (ValueError, RecursionError) as error:
-            raise Fail(f"The {self.service}'s answer is not JSON.") from error
+        except RecursionError as error:
+            limit = f"at most {json_input.DEEPEST} levels are allowed"
+            raise Fail(f"The {self.service}'s answer is nested too deeply; {limit}.") from error
+        except ValueError as error:
+            digits = "has a number of more than 4300 digits"
+            raise Fail(f"The {self.service}'s answer is not JSON, or {digits}.") from error
 
     def health(self, context: Context) -> Health:
         """What `GET <service_url>/health` answers: with 200 the service can be used."""
@@ -184,8 +193,8 @@ class HttpAnalyzer(Analyzer):
             with context.http.get(url, timeout=HEALTH_SECONDS, stream=True) as response:
                 if response.status_code != requests.codes.ok:
                     return False
-                said = json.loads(self._read(response))
-        except (requests.RequestException, Fail, ValueError, RecursionError):
+                said = json_input.loads(self._read(response))
+        except (requests.RequestException, Fail, json_input.InvalidJSON):
             return False
         return isinstance(said, dict) and said.get("status") == "healthy"
 
