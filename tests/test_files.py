@@ -114,6 +114,70 @@ def test_a_range_that_is_not_there(service, path, asked):
     assert answer.json()["status"] == 416
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        *("items=0-1", "bits=0-9", "=0-1", "none", "bytes"),
+        *("bytes=0-9,20-29", "bytes=20-29, 0-9", f"bytes=0-9,{SIZE}-", f"bytes={SIZE}-,-5"),
+        "bytes=" + ",".join(f"{n}-{n}" for n in range(0, 400, 2)),
+    ],
+)
+def test_what_is_not_one_range_is_answered_with_the_whole(service, path, asked):
+    answer = get(service, path, headers={"Range": asked})
+    assert (answer.status_code, answer.content) == (200, CONTENT)
+    assert answer.headers["Accept-Ranges"] == "bytes"
+    assert "Content-Range" not in answer.headers
+
+
+def test_of_several_ranges_one_has_to_be_there(service, path):
+    answer = get(service, path, headers={"Range": f"bytes={SIZE}-,{SIZE + 9}-{SIZE + 10}"})
+    assert answer.status_code == 416
+    assert answer.headers["Content-Range"] == f"bytes */{SIZE}"
+
+
+def test_ranges_are_for_GET_alone(service, path):
+    answer = requests.head(service.url + path, headers={"Range": "bytes=0-9"}, timeout=10)
+    assert answer.status_code == 200
+    assert answer.headers["Content-Length"] == str(SIZE)
+
+
+@pytest.mark.parametrize(
+    ("name", "saved"),
+    [
+        ("photo.png", "photo.png"),
+        ("photo.PNG", "photo.PNG"),
+        ("photo.jpg", "photo.jpg.png"),
+        ("x.html", "x.html.png"),
+        ("x.hta", "x.hta.png"),
+        ("x.exe", "x.exe.png"),
+        ("x.png.lnk", "x.png.lnk.png"),
+        ("x.exe. .", "x.exe.png"),
+        (".htaccess", "htaccess.png"),
+        ("..", "unnamed.png"),
+        (".png", "png.png"),
+        ("...png", "png.png"),
+        ("no extension", "no extension.png"),
+        ("CON", "_CON.png"),
+        ("nul.png", "_nul.png"),
+        ("com1.tar.png", "_com1.tar.png"),
+        ("lpt\u00b9 .png", "_lpt\u00b9 .png"),
+        ("console.png", "console.png"),
+        ("a:b.png", "a_b.png"),
+        ("ä" * 250, "ä" * 125 + ".png"),
+    ],
+)
+def test_a_file_is_saved_under_no_name_that_runs(service, name, saved):
+    [one] = upload(service, part(CONTENT, name)).json()["data"]
+    for kind, query in (("inline", ""), ("attachment", "?download=1")):
+        answer = get(service, f"/api/uploads/{one['id']}/file{query}")
+        said = answer.headers["Content-Disposition"]
+        encoded = re.search(r"filename\*=UTF-8''(\S+)", said)
+        plain = re.search(r'filename="([^"]*)"', said)[1]
+        assert said.startswith(kind)
+        assert (unquote(encoded[1]) if encoded else plain) == saved
+        assert plain.endswith(saved[-4:]) and not plain.startswith(".")
+
+
 def test_a_range_of_an_older_original_is_the_whole(service, path):
     asked = {"Range": "bytes=0-9", "If-Range": '"another"'}
     answer = get(service, path, headers=asked)
@@ -189,13 +253,13 @@ def test_an_original_is_served_under_its_own_name(service, original):
     assert answer.content == CONTENT
     headers = answer.headers
     assert headers["Content-Type"] == "image/png"
-    assert headers["Content-Disposition"] == 'inline; filename="photograph.jpg"'
+    assert headers["Content-Disposition"] == 'inline; filename="photograph.jpg.png"'
     assert headers["ETag"] == f'"{hashlib.sha256(CONTENT).hexdigest()}"'
     assert headers["Cache-Control"] == "public, max-age=300"
     assert headers["Cross-Origin-Resource-Policy"] == "cross-origin"
     saved = get(service, f"{path}?download=1")
     assert saved.content == CONTENT
-    assert saved.headers["Content-Disposition"] == 'attachment; filename="photograph.jpg"'
+    assert saved.headers["Content-Disposition"] == 'attachment; filename="photograph.jpg.png"'
     head = requests.head(service.url + path, timeout=10)
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["Content-Length"] == str(SIZE)
@@ -211,13 +275,12 @@ def test_an_original_is_served_under_its_own_name(service, original):
 @pytest.mark.parametrize(
     ("name", "plain"),
     [
-        ("Blå Älva.jpg", "Bl_ _lva.jpg"),
-        ("写真.jpg", "__.jpg"),
-        ('a "b"; c.jpg', "a _b_; c.jpg"),
-        ("100%41.jpg", "100_41.jpg"),
-        ("a'b*c(d).jpg", None),
-        ("x;y=z, w.jpg", None),
-        ("😀.jpg", "_.jpg"),
+        ("Blå Älva.png", "Bl_ _lva.png"),
+        ("写真.png", "__.png"),
+        ("100%41.png", "100_41.png"),
+        ("a'b(d).png", None),
+        ("x;y=z, w.png", None),
+        ("😀.png", "_.png"),
     ],
 )
 def test_a_name_is_whole_for_those_who_read_it(service, name, plain):

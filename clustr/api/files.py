@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from flask import Response, request
 from werkzeug.datastructures import Headers, MIMEAccept
-from werkzeug.http import http_date, parse_accept_header
+from werkzeug.http import http_date, parse_accept_header, parse_range_header
 from werkzeug.wsgi import wrap_file
 
 from clustr import images
@@ -31,6 +31,7 @@ from clustr.errors import NotFound
 from clustr.images import CONTENT_TYPES
 from clustr.intake import clean_name
 from clustr.thumbnails import VERSION, snapped
+from clustr.upload import Upload
 
 FILENAME = re.compile(rf"([0-9a-f]{{24}})\.({'|'.join(CONTENT_TYPES)})")
 
@@ -48,6 +49,18 @@ CONDITIONS = {
     "HTTP_IF_MODIFIED_SINCE",
     "HTTP_IF_UNMODIFIED_SINCE",
 }
+
+# What cannot be in a name on one system or the other, or says there where the file shall lie.
+NOT_IN_NAMES = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
+# https://learn.microsoft.com/windows/win32/fileio/naming-a-file
+RESERVED = re.compile(
+    "(con|prn|aux|nul|conin\\$|conout\\$|(com|lpt)[0-9\u00b9\u00b2\u00b3]) *([.]|\\Z)",
+    re.IGNORECASE,
+)
+EXTENSIONS = {
+    format.extension: (format.extension, *format.other_extensions) for format in images.FORMATS
+}
+LONGEST_NAME_BYTES = 255  # of most file systems
 
 BYTES = {"type": "string", "format": "binary"}
 DISPOSITION = {
@@ -134,7 +147,7 @@ def get_original(query: dict[str, int], upload_id: str) -> Response:
         parts.storage.key(upload.filename),
         {
             "Content-Type": upload.content_type,
-            "Content-Disposition": disposition(kind, clean_name(upload.original_name)),
+            "Content-Disposition": disposition(kind, download_name(upload)),
             "ETag": f'"{upload.sha256}"',
             "Last-Modified": http_date(upload.upload_time),
             "Cache-Control": FOR_MINUTES,  # The name can be changed.
@@ -200,7 +213,40 @@ def answer(file: BinaryIO, key: str | None, headers: dict[str, str]) -> Response
     if whole:  # Most are, and looking for what is wanted takes time.
         return Whole(body, headers=headers, direct_passthrough=True)
     response = Response(body, headers=headers, direct_passthrough=True)
-    return response.make_conditional(request, accept_ranges=True, complete_length=size)
+    in_parts = is_one_range(request.method, request.environ.get("HTTP_RANGE", ""), size)
+    return response.make_conditional(request, accept_ranges=in_parts, complete_length=size)
+
+
+def is_one_range(method: str, asked: str, size: int) -> bool:
+    """Whether to answer with the range that is asked for, or that it cannot be met.
+
+    RFC 9110, 14.2: `Range` counts for GET alone, and in a unit that is not known not at all.
+    Several ranges are answered with the whole, when one of them can be met.
+    """
+    unit, equals, ranges = asked.partition("=")
+    if method != "GET" or not equals or unit.strip().lower() != "bytes":
+        return False
+    if "," not in ranges:
+        return True
+    each = [parse_range_header(f"bytes={one}") for one in ranges.split(",") if one.strip()]
+    return not any(one and one.range_for_length(size) for one in each)
+
+
+def download_name(upload: Upload) -> str:
+    """The name under which an original is saved: one that opens as an image and as nothing else.
+
+    It ends in an extension of its true type, does not begin with a dot, and is none of the names
+    that Windows keeps for devices, whatever follows them.
+    """
+    name = NOT_IN_NAMES.sub("_", clean_name(upload.original_name)).strip(". ") or "unnamed"
+    if RESERVED.match(name):
+        name = f"_{name}"
+    stem, dot, extension = name.rpartition(".")
+    own = upload.filename.rpartition(".")[2]
+    if not dot or extension.lower() not in EXTENSIONS[own]:
+        stem, extension = name, own
+    longest = LONGEST_NAME_BYTES - len(extension) - 1
+    return f"{stem.encode()[:longest].decode(errors='ignore')}.{extension}"
 
 
 def disposition(kind: str, name: str) -> str:
