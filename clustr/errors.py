@@ -4,6 +4,8 @@ Every class here has one row in the table of `clustr.api.errors`, which turns it
 a problem document. The message of an error is written for the person who called.
 """
 
+from datetime import datetime
+
 
 class ClustrError(Exception):
     """Anything that Clustr itself reports; never raised as such."""
@@ -23,6 +25,20 @@ class InvalidInput(ClustrError):
 
 class NotFound(ClustrError):
     """There is nothing under this name."""
+
+
+class InTrash(NotFound):
+    """The upload is in the trash, from which it can be restored.
+
+    Args:
+        trashed_at: since when it is there, in UTC.
+    """
+
+    def __init__(self, upload_id: str, trashed_at: datetime):
+        since = f"{trashed_at:%Y-%m-%d %H:%M:%S} UTC"
+        how = f"POST /api/uploads/{upload_id}/restore brings it back"
+        super().__init__(f"The upload {upload_id} is in the trash since {since}; {how}.")
+        self.trashed_at = trashed_at
 
 
 class ForeignRecord(NotFound):

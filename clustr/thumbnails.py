@@ -82,6 +82,23 @@ class Thumbnails:
         except StorageFull:  # The store is full or can only be read: then it is made each time.
             return Thumbnail(io.BytesIO(self._make(filename, size, extension)), tag, None)
 
+    def of_trashed(self, upload_id: str, size: int, extension: str) -> Thumbnail:
+        """A thumbnail of an upload of the trash, made each time: they are rarely looked at.
+
+        Args:
+            size, extension: as for `get`.
+
+        Raises:
+            InvalidInput: this is no id.
+            NotFound: it is not in the trash, or its original is not there.
+            Empty, TooManyPixels, Undecodable, UnsupportedType: the original cannot be decoded.
+            DatabaseUnavailable, StorageUnavailable: what it is made of cannot be read.
+        """
+        filename = self._catalog.trash.get(upload_id).upload.filename
+        tag = f"{upload_id}-{size}-v{VERSION}.{extension}"
+        made = self._made_of(self._storage.open_trashed(filename), filename, size, extension)
+        return Thumbnail(io.BytesIO(made), tag, None)
+
     def _filename(self, upload_id: str) -> str:
         """The file name of an original, by the names that it can have."""
         for extension in images.CONTENT_TYPES:
@@ -91,7 +108,10 @@ class Thumbnails:
         return self._catalog.uploads.get(upload_id).filename  # This says what is wrong, too.
 
     def _make(self, filename: str, size: int, extension: str) -> bytes:
-        with self._storage.open(filename) as file, reading():
+        return self._made_of(self._storage.open(filename), filename, size, extension)
+
+    def _made_of(self, original: BinaryIO, filename: str, size: int, extension: str) -> bytes:
+        with original as file, reading():
             made = images.thumbnail(file, size, extension)
         log.info("thumbnail_made", filename=filename, size=size, format=extension)
         return made

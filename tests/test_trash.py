@@ -15,8 +15,8 @@ from bson import ObjectId
 from running import Servers, moment, wait_until
 from workshop import Workshop
 
-from clustr.api.change_schemas import TrashPageSchema
-from clustr.api.schemas import UploadSchema
+from clustr.api.change_schemas import TrashedSchema, TrashPageSchema
+from clustr.api.schemas import ProblemSchema, UploadSchema
 from clustr.catalog import Step, now
 from clustr.errors import DatabaseUnavailable
 from clustr.parts import build_fsck
@@ -262,6 +262,107 @@ def test_the_trash_is_listed_newest_first(workshop):
     )
     stages = str(plan.hint([("trash.at", -1), ("_id", -1)]).explain()["queryPlanner"])
     assert "'SORT'" not in stages
+
+
+def test_what_is_in_the_trash_can_be_looked_at(workshop):
+    content = photographs.photograph()
+    upload_id, other = workshop.upload(content, photographs.one_pixel())
+    before = call(workshop, "GET", f"/api/uploads/{upload_id}").json
+    assert remove(workshop, upload_id) == remove(workshop, other) == 204
+    page = call(workshop, "GET", "/api/trash").json
+    assert not TrashPageSchema().validate(page)
+    assert page["total"] == 2
+    listed = next(each for each in page["data"] if each["id"] == upload_id)
+    for name in ("url", "thumbnail_url"):
+        with call(workshop, "GET", listed[name]) as answer:
+            assert answer.status_code == 200, answer.text
+            assert answer.content_type == "image/jpeg"
+            assert (answer.data == content) == (name == "url")
+            assert answer.headers["ETag"]
+    with call(workshop, "GET", listed["url"], headers={"Range": "bytes=0-9"}) as answer:
+        assert (answer.status_code, answer.data) == (206, content[:10])
+    assert (workshop.settings.upload_folder / listed["file_path"]).read_bytes() == content
+    one = call(workshop, "GET", f"/api/trash/{upload_id}").json
+    assert not TrashedSchema().validate(one)
+    changed = {"url", "thumbnail_url", "file_path", "trashed_at", "expires_at"}
+    assert {n: v for n, v in one.items() if n not in changed} == {
+        n: v for n, v in before.items() if n not in changed
+    }
+    assert restore(workshop, upload_id).status_code == 200
+    for path in (f"/api/trash/{upload_id}", listed["url"], listed["thumbnail_url"]):
+        assert status(workshop, path) == 404
+    for path in ("", "/file", "/thumbnail"):
+        assert status(workshop, f"/api/trash/{'0' * 24}{path}") == 404
+
+
+def test_what_is_listed_of_the_trash_can_be_chosen(workshop):
+    workshop.analyzer("quick", "return {'n': 1}")
+    (upload_id,) = workshop.upload()
+    assert workshop.horse("quick", "run").process.wait(30) == 0
+    assert remove(workshop, upload_id) == 204
+
+    def asked(fields: str) -> Any:
+        page = call(workshop, "GET", f"/api/trash?fields={fields}").json
+        assert not TrashPageSchema().validate(page)
+        return page["data"][0]
+
+    assert asked("caption,trashed_at").keys() == {"id", "caption", "trashed_at"}
+    assert asked("analyses.results")["analyses"]["quick"]["result"] == {"n": 1}
+    assert "result" not in asked("analyses")["analyses"]["quick"]
+    assert call(workshop, "GET", f"/api/trash/{upload_id}").json["analyses"]["quick"]["result"]
+    assert status(workshop, "/api/trash?fields=nothing") == 422
+
+
+def test_how_many_are_in_the_trash_is_counted_up_to_a_limit(workshop, monkeypatch):
+    monkeypatch.setattr("clustr.catalog.trash.COUNTED_TOTAL", 3)
+    assert call(workshop, "GET", "/api/trash").json["total"] == 0
+    ids = workshop.upload(*[photographs.one_pixel()] * 4)
+    for total, upload_id in zip((1, 2, 3, None), ids, strict=True):
+        assert remove(workshop, upload_id) == 204
+        page = call(workshop, "GET", "/api/trash?limit=1").json
+        assert page["total"] == total
+    further = call(workshop, "GET", f"/api/trash?limit=1&cursor={page['next_cursor']}").json
+    assert further["total"] is None
+
+
+def test_what_is_in_the_trash_says_so_wherever_it_is_asked_for(workshop):
+    workshop.analyzer("quick", "return {'n': 1}")
+    (upload_id,) = workshop.upload()
+    path = f"/api/uploads/{upload_id}"
+    assert remove(workshop, upload_id) == 204
+    trashed_at = call(workshop, "GET", f"/api/trash/{upload_id}").json["trashed_at"]
+    for method, below in [
+        *(("GET", ""), ("DELETE", ""), ("PATCH", ""), ("GET", "/file"), ("GET", "/thumbnail")),
+        *(("GET", "/analyses"), ("GET", "/analyses/quick"), ("POST", "/analyses/quick")),
+    ]:
+        options = {"json": {"caption": "a cat"}} if method == "PATCH" else {}
+        answer = call(workshop, method, path + below, **options)
+        assert answer.status_code == 404, (method, below)
+        assert answer.json["type"] == "urn:clustr:problem:in_trash", (method, below)
+        assert answer.json["trashed_at"] == trashed_at
+        assert f"{path}/restore" in answer.json["detail"]
+        assert not ProblemSchema().validate(answer.json)
+    assert remove(workshop, upload_id, "?permanently=1") == 204
+    answer = call(workshop, "GET", path)
+    assert answer.json["type"] == "urn:clustr:problem:not_found"
+    assert "trashed_at" not in answer.json
+
+
+def test_what_is_being_moved_into_the_trash_can_be_looked_at(workshop):
+    (upload_id,) = workshop.upload()
+    workshop.web.catalog.trash.throw(upload_id, Step.MOVING)
+    for below in ("", "/file", "/thumbnail"):
+        with call(workshop, "GET", f"/api/trash/{upload_id}{below}") as answer:
+            assert answer.status_code == 200, below
+
+
+def test_in_the_trash_nothing_is_a_duplicate(workshop):
+    ids = workshop.upload(*[photographs.one_pixel()] * 2)
+    for upload_id in ids[::-1]:
+        assert remove(workshop, upload_id) == 204
+        assert call(workshop, "GET", f"/api/trash/{upload_id}").json["duplicate_of"] is None
+    listed = call(workshop, "GET", "/api/trash").json["data"]
+    assert [each["duplicate_of"] for each in listed] == [None, None]
 
 
 def test_twice_at_once_is_once(workshop):

@@ -19,6 +19,16 @@ def thumbnail_url_of(upload_id: str) -> str:
     return f"{base_url()}/api/uploads/{upload_id}/thumbnail?size={DEFAULT_SIZE}&v={VERSION}"
 
 
+def trashed_url_of(upload_id: str) -> str:
+    """Where clients find the original of an upload of the trash."""
+    return f"{base_url()}/api/trash/{upload_id}/file"
+
+
+def trashed_thumbnail_url_of(upload_id: str) -> str:
+    """Where clients find a thumbnail of an upload of the trash."""
+    return f"{base_url()}/api/trash/{upload_id}/thumbnail?size={DEFAULT_SIZE}"
+
+
 def base_url() -> str:
     """Where clients find everything: `BASE_URL`, or else the host that they called."""
     url = parts.settings.base_url or called_url(request.scheme, request.host, request.root_path)

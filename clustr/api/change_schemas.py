@@ -1,10 +1,14 @@
 """The shapes on the wire of changes to an upload, and of the trash."""
 
+from collections.abc import Mapping
+from copy import copy
 from datetime import timedelta
 from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
+from clustr.api.addresses import trashed_thumbnail_url_of, trashed_url_of
+from clustr.api.current import parts
 from clustr.api.fields import (
     EXAMPLE_ID,
     BodySchema,
@@ -17,10 +21,12 @@ from clustr.api.fields import (
     text,
 )
 from clustr.api.filter_schemas import FilterSchema, upload_ids
+from clustr.api.listing_schemas import RESULTS, Names
 from clustr.api.schemas import LENGTH_OF_NAME, AnalysisSchema, UploadSchema, upload_on_wire
 from clustr.bulk import KINDS
-from clustr.catalog import Chosen, TagWords, Trashed
+from clustr.catalog import Chosen, TagWords, Trashed, TrashPage
 from clustr.catalog.editing import MOST_TAGS
+from clustr.catalog.trash import COUNTED_TOTAL
 from clustr.intake import clean_name, clean_text
 
 LONGEST_CAPTION = 1000
@@ -157,6 +163,15 @@ class RemovalQuerySchema(Schema):
     )
 
 
+class TrashedSchema(UploadSchema):
+    """An upload in the trash. Its URLs are others until it is restored, and nothing is at the ones
+    that it had; it is no duplicate of any other.
+    """
+
+    trashed_at = moment("When it was removed.", required=True)
+    expires_at = moment("When it is removed for good.", required=True)
+
+
 class TrashQuerySchema(Schema):
     """Which part of the trash is wanted."""
 
@@ -172,19 +187,38 @@ class TrashQuerySchema(Schema):
             "pattern": CURSOR_PATTERN,
         }
     )
+    fields_ = Names(
+        [*TrashedSchema().fields, RESULTS],
+        data_key="fields",
+        metadata={
+            "description": "The fields of an upload to answer with besides its id, with commas "
+            f"between them; with `{RESULTS}` the results of the analyses, too. By default all but "
+            "results.",
+            "example": "thumbnail_url,trashed_at",
+        },
+    )
 
 
-class TrashedSchema(UploadSchema):
-    """An upload in the trash; until it is restored nothing is at its URLs."""
+class ListedTrashedSchema(TrashedSchema):
+    """An upload of the trash as it is listed: its id, and the fields that were asked for."""
 
-    trashed_at = moment("When it was removed.", required=True)
-    expires_at = moment("When it is removed for good.", required=True)
+
+for _name, _field in ListedTrashedSchema._declared_fields.items():
+    ListedTrashedSchema._declared_fields[_name] = optional = copy(_field)
+    optional.required = _name == "id"
 
 
 class TrashPageSchema(Schema):
     """A part of the trash, what was removed last first."""
 
-    data = fields.List(fields.Nested(TrashedSchema), required=True)
+    data = fields.List(fields.Nested(ListedTrashedSchema), required=True)
+    total = number(
+        f"How many are in the trash; null when they are more than {COUNTED_TOTAL}.",
+        42,
+        required=True,
+        allow_none=True,
+        validate=validate.Range(0, COUNTED_TOTAL),
+    )
     limit = number("How many were asked for.", 20, required=True, validate=validate.Range(1, 100))
     next_cursor = text(
         "Ask with it for what follows; null at the end.",
@@ -247,12 +281,32 @@ def chosen_of(order: dict[str, Any]) -> Chosen:
     return Chosen(tuple(ids) if ids is not None else None, order.get("filter", {}))
 
 
-def trashed_on_wire(trashed: Trashed, trash_days: int) -> dict[str, Any]:
+def trashed_on_wire(trashed: Trashed, trash_days: int, with_results: bool) -> dict[str, Any]:
     """An upload of the trash in the shape of `TrashedSchema`."""
+    upload = trashed.upload
     return {
-        **upload_on_wire(trashed.upload, with_results=False),
+        **upload_on_wire(upload, with_results),
+        "file_path": parts.storage.trash.key(upload.filename),
+        "url": trashed_url_of(upload.id),
+        "thumbnail_url": trashed_thumbnail_url_of(upload.id),
         "trashed_at": trashed.trashed_at,
         "expires_at": trashed.trashed_at + timedelta(days=trash_days),
+    }
+
+
+def trash_page_on_wire(page: TrashPage, query: Mapping[str, Any], days: int) -> dict[str, Any]:
+    """A part of the trash in the shape of `TrashPageSchema`."""
+    names = query.get("fields_")
+    with_results = names is not None and RESULTS in names
+    data = [trashed_on_wire(each, days, with_results) for each in page.found]
+    if names is not None:
+        kept = {"id", *names} | ({"analyses"} if with_results else set())
+        data = [{name: value for name, value in each.items() if name in kept} for each in data]
+    return {
+        "data": data,
+        "total": page.total,
+        "limit": query["limit"],
+        "next_cursor": page.next_cursor,
     }
 
 

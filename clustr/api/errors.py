@@ -44,6 +44,7 @@ DATABASE_UNAVAILABLE = Row(503, "database_unavailable", "Database unavailable")
 TABLE: dict[type[errors.ClustrError], Row] = {
     errors.InvalidInput: Row(422, "invalid_input", "Invalid input"),
     errors.NotFound: Row(404, "not_found", "Not found"),
+    errors.InTrash: Row(404, "in_trash", "In the trash"),
     errors.ForeignRecord: Row(404, "foreign_record", "Foreign record"),
     errors.MalformedHost: Row(400, "malformed_host", "Malformed host"),
     errors.HostNotAllowed: Row(421, "host_not_allowed", "Host not allowed"),
@@ -206,7 +207,11 @@ def _sayable(value: Any, depth: int = 0) -> Any:
 
 def handle_clustr_error(error: errors.ClustrError) -> Response:
     """Answer an error of the domain."""
-    more = {"errors": error.errors} if isinstance(error, errors.InvalidInput) else {}
+    more: dict[str, Any] = {}
+    if isinstance(error, errors.InvalidInput):
+        more["errors"] = error.errors
+    if isinstance(error, errors.InTrash):
+        more["trashed_at"] = error.trashed_at
     return problem(TABLE[type(error)], str(error), **more)
 
 

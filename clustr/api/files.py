@@ -30,7 +30,7 @@ from clustr.api.schemas import (
 from clustr.errors import NotFound
 from clustr.images import CONTENT_TYPES
 from clustr.intake import clean_name
-from clustr.thumbnails import VERSION, snapped
+from clustr.thumbnails import VERSION, Thumbnail, snapped
 from clustr.upload import Upload
 
 FILENAME = re.compile(rf"([0-9a-f]{{24}})\.({'|'.join(CONTENT_TYPES)})")
@@ -141,18 +141,8 @@ def get_original(query: dict[str, int], upload_id: str) -> Response:
     to save under. The `ETag` is the SHA-256 of the bytes.
     """
     upload = parts.catalog.uploads.get(upload_id)
-    kind = "attachment" if query["download"] else "inline"
-    return answer(
-        parts.storage.open(upload.filename),
-        parts.storage.key(upload.filename),
-        {
-            "Content-Type": upload.content_type,
-            "Content-Disposition": disposition(kind, download_name(upload)),
-            "ETag": f'"{upload.sha256}"',
-            "Last-Modified": http_date(upload.upload_time),
-            "Cache-Control": FOR_MINUTES,  # The name can be changed.
-        },
-    )
+    file, key = parts.storage.open(upload.filename), parts.storage.key(upload.filename)
+    return answer(file, key, headers_of_original(upload, query["download"]))
 
 
 @of_upload.route("/thumbnail", parameters=[UPLOAD_ID])
@@ -173,16 +163,35 @@ def get_thumbnail(query: dict[str, int], upload_id: str) -> Response:
     """
     extension = preferred(request.environ.get("HTTP_ACCEPT", ""))
     thumbnail = parts.thumbnails.get(upload_id, snapped(query["size"]), extension)
-    return answer(
-        thumbnail.content,
-        thumbnail.key,
-        {
-            "Content-Type": CONTENT_TYPES[extension],
-            "ETag": f'"{thumbnail.tag}"',
-            "Cache-Control": FOR_EVER if query.get("v") == VERSION else FOR_MINUTES,
-            "Vary": "Accept",
-        },
-    )
+    kept = FOR_EVER if query.get("v") == VERSION else FOR_MINUTES
+    headers = headers_of_thumbnail(thumbnail, extension, kept)
+    return answer(thumbnail.content, thumbnail.key, headers)
+
+
+def headers_of_original(upload: Upload, download: int) -> dict[str, str]:
+    """The headers of an original under its own name."""
+    kind = "attachment" if download else "inline"
+    return {
+        "Content-Type": upload.content_type,
+        "Content-Disposition": disposition(kind, download_name(upload)),
+        "ETag": f'"{upload.sha256}"',
+        "Last-Modified": http_date(upload.upload_time),
+        "Cache-Control": FOR_MINUTES,  # The name can be changed.
+    }
+
+
+def headers_of_thumbnail(thumbnail: Thumbnail, extension: str, kept: str) -> dict[str, str]:
+    """The headers of a thumbnail.
+
+    Args:
+        kept: for how long, as `Cache-Control` says it.
+    """
+    return {
+        "Content-Type": CONTENT_TYPES[extension],
+        "ETag": f'"{thumbnail.tag}"',
+        "Cache-Control": kept,
+        "Vary": "Accept",
+    }
 
 
 class Whole(Response):

@@ -86,7 +86,8 @@ def edit_upload(headers: dict[str, str], edit: dict[str, Any], upload_id: str) -
 def remove_upload(headers: dict[str, str], query: dict[str, bool], upload_id: str) -> Response:
     """Put an upload into the trash
 
-    It is gone from everywhere, and nothing is at its URLs any more. `POST …/restore` brings it back
+    It is gone from everywhere but `/api/trash/{upload_id}`; what asks for it is answered 404 with
+    the `type` `urn:clustr:problem:in_trash` and `trashed_at`. `POST …/restore` brings it back
     until the trash is emptied of it, after thirty days if it is not set otherwise (without any it
     is removed for good). With `permanently` it is removed for good at once, also from the trash.
     """

@@ -112,6 +112,10 @@ class ProblemSchema(Schema):
             "example": {"limit": ["Not a valid integer."]},
         },
     )
+    trashed_at = moment(
+        "Since when the upload is in the trash; only there when `type` is "
+        "`urn:clustr:problem:in_trash`: it can be restored."
+    )
 
 
 class RefusedFileSchema(Schema):

@@ -1,12 +1,31 @@
-"""`/api/trash`: the uploads that were removed and can be restored."""
+"""`/api/trash`: the uploads that were removed and can be looked at and restored."""
 
 from typing import Any
 
-from flask import Response, jsonify
+from flask import Response, jsonify, request
 
 from clustr.api.blueprint import Blueprint
-from clustr.api.change_schemas import TrashPageSchema, TrashQuerySchema, trashed_on_wire
+from clustr.api.change_schemas import (
+    RESULTS,
+    TrashedSchema,
+    TrashPageSchema,
+    TrashQuerySchema,
+    trash_page_on_wire,
+    trashed_on_wire,
+)
 from clustr.api.current import parts
+from clustr.api.fields import UPLOAD_ID
+from clustr.api.files import (
+    DISPOSITION,
+    FOR_MINUTES,
+    answer,
+    documented,
+    headers_of_original,
+    headers_of_thumbnail,
+    preferred,
+)
+from clustr.api.schemas import FileQuerySchema, ThumbnailQuerySchema
+from clustr.thumbnails import snapped
 
 blueprint = Blueprint(
     "trash", __name__, url_prefix="/api/trash", description="What was removed and can be restored"
@@ -23,12 +42,51 @@ def list_trash(query: dict[str, Any]) -> Response:
 
     Walk on with `cursor`, which costs the same at any depth.
     """
-    page = parts.catalog.trash.page(query["limit"], query.get("cursor"))
-    days = parts.settings.trash_days
-    return jsonify(
-        {
-            "data": [trashed_on_wire(each, days) for each in page.found],
-            "limit": query["limit"],
-            "next_cursor": page.next_cursor,
-        }
-    )
+    results = RESULTS in query.get("fields_", ())
+    page = parts.catalog.trash.page(query["limit"], query.get("cursor"), results)
+    return jsonify(trash_page_on_wire(page, query, parts.settings.trash_days))
+
+
+@blueprint.route("/<upload_id:upload_id>", parameters=[UPLOAD_ID])
+@blueprint.response(200, TrashedSchema)
+@blueprint.alt_response(404, "NOT_FOUND")
+@blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
+@blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
+def get_trashed_upload(upload_id: str) -> Response:
+    """Get one upload of the trash with the results of its analyses
+
+    `POST /api/uploads/{upload_id}/restore` brings it back.
+    """
+    trashed = parts.catalog.trash.get(upload_id)
+    return jsonify(trashed_on_wire(trashed, parts.settings.trash_days, with_results=True))
+
+
+@blueprint.route("/<upload_id:upload_id>/file", parameters=[UPLOAD_ID])
+@blueprint.arguments(FileQuerySchema, location="query")
+@documented("image/*", description="The image.", headers=DISPOSITION)
+@blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
+def get_trashed_original(query: dict[str, int], upload_id: str) -> Response:
+    """Get the original of an upload of the trash under its own name
+
+    As of an upload that is not in the trash; it is there until it is removed for good.
+    """
+    upload = parts.catalog.trash.get(upload_id).upload
+    file = parts.storage.open_trashed(upload.filename)
+    return answer(file, None, headers_of_original(upload, query["download"]))
+
+
+@blueprint.route("/<upload_id:upload_id>/thumbnail", parameters=[UPLOAD_ID])
+@blueprint.arguments(ThumbnailQuerySchema, location="query")
+@documented("image/*", description="The thumbnail: `image/jpeg`, `image/webp` or `image/avif`.")
+@blueprint.alt_response(413, "REQUEST_ENTITY_TOO_LARGE")
+@blueprint.alt_response(415, "UNSUPPORTED_MEDIA_TYPE")
+@blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
+def get_trashed_thumbnail(query: dict[str, int], upload_id: str) -> Response:
+    """Get a thumbnail of an upload of the trash
+
+    As of an upload that is not in the trash, but it is made each time that it is asked for.
+    """
+    extension = preferred(request.environ.get("HTTP_ACCEPT", ""))
+    thumbnail = parts.thumbnails.of_trashed(upload_id, snapped(query["size"]), extension)
+    headers = headers_of_thumbnail(thumbnail, extension, FOR_MINUTES)
+    return answer(thumbnail.content, thumbnail.key, headers)

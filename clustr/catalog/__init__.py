@@ -28,11 +28,12 @@ from clustr.catalog.inspection import Inspection, Pending, Record
 from clustr.catalog.jobs import Failure, Job, Jobs, JobState
 from clustr.catalog.leases import Leases
 from clustr.catalog.listing import Listing, Page, Sort, Wanted
+from clustr.catalog.missing import Step
 from clustr.catalog.search import SEARCHED, Found, Search, Words
 from clustr.catalog.selection import Chosen, Select, Selection, Selections
 from clustr.catalog.statistics import Counted, Statistics
 from clustr.catalog.tallies import Tallies, Tally
-from clustr.catalog.trash import Claim, Step, Trash, Trashed
+from clustr.catalog.trash import Claim, Trash, Trashed, TrashPage
 from clustr.catalog.uploads import Condition, Uploads, new_id, result_indexes
 from clustr.catalog.versions import Versions
 
@@ -61,6 +62,7 @@ __all__ = [
     "Step",
     "TagWords",
     "Tally",
+    "TrashPage",
     "Trashed",
     "Versions",
     "Wanted",

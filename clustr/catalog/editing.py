@@ -18,8 +18,9 @@ from clustr.catalog.changes import WORDS, found_taken_at, in_effect, newer, with
 from clustr.catalog.clock import now
 from clustr.catalog.connection import Document, answering
 from clustr.catalog.documents import from_document, key_of
+from clustr.catalog.missing import missing
 from clustr.catalog.versions import Versions, of_version, require_version
-from clustr.errors import InvalidInput, NotFound
+from clustr.errors import InvalidInput
 from clustr.upload import Upload
 
 MOST_TAGS = 100
@@ -82,7 +83,7 @@ class Editing:
                 return from_document(changed)
             there = self._collection.find_one(here, {"edited_at": 1})
         if there is None:
-            raise NotFound(f"There is no upload with the id {upload_id}.")
+            raise missing(self._collection, upload_id)
         require_version(there, versions)
         raise InvalidInput({"tags": [TOO_MANY]})
 

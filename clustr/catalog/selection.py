@@ -21,8 +21,9 @@ from clustr.catalog.documents import from_document, key_of
 from clustr.catalog.filters import wanted_by
 from clustr.catalog.jobs import MOST_FAILURES, Failure, Job
 from clustr.catalog.listing import DEFAULT, query
+from clustr.catalog.missing import missing
 from clustr.catalog.versions import Versions, of_version, require_version
-from clustr.errors import DatabaseUnavailable, NotFound, TooSlow, UnderWay
+from clustr.errors import DatabaseUnavailable, TooSlow, UnderWay
 from clustr.plugins import Analyzer
 from clustr.upload import UNFINISHED, State, Upload
 
@@ -297,7 +298,7 @@ class Selections:
                 return from_document(queued)
             there = self._collection.find_one(here, {"edited_at": 1})
         if there is None:
-            raise NotFound(f"There is no upload with the id {upload_id}.")
+            raise missing(self._collection, upload_id)
         require_version(there, versions)
         raise UnderWay(f"{analyzer.name} has not come to its end with this upload.")
 

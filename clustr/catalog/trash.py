@@ -9,9 +9,9 @@ he dies somebody else takes the claim over and does it once more.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from typing import Any
 
 from bson import ObjectId
@@ -26,8 +26,9 @@ from clustr.catalog.copies import Copies
 from clustr.catalog.documents import from_document, key_of
 from clustr.catalog.filters import wanted_by
 from clustr.catalog.listing import DEFAULT, query
+from clustr.catalog.missing import IN_TRASH, Step, missing
 from clustr.catalog.versions import Versions, of_version, require_version
-from clustr.errors import InvalidInput, NotFound, UnderWay
+from clustr.errors import ForeignRecord, InvalidInput, NotFound, UnderWay
 from clustr.upload import State, Upload
 
 NEWEST_REMOVED = [("trash.at", -1), ("_id", -1)]
@@ -48,20 +49,11 @@ CLAIM = timedelta(seconds=15)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 CURSOR = re.compile(r"([0-9a-f]{24})-([0-9a-f]{1,11})")
 
+# Up to this many in the trash are counted for a page.
+COUNTED_TOTAL = 1000
+
 BATCH = 500
 BEFORE_ALL = ObjectId(bytes(12))
-
-
-class Step(StrEnum):
-    """What is being done with an upload of the trash, if anything is."""
-
-    MOVING = "moving"  # Its file is being moved aside.
-    THERE = "there"
-    RESTORING = "restoring"
-    REMOVING = "removing"  # for good
-
-
-IN_TRASH = (Step.MOVING, Step.THERE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +79,14 @@ class Trashed:
 
 @dataclass(frozen=True, slots=True)
 class TrashPage:
-    """Some of what is in the trash, and where the listing goes on."""
+    """Some of what is in the trash, and where the listing goes on.
+
+    Attributes:
+        total: how many there are; None for more than are counted.
+    """
 
     found: list[Trashed]
+    total: int | None
     next_cursor: str | None
 
 
@@ -135,7 +132,7 @@ class Trash:
         def move(session: ClientSession | None) -> Document | None:
             document = self._uploads.find_one({"_id": key}, session=session)
             if document is None:
-                raise NotFound(f"There is no upload with the id {upload_id}.")
+                raise missing(self._uploads, upload_id)
             from_document(document)  # What Clustr has not written, it does not take away either.
             # An edit that comes between makes the transaction start anew, and this is seen then.
             require_version(document, versions)
@@ -327,25 +324,50 @@ class Trash:
             found = self.collection.find(here, {"_id": 1}).sort("trash.at", 1).limit(limit)
             return [str(document["_id"]) for document in found]
 
-    def page(self, limit: int, cursor: str | None = None) -> TrashPage:
-        """What is in the trash, what came there last first, without the results of analyses.
+    def get(self, upload_id: str) -> Trashed:
+        """What is in the trash under this id.
+
+        Raises:
+            InvalidInput: this is no id.
+            NotFound: it is not there.
+            ForeignRecord: its record is not one that Clustr has written.
+        """
+        here = {"_id": key_of(upload_id), "trash.step": {"$in": IN_TRASH}}
+        with answering():
+            found = self.collection.find_one(here)
+        if found is None:
+            raise NotFound(f"There is no upload with the id {upload_id} in the trash.")
+        return _trashed(found)
+
+    def page(self, limit: int, cursor: str | None = None, results: bool = False) -> TrashPage:
+        """What is in the trash, what came there last first.
 
         Args:
             limit: how many at most.
             cursor: the `next_cursor` of the page before; it costs the same at any depth.
+            results: whether the results of analyses are wanted.
 
         Raises:
             InvalidInput: this is no cursor.
         """
+        here = {"trash.step": {"$in": IN_TRASH}}
         with answering():
-            found = self.collection.find({"trash.step": {"$in": IN_TRASH}}, {"analyses.result": 0})
+            found = self.collection.find(here, None if results else {"analyses.result": 0})
             found = found.sort(NEWEST_REMOVED).hint(NEWEST_REMOVED).limit(limit + 1)
             if cursor is not None:
                 found = found.min(_place(cursor))
             documents = list(found)
+            total = len(documents)
+            if cursor is not None or total > limit:
+                total = self.collection.count_documents(here, limit=COUNTED_TOTAL + 1)
         following = documents[limit:]
+        trashed = []
+        for document in documents[:limit]:
+            with suppress(ForeignRecord):
+                trashed.append(_trashed(document))
         return TrashPage(
-            [Trashed(from_document(d), d["trash"]["at"]) for d in documents[:limit]],
+            trashed,
+            total if total <= COUNTED_TOTAL else None,
             _cursor(following[0]) if following else None,
         )
 
@@ -357,6 +379,12 @@ def _claim(step: Step) -> Document:
 def _claimed(document: Document) -> Claim:
     trash = document["trash"]
     return Claim(from_document(document), Step(trash["step"]), trash["claim"])
+
+
+def _trashed(document: Document) -> Trashed:
+    """What is in the trash; there it is no duplicate of any other."""
+    upload = replace(from_document(document), duplicate_of=None)
+    return Trashed(upload, document["trash"]["at"])
 
 
 def _of(claim: Claim) -> Document:

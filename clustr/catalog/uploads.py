@@ -17,11 +17,11 @@ from clustr.catalog.connection import Document, answering
 from clustr.catalog.copies import EARLIEST, Copies, second_original
 from clustr.catalog.documents import from_document, from_documents, key_of, to_document
 from clustr.catalog.indexes import make_indexes
+from clustr.catalog.missing import missing
 from clustr.errors import (
     BeingAnswered,
     DatabaseRefused,
     DatabaseUnavailable,
-    NotFound,
     TooSlow,
 )
 from clustr.upload import Upload
@@ -329,7 +329,7 @@ def document_of(collection: Collection[Document], upload_id: str) -> Document:
     with answering():
         document = collection.find_one({"_id": key})
     if document is None:
-        raise NotFound(f"There is no upload with the id {upload_id}.")
+        raise missing(collection, upload_id)
     return document
 
 

@@ -408,6 +408,17 @@ class LocalStorage:
             raise NotFound(f"There is no file {filename}.")
         return file
 
+    def open_trashed(self, filename: str) -> BinaryIO:
+        """Open an original of the trash for reading, also while it is being moved there.
+
+        Raises:
+            NotFound: there is none of this name.
+            StorageUnavailable: it cannot be read.
+        """
+        with reading():
+            file = self._open(self.trash.key(filename))
+        return file or self.open(filename)
+
     def thumbnail_key(self, upload_id: str, name: str) -> str:
         """Where a thumbnail lies, below the folder; the id must be one."""
         return f"{THUMBNAILS}/{upload_id[:4]}/{upload_id}/{name}"

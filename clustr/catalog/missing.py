@@ -1,0 +1,39 @@
+"""Why an upload is not among the others."""
+
+from enum import StrEnum
+
+from pymongo.collection import Collection
+
+from clustr.catalog.connection import Document, answering
+from clustr.catalog.documents import key_of
+from clustr.errors import InTrash, NotFound
+
+
+class Step(StrEnum):
+    """What is being done with an upload of the trash, if anything is."""
+
+    MOVING = "moving"  # Its file is being moved aside.
+    THERE = "there"
+    RESTORING = "restoring"
+    REMOVING = "removing"  # for good
+
+
+IN_TRASH = (Step.MOVING, Step.THERE)
+
+
+def missing(uploads: Collection[Document], upload_id: str) -> NotFound:
+    """The error to raise of an upload that is not there: it may be in the trash.
+
+    Args:
+        uploads: the collection in which it was looked for.
+
+    Raises:
+        InvalidInput: this is no id.
+    """
+    trash = uploads.database[f"{uploads.name}_trash"]
+    here = {"_id": key_of(upload_id), "trash.step": {"$in": IN_TRASH}}
+    with answering():
+        trashed = trash.find_one(here, {"trash.at": 1})
+    if trashed is None:
+        return NotFound(f"There is no upload with the id {upload_id}.")
+    return InTrash(upload_id, trashed["trash"]["at"])
