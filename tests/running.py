@@ -135,15 +135,33 @@ class Servers:
         self._started: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
-        mongod = servers.find_program(servers.MONGOD)
         redis = servers.find_program(servers.REDIS)
-        for arguments in (
-            servers.mongod_arguments(mongod, self.mongodb_port, self._folder),
-            servers.redis_arguments(redis, self.redis_port, self._folder),
-        ):
-            self._started.append(start(arguments))
-        ensure_ready(self.mongodb_port, self.passwords)
+        self._start_mongod()
+        self._started.append(start(servers.redis_arguments(redis, self.redis_port, self._folder)))
         wait_until(lambda: servers.redis_answers(self.redis_port, self.passwords), 10, "Redis")
+
+    def _start_mongod(self) -> None:
+        mongod = servers.find_program(servers.MONGOD)
+        self._started.insert(
+            0, start(servers.mongod_arguments(mongod, self.mongodb_port, self._folder))
+        )
+        ensure_ready(self.mongodb_port, self.passwords)
+
+    def kill_mongod(self) -> None:
+        """End mongod as a loss of power does, and start it again."""
+        killed = self._started.pop(0)
+        killed.kill()
+        killed.wait()
+        self._start_mongod()
+
+    @contextmanager
+    def frozen_mongod(self) -> Iterator[None]:
+        """Keep mongod from doing anything for as long as the block takes."""
+        self._started[0].send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._started[0].send_signal(signal.SIGCONT)
 
     @contextmanager
     def frozen_redis(self) -> Iterator[None]:

@@ -191,7 +191,8 @@ def test_the_newest_and_how_many_there_are_take_one_round_trip(catalog, collecti
     commands = {"ns": collection.full_name, "op": "command"}
     [plan] = collection.database["system.profile"].find(commands)
     assert not plan.get("hasSortStage"), plan
-    assert plan["keysExamined"] == plan["docsExamined"] == limit + 1
+    assert plan["docsExamined"] == limit + 1
+    assert plan["keysExamined"] <= limit + 1 + COUNT  # all of so few are counted
     union = plan["command"]["pipeline"][-1]["$unionWith"]
     explained = {"aggregate": collection.name, "pipeline": union["pipeline"], "cursor": {}}
     assert not {"SORT", "COLLSCAN"} & stages(collection, explained)
@@ -310,7 +311,7 @@ def test_a_total_is_counted_where_that_is_cheap(catalog, collection, monkeypatch
     further = catalog.listing.page(5, cursor=page.next_cursor, wanted=Wanted(status="processed"))
     assert further.total == 400
     assert catalog.listing.page(5).total == COUNT
-    monkeypatch.setattr("clustr.catalog.listing.COUNTED_TOTAL", 100)
+    monkeypatch.setattr("clustr.catalog.counting.COUNTED_TOTAL", 100)
     page = catalog.listing.page(5, wanted=Wanted(status="processed"))
     assert page.total is None
     further = catalog.listing.page(5, cursor=page.next_cursor, wanted=Wanted(status="processed"))
@@ -320,12 +321,17 @@ def test_a_total_is_counted_where_that_is_cheap(catalog, collection, monkeypatch
 def test_what_a_page_is_behind_tells_that_there_are_too_many_to_count(
     catalog, collection, plans, monkeypatch
 ):
-    monkeypatch.setattr("clustr.catalog.listing.COUNTED_TOTAL", 100)
+    monkeypatch.setattr("clustr.catalog.counting.COUNTED_TOTAL", 100)
     wanted = Wanted(analysis=("a", State.FAILED))
     page = catalog.listing.page(5, 21, wanted=wanted)
     assert (len(page.uploads), page.total) == (5, None)
     plans()
     assert not list(collection.database["system.profile"].find({"op": "command"}))
+
+
+def test_behind_the_end_the_total_is_counted_too(catalog, collection):
+    page = catalog.listing.page(20, 400, wanted=Wanted(status="processed"))
+    assert (page.uploads, page.total) == ([], 400)
 
 
 def test_pages_reach_so_far_among_many(catalog, collection, monkeypatch):

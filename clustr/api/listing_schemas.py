@@ -13,7 +13,7 @@ from clustr.api.etags import version_of
 from clustr.api.fields import NOT_NEGATIVE, POSITIVE, Pattern, WholeNumber, number, text
 from clustr.api.filter_schemas import DUPLICATE, WantedSchema, limits
 from clustr.api.schemas import UploadSchema
-from clustr.catalog import BOUNDS, SEARCHED, Found, Page, Sort, Wanted, Words
+from clustr.catalog import BOUNDS, COUNTED_TOTAL, SEARCHED, Found, Page, Sort, Wanted, Words
 
 CURSOR_PATTERN = "^[A-Za-z0-9_-]{28,1500}$"
 EXAMPLE_CURSOR = "AQAAACodYNqtaSGS9OE_WgwNG3uQAAABqIEKuBA"
@@ -160,8 +160,9 @@ class UploadPageSchema(Schema):
 
     data = fields.List(fields.Nested(ListedUploadSchema), required=True)
     total = number(
-        "How many uploads match; null when they are too many to be counted at once. Behind a "
-        "cursor it is what was counted for the first page.",
+        f"How many uploads match, exactly up to {COUNTED_TOTAL}. Where more do, it is an estimate "
+        "without filters, and null with some. Behind a cursor it is what was counted for the first "
+        "page.",
         42,
         required=True,
         allow_none=True,
@@ -170,7 +171,8 @@ class UploadPageSchema(Schema):
     total_is_estimate = fields.Boolean(
         required=True,
         metadata={
-            "description": "Whether `total` is not counted exactly: more than 1000 match.",
+            "description": f"Whether `total` is an estimate, or null: more than {COUNTED_TOTAL} "
+            "match.",
             "example": False,
         },
     )
@@ -292,7 +294,7 @@ def page_on_wire(page: Page, shape: Shape, number: int | None, limit: int) -> di
     return {
         "data": [shape.write(document) for document in page.uploads],
         "total": page.total,
-        "total_is_estimate": page.total is None,
+        "total_is_estimate": page.total is None or page.total > COUNTED_TOTAL,
         "page": number,
         "limit": limit,
         "next_cursor": page.next_cursor,

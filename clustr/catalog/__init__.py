@@ -20,6 +20,7 @@ from clustr.catalog.breakers import Breaker, Breakers
 from clustr.catalog.clock import clock, now
 from clustr.catalog.connection import answering, connect, starting
 from clustr.catalog.copies import Copies
+from clustr.catalog.counting import COUNTED_TOTAL, Counting
 from clustr.catalog.default_services import DefaultServices
 from clustr.catalog.editing import Editing, TagWords
 from clustr.catalog.filters import BOUNDS, wanted_by
@@ -39,6 +40,7 @@ from clustr.catalog.versions import Versions
 
 __all__ = [
     "BOUNDS",
+    "COUNTED_TOTAL",
     "SEARCHED",
     "Breaker",
     "Catalog",
@@ -102,8 +104,9 @@ class Catalog:
         self.closed = Event()
         self.copies = Copies(self._uploads)
         self.uploads = Uploads(self._uploads, self.copies)
-        self.listing = Listing(self._uploads)
-        self.search = Search(self._uploads)
+        self.counting = Counting(self._uploads, self._database["tallies"])
+        self.listing = Listing(self._uploads, self.counting)
+        self.search = Search(self._uploads, self.counting)
         self.editing = Editing(self._uploads)
         self.trash = Trash(self._uploads, self.copies)
         self.analyses = Analyses(self._uploads, clock)

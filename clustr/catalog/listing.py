@@ -15,14 +15,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bson import MaxKey, MinKey, ObjectId
-from bson.codec_options import CodecOptions
 from bson.errors import InvalidId
 from pymongo.collection import Collection
 from pymongo.cursor import Cursor
 from pymongo.errors import OperationFailure
 
+from clustr.catalog import counting
 from clustr.catalog.changes import matching
-from clustr.catalog.connection import Document, answering
+from clustr.catalog.connection import PLAIN, Document, answering
+from clustr.catalog.counting import Counting
 from clustr.catalog.documents import ANY, DUPLICATE, FACETS
 from clustr.catalog.uploads import (
     NEWEST_FIRST,
@@ -62,16 +63,12 @@ INDEXES = {
     for sort, field in SORTS.items()
 }
 
-# Up to this many that match are counted.
-COUNTED_TOTAL = 1000
 MORE = 0xFFFFFFFF  # in a cursor: that there are more than are counted
 
 # Pages by number reach so far: what is in front of one has to be passed over in the index.
 MOST_SKIPPED = 10_000
 
-# MongoDB's codes of the errors that there is no such collection, and that a range ends before it
-# begins.
-NAMESPACE_NOT_FOUND = 26
+# MongoDB's code of the error that a range ends before it begins.
 EMPTY_RANGE = 51175
 
 COMPLETED_AT_ONCE = 1000
@@ -84,9 +81,6 @@ FIRST_MOMENT = datetime(1, 1, 1, tzinfo=UTC)
 
 NO_CURSOR = "This is no cursor; take the `next_cursor` of an answer."
 OTHER_CURSOR = "This cursor is of another sort or of other filters; give those again beside it."
-
-# Times without a zone, which are in UTC: to give each of them one takes half of the time.
-PLAIN: CodecOptions[Document] = CodecOptions(tz_aware=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +186,7 @@ class Page:
 
     Attributes:
         uploads: as they are stored, with times that have no zone and are in UTC.
-        total: None for more than are counted.
+        total: beyond `COUNTED_TOTAL` an estimate, or None where there is none.
     """
 
     uploads: list[Document]
@@ -203,8 +197,9 @@ class Page:
 class Listing:
     """Lists the collection of uploads."""
 
-    def __init__(self, collection: Collection[Document]):
+    def __init__(self, collection: Collection[Document], counting: Counting):
         self._collection = collection.with_options(codec_options=PLAIN)
+        self._counting = counting
 
     def one(self, upload_id: str) -> Document:
         """The upload with this id, as those of a page are.
@@ -257,36 +252,21 @@ class Listing:
             elif len(documents) <= limit and (documents or not skipped):
                 total = skipped + len(documents)
             else:
-                total = self._count(wanted, sort, index, skipped + len(documents))
+                seen = skipped + len(documents) if documents else 0
+                total = self._count(wanted, sort, index, seen)
         return _page(documents, limit, sort, wanted, total)
 
     def _newest(self, count: int, shown: Document) -> tuple[list[Document], int]:
         """The newest of all, and how many there are, in one round trip.
 
-        This is the usual page: the second round trip would be a fifth of its cost. The number has
-        to come first: MongoDB 6.0 crashes when it is asked for it in what a cursor does later.
+        This is the usual page: the second round trip would be a fifth of its cost.
         """
         newest: list[Document] = [
             {"$sort": dict(NEWEST_FIRST)},
             {"$limit": count},
             *([{"$project": shown}] if shown else []),
         ]
-        stages: list[Document] = [
-            {"$collStats": {"count": {}}},
-            {"$project": {"count": 1}},
-            {"$unionWith": {"coll": self._collection.name, "pipeline": newest}},
-        ]
-        documents, total = [], 0
-        try:
-            for found in self._collection.aggregate(stages, batchSize=count + 2):
-                if "_id" in found:
-                    documents.append(found)
-                else:  # Of each shard, where there are several.
-                    total += found["count"]
-        except OperationFailure as error:
-            if error.code != NAMESPACE_NOT_FOUND:  # The database is new.
-                raise
-        return documents, total
+        return self._counting.beside(newest, {"batchSize": count + 4})
 
     def _documents(
         self,
@@ -320,13 +300,14 @@ class Listing:
     def _count(self, wanted: Wanted, sort: Sort, index: str | None, seen: int) -> int | None:
         """How many match, of which so many were seen; None for more than are counted."""
         if wanted == ANYTHING:
-            return self._collection.estimated_document_count()
-        if seen > COUNTED_TOTAL:
+            return max(seen, self._counting.beside([], {})[1])
+        if seen > counting.COUNTED_TOTAL:
             return None
         options: Document = {"hint": index} if index else {}
         here = query(wanted, sort)
-        counted = self._collection.count_documents(here, limit=COUNTED_TOTAL + 1, **options)
-        return counted if counted <= COUNTED_TOTAL else None
+        most = counting.COUNTED_TOTAL
+        counted = self._collection.count_documents(here, limit=most + 1, **options)
+        return counted if counted <= most else None
 
     def complete(self) -> int:
         """Write into some uploads of an older version what they are listed by.
@@ -344,9 +325,10 @@ class Listing:
         return len(keys)
 
     def _refuse_where_that_is_much(self) -> None:
+        keys = self._collection.find({}, {"_id": 1}).sort(NEWEST_FIRST).hint("newest_first")
         with answering():
-            few = self._collection.estimated_document_count() <= MOST_SKIPPED
-        if not few:
+            further = [*keys.skip(MOST_SKIPPED).limit(1)]
+        if further:
             reason = f"Pages reach to the upload of number {MOST_SKIPPED}; go on with `cursor`."
             raise InvalidInput({"page": [reason]})
 

@@ -24,7 +24,8 @@ from bson.errors import InvalidId
 from pymongo.collection import Collection
 from pymongo.cursor import Cursor
 
-from clustr.catalog.connection import Document
+from clustr.catalog.connection import PLAIN, Document
+from clustr.catalog.counting import Counting
 from clustr.catalog.listing import (
     ANYTHING,
     DEFAULT,
@@ -32,7 +33,6 @@ from clustr.catalog.listing import (
     MOST_SKIPPED,
     NO_CURSOR,
     OTHER_CURSOR,
-    PLAIN,
     SEARCH_SECONDS,
     Page,
     Place,
@@ -200,8 +200,9 @@ class Found:
 class Search:
     """Searches the collection of uploads."""
 
-    def __init__(self, collection: Collection[Document]):
+    def __init__(self, collection: Collection[Document], counting: Counting):
         self._collection = collection.with_options(codec_options=PLAIN)
+        self._counting = counting
 
     def page(
         self,
@@ -256,7 +257,7 @@ class Search:
 
         An upload has to have all words of a phrase: it is enough that one of these is rare.
         """
-        most = max(NEVER_COMMON, self._collection.estimated_document_count() // COMMON)
+        most = max(NEVER_COMMON, self._counting.beside([], {})[1] // COMMON)
         of_words = self._terms(words.words)
         of_phrases = self._terms(f'"{phrase}"' for phrase in words.phrases)
         rare = {t for t in of_words | of_phrases if not self._more_have(t, most)}

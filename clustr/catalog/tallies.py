@@ -44,11 +44,16 @@ class Tally:
 
 @dataclass(slots=True)
 class Round:
-    """One time through all uploads: how far it is, and what it has found."""
+    """One time through all uploads: how far it is, and what it has found.
+
+    Attributes:
+        estimated: how many uploads there are, as MongoDB estimated when the round began.
+    """
 
     began_at: datetime
     key: ObjectId
     until: ObjectId
+    estimated: int
     after: ObjectId = BEFORE_ALL
     statuses: dict[str, int] = field(default_factory=dict)
     days: dict[str, int] = field(default_factory=dict)
@@ -118,7 +123,8 @@ class Tallies:
 
     def _begin(self) -> Round:
         newest = self._uploads.find_one({}, {"_id": 1}, sort=[("_id", -1)])
-        return Round(now(), ObjectId(), newest["_id"] if newest else BEFORE_ALL)
+        estimated = self._uploads.estimated_document_count()
+        return Round(now(), ObjectId(), newest["_id"] if newest else BEFORE_ALL, estimated)
 
     def _count_batch(self, round: Round) -> bool:
         """Count what follows; whether nothing follows any more."""
@@ -174,5 +180,7 @@ class Tallies:
         self._tags.delete_many({"round": {"$ne": round.key}})
         days = dict(sorted(round.days.items(), reverse=True)[:MOST_DAYS])
         totals = {"bytes": round.bytes, "statuses": round.statuses, "days": days}
-        written = {**totals, "captioned": round.captioned, "counted_at": round.began_at}
+        missed = sum(round.statuses.values()) - round.estimated
+        totals |= {"captioned": round.captioned, "missed": missed}
+        written = {**totals, "counted_at": round.began_at}
         self._totals.replace_one({"_id": TOTALS}, written, upsert=True)
