@@ -103,7 +103,7 @@ def start(arguments: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
 
 
 def moment(text: str) -> datetime:
-    """A time of an answer: as texts they have no order, as a whole second has no fraction."""
+    """A time of an answer."""
     return datetime.fromisoformat(text)
 
 

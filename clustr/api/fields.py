@@ -11,7 +11,7 @@ from clustr import reasons
 
 EXAMPLE_ID = "692192f4e13f5a0c4d1b7a90"
 EXAMPLE_HASH = "5f2b7a0d4c8e9f1a3b6c7d8e0f1a2b3c4d5e6f7a8b9c0d1e2f3a4b5c6d7e8f90"
-EXAMPLE_MOMENT = "2026-11-22T10:38:28Z"
+EXAMPLE_MOMENT = "2026-11-22T10:38:28.000000Z"
 NO_MOMENT = f"Expected a date and time (ISO 8601), such as {EXAMPLE_MOMENT}."
 
 

@@ -345,8 +345,8 @@ class UploadSchema(Schema):
                     "status": "succeeded",
                     "version": 1,
                     "attempts": 1,
-                    "started_at": "2026-11-22T10:38:28Z",
-                    "finished_at": "2026-11-22T10:38:28Z",
+                    "started_at": "2026-11-22T10:38:28.000000Z",
+                    "finished_at": "2026-11-22T10:38:28.000000Z",
                     "stale": False,
                     "provenance": {
                         "plugin": "dimensions",

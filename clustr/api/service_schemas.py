@@ -143,7 +143,7 @@ class HealthSchema(Schema):
                     "status": "healthy",
                     "response_time": "1.3 ms",
                     "jobs": {"default": 0, "http": 1, "gpu": 0},
-                    "deferred": {"blip": {"count": 12, "since": "2026-11-22T10:38:28Z"}},
+                    "deferred": {"blip": {"count": 12, "since": "2026-11-22T10:38:28.000000Z"}},
                 },
                 "storage": {"status": "healthy", "response_time": "0.4 ms"},
                 "captioner": {

@@ -42,7 +42,10 @@ class StatsSchema(Schema):
         metadata={
             "description": "The analyses of each analyzer, by its name.",
             "example": {
-                "blip": {"states": {State.SUCCEEDED: 42}, "counted_at": "2026-11-22T10:38:28Z"}
+                "blip": {
+                    "states": {State.SUCCEEDED: 42},
+                    "counted_at": "2026-11-22T10:38:28.000000Z",
+                }
             },
         },
     )
