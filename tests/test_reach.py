@@ -314,6 +314,8 @@ def test_the_cost_of_a_search(workshop, client, crowd, monkeypatch):
     assert many["total"] is None
     assert many["next_cursor"]
     monkeypatch.setattr("clustr.catalog.listing.SEARCH_SECONDS", 0.005)
+    assert client.get("/api/uploads?analyses.brightness.marks=none").get_json()["total"] == 0
+    monkeypatch.setattr("clustr.catalog.listing.MOST_LOOKED_AT", 10_000)
     slow = client.get("/api/uploads?analyses.brightness.marks=none")
     assert slow.status_code == 422
     assert list(slow.get_json()["errors"]) == ["analyses.brightness.marks"]

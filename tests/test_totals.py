@@ -74,7 +74,7 @@ def test_every_number_is_right_after_mongod_was_killed_under_uploads(own_servers
     uploads.join()
     there = walked(running)
     assert there >= uploads.accepted
-    for query in ("", "&content_type=image/jpeg", "&min_width=1", "&sort=size"):
+    for query in ("", "&content_type=image/jpeg", "&min_width=1", "&sort=size", "&q=photograph"):
         page = get(running, f"/api/uploads?limit=1{query}").json()
         assert (query, page["total"], page["total_is_estimate"]) == (query, there, False)
     pages = [get(running, f"/api/uploads?limit=7&page={n}").json() for n in range(1, there // 7)]

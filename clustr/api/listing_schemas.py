@@ -13,6 +13,7 @@ from clustr.api.etags import version_of
 from clustr.api.fields import NOT_NEGATIVE, POSITIVE, Pattern, WholeNumber, number, text
 from clustr.api.filter_schemas import DUPLICATE, WantedSchema, limits
 from clustr.api.schemas import UploadSchema
+from clustr.api.wire import with_fraction
 from clustr.catalog import BOUNDS, COUNTED_TOTAL, SEARCHED, Found, Page, Sort, Wanted, Words
 
 CURSOR_PATTERN = "^[A-Za-z0-9_-]{28,1500}$"
@@ -161,8 +162,8 @@ class UploadPageSchema(Schema):
     data = fields.List(fields.Nested(ListedUploadSchema), required=True)
     total = number(
         f"How many uploads match, exactly up to {COUNTED_TOTAL}. Where more do, it is an estimate "
-        "without filters, and null with some. Behind a cursor it is what was counted for the first "
-        "page.",
+        "without filters, and null with some, or where more have the words of `q`. Behind a "
+        "cursor it is what was counted for the first page.",
         42,
         required=True,
         allow_none=True,
@@ -256,8 +257,8 @@ class Shape:
             "file_path": self._key(filename),
             "url": self._url + filename,
             "thumbnail_url": upload_id.join(self._thumbnail_url),
-            "upload_time": document["upload_time"],
-            "taken_at": get("taken_at"),
+            "upload_time": with_fraction(document["upload_time"]),
+            "taken_at": with_fraction(get("taken_at")),
             "size": document["size"],
             "content_type": document["content_type"],
             "sha256": document["sha256"],
@@ -269,7 +270,7 @@ class Shape:
             "face_cluster_ids": get("face_cluster_ids") or [],
             "analyses": {a["name"]: self._analysis(a) for a in get("analyses", ())},
             "duplicate_of": str(duplicate_of) if duplicate_of else None,
-            "updated_at": document["updated_at"],
+            "updated_at": with_fraction(document["updated_at"]),
             "version": version_of(upload_id, get("edited_at")),
         }
         return wire if self._names is None else {name: wire[name] for name in self._names}
@@ -280,8 +281,8 @@ class Shape:
             "status": analysis["state"],
             "version": version,
             "attempts": get("attempts", 0),
-            "started_at": get("started_at"),
-            "finished_at": get("finished_at"),
+            "started_at": with_fraction(get("started_at")),
+            "finished_at": with_fraction(get("finished_at")),
             "stale": version < self._versions.get(analysis["name"], version),
             "provenance": get("provenance"),
             "error": get("error"),

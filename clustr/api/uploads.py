@@ -90,8 +90,8 @@ def list_uploads() -> Response:
     them.
 
     An upload is listed when it meets all filters. A filter for what something is goes with any
-    `sort`, a range with the sort by its own field; what else among very many uploads is not found
-    within 300 milliseconds is refused, and the answer says what goes together.
+    `sort`, a range with the sort by its own field; what else is not found by looking at 50,000
+    uploads, nor within 300 milliseconds, is refused, and the answer says what goes together.
 
     Further filters are those of the plugins that are installed. An upload whose analysis has no
     result yet meets none of them. The last good result counts, whatever has become of the analysis

@@ -106,7 +106,7 @@ class Catalog:
         self.uploads = Uploads(self._uploads, self.copies)
         self.counting = Counting(self._uploads, self._database["tallies"])
         self.listing = Listing(self._uploads, self.counting)
-        self.search = Search(self._uploads, self.counting)
+        self.search = Search(self._uploads, self.counting, self.listing)
         self.editing = Editing(self._uploads)
         self.trash = Trash(self._uploads, self.copies)
         self.analyses = Analyses(self._uploads, clock)

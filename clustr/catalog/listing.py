@@ -3,15 +3,17 @@
 A page costs the same at any depth and however many uploads there are: an index leads to its place,
 and what lies behind it in the index is the page. There is an index for every filter by which is
 asked whether something is so (`status`, a tag, …) with every order. What no index answers is looked
-for by reading uploads one by one, for a limited time.
+for by reading uploads one by one: for a limited time, or else among a limited number of them.
 """
 
 import base64
 import binascii
 import hashlib
 import struct
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from bson import MaxKey, MinKey, ObjectId
@@ -29,10 +31,11 @@ from clustr.catalog.uploads import (
     NEWEST_FIRST,
     Condition,
     document_of,
+    limited,
     on_results,
-    searching,
+    result_index,
 )
-from clustr.errors import InvalidInput
+from clustr.errors import InvalidInput, TooSlow
 
 # By what can be sorted, with the field of the document.
 SORTS = {
@@ -73,8 +76,10 @@ EMPTY_RANGE = 51175
 
 COMPLETED_AT_ONCE = 1000
 
-# What no index answers.
+# What no index answers: so long, or so many uploads, whichever is more. To look at those takes
+# MongoDB about as long.
 SEARCH_SECONDS = 0.3
+MOST_LOOKED_AT = 50_000
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FIRST_MOMENT = datetime(1, 1, 1, tzinfo=UTC)
@@ -132,6 +137,20 @@ class Wanted:
         """The facets that those uploads have; see `clustr.catalog.documents`."""
         duplicate = None if self.duplicate is None else DUPLICATE[self.duplicate]
         return [facet for facet in (duplicate, self.status, self.content_type) if facet]
+
+    def ways(self, sort: "Sort") -> list["Wanted"]:
+        """What an index answers by itself, and holds all that is wanted, the narrowest first."""
+        bounds = tuple(bound for bound in self.bounds if bound.field == sort.by)
+        ways = [Wanted(tags=(tag,), bounds=bounds) for tag in self.tags]
+        if self.analysis:
+            ways.append(Wanted(analysis=self.analysis, bounds=bounds))
+        if self.status:
+            ways.append(Wanted(status=self.status, bounds=bounds))
+        if self.content_type:
+            ways.append(Wanted(content_type=self.content_type, bounds=bounds))
+        if self.duplicate is not None:
+            ways.append(Wanted(duplicate=self.duplicate, bounds=bounds))
+        return ways or [Wanted(bounds=bounds)]
 
     def fingerprint(self) -> bytes:
         """Four bytes that are different for what is wanted otherwise."""
@@ -230,7 +249,8 @@ class Listing:
 
         Raises:
             InvalidInput: this is no cursor, or none of this listing; or the page is too far.
-            TooSlow: no index answers it, and it took longer than `SEARCH_SECONDS`.
+            TooSlow: no index answers it, and more than `MOST_LOOKED_AT` uploads would have to be
+                looked at, for longer than `SEARCH_SECONDS`.
         """
         shown = {"analyses.result": 0} if projection is None else projection
         usual = cursor is None and page == 1 and wanted == ANYTHING and sort == DEFAULT
@@ -244,16 +264,24 @@ class Listing:
         if skipped > MOST_SKIPPED:
             self._refuse_where_that_is_much()
         index = index_for(wanted, sort)
-        with answering() if index else searching(self._collection, SEARCH_SECONDS):
-            documents = self._documents(wanted, sort, place, skipped, index, limit + 1, shown)
+
+        def found(bounded: bool) -> tuple[list[Document], int | None]:
+            asked = wanted, sort, place, skipped, limit + 1, shown
+            looked = self.look_through if bounded else partial(self._documents, index)
+            documents = looked(*asked)
             if place:
-                total = place.total
+                return documents, place.total
             # A last page that is not empty tells how many there are, without a count.
-            elif len(documents) <= limit and (documents or not skipped):
-                total = skipped + len(documents)
-            else:
-                seen = skipped + len(documents) if documents else 0
-                total = self._count(wanted, sort, index, seen)
+            if len(documents) <= limit and (documents or not skipped):
+                return documents, skipped + len(documents)
+            seen = skipped + len(documents) if documents else 0
+            return documents, self._count(wanted, sort, index, seen, bounded)
+
+        if index is None:
+            documents, total = limited(SEARCH_SECONDS, found)
+        else:
+            with answering():
+                documents, total = found(bounded=False)
         return _page(documents, limit, sort, wanted, total)
 
     def _newest(self, count: int, shown: Document) -> tuple[list[Document], int]:
@@ -270,11 +298,11 @@ class Listing:
 
     def _documents(
         self,
+        index: str | None,
         wanted: Wanted,
         sort: Sort,
         place: Place | None,
         skipped: int,
-        index: str | None,
         count: int,
         shown: Document,
     ) -> list[Document]:
@@ -283,7 +311,7 @@ class Listing:
             found = self._collection.find(query(wanted, sort, place), shown).sort(sort.keys)
             return list(found.skip(skipped).limit(count))
         if skipped:
-            place = self._place_after(skipped, wanted, sort, index)
+            place = self._place_after(skipped, wanted, sort, None, index)
             if place is None:
                 return []
         found = self._collection.find(query(wanted, sort), shown).sort(sort.keys).hint(index)
@@ -291,22 +319,74 @@ class Listing:
             return list(found.limit(count))
         return _in_range(found.limit(count), span(wanted, sort, place))
 
-    def _place_after(self, count: int, wanted: Wanted, sort: Sort, index: str) -> Place | None:
+    def look_through(
+        self,
+        wanted: Wanted,
+        sort: Sort,
+        place: Place | None,
+        skipped: int,
+        count: int,
+        shown: Document,
+        words: Document | None = None,
+    ) -> list[Document]:
+        """The same, where no index answers it, by looking at `MOST_LOOKED_AT` uploads at most.
+
+        Args:
+            words: a further condition.
+
+        Raises:
+            TooSlow: those were not enough.
+        """
+        here = query(wanted, sort)
+        found = self._collection.find({"$and": [here, words]} if words else here, shown)
+        found = found.sort(sort.keys).skip(skipped).limit(count)
+        for way in wanted.ways(sort):
+            index = index_for(way, sort)
+            assert index is not None
+            last = self._place_after(MOST_LOOKED_AT, way, sort, place, index)
+            within = _until(span(way, sort, place), last, way, sort)
+            documents = _in_range(found.clone().hint(index), within)
+            if last is None or len(documents) == count:
+                return documents
+        for index in self._narrow_results(wanted.conditions):
+            here = query(wanted, sort, place)
+            found = self._collection.find({"$and": [here, words]} if words else here, shown)
+            return list(found.sort(sort.keys).skip(skipped).limit(count).hint(index))
+        raise TooSlow
+
+    def _narrow_results(self, conditions: Iterable[Condition]) -> Iterator[str]:
+        """The indexes on results in which no more than `MOST_LOOKED_AT` meet a condition."""
+        there = self._collection.index_information() if conditions else {}
+        for condition in conditions:
+            index = result_index(condition.field)
+            if index in there:
+                met = self._collection.find({"$and": on_results([condition])}, {"_id": 1})
+                if not [*met.hint(index).skip(MOST_LOOKED_AT).limit(1)]:
+                    yield index
+
+    def _place_after(
+        self, count: int, wanted: Wanted, sort: Sort, place: Place | None, index: str
+    ) -> Place | None:
         """Where the first so many end, by the index alone; None where there are fewer."""
         keys = self._collection.find({}, {"_id": 1, sort.field: 1}).sort(sort.keys).hint(index)
-        last = _in_range(keys.skip(count - 1).limit(1), span(wanted, sort))
+        last = _in_range(keys.skip(count - 1).limit(1), span(wanted, sort, place))
         return Place(last[0].get(sort.field), last[0]["_id"], None) if last else None
 
-    def _count(self, wanted: Wanted, sort: Sort, index: str | None, seen: int) -> int | None:
+    def _count(
+        self, wanted: Wanted, sort: Sort, index: str | None, seen: int, bounded: bool
+    ) -> int | None:
         """How many match, of which so many were seen; None for more than are counted."""
         if wanted == ANYTHING:
             return max(seen, self._counting.beside([], {})[1])
-        if seen > counting.COUNTED_TOTAL:
-            return None
-        options: Document = {"hint": index} if index else {}
-        here = query(wanted, sort)
         most = counting.COUNTED_TOTAL
-        counted = self._collection.count_documents(here, limit=most + 1, **options)
+        if seen > most:
+            return None
+        if bounded:
+            counted = len(self.look_through(wanted, sort, None, 0, most + 1, {"_id": 1}))
+        else:
+            options: Document = {"hint": index} if index else {}
+            here = query(wanted, sort)
+            counted = self._collection.count_documents(here, limit=most + 1, **options)
         return counted if counted <= most else None
 
     def complete(self) -> int:
@@ -380,6 +460,16 @@ def span(wanted: Wanted, sort: Sort, place: Place | None = None) -> tuple[Key, K
         [*lead, (sort.field, value_from), ("_id", id_from)],
         [*lead, (sort.field, value_to), ("_id", id_to)],
     )
+
+
+def _until(
+    range: tuple[Key, Key], last: Place | None, wanted: Wanted, sort: Sort
+) -> tuple[Key, Key]:
+    """A range of the index as far as an upload in it; an ascending order begins at its end."""
+    if last is None:
+        return range
+    key = [*_lead(wanted, sort), (sort.field, last.value), ("_id", last.key)]
+    return (range[0], key) if sort.descending else (key, range[1])
 
 
 def _lead(wanted: Wanted, sort: Sort) -> Key:

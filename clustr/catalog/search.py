@@ -24,6 +24,7 @@ from bson.errors import InvalidId
 from pymongo.collection import Collection
 from pymongo.cursor import Cursor
 
+from clustr.catalog import counting
 from clustr.catalog.connection import PLAIN, Document
 from clustr.catalog.counting import Counting
 from clustr.catalog.listing import (
@@ -34,12 +35,13 @@ from clustr.catalog.listing import (
     NO_CURSOR,
     OTHER_CURSOR,
     SEARCH_SECONDS,
+    Listing,
     Page,
     Place,
     Wanted,
     query,
 )
-from clustr.catalog.uploads import NEWEST_FIRST, searching
+from clustr.catalog.uploads import NEWEST_FIRST, limited
 from clustr.errors import InvalidInput
 
 WORDS = "words"
@@ -126,6 +128,10 @@ class Words:
             ]
         )
 
+    def to_be_there(self) -> str:
+        """What has to be there, as MongoDB's text index is told it."""
+        return " ".join([f'"{phrase}"' for phrase in self.phrases] or self.words)
+
     @property
     def only_words(self) -> bool:
         """Whether every upload with one of the words is found."""
@@ -200,9 +206,10 @@ class Found:
 class Search:
     """Searches the collection of uploads."""
 
-    def __init__(self, collection: Collection[Document], counting: Counting):
+    def __init__(self, collection: Collection[Document], counting: Counting, listing: Listing):
         self._collection = collection.with_options(codec_options=PLAIN)
         self._counting = counting
+        self._listing = listing
 
     def page(
         self,
@@ -220,7 +227,8 @@ class Search:
 
         Raises:
             InvalidInput: this is no cursor, or none of this search; or the page is too far.
-            TooSlow: it took longer than `SEARCH_SECONDS`.
+            TooSlow: it took longer than `SEARCH_SECONDS`, and what is found was not among the
+                `MOST_LOOKED_AT` newest.
         """
         fingerprint = replace(wanted, tags=(*wanted.tags, "\0", words.for_index())).fingerprint()
         skipped = (page - 1) * limit if cursor is None else 0
@@ -228,21 +236,25 @@ class Search:
             reason = f"Pages reach to the upload of number {MOST_SKIPPED}; go on with `cursor`."
             raise InvalidInput({"page": [reason]})
         shown = {"analyses.result": 0} if projection is None else projection
-        asked = skipped, limit + 1, shown
-        with searching(self._collection, SEARCH_SECONDS):
-            order, total, place = _read(cursor, fingerprint) if cursor is not None else BEGINNING
+        order, total, place = _read(cursor, fingerprint) if cursor is not None else BEGINNING
+
+        def find(bounded: bool) -> tuple[bytes, list[tuple[bytes, Document]], int | None]:
+            asked = words, wanted, place, skipped, limit + 1, shown
             scores = self._scores(words) if order == SCORE else None
             if scores is not None:
-                if cursor is None and words.only_words and wanted == ANYTHING:
-                    total = len(scores)
-                found = self._by_score(scores, words, wanted, place, *asked)
+                found = self._by_score(scores, *asked)
             elif cursor is None or order == NEWEST:
-                order = NEWEST
-                found = self._newest(words, wanted, place, *asked)
+                found = self._newest(bounded, *asked)
             else:
                 raise InvalidInput({"cursor": [BECAME_COMMON]})
-        if cursor is None and len(found) <= limit and (found or not skipped):
-            total = skipped + len(found)
+            name = NEWEST if scores is None else SCORE
+            if cursor is not None:
+                return name, found, total
+            if len(found) <= limit and (found or not skipped):
+                return name, found, skipped + len(found)
+            return name, found, self._count(scores, words, wanted)
+
+        order, found, total = limited(SEARCH_SECONDS, find)
         following = None
         if len(found) > limit:
             head = order + fingerprint + struct.pack(">I", UNKNOWN if total is None else total)
@@ -340,8 +352,29 @@ class Search:
                 if (document := documents.get(rank[2])) and words.are_met(document):
                     yield rank, document
 
+    def _count(
+        self, scores: Mapping[bytes, float] | None, words: Words, wanted: Wanted
+    ) -> int | None:
+        """How many match; None where too many have the words."""
+        everything = words.only_words and wanted == ANYTHING
+        most = counting.COUNTED_TOTAL
+        if scores is None:
+            having = {"$text": {"$search": words.to_be_there()}}
+            count = self._collection.count_documents(having, limit=most + 1)
+            if count > most or everything:
+                return count if count <= most else None
+            here = {"$and": [having, query(wanted, DEFAULT), words.condition()]}
+            return self._collection.count_documents(here)
+        if everything:
+            return len(scores)
+        if len(scores) > most:
+            return None
+        ranked = [(False, score, key) for key, score in scores.items()]
+        return sum(1 for _ in self._meeting(ranked, words, wanted, dict.fromkeys(FIELDS, 1)))
+
     def _newest(
         self,
+        bounded: bool,
         words: Words,
         wanted: Wanted,
         place: bytes,
@@ -355,6 +388,9 @@ class Search:
             (milliseconds,) = struct.unpack(">q", place[:8])
             moment = EPOCH + timedelta(milliseconds=milliseconds)
             behind = Place(moment, ObjectId(place[8:]), None)
+        if bounded:
+            asked = wanted, DEFAULT, behind, skipped, count, shown, words.condition()
+            return [(_moment(d) + d["_id"].binary, d) for d in self._listing.look_through(*asked)]
         here = {"$and": [query(wanted, DEFAULT, behind), words.condition()]}
         found = self._collection.find(here, shown).sort(NEWEST_FIRST)
         found = found if wanted.leads else found.hint(NEWEST_FIRST)

@@ -2,10 +2,10 @@
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import pymongo
 from bson import ObjectId
@@ -27,6 +27,8 @@ from clustr.errors import (
 from clustr.upload import Upload
 
 log = logs.logger(__name__)
+
+T = TypeVar("T")
 
 NEWEST_FIRST = [("upload_time", -1), ("_id", -1)]
 INDEXES = {
@@ -71,12 +73,17 @@ def result_indexes(fields: Iterable[str]) -> dict[str, Document]:
     Uploads without such a result, as all are at first, are not in it.
     """
     return {
-        f"results.{field}": {
+        result_index(field): {
             "keys": [("analyses.name", 1), (f"analyses.result.{field}", 1), *NEWEST_FIRST],
             "partialFilterExpression": _has(field),
         }
         for field in fields
     }
+
+
+def result_index(field: str) -> str:
+    """The name of the index for conditions on a field of results."""
+    return f"results.{field}"
 
 
 def _has(field: str) -> Document:
@@ -349,6 +356,31 @@ def searching(collection: Collection[Document], seconds: float) -> Iterator[None
                 raise
             collection.database.command("ping")
         raise TooSlow from error
+
+
+def limited(seconds: float, search: Callable[[bool], T]) -> T:
+    """Search for a limited time, and where that was not enough among a limited number of uploads.
+
+    That a search took long says little about it: MongoDB may have been halted, or busy with others.
+    So it is not refused for that alone.
+
+    Args:
+        search: told whether it is to look at a limited number of uploads only, for which it has the
+            time of any operation.
+
+    Raises:
+        TooSlow: the uploads it may look at were not enough, as `search` found.
+        DatabaseUnavailable: MongoDB did not answer in time.
+    """
+    try:
+        with pymongo.timeout(seconds):
+            return search(False)
+    except PyMongoError as error:
+        if not error.timeout:
+            with answering():
+                raise
+    with answering():
+        return search(True)
 
 
 def on_results(conditions: Sequence[Condition]) -> list[Document]:

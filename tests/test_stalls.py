@@ -1,0 +1,120 @@
+"""MongoDB halted or busy: a search is answered or put off, and never said to be too much."""
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+from pymongo import MongoClient
+from running import Servers, wait_until
+from test_listing_cost import document
+
+from clustr.catalog import Catalog, Sort, Wanted
+from clustr.catalog.listing import Bound
+from clustr.errors import TooSlow
+
+COUNT = 107
+HALTED_SECONDS = 0.7
+SEARCHES = [
+    *("min_width=10", "min_height=1", "min_size=1&sort=name", "q=photograph", 'q="photograph 1"'),
+    *("status=processed&tag=cat", "max_width=120&sort=-taken_at", "q=jpg&duplicate=true&limit=1"),
+    *("min_width=10&page=3", "min_width=10&sort=size", "q=nowhere"),
+]
+WIDE = Bound("width", "gte", 100 + COUNT - 10)
+
+
+@pytest.fixture(scope="module")
+def own_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """Servers that may be halted."""
+    running = Servers(tmp_path_factory.mktemp("servers"))
+    try:
+        running.start()
+        yield running
+    finally:
+        running.end()
+
+
+@pytest.fixture(scope="module")
+def catalog(own_servers: Servers) -> Iterator[Catalog]:
+    built = Catalog(own_servers.mongodb_url, "stalls", "uploads", 10)
+    built.make_indexes()
+    with MongoClient(own_servers.mongodb_url, tz_aware=True) as client:
+        client["stalls"]["uploads"].insert_many(map(document, range(COUNT)))
+    yield built
+    built.close()
+
+
+def test_a_search_is_answered_or_put_off_while_mongodb_is_halted(own_servers, catalog, up):
+    settings = {"MONGODB_URL": own_servers.mongodb_url, "REDIS_URL": own_servers.redis_url}
+    running = up(**settings, MONGODB_DATABASE="halted").wait_until_started()
+    with MongoClient(own_servers.mongodb_url, tz_aware=True) as client:
+        client["halted"]["uploads"].insert_many(map(document, range(COUNT)))
+
+    def ask(query: str) -> requests.Response:
+        return requests.get(f"{running.url}/api/uploads?{query}", timeout=30)
+
+    expected = {query: ask(query).json() for query in SEARCHES}
+    assert all(page["total"] is not None for page in expected.values())
+    answers: dict[str, requests.Response] = {}
+    threads = [
+        threading.Thread(target=lambda q=query: answers.update({q: ask(q)})) for query in SEARCHES
+    ]
+    with own_servers.frozen_mongod():
+        for thread in threads:
+            thread.start()
+        threads[0].join(HALTED_SECONDS)
+    for thread in threads:
+        thread.join()
+    for query, answer in answers.items():
+        if answer.status_code == 503:
+            assert answer.headers["Retry-After"]
+        else:
+            assert (query, answer.status_code) == (query, 200)
+            assert answer.json() == expected[query]
+    wait_until(lambda: ask("min_width=10").status_code == 200, 30, "an answer as before")
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every search takes too long, as while MongoDB is halted."""
+    monkeypatch.setattr("clustr.catalog.listing.SEARCH_SECONDS", 1e-6)
+    monkeypatch.setattr("clustr.catalog.search.SEARCH_SECONDS", 1e-6)
+
+
+@pytest.mark.parametrize("down", [False, True])
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        Wanted(bounds=(WIDE,)),
+        Wanted(status="processed", tags=("cat",)),
+        Wanted(tags=("cat", "sofa"), bounds=(WIDE, Bound("size", "gte", 1005))),
+        Wanted(duplicate=True, content_type="image/png"),
+    ],
+)
+@pytest.mark.parametrize("by", ["upload_time", "size", "taken_at", "name"])
+def test_what_took_too_long_is_found_by_looking_at_few(
+    catalog, monkeypatch, wanted: Wanted, by: str, down: bool
+):
+    def walk() -> list[tuple[list[Any], int | None]]:
+        pages, cursor = [], None
+        while not pages or cursor:
+            page = catalog.listing.page(4, 1, cursor, wanted, Sort(by, down))
+            pages.append(([one["_id"] for one in page.uploads], page.total))
+            cursor = page.next_cursor
+        second = catalog.listing.page(4, 2, None, wanted, Sort(by, down))
+        return [*pages, ([one["_id"] for one in second.uploads], second.total)]
+
+    expected = walk()
+    monkeypatch.setattr("clustr.catalog.listing.SEARCH_SECONDS", 1e-6)
+    assert walk() == expected
+
+
+@pytest.mark.parametrize("down", [False, True])
+def test_what_would_look_at_too_many_is_refused(catalog, impatient, monkeypatch, down):
+    wanted = Wanted(bounds=(WIDE,))
+    monkeypatch.setattr("clustr.catalog.listing.MOST_LOOKED_AT", COUNT + 1)
+    assert catalog.listing.page(4, wanted=wanted, sort=Sort("size", down)).total == 10
+    monkeypatch.setattr("clustr.catalog.listing.MOST_LOOKED_AT", 30)
+    with pytest.raises(TooSlow):
+        catalog.listing.page(40, wanted=wanted, sort=Sort("size", down))
