@@ -216,3 +216,24 @@ def test_any_character_is_looked_for_as_it_is(client, text):
     for q in (f"bird{text}", f'"bird {text}"', f"bird -x{text}y"):
         answer = client.get("/api/uploads", query_string={"q": q})
         assert answer.status_code in (200, 422), (q, answer.text)
+
+
+@pytest.mark.parametrize("more", [{}, {"content_type": "image/jpeg"}])
+def test_a_walk_repeats_no_upload_whose_words_are_changed_meanwhile(workshop, client, more):
+    """Neither what was shown and matches less now, nor what was not and matches more."""
+    found, changes = [], ["zebra", "nothing", "zebra zebra zebra zebra"]
+    everything = [one["id"] for one in search(client, "zebra", **more)["data"]]
+    page = search(client, "zebra", limit=1, **more)
+    while True:
+        found += [one["id"] for one in page["data"]]
+        if page["next_cursor"] is None:
+            break
+        if changes:
+            for upload_id in (found[-1], everything[-1]):
+                edited = {"caption": changes[-1], "tags": {"set": [changes[-1]]}}
+                answer = client.patch(f"/api/uploads/{upload_id}", json=edited)
+                assert answer.status_code == 200
+            changes.pop()
+        page = search(client, "zebra", limit=1, cursor=page["next_cursor"], **more)
+    assert found == [one for one in everything if one in found]
+    assert len(found) == len({*found}) >= len(everything) - 1

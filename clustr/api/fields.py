@@ -1,6 +1,7 @@
 """The kinds of fields and parameters of which the shapes on the wire are made."""
 
 import re
+import unicodedata
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -73,6 +74,16 @@ def id_in_path(name: str, description: str) -> dict[str, Any]:
 
 
 UPLOAD_ID = id_in_path("upload_id", "The id of the upload.")
+
+
+def as_stored(value: Any) -> Any:
+    """What a client asks for, written as what is stored: in NFC, and without spaces around it."""
+    return unicodedata.normalize("NFC", value).strip() if isinstance(value, str) else value
+
+
+def hash_as_stored(value: Any) -> Any:
+    """A hash that a client asks for, written as what is stored: in lower case, too."""
+    return as_stored(value).lower() if isinstance(value, str) else value
 
 
 class WholeNumber(fields.Integer):

@@ -12,6 +12,7 @@ from clustr.api.fields import (
     BodySchema,
     Pattern,
     TrueOrFalse,
+    as_stored,
     point_in_time,
 )
 from clustr.images import CONTENT_TYPES
@@ -65,11 +66,12 @@ class WantedSchema(Schema):
         Status, by_value=fields.String, metadata={"description": "Those of this status."}
     )
     tag = fields.List(
-        fields.String(validate=validate.Length(1, LONGEST_TAG)),
+        fields.String(pre_load=as_stored, validate=validate.Length(1, LONGEST_TAG)),
         validate=validate.Length(1, MOST_TAGS),
         metadata={"description": "Those with this tag; given several, with all of them."},
     )
     content_type = fields.String(
+        pre_load=as_stored,
         validate=validate.OneOf(sorted(CONTENT_TYPES.values())),
         metadata={"description": "Those of this true type."},
     )
@@ -81,6 +83,7 @@ class WantedSchema(Schema):
         },
     )
     analyzer = fields.String(
+        pre_load=as_stored,
         validate=ANALYZER_NAME,
         metadata={"description": "The analyzer that `analysis_status` is about."},
     )

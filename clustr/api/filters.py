@@ -18,6 +18,7 @@ from marshmallow import Schema, ValidationError, fields, missing
 
 from clustr import logs
 from clustr.api.blueprint import Blueprint
+from clustr.api.fields import as_stored
 from clustr.api.json_schemas import query_parameters
 from clustr.api.listing_schemas import UploadQuerySchema
 from clustr.catalog import Condition
@@ -159,5 +160,6 @@ def _field(name: str, filter: Filter, operator: str) -> fields.Field[Any]:
     said = f"{filter.summary}: " if filter.summary else ""
     matched = f"`{filter.field}` of `{filter.analyzer}` {MEANINGS[operator]} this"
     slow = "" if filter.indexed else "; without an index, so slow among very many uploads"
+    field.pre_load = [as_stored, *field.pre_load]
     field.metadata = {**field.metadata, "description": f"{said}{matched}{slow}."}
     return field

@@ -10,7 +10,7 @@ from clustr import reasons
 from clustr.api.addresses import thumbnail_url_of, url_of
 from clustr.api.current import parts
 from clustr.api.etags import version_of
-from clustr.api.fields import NOT_NEGATIVE, POSITIVE, Pattern, WholeNumber, number, text
+from clustr.api.fields import NOT_NEGATIVE, POSITIVE, Pattern, WholeNumber, as_stored, number, text
 from clustr.api.filter_schemas import DUPLICATE, WantedSchema, limits
 from clustr.api.schemas import UploadSchema
 from clustr.api.wire import with_fraction
@@ -73,6 +73,7 @@ class PartSchema(Schema):
         },
     )
     q = fields.String(
+        pre_load=as_stored,
         validate=validate.Length(1, LONGEST_SEARCH),
         metadata={
             "description": "Those with one of these words in tags, caption or original name, with "

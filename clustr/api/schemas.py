@@ -21,6 +21,7 @@ from clustr.api.fields import (
     POSITIVE,
     Pattern,
     WholeNumber,
+    hash_as_stored,
     moment,
     number,
     one_of,
@@ -402,11 +403,11 @@ class HashesSchema(Schema):
     """Files that a client has."""
 
     sha256 = fields.List(
-        fields.String(validate=HEX_SHA256),
+        fields.String(pre_load=hash_as_stored, validate=HEX_SHA256),
         required=True,
         validate=validate.Length(1, 1000),
         metadata={
-            "description": "The SHA-256 of each, in 64 hexadecimal digits in lower case.",
+            "description": "The SHA-256 of each, in 64 hexadecimal digits.",
             "example": [EXAMPLE_HASH],
         },
     )
@@ -420,7 +421,8 @@ class ExistingSchema(Schema):
         values=fields.String(allow_none=True, validate=HEX_ID),
         required=True,
         metadata={
-            "description": "For each hash the id of the first upload with these bytes, or null.",
+            "description": "For each hash, in lower case, the id of the first upload with these "
+            "bytes, or null.",
             "example": {EXAMPLE_HASH: EXAMPLE_ID},
         },
     )

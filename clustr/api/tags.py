@@ -7,7 +7,7 @@ from marshmallow import Schema, fields, validate
 
 from clustr.api.blueprint import Blueprint
 from clustr.api.current import parts
-from clustr.api.fields import POSITIVE, WholeNumber, moment, number, text
+from clustr.api.fields import POSITIVE, WholeNumber, as_stored, moment, number, text
 
 LONGEST_PREFIX = 200
 
@@ -20,6 +20,7 @@ class TagQuerySchema(Schema):
     """Which tags are wanted."""
 
     prefix = fields.String(
+        pre_load=as_stored,
         load_default="",
         validate=validate.Length(max=LONGEST_PREFIX),
         metadata={

@@ -86,8 +86,9 @@ def list_uploads() -> Response:
     """List uploads, by default the newest first
 
     Walk on with `cursor`, which costs the same at any depth and neither skips nor repeats what was
-    there before; or ask for a `page`. Results of analyses are left out, unless `fields` asks for
-    them.
+    there before; only an upload whose caption, tags or name change while you walk by `q` in the
+    order of the score is left out of what follows. Or ask for a `page`. Results of analyses are
+    left out, unless `fields` asks for them.
 
     An upload is listed when it meets all filters. A filter for what something is goes with any
     `sort`, a range with the sort by its own field; what else is not found by looking at 50,000

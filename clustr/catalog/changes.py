@@ -11,6 +11,8 @@ from clustr.upload import UNFINISHED, State, Status
 
 # What a human can say of an upload otherwise than analyzers did.
 WORDS = ("caption", "original_name", "tags", "taken_at")
+# Those that are searched. When one of them was changed last is in an upload's `words_at`.
+SEARCHED = ("caption", "original_name", "tags")
 EDITED: Document = {"$gt": ["$human", None]}  # There is such a field.
 
 
@@ -54,7 +56,10 @@ def _said(words: Mapping[str, Any]) -> list[Document]:
     literal = {name: {"$literal": value} for name, value in words.items()}
     found = {"$mergeObjects": ["$found", literal]}
     plain = {name: {"$cond": [EDITED, f"${name}", value]} for name, value in literal.items()}
-    return [{"$set": {**plain, "found": {"$cond": [EDITED, found, "$$REMOVE"]}}}, in_effect()]
+    new = [{"$ne": [f"${name}", value]} for name, value in literal.items() if name in SEARCHED]
+    words_at = {"$cond": [{"$or": new}, now(), {"$ifNull": ["$words_at", "$$REMOVE"]}]}
+    found = {"$cond": [EDITED, found, "$$REMOVE"]}
+    return [{"$set": {**plain, "found": found, "words_at": words_at}}, in_effect()]
 
 
 def in_effect() -> Document:

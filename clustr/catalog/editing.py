@@ -14,7 +14,7 @@ from bson import ObjectId
 from pymongo import ReturnDocument
 from pymongo.collection import Collection
 
-from clustr.catalog.changes import WORDS, found_taken_at, in_effect, newer, without
+from clustr.catalog.changes import SEARCHED, WORDS, found_taken_at, in_effect, newer, without
 from clustr.catalog.clock import now
 from clustr.catalog.connection import Document, answering
 from clustr.catalog.documents import from_document, key_of
@@ -118,6 +118,7 @@ def _edited(words: Mapping[str, Word | None]) -> list[Document]:
             }
         },
         {"$set": {"edited_at": "$updated_at"}},
+        *([{"$set": {"words_at": "$updated_at"}}] if words.keys() & {*SEARCHED} else []),
     ]
 
 

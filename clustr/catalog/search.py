@@ -14,7 +14,7 @@ import struct
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from heapq import nlargest
 from itertools import islice
 from typing import Any
@@ -25,6 +25,7 @@ from pymongo.collection import Collection
 from pymongo.cursor import Cursor
 
 from clustr.catalog import counting
+from clustr.catalog.clock import now
 from clustr.catalog.connection import PLAIN, Document
 from clustr.catalog.counting import Counting
 from clustr.catalog.listing import (
@@ -68,7 +69,6 @@ UNKNOWN = 0xFFFFFFFF  # in a cursor: nobody knows how many match
 READ_AT_ONCE = 200  # of those that have the words, to see which of them meet all the rest
 SCORE, NEWEST = b"s", b"n"
 ONLY_ID = struct.Struct("<9x12sx")  # a document with nothing but an id, as MongoDB writes it
-BEGINNING = (SCORE, None, b"")
 BECAME_COMMON = "More uploads have these words than before; begin anew."
 PIECE = re.compile(r'(-?)"([^"]*)"|(\S+)')
 WORD = re.compile(r"\w+")
@@ -236,13 +236,14 @@ class Search:
             reason = f"Pages reach to the upload of number {MOST_SKIPPED}; go on with `cursor`."
             raise InvalidInput({"page": [reason]})
         shown = {"analyses.result": 0} if projection is None else projection
-        order, total, place = _read(cursor, fingerprint) if cursor is not None else BEGINNING
+        began = _milliseconds(now()), SCORE, None, b""
+        since, order, total, place = began if cursor is None else _read(cursor, fingerprint)
 
         def find(bounded: bool) -> tuple[bytes, list[tuple[bytes, Document]], int | None]:
             asked = words, wanted, place, skipped, limit + 1, shown
             scores = self._scores(words) if order == SCORE else None
             if scores is not None:
-                found = self._by_score(scores, *asked)
+                found = self._by_score(since, scores, *asked)
             elif cursor is None or order == NEWEST:
                 found = self._newest(bounded, *asked)
             else:
@@ -258,7 +259,7 @@ class Search:
         following = None
         if len(found) > limit:
             head = order + fingerprint + struct.pack(">I", UNKNOWN if total is None else total)
-            packed = head + found[limit - 1][0]
+            packed = head + struct.pack(">q", since) + found[limit - 1][0]
             following = base64.urlsafe_b64encode(packed).decode().rstrip("=")
         documents = [document for _, document in found[:limit]]
         name = "score" if order == SCORE else "newest"
@@ -306,6 +307,7 @@ class Search:
 
     def _by_score(
         self,
+        since: int,
         scores: Mapping[bytes, float],
         words: Words,
         wanted: Wanted,
@@ -314,18 +316,25 @@ class Search:
         count: int,
         shown: Document,
     ) -> list[tuple[bytes, Document]]:
-        """What follows a place in the order of the score, each with its own place."""
+        """What follows a place in the order of the score, each with its own place.
+
+        Args:
+            since: when the walk began, in milliseconds. Behind its first page an upload whose words
+                have changed since then is left out: whether it was there already, nobody knows.
+        """
         exact = self._tagged(words.exact_tags(), 2 * len(scores) + NEVER_COMMON)
         ranked = [(key in exact, score, key) for key, score in scores.items()]
         if place:
             behind = (*struct.unpack(">?d", place[:9]), place[9:])
             ranked = [rank for rank in ranked if rank < behind]
-        if words.only_words and wanted == ANYTHING:
+        if words.only_words and wanted == ANYTHING and not place:
             ranked = nlargest(skipped + count, ranked)[skipped:]
             skipped = 0
         else:
             ranked.sort(reverse=True)
-        met = self._meeting(ranked, words, wanted, shown)
+        met = self._meeting(
+            ranked, words, _unchanged(since, wanted) if place else query(wanted, DEFAULT), shown
+        )
         return [
             (struct.pack(">?d", *rank[:2]) + rank[2], document)
             for rank, document in islice(met, skipped, skipped + count)
@@ -339,10 +348,9 @@ class Search:
         return keys if len(keys) < most else set()
 
     def _meeting(
-        self, ranked: Sequence[Rank], words: Words, wanted: Wanted, shown: Document
+        self, ranked: Sequence[Rank], words: Words, among: Document, shown: Document
     ) -> Iterator[tuple[Rank, Document]]:
         """Those of the ranked that meet all the rest."""
-        among = query(wanted, DEFAULT)
         for first in range(0, len(ranked), READ_AT_ONCE):
             some = ranked[first : first + READ_AT_ONCE]
             here = {"_id": {"$in": [ObjectId(key) for _, _, key in some]}, **among}
@@ -369,8 +377,11 @@ class Search:
             return len(scores)
         if len(scores) > most:
             return None
-        ranked = [(False, score, key) for key, score in scores.items()]
-        return sum(1 for _ in self._meeting(ranked, words, wanted, dict.fromkeys(FIELDS, 1)))
+        ranked, here = (
+            [(False, score, key) for key, score in scores.items()],
+            query(wanted, DEFAULT),
+        )
+        return sum(1 for _ in self._meeting(ranked, words, here, dict.fromkeys(FIELDS, 1)))
 
     def _newest(
         self,
@@ -398,8 +409,17 @@ class Search:
 
 
 def _moment(document: Document) -> bytes:
-    since = document["upload_time"].replace(tzinfo=UTC) - EPOCH
-    return struct.pack(">q", since // timedelta(milliseconds=1))
+    return struct.pack(">q", _milliseconds(document["upload_time"].replace(tzinfo=UTC)))
+
+
+def _milliseconds(moment: datetime) -> int:
+    return (moment - EPOCH) // timedelta(milliseconds=1)
+
+
+def _unchanged(since: int, wanted: Wanted) -> Document:
+    """The query for what is wanted and has the same words as at a moment."""
+    changed = {"words_at": {"$gte": EPOCH + timedelta(milliseconds=since)}}
+    return {"$and": [query(wanted, DEFAULT), {"$nor": [changed]}]}
 
 
 def _of(term: str, keys: Cursor[Document]) -> Cursor[Document]:
@@ -419,12 +439,14 @@ def _terms_in(plan: Any) -> Iterator[str]:
             yield from _terms_in(inner)
 
 
-def _read(cursor: str, fingerprint: bytes) -> tuple[bytes, int | None, bytes]:
-    """The order that a cursor is of, how many there are in all, and its place."""
+def _read(cursor: str, fingerprint: bytes) -> tuple[int, bytes, int | None, bytes]:
+    """When its walk began, the order that a cursor is of, how many there are, and its place."""
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         packed = base64.b64decode(padded, altchars=b"-_", validate=True)
-        order, (total,), place = packed[:1], struct.unpack(">I", packed[5:9]), packed[9:]
+        order, (total,), place = packed[:1], struct.unpack(">I", packed[5:9]), packed[17:]
+        (since,) = struct.unpack(">q", packed[9:17])
+        EPOCH + timedelta(milliseconds=since)
         if order not in (SCORE, NEWEST) or packed[1:5] != fingerprint:
             raise InvalidInput({"cursor": [OTHER_CURSOR]})
         number = 9 if order == SCORE else 8
@@ -434,4 +456,4 @@ def _read(cursor: str, fingerprint: bytes) -> tuple[bytes, int | None, bytes]:
             EPOCH + timedelta(milliseconds=milliseconds)
     except (binascii.Error, ValueError, struct.error, OverflowError, InvalidId, TypeError) as error:
         raise InvalidInput({"cursor": [NO_CURSOR]}) from error
-    return order, None if total == UNKNOWN else total, place
+    return since, order, None if total == UNKNOWN else total, place
