@@ -86,6 +86,18 @@ def test_a_round_counts_all_of_a_kind(catalog, collection, monkeypatch):
     assert catalog.tallies.tags("c.*", 10) == {}
 
 
+@pytest.mark.parametrize("prefix", ["mun", "MÜN", "mu\u0308n", "mün"])
+def test_a_prefix_is_compared_without_case_and_marks(catalog, collection, prefix):
+    collection.insert_many(document(n, "München", "Berlin", "munter", "be") for n in range(3))
+    count(catalog)
+    assert list(catalog.tallies.tags(prefix, 10)) == ["München", "munter"]
+    assert list(catalog.tallies.tags("be", 10)) == ["be", "Berlin"]
+    # Those that were counted by an older version are folded in the next round.
+    collection.database["tags"].update_many({}, {"$unset": {"folded": True}})
+    count(catalog)
+    assert list(catalog.tallies.tags(prefix, 10)) == ["München", "munter"]
+
+
 def test_what_is_gone_is_not_counted_in_the_next_round(catalog, collection, monkeypatch):
     monkeypatch.setattr("clustr.catalog.tallies.BATCH", 3)
     collection.insert_many(document(n, "cat", "sofa") for n in range(10))

@@ -24,8 +24,10 @@ class TagQuerySchema(Schema):
         load_default="",
         validate=validate.Length(max=LONGEST_PREFIX),
         metadata={
-            "description": "What they begin with, in the same letters; then they are in the order "
-            "of those, and the most used first otherwise."
+            "description": "What they begin with, whatever the case of letters and the marks on "
+            "them: `mun` finds München. Then they are in the order of their letters, and the most "
+            "used first otherwise.",
+            "example": "mun",
         },
     )
     limit = WholeNumber(

@@ -11,7 +11,6 @@ import base64
 import binascii
 import re
 import struct
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -28,6 +27,7 @@ from clustr.catalog import counting
 from clustr.catalog.clock import now
 from clustr.catalog.connection import PLAIN, Document
 from clustr.catalog.counting import Counting
+from clustr.catalog.folding import folded
 from clustr.catalog.listing import (
     ANYTHING,
     DEFAULT,
@@ -175,12 +175,6 @@ def _texts(document: Mapping[str, Any]) -> dict[str, str]:
     """What is searched of an upload, by its field."""
     values = {field: document.get(field) or "" for field in FIELDS}
     return {f: folded("\n".join(v) if isinstance(v, list) else v) for f, v in values.items()}
-
-
-def folded(text: str) -> str:
-    """The text as MongoDB compares it: without the case of letters, and without marks on them."""
-    plain = unicodedata.normalize("NFKD", text.casefold())
-    return "".join(each for each in plain if not unicodedata.combining(each))
 
 
 def _somewhere(*said: str) -> Document:

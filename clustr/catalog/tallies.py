@@ -10,17 +10,24 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from bson import ObjectId
+from pymongo import UpdateOne
 from pymongo.collection import Collection
 
 from clustr.catalog.clock import now
 from clustr.catalog.connection import Document, answering
+from clustr.catalog.folding import folded
 
 BATCH = 20_000
+FOLDED_AT_ONCE = 1000
 BEFORE_ALL = ObjectId(bytes(12))
 TOTALS = "uploads"
 MOST_DAYS = 366
 
-INDEXES = {"most_used": {"keys": [("count", -1), ("_id", 1)]}}
+BY_FOLDED = [("folded", 1), ("_id", 1)]
+INDEXES = {
+    "most_used": {"keys": [("count", -1), ("_id", 1)]},
+    "by_folded": {"keys": BY_FOLDED},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +107,14 @@ class Tallies:
         """Tags and how many uploads have them.
 
         Args:
-            prefix: with it those that begin so, in the order of their letters; else the most used.
+            prefix: with it those that begin so, whatever the case of letters and the marks on them,
+                in the order of their letters; else the most used.
         """
         with answering():
             if prefix:
-                beginning = {"_id": {"$gte": prefix, "$lt": prefix + chr(0x10FFFF)}}
-                found = self._tags.find({**beginning, "count": {"$gt": 0}}).sort("_id", 1)
+                begin = folded(prefix)
+                beginning = {"folded": {"$gte": begin, "$lt": begin + chr(0x10FFFF)}}
+                found = self._tags.find({**beginning, "count": {"$gt": 0}}).sort(BY_FOLDED)
             else:
                 found = self._tags.find({"count": {"$gt": 0}}).sort([("count", -1), ("_id", 1)])
             return {document["_id"]: document["count"] for document in found.limit(limit)}
@@ -172,8 +181,21 @@ class Tallies:
         ]
         self._uploads.aggregate(stages)
 
+    def _fold_tags(self) -> None:
+        """Write into the tags that are new how they are folded, which MongoDB cannot do."""
+        lacking = self._tags.find({"folded": None}, {"_id": 1}).hint(BY_FOLDED)
+        while found := list(lacking.clone().limit(FOLDED_AT_ONCE)):
+            self._tags.bulk_write(
+                [
+                    UpdateOne({"_id": tag["_id"]}, {"$set": {"folded": folded(tag["_id"])}})
+                    for tag in found
+                ],
+                ordered=False,
+            )
+
     def _publish(self, round: Round) -> None:
         """Let what this round has found be what counts."""
+        self._fold_tags()
         counted = {"$set": {"count": "$so_far"}}
         changed = {"round": round.key, "$expr": {"$ne": ["$count", "$so_far"]}}
         self._tags.update_many(changed, [counted])
