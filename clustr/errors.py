@@ -6,6 +6,9 @@ a problem document. The message of an error is written for the person who called
 
 from datetime import datetime
 
+# So many fields that are wrong are named in one sentence.
+MOST_SAID = 3
+
 
 class ClustrError(Exception):
     """Anything that Clustr itself reports; never raised as such."""
@@ -19,7 +22,9 @@ class InvalidInput(ClustrError):
     """
 
     def __init__(self, errors: dict[str, list[str]]):
-        super().__init__("Some of what was sent cannot be used; `errors` says what and why.")
+        said = [f"{name[:100]}: {' '.join(messages)}" for name, messages in errors.items()]
+        more = f" And {len(said) - MOST_SAID} more, in `errors`." if len(said) > MOST_SAID else ""
+        super().__init__(f"This cannot be used: {' '.join(said[:MOST_SAID])}{more}")
         self.errors = errors
 
 
@@ -75,6 +80,22 @@ class OriginNotAllowed(ClustrError):
             "Pages of this origin may not change anything here. Those that may are of the "
             "service's own origin and of the origins in CORS_ORIGINS."
         )
+
+
+class NoResult(ClustrError):
+    """The upload is there, and an analyzer has not said of it what was asked for, or not yet."""
+
+
+class NotJson(ClustrError):
+    """The body is of another type than JSON.
+
+    Args:
+        sent: its `Content-Type`; empty when the request has none.
+    """
+
+    def __init__(self, sent: str = ""):
+        said = f"is of the type {sent[:100]}" if sent else "has no Content-Type"
+        super().__init__(f"The body {said}; send JSON with `Content-Type: application/json`.")
 
 
 class BeingAnswered(ClustrError):

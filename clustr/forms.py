@@ -18,6 +18,8 @@ from multipart import (
     parse_options_header,
 )
 
+from clustr import reasons
+
 READ_BYTES = 256 * 1024
 
 # A form for uploads has few other parts, and small ones. A part's header has the file's name, which
@@ -63,6 +65,11 @@ class Form(Generic[AnyFile]):
     others: list[str] = field(default_factory=list)
 
 
+def too_large(max_bytes: int) -> str:
+    """What to say of a request that is larger than a request may be."""
+    return f"The request is larger than {reasons.size(max_bytes)}, the most that is accepted."
+
+
 def read_form(
     stream: IO[bytes],
     content_type: str,
@@ -104,12 +111,15 @@ def read_form(
             data = _read(stream, min(READ_BYTES, left + 1))
             left -= len(data)
             if left < 0:
-                raise TooMuch(f"A request may have {max_bytes} bytes.")
+                raise TooMuch(too_large(max_bytes))
             for event in parser.parse(data):
                 reader.take(event)
     except ParserLimitReached as error:
         parts = max_files + OTHER_PARTS
-        reason = f"A form may have {parts} parts, and a part {HEADER_BYTES} bytes of headers."
+        reason = (
+            f"A form may have at most {parts} parts, and each part at most "
+            f"{reasons.size(HEADER_BYTES)} of headers."
+        )
         raise TooMuch(reason) from error
     except MultipartError as error:
         raise Unreadable("a form that is cut off or malformed") from error
@@ -156,8 +166,9 @@ class _Reader(Generic[AnyFile]):
         if self._other_bytes <= OTHER_BYTES:
             return
         if not self._other_is_file or self.form.files:
+            most = reasons.size(OTHER_BYTES)
             raise TooMuch(
-                f"Besides those named {self._wanted}, parts may have {OTHER_BYTES} bytes together; "
+                f"Parts that are not named {self._wanted} may have {most} together; "
                 f"there are more with the one named `{self.form.others[-1]}`."
             )
         self._misnamed = True
@@ -169,7 +180,7 @@ class _Reader(Generic[AnyFile]):
             self._other_is_file = file_name is not None
             return
         if len(self.form.files) == self._max_files:
-            raise TooMuch(f"A request may have {self._max_files} files.")
+            raise TooMuch(f"A request may have at most {self._max_files} files.")
         self._file = self._open_file()
         self.form.files.append((file_name, self._file))
 

@@ -60,7 +60,7 @@ def size(size_bytes: int) -> str:
     """A size for people, in units of 1,024 as settings have them, with the number of bytes."""
     for unit, each in (("GB", 1024**3), ("MB", 1024**2), ("KB", 1024)):
         if size_bytes >= each:
-            return f"{size_bytes / each:.3g} {unit} ({size_bytes} bytes)"
+            return f"{round(size_bytes / each, 1):g} {unit} ({size_bytes} bytes)"
     return f"{size_bytes} bytes"
 
 

@@ -23,7 +23,7 @@ from clustr.plugins import (
     Filter,
     Image,
     Library,
-    NotFound,
+    NoResult,
     Upload,
     hookimpl,
     to_rgb,
@@ -106,11 +106,13 @@ def similar(library: Library, upload_id: str, farthest: int, limit: int) -> dict
     """What the route answers.
 
     Raises:
-        NotFound: the upload is not there, or has no hash yet.
+        NotFound: the upload is not there.
+        NoResult: it has no hash, or not yet.
     """
-    bits = hash_of(library.get(upload_id))
+    upload = library.get(upload_id)
+    bits = hash_of(upload)
     if bits is None:
-        raise NotFound(f"The upload {upload_id} has no perceptual hash, or not yet.")
+        raise NoResult(f"The upload {upload_id} has no perceptual hash{why_none(upload)}.")
     values = [value for chunk in chunks_of(bits) for value in nearly(chunk)]
     candidates = library.find("phash", "chunks", values, limit=MOST_CANDIDATES)
     distances = [
@@ -132,6 +134,17 @@ def hash_of(upload: Upload) -> int | None:
     """The hash of an upload, whatever has become of the analysis since."""
     results = [a.result for a in upload.analyses if a.name == "phash" and a.result]
     return int(results[0]["hash"], 16) if results else None
+
+
+def why_none(upload: Upload) -> str:
+    """Why an upload has no hash: whether it is worth to ask again."""
+    states = [(a.state, a.error) for a in upload.analyses if a.name == "phash"]
+    if not states:
+        return "; its analysis phash was never ordered"
+    state, error = states[0]
+    if state in ("waiting", "queued", "running", "deferred"):
+        return f" yet; its analysis phash is {state}"
+    return f"; its analysis phash {state}" + (f": {error}" if error else "")
 
 
 class SimilarQuery(Schema):

@@ -55,7 +55,7 @@ def test_json_beyond_a_limit_is_refused_with_the_limit(service: Up, method: str,
     for name, (body, said) in BODIES.items():
         answer = answer_to_json(service, method, path, body)
         assert answer.status_code == 422, (name, answer.text[:500])
-        assert said in answer.json()["errors"]["json"][0], name
+        assert said in answer.json()["errors"]["body"][0], name
 
 
 @pytest.mark.parametrize(("method", "path"), ENDPOINTS)

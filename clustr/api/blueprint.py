@@ -5,14 +5,14 @@ from typing import Any, ClassVar
 
 import flask_smorest
 from flask import Request
-from marshmallow import RAISE, Schema
+from marshmallow import RAISE, Schema, ValidationError
 from webargs.core import missing
 from webargs.flaskparser import FlaskParser, is_json_request
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from clustr import json_input
+from clustr import json_input, reasons
 from clustr.api.origins import SAFE_METHODS
-from clustr.errors import InvalidInput
+from clustr.errors import InvalidInput, NotJson
 
 
 class Parser(FlaskParser):
@@ -28,16 +28,32 @@ class Parser(FlaskParser):
 
     def _raw_load_json(self, req: Request) -> Any:
         if not is_json_request(req):
+            # To take what is sent in another type for nothing would be to answer beside the point.
+            if req.mimetype or req.get_data():
+                raise NotJson(req.mimetype)
             return missing
         body = req.get_data()
         most_bytes = req.max_content_length
         # Of a body in chunks werkzeug reads no more than is allowed, and does not say so.
         if req.content_length is None and most_bytes and len(body) >= most_bytes:
-            raise RequestEntityTooLarge(f"A body here may have {most_bytes} bytes.")
+            raise RequestEntityTooLarge
         try:
             return json_input.loads(body) if body else missing
         except json_input.InvalidJSON as error:
-            raise InvalidInput({"json": [str(error)]}) from None
+            raise InvalidInput({"body": [str(error)]}) from None
+
+    def handle_error(
+        self, error: ValidationError, req: Request, schema: Schema, **more: Any
+    ) -> Any:
+        """Say of names that are unknown which there are."""
+        for said in error.messages.values():
+            if not isinstance(said, dict):
+                continue
+            unknown = [schema.error_messages["unknown"]]
+            for name in [name for name, one in said.items() if one == unknown]:
+                known = [field.data_key or key for key, field in schema.fields.items()]
+                said[name] = [reasons.unknown("parameter", name, known)]
+        super().handle_error(error, req, schema, **more)
 
 
 class Blueprint(flask_smorest.Blueprint):
@@ -47,7 +63,12 @@ class Blueprint(flask_smorest.Blueprint):
 
     def arguments(self, schema: type[Schema], **options: Any) -> Callable[..., Any]:
         """Load arguments with one schema object, not with a new one for each request."""
-        return super().arguments(schema(), **options)
+        load = super().arguments(schema(), **options)
+        if options.get("location", "json") != "json":
+            return load
+        not_json = self.alt_response(415, "UNSUPPORTED_MEDIA_TYPE")
+        too_large = self.alt_response(413, "REQUEST_ENTITY_TOO_LARGE")
+        return lambda view: too_large(not_json(load(view)))
 
     def alt_response(self, *args: Any, **options: Any) -> Callable[..., Any]:
         """Document an answer, without one more function to call around the view for each."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from copy import copy
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
@@ -76,6 +76,10 @@ def tag_list(description: str, least: int = 1) -> fields.List:
 
 class TagsEditSchema(BodySchema):
     """What a human says of the tags: `set` alone, or `add`, `remove` or both."""
+
+    error_messages: ClassVar = {
+        "type": 'Expected an object with `set`, or `add`, `remove` or both: {"add": ["cat"]}.'
+    }
 
     set = tag_list("These tags and no others, whatever analyzers say.", least=0)
     add = tag_list("These tags besides what analyzers say.")

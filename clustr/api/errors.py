@@ -12,7 +12,7 @@ from apispec.ext.marshmallow import MarshmallowPlugin, resolver
 from flask import Flask, Response, current_app, request
 from flask_smorest.utils import prepare_response
 from gunicorn.http.errors import NoMoreData, ParseException
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
 
 from clustr import errors, logs, reasons
 from clustr.api.current import request_id
@@ -20,6 +20,21 @@ from clustr.api.json_schemas import for_javascript
 from clustr.api.schemas import ProblemSchema
 
 log = logs.logger(__name__)
+
+# What marshmallow and webargs call the whole of something, and a place of the request.
+OF_WHOLE = "_schema"
+PLACES = {"json": "body"}
+
+# What is allowed, where marshmallow says only what is not.
+ALLOWED = {
+    "Not a valid boolean.": " Expected true or false.",
+    "Not a valid integer.": " Expected a whole number, such as 20.",
+    "Not a valid number.": " Expected a number, such as 0.5.",
+    "Not a valid string.": " Expected a text.",
+    "Not a valid list.": " Expected a list, in brackets: […].",
+    "Field may not be null.": " Give a value, or leave the field out.",
+    "Invalid JSON body.": " Send JSON (RFC 8259) in UTF-8.",
+}
 
 PROBLEM = "application/problem+json"
 RETRY_AFTER_SECONDS = "5"
@@ -49,6 +64,8 @@ TABLE: dict[type[errors.ClustrError], Row] = {
     errors.MalformedHost: Row(400, "malformed_host", "Malformed host"),
     errors.HostNotAllowed: Row(421, "host_not_allowed", "Host not allowed"),
     errors.OriginNotAllowed: Row(403, "origin_not_allowed", "Origin not allowed"),
+    errors.NoResult: Row(404, "no_result", "No result"),
+    errors.NotJson: Row(415, "not_json", "Not JSON"),
     errors.BeingAnswered: Row(409, "being_answered", "Being answered"),
     errors.Outdated: Row(412, "outdated", "Outdated"),
     errors.UnderWay: Row(409, "under_way", "Under way"),
@@ -78,9 +95,33 @@ EXAMPLES: dict[int, tuple[errors.ClustrError, dict[str, Any]]] = {
     409: (errors.BeingAnswered(), {}),
     404: (errors.NotFound("There is no upload with the id 692192f4e13f5a0c4d1b7a90."), {}),
     412: (errors.Outdated(), {}),
+    415: (errors.NotJson("text/plain"), {}),
     422: (errors.InvalidInput(WRONG_LIMIT), {"errors": WRONG_LIMIT}),
     503: (errors.DatabaseUnavailable(), {}),
     507: (errors.StorageFull(), {}),
+}
+# What is said of an error that has no words but those that werkzeug has for people with browsers.
+DETAILS = {
+    400: "The request is malformed and cannot be read.",
+    401: "The request has to say who sends it.",
+    403: "The request is not allowed.",
+    404: "There is nothing at this path.",
+    405: "This method is not allowed here.",
+    406: "The answer cannot be given in a type that the request accepts.",
+    408: "The request took too long to arrive.",
+    409: "The request does not go with how things are at this moment.",
+    410: "What was here is gone for good.",
+    411: "The request has to say how long its body is, with Content-Length.",
+    412: "A condition of the request does not hold.",
+    413: "The body of the request is too large.",
+    414: "The address is too long.",
+    415: "The body is of a type that is not read here.",
+    416: "The file has none of the bytes that Range asks for.",
+    422: "What was sent cannot be used.",
+    429: "Too many requests have come of late; please try again later.",
+    431: "A header of the request is too long.",
+    501: "The request uses something that is not known here.",
+    503: "This cannot be answered at the moment; please try again.",
 }
 EXAMPLE_REQUEST_ID = "7f2c9d0e5b1a4c3f8e6d7a9b0c1d2e3f"
 
@@ -148,7 +189,7 @@ class Api(flask_smorest.Api):
             description = TABLE[type(error)].title
         else:
             row = Row(status, status.name.lower(), status.phrase)
-            shown = example(row, status.description or status.phrase, "/api/uploads")
+            shown = example(row, DETAILS.get(status, f"{status.phrase}."), "/api/uploads")
         answer = {"description": description, "schema": self.ERROR_SCHEMA, "example": shown}
         prepare_response(answer, self.spec, PROBLEM)
         self.spec.components.response(name, answer, lazy=True)
@@ -230,7 +271,7 @@ def handle_http_exception(error: HTTPException) -> Response:
         return handle_clustr_error(errors.InvalidInput(by_field(messages)))
     name = error.name.lower().replace(" ", "_")
     row = BY_NAME.get(name) or Row(error.code, name, error.name)
-    response = problem(row, detail_of(error) or row.title)
+    response = problem(row, detail_of(error))
     for header, value in error.get_headers():
         if header.lower() not in ("content-type", "content-length"):
             response.headers[header] = value
@@ -243,27 +284,35 @@ def detail_of(error: HTTPException) -> str:
         allowed = ", ".join(sorted(error.valid_methods))
         return f"{request.method} is not allowed here; allowed are {allowed}."
     # What a plugin says with flask-smorest's `abort(409, message="...")`.
-    said = getattr(error, "data", {}).get("message")
-    return str(said or error.description or "")
+    said = getattr(error, "data", {}).get("message") or error.description
+    if said and said != type(error).description:
+        return str(said)
+    if isinstance(error, RequestEntityTooLarge):
+        most = reasons.size(current_app.config["MAX_CONTENT_LENGTH"])
+        return f"The body of the request is larger than {most}, the most that is accepted here."
+    return DETAILS.get(error.code or 500, f"{error.name}.")
 
 
 def by_field(messages: dict[str, Any]) -> dict[str, list[str]]:
     """What webargs says is wrong, by the name of the field; one in a list is `sha256.0`.
 
     It puts the place, such as `query`, above the names, or says of the place that it is unusable.
+    What marshmallow says of an object as a whole is under the name of the object, or of the place.
     The first hundred are enough.
     """
     found: dict[str, list[str]] = {}
 
-    def collect(name: str, said: Any) -> None:
+    def collect(place: str, names: tuple[str, ...], said: Any) -> None:
         if isinstance(said, dict):
             for inner, more in said.items():
-                collect(f"{name}.{inner}" if name else str(inner), more)
+                collect(place, names if inner == OF_WHOLE else (*names, str(inner)), more)
         elif len(found) < MOST_MISTAKES:
-            found[name[:LONGEST_NAME]] = said
+            said = [said] if isinstance(said, str) else said
+            mended = [f"{one}{ALLOWED.get(one, '')}" for one in said]
+            found.setdefault((".".join(names) or place)[:LONGEST_NAME], []).extend(mended)
 
     for place, said in messages.items():
-        collect("" if isinstance(said, dict) else place, said)
+        collect(PLACES.get(place, place), (), said)
     return found
 
 

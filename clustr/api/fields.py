@@ -4,7 +4,7 @@ import re
 import unicodedata
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, ClassVar
 
 from marshmallow import Schema, ValidationError, fields, validate
 
@@ -124,6 +124,8 @@ def _within_utc(value: datetime) -> None:
 
 class BodySchema(Schema):
     """What a client sends; of a misspelt member it is said what may have been meant."""
+
+    error_messages: ClassVar = {"type": "Expected a JSON object, in braces: {…}."}
 
     def handle_error(self, error: ValidationError, *_: Any, **__: Any) -> None:
         """Say more of what is unknown than that it is."""

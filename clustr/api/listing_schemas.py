@@ -6,7 +6,6 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
-from clustr import reasons
 from clustr.api.addresses import thumbnail_url_of, url_of
 from clustr.api.current import parts
 from clustr.api.etags import version_of
@@ -36,8 +35,11 @@ class Names(fields.String):
         names = super()._deserialize(value, *arguments, **named).split(",")
         unknown = [name for name in names if name not in self.known]
         if unknown:
-            problem = reasons.unknown("field", unknown[0][:100], self.known)
-            raise ValidationError(f"{problem} Known are: {', '.join(self.known)}.")
+            known = ", ".join(self.known)
+            raise ValidationError(
+                f"There is no field `{unknown[0][:100]}`. Give some of these, with commas between "
+                f"them: {known}."
+            )
         return tuple(names)
 
 

@@ -45,4 +45,5 @@ def get_plugin(name: str) -> Response:
     for plugin in parts.host.plugins:
         if plugin.name == name:
             return jsonify(plugin_on_wire(plugin, parts.default_services))
-    raise NotFound(f"There is no plugin {name}.")
+    known = ", ".join(plugin.name for plugin in parts.host.plugins)
+    raise NotFound(f"There is no plugin {name}; there are {known or 'none'}.")

@@ -19,6 +19,7 @@ from clustr.api.fields import (
     ID_PATTERN,
     NOT_NEGATIVE,
     POSITIVE,
+    BodySchema,
     Pattern,
     WholeNumber,
     hash_as_stored,
@@ -399,7 +400,7 @@ class UploadHeadersSchema(Schema):
     )
 
 
-class HashesSchema(Schema):
+class HashesSchema(BodySchema):
     """Files that a client has."""
 
     sha256 = fields.List(

@@ -25,7 +25,7 @@ from clustr.errors import (
     Undecodable,
     UnsupportedType,
 )
-from clustr.forms import Form, TooMuch, Unreadable, read_form
+from clustr.forms import Form, TooMuch, Unreadable, read_form, too_large
 from clustr.intake import Received, Reception, Refused, Wishes
 from clustr.storage import Incoming
 
@@ -218,7 +218,7 @@ def receive(reception: Reception) -> list[Received]:
     settings = parts.settings
     try:
         if (request.content_length or 0) > settings.max_request_size:
-            raise TooMuch(f"A request may have {settings.max_request_size} bytes.")
+            raise TooMuch(too_large(settings.max_request_size))
         form = read_form(
             # Not `request.stream`, which copies all of it twice in order to count it.
             get_input_stream(request.environ),

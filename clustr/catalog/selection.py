@@ -300,7 +300,8 @@ class Selections:
         if there is None:
             raise missing(self._collection, upload_id)
         require_version(there, versions)
-        raise UnderWay(f"{analyzer.name} has not come to its end with this upload.")
+        said = f"The analysis {analyzer.name} of this upload is still under way; try again later."
+        raise UnderWay(said)
 
     def states(self, job_id: str) -> dict[str, int]:
         """How many analyses of a job are in each state."""

@@ -5,7 +5,7 @@
 A plugin is a Python module that implements some of the hooks in `clustr.plugins.hooks`.
 """
 
-from clustr.errors import InvalidInput, NotFound
+from clustr.errors import InvalidInput, NoResult, NotFound
 from clustr.plugins.analyzer import Analyzer, Context, Health, Image
 from clustr.plugins.filters import Filter
 from clustr.plugins.hooks import hookimpl
@@ -28,6 +28,7 @@ __all__ = [
     "Image",
     "InvalidInput",
     "Library",
+    "NoResult",
     "NotFound",
     "Outcome",
     "RetryLater",
