@@ -118,11 +118,15 @@ def _copy_nullable_references(document: Node) -> None:
 
 
 def _leave_out_unused(document: Node) -> None:
-    """Leave out the schemas that nothing refers to any more."""
+    """Leave out the schemas that nothing refers to any more, but for those of results.
+
+    Those are known by their names: whoever writes an analyzer looks for its own.
+    """
     schemas = document["components"]["schemas"]
     used = {node["$ref"].rpartition("/")[2] for _, node in _nodes(document) if "$ref" in node}
     for name in schemas.keys() - used:
-        del schemas[name]
+        if not name.startswith("AnalysisResult_"):
+            del schemas[name]
 
 
 def _name_enums(document: Node) -> None:
