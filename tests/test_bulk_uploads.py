@@ -131,7 +131,8 @@ def test_a_filter_knows_what_the_listing_knows(workshop):
 
 def test_a_job_says_what_filter_it_was_given(workshop):
     filter = {"tag": ["cat"], "duplicate": False, "taken_before": "2020-01-01T00:00:00Z"}
-    assert done(workshop, "delete", filter=filter)["parameters"] == {"filter": filter}
+    said = filter | {"taken_before": "2020-01-01T00:00:00.000000Z"}
+    assert done(workshop, "delete", filter=filter)["parameters"] == {"filter": said}
 
 
 def test_tags_are_added_and_removed_as_a_human_does(workshop):

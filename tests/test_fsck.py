@@ -415,6 +415,7 @@ def test_what_has_changed_since_the_look_is_left_alone(store):
     victims = store.plant_one_of_each()
     orphan = store.file(victims["orphaned"])
     record = {**store.records()[0], "_id": ObjectId(victims["orphaned"]), "filename": orphan.name}
+    del record["original_sha256"]  # One upload alone is the original of these bytes.
     with check(store) as one:
         findings = list(one.findings())
         whole = next(iter(content.values()))
