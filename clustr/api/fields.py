@@ -81,9 +81,14 @@ def as_stored(value: Any) -> Any:
     return unicodedata.normalize("NFC", value).strip() if isinstance(value, str) else value
 
 
+def without_spaces(value: Any) -> Any:
+    """A name that a client asks for, without spaces around it; a line break belongs to no name."""
+    return value.strip(" ") if isinstance(value, str) else value
+
+
 def hash_as_stored(value: Any) -> Any:
-    """A hash that a client asks for, written as what is stored: in lower case, too."""
-    return as_stored(value).lower() if isinstance(value, str) else value
+    """A hash that a client asks for, written as what is stored."""
+    return without_spaces(value).lower() if isinstance(value, str) else value
 
 
 class WholeNumber(fields.Integer):

@@ -14,6 +14,7 @@ from clustr.api.fields import (
     TrueOrFalse,
     as_stored,
     point_in_time,
+    without_spaces,
 )
 from clustr.images import CONTENT_TYPES
 from clustr.upload import State, Status
@@ -71,7 +72,7 @@ class WantedSchema(Schema):
         metadata={"description": "Those with this tag; given several, with all of them."},
     )
     content_type = fields.String(
-        pre_load=as_stored,
+        pre_load=without_spaces,
         validate=validate.OneOf(sorted(CONTENT_TYPES.values())),
         metadata={"description": "Those of this true type."},
     )
@@ -83,7 +84,7 @@ class WantedSchema(Schema):
         },
     )
     analyzer = fields.String(
-        pre_load=as_stored,
+        pre_load=without_spaces,
         validate=ANALYZER_NAME,
         metadata={"description": "The analyzer that `analysis_status` is about."},
     )
