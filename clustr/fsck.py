@@ -18,7 +18,7 @@ from itertools import islice
 from typing import BinaryIO
 
 from clustr import images
-from clustr.catalog import Catalog, Pending, Record, Step, now
+from clustr.catalog import Catalog, Foreign, Pending, Record, Step, now
 from clustr.errors import (
     Empty,
     NotFound,
@@ -117,7 +117,10 @@ class Fsck:
         self._require_store()
         for record in self._catalog.inspection.records():
             self.checked["uploads"] += 1
-            if self._look_at(record):  # It may have been read a while ago: what is it now?
+            if isinstance(record, Foreign):
+                detail = f"the record is not one that Clustr has written: {record.reason}"
+                yield Finding(Kind.FOREIGN, record.id, None, detail)
+            elif self._look_at(record):  # It may have been read a while ago: what is it now?
                 fresh = self._catalog.inspection.record(record.id)
                 yield from self._look_at(fresh) if fresh else ()
         yield from self._look_at_files()

@@ -1,15 +1,23 @@
 """Records that others have written, or altered: nobody is answered by their word."""
 
 import io
+import json
+import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import photographs
 import pytest
-from bson import ObjectId
+from bson import Binary, Decimal128, MinKey, ObjectId, Regex
+from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.datetime_ms import DatetimeMS
 from werkzeug.test import TestResponse
 from workshop import Workshop
 
+from clustr import servers
+from clustr.fsck import Kind
+from clustr.parts import build_fsck
 from clustr.upload import State
 
 
@@ -140,3 +148,172 @@ def test_nothing_is_stored_or_removed_through_a_link(workshop):
     (thumbnails / upload_id).symlink_to(outside)
     workshop.web.storage.forget_thumbnails(f"{upload_id}.jpg")
     assert {path.name for path in outside.iterdir()} == before
+
+
+OTHERS: dict[str, Any] = {
+    "nothing but an id": {},
+    "another id": {"_id": "7d5c2a2e-7a1b-4c55-9b0c-3a5e0a6d1c11", "caption": "an old cat"},
+    "the fields of another program": {
+        "filename": "cat.jpg",
+        "original_name": "cat.jpg",
+        "upload_time": "2024-05-01T12:00:00",
+        "caption": "an old cat",
+        "tags": "cat",
+        "status": "completed",
+    },
+    "numbers": {"caption": 5, "tags": [1, {}], "upload_time": 7, "analyses": 3, "facets": ["any"]},
+    "a far time": {"upload_time": DatetimeMS(10**15), "taken_at": DatetimeMS(10**15)},
+    "what is no JSON": {"original_name": Decimal128("1"), "caption": Binary(b"\xff"), "sha256": 5},
+    "odd types": {"caption": Regex("cat"), "size": MinKey()},
+}
+
+
+@pytest.fixture
+def among_others(workshop: Workshop) -> tuple[Workshop, list[str]]:
+    """Uploads of ours with records of others between them."""
+    ids = [workshop.upload(photographs.unique(number=number))[0] for number in range(3)]
+    alter(workshop, ids[1], caption="a new cat")
+    whole = workshop.collection.find_one({"_id": ObjectId(ids[0])})
+    del whole["_id"], whole["original_sha256"], whole["sha256"]
+    for other in OTHERS.values():
+        workshop.collection.insert_one({"_id": ObjectId()} | other)
+        workshop.collection.insert_one({**whole, "sha256": "0" * 64, **other, "_id": ObjectId()})
+    return workshop, ids
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "",
+        "page=1",
+        "page=2&limit=1",
+        "sort=taken_at",
+        "sort=-size",
+        "sort=name",
+        "sort=upload_time",
+        "fields=id,original_name,caption,analyses.results",
+        "tag=cat",
+        "status=pending",
+        "min_width=1",
+        "q=cat",
+        'q="a new cat"',
+        "q=cat -dog&page=2",
+    ],
+)
+def test_a_listing_leaves_out_what_others_have_written(among_others, query):
+    workshop, ids = among_others
+    answer = get(workshop, f"/api/uploads?{query}")
+    assert answer.status_code == 200, answer.text
+    assert {one["id"] for one in answer.get_json()["data"]} <= {*ids}
+
+
+@pytest.mark.parametrize("query", ["sort=-upload_time", "sort=upload_time", "sort=size"])
+@pytest.mark.parametrize("limit", [3, 20])
+def test_a_walk_among_records_of_others_finds_each_of_ours_once(among_others, query, limit):
+    workshop, ids = among_others
+    found: list[str] = []
+    cursor, pages = "", 0
+    while cursor is not None and pages < 20:
+        page = get(workshop, f"/api/uploads?{query}&limit={limit}{cursor}").get_json()
+        found += [one["id"] for one in page["data"]]
+        cursor = page["next_cursor"] and f"&cursor={page['next_cursor']}"
+        pages += 1
+    assert sorted(found) == sorted(ids)
+
+
+def test_everything_else_goes_on_beside_records_of_others(among_others):
+    workshop, ids = among_others
+    client = workshop.app.test_client()
+    for path in ("/api/stats", "/api/tags", "/api/trash", "/api/health"):
+        assert get(workshop, path).status_code == 200, path
+    for document in workshop.collection.find({}, {"_id": 1}):
+        one = str(document["_id"])
+        if len(one) != 24 or one in ids:
+            continue
+        for path in ("", "/file", "/thumbnail", "/analyses"):
+            assert get(workshop, f"/api/uploads/{one}{path}").status_code == 404, (document, path)
+        for path in ("", "?permanently=true"):
+            assert client.delete(f"/api/uploads/{one}{path}").status_code == 404
+    whole = workshop.collection.find_one({"_id": ObjectId(ids[0])})
+    trash = workshop.web.catalog.trash.collection
+    trash.insert_one({"_id": ObjectId(), "trash": {"at": whole["upload_time"], "step": "there"}})
+    assert client.delete(f"/api/uploads/{ids[0]}").status_code == 204
+    assert [one["id"] for one in get(workshop, "/api/trash").get_json()["data"]] == [ids[0]]
+    assert client.post(f"/api/uploads/{ids[0]}/restore").status_code == 200
+
+
+def test_a_record_of_others_is_logged_once(workshop, capsys):
+    workshop.upload()
+    other = workshop.collection.insert_one({"filename": "cat.jpg"}).inserted_id
+    for _ in range(3):
+        assert get(workshop, "/api/uploads").status_code == 200
+    lines = [line for line in capsys.readouterr().err.splitlines() if "foreign_record" in line]
+    assert [json.loads(line)["id"] for line in lines] == [str(other)]
+
+
+def test_fsck_names_records_of_others_and_leaves_them_alone(among_others):
+    workshop, ids = among_others
+    auto = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_AUTO)
+    records = workshop.collection.with_options(codec_options=auto)
+    before = [*records.find()]
+    with build_fsck(workshop.settings, timedelta(0), quick=False) as check:
+        findings = [*check.findings()]
+        assert not any(map(check.repair, findings))
+    assert {one.kind for one in findings} == {Kind.FOREIGN}
+    named = [one.id for one in findings]
+    assert sorted(named) == sorted(str(one["_id"]) for one in before if str(one["_id"]) not in ids)
+    assert all("not one that Clustr has written: " in one.detail for one in findings)
+    assert [*records.find()] == before
+
+
+def test_the_file_of_a_record_that_was_altered_is_no_orphan(workshop):
+    ids = workshop.upload(), workshop.upload(photographs.unique(number=1))
+    alter(workshop, ids[0][0], filename="../../secret.jpg")
+    with build_fsck(workshop.settings, timedelta(0), quick=False) as check:
+        assert [one.kind for one in check.findings()] == [Kind.FOREIGN]
+
+
+PREDECESSORS = {
+    "filename": "cat.jpg",
+    "original_name": "cat.jpg",
+    "upload_time": datetime(2024, 5, 1, tzinfo=UTC),
+    "size": 5,
+    "content_type": "image/jpeg",
+    "caption": "an old cat",
+    "status": "completed",
+}
+
+
+@pytest.mark.parametrize("marked", [False, True])
+@pytest.mark.parametrize("program", ["gunicorn", "clustr"])
+def test_a_foreign_database_is_refused_at_the_start_and_left_as_it_was(workshop, program, marked):
+    workshop.collection.insert_many(dict(PREDECESSORS) for _ in range(3))
+    if marked:
+        folder = workshop.settings.upload_folder
+        folder.mkdir(parents=True)
+        (folder / ".clustr-store").touch()
+    arguments = {
+        "gunicorn": ("-c", "python:clustr.gunicorn_settings", "clustr.app:create_app()"),
+        "clustr": ("worker",),
+    }[program]
+    port = str(servers.free_port())
+    ended = workshop.run("-m", program, *arguments, PORT=port, WEB_WORKERS="1")
+    assert ended.process.wait(30) != 0
+    [said] = [line for line in ended.output().splitlines() if line.startswith("clustr: ")]
+    assert re.match(
+        r"clustr: MONGODB_DATABASE=workshop\d+ is not a database of Clustr's: its collection "
+        r"uploads has records that others have written \([0-9a-f]{24}: .+\) and none of Clustr's; "
+        r"choose another with MONGODB_DATABASE or MONGODB_UPLOADS_COLLECTION$",
+        said,
+    )
+    assert "Traceback" not in ended.output()
+    assert [*workshop.collection.index_information()] == ["_id_"]
+    assert workshop.collection.database.list_collection_names() == ["uploads"]
+
+
+def test_a_store_that_is_not_mounted_is_told_from_a_foreign_database(workshop):
+    workshop.upload()
+    (workshop.settings.upload_folder / ".clustr-store").unlink()
+    ended = workshop.run("-m", "clustr", "worker")
+    assert ended.process.wait(30) != 0
+    assert "the database has uploads: it looks as if it is not mounted" in ended.output()

@@ -1,6 +1,6 @@
 """The shapes of the listing: what can be asked of it, and a page of it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from typing import Any
 
@@ -13,7 +13,18 @@ from clustr.api.fields import NOT_NEGATIVE, POSITIVE, Pattern, WholeNumber, as_s
 from clustr.api.filter_schemas import DUPLICATE, WantedSchema, limits
 from clustr.api.schemas import UploadSchema
 from clustr.api.wire import with_fraction
-from clustr.catalog import BOUNDS, COUNTED_TOTAL, SEARCHED, Found, Page, Sort, Wanted, Words
+from clustr.catalog import (
+    BOUNDS,
+    COUNTED_TOTAL,
+    SEARCHED,
+    UNLIKE_AN_UPLOAD,
+    Found,
+    Page,
+    Sort,
+    Wanted,
+    Words,
+    log_foreign,
+)
 
 CURSOR_PATTERN = "^[A-Za-z0-9_-]{28,1500}$"
 EXAMPLE_CURSOR = "AQAAACodYNqtaSGS9OE_WgwNG3uQAAABqIEKuBA"
@@ -250,8 +261,13 @@ class Shape:
         return READ_RESULTS if self._with_results else READ_ANALYSES
 
     def write(self, document: Mapping[str, Any]) -> dict[str, Any]:
-        """A document of the catalog in the shape of `ListedUploadSchema`."""
+        """A document of the catalog in the shape of `ListedUploadSchema`.
+
+        What it raises for a document of somebody else is among `UNLIKE_AN_UPLOAD`.
+        """
         get, upload_id, filename = document.get, str(document["_id"]), document["filename"]
+        if not filename.startswith(upload_id):
+            raise ValueError("its file cannot be called so")
         duplicate_of = get("duplicate_of")
         wire = {
             "id": upload_id,
@@ -295,21 +311,37 @@ class Shape:
 
 def page_on_wire(page: Page, shape: Shape, number: int | None, limit: int) -> dict[str, Any]:
     """A page in the shape of `UploadPageSchema`."""
-    return {
-        "data": [shape.write(document) for document in page.uploads],
-        "total": page.total,
-        "total_is_estimate": page.total is None or page.total > COUNTED_TOTAL,
-        "page": number,
-        "limit": limit,
-        "next_cursor": page.next_cursor,
-    }
+    return _page_on_wire(page, shape.write, number, limit)
 
 
 def found_on_wire(
     found: Found, words: Words, shape: Shape, number: int | None, limit: int
 ) -> dict[str, Any]:
     """A page of what was found in the shape of `UploadPageSchema`."""
-    wire = page_on_wire(found.page, shape, number, limit) | {"order": found.order}
-    for listed, document in zip(wire["data"], found.page.uploads, strict=True):
-        listed["matched"] = words.matched_in(document)
-    return wire
+
+    def write(document: Mapping[str, Any]) -> dict[str, Any]:
+        return shape.write(document) | {"matched": words.matched_in(document)}
+
+    return _page_on_wire(found.page, write, number, limit) | {"order": found.order}
+
+
+def _page_on_wire(
+    page: Page,
+    write: Callable[[Mapping[str, Any]], dict[str, Any]],
+    number: int | None,
+    limit: int,
+) -> dict[str, Any]:
+    data = []
+    for document in page.uploads:
+        try:
+            data.append(write(document))
+        except UNLIKE_AN_UPLOAD as error:  # What others have written is left out.
+            log_foreign(str(document["_id"]), f"{type(error).__name__}: {error}")
+    return {
+        "data": data,
+        "total": page.total,
+        "total_is_estimate": page.total is None or page.total > COUNTED_TOTAL,
+        "page": number,
+        "limit": limit,
+        "next_cursor": page.next_cursor,
+    }

@@ -25,6 +25,7 @@ from clustr.api.files import (
     preferred,
 )
 from clustr.api.schemas import FileQuerySchema, ThumbnailQuerySchema
+from clustr.api.wire import page_response
 from clustr.thumbnails import snapped
 
 blueprint = Blueprint(
@@ -44,7 +45,7 @@ def list_trash(query: dict[str, Any]) -> Response:
     """
     results = RESULTS in query.get("fields_", ())
     page = parts.catalog.trash.page(query["limit"], query.get("cursor"), results)
-    return jsonify(trash_page_on_wire(page, query, parts.settings.trash_days))
+    return page_response(trash_page_on_wire(page, query, parts.settings.trash_days))
 
 
 @blueprint.route("/<upload_id:upload_id>", parameters=[UPLOAD_ID])

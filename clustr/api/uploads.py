@@ -18,7 +18,8 @@ from clustr.api.listing_schemas import (
     too_slow,
 )
 from clustr.api.schemas import EXAMPLE_ETAG, ExistingSchema, HashesSchema, UploadSchema
-from clustr.catalog import Page, Words, wanted_by
+from clustr.api.wire import page_response
+from clustr.catalog import Page, Words, reading_record, wanted_by
 from clustr.errors import InvalidInput, TooSlow
 
 # Where a client goes on from a page, for programs that read the document.
@@ -113,7 +114,7 @@ def list_uploads() -> Response:
             wire = page_on_wire(page, shape, number, query["limit"])
     except TooSlow as error:
         raise InvalidInput(filters.unindexed(conditions) or too_slow(query, sort)) from error
-    response = jsonify(wire)
+    response = page_response(wire)
     response.headers["Link"] = links_of(page, number)
     return response
 
@@ -144,8 +145,9 @@ def get_upload(upload_id: str) -> Response:
     Who has it already sends its `ETag` as `If-None-Match` and is answered 304 until it changes.
     """
     document = parts.catalog.listing.one(upload_id)
-    wire = Shape(None, with_results=True).write(document)
-    response = tag_with(jsonify(wire), wire["version"])
+    with reading_record(upload_id):
+        wire = Shape(None, with_results=True).write(document)
+        response = tag_with(jsonify(wire), wire["version"])
     # To look for conditions of which there are none takes longer than to write the answer.
     return response.make_conditional(request) if request.if_none_match else response
 

@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import orjson
-from flask import Response
+from flask import Response, jsonify
 from flask.json.provider import JSONProvider
+
+from clustr.catalog import log_foreign
 
 # A time without a zone is one of MongoDB's, which are in UTC.
 OPTIONS = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
@@ -56,3 +58,23 @@ class Provider(JSONProvider):
     def response(self, *args: Any, **kwargs: Any) -> Response:
         body = dumps(self._prepare_response_obj(args, kwargs))
         return self._app.response_class(body, mimetype="application/json")
+
+
+def page_response(wire: dict[str, Any]) -> Response:
+    """An answer with a page, without those uploads in it that are no JSON.
+
+    Such are of records that others have written; to look for them before would cost all others.
+    """
+    try:
+        return jsonify(wire)
+    except TypeError:
+        return jsonify(wire | {"data": [one for one in wire["data"] if _is_json(one)]})
+
+
+def _is_json(one: dict[str, Any]) -> bool:
+    try:
+        orjson.dumps(one, option=OPTIONS)
+    except TypeError as error:
+        log_foreign(str(one.get("id")), str(error))
+        return False
+    return True

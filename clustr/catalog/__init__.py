@@ -22,10 +22,11 @@ from clustr.catalog.connection import answering, connect, starting
 from clustr.catalog.copies import Copies
 from clustr.catalog.counting import COUNTED_TOTAL, Counting
 from clustr.catalog.default_services import DefaultServices
+from clustr.catalog.documents import UNLIKE_AN_UPLOAD, log_foreign, reading_record
 from clustr.catalog.editing import Editing, TagWords
 from clustr.catalog.filters import BOUNDS, wanted_by
 from clustr.catalog.indexes import make_indexes
-from clustr.catalog.inspection import Inspection, Pending, Record
+from clustr.catalog.inspection import Foreign, Inspection, Pending, Record
 from clustr.catalog.jobs import Failure, Job, Jobs, JobState
 from clustr.catalog.leases import Leases
 from clustr.catalog.listing import Listing, Page, Sort, Wanted
@@ -37,11 +38,13 @@ from clustr.catalog.tallies import Tallies, Tally
 from clustr.catalog.trash import Claim, Trash, Trashed, TrashPage
 from clustr.catalog.uploads import Condition, Uploads, new_id, result_indexes
 from clustr.catalog.versions import Versions
+from clustr.errors import StartUpError
 
 __all__ = [
     "BOUNDS",
     "COUNTED_TOTAL",
     "SEARCHED",
+    "UNLIKE_AN_UPLOAD",
     "Breaker",
     "Catalog",
     "Chosen",
@@ -52,6 +55,7 @@ __all__ = [
     "Deferred",
     "Failure",
     "Finished",
+    "Foreign",
     "Found",
     "Job",
     "JobState",
@@ -69,8 +73,10 @@ __all__ = [
     "Versions",
     "Wanted",
     "Words",
+    "log_foreign",
     "new_id",
     "now",
+    "reading_record",
     "wanted_by",
 ]
 
@@ -124,8 +130,9 @@ class Catalog:
 
         Raises:
             DatabaseUnavailable: MongoDB does not answer, or they take too long to be made.
-            StartUpError: MongoDB does not let us.
+            StartUpError: MongoDB does not let us, or the database is not Clustr's.
         """
+        self._require_ours()
         with starting(), answering():
             make_indexes(self._uploads, INDEXES)
             make_indexes(self.trash.collection, trash.INDEXES)
@@ -156,10 +163,27 @@ class Catalog:
 
         Raises:
             DatabaseUnavailable: MongoDB does not answer.
-            StartUpError: MongoDB does not let us.
+            StartUpError: MongoDB does not let us, or the database is not Clustr's.
         """
+        self._require_ours()
         with starting():
             return self.uploads.any() or self.trash.any()
+
+    def _require_ours(self) -> None:
+        """See that the uploads are Clustr's, before anything is made beside them.
+
+        Raises:
+            StartUpError: they are not; nothing has been changed.
+        """
+        with starting():
+            reason = self.uploads.foreign()
+        if reason:
+            raise StartUpError(
+                f"MONGODB_DATABASE={self._database.name} is not a database of Clustr's: its "
+                f"collection {self._uploads.name} has records that others have written ({reason}) "
+                "and none of Clustr's; choose another with MONGODB_DATABASE or "
+                "MONGODB_UPLOADS_COLLECTION"
+            )
 
     def describe(self) -> dict[str, Any]:
         """MongoDB's version, and whether what it acknowledges survives a crash.

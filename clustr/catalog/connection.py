@@ -6,7 +6,7 @@ from datetime import UTC
 from typing import Any
 
 import pymongo
-from bson.codec_options import CodecOptions
+from bson.codec_options import CodecOptions, DatetimeConversion
 from pymongo.errors import (
     ConfigurationError,
     ConnectionFailure,
@@ -26,7 +26,12 @@ log = logs.logger(__name__)
 Document = dict[str, Any]
 
 # Times without a zone, which are in UTC: to give each of them one takes half of the time.
-PLAIN: CodecOptions[Document] = CodecOptions(tz_aware=False)
+# What others have written need be no text and no time that Python knows.
+PLAIN: CodecOptions[Document] = CodecOptions(
+    tz_aware=False,
+    unicode_decode_error_handler="replace",
+    datetime_conversion=DatetimeConversion.DATETIME_AUTO,
+)
 
 # From src/mongo/base/error_codes.yml of MongoDB; the last one is of its hosted kind, Atlas.
 REFUSALS = (UNAUTHORIZED := 13, AUTHENTICATION_FAILED := 18, ATLAS_ERROR := 8000)
@@ -54,6 +59,9 @@ def connect(url: str, timeout_seconds: float) -> pymongo.MongoClient[Document]:
             timeoutMS=int(timeout_seconds * 1000),
             tz_aware=True,
             tzinfo=UTC,
+            # What others have written need be no text and no time that Python knows.
+            unicode_decode_error_handler="replace",
+            datetime_conversion="DATETIME_AUTO",
             w="majority",
             journal=True,
         )

@@ -144,6 +144,20 @@ def from_documents(documents: Iterable[Document]) -> Iterator[Upload]:
             yield from_document(document)
 
 
+def reason_why_foreign(document: Document) -> str | None:
+    """Why a record is not as Clustr writes one; None when it is."""
+    try:
+        _from_document(document)
+    except UNLIKE_AN_UPLOAD as error:
+        return _what_is_wrong(error)
+    return None
+
+
+def _what_is_wrong(error: Exception) -> str:
+    said = f"no field {error}" if isinstance(error, KeyError) else str(error)
+    return said[:300]
+
+
 @lru_cache(1000)
 def log_foreign(record_id: str, error: str) -> None:
     """Log that this record is not one of Clustr's, which is done once."""
@@ -158,8 +172,20 @@ def extension_of(document: Document) -> str:
     """
     upload_id, _, extension = document["filename"].partition(".")
     if upload_id != str(document["_id"]) or extension not in CONTENT_TYPES:
-        raise ValueError(f"the file of {document['_id']} cannot be called so")
+        raise ValueError("its file cannot be called so")
     return extension
+
+
+def filenames_of(documents: Iterable[Document]) -> set[str]:
+    """The file names of documents; where one cannot be right, all that its file can have."""
+    names = set()
+    for document in documents:
+        try:
+            extensions = [extension_of(document)]
+        except UNLIKE_AN_UPLOAD:
+            extensions = [*CONTENT_TYPES]
+        names |= {f"{document['_id']}.{extension}" for extension in extensions}
+    return names
 
 
 def _from_document(document: Document) -> Upload:

@@ -12,15 +12,14 @@ from clustr.catalog.changes import changing, matching, settled
 from clustr.catalog.clock import now
 from clustr.catalog.connection import Document, answering
 from clustr.catalog.copies import Copies
+from clustr.catalog.documents import filenames_of, reason_why_foreign
 from clustr.upload import UNFINISHED, State
 
 BATCH = 500
 BEFORE_ALL = ObjectId(bytes(12))
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
-FIELDS = (
-    *("filename", "size", "sha256", "updated_at"),
-    *("analyses.name", "analyses.state", "analyses.run", "analyses.lease_until"),
-)
+BUT_RESULTS = {"analyses.result": 0}
+OURS = {"_id": {"$type": "objectId"}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +44,14 @@ class Record:
     pending: tuple[Pending, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A record that Clustr has not written, and why it cannot be one of an upload."""
+
+    id: str
+    reason: str
+
+
 class Inspection:
     """The uploads as `clustr fsck` sees them, by the primary's word alone."""
 
@@ -53,35 +60,39 @@ class Inspection:
         self._uploads = uploads.with_options(read_preference=ReadPreference.PRIMARY)
         self._quarantine = uploads.database[f"{uploads.name}_quarantine"]
 
-    def records(self) -> Iterator[Record]:
+    def records(self) -> Iterator[Record | Foreign]:
         """All uploads that there are now in the order of their ids, a batch at a time.
 
         Between batches nothing is held open: what is done with a batch may take as long as it does.
         """
         with answering():
-            newest = self._uploads.find_one({}, {"_id": 1}, sort=[("_id", -1)])
+            newest = self._uploads.find_one(OURS, {"_id": 1}, sort=[("_id", -1)])
         last = BEFORE_ALL
         while newest and (batch := self._batch(last, newest["_id"])):
             yield from map(_record, batch)
             last = batch[-1]["_id"]
+        with answering():
+            for document in self._uploads.find({"$nor": [OURS]}, {"_id": 1}):
+                yield Foreign(str(document["_id"]), "its id is no ObjectId")
 
     def _batch(self, after: ObjectId, until: ObjectId) -> list[Document]:
         with answering():
-            found = self._uploads.find({"_id": {"$gt": after, "$lte": until}}, FIELDS)
+            found = self._uploads.find({"_id": {"$gt": after, "$lte": until}}, BUT_RESULTS)
             return list(found.sort("_id", 1).limit(BATCH))
 
     def record(self, upload_id: str) -> Record | None:
         """The upload as it is at this moment, if there is one."""
         with answering():
-            document = self._uploads.find_one({"_id": ObjectId(upload_id)}, FIELDS)
-        return _record(document) if document else None
+            document = self._uploads.find_one({"_id": ObjectId(upload_id)}, BUT_RESULTS)
+        record = _record(document) if document else None
+        return record if isinstance(record, Record) else None
 
     def filenames(self, upload_ids: Sequence[str]) -> set[str]:
         """The file names of those of these uploads that there are."""
         ids = [ObjectId(upload_id) for upload_id in upload_ids]
         with answering():
             found = self._uploads.find({"_id": {"$in": ids}}, {"filename": 1})
-            return {document["filename"] for document in found}
+            return filenames_of(found)
 
     def quarantine(self, record: Record, reason: str) -> bool:
         """Move an upload into the quarantine collection.
@@ -127,7 +138,9 @@ class Inspection:
             return self._uploads.update_one(here, update).modified_count == 1
 
 
-def _record(document: Document) -> Record:
+def _record(document: Document) -> Record | Foreign:
+    if reason := reason_why_foreign(document):
+        return Foreign(str(document["_id"]), reason)
     return Record(
         id=str(document["_id"]),
         filename=document["filename"],

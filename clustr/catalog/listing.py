@@ -26,7 +26,7 @@ from clustr.catalog import counting
 from clustr.catalog.changes import matching
 from clustr.catalog.connection import PLAIN, Document, answering
 from clustr.catalog.counting import Counting
-from clustr.catalog.documents import ANY, DUPLICATE, FACETS
+from clustr.catalog.documents import ANY, DUPLICATE, FACETS, UNLIKE_AN_UPLOAD
 from clustr.catalog.uploads import (
     NEWEST_FIRST,
     Condition,
@@ -44,6 +44,8 @@ SORTS = {
     "size": "size",
     "name": "original_name",
 }
+# What an upload has there.
+KINDS = {"upload_time": datetime, "taken_at": datetime | None, "size": int, "name": str}
 # Of what a range can be asked for.
 RANGES = {
     "upload_time": "upload_time",
@@ -416,9 +418,24 @@ class Listing:
 def _page(
     documents: list[Document], limit: int, sort: Sort, wanted: Wanted, total: int | None
 ) -> Page:
-    """The page of what was found, of which one more than its limit tells that it goes on."""
-    goes_on = len(documents) > limit
-    following = _write(documents[limit - 1], sort, wanted, total) if goes_on else None
+    """The page of what was found, of which one more than its limit tells that it goes on.
+
+    A record that others have written may have no place: then it goes on behind the last that has.
+    """
+    if len(documents) <= limit:
+        return Page(documents, total, None)
+    for count in range(limit, 0, -1):
+        try:
+            following = _write(documents[count - 1], sort, wanted, total)
+        except (*UNLIKE_AN_UPLOAD, struct.error):
+            continue
+        return Page(documents[:count], total, following)
+    following = None
+    if sort.by == "upload_time" and not sort.descending:  # Times come after whatever is none.
+        first = {"_id": ObjectId(bytes(12)), sort.field: FIRST_MOMENT}
+        last = documents[limit - 1].get(sort.field)
+        if last is None or isinstance(last, int | float | str):
+            following = _write(first, sort, wanted, total)
     return Page(documents[:limit], total, following)
 
 
@@ -557,6 +574,8 @@ def _before(key: ObjectId) -> ObjectId:
 def _write(document: Document, sort: Sort, wanted: Wanted, total: int | None) -> str:
     """A cursor for what follows an upload: the order, the filters, the total, and its place."""
     value = document.get(sort.field)
+    if not isinstance(value, KINDS[sort.by]):
+        raise TypeError(f"{sort.field} cannot be sorted by")
     head = struct.pack(">BI", sort.code(), MORE if total is None else total) + wanted.fingerprint()
     packed = head + document["_id"].binary + _packed(value)
     return base64.urlsafe_b64encode(packed).decode().rstrip("=")

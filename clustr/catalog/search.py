@@ -27,6 +27,7 @@ from clustr.catalog import counting
 from clustr.catalog.clock import now
 from clustr.catalog.connection import PLAIN, Document
 from clustr.catalog.counting import Counting
+from clustr.catalog.documents import UNLIKE_AN_UPLOAD
 from clustr.catalog.folding import folded
 from clustr.catalog.listing import (
     ANYTHING,
@@ -251,9 +252,12 @@ class Search:
 
         order, found, total = limited(SEARCH_SECONDS, find)
         following = None
-        if len(found) > limit:
+        # What others have written may have no place: it goes on behind the last that has.
+        last = next((n for n in range(len(found[:limit]), 0, -1) if found[n - 1][0]), 0)
+        if len(found) > limit and last:
+            found = found[:last]
             head = order + fingerprint + struct.pack(">I", UNKNOWN if total is None else total)
-            packed = head + struct.pack(">q", since) + found[limit - 1][0]
+            packed = head + struct.pack(">q", since) + found[last - 1][0]
             following = base64.urlsafe_b64encode(packed).decode().rstrip("=")
         documents = [document for _, document in found[:limit]]
         name = "score" if order == SCORE else "newest"
@@ -297,7 +301,12 @@ class Search:
         # They may be thousands, and are written alike: the word, the number and the id, with names.
         written = struct.Struct(f"<{4 + 6 + 4 + len(term.encode()) + 1 + 7}xd5x12sx")
         batches = _of(term, self._collection.find_raw_batches({}, return_key=True))
-        return {key: score for batch in batches for score, key in written.iter_unpack(batch)}
+        try:
+            return {key: score for batch in batches for score, key in written.iter_unpack(batch)}
+        except struct.error:  # An id among them is no ObjectId: others have written its record.
+            keys = _of(term, self._collection.find({}, return_key=True))
+            having = ((key["_id"], key["_ftsx"]) for key in keys)
+            return {key.binary: score for key, score in having if isinstance(key, ObjectId)}
 
     def _by_score(
         self,
@@ -351,7 +360,7 @@ class Search:
             found = self._collection.find(here, shown).hint("_id_")
             documents = {document["_id"].binary: document for document in found}
             for rank in some:
-                if (document := documents.get(rank[2])) and words.are_met(document):
+                if (document := documents.get(rank[2])) and _are_met(words, document):
                     yield rank, document
 
     def _count(
@@ -395,15 +404,11 @@ class Search:
             behind = Place(moment, ObjectId(place[8:]), None)
         if bounded:
             asked = wanted, DEFAULT, behind, skipped, count, shown, words.condition()
-            return [(_moment(d) + d["_id"].binary, d) for d in self._listing.look_through(*asked)]
+            return [(_place_of(d), d) for d in self._listing.look_through(*asked)]
         here = {"$and": [query(wanted, DEFAULT, behind), words.condition()]}
         found = self._collection.find(here, shown).sort(NEWEST_FIRST)
         found = found if wanted.leads else found.hint(NEWEST_FIRST)
-        return [(_moment(d) + d["_id"].binary, d) for d in found.skip(skipped).limit(count)]
-
-
-def _moment(document: Document) -> bytes:
-    return struct.pack(">q", _milliseconds(document["upload_time"].replace(tzinfo=UTC)))
+        return [(_place_of(d), d) for d in found.skip(skipped).limit(count)]
 
 
 def _milliseconds(moment: datetime) -> int:
@@ -414,6 +419,22 @@ def _unchanged(since: int, wanted: Wanted) -> Document:
     """The query for what is wanted and has the same words as at a moment."""
     changed = {"words_at": {"$gte": EPOCH + timedelta(milliseconds=since)}}
     return {"$and": [query(wanted, DEFAULT), {"$nor": [changed]}]}
+
+
+def _place_of(document: Document) -> bytes:
+    """The place of an upload among the newest; none where others have written the record."""
+    try:
+        since = _milliseconds(document["upload_time"].replace(tzinfo=UTC))
+        return struct.pack(">q", since) + document["_id"].binary
+    except UNLIKE_AN_UPLOAD:
+        return b""
+
+
+def _are_met(words: Words, document: Document) -> bool:
+    try:
+        return words.are_met(document)
+    except UNLIKE_AN_UPLOAD:  # What others have written has none.
+        return False
 
 
 def _of(term: str, keys: Cursor[Document]) -> Cursor[Document]:

@@ -23,7 +23,13 @@ from pymongo.errors import DuplicateKeyError
 from clustr.catalog.clock import now
 from clustr.catalog.connection import Document, answering
 from clustr.catalog.copies import Copies
-from clustr.catalog.documents import from_document, key_of
+from clustr.catalog.documents import (
+    UNLIKE_AN_UPLOAD,
+    extension_of,
+    filenames_of,
+    from_document,
+    key_of,
+)
 from clustr.catalog.filters import wanted_by
 from clustr.catalog.listing import DEFAULT, query
 from clustr.catalog.missing import IN_TRASH, Step, missing
@@ -206,13 +212,12 @@ class Trash:
         late = {"trash.claimed_at": {"$lt": now() - CLAIM}}
         with answering():
             found = list(self.collection.find(late, {"trash": 1}).limit(limit))
-        claims = [
-            self._claim(
-                {"_id": each["_id"], "trash.claim": each["trash"]["claim"]}, each["trash"]["step"]
-            )
-            for each in found
-        ]
-        taken = [claim for claim in claims if claim]
+        taken = []
+        for each in found:
+            here = {"_id": each["_id"], "trash.claim": each["trash"]["claim"]}
+            with suppress(ForeignRecord):
+                claim = self._claim(here, each["trash"]["step"])
+                taken += [claim] if claim else []
         # Whoever has begun may have ended before he did this.
         self._copies.put_right({claim.upload.sha256 for claim in taken})
         return taken
@@ -289,14 +294,17 @@ class Trash:
                 batch = list(found)
             if not batch:
                 return
-            yield from ((str(document["_id"]), document["filename"]) for document in batch)
+            for document in batch:
+                with suppress(*UNLIKE_AN_UPLOAD):
+                    extension_of(document)  # What others have written is no place of a file.
+                    yield str(document["_id"]), document["filename"]
             last = batch[-1]["_id"]
 
     def filenames(self, upload_ids: Sequence[str]) -> set[str]:
         """The file names of those of these uploads that are in the trash."""
         here = {"_id": {"$in": [ObjectId(upload_id) for upload_id in upload_ids]}}
         with answering():
-            return {d["filename"] for d in self.collection.find(here, {"filename": 1})}
+            return filenames_of(self.collection.find(here, {"filename": 1}))
 
     def quarantine(self, upload_id: str, reason: str) -> bool:
         """Move a record from the trash into the quarantine, unless something is being done with it.

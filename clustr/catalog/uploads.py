@@ -15,7 +15,13 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
 from clustr import logs
 from clustr.catalog.connection import Document, answering
 from clustr.catalog.copies import EARLIEST, Copies, second_original
-from clustr.catalog.documents import from_document, from_documents, key_of, to_document
+from clustr.catalog.documents import (
+    from_document,
+    from_documents,
+    key_of,
+    reason_why_foreign,
+    to_document,
+)
 from clustr.catalog.indexes import make_indexes
 from clustr.catalog.missing import missing
 from clustr.errors import (
@@ -47,6 +53,9 @@ ANSWERED_SECONDS = 0.1
 
 # A search may look at every upload there is, where no index helps; others shall not wait for it.
 SEARCH_SECONDS = 2.0
+
+# By so many of the oldest and of the newest records is seen whose a database is.
+LOOKED_AT = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +286,22 @@ class Uploads:
             NotFound: there is none with it.
         """
         return from_document(document_of(self._collection, upload_id))
+
+    def foreign(self) -> str | None:
+        """Why none of the records looked at is one of Clustr's; None when one is, or there is none.
+
+        Where there is one of Clustr's among the oldest and the newest, the database is Clustr's.
+        """
+        reason = None
+        with answering():
+            for direction in (1, -1):
+                found = self._collection.find({}, {"analyses.result": 0}).sort("_id", direction)
+                for document in found.limit(LOOKED_AT):
+                    why = reason_why_foreign(document)
+                    if why is None:
+                        return None
+                    reason = f"{document['_id']}: {why}"
+        return reason
 
     def first_with_bytes(self, hashes: Sequence[str]) -> dict[str, str]:
         """For each of these SHA-256 sums that is known, the id of the first upload with it.
