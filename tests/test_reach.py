@@ -282,7 +282,7 @@ def crowd(workshop: Workshop) -> Iterator[int]:
     """So many uploads that looking at each of them takes a while."""
     pattern = workshop.collection.find_one({})
     count = 20_000
-    pattern |= {"request_id": "crowd", "filename": "none"}
+    pattern |= {"request_id": "crowd"}
     words = [{"name": "brightness", "state": "succeeded", "version": 1, "attempts": 1}]
     for start in range(0, count, 5000):
         workshop.collection.insert_many(
@@ -339,16 +339,16 @@ def test_routes_are_mounted_below_their_plugin(workshop, client):
     ("method", "path", "status", "said"),
     [
         ("GET", UNKNOWN_ID, 404, UNKNOWN_ID),
-        ("GET", "x", 422, "`errors` says what"),
+        ("GET", "x", 422, "This cannot be used: id: An id is"),
         ("DELETE", "x", 404, "There is no look at x"),
         ("PUT", "x", 405, "not allowed"),
-        ("GET", "wrong/abort", 404, "not found"),
+        ("GET", "wrong/abort", 404, "There is nothing at this path."),
         ("GET", "wrong/message", 409, "It is being looked at."),
-        ("GET", "wrong/input", 422, "`errors` says what"),
+        ("GET", "wrong/input", 422, "This cannot be used: how: Not like this."),
         ("GET", "wrong/raise", 500, "on our side"),
         ("GET", "wrong/exit", 500, "on our side"),
         ("GET", "wrong/find", 500, "on our side"),
-        ("GET", "nothing/at/all", 404, "not found"),
+        ("GET", "nothing/at/all", 404, "There is nothing at this path."),
     ],
 )
 def test_errors_of_routes_are_problems(client, method, path, status, said):

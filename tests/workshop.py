@@ -92,10 +92,11 @@ def plugin(name: str, *members: str) -> str:
 
 
 def another(document: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """A document like this one, of an upload with an id and bytes of its own."""
+    """A document like this one, of an upload with an id, a file and bytes of its own."""
     key = ObjectId()
     sha256 = f"{key}".rjust(64, "0")
-    return {**document, "_id": key, "sha256": sha256, "original_sha256": sha256, **more}
+    own = {"_id": key, "filename": f"{key}.jpg", "sha256": sha256, "original_sha256": sha256}
+    return {**document, **own, **more}
 
 
 class Program:
