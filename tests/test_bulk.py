@@ -236,12 +236,12 @@ def test_selection_within_limits(shelf):
         (
             {"filter": {"uploaded_after": "0001-01-01T00:00:00+14:00"}},
             "filter.uploaded_after",
-            "Not a valid",
+            "Expected a date and time",
         ),
         (
             {"filter": {"uploaded_after": "2026-01-02", "uploaded_before": "x"}},
             "filter.uploaded_before",
-            "Not a valid",
+            "Expected a date and time",
         ),
         ({"dryrun": True}, "dryrun", "did you mean dry_run"),
     ],

@@ -59,7 +59,8 @@ def test_C2_the_order_is_provable(sweep):
     assert results[1:4] == [0, 0, 0]
     assert all(results[4:])
     # The bell is rung by another thread, so that the answer does not wait for Redis.
-    assert positions(traced, sweep.is_insert) < positions(traced, sweep.is_ring)
+    # What goes to Redis before is of the connection, which may be made anew at any time.
+    assert positions(traced, sweep.is_insert) < positions(traced, sweep.is_ring)[-1:]
 
 
 def test_C2_bytes_are_written_once_and_no_process_is_made(sweep):

@@ -109,6 +109,11 @@ def test_reuse_answers_with_what_is_there_and_keeps_nothing(service):
     assert get(service, f"/uploads/{new['stored_filename']}").content == other
 
 
+def stored_files(service: Any) -> set[str]:
+    """The names of the originals in the store."""
+    return {path.name for path in (service.data / "uploads").glob("[0-9a-f]*/*")}
+
+
 def test_of_six_who_reuse_the_same_new_bytes_at_once_one_stores_them(service):
     reuse = {"duplicates": "reuse"}
     for number in range(10):
@@ -122,10 +127,11 @@ def test_of_six_who_reuse_the_same_new_bytes_at_once_one_stores_them(service):
             assert answer.status_code == 201, answer.text
             return answer.json()["data"]
 
-        before = total_uploads(service)
+        before, files = total_uploads(service), stored_files(service)
         with ThreadPoolExecutor(6) as pool:
             answers = list(pool.map(send, range(6)))
         assert total_uploads(service) == before + len(sent)
+        assert len(stored_files(service) - files) == len(sent)
         for place in range(len(sent)):
             assert len({answer[place]["id"] for answer in answers}) == 1
             assert [answer[place]["reused"] for answer in answers].count(False) == 1
@@ -133,8 +139,6 @@ def test_of_six_who_reuse_the_same_new_bytes_at_once_one_stores_them(service):
         assert later["duplicate_of"] == answers[0][0]["id"]
         content = get(service, f"/uploads/{answers[0][0]['stored_filename']}").content
         assert content == photo
-    stored = {path.name for path in (service.data / "uploads").glob("[0-9a-f]*/*")}
-    assert len(stored) == total_uploads(service)
 
 
 def test_each_file_of_an_answer_says_which_of_the_request_it_is(service):

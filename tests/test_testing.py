@@ -355,7 +355,7 @@ def test_samples_are_what_they_are_called(clustr_samples: Callable[[str], Path])
     assert {kind for kind, end in widths.items() if end.state == "failed"} == set(BROKEN)
     assert widths["1x1"].result == {"width": 1}
     assert widths["oriented"].result == {"width": 160}
-    assert "more than 50000000 pixels" in widths["huge_header"].error
+    assert "50000000 pixels" in widths["huge_header"].error
     upright, turned = (images.open_displayed(sample_image(k)) for k in ("jpeg", "oriented"))
     left = [
         picture.convert("L").crop((0, 0, 160, 40)).resize((1, 1)) for picture in (upright, turned)
