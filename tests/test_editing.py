@@ -328,7 +328,8 @@ def test_a_person_saves_while_five_analyses_end(workshop):
     assert words_of(workshop, busy)[0] == f"mine {saved - 1}"
     # Nobody edited this one: its version is as it was, and its answer another one.
     now = workshop.app.test_client().get(path, headers={"If-None-Match": read.headers["ETag"]})
-    assert (now.status_code, now.json["status"], now.json["caption"]) == (200, "processed", "says4")
+    assert (now.status_code, now.json["status"]) == (200, "processed")
+    assert now.json["caption"] in names  # Whichever ended last.
     assert now.json["version"] == read.json["version"]
     assert (
         edit(workshop, quiet, {"caption": "mine"}, If_Match=read.headers["ETag"]).status_code == 200
