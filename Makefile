@@ -9,27 +9,32 @@ WITH_MAKE := $(shell command -v setpriv > /dev/null && echo setpriv --pdeathsig 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test sweep fuzz clients lint format bench worker assets clean
+.PHONY: help run test sweep fuzz debian clients lint format bench worker assets servers clean
 
 help:  ## Say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(VENV)/installed-local  ## Run everything on http://127.0.0.1:5000, until Ctrl-C
+run: $(VENV)/installed  ## Run everything on http://127.0.0.1:5000, until Ctrl-C
+	@$(BIN)/clustr install-servers
 	@exec $(WITH_MAKE) $(BIN)/clustr up
 
-worker: $(VENV)/installed-local  ## Run one more worker, for the servers of MONGODB_URL and REDIS_URL
+worker: $(VENV)/installed  ## Run one more worker, for the servers of MONGODB_URL and REDIS_URL
 	@exec $(WITH_MAKE) $(BIN)/clustr worker
 
-test: $(VENV)/installed-dev  ## Run the tests
+test: servers  ## Run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-sweep: $(VENV)/installed-dev  ## Kill a web process at every system call of an upload; takes minutes
+sweep: servers  ## Kill a web process at every system call of an upload; takes minutes
 	$(BIN)/python tests/sweep.py
 
-fuzz: $(VENV)/installed-dev  ## Try what a machine thinks up, for some minutes (FUZZ=30: as much again)
+fuzz: servers  ## Try what a machine thinks up, for some minutes (FUZZ=30: as much again)
 	FUZZ=$(FUZZ) $(BIN)/python -m pytest -n 2 -rP tests/test_fuzz.py
 
-clients: $(VENV)/installed-dev  ## Generate clients of the API with the usual tools, and use them; takes minutes
+debian: DEBIAN_MIRROR ?= http://deb.debian.org/debian
+debian:  ## Make a bare Debian 13, and run Clustr there as a new user does (TEST=1: the tests, too)
+	$(PYTHON) tests/debian.py --mirror $(DEBIAN_MIRROR) $(if $(TEST),--test)
+
+clients: servers  ## Generate clients of the API with the usual tools, and use them; takes minutes
 	$(BIN)/python -m pytest -rs tests/clients/check_clients.py
 
 lint: $(VENV)/installed-dev  ## Check style, and which module may import which
@@ -41,7 +46,7 @@ format: $(VENV)/installed-dev  ## Put the code into its format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/installed-dev  ## Measure speed and memory
+bench: servers  ## Measure speed and memory
 	$(BIN)/python -m bench
 
 assets: $(VENV)/installed-dev  ## Renew the pages of the API's documentation that others wrote
@@ -60,10 +65,14 @@ $(VENV)/made:
 	@touch $@
 
 # The stamps depend on what decides what is installed.
-$(VENV)/installed-local: $(VENV)/made setup.cfg constraints.txt
-	$(PIP_INSTALL) -e '.[local]'
+$(VENV)/installed: $(VENV)/made setup.cfg constraints.txt
+	$(PIP_INSTALL) -e .
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/made setup.cfg constraints.txt
 	$(PIP_INSTALL) -e '.[dev]'
-	@touch $@ $(VENV)/installed-local
+	@touch $@ $(VENV)/installed
+
+# What tests and measurements start, wherever MONGODB_URL and REDIS_URL may lead.
+servers: $(VENV)/installed-dev
+	@$(BIN)/clustr install-servers mongod redis-server

