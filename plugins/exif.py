@@ -5,9 +5,9 @@ block of EXIF data; the tags are read here, as Pillow would decode all that ther
 and large. A value that is absurd, broken or missing is null, so an image without EXIF data has a
 result like any other, of nulls.
 
-Most cameras write their clock's time without an offset. It is then read as UTC, and `utc_offset` is
-null: the order of one camera's pictures is right all the same, and a client can show the time as
-the clock had it.
+Many files have several dates, and most dates have no offset from UTC. `docs/dates.md` says which
+date is taken and where its offset comes from, and the result says which it was. The time as the
+camera's clock showed it is in the result as well.
 
 Who made the picture (`artist`, `copyright`) is kept, as a gallery has to name them and they are
 written there to be read. What identifies people or things without meaning to is not: the numbers of
@@ -19,27 +19,34 @@ import io
 import math
 import re
 import struct
-from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
-from typing import Any, BinaryIO
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from typing import Any, BinaryIO, NamedTuple
+from xml.etree import ElementTree
+from zoneinfo import ZoneInfo
 
 import PIL.Image
-from marshmallow import Schema, fields, validate
+from marshmallow import Schema, ValidationError, fields, validate
 from PIL.ExifTags import GPS, IFD, Base
 
 from clustr.plugins import Analyzer, Context, Fail, Image, hookimpl
 
 LONGEST_TEXT = 255
 LONGEST_VALUE_BYTES = 4 * LONGEST_TEXT
-LARGEST_PNG_BLOCK_BYTES = 2**20
+LARGEST_BLOCK_BYTES = 2**20  # of a PNG's EXIF data, and of XMP data in any file
 MOST_PNG_CHUNKS = 100_000
 YEAR_OF_THE_FIRST_PHOTOGRAPH = 1826
+MOST_IN_THE_FUTURE = timedelta(days=1)
+QUARTER_OF_AN_HOUR = timedelta(minutes=15)
+LARGEST_OFFSET_BY_GPS = timedelta(hours=15)
 
 # How values are stored, by the number of their type: as text (ASCII, "undefined", UTF-8), or as
 # numbers, in the letters of `struct`. Two letters are a fraction.
 TEXTS = (2, 7, 129)
+BYTE = 1
 NUMBERS = {
-    1: "B",
+    BYTE: "B",
     3: "H",
     4: "I",
     5: "II",
@@ -51,9 +58,79 @@ NUMBERS = {
     13: "I",
 }
 
-DATE = re.compile(r"([0-9]{4})[:/-]([0-9]{2})[:/-]([0-9]{2})")
-TIME = re.compile(r"[0-9]{2}:[0-9]{2}:[0-9]{2}")
-OFFSET = re.compile(r"[+-](0[0-9]|1[0-4]):[0-5][0-9]")
+# Dates as EXIF data has them, as XMP data and PNG have them (ISO 8601, with or without the parts
+# behind the day), and as RFC 1123 has them, which PNG also allows.
+DAY = r"(?P<year>[0-9]{4})[:/-](?P<month>[0-9]{2})[:/-](?P<day>[0-9]{2})"
+HOUR = r"(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2})"
+EXIF_DATE = re.compile(rf"{DAY}[ T]{HOUR}:(?P<second>[0-9]{{2}})")
+ISO_DATE = re.compile(
+    rf"{DAY}(?:[ T]{HOUR}(?::(?P<second>[0-9]{{2}})(?:[.,](?P<fraction>[0-9]+))?)?"
+    r" ?(?P<offset>Z|[+-][0-9:]+)?)?"
+)
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+RFC_1123_DATE = re.compile(
+    rf"(?:[A-Z][a-z]{{2}}, )?(?P<day>[0-9]{{1,2}}) (?P<month>{'|'.join(MONTHS)}) "
+    rf"(?P<year>[0-9]{{4}}) {HOUR}(?::(?P<second>[0-9]{{2}}))?(?: (?P<offset>UTC?|GMT|[+-][0-9]+))?"
+)
+OFFSET = re.compile(r"(?P<sign>[+-])(?P<hours>0[0-9]|1[0-4])(?::?(?P<minutes>[0-5][0-9]))?")
+UTC_OFFSETS = ("Z", "UT", "UTC", "GMT")
+
+# Where a date can be from, in the order in which they are asked; and where its offset can be from.
+# Those of EXIF data have three tags: the date, the fraction of its second, and its offset.
+EXIF_DATES = {
+    "exif_original": (Base.DateTimeOriginal, Base.SubsecTimeOriginal, Base.OffsetTimeOriginal),
+    "exif_digitized": (Base.DateTimeDigitized, Base.SubsecTimeDigitized, Base.OffsetTimeDigitized),
+    "exif_modified": (Base.DateTime, Base.SubsecTime, Base.OffsetTime),
+}
+SOURCES = ("exif_original", "exif_digitized", "xmp", "png_creation_time", "exif_modified")
+OWN_OFFSETS = {
+    "exif_original": "offset_original",
+    "exif_digitized": "offset_digitized",
+    "xmp": "xmp",
+    "png_creation_time": "png_creation_time",
+    "exif_modified": "offset",
+}
+OFFSET_SOURCES = (*OWN_OFFSETS.values(), "gps", "setting")
+
+RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
+XMP_DATES = (
+    "{http://ns.adobe.com/photoshop/1.0/}DateCreated",
+    "{http://ns.adobe.com/exif/1.0/}DateTimeOriginal",
+)
+XMP_TAG = 0x02BC  # of a TIFF file
+XMP_KEYWORD, CREATION_TIME = b"XML:com.adobe.xmp", b"Creation Time"  # of texts in a PNG
+
+
+class TimeZone(fields.String):
+    """The name of a time zone of the IANA database, as a field of a configuration."""
+
+    def __init__(self, **options: Any):
+        super().__init__(validate=is_time_zone, **options)
+
+
+def is_time_zone(name: str) -> None:
+    """Refuse what is no name of a time zone.
+
+    Raises:
+        ValidationError: it is none.
+    """
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError) as error:  # OSError: "Europe" alone is a folder.
+        expected = "expected the name of a time zone of the IANA database, such as Europe/Berlin"
+        raise ValidationError(f"{expected} or UTC") from error
+
+
+class ExifConfig(Schema):
+    """What can be configured."""
+
+    time_zone = TimeZone(
+        load_default="UTC",
+        metadata={
+            "env": "TIME_ZONE",
+            "description": "Where cameras' clocks are, for photographs that do not say it",
+        },
+    )
 
 
 def text(description: str) -> fields.String:
@@ -88,6 +165,11 @@ def moment(description: str) -> fields.AwareDateTime:
     return fields.AwareDateTime(
         required=True, allow_none=True, metadata={"description": description}
     )
+
+
+def one_of(names: Iterable[str]) -> validate.Regexp:
+    """One of these names, or null. OpenAPI 3.0 has no set of values that all its tools read so."""
+    return validate.Regexp(rf"({'|'.join(names)})\Z")
 
 
 class CameraResult(Schema):
@@ -129,19 +211,67 @@ class GpsResult(Schema):
 
 
 class ExifResult(Schema):
-    """What the EXIF data says; null is what it does not say, or says in a way that cannot be."""
+    """What the file says of itself; null is what it does not say, or says in a way that cannot be.
+
+    All is from the EXIF data but the date, which can also be from XMP data or a text of a PNG.
+    """
 
     camera = fields.Nested(CameraResult, required=True, metadata={"description": "The camera"})
     lens = fields.Nested(LensResult, required=True, metadata={"description": "The lens"})
     exposure = fields.Nested(
         ExposureResult, required=True, metadata={"description": "How the picture was exposed"}
     )
-    taken_at = moment("When it was taken; the camera's clock, read as UTC if utc_offset is null")
+    taken_at = moment(
+        "When it was taken, in UTC. Null without a date, and with one that cannot be right: before "
+        "1826, or more than a day in the future"
+    )
+    taken_at_local = fields.String(
+        required=True,
+        allow_none=True,
+        validate=validate.Regexp(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}(\.[0-9]{3})?\Z"),
+        metadata={
+            "description": "What the camera's clock showed, such as 2024-07-01T10:00:00: the date "
+            "as it was written, without a time zone",
+            "example": "2024-07-01T10:00:00",
+        },
+    )
     utc_offset = fields.String(
         required=True,
         allow_none=True,
-        validate=validate.Regexp(OFFSET.pattern + r"\Z"),
-        metadata={"description": "How far the camera's clock was ahead of UTC, such as +02:00"},
+        validate=validate.Regexp(r"[+-](0[0-9]|1[0-5]):[0-5][0-9]\Z"),
+        metadata={
+            "description": "How far the camera's clock was ahead of UTC, such as +02:00. Null "
+            "without a date, and when nothing in the file says it: then `taken_at` was reckoned "
+            "with the setting `TIME_ZONE`",
+            "example": "+02:00",
+        },
+    )
+    source = fields.String(
+        required=True,
+        allow_none=True,
+        validate=one_of(SOURCES),
+        metadata={
+            "description": "Where the date is from; the first of these that there is: "
+            "`exif_original`, EXIF's DateTimeOriginal; `exif_digitized`, its DateTimeDigitized, "
+            "when a scan was made; `xmp`, XMP's photoshop:DateCreated or exif:DateTimeOriginal; "
+            "`png_creation_time`, the text Creation Time of a PNG; `exif_modified`, EXIF's "
+            "DateTime, when the file was changed. Null without a date",
+            "example": "exif_original",
+        },
+    )
+    offset_source = fields.String(
+        required=True,
+        allow_none=True,
+        validate=one_of(OFFSET_SOURCES),
+        metadata={
+            "description": "Where the offset from UTC is from; the first of these that there is: "
+            "what belongs to the date, which is `offset_original` (EXIF's OffsetTimeOriginal), "
+            "`offset_digitized` (OffsetTimeDigitized), `xmp` or `png_creation_time` (the date "
+            "itself ends with it); `offset`, EXIF's OffsetTime; `gps`, how far the date is from "
+            "the time of the satellites, to a quarter of an hour; `setting`, the setting "
+            "`TIME_ZONE`. Null without a date",
+            "example": "offset_original",
+        },
     )
     orientation = whole_number("How the stored picture is turned; 1 is upright", 1, 8)
     software = text("What wrote the file")
@@ -156,17 +286,30 @@ class ExifResult(Schema):
 
 
 class Exif(Analyzer):
-    """Reads the EXIF data of JPEG, PNG, WebP, TIFF and AVIF; an image of another kind has none."""
+    """Reads the metadata of JPEG, PNG, WebP, TIFF, AVIF and HEIC; other images have none.
+
+    Args:
+        time_zone: of cameras' clocks, for dates of which nothing in the file says the offset.
+    """
 
     name = "exif"
-    version = 1
+    version = 2
     result_schema = ExifResult
     summary = "Camera, lens, exposure, time and place from the EXIF data"
     fields: Mapping[str, str] = {"taken_at": "taken_at"}
 
+    def __init__(self, time_zone: ZoneInfo):
+        self._time_zone = time_zone
+
     def analyze(self, image: Image, context: Context) -> dict[str, Any]:
         with image.path.open("rb") as file:
-            result = describe(*read_tags(find_block(file)))
+            found = find_metadata(file)
+            tags, place = read_tags(found.exif)
+            xmp = found.xmp or tags.content(XMP_TAG)
+            dates = filter(None, find_dates(tags, xmp, found.creation_time))
+            result = describe(tags, place) | when_taken(
+                next(dates, None), offset_of(tags, Base.OffsetTime), place, self._time_zone
+            )
         result = fitting(result, ExifResult().validate(result))
         return result | {"gps": known(result["gps"])}
 
@@ -205,6 +348,13 @@ class Tags:
         seen = "".join(c for c in characters if c.isprintable() or c.isspace())
         return " ".join(seen.split())[:LONGEST_TEXT].rstrip() or None
 
+    def content(self, tag: int) -> bytes:
+        """The bytes of the tag, if they are bytes and there are not too many."""
+        kind, count, value = self._entries.get(tag, (0, 0, b""))
+        if kind not in (*TEXTS, BYTE) or count > LARGEST_BLOCK_BYTES:
+            return b""
+        return self._read(value, count, LARGEST_BLOCK_BYTES)
+
     def numbers(self, tag: int) -> list[float]:
         """The numbers of the tag, of many only the first; what is divided by 0 is `nan`."""
         kind, count, value = self._entries.get(tag, (0, 0, b""))
@@ -220,12 +370,12 @@ class Tags:
     def number(self, tag: int) -> float | None:
         return next(iter(self.numbers(tag)), None)
 
-    def _read(self, value: bytes, size: int) -> bytes:
+    def _read(self, value: bytes, size: int, most: int = LONGEST_VALUE_BYTES) -> bytes:
         """A value, of a long one only the beginning. It is in its entry, or where that says."""
         if size <= len(value):
             return value[:size]
         self._file.seek(*self._unpack("I", value))
-        return self._file.read(min(size, LONGEST_VALUE_BYTES))
+        return self._file.read(min(size, most))
 
     def _unpack(self, letters: str, data: bytes) -> tuple[Any, ...]:
         """As many values as the data is long enough for."""
@@ -233,39 +383,102 @@ class Tags:
         return struct.unpack_from(self._order + letters * count, data)
 
 
-def find_block(file: BinaryIO) -> BinaryIO:
-    """The block of EXIF data in an image, or an empty one.
+class Metadata(NamedTuple):
+    """What an image file says of itself, unread.
+
+    Attributes:
+        exif: the block of EXIF data, or the whole of a TIFF file, which is built in the same way.
+        xmp: the XMP data, XML; of a TIFF file it is in one of its tags.
+        creation_time: the text of this name in a PNG.
+    """
+
+    exif: BinaryIO
+    xmp: bytes = b""
+    creation_time: str = ""
+
+
+def find_metadata(file: BinaryIO) -> Metadata:
+    """Find what an image says of itself; what it does not have is empty.
 
     Raises:
         Fail: it is no image.
     """
     try:
         with PIL.Image.open(file) as picture:
-            format, block = picture.format, picture.info.get("exif")
+            format, info = picture.format, picture.info
     except Exception as error:  # On hostile bytes Pillow raises what it likes.
         raise Fail("The header of the image cannot be read.") from error
     if format == "TIFF":
         file.seek(0)
-        return file
+        return Metadata(file)
     if format == "PNG":
-        block = find_png_block(file)
-    if not isinstance(block, bytes):
-        return io.BytesIO()
+        return find_png_metadata(file)
+    exif, xmp = (info.get(key) for key in ("exif", "xmp"))
+    return Metadata(
+        without_prefix(exif if isinstance(exif, bytes) else b""),
+        xmp if isinstance(xmp, bytes) else b"",
+    )
+
+
+def without_prefix(block: bytes) -> BinaryIO:
+    """A block of EXIF data from where its own addresses count."""
     return io.BytesIO(re.sub(rb"\A(Exif\0\0){1,2}", b"", block))
 
 
-def find_png_block(file: BinaryIO) -> bytes:
-    """The block may be behind the pixels, where Pillow does not look before it decodes them."""
-    file.seek(8)
+def find_png_metadata(file: BinaryIO) -> Metadata:
+    """Find what a PNG says of itself.
+
+    Its chunks may be behind the pixels, where Pillow does not look before it decodes them.
+    """
+    exif = b""
+    texts: dict[bytes, bytes] = {}
+    for kind, length in png_chunks(file):
+        if kind == b"eXIf":
+            exif = exif or file.read(min(length, LARGEST_BLOCK_BYTES))
+        elif kind in PNG_TEXTS and length <= LARGEST_BLOCK_BYTES:
+            keyword, _, content = file.read(length).partition(b"\0")
+            if keyword in (XMP_KEYWORD, CREATION_TIME) and keyword not in texts:
+                texts[keyword] = PNG_TEXTS[kind](content)
+    creation_time = texts.get(CREATION_TIME, b"").decode("utf-8", "replace")
+    return Metadata(without_prefix(exif), texts.get(XMP_KEYWORD, b""), creation_time)
+
+
+def png_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """The kind and length of each chunk of a PNG, with its content to be read next."""
+    position = 8
     for _ in range(MOST_PNG_CHUNKS):
+        file.seek(position)
         head = file.read(8)
         if len(head) < 8:
             break
         length, kind = struct.unpack(">I4s", head)
-        if kind == b"eXIf":
-            return file.read(min(length, LARGEST_PNG_BLOCK_BYTES))
-        file.seek(length + 4, io.SEEK_CUR)
-    return b""
+        yield kind, length
+        position += 12 + length
+
+
+def compressed_text(content: bytes) -> bytes:
+    """The text of a chunk `zTXt`, behind its keyword; nothing if it is broken or too long."""
+    decoder = zlib.decompressobj()
+    try:
+        text = decoder.decompress(content[1:], LARGEST_BLOCK_BYTES)
+    except zlib.error:
+        return b""
+    return text if decoder.eof else b""
+
+
+def international_text(content: bytes) -> bytes:
+    """The text of a chunk `iTXt`, behind its keyword."""
+    is_compressed, method, rest = content[:1] == b"\1", content[1:2], content[2:]
+    text = b"".join(rest.split(b"\0", 2)[2:])  # behind the language and the keyword translated
+    return compressed_text(method + text) if is_compressed else text
+
+
+# How to read the chunks of a PNG that are texts: plain, compressed, and in UTF-8 (PNG, 11.3.3).
+PNG_TEXTS: dict[bytes, Callable[[bytes], bytes]] = {
+    b"tEXt": bytes,
+    b"zTXt": compressed_text,
+    b"iTXt": international_text,
+}
 
 
 def read_tags(file: BinaryIO) -> tuple[Tags, Tags]:
@@ -286,7 +499,6 @@ def read_tags(file: BinaryIO) -> tuple[Tags, Tags]:
 
 def describe(tags: Tags, place: Tags) -> dict[str, Any]:
     """The result, with whatever numbers there are."""
-    offset = utc_offset(tags)
     flash = tags.number(Base.Flash)
     return {
         "camera": {"make": tags.text(Base.Make), "model": tags.text(Base.Model)},
@@ -300,8 +512,6 @@ def describe(tags: Tags, place: Tags) -> dict[str, Any]:
             "focal_length_35mm": tags.number(Base.FocalLengthIn35mmFilm),
             "flash_fired": bool(flash & 1) if isinstance(flash, int) else None,
         },
-        "taken_at": time_taken(tags, offset),
-        "utc_offset": offset,
         "orientation": tags.number(Base.Orientation),
         "software": tags.text(Base.Software),
         "artist": tags.text(Base.Artist),
@@ -311,7 +521,7 @@ def describe(tags: Tags, place: Tags) -> dict[str, Any]:
             "longitude": degrees(place, GPS.GPSLongitude, GPS.GPSLongitudeRef, ("E", "W")),
             "altitude_m": altitude(place),
             "direction_degrees": place.number(GPS.GPSImgDirection),
-            "taken_at": satellite_time(place),
+            "taken_at": in_utc(satellite_time(place), UTC),
         },
     }
 
@@ -322,42 +532,174 @@ def sensitivity(tags: Tags) -> float | None:
     return tags.number(Base.RecommendedExposureIndex) if iso == 65535 else iso
 
 
-def utc_offset(tags: Tags) -> str | None:
-    offset = (tags.text(Base.OffsetTimeOriginal) or "").replace("Z", "+00:00")
-    return offset if OFFSET.fullmatch(offset) else None
+class Date(NamedTuple):
+    """A date with its time, as it is written.
+
+    Attributes:
+        local: what the clock showed, without a time zone.
+        offset: how far the clock was ahead of UTC, if that is written beside it.
+        source: one of `SOURCES`.
+    """
+
+    local: datetime
+    offset: timedelta | None
+    source: str
 
 
-def time_taken(tags: Tags, offset: str | None) -> str | None:
-    """When the shutter was released; not when the picture was scanned or the file was changed."""
-    date, _, time = (tags.text(Base.DateTimeOriginal) or "").replace("T", " ").partition(" ")
-    fraction = tags.text(Base.SubsecTimeOriginal) or ""
+def find_dates(tags: Tags, xmp: bytes, creation_time: str) -> Iterator[Date | None]:
+    """Each date, in the order of `SOURCES`; None for one that is not there or is no date."""
+    yield exif_date(tags, "exif_original")
+    yield exif_date(tags, "exif_digitized")
+    yield from (plain_date(text, "xmp") for text in xmp_dates(xmp))
+    yield plain_date(creation_time, "png_creation_time")
+    yield exif_date(tags, "exif_modified")
+
+
+def exif_date(tags: Tags, source: str) -> Date | None:
+    """The date of a source that is one of `EXIF_DATES`."""
+    tag, fraction_tag, offset_tag = EXIF_DATES[source]
+    found = EXIF_DATE.fullmatch(tags.text(tag) or "")
+    local = found and date_and_time(found, tags.text(fraction_tag) or "")
+    return Date(local, offset_of(tags, offset_tag), source) if local else None
+
+
+def plain_date(text: str, source: str) -> Date | None:
+    """The date of a source that has all of it in one text; a day alone begins at midnight."""
+    found = ISO_DATE.fullmatch(text.strip()) or RFC_1123_DATE.fullmatch(text.strip())
+    local = found and date_and_time(found, found.groupdict().get("fraction") or "")
+    return Date(local, read_offset(found["offset"] or ""), source) if found and local else None
+
+
+def date_and_time(found: re.Match[str], fraction: str) -> datetime | None:
+    """What a pattern of a date has found; None if there is no such day or time.
+
+    Args:
+        fraction: the digits behind the second; anything else counts as 0.
+    """
+    month = found["month"]
+    number = MONTHS.index(month) + 1 if month in MONTHS else int(month)
+    clock = [int(found[part] or 0) for part in ("hour", "minute", "second")]
     if not re.fullmatch(r"[0-9]+", fraction):
         fraction = "0"
-    if not TIME.fullmatch(time):
+    microsecond = int(fraction[:6].ljust(6, "0"))
+    try:
+        return datetime(int(found["year"]), number, int(found["day"]), *clock, microsecond)
+    except ValueError:
         return None
-    return instant(date, f"{time}.{fraction[:6]}{offset or 'Z'}")
 
 
-def satellite_time(place: Tags) -> str | None:
-    parts = place.numbers(GPS.GPSTimeStamp)
-    if len(parts) != 3 or not all(0 <= part < 60 for part in parts):
+def offset_of(tags: Tags, tag: int) -> timedelta | None:
+    return read_offset(tags.text(tag) or "")
+
+
+def read_offset(text: str) -> timedelta | None:
+    """An offset from UTC such as `+02:00`, `+0200` or `Z`; None if it is none."""
+    if text in UTC_OFFSETS:
+        return timedelta()
+    found = OFFSET.fullmatch(text)
+    if not found:
         return None
-    hours, minutes, seconds = parts
-    whole_seconds, fraction = divmod(int(seconds * 1000), 1000)
-    time = f"{int(hours):02}:{int(minutes):02}:{whole_seconds:02}.{fraction:03}Z"
-    return instant(place.text(GPS.GPSDateStamp) or "", time)
+    offset = timedelta(hours=int(found["hours"]), minutes=int(found["minutes"] or 0))
+    return -offset if found["sign"] == "-" else offset
 
 
-def instant(date: str, time: str) -> str | None:
-    """A date as EXIF has it and a time with its offset, in UTC; None if there is no such day."""
-    found = DATE.fullmatch(date)
-    if not found or int(found[1]) < YEAR_OF_THE_FIRST_PHOTOGRAPH:
+def xmp_dates(packet: bytes) -> Iterator[str]:
+    """When the picture was made, as XMP data says it: in an attribute, or in an element.
+
+    Only what is said of the picture itself is read, not what is said of others that it was made of.
+    """
+    document = read_xml(packet)
+    rdf = None if document is None else next(document.iter(f"{RDF}RDF"), None)
+    descriptions = [] if rdf is None else rdf.findall(f"{RDF}Description")
+    for name in XMP_DATES:
+        for description in descriptions:
+            yield description.get(name) or description.findtext(name) or ""
+
+
+def read_xml(packet: bytes) -> ElementTree.Element | None:
+    """The XML of XMP data; None if it is none, or too long.
+
+    One that declares a document type is not read: so there are no entities, and nothing elsewhere
+    is looked at. In every encoding that is read its beginning is written in the same bytes.
+    """
+    packet = packet.rstrip(b"\0")
+    if len(packet) > LARGEST_BLOCK_BYTES or b"\0" in packet or b"<!DOCTYPE" in packet:
         return None
     try:
-        when = datetime.fromisoformat(f"{'-'.join(found.groups())}T{time}").astimezone(UTC)
-    except (ValueError, OverflowError):
+        return ElementTree.fromstring(packet)  # noqa: S314
+    except (ElementTree.ParseError, ValueError, LookupError):  # LookupError: its encoding
         return None
-    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def when_taken(
+    date: Date | None, general_offset: timedelta | None, place: Tags, time_zone: ZoneInfo
+) -> dict[str, Any]:
+    """The part of the result that says when the picture was taken."""
+    if date is None:
+        return dict.fromkeys(
+            ("taken_at", "taken_at_local", "utc_offset", "source", "offset_source")
+        )
+    offsets = (
+        (date.offset, OWN_OFFSETS[date.source]),
+        (general_offset, "offset"),
+        (offset_by_gps(date.local, satellite_time(place)), "gps"),
+    )
+    known = ((offset, source) for offset, source in offsets if offset is not None)
+    offset, offset_source = next(known, (None, "setting"))
+    return {
+        "taken_at": in_utc(date.local, time_zone if offset is None else timezone(offset)),
+        "taken_at_local": written(date.local),
+        "utc_offset": None if offset is None else offset_text(offset),
+        "source": date.source,
+        "offset_source": offset_source,
+    }
+
+
+def satellite_time(place: Tags) -> datetime | None:
+    """When the satellites said it was, in UTC; without a date their time is worth nothing."""
+    found = re.fullmatch(DAY, place.text(GPS.GPSDateStamp) or "")
+    parts = place.numbers(GPS.GPSTimeStamp)
+    if not found or len(parts) != 3 or not all(0 <= part < 60 for part in parts):
+        return None
+    hour, minute, second = parts
+    day = (int(found[part]) for part in ("year", "month", "day"))
+    try:
+        return datetime(*day, int(hour), int(minute), int(second), int(second % 1 * 1e6))
+    except ValueError:
+        return None
+
+
+def offset_by_gps(local: datetime, satellites: datetime | None) -> timedelta | None:
+    """How far a clock is ahead of that of the satellites, which is UTC's, unless it is absurd."""
+    if satellites is None:
+        return None
+    quarters = round((local - satellites) / QUARTER_OF_AN_HOUR)
+    offset = quarters * QUARTER_OF_AN_HOUR
+    return offset if abs(offset) <= LARGEST_OFFSET_BY_GPS else None
+
+
+def in_utc(local: datetime | None, time_zone: tzinfo) -> str | None:
+    """A time of this zone in UTC; None if no photograph can be of then."""
+    if local is None or local.year < YEAR_OF_THE_FIRST_PHOTOGRAPH:
+        return None
+    try:
+        when = local.replace(tzinfo=time_zone).astimezone(UTC)
+    except OverflowError:
+        return None
+    if when > datetime.now(UTC) + MOST_IN_THE_FUTURE:
+        return None
+    return written(when.replace(tzinfo=None)) + "Z"
+
+
+def offset_text(offset: timedelta) -> str:
+    hours, minutes = divmod(abs(offset) // timedelta(minutes=1), 60)
+    return f"{'-' if offset < timedelta() else '+'}{hours:02}:{minutes:02}"
+
+
+def written(when: datetime) -> str:
+    """The time in ISO 8601, with thousandths of a second if there are any."""
+    precision = "milliseconds" if when.microsecond >= 1000 else "seconds"
+    return when.isoformat(timespec=precision)
 
 
 def degrees(place: Tags, tag: int, side_tag: int, sides: tuple[str, str]) -> float | None:
@@ -400,5 +742,10 @@ def known(place: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 @hookimpl
+def clustr_config_schema() -> type[Schema]:
+    return ExifConfig
+
+
+@hookimpl
 def clustr_register_analyzers(config: Mapping[str, Any]) -> Iterable[Analyzer]:
-    return [Exif()]
+    return [Exif(ZoneInfo(config["time_zone"]))]

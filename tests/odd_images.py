@@ -36,6 +36,19 @@ HEIC = zlib.decompress(
     )
 )
 
+# The same way, with EXIF data: taken on 2024-07-01 at 10:00:00.250, two hours ahead of UTC.
+HEIC_WITH_EXIF = zlib.decompress(
+    base64.b64decode(
+        "eNpdUc9LG0EUfpNJ4lLq7wihFFk9ib3MLkolp9Tao7R/gutkl32wm0yToPGmIBRv0ULPnuxR8GR7KO21/0BPhVIK"
+        "BU85SSiV9b3JWoqPefu++eZ7896+AYDHUXfPxCFqIEsx8hinGEQA4lMadgMY2ULcSNo5BoO6C/dsBZOWvWSjDgUQ"
+        "jMTPUSSrEsfMn3/MCfkaYjOyOz6do004kgHEO9qD/0jBkhc9tPIJg90UciXcoGkbit/R6BbFHcp9LiRTfSuaH8Df"
+        "m+EQYFJuUUa1Lh6KLGOBZIXkNf+xUA/ocHldiHsnp+5B6d3Vr7MPl06sXKIkf2Bhm+TlDfGl8/mIiszqVtJu6qRH"
+        "7DiU94mqYMeE+e/Wc1/SScCdqbx5l2OWZQMeAsUf+TCmDPaQE6XjODxANOndWwgQpYOCLB0SfoTtMMr5Cd3oaDt8"
+        "vvkibQT8SpUlcV6sDr++/pYNFl/uvr1+PzP9m/jyaJqbm7BMOwekmLSVy+S+mLL4AT/SG4Ri3u06l3lmTBICvopb"
+        "zdD1VqnFvrTqCnnSn7Z4jHz/5Njior+qbIO+8ldq6mlNea6naooXPFE+B7gFbOZx+w=="
+    )
+)
+
 
 def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -304,7 +304,12 @@ class UploadSchema(Schema):
     url = text("Where its bytes are.", EXAMPLE_URL, required=True)
     thumbnail_url = thumbnail_url()
     upload_time = moment("When it was uploaded.", required=True)
-    taken_at = moment("When the picture was taken.", required=True, allow_none=True)
+    taken_at = moment(
+        "When the picture was taken: what a person wrote, else what the analyzer `exif` found, "
+        "whose result says where that is from.",
+        required=True,
+        allow_none=True,
+    )
     size = number("Bytes.", 125_000, required=True, validate=POSITIVE)
     content_type = content_type()
     sha256 = text(
