@@ -9,7 +9,7 @@ here and one line in `Bulk`.
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import uuid4
 
 from clustr import logs, reasons
@@ -97,8 +97,10 @@ class Reanalysis:
         Raises:
             InvalidInput: there is no such analyzer.
             NotConfigured: nobody has said where its service is.
+            TooManyJobs: as many as may wait or run already.
         """
         self._services.require(analyzer_named(self._host, selection.analyzer))
+        self._catalog.jobs.require_room()
         return add_analyses(self._catalog, selection, request_id)
 
     def run_again(self, upload_id: str, name: str, versions: Versions = None) -> Upload:
@@ -148,17 +150,25 @@ class Changes:
         Args:
             kind: `delete`, `restore`, `tag` or `untag`.
             tags: for the last two, which.
+
+        Raises:
+            TooManyJobs: as many as may wait or run already.
         """
+        self._catalog.jobs.require_room()
         parameters = chosen.parameters() | ({"tags": [*tags]} if tags else {})
-        job = self._catalog.jobs.add(kind, parameters, request_id)
-        log.info("job_added", job=job.id, kind=job.kind, parameters=job.parameters)
-        return job
+        return _added(self._catalog, kind, parameters, request_id)
 
 
 def add_analyses(catalog: Catalog, selection: Selection, request_id: str) -> Job:
-    """Write down a job that has an analyzer look at what is selected."""
-    job = catalog.jobs.add(Analyze.kind, selection.parameters(), request_id)
-    log.info("job_added", job=job.id, kind=job.kind, parameters=job.parameters)
+    """Write down a job that has an analyzer look at what is selected, however many jobs wait."""
+    return _added(catalog, Analyze.kind, selection.parameters(), request_id)
+
+
+def _added(catalog: Catalog, kind: str, parameters: Mapping[str, Any], request_id: str) -> Job:
+    """Write down a job; the log has the number of the ids that it names, which can be thousands."""
+    job = catalog.jobs.add(kind, parameters, request_id)
+    said = {name: len(v) if name == "ids" else v for name, v in parameters.items()}
+    log.info("job_added", job=job.id, kind=kind, parameters=said)
     return job
 
 

@@ -168,6 +168,20 @@ class TooBusy(ClustrError):
         super().__init__("Too many clients are sending at the moment; please try again.")
 
 
+class TooManyJobs(ClustrError):
+    """As many jobs wait or run as may; there is room once one of them has ended.
+
+    Args:
+        most: how many may.
+    """
+
+    def __init__(self, most: int):
+        super().__init__(
+            f"{most} jobs wait or run, which is as many as may at once. Try again when one of them "
+            "has ended; GET /api/jobs lists them, and POST /api/jobs/{job_id}/cancel ends one."
+        )
+
+
 class QueueUnavailable(ClustrError):
     """Redis did not answer in time; trying again later may help."""
 

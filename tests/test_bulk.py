@@ -293,6 +293,24 @@ def test_jobs_that_ended_are_removed_after_thirty_days(shelf):
     assert indexes["ended"]["expireAfterSeconds"] == timedelta(days=30).total_seconds()
 
 
+def test_jobs_that_ended_are_kept_up_to_a_number(shelf, monkeypatch):
+    workshop, _ = shelf
+    monkeypatch.setattr("clustr.catalog.jobs.MOST_ENDED", 3)
+    with engine(workshop) as bulk:
+        ids = []
+        for _ in range(5):
+            ids.append(ordered(workshop, "it", "failed", ids=["0" * 24]))
+            run_until(bulk, lambda: job_of(workshop, ids[-1]).ended)
+        waiting = ordered(workshop, "it", "failed", ids=["0" * 24])
+        ended = workshop.collection.database["jobs"].find({"finished_at": {"$exists": True}})
+        left = [str(job["_id"]) for job in ended.sort("finished_at", 1)]
+    assert left == ids[-3:]
+    assert job_of(workshop, waiting).state is JobState.QUEUED
+    answer = workshop.app.test_client().get(f"/api/jobs/{ids[0]}")
+    assert answer.status_code == 404
+    assert "kept for 30 days, and no more than the newest 3 of them" in answer.json["detail"]
+
+
 def test_job_of_an_analyzer_that_is_gone_fails_and_others_go_on(shelf):
     workshop, ids = shelf
     put_on_shelf(workshop, ids)

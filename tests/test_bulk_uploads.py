@@ -14,7 +14,9 @@ from test_bulk import end_of, engine, job_of, run_until
 from workshop import Workshop
 
 from clustr.api.bulk_schemas import JobSchema
-from clustr.bulk import Move
+from clustr.bulk import Move, add_analyses
+from clustr.catalog import Select, Selection
+from clustr.catalog.jobs import MOST_UNENDED
 
 
 @pytest.fixture
@@ -219,3 +221,36 @@ def test_a_batch_that_was_done_and_not_written_down_is_counted(workshop):
         run_until(bulk, lambda: job_of(workshop, job_id).ended)
     job = job_of(workshop, job_id)
     assert (job.counts["succeeded"], job.counts["failed"]) == (5, 0)
+
+
+def test_more_jobs_than_may_wait_are_refused_until_some_have_ended(workshop):
+    workshop.analyzer("it", "return {}")
+    unknown = [f"{number:024x}" for number in range(100)]
+    ids = [ordered(workshop, "tag", ids=unknown, tags=["a"]) for _ in range(MOST_UNENDED)]
+    client = workshop.app.test_client()
+    orders = {
+        "/api/uploads/bulk": {"action": "delete", "filter": {}},
+        "/api/analyses": {"analyzer": "it", "select": "all"},
+    }
+    for path, body in orders.items():
+        answer = client.post(path, json=body)
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+        assert answer.json["type"] == "urn:clustr:problem:too_many_jobs"
+        assert answer.json["detail"].startswith(f"{MOST_UNENDED} jobs wait or run, ")
+        assert client.post(path, json={**body, "dry_run": True}).status_code == 200
+    assert [job.id for job in workshop.web.catalog.jobs.unended()] == sorted(ids)
+    assert client.post(f"/api/jobs/{ids[3]}/cancel").status_code == 202
+    workshop.worker()
+    wait_until(lambda: not workshop.web.catalog.jobs.unended(), 30, "an end of the jobs")
+    for path, body in orders.items():
+        assert client.post(path, json=body).status_code == 202
+
+
+def test_what_a_service_lacks_is_ordered_however_many_jobs_wait(workshop):
+    """A back-fill that was refused would hold up the very jobs that are in its way."""
+    workshop.analyzer("it", "return {}")
+    (upload_id,) = workshop.upload()
+    for _ in range(MOST_UNENDED):
+        ordered(workshop, "untag", ids=[upload_id], tags=["a"])
+    add_analyses(workshop.web.catalog, Selection("it", Select.ALL), "request")
+    assert len(workshop.web.catalog.jobs.unended()) == MOST_UNENDED + 1

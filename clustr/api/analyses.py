@@ -64,7 +64,9 @@ def order_analyses(order: dict[str, Any]) -> Response:
     """Have an analyzer look at uploads that it has not looked at, or once more
 
     This comes after all new uploads, and what is under way is left alone. A result that is there
-    stays until there is a new one; 409 for an analyzer that is not configured.
+    stays until there is a new one; 409 for an analyzer that is not configured. At most 100 jobs
+    wait or run at once; when there are as many, this is 503 with the `type`
+    `urn:clustr:problem:too_many_jobs`.
     """
     selection = selection_of(order)
     if order["dry_run"]:

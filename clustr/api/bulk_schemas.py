@@ -162,7 +162,9 @@ class JobSchema(Schema):
     created_at = moment("When it was ordered.", required=True)
     started_at = moment("When a worker took it up.", required=True, allow_none=True)
     finished_at = moment(
-        "When it ended; thirty days later it is removed.", required=True, allow_none=True
+        "When it ended. It is removed thirty days later, or when 1,000 others have ended since.",
+        required=True,
+        allow_none=True,
     )
     cancel_requested_at = moment("When somebody wanted it to end.", required=True, allow_none=True)
     updated_at = moment("When anything of it last changed.", required=True)

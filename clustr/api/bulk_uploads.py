@@ -35,7 +35,8 @@ def change_uploads(order: dict[str, Any]) -> Response:
     """Remove, restore or tag many uploads
 
     The job says how many it is done to and what went wrong with others, for one that they are not
-    there. When it is cancelled, what is done stays done.
+    there. When it is cancelled, what is done stays done. At most 100 jobs wait or run at once; when
+    there are as many, this is 503 with the `type` `urn:clustr:problem:too_many_jobs`.
     """
     kind, chosen = order["action"], chosen_of(order)
     if order["dry_run"]:

@@ -75,6 +75,7 @@ TABLE: dict[type[errors.ClustrError], Row] = {
     errors.TooSlow: Row(503, "too_slow", "Too slow"),
     errors.MalformedBody: Row(400, "malformed_body", "Malformed body"),
     errors.TooBusy: Row(503, "too_busy", "Too busy"),
+    errors.TooManyJobs: Row(503, "too_many_jobs", "Too many jobs"),
     errors.QueueUnavailable: Row(503, "queue_unavailable", "Queue unavailable"),
     errors.StorageFull: Row(507, "storage_full", "Storage full"),
     errors.StorageUnavailable: Row(503, "storage_unavailable", "Storage unavailable"),

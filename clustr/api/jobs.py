@@ -26,7 +26,8 @@ blueprint.before_request(refuse_versions)
 def list_jobs(query: dict[str, Any]) -> Response:
     """List the newest jobs, those that have ended among them
 
-    The newest comes first. What failed in a job is told by `GET /api/jobs/{job_id}` alone.
+    The newest comes first. What failed in a job is told by `GET /api/jobs/{job_id}` alone. Jobs
+    that have ended are kept for thirty days, and no more than the newest 1,000 of them.
     """
     jobs = parts.catalog.jobs.newest(query["limit"])
     return jsonify({"data": [job_on_wire(job, in_list=True) for job in jobs]})
@@ -41,7 +42,7 @@ def get_job(job_id: str) -> Response:
     """See how far a job is
 
     Ask again until its `state` is `succeeded`, `failed` or `cancelled`. What failed is in
-    `failures`, with the ids of the uploads.
+    `failures`, with the ids of the uploads. 404 also for a job that ended and is no longer kept.
     """
     return jsonify(job_on_wire(parts.catalog.jobs.get(job_id)))
 

@@ -3,11 +3,14 @@
 A job goes through the uploads in the order of their ids, a batch at a time, and `after` is the last
 id that it has handled. So whoever takes it up goes on where it was, and does a batch once more at
 worst.
+
+A client can order jobs without end, and each can name 10,000 uploads: so there is a limit to how
+many wait or run, and to how many of those that ended are kept.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -17,9 +20,13 @@ from pymongo.collection import Collection
 from clustr.catalog.clock import now
 from clustr.catalog.connection import Document, answering
 from clustr.catalog.documents import key_of
-from clustr.errors import NotFound
+from clustr.errors import NotFound, TooManyJobs
 
+# So many may wait or run at once. At every step all of them are read.
+MOST_UNENDED = 100
+# Those that ended are kept for so long, and no more than so many of them.
 KEPT = timedelta(days=30)
+MOST_ENDED = 1000
 INDEXES = {
     "unended": {"keys": [("state", 1), ("_id", 1)]},
     # MongoDB removes what has ended so long ago; what has not has no such time.
@@ -27,6 +34,7 @@ INDEXES = {
 }
 
 MOST_FAILURES = 1000
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class JobState(StrEnum):
@@ -93,6 +101,21 @@ class Jobs:
     def __init__(self, collection: Collection[Document]):
         self._collection = collection
 
+    def require_room(self) -> None:
+        """See that one more may wait.
+
+        Requests that are answered at the same moment can each find the last place free.
+
+        Raises:
+            TooManyJobs: as many as may wait or run.
+        """
+        with answering():
+            unended = self._collection.count_documents(
+                {"state": {"$in": UNENDED}}, limit=MOST_UNENDED
+            )
+        if unended == MOST_UNENDED:
+            raise TooManyJobs(MOST_UNENDED)
+
     def add(self, kind: str, parameters: Mapping[str, Any], request_id: str) -> Job:
         """Write down a new job, for whoever takes it up."""
         moment = now()
@@ -125,8 +148,10 @@ class Jobs:
         with answering():
             document = self._collection.find_one({"_id": key})
         if document is None:
-            gone = f"those that ended are kept for {KEPT.days} days"
-            raise NotFound(f"There is no job with the id {job_id}; {gone}.")
+            raise NotFound(
+                f"There is no job with the id {job_id}. Those that ended are kept for {KEPT.days} "
+                f"days, and no more than the newest {MOST_ENDED} of them."
+            )
         return _job(document)
 
     def newest(self, limit: int) -> list[Job]:
@@ -197,7 +222,16 @@ class Jobs:
             "error": error,
             "finished_at": now(),
         }
-        return self._change(_as_far_as(job), changes, failures)
+        has_ended = self._change(_as_far_as(job), changes, failures)
+        self._remove_oldest()
+        return has_ended
+
+    def _remove_oldest(self) -> None:
+        """Remove those that ended first, as far as they are more than are kept."""
+        ended = self._collection.find({"finished_at": {"$gt": EPOCH}}, {"finished_at": 1})
+        with answering():
+            for last in ended.sort("finished_at", -1).skip(MOST_ENDED - 1).limit(1):
+                self._collection.delete_many({"finished_at": {"$lt": last["finished_at"]}})
 
     def cancel(self, job_id: str) -> Job:
         """Ask that a job ends soon; one that has ended stays as it is.
