@@ -15,6 +15,7 @@ COMMANDS = {
     "up": "clustr.start:up",
     "worker": "clustr.start:run_worker",
     "install-servers": "clustr.commands.install_servers:install_servers",
+    "config": "clustr.commands.config:config",
     "fsck": "clustr.commands.fsck:fsck",
     "plugins": "clustr.commands.plugins:plugins",
     "analyze": "clustr.commands.analyze:analyze",

@@ -4,6 +4,7 @@ Every class here has one row in the table of `clustr.api.errors`, which turns it
 a problem document. The message of an error is written for the person who called.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 
 # So many fields that are wrong are named in one sentence.
@@ -254,3 +255,15 @@ class NoFiles(RefusedFile):
 
 class StartUpError(ClustrError):
     """The service cannot start; the message is one sentence that names the setting to look at."""
+
+
+class InvalidSettings(StartUpError):
+    """Settings that cannot be used.
+
+    Attributes:
+        problems: what is wrong with each, by its name.
+    """
+
+    def __init__(self, problems: Mapping[str, str]):
+        super().__init__("; ".join(problems.values()))
+        self.problems = problems

@@ -10,7 +10,7 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
-from clustr import images
+from clustr import images, logs
 from clustr.analysis import Analysts
 from clustr.bulk import Bulk, Changes, Reanalysis
 from clustr.catalog import Catalog
@@ -20,18 +20,20 @@ from clustr.fsck import Fsck
 from clustr.health import HealthChecks
 from clustr.intake import Intake
 from clustr.notices import DELETED, Notices
-from clustr.plugin_host import Plugin, PluginHost, load_plugins
+from clustr.plugin_host import Plugin, PluginHost, check_enabled, load_plugins
 from clustr.plugins import Library
 from clustr.queue import Queue, Ringer
 from clustr.reconciler import Reconciler
 from clustr.removal import Removal
-from clustr.settings import Settings
+from clustr.settings import Settings, unknown_variables
 from clustr.storage import LocalStorage
 from clustr.thumbnails import Thumbnails
 from clustr.upload import Upload
 
 if TYPE_CHECKING:  # Workers do without Flask.
     from flask_smorest import Blueprint
+
+log = logs.logger(__name__)
 
 # In the request path a dependency that is away must be noticed soon; a worker can be more patient.
 WEB_SECONDS = 2.0
@@ -67,14 +69,22 @@ class WorkerParts:
 
 
 def build_host(settings: Settings) -> PluginHost:
-    """Load the plugins; this opens nothing and may be done before a fork."""
-    return load_plugins(
+    """Load the plugins; this opens nothing and may be done before a fork.
+
+    Raises:
+        StartUpError: a setting cannot be used.
+    """
+    check_enabled(settings.plugins_folder, settings.plugins_enabled)
+    host = load_plugins(
         settings.plugins_folder,
         settings.plugins_enabled,
         settings.plugins_disabled,
         settings.plugins_config,
         settings.environment,
     )
+    for sentence in unknown_variables(settings.environment, host.variables()):
+        log.warning("setting_unknown", reason=sentence)
+    return host
 
 
 def build_catalog(settings: Settings, timeout_seconds: float) -> Catalog:

@@ -64,6 +64,18 @@ def size(size_bytes: int) -> str:
     return f"{size_bytes} bytes"
 
 
+def one_slip_apart(name: str, other: str) -> bool:
+    """Whether two names differ by one letter too many, missing or wrong, or by two swapped."""
+    shorter, longer = sorted((name, other), key=len)
+    letters = enumerate(zip(shorter, longer, strict=False))
+    same = next((number for number, (a, b) in letters if a != b), len(shorter))
+    shorter, longer = shorter[same:], longer[same:]
+    if len(shorter) < len(longer):
+        return shorter == longer[1:]
+    swapped = shorter[:2] == longer[1::-1] and shorter[2:] == longer[2:]
+    return shorter[1:] == longer[1:] or swapped
+
+
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """That there is no such name, with the one that may have been meant, or all that there are.
 

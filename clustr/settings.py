@@ -8,15 +8,16 @@ import dataclasses
 import ipaddress
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 import dotenv
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
 from clustr import reasons
-from clustr.errors import StartUpError
+from clustr.errors import InvalidSettings
 from clustr.secret import HIDDEN
 
 MEBIBYTE = 1024 * 1024
@@ -32,6 +33,22 @@ class Number(fields.Integer):
     """A whole number."""
 
     default_error_messages: ClassVar = {"invalid": "expected a whole number"}
+
+
+class Size(fields.Field[int]):
+    """A number of bytes, or one with a unit of 1,024 of the smaller one: `50MB`, `50 MiB`."""
+
+    _size = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([KMGT]?)(?:i?B)?)", re.IGNORECASE | re.ASCII)
+    _units = ("", "K", "M", "G", "T")
+
+    def _deserialize(self, value: str, *_args: Any, **_kwargs: Any) -> int:
+        found = self._size.fullmatch(value.strip())
+        size_bytes = 0
+        if found:
+            size_bytes = int(float(found[1]) * 1024 ** self._units.index(found[2].upper()))
+        if size_bytes < 1:
+            raise ValidationError("expected a number of bytes, or a size such as 50MB or 2GiB")
+        return size_bytes
 
 
 class Flag(fields.Boolean):
@@ -89,12 +106,52 @@ class Folder(fields.Field[Path]):
         return Path(value).expanduser().absolute()
 
 
+class ExistingFolder(Folder):
+    """A folder that is there."""
+
+    def _deserialize(self, value: str, *args: Any, **kwargs: Any) -> Path:
+        folder = super()._deserialize(value, *args, **kwargs)
+        if not folder.is_dir():
+            raise ValidationError("expected a folder that exists")
+        return folder
+
+
+class ExistingFile(Folder):
+    """A file that is there, relative to the working directory if not absolute."""
+
+    def _deserialize(self, value: str, *args: Any, **kwargs: Any) -> Path:
+        file = super()._deserialize(value, *args, **kwargs)
+        if not file.exists() or file.is_dir():
+            raise ValidationError("expected a file that exists")
+        return file
+
+
 def url(*schemes: str) -> fields.Field[Any]:
     """A field for an address that begins with one of these schemes."""
     expected = f"expected an address that begins with {' or '.join(f'{s}://' for s in schemes)}"
     return Text(
         validate=validate.Regexp(rf"(?:{'|'.join(map(_escape, schemes))})://.+\Z", error=expected)
     )
+
+
+def base_url() -> fields.Field[Any]:
+    """A field for an address to which a path can be added."""
+    field = url("http", "https")
+    field.validators.append(_takes_a_path)
+    return field
+
+
+def _takes_a_path(address: str) -> None:
+    try:
+        parts = urlsplit(address)
+        complete = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        complete = False
+    if not complete or "?" in address or "#" in address:
+        raise ValidationError(
+            "expected an address without query and fragment, such as https://images.example.com or "
+            "https://example.com/images"
+        )
 
 
 def server_url(*schemes: str) -> fields.Field[Any]:
@@ -129,8 +186,15 @@ def number(minimum: int, maximum: int | None = None) -> Number:
     )
 
 
-def choice(*values: str) -> Text:
-    return Text(validate=validate.OneOf(values, error=f"expected one of {', '.join(values)}"))
+class Choice(Text):
+    """One of a few words, in capital or small letters."""
+
+    def __init__(self, *values: str):
+        expected = f"expected one of {', '.join(values)}"
+        super().__init__(validate=validate.OneOf(values, error=expected))
+
+    def _deserialize(self, value: str, *args: Any, **kwargs: Any) -> str:
+        return super()._deserialize(value, *args, **kwargs).lower()
 
 
 def setting(
@@ -155,7 +219,7 @@ class Settings:
     port: int = setting(number(1, 65535), 5000, "Port to listen on")
     web_workers: int = setting(number(1), 2, "Web processes; each serves with many threads")
     reload: bool = setting(Flag(), False, "`clustr up` restarts the web side when code changes (for development)")
-    base_url: str = setting(url("http", "https"), "", "Where clients reach the service, for the URLs in answers (default: the request's host)")
+    base_url: str = setting(base_url(), "", "Where clients reach the service, for the URLs in answers (default: the request's host)")
     upload_url_path: str = setting(Text(validate=validate.Regexp(r"(/[A-Za-z0-9._~-]+)+\Z", error="expected a path such as /uploads")), "/uploads", "Path under which files are served")
     accel_redirect: str = setting(Text(validate=validate.Regexp(r"(/[A-Za-z0-9._~-]+)+\Z", error="expected a path such as /clustr-files")), "", "Path of the internal location at which nginx has `UPLOAD_FOLDER`, to let it send the files (`X-Accel-Redirect`); only behind such an nginx")
     proxy_hops: int = setting(number(0, 10), 0, "How many proxies in front to believe in `X-Forwarded-*`")
@@ -166,8 +230,8 @@ class Settings:
     data_folder: Path = setting(Folder(), Path("data"), "Where `clustr up` keeps MongoDB's and Redis's data and its logs")
     upload_folder: Path = setting(Folder(), Path("uploads"), "Where originals are kept (default: `uploads` in `DATA_FOLDER` when that is set)")
     allowed_extensions: tuple[str, ...] = setting(Names(), ("png", "jpg", "jpeg", "webp", "bmp", "tiff", "tif"), "Image formats to accept, by their extensions; what counts is what the bytes say. Also `gif`, `avif`, and with the extra `clustr[heic]` installed `heic`")
-    max_upload_size: int = setting(number(1), 50 * MEBIBYTE, "Bytes of one file at most")
-    max_request_size: int = setting(number(1), 20 * 50 * MEBIBYTE, "Bytes of one request at most (default: 20 times `MAX_UPLOAD_SIZE`)")
+    max_upload_size: int = setting(Size(), 50 * MEBIBYTE, "Bytes of one file at most, or a size such as `50MB` (of 1,048,576 bytes each, as `50MiB`)")
+    max_request_size: int = setting(Size(), 20 * 50 * MEBIBYTE, "Bytes of one request at most, or a size such as `1GB` (default: 20 times `MAX_UPLOAD_SIZE`)")
     max_files_per_request: int = setting(number(1, 1000), 100, "Files in one request at most")
     trash_days: int = setting(number(0, 36500), 30, "Days that removed uploads stay in the trash; 0: they are removed for good at once")
     max_image_pixels: int = setting(number(1), 50_000_000, "Pixels (width times height) of one image at most")
@@ -177,13 +241,13 @@ class Settings:
     mongodb_uploads_collection: str = setting(Text(), "uploads", "Name of the collection of uploads")
     redis_url: str = setting(server_url("redis", "rediss", "unix"), "redis://localhost:6379/0", "Redis; when not set, `clustr up` starts one of its own", secret=True)
 
-    plugins_folder: Path = setting(Folder(), Path("plugins"), "Folder of drop-in plugins: a file or package each")
-    plugins_enabled: tuple[str, ...] | None = setting(Names(), None, "Names of the only plugins to load (default: all that are found)")
+    plugins_folder: Path = setting(ExistingFolder(), Path("plugins"), "Folder of drop-in plugins: a file or package each. One that is set has to exist")
+    plugins_enabled: tuple[str, ...] | None = setting(Names(), None, "Names of the only plugins to load (default: all that are found); one of them has to be there")
     plugins_disabled: tuple[str, ...] = setting(Names(), (), "Names of plugins not to load")
-    plugins_config: Path = setting(Folder(), Path("config/plugins.toml"), "File with a table of configuration for each plugin")
+    plugins_config: Path = setting(ExistingFile(), Path("config/plugins.toml"), "File with a table of configuration for each plugin. One that is set has to exist")
 
-    log_format: str = setting(choice("auto", "json", "console"), "auto", "`json`, `console` for people, `auto`: console on a terminal")
-    log_level: str = setting(choice("debug", "info", "warning", "error"), "info", "Least severe kind of log line to write")
+    log_format: str = setting(Choice("auto", "json", "console"), "auto", "`json`, `console` for people, `auto`: console on a terminal")
+    log_level: str = setting(Choice("debug", "info", "warning", "error"), "info", "Least severe kind of log line to write")
     # fmt: on
 
     given: frozenset[str] = frozenset()
@@ -208,7 +272,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         environment: what to read from; by default that of `read_environment`.
 
     Raises:
-        StartUpError: names every setting that cannot be used, and what was expected.
+        InvalidSettings: names every setting that cannot be used, and what was expected.
     """
     if environment is None:
         environment = read_environment()
@@ -219,17 +283,20 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         for name, field in by_name.items()
         if environment.get(name) or (name in environment and isinstance(field, Names))
     }
-    if unreadable := [name for name in given if not reasons.is_utf8(given[name])]:
-        raise StartUpError(f"{', '.join(unreadable)}: expected text in UTF-8")
+    problems = {
+        name: f"{name}: expected text in UTF-8"
+        for name in given
+        if not reasons.is_utf8(given[name])
+    }
+    readable = {name: value for name, value in given.items() if name not in problems}
     try:
-        loaded = Schema.from_dict(by_name)().load(given, unknown=EXCLUDE)
+        loaded = Schema.from_dict(by_name)().load(readable, unknown=EXCLUDE)
     except ValidationError as error:
-        raise StartUpError(
-            "; ".join(
-                f"{name}={HIDDEN if name in secret else repr(given[name])}: {', '.join(messages)}"
-                for name, messages in error.normalized_messages().items()
-            )
-        ) from None
+        for name, messages in error.normalized_messages().items():
+            shown = HIDDEN if name in secret else repr(given[name])
+            problems[name] = f"{name}={shown}: {', '.join(messages)}"
+    if problems:
+        raise InvalidSettings(problems)
     return _with_dependent_defaults(
         Settings(
             **{name.lower(): value for name, value in loaded.items()},
@@ -252,6 +319,57 @@ def _with_dependent_defaults(settings: Settings) -> Settings:
     if "MAX_REQUEST_SIZE" not in settings.given:
         defaults["max_request_size"] = 20 * settings.max_upload_size
     return dataclasses.replace(settings, **defaults)
+
+
+# Variables of plugins, which are known when these have been found.
+OF_PLUGINS = "CLUSTR_PLUGIN__"
+# What Kubernetes sets in every container for each service, here for those called clustr or clustr-…:
+# https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+OF_KUBERNETES = re.compile(
+    r"CLUSTR(_[A-Z0-9_]+)?_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?"
+    r"|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+
+
+def unknown_variables(environment: Mapping[str, str], also: Iterable[str] = ()) -> Iterator[str]:
+    """What looks like a setting and is none, each in one sentence with what was probably meant.
+
+    That is what begins with `CLUSTR_`, and what is one slip from a setting.
+
+    Args:
+        also: variables that are read besides the settings.
+    """
+    known = {field.name.upper() for field in declared()} | set(also)
+    for name in sorted(environment.keys() - known):
+        shown = reasons.plain(name)[: reasons.LONGEST_NAME]
+        if name.startswith("CLUSTR_"):
+            if not name.startswith(OF_PLUGINS) and not _is_of_kubernetes(name, environment[name]):
+                yield f"{shown} is no setting; {_meant_by(name.removeprefix('CLUSTR_'), known)}"
+        elif meant := _closest(name, known):
+            yield f"{shown} is no setting; did you mean {meant}?"
+
+
+def _is_of_kubernetes(name: str, value: str) -> bool:
+    if name.endswith("_PORT") and re.match("(tcp|udp|sctp)://", value):
+        return True
+    return OF_KUBERNETES.fullmatch(name) is not None
+
+
+def _meant_by(name: str, known: Iterable[str]) -> str:
+    """What was probably meant by a variable that begins with `CLUSTR_`, given without that."""
+    if meant := _closest(name, known):
+        return f"did you mean {meant}?"
+    kind, *key = name.split("__")
+    if key and reasons.one_slip_apart(kind, "PLUGIN"):
+        return f"did you mean {OF_PLUGINS}{'__'.join(key)}?"
+    return f"settings have no prefix, and those of a plugin are {OF_PLUGINS}<NAME>__<KEY>"
+
+
+def _closest(name: str, known: Iterable[str]) -> str | None:
+    """The setting that is called so, or so but for one slip or capital letters."""
+    name = name.upper()
+    close = [one for one in sorted(known) if reasons.one_slip_apart(name, one)]
+    return name if name in close else next(iter(close), None)
 
 
 def is_on_loopback(host: str) -> bool:

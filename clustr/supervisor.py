@@ -13,8 +13,14 @@ from PIL import Image
 from clustr import __version__, servers, storage
 from clustr.catalog.replica_set import ensure_primary
 from clustr.errors import DatabaseUnavailable
+from clustr.plugin_host import (
+    check_enabled,
+    find_candidates,
+    ignored_names,
+    ignored_variables,
+)
 from clustr.processes import Attempts, Child, Notification, Supervisor, command
-from clustr.settings import Settings
+from clustr.settings import Settings, unknown_variables
 
 # How long each may take to end, in seconds. All of them together: less than ten.
 STOP_SECONDS = {"web": 4.0, "worker": 3.0, "redis": 0.5, "mongod": 2.0}
@@ -34,6 +40,7 @@ def up(settings: Settings, workers: int) -> int:
         StartUpError: something that is needed is not there, in use, or does not start.
     """
     data = settings.data_folder
+    check_enabled(settings.plugins_folder, settings.plugins_enabled)
     servers.check_port(settings.host, settings.port)
     servers.make_folder(data, "DATA_FOLDER")
     lock = servers.lock_folder(data)
@@ -156,6 +163,17 @@ def _ask_web(host: str, port: int) -> int:
         return 1
 
 
+def _ignored(settings: Settings) -> str:
+    """The lines that say what is set but means nothing, as far as that is seen without plugins."""
+    plugins = [candidate.name for candidate in find_candidates(settings.plugins_folder)]
+    sentences = [
+        *unknown_variables(settings.environment),
+        *ignored_names(settings.plugins_enabled, settings.plugins_disabled, plugins),
+        *ignored_variables(settings.environment, plugins),
+    ]
+    return "".join(f"  without effect: {sentence}\n" for sentence in sentences)
+
+
 def _welcome(settings: Settings, workers: int, environment: dict[str, str]) -> str:
     """What was started, where the data is, and three things to try."""
     data = settings.data_folder
@@ -177,7 +195,7 @@ Clustr {__version__} serves on {url}, its API is explained at {url}/docs
   Redis    {place("REDIS_URL", data / "redis")}
   uploads  {settings.upload_folder}
   logs     {data / "log"}
-
+{_ignored(settings)}
 Things to try:
 
   curl -F {shlex.quote(f"files=@{_sample(data)}")} {url}/api/upload

@@ -373,7 +373,7 @@ def test_a_wrong_database_is_refused(store):
 
 def test_plugins_that_are_not_loaded_here_are_refused(store):
     store.add(8)
-    said = unchanged(store, "--repair", "--yes", PLUGINS_ENABLED="none")
+    said = unchanged(store, "--repair", "--yes", PLUGINS_ENABLED="")
     assert "12 of 12 uploads would go" in said
 
 

@@ -488,6 +488,23 @@ def test_unreadable_file_of_configuration_stops_the_start(tmp_path, folder, cont
     assert content != b"[good]\nsize = = 3\n" or "line 2" in str(caught.value)
 
 
+def test_only_plugins_that_are_not_there_stop_the_start_of_every_process(folder):
+    """Those of a host take a part of the settings each; all build their plugins in one way."""
+    given = {"PLUGINS_FOLDER": str(folder)}
+    with pytest.raises(StartUpError) as caught:
+        build_host(read_settings(given | {"PLUGINS_ENABLED": "dimensons,fase"}))
+    assert str(caught.value).startswith(
+        "PLUGINS_ENABLED='dimensons,fase': unknown plugin dimensons; did you mean dimensions?; "
+        "unknown plugin fase; there are blip, "
+    )
+    assert not build_host(read_settings(given | {"PLUGINS_ENABLED": ""})).analyzers
+    host = build_host(read_settings(given | {"PLUGINS_ENABLED": "exif,fase"}))
+    assert set(host.analyzers) == {"exif"}
+    assert [said.partition(";")[0] for said in host.warnings] == [
+        "PLUGINS_ENABLED: unknown plugin fase"
+    ]
+
+
 def test_file_of_configuration_need_not_exist(tmp_path, folder):
     host = load_plugins(folder, None, (), tmp_path / "nothing.toml", {})
     assert set(host.analyzers) == set(FIRST_PARTY)

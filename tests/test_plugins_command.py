@@ -78,6 +78,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(place: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `clustr plugins` where no server is."""
+    (place / "plugins").mkdir(exist_ok=True)
+    (place / "plugins.toml").touch()
     nowhere = {"MONGODB_URL": "mongodb://127.0.0.1:1", "REDIS_URL": "redis://127.0.0.1:1"}
     return subprocess.run(
         [sys.executable, "-m", "clustr", "plugins", *arguments],
@@ -627,4 +629,5 @@ def test_new_plugin_takes_nothing_from_others(tmp_path: Path, name: str, reason:
     done = run(tmp_path, "new", name)
     assert (done.returncode, done.stdout) == (2, "")
     assert re.match(f"clustr: .*{reason}", done.stderr)
-    assert [path.name for path in tmp_path.rglob("*")] == ["clustr-light"]
+    found = {path.name for path in tmp_path.rglob("*")}
+    assert found == {"clustr-light", "plugins", "plugins.toml"}

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from clustr.errors import StartUpError
-from clustr.settings import read_settings
+from clustr.errors import InvalidSettings, StartUpError
+from clustr.reasons import one_slip_apart
+from clustr.settings import read_settings, unknown_variables
 
 
 def test_defaults_are_those_of_the_seed() -> None:
@@ -45,6 +46,10 @@ def test_every_value_that_cannot_be_used_is_named_with_what_was_expected() -> No
     wrong = {
         "PORT": "abc",
         "MAX_UPLOAD_SIZE": "0",
+        "MAX_REQUEST_SIZE": "50 apples",
+        "LOG_LEVEL": "loud",
+        "PLUGINS_FOLDER": "/nowhere",
+        "PLUGINS_CONFIG": "/nowhere.toml",
         "RELOAD": "perhaps",
         "REDIS_URL": "localhost",
         "MONGODB_URL": "http://localhost",
@@ -154,3 +159,132 @@ def test_defaults_that_depend_on_others(tmp_path: Path) -> None:
     assert settings.max_request_size == 20_000
     settings = read_settings({"DATA_FOLDER": str(tmp_path), "UPLOAD_FOLDER": str(tmp_path / "u")})
     assert settings.upload_folder == tmp_path / "u"
+
+
+def test_problems_are_told_by_the_names_of_their_settings() -> None:
+    with pytest.raises(InvalidSettings) as caught:
+        read_settings({"PORT": "abc", "HOST": "\udcff", "RELOAD": "yes"})
+    assert caught.value.problems == {
+        "HOST": "HOST: expected text in UTF-8",
+        "PORT": "PORT='abc': expected a whole number",
+    }
+
+
+@pytest.mark.parametrize("level", ["INFO", "Warning", "debug"])
+def test_words_may_be_in_capital_letters(level: str) -> None:
+    settings = read_settings({"LOG_LEVEL": level, "LOG_FORMAT": "JSON"})
+    assert (settings.log_level, settings.log_format) == (level.lower(), "json")
+
+
+@pytest.mark.parametrize(
+    "text, size_bytes",
+    [
+        ("52428800", 52428800),
+        ("50MB", 50 * 2**20),
+        ("50 MiB", 50 * 2**20),
+        ("50m", 50 * 2**20),
+        ("1.5 GB", 3 * 2**29),
+        ("10kb", 10 * 2**10),
+        ("1TiB", 2**40),
+        ("7 b", 7),
+    ],
+)
+def test_a_size_may_have_a_unit(text: str, size_bytes: int) -> None:
+    assert read_settings({"MAX_UPLOAD_SIZE": text}).max_upload_size == size_bytes
+    assert read_settings({"MAX_REQUEST_SIZE": text}).max_request_size == size_bytes
+
+
+@pytest.mark.parametrize("text", ["0", "0.5", "-1", "1e6", "MB", "50 XB", "50MBps", "1,5MB", "5 0"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(StartUpError, match="expected a number of bytes, or a size such as 50MB"):
+        read_settings({"MAX_UPLOAD_SIZE": text})
+
+
+@pytest.mark.parametrize(
+    "url", ["https://images.example.com", "http://[::1]:8080/", "https://example.com/images"]
+)
+def test_a_base_url_is_an_address_to_which_a_path_can_be_added(url: str) -> None:
+    assert read_settings({"BASE_URL": url}).base_url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://a.example/?b=c",
+        "https://a.example?",
+        "https://a.example/#top",
+        "https://:8080",
+        "https://a.example:port",
+        "https://a.example:99999",
+        "https://[::1",
+    ],
+)
+def test_a_base_url_with_a_query_or_without_a_host_is_refused(url: str) -> None:
+    with pytest.raises(StartUpError, match=r"BASE_URL=.* expected an address without query"):
+        read_settings({"BASE_URL": url})
+
+
+def test_a_file_and_a_folder_that_are_set_have_to_be_there(tmp_path: Path) -> None:
+    (tmp_path / "a file").touch()
+    kinds = {"PLUGINS_FOLDER": "a folder", "PLUGINS_CONFIG": "a file"}
+    for setting, kind in kinds.items():
+        for wrong in ("nowhere", "a file" if kind == "a folder" else "."):
+            with pytest.raises(StartUpError, match=f"^{setting}=.*: expected {kind} that exists$"):
+                read_settings({setting: str(tmp_path / wrong)})
+    there = {"PLUGINS_FOLDER": str(tmp_path), "PLUGINS_CONFIG": str(tmp_path / "a file")}
+    assert read_settings(there).plugins_folder == tmp_path
+    assert not read_settings({}).plugins_config.is_relative_to(tmp_path)  # nor is it there
+
+
+@pytest.mark.parametrize(
+    "name, meant",
+    [
+        ("UPLAOD_FOLDER", "did you mean UPLOAD_FOLDER?"),
+        ("UPLOAD_FOLDR", "did you mean UPLOAD_FOLDER?"),
+        ("PORTS", "did you mean PORT?"),
+        ("MONGODB_URI", "did you mean MONGODB_URL?"),
+        ("port", "did you mean PORT?"),
+        ("FACE_SERVICE_URI", "did you mean FACE_SERVICE_URL?"),
+        ("CLUSTR_PORT", "did you mean PORT?"),
+        ("CLUSTR_UPLAOD_FOLDER", "did you mean UPLOAD_FOLDER?"),
+        ("CLUSTR_PLUGINS__BLIP__TIMEOUT", "did you mean CLUSTR_PLUGIN__BLIP__TIMEOUT?"),
+        ("CLUSTR_COLOR", "settings have no prefix"),
+        ("CLUSTR_PLUGIN_BLIP_TIMEOUT", "those of a plugin are CLUSTR_PLUGIN__<NAME>__<KEY>"),
+    ],
+)
+def test_a_name_that_is_no_setting_is_told_with_what_was_meant(name: str, meant: str) -> None:
+    [sentence] = unknown_variables({name: "5000", "PORT": "5000"}, ["FACE_SERVICE_URL"])
+    assert sentence.startswith(f"{name} is no setting; ")
+    assert meant in sentence
+
+
+def test_names_that_others_set_are_not_told() -> None:
+    of_a_shell = ("HOME", "PATH", "LANG", "TERM", "SHELL", "USER", "PWD", "LOGNAME", "HOSTNAME")
+    of_kubernetes = {
+        "CLUSTR_SERVICE_HOST": "10.96.7.1",
+        "CLUSTR_SERVICE_PORT": "5000",
+        "CLUSTR_SERVICE_PORT_HTTP": "5000",
+        "CLUSTR_PORT": "tcp://10.96.7.1:5000",
+        "CLUSTR_PORT_5000_TCP": "tcp://10.96.7.1:5000",
+        "CLUSTR_PORT_5000_TCP_PROTO": "tcp",
+        "CLUSTR_PORT_5000_TCP_PORT": "5000",
+        "CLUSTR_PORT_5000_TCP_ADDR": "10.96.7.1",
+        "CLUSTR_WEB_SERVICE_HOST": "10.96.7.2",
+        "CLUSTR_WEB_PORT": "tcp://10.96.7.2:80",
+    }
+    of_plugins = {"CLUSTR_PLUGIN__BLIP__TIMEOUT": "3", "FACE_SERVICE_URL": "http://faces"}
+    settings = {"PORT": "5000", "UPLOAD_FOLDER": "/srv"}
+    environment = dict.fromkeys(of_a_shell, "x") | of_kubernetes | of_plugins | settings
+    assert not list(unknown_variables(environment, ["FACE_SERVICE_URL"]))
+
+
+@pytest.mark.parametrize("other", ["abcd", "bcde", "abXde", "abcdeX", "Xabcde", "abdce", "bacde"])
+def test_one_slip(other: str) -> None:
+    assert one_slip_apart("abcde", other)
+    assert one_slip_apart(other, "abcde")
+
+
+@pytest.mark.parametrize("other", ["", "abc", "aXXde", "badce", "edcba", "abcdeXX", "cbade"])
+def test_more_than_one_slip(other: str) -> None:
+    assert not one_slip_apart("abcde", other)
+    assert not one_slip_apart(other, "abcde")

@@ -225,6 +225,27 @@ def test_data_is_for_its_owner_alone_and_an_open_folder_is_named(up):
     assert stat.S_IMODE(second.data.stat().st_mode) == 0o755
 
 
+def test_what_is_set_without_effect_is_in_the_greeting_and_the_log(up):
+    settings = {"UPLAOD_FOLDER": "/srv", "CLUSTR_PORT": "8000", "PLUGINS_DISABLED": "palet"}
+    printed = up(**settings).wait_until_started().output()
+    greeting = printed.partition("is explained at")[2].partition("Things to try")[0]
+    log = "".join(line for line in printed.splitlines() if '"event"' in line)
+    for said in (
+        "UPLAOD_FOLDER is no setting; did you mean UPLOAD_FOLDER?",
+        "CLUSTR_PORT is no setting; did you mean PORT?",
+        "PLUGINS_DISABLED: unknown plugin palet; did you mean palette?",
+    ):
+        assert f"  without effect: {said}\n" in greeting
+        assert said in log
+
+
+def test_only_plugins_that_are_not_there_stop_the_start(up):
+    [line] = lines_of_failed_start(up(PLUGINS_ENABLED="dimensons"))
+    assert line == (
+        "clustr: PLUGINS_ENABLED='dimensons': unknown plugin dimensons; did you mean dimensions?"
+    )
+
+
 def test_data_folder_in_use_is_said_in_one_line(up):
     first = up()
     wait_until(lambda: child(first.pid, "mongod"), 20, "the first")

@@ -16,12 +16,14 @@ import click
 from clustr import logs
 from clustr.commands.described import described, undescribable
 from clustr.commands.trial import Send, Trial, tried
-from clustr.errors import NotFound, StartUpError
-from clustr.plugin_host import Candidate, load_plugins
+from clustr.errors import InvalidSettings, NotFound, StartUpError
+from clustr.plugin_host import Candidate, check_enabled, load_plugins
 from clustr.plugin_host.configuration import read_tables
 from clustr.plugin_host.declarations import HEAVY
 from clustr.settings import Settings, read_environment, read_settings
 from clustr.upload import Upload
+
+PLACES = {"PLUGINS_FOLDER", "PLUGINS_CONFIG"}
 
 
 class NoUploads:
@@ -56,31 +58,43 @@ class Place:
     """Where plugins are found and configured.
 
     Attributes:
-        problem: what would keep Clustr from starting, if anything would.
+        problems: what would keep Clustr from starting.
     """
 
     settings: Settings
-    problem: str | None
+    problems: Sequence[str]
 
 
 def find_place() -> Place:
-    """Read the settings, or as much of them as is needed here; what is wrong is said at once."""
-    problems = []
+    """Read the settings, or as much of them as can be used; what is wrong is said at once."""
+    place = read_place()
+    for problem in place.problems:
+        click.echo(f"clustr: {problem}", err=True)
+    return place
+
+
+def read_place() -> Place:
+    """Read the settings, or as much of them as can be used."""
+    environment = read_environment()
+    problems: list[str] = []
     try:
-        settings = read_settings()
+        settings = read_settings(environment)
+    except InvalidSettings as error:
+        problems += error.problems.values()
+        usable = {n: value for n, value in environment.items() if n not in error.problems}
+        # What is not there is not replaced by a default that is.
+        lost = {name.lower(): Path(environment[name]) for name in PLACES & error.problems.keys()}
+        settings = dataclasses.replace(read_settings(usable), environment=environment, **lost)
+    try:
+        check_enabled(settings.plugins_folder, settings.plugins_enabled)
     except StartUpError as error:
         problems.append(str(error))
-        environment = read_environment()
-        ours = {name: value for name, value in environment.items() if name.startswith("PLUGINS_")}
-        settings = dataclasses.replace(read_settings(ours), environment=environment)
     try:
         read_tables(settings.plugins_config)
     except StartUpError as error:
         problems.append(str(error))
         settings = dataclasses.replace(settings, plugins_config=Path(os.devnull))
-    for problem in problems:
-        click.echo(f"clustr: {problem}", err=True)
-    return Place(settings, "; ".join(problems) or None)
+    return Place(settings, problems)
 
 
 def look(settings: Settings, seconds: float, lost: Mapping[str, str] | None = None) -> Seen:

@@ -66,7 +66,7 @@ def list_plugins(as_json: bool, limit: float) -> None:
         for row in table(seen.plugins):
             click.echo(row)
         say_warnings(seen)
-    sys.exit(PROBLEMS if place.problem else FINE)
+    sys.exit(PROBLEMS if place.problems else FINE)
 
 
 @plugins.command()
@@ -81,7 +81,7 @@ def show(name: str, as_json: bool, limit: float) -> None:
             print_json(one)
         else:
             click.echo("\n".join(whole(one)))
-    sys.exit(PROBLEMS if place.problem else FINE)
+    sys.exit(PROBLEMS if place.problems else FINE)
 
 
 @plugins.command()
@@ -94,7 +94,7 @@ def config(name: str, limit: float) -> None:
     if not one["hooks"]:
         refuse(f"it is not known what can be configured: {name} is {one['state']}: {one['reason']}")
     click.echo(example(name, one["config"]), nl=False)
-    sys.exit(PROBLEMS if place.problem else FINE)
+    sys.exit(PROBLEMS if place.problems else FINE)
 
 
 @plugins.command()
@@ -125,7 +125,7 @@ def check(name: str | None, limit: float) -> None:
         if name in (None, one["name"]):
             wrong += report(one, *findings(candidates[number], one, trials.get(number)))
     say_warnings(seen)
-    sys.exit(PROBLEMS if wrong or place.problem else FINE)
+    sys.exit(PROBLEMS if wrong or place.problems else FINE)
 
 
 @plugins.command(name="run")
@@ -161,7 +161,7 @@ def run_analyzer(analyzer: str, files: tuple[Path, ...], as_json: bool, limit: f
             for text in rest:
                 click.echo("\n".join(line_of_code(one) for one in text.splitlines()))
     fine = all(end["state"] in GOOD for end in ends)
-    sys.exit(PROBLEMS if place.problem or not fine else FINE)
+    sys.exit(PROBLEMS if place.problems or not fine else FINE)
 
 
 @plugins.command()

@@ -4,9 +4,15 @@ Nothing that a plugin does while it is loaded touches another or ends the proces
 a state and a reason instead.
 """
 
+from clustr.plugin_host.configuration import ignored_variables
 from clustr.plugin_host.discovery import Candidate, find_candidates
 from clustr.plugin_host.host import PluginHost
-from clustr.plugin_host.loading import is_switched_off, load_plugins
+from clustr.plugin_host.loading import (
+    check_enabled,
+    ignored_names,
+    is_switched_off,
+    load_plugins,
+)
 from clustr.plugin_host.plugin import Plugin, PluginState, authors_frames
 
 __all__ = [
@@ -15,7 +21,10 @@ __all__ = [
     "PluginHost",
     "PluginState",
     "authors_frames",
+    "check_enabled",
     "find_candidates",
+    "ignored_names",
+    "ignored_variables",
     "is_switched_off",
     "load_plugins",
 ]

@@ -6,7 +6,7 @@ What is wrong with a value is said with its key, never with the value.
 import hashlib
 import json
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -136,11 +136,7 @@ class Configuration:
         for name in self.tables:
             if name not in (*plugins, *RESERVED):
                 yield f"[{name}]: {reasons.unknown('plugin', name, plugins)}"
-        prefixes = tuple(map(prefix, plugins))
-        for variable in self.environment:
-            if variable.startswith(VARIABLE) and not variable.startswith(prefixes):
-                name = variable.removeprefix(VARIABLE).partition("__")[0].lower()
-                yield f"{variable}: {reasons.unknown('plugin', name, plugins)}"
+        yield from ignored_variables(self.environment, plugins)
 
     def _below(self, name: str) -> Mapping[str, Any]:
         table = self.tables.get(name, {})
@@ -184,6 +180,15 @@ class Configuration:
         if value := self.environment.get(variable):
             return value
         raise misconfigured(f"{key}: the environment variable {variable} is not set")
+
+
+def ignored_variables(environment: Mapping[str, str], plugins: Collection[str]) -> Iterator[str]:
+    """The variables that configure none of these plugins, each in one sentence."""
+    prefixes = tuple(map(prefix, plugins))
+    for variable in environment:
+        if variable.startswith(VARIABLE) and not variable.startswith(prefixes):
+            name = variable.removeprefix(VARIABLE).partition("__")[0].lower()
+            yield f"{reasons.plain(variable)}: {reasons.unknown('plugin', name, plugins)}"
 
 
 def prefix(plugin: str) -> str:

@@ -7,6 +7,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from clustr import logs, reasons
+from clustr.plugin_host.keys import keys_of_configuration
 from clustr.plugin_host.order import in_order
 from clustr.plugin_host.plugin import Plugin, PluginState, Unloadable, authors_frames, guarded
 from clustr.plugin_host.registration import HOOKS, blueprints_of
@@ -61,6 +62,16 @@ class PluginHost:
         self._plugin_of = {a.name: plugin for plugin in self.plugins for a in plugin.analyzers}
         loaded = [plugin for plugin in self.plugins if plugin.state is PluginState.LOADED]
         self._listening = {hook: [p for p in loaded if hook in p.hooks] for hook in HOOKS}
+
+    def variables(self) -> set[str]:
+        """The environment variables that the plugins that are loaded take configuration from."""
+        return {
+            variable
+            for plugin in self.plugins
+            if plugin.state is PluginState.LOADED and plugin.config_schema
+            for key in keys_of_configuration(plugin.name, plugin.config_schema)
+            for variable in key.variables
+        }
 
     def plugin_of(self, analyzer: Analyzer) -> Plugin:
         """The plugin that brings this analyzer."""

@@ -1,11 +1,12 @@
 """Loading plugins, one after the other and each on its own."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clustr import logs
+from clustr import logs, reasons
+from clustr.errors import StartUpError
 from clustr.plugin_host.configuration import RESERVED, Configuration, misconfigured, read_tables
 from clustr.plugin_host.declarations import NAME, problem_with_analyzer, problem_with_filters
 from clustr.plugin_host.discovery import Candidate, find_candidates, problem_with_owner
@@ -55,6 +56,32 @@ def is_switched_off(name: str, enabled: tuple[str, ...] | None, disabled: tuple[
     return name in disabled or (enabled is not None and name not in enabled)
 
 
+def check_enabled(folder: Path, enabled: tuple[str, ...] | None) -> None:
+    """See that one of the only plugins to load is there, without importing any.
+
+    Args:
+        folder: where drop-ins lie.
+        enabled: their names; None for all, and empty for none.
+
+    Raises:
+        StartUpError: none is; the service would do nothing with uploads.
+    """
+    names = {candidate.name for candidate in find_candidates(folder)}
+    if enabled and not names.intersection(enabled):
+        said = "; ".join(reasons.unknown("plugin", name, names) for name in enabled)
+        raise StartUpError(f"PLUGINS_ENABLED={','.join(enabled)!r}: {said}")
+
+
+def ignored_names(
+    enabled: tuple[str, ...] | None, disabled: tuple[str, ...], plugins: Collection[str]
+) -> Iterator[str]:
+    """The names that the settings switch and no plugin has, each in one sentence."""
+    for setting, names in (("PLUGINS_ENABLED", enabled or ()), ("PLUGINS_DISABLED", disabled)):
+        for name in names:
+            if name not in plugins:
+                yield f"{setting}: {reasons.unknown('plugin', name, plugins)}"
+
+
 @dataclass
 class Loader:
     """Loads plugins, and knows those that were loaded before."""
@@ -88,7 +115,8 @@ class Loader:
         analyzers = [a.name for plugin in self.plugins for a in plugin.analyzers]
         # What one that is not loaded would bring is not known, but is often called as it is.
         analyzers += [p.name for p in self.plugins if p.state is not PluginState.LOADED]
-        return self.configuration.ignored(plugins, analyzers)
+        yield from ignored_names(self.enabled, self.disabled, plugins)
+        yield from self.configuration.ignored(plugins, analyzers)
 
     def _admit(self, plugin: Plugin) -> None:
         name = plugin.name
