@@ -15,10 +15,12 @@ camera and lens, the names of the camera's owner and of the computer, comments, 
 Where it was taken is in `gps`, apart from all else, so that it can be left out as a whole.
 """
 
+import codecs
 import io
 import math
 import re
 import struct
+import unicodedata
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
@@ -45,6 +47,10 @@ LARGEST_OFFSET_BY_GPS = timedelta(hours=15)
 # numbers, in the letters of `struct`. Two letters are a fraction.
 TEXTS = (2, 7, 129)
 BYTE = 1
+FULL_16_BITS = 2**16 - 1
+SENSITIVITIES = (Base.RecommendedExposureIndex, Base.StandardOutputSensitivity, Base.ISOSpeed)
+NORTH_AND_SOUTH = ("N", "NORTH"), ("S", "SOUTH")
+EAST_AND_WEST = ("E", "EAST"), ("W", "WEST")
 NUMBERS = {
     BYTE: "B",
     3: "H",
@@ -57,6 +63,30 @@ NUMBERS = {
     12: "d",
     13: "I",
 }
+
+# A character of UTF-8 that is more than ASCII.
+UTF_8 = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
+# Characters of two bytes in Shift-JIS: all of them; those that are common, beginning with 81 to 9F;
+# and those that are hardly ever in a text in Windows-1252, where these bytes are quotation marks,
+# dashes and a few letters, most with ASCII letters beside them, or are not used. Some of the common
+# ones are as sure when they come second, as no quotation is opened in the middle of a word.
+TWO_BYTES = {
+    b"any": rb"[\x81-\x9f\xe0-\xfc][\x40-\x7e\x80-\xfc]",
+    b"common": rb"[\x81-\x9f][\x40-\x7e\x80-\xfc]",
+    b"sure": rb"(?:[\x81-\x83\x8d\x8f\x90\x9d][\x40-\x7e\x80-\xfc]"
+    rb"|[\x81-\x9f][\x40\x5b-\x60\x7b-\x7e\x80-\xfc])",
+    b"second": rb"(?:[\x84\x86-\x89\x8b\x91\x93\x95\x98\x99\x9b][\x40-\x7e\x80-\xfc]"
+    rb"|[\xe0-\xea][\x80-\xfc])",
+}
+# A text is in Shift-JIS if it has two of them side by side, or consists of them.
+SHIFT_JIS = re.compile(
+    rb"(?:[\0-\x7f\xa1-\xdf]|%(any)b)*?"
+    rb"(?:%(sure)b%(common)b|%(common)b%(sure)b|%(common)b%(second)b)"
+    rb"|(?:%(any)b| )*?%(sure)b(?:%(any)b| )*\Z" % TWO_BYTES
+)
+# Characters that are not seen themselves: those that join letters or keep them apart, and those of
+# which the flags of parts of countries are made.
+JOINERS = {"\u200c", "\u200d", "\u2060", *map(chr, range(0xE0020, 0xE0080))}
 
 # Dates as EXIF data has them, as XMP data and PNG have them (ISO 8601, with or without the parts
 # behind the day), and as RFC 1123 has them, which PNG also allows.
@@ -98,7 +128,14 @@ XMP_DATES = (
     "{http://ns.adobe.com/exif/1.0/}DateTimeOriginal",
 )
 XMP_TAG = 0x02BC  # of a TIFF file
-XMP_KEYWORD, CREATION_TIME = b"XML:com.adobe.xmp", b"Creation Time"  # of texts in a PNG
+XMP_PREFIX = b"http://ns.adobe.com/xap/1.0/\0"  # in the same block of a JPEG as EXIF data is in
+
+# The texts of a PNG that are read.
+XMP_KEYWORD, CREATION_TIME = b"XML:com.adobe.xmp", b"Creation Time"
+RAW_XMP = b"Raw profile type xmp"
+RAW_BLOCKS = (b"Raw profile type exif", b"Raw profile type APP1")  # in a JPEG, APP1 is either
+PNG_KEYWORDS = (XMP_KEYWORD, CREATION_TIME, RAW_XMP, *RAW_BLOCKS)
+RAW_PROFILE = re.compile(rb"\s*+\w++\s++[0-9]++\s++([0-9A-Fa-f\s]*+)")
 
 
 class TimeZone(fields.String):
@@ -339,13 +376,12 @@ class Tags:
             self._entries.setdefault(tag, (kind, size, value))
 
     def text(self, tag: int) -> str | None:
-        """One line of what can be seen of the text; what is no UTF-8 becomes U+FFFD."""
+        """One line of what can be seen of the text."""
         kind, count, value = self._entries.get(tag, (0, 0, b""))
         if kind not in TEXTS:
             return None
         before_end, _, _ = self._read(value, count).partition(b"\0")
-        characters = before_end.decode("utf-8", "replace")
-        seen = "".join(c for c in characters if c.isprintable() or c.isspace())
+        seen = "".join(c for c in decoded(before_end) if c.isspace() or is_seen(c))
         return " ".join(seen.split())[:LONGEST_TEXT].rstrip() or None
 
     def content(self, tag: int) -> bytes:
@@ -381,6 +417,49 @@ class Tags:
         """As many values as the data is long enough for."""
         count = len(data) // struct.calcsize(f"={letters}")
         return struct.unpack_from(self._order + letters * count, data)
+
+
+def decoded(text: bytes) -> str:
+    """A text whose encoding nobody says: UTF-8, as it should be, Shift-JIS, or Windows-1252.
+
+    What is cut at its end loses the half of a character there; what is broken elsewhere in UTF-8
+    becomes U+FFFD.
+    """
+    if (characters := without_half("utf-8", text)) is not None:
+        return characters
+    if SHIFT_JIS.match(text) and (characters := without_half("cp932", text)) is not None:
+        return characters
+    if sum(map(len, UTF_8.findall(text))) > len(re.sub(rb"[\0-\x7f]+", b"", text)) / 2:
+        return text.decode("utf-8", "replace")
+    try:
+        return text.decode("cp1252")
+    except UnicodeDecodeError:  # It has no characters for five of the bytes.
+        return text.decode("latin-1")
+
+
+def without_half(encoding: str, text: bytes) -> str | None:
+    """The text in this encoding, without the half of a character at its end; None if it is not.
+
+    A half after nothing but ASCII letters is no half, but a whole character of another encoding.
+    """
+    decoder = codecs.getincrementaldecoder(encoding)()
+    try:
+        characters = decoder.decode(text)
+    except UnicodeDecodeError:
+        return None
+    half, _ = decoder.getstate()
+    return None if half and characters.isascii() else characters
+
+
+def is_seen(character: str) -> bool:
+    """Whether a character is shown, or joins those that are into one.
+
+    One that is not assigned yet, for all that this Python knows, may be: emoji are added each year.
+    """
+    category, number = unicodedata.category(character), ord(character)
+    if category == "Cn":
+        return number & 0xFFFE != 0xFFFE and not 0xFDD0 <= number <= 0xFDEF
+    return category[0] != "C" or character in JOINERS
 
 
 class Metadata(NamedTuple):
@@ -431,16 +510,30 @@ def find_png_metadata(file: BinaryIO) -> Metadata:
     Its chunks may be behind the pixels, where Pillow does not look before it decodes them.
     """
     exif = b""
-    texts: dict[bytes, bytes] = {}
+    texts = dict.fromkeys(PNG_KEYWORDS, b"")
     for kind, length in png_chunks(file):
         if kind == b"eXIf":
             exif = exif or file.read(min(length, LARGEST_BLOCK_BYTES))
         elif kind in PNG_TEXTS and length <= LARGEST_BLOCK_BYTES:
             keyword, _, content = file.read(length).partition(b"\0")
-            if keyword in (XMP_KEYWORD, CREATION_TIME) and keyword not in texts:
+            if keyword in texts and not texts[keyword]:
                 texts[keyword] = PNG_TEXTS[kind](content)
-    creation_time = texts.get(CREATION_TIME, b"").decode("utf-8", "replace")
-    return Metadata(without_prefix(exif), texts.get(XMP_KEYWORD, b""), creation_time)
+    blocks = [raw_profile(texts[keyword]) for keyword in RAW_BLOCKS]
+    exifs = [exif, *(block for block in blocks if not block.startswith(XMP_PREFIX))]
+    packets = [texts[XMP_KEYWORD], raw_profile(texts[RAW_XMP])]
+    packets += [block[len(XMP_PREFIX) :] for block in blocks if block.startswith(XMP_PREFIX)]
+    return Metadata(
+        without_prefix(next(filter(None, exifs), b"")),
+        next(filter(None, packets), b""),
+        texts[CREATION_TIME].decode("utf-8", "replace"),
+    )
+
+
+def raw_profile(text: bytes) -> bytes:
+    """A block of metadata as ImageMagick writes it into a PNG: name, length, hexadecimal digits."""
+    found = RAW_PROFILE.fullmatch(text)
+    digits = re.sub(rb"\s+", b"", found[1]) if found else b""
+    return bytes.fromhex(digits[: len(digits) // 2 * 2].decode())
 
 
 def png_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
@@ -506,10 +599,10 @@ def describe(tags: Tags, place: Tags) -> dict[str, Any]:
         "exposure": {
             "time_seconds": tags.number(Base.ExposureTime),
             "f_number": tags.number(Base.FNumber),
-            "iso": sensitivity(tags),
+            "iso": whole(sensitivity(tags)),
             "bias_ev": tags.number(Base.ExposureBiasValue),
             "focal_length_mm": tags.number(Base.FocalLength),
-            "focal_length_35mm": tags.number(Base.FocalLengthIn35mmFilm),
+            "focal_length_35mm": whole(tags.number(Base.FocalLengthIn35mmFilm)),
             "flash_fired": bool(flash & 1) if isinstance(flash, int) else None,
         },
         "orientation": tags.number(Base.Orientation),
@@ -517,8 +610,8 @@ def describe(tags: Tags, place: Tags) -> dict[str, Any]:
         "artist": tags.text(Base.Artist),
         "copyright": tags.text(Base.Copyright),
         "gps": {
-            "latitude": degrees(place, GPS.GPSLatitude, GPS.GPSLatitudeRef, ("N", "S")),
-            "longitude": degrees(place, GPS.GPSLongitude, GPS.GPSLongitudeRef, ("E", "W")),
+            "latitude": degrees(place, GPS.GPSLatitude, GPS.GPSLatitudeRef, NORTH_AND_SOUTH),
+            "longitude": degrees(place, GPS.GPSLongitude, GPS.GPSLongitudeRef, EAST_AND_WEST),
             "altitude_m": altitude(place),
             "direction_degrees": place.number(GPS.GPSImgDirection),
             "taken_at": in_utc(satellite_time(place), UTC),
@@ -527,9 +620,20 @@ def describe(tags: Tags, place: Tags) -> dict[str, Any]:
 
 
 def sensitivity(tags: Tags) -> float | None:
-    """The ISO value; its tag has 16 bits, and is full when a newer one has to be asked."""
+    """The ISO value; its tag has 16 bits, and is full when a newer one has to be asked.
+
+    Which of the newer ones there are is said by SensitivityType (CIPA DC-008, tag 0x8830), but not
+    by all cameras.
+    """
     iso = tags.number(Base.ISOSpeedRatings)
-    return tags.number(Base.RecommendedExposureIndex) if iso == 65535 else iso
+    if iso and iso != FULL_16_BITS:
+        return iso
+    return next(filter(None, map(tags.number, SENSITIVITIES)), iso)
+
+
+def whole(value: float | None) -> int | None:
+    """The nearest whole number; some programs write fractions where the standard has none."""
+    return round(value) if value is not None and math.isfinite(value) else None
 
 
 class Date(NamedTuple):
@@ -702,19 +806,21 @@ def written(when: datetime) -> str:
     return when.isoformat(timespec=precision)
 
 
-def degrees(place: Tags, tag: int, side_tag: int, sides: tuple[str, str]) -> float | None:
+def degrees(
+    place: Tags, tag: int, side_tag: int, sides: tuple[tuple[str, str], tuple[str, str]]
+) -> float | None:
     """Degrees, minutes and seconds as one number, to the centimetre, on the second side negative.
 
     Without its side the number is worth nothing.
     """
-    side, parts = place.text(side_tag), place.numbers(tag)
-    if side not in sides or not parts:
+    side, parts = (place.text(side_tag) or "").upper(), place.numbers(tag)
+    if side not in (*sides[0], *sides[1]) or not parts:
         return None
-    whole, minutes, seconds = (*parts, 0, 0)[:3]
-    if not (whole >= 0 and 0 <= minutes <= 60 and 0 <= seconds <= 60):
+    full, minutes, seconds = (*parts, 0, 0)[:3]
+    if not (full >= 0 and 0 <= minutes <= 60 and 0 <= seconds <= 60):
         return None
-    value = round(whole + minutes / 60 + seconds / 3600, 7)
-    return value if side == sides[0] else -value
+    value = round(full + minutes / 60 + seconds / 3600, 7)
+    return value if side in sides[0] else -value
 
 
 def altitude(place: Tags) -> float | None:

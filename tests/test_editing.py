@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import photographs
 import pytest
@@ -251,6 +252,16 @@ def test_words_are_cleaned(workshop):
     assert now["caption"] == "two lines and more"
     assert now["original_name"] == "ab.jpg"
     assert now["tags"] == ["a b", "\u00e9"]
+
+
+def test_what_joins_letters_and_emoji_is_kept(workshop):
+    (upload_id,) = workshop.upload()
+    joined = "👩\u200d🚀 می\u200cکنم"
+    name = f"{joined}.jpg"
+    now = edited(workshop, upload_id, caption=joined, original_name=name, tags={"set": [joined]})
+    assert (now["caption"], now["original_name"], now["tags"]) == (joined, name, [joined])
+    listed = get(workshop, f"/api/uploads?{urlencode({'tag': joined})}").json["data"]
+    assert [one["id"] for one in listed] == [upload_id]
 
 
 def test_tags_that_are_added_one_by_one_have_a_limit(workshop):

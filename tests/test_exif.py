@@ -1,11 +1,15 @@
 """The analyzer `exif` on what cameras write, and on what nobody should write."""
 
+# ruff: noqa: RUF001  Letters of all scripts are meant here.
+
 import io
 import json
 import struct
+import zlib
 from datetime import UTC, datetime
 from typing import Any
 
+import odd_images
 import photographs
 import pytest
 from calling import get, uploaded
@@ -123,6 +127,8 @@ NOTHING = {
     "gps": None,
 }
 
+BLOCK = exif(CAMERA, PHOTOGRAPH, PLACE).tobytes().removeprefix(b"Exif\0\0")
+
 
 @pytest.fixture(scope="module")
 def analyze(tmp_path_factory: pytest.TempPathFactory) -> Analyze:
@@ -191,6 +197,56 @@ def test_orientations(analyze, extension, orientation):
 
 def test_exif_data_behind_the_pixels_of_a_png(analyze):
     assert analyze(photographs.oriented_behind_pixels(6))["orientation"] == 6
+
+
+def raw_profile(block: bytes, name: bytes = b"exif") -> bytes:
+    """A block of metadata as ImageMagick writes it into a PNG, compressed or not."""
+    digits = block.hex()
+    lines = [digits[start : start + 72] for start in range(0, len(digits), 72)]
+    return b"\n%s\n%8d\n" % (name, len(block)) + "\n".join(lines).encode() + b"\n"
+
+
+@pytest.mark.parametrize("prefix", [b"", b"Exif\0\0"])
+@pytest.mark.parametrize("name", [b"exif", b"APP1"])
+@pytest.mark.parametrize("kind", [b"tEXt", b"zTXt"])
+def test_a_raw_profile_of_a_png(analyze, kind, name, prefix):
+    text = raw_profile(prefix + BLOCK, name)
+    text = b"\0" + zlib.compress(text) if kind == b"zTXt" else text
+    chunk = odd_images.chunk(kind, b"Raw profile type " + name + b"\0" + text)
+    assert analyze(odd_images.png_with(chunk)) == RESULT
+
+
+def test_xmp_in_a_raw_profile_of_a_png(analyze):
+    packet = (
+        b'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description '
+        b'xmlns:photoshop="http://ns.adobe.com/photoshop/1.0/" '
+        b'photoshop:DateCreated="2019-03-05T07:08:09Z"/></rdf:RDF>'
+    )
+    in_app1 = raw_profile(b"http://ns.adobe.com/xap/1.0/\0" + packet, b"APP1")
+    for keyword, text in ((b"xmp", raw_profile(packet, b"xmp")), (b"APP1", in_app1)):
+        chunk = odd_images.chunk(b"tEXt", b"Raw profile type " + keyword + b"\0" + text)
+        found = analyze(odd_images.png_with(chunk))
+        assert (found["taken_at"], found["source"]) == ("2019-03-05T07:08:09Z", "xmp")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"\nexif\n",
+        b"\nexif\n 8\n4949zz",
+        b"\nexif\n 8\n494",
+        b"\nexif\n 8\n" + bytes(range(256)).hex().encode(),
+        b"e" * 1_000_000,
+        b"\nexif\n8" + b" " * 500_000 + b"4" * 500_000 + b"x",
+        b"\nexif\n" + b"8" * 500_000 + b"\n" + b"4 " * 250_000 + b"x",
+    ],
+    ids=range(8),
+)
+def test_raw_profiles_that_are_none(analyze, text):
+    chunk = odd_images.chunk(b"tEXt", b"Raw profile type exif\0" + text)
+    content = photographs.photograph("png")
+    assert analyze(content[:-12] + chunk + content[-12:]) == NOTHING
 
 
 def test_no_pixel_is_decoded(analyze):
@@ -272,6 +328,50 @@ def test_a_sensitivity_of_more_than_16_bits(analyze):
     assert analyze(image("jpg", {}, tags))["exposure"]["iso"] == 102_400
 
 
+@pytest.mark.parametrize(
+    ("entries", "iso"),
+    [
+        ([(Base.ISOSpeedRatings, LONG, struct.pack("<I", 102_400))], 102_400),
+        ([(Base.ISOSpeedRatings, SHORT, b"\xff\xff")], 65_535),
+        ([(Base.ISOSpeedRatings, SHORT, b"\0\0")], None),
+        ([(Base.ISOSpeedRatings, RATIONAL, struct.pack("<II", 800, 2))], 400),
+        ([(Base.ISOSpeedRatings, RATIONAL, struct.pack("<II", 0, 0))], None),
+        ([(Base.ISOSpeed, LONG, struct.pack("<I", 204_800))], 204_800),
+        (
+            [
+                (Base.ISOSpeedRatings, SHORT, b"\xff\xff"),
+                (Base.StandardOutputSensitivity, LONG, struct.pack("<I", 102_400)),
+            ],
+            102_400,
+        ),
+        (
+            [
+                (Base.ISOSpeedRatings, SHORT, b"\xff\xff"),
+                (Base.RecommendedExposureIndex, LONG, struct.pack("<I", 0)),
+                (Base.ISOSpeed, LONG, struct.pack("<I", 409_600)),
+            ],
+            409_600,
+        ),
+        (
+            [
+                (Base.ISOSpeedRatings, SHORT, b"\x90\x01"),
+                (Base.ISOSpeed, LONG, struct.pack("<I", 204_800)),
+            ],
+            400,
+        ),
+    ],
+)
+def test_sensitivities(analyze, entries, iso):
+    tags = ((int(tag), kind, 1, packed) for tag, kind, packed in entries)
+    assert analyze(jpeg(block(*tags)))["exposure"]["iso"] == iso
+
+
+@pytest.mark.parametrize(("above", "below", "found"), [(35, 1, 35), (276, 10, 28), (1, 4, None)])
+def test_focal_lengths_as_fractions(analyze, above, below, found):
+    content = jpeg(block(fraction(Base.FocalLengthIn35mmFilm, above, below)))
+    assert analyze(content)["exposure"]["focal_length_35mm"] == found
+
+
 def test_numbers_as_text_and_text_as_numbers_are_left_out(analyze):
     numbers = (text_tag(tag, b"400\0\0\0\0\0") for tag in (Base.ISOSpeedRatings, Base.FNumber))
     texts = ((int(tag), SHORT, 2, b"AB\0\0") for tag in (Base.Make, Base.Artist))
@@ -309,7 +409,7 @@ def test_numbers_as_text_and_text_as_numbers_are_left_out(analyze):
         ("-024:05:01 12:30:45", None),
         ("2024:05:01 12:30:45 PM", None),
         ("2024:05:01 12:30:45.5", None),
-        ("٢٠٢٤:٠٥:٠١ ١٢:٣٠:٤٥", None),  # noqa: RUF001
+        ("٢٠٢٤:٠٥:٠١ ١٢:٣٠:٤٥", None),
         ("yesterday", None),
         ("$where", None),
         ("", None),
@@ -391,6 +491,11 @@ def test_fractions_of_a_second(analyze, text, milliseconds):
         ({GPS.GPSLongitude: (4e9, 4e9, 4e9)}, None, None),
         ({GPS.GPSLatitude: (IFDRational(0, 0),) * 3}, None, None),
         ({GPS.GPSLatitude: (33.0, IFDRational(1, 0), 0.0)}, None, None),
+        ({GPS.GPSLatitudeRef: "s", GPS.GPSLongitudeRef: "w"}, -33.8569, -151.2152),
+        ({GPS.GPSLatitudeRef: "North", GPS.GPSLongitudeRef: "EAST"}, 33.8569, 151.2152),
+        ({GPS.GPSLatitudeRef: "south", GPS.GPSLongitudeRef: "West "}, -33.8569, -151.2152),
+        ({GPS.GPSLatitudeRef: "Nord"}, None, None),
+        ({GPS.GPSLatitudeRef: "East"}, None, None),
         ({GPS.GPSLatitudeRef: ""}, None, None),
         ({GPS.GPSLatitudeRef: "E"}, None, None),
         ({GPS.GPSLatitudeRef: "NS"}, None, None),
@@ -453,6 +558,8 @@ TEXTS = (
     (Base.Artist, lambda result: result["artist"]),
     (Base.Copyright, lambda result: result["copyright"]),
 )
+FLAG = "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f"
+JOINED = f"👩\u200d🚀 می\u200cکنم {FLAG} a\u2060b"
 STRINGS = {
     "html": (b"<script>alert(1)</script>", "<script>alert(1)</script>"),
     "operator": (b'{"$where": "sleep(1)"}', '{"$where": "sleep(1)"}'),
@@ -465,10 +572,18 @@ STRINGS = {
     "controls": (b"a\x1b[31mb\x07\x7f\xc2\x9bc", "a[31mbc"),
     "lines": (b"two\r\nlines\tof text", "two lines of text"),
     "directions": ("a\u202eb\u2066c\u200fd\ufeffe".encode(), "abcde"),
-    "unicode": ("Ω≈ç 田中さん 👩\u200d🚀 e\u0301".encode(), "Ω≈ç 田中さん 👩🚀 e\u0301"),
+    "unicode": ("Ω≈ç 田中さん 👩 e\u0301".encode(), "Ω≈ç 田中さん 👩 e\u0301"),
+    "joiners": (JOINED.encode(), JOINED),
+    "of a later Unicode": (
+        "\U0001fae8\U0001fae9\U000e1000".encode(),
+        "\U0001fae8\U0001fae9\U000e1000",
+    ),
     "surrogates": (b"a\xed\xa0\x80b", "a\ufffd\ufffd\ufffdb"),
-    "latin-1": (b"M\xfcller", "M\ufffdller"),
-    "not characters": ("a\ufffeb\U0010ffffc\ue000d".encode(), "abcd"),
+    "latin-1": (b"M\xfcller", "Müller"),
+    "nothing of windows-1252": (b"\x81M\xfcller", "Müller"),
+    "not characters": ("a\ufffeb\U0010ffffc\ue000d\ufdd0".encode(), "abcd"),
+    "cut": ("Zoë Müllerö".encode()[:-1], "Zoë Müller"),
+    "broken": ("Zoë".encode() + b"\xff" + "Müller".encode(), "Zoë\ufffdMüller"),
     "long": (b"x" * 60_000, "x" * 255),
     "long characters": ("😀".encode() * 10_000, "😀" * 255),
 }
@@ -480,6 +595,45 @@ def test_A11_texts(analyze, name, tag, read):
     written, expected = STRINGS[name]
     result = analyze(jpeg(block(text_tag(tag, written))))
     assert read(result) == expected
+
+
+@pytest.mark.parametrize(
+    ("encoding", "texts"),
+    [
+        ("utf-8", "Zoë Müller|田中さん|Привет|日本|é|😀|Ω≈ç"),
+        (
+            "latin-1",
+            "Müller|Zoë Müller|Hélène|préférés|étés|MÜLLER © 2024|André|Ångström|¡Olé!|niño|é"
+            "|Ñandú|çà et là|Große Straße|Français, à l'été|Ærø|ÀÉÎ|± 0.5°|Þórður",
+        ),
+        (
+            "cp1252",
+            "It’s O’Brien|“Hello” he said — “bye”|Žižek|Šaša Žižek|cœur|€ 100|l’été|™ Foo®"
+            "|wait…what|L’Œuvre d’été|‘A’|Rock’n’Roll|Copyright © 2024 – Zoë’s “Studio”",
+        ),
+        (
+            "cp932",
+            "山田太郎|田中|撮影者|カメラ|キヤノン株式会社|日本|林|森|渡邊|Nikon カメラ"
+            "|株式会社ニコン|DSC-H7 撮影|ひらがな|東京タワー|佐藤 花子|高木"
+            "|鈴木|Copyright 2024 山田|デジタル一眼レフ|ﾆｺﾝ 日本製|木村|伊藤|中村"
+            "|撮影 渡邊太郎 (C) 2024",
+        ),
+    ],
+)
+def test_texts_in_the_encodings_that_programs_write(analyze, encoding, texts):
+    for text in texts.split("|"):
+        for ending in (b"\0", b" \0\0", b""):
+            written = text_tag(Base.Artist, text.encode(encoding) + ending)
+            assert analyze(jpeg(block(written)))["artist"] == text
+
+
+@pytest.mark.parametrize(
+    ("encoding", "character"), [("utf-8", "田"), ("cp932", "田"), ("utf-8", "é")]
+)
+@pytest.mark.parametrize("before", ["", "a", "ab", "abc"])
+def test_long_texts_are_not_cut_within_a_character(analyze, encoding, character, before):
+    written = text_tag(Base.Artist, (before + character * 5_000).encode(encoding))
+    assert analyze(jpeg(block(written)))["artist"] == (before + character * 255)[:255]
 
 
 # What nobody should write.
@@ -567,7 +721,6 @@ def unless_refused(analyze: Analyze, content: bytes) -> None:
         assert error.reason == "The header of the image cannot be read."
 
 
-BLOCK = exif(CAMERA, PHOTOGRAPH, PLACE).tobytes().removeprefix(b"Exif\0\0")
 GOOD = jpeg(BLOCK)
 assert BLOCK in GOOD
 FUZZ = settings(
