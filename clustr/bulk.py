@@ -113,7 +113,6 @@ class Reanalysis:
             the upload with the analysis queued; its last good result stays for now.
 
         Raises:
-            InvalidInput: this is no id.
             NotFound: there is no such upload, or no such analyzer.
             NotConfigured: nobody has said where its service is.
             Outdated: the upload is of none of these versions.

@@ -1,4 +1,4 @@
-"""Forms: reads the files of a multipart body straight into where they are stored.
+"""Reads the files of a request straight into where they are stored: those of a form, or one alone.
 
 The parser is the library `multipart`, which hands the bytes of a part on as they come, without
 keeping or copying them; docs/decisions/multipart.md has the figures.
@@ -86,7 +86,8 @@ def read_form(
     Args:
         stream: the body; it ends where the body does.
         content_type: the header of that name.
-        wanted: the name of the parts that are files to be kept.
+        wanted: the name of the parts that are files to be kept; brackets may follow it, as PHP and
+            axios name the parts of a list.
         open_file: called for each of them.
         max_files: how many of them there may be.
         max_bytes: how long the whole body may be.
@@ -126,6 +127,37 @@ def read_form(
     return reader.form
 
 
+def read_file(
+    stream: IO[bytes], length: int | None, disposition: str, file: File, max_bytes: int
+) -> str:
+    """Read a body that is one file, to its end or until that is hopeless.
+
+    Args:
+        stream: the body; it ends where the body does.
+        length: how many bytes of it there should be, if the client has said so.
+        disposition: the header `Content-Disposition`, which may name the file.
+        file: where it is written to.
+        max_bytes: how long the body may be.
+
+    Returns:
+        the name that the client gave the file, empty when it gave none.
+
+    Raises:
+        Unreadable: it is cut off.
+        TooMuch: it is too long.
+    """
+    count = 0
+    while not file.hopeless and (data := _read(stream, READ_BYTES)):
+        count += len(data)
+        if count > max_bytes:
+            raise TooMuch(too_large(max_bytes))
+        file.write(data)
+    if length is not None and count < length and not file.hopeless:
+        raise Unreadable("a body that is cut off")
+    _, options = parse_options_header(disposition)
+    return _named(options.get("filename"), disposition) or ""
+
+
 def _read(stream: IO[bytes], size: int) -> bytes:
     """Read from the client, which may go away, or may send what is no body."""
     try:
@@ -140,6 +172,7 @@ class _Reader(Generic[AnyFile]):
     def __init__(self, wanted: str, open_file: Callable[[], AnyFile], max_files: int):
         self.form: Form[AnyFile] = Form()
         self._wanted = wanted
+        self._is_wanted = re.compile(rf"{re.escape(wanted)}(\[[0-9]*\])?")
         self._open_file = open_file
         self._max_files = max_files
         self._file: AnyFile | None = None
@@ -175,7 +208,7 @@ class _Reader(Generic[AnyFile]):
 
     def _begin(self, part: MultipartSegment) -> None:
         file_name = _file_name(part)
-        if part.name != self._wanted or file_name is None:
+        if not self._is_wanted.fullmatch(part.name or "") or file_name is None:
             self.form.others.append(_text(part.name or "")[:LONGEST_NAME])
             self._other_is_file = file_name is not None
             return
@@ -190,9 +223,13 @@ def _file_name(part: MultipartSegment) -> str | None:
 
     RFC 7578 forbids the form `filename*=`, but some clients send names outside of ASCII so.
     """
-    if part.filename is not None:
-        return _text(part.filename)
-    encoded = ENCODED_NAME.search(part.header("Content-Disposition", ""))
+    return _named(part.filename, part.header("Content-Disposition", ""))
+
+
+def _named(name: str | None, disposition: str) -> str | None:
+    if name is not None:
+        return _text(name)
+    encoded = ENCODED_NAME.search(disposition)
     return unquote(encoded[1]) if encoded else None
 
 

@@ -64,7 +64,6 @@ class Removal:
             False when it does not meet the filter, and is left where it is.
 
         Raises:
-            InvalidInput: this is no id.
             NotFound: there is no such upload.
             Outdated: it is of none of these versions.
             StorageFull: its file cannot be moved or removed now; that is done as soon as it can be.
@@ -90,7 +89,6 @@ class Removal:
             versions: the only ones of which it may be; None for any.
 
         Raises:
-            InvalidInput: this is no id.
             NotFound: it is not in the trash.
             Outdated: it is of none of these versions.
             UnderWay: it is being put into the trash, and that takes its time.

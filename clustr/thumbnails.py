@@ -57,7 +57,6 @@ class Thumbnails:
             extension: its format, one that can be written.
 
         Raises:
-            InvalidInput: this is no id.
             NotFound: there is no such upload, or its original is not there.
             Empty, TooManyPixels, Undecodable, UnsupportedType: the original cannot be decoded.
             BeingMade: somebody else makes it and takes too long.
@@ -89,7 +88,6 @@ class Thumbnails:
             size, extension: as for `get`.
 
         Raises:
-            InvalidInput: this is no id.
             NotFound: it is not in the trash, or its original is not there.
             Empty, TooManyPixels, Undecodable, UnsupportedType: the original cannot be decoded.
             DatabaseUnavailable, StorageUnavailable: what it is made of cannot be read.

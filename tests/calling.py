@@ -69,10 +69,12 @@ class Raw(http.client.HTTPResponse):
         body: the answer's content.
     """
 
-    def __init__(self, service: Any, sent: bytes, method: str = "GET"):
+    def __init__(self, service: Any, sent: bytes, method: str = "GET", ends: bool = False):
         address = urlsplit(service.url)
         self.connection = socket.create_connection((address.hostname, address.port), SECONDS)
         self.connection.sendall(sent)
+        if ends:
+            self.connection.shutdown(socket.SHUT_WR)
         super().__init__(self.connection, method=method)
         self.begin()
         self.body = self.read()

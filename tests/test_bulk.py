@@ -260,7 +260,7 @@ def test_jobs_that_are_not_there(shelf):
     client = workshop.app.test_client()
     for method, below in ((client.get, ""), (client.post, "/cancel")):
         assert method(f"/api/jobs/0123456789abcdef01234567{below}").status_code == 404
-        assert method(f"/api/jobs/x{below}").status_code == 422
+        assert method(f"/api/jobs/x{below}").status_code == 404
     assert client.get("/api/jobs?limit=0").status_code == 422
 
 

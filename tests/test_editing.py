@@ -276,7 +276,7 @@ def test_tags_that_are_added_one_by_one_have_a_limit(workshop):
 
 def test_unknown_uploads_and_ids_that_are_none(workshop):
     assert edit(workshop, "0" * 24, {"caption": "a"}).status_code == 404
-    assert edit(workshop, "none", {"caption": "a"}).status_code == 422
+    assert edit(workshop, "none", {"caption": "a"}).status_code == 404
     assert edit(workshop, "0" * 24, {"caption": "a"}, If_Match='"x"').status_code == 404
 
 
@@ -408,7 +408,7 @@ def test_the_analyses_of_one_upload(workshop, upload_id):
     assert get(workshop, f"/api/uploads/{upload_id}/analyses/other").status_code == 404
     assert get(workshop, f"/api/uploads/{'0' * 24}/analyses").status_code == 404
     assert get(workshop, f"/api/uploads/{'0' * 24}/analyses/says").status_code == 404
-    assert get(workshop, "/api/uploads/none/analyses").status_code == 422
+    assert get(workshop, "/api/uploads/none/analyses").status_code == 404
 
 
 def test_an_analysis_is_run_again(workshop, upload_id):
@@ -433,7 +433,7 @@ def test_it_is_refused_where_nothing_can_be_run(workshop, upload_id):
     assert unknown.status_code == 404
     assert unknown.json["detail"] == "Unknown analyzer sayss; did you mean says?"
     assert run_again(workshop, "0" * 24).status_code == 404
-    assert run_again(workshop, "none").status_code == 422
+    assert run_again(workshop, "none").status_code == 404
 
 
 def test_an_analyzer_that_came_later_looks_at_one_upload(workshop):

@@ -73,7 +73,6 @@ def test_codes_of_refused_files_are_those_of_the_contract():
     [
         "/nothing",
         "/api",
-        "/api/uploads/",
         "/api/uploads/0123456789abcdef01234567/nothing",
         "/docs/assets/nothing.js",
         "/%00",

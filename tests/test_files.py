@@ -300,7 +300,7 @@ def test_a_name_is_whole_for_those_who_read_it(service, name, plain):
     ("path", "status", "field"),
     [
         (f"/api/uploads/{UNKNOWN_ID}/file", 404, None),
-        ("/api/uploads/x/file", 422, "id"),
+        ("/api/uploads/x/file", 404, None),
         ("/api/uploads/{id}/file?download=2", 422, "download"),
         ("/api/uploads/{id}/file?donwload=1", 422, "donwload"),
     ],
@@ -394,7 +394,7 @@ CALLS = {
     "wrong listing": ("GET", "/api/uploads?limit=0", 422),
     "upload": ("GET", "/api/uploads/{id}", 200),
     "unknown upload": ("GET", f"/api/uploads/{UNKNOWN_ID}", 404),
-    "no id": ("GET", "/api/uploads/x", 422),
+    "no id": ("GET", "/api/uploads/x", 404),
     "debug": ("GET", "/api/debug/dimensions?id={id}", 200),
     "plugins": ("GET", "/api/plugins", 200),
     "plugin": ("GET", "/api/plugins/dimensions", 200),

@@ -258,7 +258,7 @@ class Uploads(RuleBasedStateMachine):
         unknown = f"{number:024x}"
         assert get(self.service, f"/api/uploads/{unknown}").status_code == 404
         assert get(self.service, f"/uploads/{unknown}.png").status_code == 404
-        assert get(self.service, f"/api/uploads/{unknown}0").status_code == 422
+        assert get(self.service, f"/api/uploads/{unknown}0").status_code == 404
 
 
 def test_uploads_are_as_a_simple_model_has_them(unharmed):

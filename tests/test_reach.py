@@ -339,7 +339,7 @@ def test_routes_are_mounted_below_their_plugin(workshop, client):
     ("method", "path", "status", "said"),
     [
         ("GET", UNKNOWN_ID, 404, UNKNOWN_ID),
-        ("GET", "x", 422, "This cannot be used: id: An id is"),
+        ("GET", "x", 404, "There is no upload with the id x; an id is 24 hexadecimal digits"),
         ("DELETE", "x", 404, "There is no look at x"),
         ("PUT", "x", 405, "not allowed"),
         ("GET", "wrong/abort", 404, "There is nothing at this path."),

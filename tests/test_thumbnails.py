@@ -341,7 +341,7 @@ def test_formats_have_tags_of_their_own(service, photo):
     ("path", "status", "field"),
     [
         (f"/api/uploads/{UNKNOWN_ID}/thumbnail", 404, None),
-        ("/api/uploads/x/thumbnail", 422, "id"),
+        ("/api/uploads/x/thumbnail", 404, None),
         ("/api/uploads/..%2f..%2f.clustr-store/thumbnail", 404, None),
         ("/api/uploads/{id}/thumbnail?size=49", 422, "size"),
         ("/api/uploads/{id}/thumbnail?size=1601", 422, "size"),

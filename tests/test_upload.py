@@ -195,7 +195,7 @@ OTHER_FIELD = (
         (form(TEXT_FIELD), FORM),
         (form((named(b"a.jpg"), photographs.photograph())), "multipart/form-data"),
         (form((named(b"a.jpg"), photographs.photograph()))[:-20], FORM),
-        (photographs.photograph(), "image/jpeg"),
+        (photographs.photograph(), "text/plain"),
         (b'{"files": []}', "application/json"),
         (b"files=a", "application/x-www-form-urlencoded"),
     ],
@@ -207,7 +207,7 @@ OTHER_FIELD = (
         "a text field",
         "no boundary",
         "no end",
-        "not multipart",
+        "another type",
         "json",
         "urlencoded",
     ],
@@ -218,6 +218,69 @@ def test_A13_no_files(service, body, content_type):
     assert [one["code"] for one in document["errors"]] == ["no_files"]
     assert "files" in document["detail"]
     assert stored_files(service) == before
+
+
+@pytest.mark.parametrize("field", ["files[]", "files[0]", "files[12]"])
+def test_parts_may_be_named_as_those_of_a_list(service, field):
+    """As axios and PHP name them."""
+    parts = [part(photographs.one_pixel(), name, field=field) for name in ("a.png", "b.png")]
+    answer = upload(service, *parts)
+    assert answer.status_code == 201, answer.text
+    assert [one["original_filename"] for one in answer.json()["data"]] == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize(
+    ("content_type", "disposition", "name"),
+    [
+        ("image/jpeg", None, "unnamed"),
+        ("image/png", "attachment", "unnamed"),  # and it is a JPEG: the bytes decide
+        ("application/octet-stream", 'attachment; filename="cat.jpg"', "cat.jpg"),
+        ("IMAGE/JPEG; x=y", "inline; filename=cat.jpg", "cat.jpg"),
+        ("image/jpeg", "attachment; filename*=UTF-8''k%C3%A4tzchen.jpg", "kätzchen.jpg"),
+        ("image/jpeg", 'attachment; filename="kätzchen.jpg"'.encode(), "kätzchen.jpg"),
+        ("image/jpeg", 'attachment; filename="../../cat.jpg"', "cat.jpg"),
+        ("image/jpeg", 'attachment; filename="', "unnamed"),
+    ],
+)
+def test_a_body_may_be_one_image(service, content_type, disposition, name):
+    content = photographs.photograph()
+    headers = {"Content-Type": content_type, "Content-Disposition": disposition}
+    answer = requests.post(f"{service.url}/api/upload", content, headers=headers, timeout=30)
+    assert answer.status_code == 201, answer.text
+    [one] = answer.json()["data"]
+    assert (one["original_filename"], one["content_type"]) == (name, "image/jpeg")
+    assert requests.get(one["preview_url"], timeout=30).content == content
+
+
+def test_a_body_in_chunks_may_be_one_image(service):
+    content = photographs.photograph()
+    chunks = (content[i : i + 1000] for i in range(0, len(content), 1000))
+    assert post(service, chunks, "image/jpeg").status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "name"),
+    [
+        (b"", 422, "empty"),
+        (photographs.text(), 415, "unsupported_type"),
+        (padded(MAX_UPLOAD_SIZE + 1), 413, "too_large"),
+        (padded(MAX_REQUEST_SIZE + 1), 413, "request_entity_too_large"),
+    ],
+    ids=["empty", "text", "large", "too large to be read"],
+)
+def test_a_body_that_is_no_image_is_refused_as_any_file(narrow, content, status, name):
+    before = stored_files(narrow)
+    problem(post(narrow, content, "image/png"), status, name)
+    assert stored_files(narrow) == before
+
+
+def test_a_body_that_is_cut_off_is_not_stored(narrow):
+    content, before = photographs.one_pixel(), stored_files(narrow)
+    head = declared(len(content) + 1).replace(FORM.encode(), b"image/png")
+    with Raw(narrow, head + content, "POST", ends=True) as answer:
+        assert answer.status == 422
+        assert b"cut off" in answer.body
+    assert stored_files(narrow) == before
 
 
 def test_other_fields_beside_the_files_are_no_harm(service):

@@ -1,4 +1,6 @@
-"""The pages that show the OpenAPI document: Swagger UI at /docs and ReDoc at /redoc.
+"""The pages that show the OpenAPI document, and what browsers and crawlers ask every site for.
+
+Swagger UI is at /docs and ReDoc at /redoc.
 
 All they load lies in `static/` beside this module, so no request leaves the host. What others
 wrote there is listed in `static/ASSETS.toml`; the two scripts that start the pages are ours.
@@ -72,6 +74,18 @@ def asset(name: str) -> Response:
     response.cache_control.public = True
     response.cache_control.immutable = True
     return response
+
+
+@blueprint.get("/favicon.ico")
+def icon() -> Response:
+    """The icon that browsers show beside the pages."""
+    return send_from_directory(_FOLDER, "icon.svg", mimetype="image/svg+xml", max_age=86400)
+
+
+@blueprint.get("/robots.txt")
+def robots() -> Response:
+    """Nothing here is for search engines (RFC 9309)."""
+    return Response("User-agent: *\nDisallow: /\n", mimetype="text/plain")
 
 
 def _page(template: str, policy: dict[str, str]) -> Response:

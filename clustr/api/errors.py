@@ -6,13 +6,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+from urllib.parse import quote
 
 import flask_smorest
 from apispec.ext.marshmallow import MarshmallowPlugin, resolver
-from flask import Flask, Response, current_app, request
+from flask import Flask, Response, current_app, redirect, request
 from flask_smorest.utils import prepare_response
 from gunicorn.http.errors import NoMoreData, ParseException
-from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
+from werkzeug.exceptions import (
+    HTTPException,
+    MethodNotAllowed,
+    NotFound,
+    RequestEntityTooLarge,
+)
 
 from clustr import errors, logs, reasons
 from clustr.api.current import request_id
@@ -267,6 +273,10 @@ def handle_http_exception(error: HTTPException) -> Response:
     """Answer what Flask, werkzeug and webargs raise: 404, 405, 413, invalid arguments and so on."""
     if error.code is None or error.code < 400:  # A redirect, for one: that is an answer already.
         return error.get_response()
+    if isinstance(error, NotFound) and error is request.routing_exception:
+        without_slash = path_without_slash()
+        if without_slash:
+            return redirect(without_slash, http.HTTPStatus.PERMANENT_REDIRECT)
     messages = getattr(error, "data", {}).get("messages")
     if messages:
         return handle_clustr_error(errors.InvalidInput(by_field(messages)))
@@ -277,6 +287,20 @@ def handle_http_exception(error: HTTPException) -> Response:
         if header.lower() not in ("content-type", "content-length"):
             response.headers[header] = value
     return response
+
+
+def path_without_slash() -> str | None:
+    """Where there is something, when only a slash at the end of the path is too much.
+
+    The reference is relative to what was asked for, so that no proxy's prefix has to be known and
+    no path, such as `//elsewhere/`, can lead to another host.
+    """
+    path = request.path.removesuffix("/")
+    if path == request.path or not current_app.create_url_adapter(request).allowed_methods(path):
+        return None
+    query = request.query_string.decode("latin-1")
+    name = quote(path.rpartition("/")[2])
+    return f"../{name}?{query}" if query else f"../{name}"
 
 
 def detail_of(error: HTTPException) -> str:

@@ -36,7 +36,6 @@ def list_jobs(query: dict[str, Any]) -> Response:
 @blueprint.route("/<job_id>", parameters=[JOB_ID])
 @blueprint.response(200, JobSchema)
 @blueprint.alt_response(404, "NOT_FOUND")
-@blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
 def get_job(job_id: str) -> Response:
     """See how far a job is
@@ -51,7 +50,6 @@ def get_job(job_id: str) -> Response:
 @blueprint.response(202, JobSchema, description="The job, which ends soon.")
 @blueprint.alt_response(404, "NOT_FOUND")
 @blueprint.alt_response(412, "PRECONDITION_FAILED")
-@blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
 def cancel_job(job_id: str) -> Response:
     """Cancel a job

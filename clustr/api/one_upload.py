@@ -102,7 +102,6 @@ def remove_upload(headers: dict[str, str], query: dict[str, bool], upload_id: st
 @blueprint.alt_response(404, "NOT_FOUND")
 @blueprint.alt_response(409, "CONFLICT")
 @blueprint.alt_response(412, "PRECONDITION_FAILED")
-@blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
 @blueprint.alt_response(507, "INSUFFICIENT_STORAGE")
 def restore_upload(headers: dict[str, str], upload_id: str) -> Response:
@@ -117,7 +116,6 @@ def restore_upload(headers: dict[str, str], upload_id: str) -> Response:
 @blueprint.route("/<upload_id:upload_id>/analyses", parameters=[UPLOAD_ID])
 @blueprint.response(200, AnalysesOfUploadSchema)
 @blueprint.alt_response(404, "NOT_FOUND")
-@blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
 def list_analyses_of_upload(upload_id: str) -> Response:
     """List the analyses of one upload, with their results
@@ -132,7 +130,6 @@ def list_analyses_of_upload(upload_id: str) -> Response:
 @blueprint.route("/<upload_id:upload_id>/analyses/<analyzer>", parameters=[UPLOAD_ID, ANALYZER])
 @blueprint.response(200, AnalysisSchema)
 @blueprint.alt_response(404, "NOT_FOUND")
-@blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
 def get_analysis(upload_id: str, analyzer: str) -> Response:
     """Get one analysis of an upload
@@ -152,7 +149,6 @@ def get_analysis(upload_id: str, analyzer: str) -> Response:
 @blueprint.alt_response(404, "NOT_FOUND")
 @blueprint.alt_response(409, "CONFLICT")
 @blueprint.alt_response(412, "PRECONDITION_FAILED")
-@blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
 def run_analysis(headers: dict[str, str], upload_id: str, analyzer: str) -> Response:
     """Have an analyzer look at one upload, or once more

@@ -16,7 +16,6 @@ from clustr.api.fields import (
     EXAMPLE_ID,
     HEX_ID,
     HEX_SHA256,
-    ID_PATTERN,
     NOT_NEGATIVE,
     POSITIVE,
     BodySchema,
@@ -437,11 +436,7 @@ class ExistingSchema(Schema):
 class DimensionsQuerySchema(Schema):
     """Whose dimensions are wanted."""
 
-    # What is no id is told by the catalog, in the same words everywhere.
-    id = fields.String(
-        required=True,
-        metadata={"description": "The id of an upload.", "pattern": ID_PATTERN},
-    )
+    id = text("The id of an upload.", EXAMPLE_ID, required=True, validate=HEX_ID)
 
 
 class FileQuerySchema(Schema):

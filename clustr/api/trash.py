@@ -51,7 +51,6 @@ def list_trash(query: dict[str, Any]) -> Response:
 @blueprint.route("/<upload_id:upload_id>", parameters=[UPLOAD_ID])
 @blueprint.response(200, TrashedSchema)
 @blueprint.alt_response(404, "NOT_FOUND")
-@blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
 def get_trashed_upload(upload_id: str) -> Response:
     """Get one upload of the trash with the results of its analyses

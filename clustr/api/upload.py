@@ -1,6 +1,6 @@
 """`POST /api/upload`: images come in."""
 
-from typing import Any
+from typing import IO, Any
 
 from flask import Response, jsonify, request
 from werkzeug.exceptions import RequestEntityTooLarge
@@ -25,12 +25,15 @@ from clustr.errors import (
     Undecodable,
     UnsupportedType,
 )
-from clustr.forms import Form, TooMuch, Unreadable, read_form, too_large
+from clustr.forms import Form, TooMuch, Unreadable, read_file, read_form, too_large
 from clustr.intake import Received, Reception, Refused, Wishes
 from clustr.storage import Incoming
 
 FIELD = "files"
-HOW_TO_SEND = "Send the images as multipart/form-data, each in a part named files with a file name"
+HOW_TO_SEND = (
+    "Send the images as multipart/form-data, each in a part named files with a file name, or one "
+    "image as the body with its type, such as image/jpeg"
+)
 
 BODY = {
     "required": True,
@@ -160,11 +163,15 @@ def refusal(error: type[RefusedFile], description: str, refused: dict[str, str])
 def upload_files(options: dict[str, str], headers: dict[str, str]) -> Response:
     """Upload images
 
-    Send one or more parts named `files`. Each is accepted or refused on its own: what was accepted
-    is in `data` and safely stored, what was refused is in `errors`, with a `code`: it is no image
-    of an accepted format (`unsupported_type`), has too many bytes (`too_large`) or pixels
-    (`too_many_pixels`), is broken (`undecodable`) or has no bytes (`empty`). When nothing was
-    accepted, the answer is a problem with the status of the first refused file.
+    Send one or more parts named `files`, or one image as the body with its type (`curl
+    --data-binary @cat.jpg -H 'Content-Type: image/jpeg'`) and, if you like, its name in
+    `Content-Disposition` (`attachment; filename="cat.jpg"`).
+
+    Each is accepted or refused on its own: what was accepted is in `data` and safely stored, what
+    was refused is in `errors`, with a `code`: it is no image of an accepted format
+    (`unsupported_type`), has too many bytes (`too_large`) or pixels (`too_many_pixels`), is broken
+    (`undecodable`) or has no bytes (`empty`). When nothing was accepted, the answer is a problem
+    with the status of the first refused file.
 
     What counts is the content of a file, not its name and not the type it is sent with. The limits
     are settings: by default 50 MiB and 50 million pixels for a file, and 100 files in a request.
@@ -216,12 +223,15 @@ def receive(reception: Reception) -> list[Received]:
         RequestEntityTooLarge: there are too many of them, or too much of something.
     """
     settings = parts.settings
+    # Not `request.stream`, which copies all of it twice in order to count it.
+    stream = get_input_stream(request.environ)
     try:
         if (request.content_length or 0) > settings.max_request_size:
             raise TooMuch(too_large(settings.max_request_size))
+        if is_file(request.mimetype):
+            return [receive_file(reception, stream)]
         form = read_form(
-            # Not `request.stream`, which copies all of it twice in order to count it.
-            get_input_stream(request.environ),
+            stream,
             request.headers.get("Content-Type", ""),
             FIELD,
             reception.open,
@@ -235,6 +245,18 @@ def receive(reception: Reception) -> list[Received]:
     if not form.files:
         raise NoFiles(f"{HOW_TO_SEND}; got {found_instead(form)}.")
     return [Received(name, file) for name, file in form.files]
+
+
+def is_file(content_type: str) -> bool:
+    """Whether a body of this type is a file by itself."""
+    return content_type.startswith("image/") or content_type == "application/octet-stream"
+
+
+def receive_file(reception: Reception, stream: IO[bytes]) -> Received:
+    """Read a body that is one file."""
+    disposition = request.headers.get("Content-Disposition", "")
+    file, most = reception.open(), parts.settings.max_request_size
+    return Received(read_file(stream, request.content_length, disposition, file, most), file)
 
 
 def found_instead(form: Form[Incoming]) -> str:

@@ -137,7 +137,6 @@ def find_existing(wanted: dict[str, list[str]]) -> Response:
 @blueprint.response(200, UploadSchema, headers=ETAG)
 @blueprint.alt_response(304, description="It is as the client has it.")
 @blueprint.alt_response(404, "NOT_FOUND")
-@blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
 def get_upload(upload_id: str) -> Response:
     """Get one upload with the results of its analyses

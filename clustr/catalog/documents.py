@@ -13,15 +13,16 @@ from functools import lru_cache
 
 from bson import ObjectId
 
-from clustr import logs
+from clustr import logs, reasons
 from clustr.catalog.connection import Document
-from clustr.errors import ForeignRecord, InvalidInput
+from clustr.errors import ForeignRecord, NotFound
 from clustr.images import CONTENT_TYPES
 from clustr.upload import Analysis, Retry, State, Status, Upload
 
 log = logs.logger(__name__)
 
 ID = re.compile(r"[0-9a-f]{24}")
+LONGEST_ID = 100  # of what is no id, to be repeated to the client
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -40,14 +41,20 @@ KINDS = {
 UNLIKE_AN_UPLOAD = (AttributeError, KeyError, OverflowError, TypeError, ValueError)
 
 
-def key_of(text: str) -> ObjectId:
+def key_of(text: str, kind: str = "upload") -> ObjectId:
     """The key of what has this id.
 
+    Args:
+        kind: of what it is looked for.
+
     Raises:
-        InvalidInput: this is no id.
+        NotFound: this is no id of Clustr's, such as a UUID; so there is nothing with it.
     """
     if not ID.fullmatch(text):
-        raise InvalidInput({"id": ["An id is 24 hexadecimal digits, in lower case."]})
+        form = "an id is 24 hexadecimal digits, in lower case"
+        raise NotFound(
+            f"There is no {kind} with the id {reasons.plain(text)[:LONGEST_ID]}; {form}."
+        )
     return ObjectId(text)
 
 

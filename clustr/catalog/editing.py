@@ -66,7 +66,7 @@ class Editing:
             the upload as it is then.
 
         Raises:
-            InvalidInput: this is no id, or there would be more than `MOST_TAGS` tags of humans.
+            InvalidInput: there would be more than `MOST_TAGS` tags of humans.
             NotFound: there is no such upload.
             Outdated: it is of none of these versions.
         """

@@ -141,10 +141,9 @@ class Jobs:
         """The job with this id.
 
         Raises:
-            InvalidInput: this is no id.
             NotFound: there is none with it.
         """
-        key = key_of(job_id)
+        key = key_of(job_id, "job")
         with answering():
             document = self._collection.find_one({"_id": key})
         if document is None:
@@ -237,7 +236,6 @@ class Jobs:
         """Ask that a job ends soon; one that has ended stays as it is.
 
         Raises:
-            InvalidInput: this is no id.
             NotFound: there is none with it.
         """
         job = self.get(job_id)

@@ -226,7 +226,6 @@ class Listing:
         """The upload with this id, as those of a page are.
 
         Raises:
-            InvalidInput: this is no id.
             NotFound: there is none with it.
         """
         return document_of(self._collection, upload_id)

@@ -26,9 +26,6 @@ def missing(uploads: Collection[Document], upload_id: str) -> NotFound:
 
     Args:
         uploads: the collection in which it was looked for.
-
-    Raises:
-        InvalidInput: this is no id.
     """
     trash = uploads.database[f"{uploads.name}_trash"]
     here = {"_id": key_of(upload_id), "trash.step": {"$in": IN_TRASH}}

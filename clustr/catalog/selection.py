@@ -279,7 +279,6 @@ class Selections:
             the upload as it is then.
 
         Raises:
-            InvalidInput: this is no id.
             NotFound: there is no such upload.
             Outdated: it is of none of these versions.
             UnderWay: the analysis has not come to its end.

@@ -128,7 +128,6 @@ class Trash:
             the claim; None when the upload does not meet the filter (any more).
 
         Raises:
-            InvalidInput: this is no id.
             NotFound: there is no such upload.
             Outdated: it is of none of these versions.
             ForeignRecord: its record is not one that Clustr has written.
@@ -187,7 +186,6 @@ class Trash:
             versions: as for `throw`.
 
         Raises:
-            InvalidInput: this is no id.
             NotFound: it is not in the trash.
             Outdated: it is of none of these versions.
             UnderWay: its file is being moved.
@@ -336,7 +334,6 @@ class Trash:
         """What is in the trash under this id.
 
         Raises:
-            InvalidInput: this is no id.
             NotFound: it is not there.
             ForeignRecord: its record is not one that Clustr has written.
         """

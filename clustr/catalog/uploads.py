@@ -282,7 +282,6 @@ class Uploads:
         """The upload with this id.
 
         Raises:
-            InvalidInput: this is no id.
             NotFound: there is none with it.
         """
         return from_document(document_of(self._collection, upload_id))
@@ -354,7 +353,6 @@ def document_of(collection: Collection[Document], upload_id: str) -> Document:
     """The document of the upload with this id.
 
     Raises:
-        InvalidInput: this is no id.
         NotFound: there is none with it.
     """
     key = key_of(upload_id)

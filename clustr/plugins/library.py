@@ -13,8 +13,7 @@ class Library(Protocol):
         """The upload with this id, with the results of its analyses.
 
         Raises:
-            InvalidInput: this is no id; the answer is 422 if the route does not catch it.
-            NotFound: there is none; the answer is 404 if the route does not catch it.
+            NotFound: there is none with it; the answer is 404 if the route does not catch it.
         """
         ...
 
