@@ -76,6 +76,23 @@ def id_in_path(name: str, description: str) -> dict[str, Any]:
 UPLOAD_ID = id_in_path("upload_id", "The id of the upload.")
 
 
+def links_to_upload(upload_id: str, operations: dict[str, str]) -> dict[str, Any]:
+    """Where a client goes on from an answer, for programs that read the OpenAPI document.
+
+    Args:
+        upload_id: the expression for the id, in the language of OpenAPI's links.
+        operations: what each operation that it can go on with is for.
+    """
+    return {
+        operation: {
+            "operationId": operation,
+            "parameters": {"upload_id": upload_id},
+            "description": description,
+        }
+        for operation, description in operations.items()
+    }
+
+
 def as_stored(value: Any) -> Any:
     """What a client asks for, written as what is stored: in NFC, and without spaces around it."""
     return unicodedata.normalize("NFC", value).strip() if isinstance(value, str) else value

@@ -14,7 +14,7 @@ from clustr.api.change_schemas import (
 )
 from clustr.api.current import parts
 from clustr.api.etags import tag_with, versions_of
-from clustr.api.fields import UPLOAD_ID
+from clustr.api.fields import UPLOAD_ID, links_to_upload
 from clustr.api.schemas import (
     EXAMPLE_ETAG,
     AnalysisSchema,
@@ -46,6 +46,14 @@ LOCATION = {
         "description": "Where the analysis is, to see how far it is.",
     }
 }
+LINKS_INTO_TRASH = links_to_upload(
+    "$request.path.upload_id",
+    {
+        "get_trashed_upload": "The upload as it is in the trash.",
+        "get_trashed_original": "The image under the name that it had.",
+        "get_trashed_thumbnail": "A small copy.",
+    },
+)
 EXAMPLE_EDIT = {"caption": "our cat on the sofa", "tags": {"add": ["cat"], "remove": ["dog"]}}
 
 blueprint = Blueprint(
@@ -77,6 +85,7 @@ def edit_upload(headers: dict[str, str], edit: dict[str, Any], upload_id: str) -
 @blueprint.route("/<upload_id:upload_id>", methods=["DELETE"], parameters=[UPLOAD_ID])
 @blueprint.arguments(ConditionSchema, location="headers")
 @blueprint.arguments(RemovalQuerySchema, location="query")
+@blueprint.doc(responses={204: {"links": LINKS_INTO_TRASH}})
 @blueprint.response(204, description="It is removed.")
 @blueprint.alt_response(404, "NOT_FOUND")
 @blueprint.alt_response(412, "PRECONDITION_FAILED")

@@ -14,7 +14,7 @@ from clustr.api.change_schemas import (
     trashed_on_wire,
 )
 from clustr.api.current import parts
-from clustr.api.fields import UPLOAD_ID
+from clustr.api.fields import UPLOAD_ID, links_to_upload
 from clustr.api.files import (
     DISPOSITION,
     FOR_MINUTES,
@@ -28,6 +28,15 @@ from clustr.api.schemas import FileQuerySchema, ThumbnailQuerySchema
 from clustr.api.wire import page_response
 from clustr.thumbnails import snapped
 
+LINKS = links_to_upload(
+    "$response.body#/data/0/id",
+    {
+        "get_trashed_upload": "The first upload of the page with its results.",
+        "get_trashed_original": "The image under the name that it had.",
+        "get_trashed_thumbnail": "A small copy.",
+    },
+)
+
 blueprint = Blueprint(
     "trash", __name__, url_prefix="/api/trash", description="What was removed and can be restored"
 )
@@ -35,6 +44,7 @@ blueprint = Blueprint(
 
 @blueprint.route("")
 @blueprint.arguments(TrashQuerySchema, location="query")
+@blueprint.doc(responses={200: {"links": LINKS}})
 @blueprint.response(200, TrashPageSchema)
 @blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")

@@ -10,7 +10,7 @@ from clustr.api.blueprint import Blueprint
 from clustr.api.current import parts, request_id
 from clustr.api.errors import PROBLEM, TABLE, example, problem
 from clustr.api.etags import refuse_versions
-from clustr.api.fields import EXAMPLE_ID
+from clustr.api.fields import EXAMPLE_ID, links_to_upload
 from clustr.api.schemas import (
     UploadedSchema,
     UploadHeadersSchema,
@@ -73,22 +73,17 @@ BROKEN_REFUSED = {
     "code": "undecodable",
     "detail": "The image is broken or incomplete.",
 }
-# Where a client goes on from here, for programs that read the document.
-LINKS = {
-    operation: {
-        "operationId": operation,
-        "parameters": {"upload_id": "$response.body#/data/0/id"},
-        "description": description,
-    }
-    for operation, description in {
+LINKS = links_to_upload(
+    "$response.body#/data/0/id",
+    {
         "get_upload": "The upload, and how far its analyses are.",
         "get_original": "The image under the name that it had.",
         "get_thumbnail": "A small copy.",
         "edit_upload": "Say what is to be seen.",
         "remove_upload": "Put it into the trash.",
         "list_analyses_of_upload": "Its analyses.",
-    }.items()
-} | {
+    },
+) | {
     "get_file": {
         "operationId": "get_file",
         "parameters": {"stored_filename": "$response.body#/data/0/stored_filename"},

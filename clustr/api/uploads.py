@@ -8,7 +8,7 @@ from clustr.api.addresses import base_url
 from clustr.api.blueprint import Blueprint
 from clustr.api.current import filters, parts
 from clustr.api.etags import tag_with
-from clustr.api.fields import UPLOAD_ID
+from clustr.api.fields import UPLOAD_ID, links_to_upload
 from clustr.api.listing_schemas import (
     Shape,
     UploadPageSchema,
@@ -22,27 +22,18 @@ from clustr.api.wire import page_response
 from clustr.catalog import Page, Words, reading_record, wanted_by
 from clustr.errors import InvalidInput, TooSlow
 
-# Where a client goes on from a page, for programs that read the document.
-LINKS = {
+LINKS = links_to_upload(
+    "$response.body#/data/0/id",
+    {
+        "edit_upload": "Say what is to be seen on the first upload of the page.",
+        "list_analyses_of_upload": "The analyses of the first upload of the page.",
+        "get_upload": "The first upload of the page with its results.",
+    },
+) | {
     "list_uploads": {
         "operationId": "list_uploads",
         "parameters": {"cursor": "$response.body#/next_cursor"},
         "description": "What follows, while `next_cursor` is not null.",
-    },
-    "edit_upload": {
-        "operationId": "edit_upload",
-        "parameters": {"upload_id": "$response.body#/data/0/id"},
-        "description": "Say what is to be seen on the first upload of the page.",
-    },
-    "list_analyses_of_upload": {
-        "operationId": "list_analyses_of_upload",
-        "parameters": {"upload_id": "$response.body#/data/0/id"},
-        "description": "The analyses of the first upload of the page.",
-    },
-    "get_upload": {
-        "operationId": "get_upload",
-        "parameters": {"upload_id": "$response.body#/data/0/id"},
-        "description": "The first upload of the page with its results.",
     },
     "get_file": {
         "operationId": "get_file",
