@@ -523,7 +523,7 @@ def test_first_with_the_same_bytes_is_the_one_that_came_first(catalog):
 )
 def test_index_that_was_declared_otherwise_is_made_anew(opened, collection, keys, options):
     """However many processes start at once after an update."""
-    collection.insert_many([{"sha256": f"{number:064x}"} for number in range(5000)])
+    add(opened, State.QUEUED, count=5000)
     before = set(collection.index_information())
     collection.drop_index("same_bytes")
     collection.create_index(keys, name="same_bytes", **options)

@@ -191,10 +191,10 @@ def test_what_is_not_there_cannot_be_removed_or_restored(workshop):
     assert remove(workshop, upload_id) == 404
     for query in ("", "?permanently=true"):
         assert remove(workshop, "0" * 24, query) == 404
-        assert remove(workshop, "none", query) == 422
+        assert remove(workshop, "none", query) == 404
     assert remove(workshop, upload_id, "?permanently=perhaps") == 422
     assert restore(workshop, "0" * 24).status_code == 404
-    assert restore(workshop, "none").status_code == 422
+    assert restore(workshop, "none").status_code == 404
     assert whole(workshop, upload_id) == "trashed"
 
 
