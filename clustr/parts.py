@@ -201,6 +201,7 @@ def build_fsck(settings: Settings, grace: timedelta, quick: bool) -> Iterator[Fs
     host = build_host(settings)
     catalog = build_catalog(settings, WORKER_SECONDS)
     try:
+        catalog.require_initiated()
         yield Fsck(catalog, LocalStorage(settings.upload_folder), host.analyzers, grace, quick)
     finally:
         catalog.close()

@@ -1,12 +1,13 @@
 """The settings: what is read, what is refused, and in which words."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from clustr.errors import InvalidSettings, StartUpError
 from clustr.reasons import one_slip_apart
-from clustr.settings import read_settings, unknown_variables
+from clustr.settings import declared, read_environment, read_settings, unknown_variables
 
 
 def test_defaults_are_those_of_the_seed() -> None:
@@ -40,6 +41,33 @@ def test_a_file_like_the_seeds_is_read(tmp_path: Path, monkeypatch: pytest.Monke
     assert "MONGODB_URL" in settings.given
     monkeypatch.setenv("PORT", "9000")
     assert read_settings().port == 9000
+
+
+def read_by_systemd(text: str) -> dict[str, str]:
+    """What `EnvironmentFile=` makes of a file, as far as the example goes: systemd.exec(5)."""
+    lines = [line.strip() for line in text.splitlines()]
+    assert not re.search("[\"'\\\\]", "".join(lines)), "these it reads in ways of its own"
+    said = [line.partition("=") for line in lines if line and line[0] not in "#;"]
+    return {name: value for name, _, value in said}
+
+
+def test_the_example_is_read_alike_from_env_and_by_systemd(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = (Path(__file__).parent.parent / "config/example.env").read_text()
+    uncommented = re.sub(r"^# ([A-Z_]+=)", r"\1", example, flags=re.MULTILINE)
+    (tmp_path / ".env").write_text(uncommented)
+    monkeypatch.chdir(tmp_path)
+    variables = read_by_systemd(uncommented)
+    for name in variables:
+        monkeypatch.delenv(name, raising=False)
+    assert len(variables) > 30
+    here = {"PLUGINS_FOLDER": str(tmp_path), "PLUGINS_CONFIG": str(tmp_path / ".env")}
+    from_file = read_settings({**read_environment(), **here})
+    from_systemd = read_settings({**variables, **here})
+    for field in declared():
+        assert getattr(from_file, field.name) == getattr(from_systemd, field.name)
+    assert from_file.max_upload_size == 100 * 2**20
 
 
 def test_every_value_that_cannot_be_used_is_named_with_what_was_expected() -> None:

@@ -18,7 +18,7 @@ from clustr.catalog import (
 from clustr.catalog.analyses import Analyses, Claimed, Deferred, Finished
 from clustr.catalog.breakers import Breaker, Breakers
 from clustr.catalog.clock import clock, now
-from clustr.catalog.connection import answering, connect, starting
+from clustr.catalog.connection import answering, connect, discover, require_initiated, starting
 from clustr.catalog.copies import Copies
 from clustr.catalog.counting import COUNTED_TOTAL, Counting
 from clustr.catalog.default_services import DefaultServices
@@ -38,7 +38,7 @@ from clustr.catalog.tallies import Tallies, Tally
 from clustr.catalog.trash import Claim, Trash, Trashed, TrashPage
 from clustr.catalog.uploads import Condition, Uploads, new_id, result_indexes
 from clustr.catalog.versions import Versions
-from clustr.errors import StartUpError
+from clustr.errors import DatabaseUnavailable, StartUpError
 
 __all__ = [
     "BOUNDS",
@@ -173,10 +173,14 @@ class Catalog:
         """See that the uploads are Clustr's, before anything is made beside them.
 
         Raises:
-            StartUpError: they are not; nothing has been changed.
+            StartUpError: they are not, or MongoDB cannot be used; nothing has been changed.
         """
-        with starting():
-            reason = self.uploads.foreign()
+        try:
+            with starting():
+                reason = self.uploads.foreign()
+        except DatabaseUnavailable:
+            require_initiated(self._client)
+            raise
         if reason:
             raise StartUpError(
                 f"MONGODB_DATABASE={self._database.name} is not a database of Clustr's: its "
@@ -184,6 +188,15 @@ class Catalog:
                 "and none of Clustr's; choose another with MONGODB_DATABASE or "
                 "MONGODB_UPLOADS_COLLECTION"
             )
+
+    def require_initiated(self) -> None:
+        """See that MongoDB is not a replica set that was never initiated.
+
+        Raises:
+            StartUpError: it is; another failure is not said here.
+        """
+        discover(self._client)
+        require_initiated(self._client)
 
     def describe(self) -> dict[str, Any]:
         """MongoDB's version, and whether what it acknowledges survives a crash.

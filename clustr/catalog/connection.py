@@ -1,7 +1,7 @@
 """The connection to MongoDB, and how its failures are called in Clustr."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC
 from typing import Any
 
@@ -22,6 +22,8 @@ from clustr.errors import DatabaseRefused, DatabaseUnavailable, StartUpError
 from clustr.secret import credentials_in, remember
 
 log = logs.logger(__name__)
+
+DISCOVERY_SECONDS = 2.0
 
 Document = dict[str, Any]
 
@@ -68,6 +70,31 @@ def connect(url: str, timeout_seconds: float) -> pymongo.MongoClient[Document]:
     except (InvalidURI, ConfigurationError, ValueError, TypeError) as error:
         said = reasons.plain(error)
         raise StartUpError(f"MONGODB_URL is no address of a MongoDB: {said}") from None
+
+
+def discover(client: pymongo.MongoClient[Document]) -> None:
+    """Have a client find out what is at its address, in `DISCOVERY_SECONDS` at most."""
+    with suppress(PyMongoError), pymongo.timeout(DISCOVERY_SECONDS):
+        client.admin.command("ping")
+
+
+def require_initiated(client: pymongo.MongoClient[Document]) -> None:
+    """See that what a client has found is not a replica set that was never initiated.
+
+    Its members answer, but neither read nor write, and that does not heal by itself. They are of
+    the type RSGhost in MongoDB's specification of server discovery.
+
+    Raises:
+        StartUpError: it was never initiated; the message has the command for that.
+    """
+    found = client.topology_description.server_descriptions().values()
+    ghosts = [server for server in found if server.server_type_name == "RSGhost"]
+    if ghosts and not any(server.is_readable for server in found):
+        host, port = ghosts[0].address
+        raise StartUpError(
+            f"MONGODB_URL: the replica set of the MongoDB at {host}:{port} was never initiated; do "
+            f"that once with mongosh --host {host} --port {port} --eval 'rs.initiate()'"
+        )
 
 
 @contextmanager
