@@ -1,13 +1,13 @@
 """Health: how the service and all that it needs are, asked at once and within a time limit."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from clustr import __version__, logs, reasons
-from clustr.catalog import Catalog
+from clustr.catalog import Catalog, now
 from clustr.default_services import DefaultServices, context_of
 from clustr.errors import ClustrError, DatabaseUnavailable, QueueUnavailable
 from clustr.plugin_host import PluginHost, authors_frames
@@ -19,6 +19,11 @@ from clustr.storage import LocalStorage
 log = logs.logger(__name__)
 
 ANSWER_SECONDS = 2.5
+
+# What is worth a look: an upload that waits for so long, and room for so few more of them.
+LONGEST_WAIT_SECONDS = 60
+LEAST_UPLOADS = 10  # of the largest that are accepted
+LEAST_INODES = 1000
 
 HEALTHY, DEGRADED, UNHEALTHY = "healthy", "degraded", "unhealthy"
 DISABLED, NOT_CONFIGURED = "disabled", "not_configured"
@@ -56,18 +61,20 @@ class HealthChecks:
         queue: Queue,
         host: PluginHost,
         services: DefaultServices,
+        max_upload_size: int,
     ):
         self._catalog = catalog
         self._default_services = services
         self._storage = storage
         self._queue = queue
         self._host = host
+        self._least_bytes = LEAST_UPLOADS * max_upload_size
         self._began_at = time.monotonic()
         self._checks: dict[str, Callable[[], dict[str, Service]]] = {
             "backend": self._backend,
             "database": self._database,
             "queue": self._queue_state,
-            "storage": self._storage_writable,
+            "storage": self._storage_state,
         }
         for analyzer in host.analyzers.values():
             # In capitals, so that one of the name of a core service does not take its place.
@@ -114,7 +121,7 @@ class HealthChecks:
     def ready(self) -> bool:
         """Whether uploads can be taken: the database and the storage are there."""
         services = self.services()
-        return all(services[name].status == HEALTHY for name in CRITICAL_SERVICES)
+        return all(services[name].status != UNHEALTHY for name in CRITICAL_SERVICES)
 
     def _backend(self) -> dict[str, Service]:
         uptime = round(time.monotonic() - self._began_at, 1)
@@ -129,16 +136,49 @@ class HealthChecks:
             counts["uncaptioned_images"] = tally.uploads - tally.captioned
         return {"database": Service(HEALTHY, {**self._catalog.describe(), **counts})}
 
-    def _storage_writable(self) -> dict[str, Service]:
+    def _storage_state(self) -> dict[str, Service]:
         self._storage.check()
-        return {"storage": Service(HEALTHY)}
+        room = self._storage.room()
+        details = {"free_bytes": room.bytes, "free_inodes": room.inodes}
+        if room.bytes < self._least_bytes:
+            detail = f"There is room for {reasons.size(room.bytes)} only."
+        elif room.inodes is not None and room.inodes < LEAST_INODES:
+            detail = f"There is room for {room.inodes} files only (inodes)."
+        else:
+            return {"storage": Service(HEALTHY, details)}
+        return {"storage": Service(DEGRADED, {"detail": detail, **details})}
 
     def _queue_state(self) -> dict[str, Service]:
-        deferred = {"deferred": self._deferred()}
+        analyzers = self._analyzers_in_use()
+        waiting = self._waiting_seconds(analyzers)
+        more = {"waiting_seconds": waiting, "deferred": self._deferred()}
         try:
-            return {"queue": Service(HEALTHY, {"jobs": self._queue.lengths(), **deferred})}
+            workers = self._queue.workers({analyzer.queue for analyzer in analyzers})
+            details = {"jobs": self._queue.lengths(), "workers": workers, **more}
         except QueueUnavailable as error:
-            return {"queue": Service(UNHEALTHY, {"detail": str(error), **deferred})}
+            return {"queue": Service(UNHEALTHY, {"detail": str(error), **more})}
+        without = [queue for queue, count in workers.items() if not count]
+        if without:
+            detail = f"No worker is there for the queue {', '.join(without)}: run `clustr worker`."
+        elif waiting is not None and waiting > LONGEST_WAIT_SECONDS:
+            detail = f"An upload has waited for {waiting:.0f} s for its analysis to begin."
+        else:
+            return {"queue": Service(HEALTHY, details)}
+        return {"queue": Service(DEGRADED, {"detail": detail, **details})}
+
+    def _analyzers_in_use(self) -> list[Analyzer]:
+        without = self._default_services.not_configured
+        return [a for a in self._host.analyzers.values() if a.name not in without]
+
+    def _waiting_seconds(self, analyzers: Iterable[Analyzer]) -> float | None:
+        """For how long the upload has waited that waits longest; None if nobody can say."""
+        moment = now()
+        try:
+            found = [self._catalog.analyses.waiting_since(analyzer.name) for analyzer in analyzers]
+        except DatabaseUnavailable:
+            return None
+        waited = [(moment - since).total_seconds() for since in found if since]
+        return round(max([0.0, *waited]), 1)
 
     def _deferred(self) -> dict[str, dict[str, Any]] | None:
         """How many analyses are deferred and since when, by analyzer; None if nobody can say."""

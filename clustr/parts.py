@@ -135,7 +135,7 @@ def build_web(
     intake = Intake(
         catalog, storage, ringer, host.analyzers, formats, most, notices.stored, services
     )
-    health = HealthChecks(catalog, storage, queue, host, services)
+    health = HealthChecks(catalog, storage, queue, host, services, most)
     reanalysis = Reanalysis(catalog, host, ringer, services)
     return WebParts(
         settings,

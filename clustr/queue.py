@@ -7,6 +7,7 @@ rings again; one that is rung twice costs an empty job.
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from queue import Empty, SimpleQueue
 from threading import Thread
 from urllib.parse import urlsplit
@@ -18,6 +19,8 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 from rq import Queue as RedisQueue
 from rq.serializers import JSONSerializer
+from rq.utils import utcparse
+from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
 from clustr import logs, reasons
 from clustr.errors import QueueUnavailable, StartUpError
@@ -37,6 +40,11 @@ SLICE_SECONDS = 1
 LONGEST_SLICE_SECONDS = 10
 
 BELL_SECONDS = 10
+
+# A worker gives a sign of life at least every 30 s: while a job runs that is RQ's interval, and
+# otherwise it waits for one for 15 s less than it is told to live.
+WORKER_SECONDS_TO_LIVE = 45
+ALIVE_SECONDS = 60
 
 # What many requests ask for within this time is one exchange with Redis.
 RINGER_PAUSE_SECONDS = 0.05
@@ -156,6 +164,31 @@ class Queue:
             for queue in self._queues.values():
                 pipeline.llen(queue.key)
             return dict(zip(self._queues, pipeline.execute(), strict=True))
+
+    def workers(self, kinds: Iterable[str]) -> dict[str, int]:
+        """How many workers there are for each of these kinds of work.
+
+        One that was killed counts until `ALIVE_SECONDS` after its last sign of life.
+
+        Raises:
+            QueueUnavailable: Redis does not answer.
+        """
+        kinds = sorted(kinds)
+        with answering():
+            pipeline = self._redis.pipeline(transaction=False)
+            for kind in kinds:
+                pipeline.smembers(WORKERS_BY_QUEUE_KEY % queue_name(kind))
+            keys = dict(zip(kinds, pipeline.execute(), strict=True))
+            every = sorted(set().union(*keys.values()))
+            for key in every:
+                pipeline.hget(key, "last_heartbeat")
+            beats = dict(zip(every, pipeline.execute(), strict=True))
+        alive = {key for key, beat in beats.items() if beat and _is_recent(beat)}
+        return {kind: len(keys[kind] & alive) for kind in kinds}
+
+
+def _is_recent(heartbeat: bytes) -> bool:
+    return datetime.now(UTC) - utcparse(heartbeat.decode()) < timedelta(seconds=ALIVE_SECONDS)
 
 
 class Ringer:

@@ -12,6 +12,7 @@ from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 from rq.utils import now
 from rq.worker import DequeueStrategy
+from rq.worker_registration import register
 
 from clustr import jobs, logs
 from clustr.bulk import Bulk
@@ -20,7 +21,7 @@ from clustr.kept import Kept
 from clustr.parts import WEB_SECONDS, WORKER_SECONDS, build_catalog, build_host, build_worker
 from clustr.plugin_host import PluginHost
 from clustr.processes import Child, Supervisor, die_with_parent, function
-from clustr.queue import JOB, answering, connect, queue_name
+from clustr.queue import JOB, WORKER_SECONDS_TO_LIVE, answering, connect, queue_name
 from clustr.reconciler import Reconciler
 from clustr.scratch import remove_abandoned
 from clustr.settings import Settings
@@ -61,6 +62,11 @@ class AnalysisWorker(Worker):
     settings: Settings
     host: PluginHost
     kept: Kept
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
+        """Give a sign of life, and be among the workers again after Redis has lost what it had."""
+        super().heartbeat(timeout, pipeline)
+        register(self, pipeline)
 
     def execute_job(self, job: AnalysisJob, queue: Any) -> None:
         if not job.is_a_bell():
@@ -218,6 +224,7 @@ def run_worker(settings: Settings, host: PluginHost, queues: tuple[str, ...]) ->
                 [queue_name(kind) for kind in queues],
                 connection=connect(settings.redis_url, timeout_seconds=None),
                 serializer=JSONSerializer,
+                worker_ttl=WORKER_SECONDS_TO_LIVE,
             )
             # In turn, or a long backlog of one kind of work would leave the others to wait.
             worker.work(logging_level=None, dequeue_strategy=DequeueStrategy.ROUND_ROBIN)

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,10 +16,13 @@ from blip_stand_in import BlipStandIn
 from browsing import HOST
 from flask import Flask
 from playwright.sync_api import expect
+from rq.serializers import JSONSerializer
+from rq.utils import utcformat
 from running import Servers
 from workshop import Workshop, plugin
 
 from clustr import reasons
+from clustr.worker import AnalysisWorker
 
 # It writes captions, and calls its service otherwise than others do.
 PAINTER = plugin(
@@ -83,7 +87,6 @@ def test_a_captioner_with_its_address_and_without_credentials(app_with):
 
 def test_without_a_captioner_it_is_disabled_which_is_no_trouble(app_with):
     health = health_of(app_with(PLUGINS_DISABLED="blip"))
-    assert health["status"] == "healthy"
     captioner = health["services"]["captioner"]
     assert captioner["status"] == "disabled"
     assert captioner["error"] == captioner["detail"]
@@ -132,6 +135,99 @@ def test_of_several_captioners_the_worst_is_shown(workshop):
 )
 def test_addresses_are_shown_without_credentials(url, shown):
     assert reasons.without_credentials(url) == shown
+
+
+# The queue
+
+
+@pytest.fixture
+def worker(workshop: Workshop) -> Iterator[AnalysisWorker]:
+    """What a worker for the queue `default` tells Redis of itself."""
+    worker = AnalysisWorker(
+        ["clustr.default"], connection=workshop.redis, serializer=JSONSerializer
+    )
+    worker.register_birth()
+    yield worker
+    workshop.redis.flushdb()
+
+
+def queue_of(workshop: Workshop) -> dict[str, Any]:
+    return health_of(workshop.app, "/queue")
+
+
+def test_a_queue_without_workers_is_degraded(workshop):
+    workshop.analyzer("here", "return {}")
+    workshop.analyzer("there", "return {}", queue="gpu")
+    workshop.redis.flushdb()
+    queue = queue_of(workshop)
+    assert queue["status"] == "degraded"
+    assert queue["workers"] == {"default": 0, "gpu": 0}
+    assert queue["error"] == "No worker is there for the queue default, gpu: run `clustr worker`."
+    assert health_of(workshop.app)["status"] == "degraded"
+    assert workshop.app.test_client().get("/api/health/ready").status_code == 200
+
+
+def test_workers_count_while_they_give_signs_of_life(workshop, worker):
+    workshop.analyzer("here", "return {}")
+    assert (queue_of(workshop)["status"], queue_of(workshop)["workers"]) == (
+        "healthy",
+        {"default": 1},
+    )
+    long_ago = utcformat(datetime.now(UTC) - timedelta(seconds=61))
+    workshop.redis.hset(worker.key, "last_heartbeat", long_ago)
+    assert queue_of(workshop)["status"] == "degraded"
+    worker.heartbeat()
+    assert queue_of(workshop)["status"] == "healthy"
+    workshop.redis.flushdb()  # as a Redis does that is started again without its data
+    assert queue_of(workshop)["status"] == "degraded"
+    worker.heartbeat()
+    assert queue_of(workshop)["status"] == "healthy"
+
+
+def test_uploads_that_wait_for_long_are_no_good_health(workshop, worker):
+    workshop.analyzer("here", "return {}")
+    assert queue_of(workshop)["waiting_seconds"] == 0
+    for _ in range(2):
+        workshop.upload()
+    assert queue_of(workshop)["status"] == "healthy"
+    set_first = {"analyses.0.due_at": datetime.now(UTC) - timedelta(seconds=61)}
+    of_first = {"_id": workshop.collection.find_one()["_id"]}
+    workshop.collection.update_one(of_first, {"$set": set_first})
+    queue = queue_of(workshop)
+    assert (queue["status"], queue["waiting_seconds"] >= 61) == ("degraded", True)
+    assert re.fullmatch(
+        r"An upload has waited for \d\d s for its analysis to begin.", queue["error"]
+    )
+    for other in ({"analyses.0.priority": 1}, {"analyses.0.state": "deferred"}):
+        workshop.collection.update_one(of_first, {"$set": other})
+        assert queue_of(workshop)["status"] == "healthy"
+        workshop.collection.update_one(of_first, {"$set": {"analyses.0.priority": 0}})
+
+
+def test_of_a_service_that_works_the_queue_is_healthy(service):
+    queue = requests.get(f"{service.url}/api/health/queue", timeout=10).json()
+    assert queue["status"] == "healthy"
+    assert queue["workers"].keys() == {"default", "http"}
+    assert min(queue["workers"].values()) >= 1
+
+
+# The storage
+
+
+def test_the_storage_says_how_much_room_there_is(app_with):
+    storage = health_of(app_with(), "/storage")
+    assert storage["status"] == "healthy"
+    assert storage["free_bytes"] > 500 * 1024**2
+    assert storage["free_inodes"] is None or storage["free_inodes"] > 1000
+
+
+def test_little_room_is_no_good_health(app_with):
+    app = app_with(MAX_UPLOAD_SIZE=str(2**50))  # of such there is no room for ten anywhere
+    storage = health_of(app, "/storage")
+    assert storage["status"] == "degraded"
+    assert storage["error"].startswith("There is room for ")
+    assert health_of(app)["status"] == "degraded"
+    assert app.test_client().get("/api/health/ready").status_code == 200
 
 
 # The page

@@ -324,7 +324,7 @@ def test_E1_a_full_disk_is_507_and_leaves_nothing(disk, up):
 
     fill(filler, leave_bytes=0)
     check_507(upload(service, part(small)))
-    assert get(service, "/api/health/ready").status_code == 503
+    wait_until(lambda: get(service, "/api/health/ready").status_code == 503, 10, "not ready")
     assert get(service, "/api/health/storage").json()["status"] == "unhealthy"
     for name, sent in stored.items():
         assert get(service, f"/uploads/{name}").content == sent
@@ -336,7 +336,10 @@ def test_E1_a_full_disk_is_507_and_leaves_nothing(disk, up):
     assert get(service, f"/uploads/{one['stored_filename']}").content == small
 
     filler.unlink()
-    assert get(service, "/api/health/ready").status_code == 200
+    assert get(service, "/api/health/ready").status_code == 200  # though there is little room
+    storage = get(service, "/api/health/storage").json()
+    assert (storage["status"], storage["error"]) == ("degraded", storage["detail"])
+    assert storage["free_bytes"] == free_bytes(disk)
     uploaded(service, content)
     assert total(service) == 4
     assert not list((folder / ".incoming").iterdir())

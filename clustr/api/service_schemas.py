@@ -121,8 +121,13 @@ class HealthSchema(Schema):
             "description": "By name: `backend`, `database`, `queue`, `storage`, `captioner`, and "
             "what else plugins need. `captioner` is what the analyzer needs that writes captions, "
             "whatever that calls it; it is there without such an analyzer, too, as `disabled`. "
-            "`queue.deferred` says for each analyzer whose service is away how many analyses "
-            "wait (`count`) and since when (`since`).",
+            "`queue` says how many jobs and how many workers each queue has, for how long the "
+            "upload has waited that waits longest for an analysis to begin (`waiting_seconds`), "
+            "and for each analyzer whose service is away how many analyses wait (`count`) and "
+            "since when (`since`); it is `degraded` without a worker for a queue that an analyzer "
+            "uses, and when an upload waits for more than 60 s. `storage` is `degraded` when there "
+            "is room for fewer than ten uploads of the largest size, or for fewer than 1,000 "
+            "files.",
             "example": {
                 "backend": {
                     "status": "healthy",
@@ -143,9 +148,16 @@ class HealthSchema(Schema):
                     "status": "healthy",
                     "response_time": "1.3 ms",
                     "jobs": {"default": 0, "http": 1, "gpu": 0},
+                    "workers": {"default": 2, "http": 2},
+                    "waiting_seconds": 0.4,
                     "deferred": {"blip": {"count": 12, "since": "2026-11-22T10:38:28.000000Z"}},
                 },
-                "storage": {"status": "healthy", "response_time": "0.4 ms"},
+                "storage": {
+                    "status": "healthy",
+                    "response_time": "0.4 ms",
+                    "free_bytes": 512000000000,
+                    "free_inodes": 31000000,
+                },
                 "captioner": {
                     "status": "unhealthy",
                     "response_time": "5.2 ms",

@@ -284,6 +284,17 @@ class Analyses:
         with answering():
             return any(self._collection.find_one(query, {"_id": 1}) for query in queries)
 
+    def waiting_since(self, analyzer: str) -> datetime | None:
+        """Since when the upload has been due that has waited longest for an analyzer, if one has.
+
+        Neither what is made anew nor what is deferred counts.
+        """
+        query = matching(name=analyzer, state=State.QUEUED, priority=0)
+        projection = {"analyses": {"$elemMatch": {"name": analyzer}}}
+        with answering():
+            found = self._collection.find_one(query, projection, hint=WORK_INDEX)
+        return found["analyses"][0]["due_at"] if found else None
+
     def settle(self, known: Container[str], untouched_for: timedelta) -> int:
         """Bring analyses to an end that wait for what nobody runs any more.
 

@@ -69,6 +69,8 @@ ORIGINAL = re.compile(r"([0-9a-f]{24})\.[a-z]{3,4}")
 
 FOLDER_MODE = 0o750
 
+CHECKED_SECONDS = 5
+
 LOCKS = 256
 LOOK_AGAIN_SECONDS = 0.01
 
@@ -91,6 +93,18 @@ def reading() -> Iterator[None]:
     except OSError as error:
         log.error("storage_not_read", error=f"{type(error).__name__}: {error}")
         raise StorageUnavailable from error
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How much can still be written.
+
+    Attributes:
+        inodes: how many files; None where they are not counted.
+    """
+
+    bytes: int
+    inodes: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +205,7 @@ class LocalStorage:
     def __init__(self, folder: Path):
         self._folder = folder
         self._marker = folder / MARKER
+        self._checked_until = 0.0
         self._incoming = folder / INCOMING
         self.trash = TrashFolder(folder, self._make_folder)
 
@@ -538,18 +553,28 @@ class LocalStorage:
                         yield Entry(key, entry.name, since)
 
     def check(self) -> None:
-        """See whether files can be written now.
+        """See whether files can be written now; what was written is believed for `CHECKED_SECONDS`.
 
         Raises:
             StorageFull: they cannot.
         """
         with writing():
             self._marker.stat()
+            if time.monotonic() < self._checked_until:
+                return
             probe = self._incoming / f"probe-{token_hex(8)}"
             try:
                 probe.write_bytes(b"probe")
             finally:
                 probe.unlink(missing_ok=True)
+        self._checked_until = time.monotonic() + CHECKED_SECONDS
+
+    def room(self) -> Room:
+        """How much can still be written."""
+        with reading():
+            found = os.statvfs(self._folder)
+        # Some file systems, such as Btrfs, have no inodes to count.
+        return Room(found.f_bavail * found.f_frsize, found.f_favail if found.f_files else None)
 
     def clean(self, before: datetime) -> int:
         """Remove temporary files that a process left behind when it died before that moment."""
