@@ -11,7 +11,10 @@ import os
 import re
 import struct
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import IO, NamedTuple
+
+from PIL import TiffImagePlugin
 
 from clustr.errors import TooManyPixels, Undecodable
 
@@ -34,6 +37,7 @@ FRAMES_TO_PIXELS = 100
 # Pieces of the pixels themselves: a PNG has them of 8 KiB as a rule, a GIF of 255 bytes, a TIFF has
 # a strip of some rows for each. Reading their heads takes about a microsecond each.
 PNG_CHUNKS = 100_000
+FRAME_CONTROL_BYTES = 26
 GIF_BLOCKS = 500_000
 TIFF_STRIPS = 100_000
 TIFF_VALUE_BYTES = 64 * 1024 * 1024
@@ -207,17 +211,19 @@ def _limit(count: int, limit: int, what: str) -> None:
 
 
 def check_png(file: int, max_pixels: int | None) -> None:
-    """Limit chunks, what stands before the pixels, and the frames of an animation."""
+    """Limit chunks, what stands before the pixels, and the frames of an animation.
+
+    How many frames it says that it has decides nothing: those that are there are counted.
+    """
     frames, metadata, pieces, position = Frames(max_pixels), 0, 0, 8
     for _ in range(PNG_CHUNKS):
         head = os.pread(file, 20, position)
         length, kind = int.from_bytes(head[:4], "big"), head[4:8]
         if len(head) < 8 or kind == b"IEND":
             return
-        if kind == b"acTL":
-            Frames(None).add(0, 0, int.from_bytes(head[8:12], "big"))
-        elif kind == b"fcTL" and len(head) == 20:
-            frames.add(*struct.unpack_from(">II", head, 12))
+        if kind == b"fcTL":
+            whole = length >= FRAME_CONTROL_BYTES and len(head) == 20
+            frames.add(*(struct.unpack_from(">II", head, 12) if whole else (0, 0)))
         elif kind not in (b"IDAT", b"fdAT"):
             pieces += 1
             metadata += length
@@ -303,23 +309,44 @@ TYPE_BYTES |= {16: 8, 17: 8, 18: 8}
 NUMBERS = {3: "H", 4: "I", 16: "Q"}
 WIDTH, HEIGHT, TILE_WIDTH, TILE_HEIGHT = 256, 257, 322, 323
 
+# The kinds of TIFF that Pillow reads: what the numbers mean (a color, a shade), of which format
+# they are, and how many bits each has.
+READ_TIFFS = {(key[1], key[2], key[4]) for key in TiffImagePlugin.OPEN_INFO}
+BITS_PER_SAMPLE, COMPRESSION, PHOTOMETRIC, SAMPLES_PER_PIXEL = 258, 259, 262, 277
+PLANES, SAMPLE_FORMAT = 284, 339
+DESCRIBING = {BITS_PER_SAMPLE, COMPRESSION, PHOTOMETRIC, SAMPLES_PER_PIXEL, PLANES, SAMPLE_FORMAT}
+PHOTOMETRICS = {*range(7), 8, 9, 10, 32803, 32844, 32845, 34892}
+SAMPLE_FORMATS = {
+    1: "whole numbers",
+    2: "whole numbers with a sign",
+    3: "fractions",
+    4: "of no known format",
+    5: "complex whole numbers",
+    6: "complex numbers",
+}
+MOST_SAMPLES = 1_000
+
+# JPEG: processes of which libjpeg-turbo, in Pillow, has none (ITU-T T.81, table B.1).
+OTHER_PROCESSES = dict.fromkeys((0xC3, 0xCB), "lossless JPEG")
+OTHER_PROCESSES |= dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "hierarchical JPEG")
+INSIDE_A_BMP = {4: "JPEG", 5: "PNG"}
+BMP_INFO_BYTES = 40
+
 
 def check_tiff(file: int, max_pixels: int | None) -> None:
     """Limit tags, the bytes of their values, strips, the size of a tile, and pages."""
     head = os.pread(file, 16, 0)
-    order = "<" if head.startswith(b"II") else ">"
-    big = head[2:4] in (b"+\0", b"\0+")
-    count, entry, place = ("Q", "HHQ8s", "Q") if big else ("H", "HHI4s", "I")
-    count, entry, place = (struct.Struct(order + each) for each in (count, entry, place))
+    order, count, entry, place = _tiff_layout(head)
     frames, seen = Frames(max_pixels), set()
-    position = _number(place, head, 8 if big else 4)
+    position = _number(place, head, place.size)
     while position and position not in seen:
         seen.add(position)
         tags = _number(count, os.pread(file, count.size, min(position, 2**62)), 0)
         _limit(tags, PIECES, "tags")
         position += count.size
         directory = os.pread(file, tags * entry.size, min(position, 2**62))
-        sizes = _check_tags(directory[: len(directory) // entry.size * entry.size], entry, order)
+        whole = directory[: len(directory) // entry.size * entry.size]
+        sizes = _check_tags(whole, entry, order, os.fstat(file).st_size)
         frames.add(sizes.get(WIDTH, 0), sizes.get(HEIGHT, 0))
         if max_pixels and sizes.get(TILE_WIDTH, 0) * sizes.get(TILE_HEIGHT, 0) > max_pixels:
             raise TooManyPixels(f"A tile of the image has more than {max_pixels} pixels.")
@@ -327,14 +354,33 @@ def check_tiff(file: int, max_pixels: int | None) -> None:
         position = _number(place, os.pread(file, place.size, min(position, 2**62)), 0)
 
 
-def _check_tags(directory: bytes, entry: struct.Struct, order: str) -> dict[int, int]:
-    """Limit the values of a directory's tags; returns those that are one number, by tag."""
+def _tiff_layout(head: bytes) -> tuple[str, struct.Struct, struct.Struct, struct.Struct]:
+    """The order of bytes, and how numbers of tags, tags and places are written."""
+    order = "<" if head.startswith(b"II") else ">"
+    big = head[2:4] in (b"+\0", b"\0+")
+    forms = ("Q", "HHQ8s", "Q") if big else ("H", "HHI4s", "I")
+    count, entry, place = (struct.Struct(order + each) for each in forms)
+    return order, count, entry, place
+
+
+def _check_tags(
+    directory: bytes, entry: struct.Struct, order: str, file_bytes: int
+) -> dict[int, int]:
+    """Limit the values of a directory's tags; returns those that are one number, by tag.
+
+    What a tag says it has beyond the end of the file costs nothing, and is not counted.
+    """
     found: dict[int, int] = {}
     values = 0
     for tag, kind, count, data in entry.iter_unpack(directory):
-        values += count * TYPE_BYTES.get(kind, 0)
+        each = TYPE_BYTES.get(kind, 0)
+        size = count * each
+        if size > len(data):
+            start = int.from_bytes(data, "little" if order == "<" else "big")
+            size = min(size, max(0, file_bytes - start))
+        values += size
         _limit(values, TIFF_VALUE_BYTES, "metadata")
-        _limit(count if TYPE_BYTES.get(kind, 1) > 1 else 0, TIFF_STRIPS, "strips or values")
+        _limit(size // each if each > 1 else 0, TIFF_STRIPS, "strips or values")
         if count == 1 and kind in NUMBERS:
             found.setdefault(tag, struct.unpack_from(order + NUMBERS[kind], data)[0])
     return found
@@ -344,6 +390,83 @@ def _number(form: struct.Struct, data: bytes, at: int) -> int:
     return form.unpack_from(data, at)[0] if len(data) >= at + form.size else 0
 
 
+def unread_kind(file: IO[bytes], format: str) -> str | None:
+    """What kind of its format an image is, when Pillow does not read that kind of it.
+
+    Args:
+        file: an image, open; where it is read next stays as it is.
+        format: by Pillow's name.
+
+    Returns:
+        Such as `TIFF with 64 bits per sample`; None for a kind that is read, or when it cannot
+        be told.
+    """
+    look = UNREAD_KINDS.get(format)
+    return look(file.fileno()) if look else None
+
+
+def _unread_jpeg(file: int) -> str | None:
+    for marker, _, head, _ in islice(_segments(file), PIECES):
+        if marker in FRAME_HEADERS and len(head) > 5:
+            if head[0] in (12, 16):
+                return f"JPEG with {head[0]} bits per sample"
+            return OTHER_PROCESSES.get(marker)
+    return None
+
+
+def _unread_bmp(file: int) -> str | None:
+    head = os.pread(file, 34, 0)
+    if len(head) < 34:
+        return None
+    length, *_, bits, compression = struct.unpack_from("<IiiHHI", head, 14)
+    if length < BMP_INFO_BYTES:  # the header of OS/2, without them
+        return None
+    if compression in INSIDE_A_BMP:
+        return f"BMP with a {INSIDE_A_BMP[compression]} inside"
+    return "BMP with 64 bits per pixel" if bits == 64 else None
+
+
+def _unread_tiff(file: int) -> str | None:
+    """As TIFF 6.0 describes pixels, with the formats of samples of its section 19."""
+    tags = _first_tags(file)
+    [compression] = tags.get(COMPRESSION, [1])[:1]
+    if compression not in TiffImagePlugin.COMPRESSION_INFO:
+        return f"TIFF with the compression {compression}"
+    bits, samples = tags.get(BITS_PER_SAMPLE, [1]), tags.get(SAMPLES_PER_PIXEL, [1])[0]
+    bits = bits * samples if len(bits) == 1 else bits[:samples]
+    formats = tags.get(SAMPLE_FORMAT, [1])
+    [photometric] = tags.get(PHOTOMETRIC, [0])[:1]
+    kind = (photometric, tuple(dict.fromkeys(formats)), tuple(bits))
+    is_sound = photometric in PHOTOMETRICS and {*formats} <= {*SAMPLE_FORMATS}
+    if kind in READ_TIFFS or not is_sound or not 0 < min(bits) <= max(bits) <= 128:
+        return None
+    numbers = " and ".join(SAMPLE_FORMATS[each] for each in kind[1])
+    each = " and ".join(map(str, dict.fromkeys(bits)))
+    several = f"{len(bits)} samples per pixel of" if len(bits) > 1 else "samples of"
+    planes = " in separate planes" if tags.get(PLANES) == [2] else ""
+    return f"TIFF with {several} {each} bits ({numbers}){planes}"
+
+
+def _first_tags(file: int) -> dict[int, list[int]]:
+    """The whole numbers of the tags of a TIFF's first directory, as far as they describe pixels."""
+    head = os.pread(file, 16, 0)
+    order, count, entry, place = _tiff_layout(head)
+    position = _number(place, head, place.size)
+    tags = _number(count, os.pread(file, count.size, min(position, 2**62)), 0)
+    directory = os.pread(file, min(tags, PIECES) * entry.size, min(position + count.size, 2**62))
+    found: dict[int, list[int]] = {}
+    whole = directory[: len(directory) // entry.size * entry.size]
+    for tag, kind, values, data in entry.iter_unpack(whole):
+        if tag in DESCRIBING and kind in NUMBERS and 0 < values <= MOST_SAMPLES:
+            form = struct.Struct(f"{order}{values}{NUMBERS[kind]}")
+            if form.size > len(data):
+                start = int.from_bytes(data, "little" if order == "<" else "big")
+                data = os.pread(file, form.size, min(start, 2**62))
+            if len(data) >= form.size:
+                found.setdefault(tag, list(form.unpack_from(data)))
+    return found
+
+
 def check_bmp(file: int, _max_pixels: int | None) -> None:
     """Limit the length of a bitmap that is run-length encoded."""
     compression = os.pread(file, 4, 30)
@@ -351,6 +474,11 @@ def check_bmp(file: int, _max_pixels: int | None) -> None:
         _limit(os.fstat(file).st_size, RUN_LENGTH_BYTES, "run-length encoded data")
 
 
+UNREAD_KINDS: dict[str, Callable[[int], str | None]] = {
+    "JPEG": _unread_jpeg,
+    "BMP": _unread_bmp,
+    "TIFF": _unread_tiff,
+}
 CHECKS: dict[str, Callable[[int, int | None], Header | None]] = {
     "JPEG": check_jpeg,
     "PNG": check_png,

@@ -3,6 +3,7 @@
 import ctypes
 import io
 import os
+import struct
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,8 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO
 
-import PIL
-from PIL import ExifTags, Image, ImageFile, ImageOps, features
+from PIL import ExifTags, Image, ImageFile, ImageOps, PngImagePlugin, features
 
 from clustr import colours, decode_limits, headers
 from clustr.decode_limits import Cost, memory_for
@@ -115,6 +115,27 @@ def can_read(extension: str) -> bool:
     return extension not in ("avif", "webp") or features.check(extension)
 
 
+class TolerantPngStream(PngImagePlugin.PngStream):
+    """Reads over what a PNG says wrongly of what its picture does not need.
+
+    Those are an animation, of which the default image is shown, and notes on how to show it. So do
+    browsers: to the PNG specification (13.3), an error in such a chunk is none of the image.
+    """
+
+    NOT_NEEDED = (b"acTL", b"fcTL", b"pHYs", b"gAMA", b"cHRM", b"sRGB")
+
+    def call(self, cid: bytes, pos: int, length: int) -> bytes:
+        """Read a chunk."""
+        try:
+            return super().call(cid, pos, length)
+        except (SyntaxError, ValueError, IndexError, struct.error):
+            if cid not in self.NOT_NEEDED:
+                raise
+        self.im_n_frames = None
+        self.fp.seek(pos)
+        return self.fp.read(length)
+
+
 def prepare(max_pixels: int) -> None:
     """Load our formats into this process and refuse images of more than `max_pixels` pixels.
 
@@ -128,6 +149,7 @@ def prepare(max_pixels: int) -> None:
         import_module(f"PIL.{name}ImagePlugin")
     if pi_heif is not None:
         pi_heif.register_heif_opener()
+    PngImagePlugin.PngStream = TolerantPngStream
     _silence_libtiff()
     _give_memory_back()
     Image.MAX_IMAGE_PIXELS = max_pixels
@@ -187,7 +209,7 @@ def inspect(file: IO[bytes], allowed: tuple[Format, ...], limit_time: bool = Fal
         format = next(f for f in allowed if image.format in f.pillow)
         width, height = image.size
         image.draft("L", (max(1, width // 8), max(1, height // 8)))
-        _load(image)
+        _load(image, file)
         if _is_turned(image):
             width, height = height, width
     return Inspected(format, width, height)
@@ -207,7 +229,7 @@ def open_displayed(path: Path, at_least: int | None = None) -> Image.Image:
     with path.open("rb") as file, _opened(file, FORMATS, _to_show) as (image, _):
         if at_least:
             image.draft(None, (at_least, at_least))
-        _load(image)
+        _load(image, file)
         return _upright(image)
 
 
@@ -233,7 +255,7 @@ def thumbnail(file: IO[bytes], size: int, extension: str) -> bytes:
     with _opened(file, FORMATS, _to_scale) as (image, _):
         whole = image.size
         image.draft(None, _fitted(whole, size))
-        _load(image)
+        _load(image, file)
         try:
             if image.format == "TIFF":  # Pillow has turned it.
                 whole = image.size
@@ -377,10 +399,18 @@ def _open(file: IO[bytes], formats: list[Format]) -> ImageFile.ImageFile:
         return Image.open(file, formats=[format.pillow[0] for format in formats])
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise too_many_pixels() from error
-    except PIL.UnidentifiedImageError as error:
-        raise Undecodable("The image is broken or incomplete.") from error
     except Exception as error:  # On hostile bytes Pillow raises what it likes.
-        raise Undecodable("The image is broken or incomplete.") from error
+        raise _unread(file, formats[0].pillow[0]) from error
+
+
+def _unread(file: IO[bytes], format: str) -> UnsupportedType | Undecodable:
+    """What to say of an image that Pillow cannot read: that it is of another kind, or broken."""
+    if kind := headers.unread_kind(file, format):
+        return UnsupportedType(
+            f"This is a {kind}, a kind that cannot be read here; save it in a more usual one, such "
+            "as with 8 bits per sample."
+        )
+    return Undecodable("The image is broken or incomplete.")
 
 
 def _check_pixels(pixels: int) -> None:
@@ -388,13 +418,13 @@ def _check_pixels(pixels: int) -> None:
         raise too_many_pixels()
 
 
-def _load(image: ImageFile.ImageFile) -> None:
+def _load(image: ImageFile.ImageFile, file: IO[bytes]) -> None:
     try:
         image.load()
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise too_many_pixels() from error
     except Exception as error:
-        raise Undecodable("The image is broken or incomplete.") from error
+        raise _unread(file, "JPEG" if image.format == "MPO" else image.format) from error
 
 
 def too_many_pixels() -> TooManyPixels:

@@ -1,5 +1,7 @@
 """What is an image and what is not, tried on real photographs and on all that can be wrong."""
 
+import io
+import struct
 import subprocess
 import sys
 import threading
@@ -388,6 +390,120 @@ def test_a_large_page_without_a_word_on_it_is_accepted(inspect, extension, mode,
 )
 def test_a_refused_file_is_called_what_it_is(inspect, content, kind):
     with pytest.raises(UnsupportedType, match=f"kind {kind}.* accepted: jpg, png"):
+        inspect(content)
+
+
+NONSENSE = {
+    "frames beyond all": odd_images.png_with(odd_images.control(2**32 - 1)),
+    "frames": odd_images.png_with(odd_images.control(1_000_000)),
+    "no frames": odd_images.png_with(odd_images.control(0)),
+    "frames twice": odd_images.png_with(odd_images.control(2), odd_images.control(3)),
+    "half a number of frames": odd_images.png_with(odd_images.chunk(b"acTL", b"123")),
+    "a frame out of order": odd_images.png_with(
+        odd_images.control(2), odd_images.frame_control(7, 160, 106)
+    ),
+    "a frame outside": odd_images.png_with(
+        odd_images.control(2), odd_images.frame_control(0, 999, 999)
+    ),
+    "half a frame": odd_images.png_with(odd_images.control(2), odd_images.chunk(b"fcTL", b"123")),
+    "half a density": odd_images.png_with(odd_images.chunk(b"pHYs", b"12")),
+    "half a gamma": odd_images.png_with(odd_images.chunk(b"gAMA", b"")),
+    "values of a tag": odd_images.tiff((65_000, 3, 2**31, 1000)),
+    "bytes of a tag": odd_images.tiff((65_000, 1, 2**32 - 1, 1000)),
+    "where a tag is": odd_images.tiff((305, 2, 100, 2**32 - 1)),
+    "bytes of a bitmap": photographs.photograph("bmp")[:2]
+    + b"\xff" * 4
+    + photographs.photograph("bmp")[6:],
+}
+
+
+@pytest.mark.parametrize("name", NONSENSE)
+def test_numbers_that_are_not_needed_decide_nothing(inspect, opened, name):
+    found = inspect(NONSENSE[name], limit_time=True)
+    assert (found.width, found.height) == opened(NONSENSE[name]).size
+    assert (found.width, found.height) in ((160, 106), (8, 8))
+
+
+def test_an_animation_is_one_as_long_as_its_numbers_are_right():
+    with Image.open(io.BytesIO(photographs.animated("png", frames=3))) as animation:
+        assert animation.n_frames == 3
+        animation.seek(2)
+        animation.load()
+    with Image.open(io.BytesIO(NONSENSE["a frame outside"])) as still:
+        assert not still.is_animated
+
+
+def float_planes() -> bytes:
+    return (photographs.folder() / "multipage_rgb.tif").read_bytes()
+
+
+def jpeg_with_process(marker: int, bits: int) -> bytes:
+    """A JPEG that says it is of another process or another precision."""
+    content = photographs.photograph("jpg")
+    at = content.index(b"\xff\xc0")
+    return (
+        content[: at + 1]
+        + bytes([marker])
+        + content[at + 2 : at + 4]
+        + bytes([bits])
+        + (content[at + 5 :])
+    )
+
+
+def bitmap_with(compression: int, bits: int = 24) -> bytes:
+    content = photographs.photograph("bmp")
+    return content[:28] + struct.pack("<HI", bits, compression) + content[34:]
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (
+            float_planes(),
+            "TIFF with 3 samples per pixel of 64 bits (fractions) in separate planes",
+        ),
+        (
+            odd_images.tiff((258, 3, 1, 64), (339, 3, 1, 3)),
+            "TIFF with samples of 64 bits (fractions)",
+        ),
+        (
+            odd_images.tiff((258, 3, 1, 16), (339, 3, 1, 3)),
+            "TIFF with samples of 16 bits (fractions)",
+        ),
+        (odd_images.tiff((258, 3, 1, 24)), "TIFF with samples of 24 bits (whole numbers)"),
+        (odd_images.tiff((339, 3, 1, 6)), "TIFF with samples of 8 bits (complex numbers)"),
+        (odd_images.tiff((259, 3, 1, 34712)), "TIFF with the compression 34712"),
+        (jpeg_with_process(0xC0, 12), "JPEG with 12 bits per sample"),
+        (jpeg_with_process(0xC3, 8), "lossless JPEG"),
+        (jpeg_with_process(0xC5, 8), "hierarchical JPEG"),
+        (bitmap_with(4), "BMP with a JPEG inside"),
+        (bitmap_with(5), "BMP with a PNG inside"),
+        (bitmap_with(0, 64), "BMP with 64 bits per pixel"),
+    ],
+)
+def test_a_kind_that_is_not_read_is_not_called_broken(inspect, opened, content, kind):
+    for read in (inspect, opened):
+        with pytest.raises(UnsupportedType) as refused:
+            read(content)
+        assert str(refused.value).startswith(f"This is a {kind}, a kind that cannot be read here;")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        odd_images.tiff((258, 3, 1, 0)),
+        odd_images.tiff((258, 3, 1, 60_000)),
+        odd_images.tiff((339, 3, 1, 99)),
+        odd_images.tiff((262, 3, 1, 99)),
+        odd_images.tiff()[:90],
+        photographs.truncated(photographs.photograph("jpg"), 0.5),
+        jpeg_with_process(0xC0, 99),
+        photographs.photograph("bmp")[:30],
+    ],
+    ids=range(8),
+)
+def test_what_is_broken_is_called_broken(inspect, content):
+    with pytest.raises(Undecodable, match="broken or incomplete"):
         inspect(content)
 
 

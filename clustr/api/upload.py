@@ -142,7 +142,8 @@ def refusal(error: type[RefusedFile], description: str, refused: dict[str, str])
 )
 @refusal(
     UnsupportedType,
-    "The first file is no image of an accepted format, whatever its name (`unsupported_type`).",
+    "The first file is no image of an accepted format, whatever its name, or of a kind of it that "
+    "cannot be read here, which `detail` names (`unsupported_type`).",
     TEXT_REFUSED,
 )
 @refusal(
