@@ -66,6 +66,24 @@ def misfits(document: dict, schema: dict, instance: object) -> list[str]:
     return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(instance)]
 
 
+def test_answers_are_called_the_same_whichever_python_runs_the_service(document) -> None:
+    """Some have other names in `http.HTTPStatus` since Python 3.13."""
+    assert set(document["components"]["responses"]) == {
+        "BAD_REQUEST",
+        "CONFLICT",
+        "DEFAULT_ERROR",
+        "FORBIDDEN",
+        "INSUFFICIENT_STORAGE",
+        "NOT_FOUND",
+        "PRECONDITION_FAILED",
+        "REQUESTED_RANGE_NOT_SATISFIABLE",
+        "REQUEST_ENTITY_TOO_LARGE",
+        "SERVICE_UNAVAILABLE",
+        "UNPROCESSABLE_ENTITY",
+        "UNSUPPORTED_MEDIA_TYPE",
+    }
+
+
 def test_the_document_is_valid(document):
     validate(document)
     assert document["openapi"].startswith("3.")

@@ -63,12 +63,23 @@ class Blueprint(flask_smorest.Blueprint):
 
     def arguments(self, schema: type[Schema], **options: Any) -> Callable[..., Any]:
         """Load arguments with one schema object, not with a new one for each request."""
-        load = super().arguments(schema(), **options)
+        load = self._named(super().arguments(schema(), **options))
         if options.get("location", "json") != "json":
             return load
         not_json = self.alt_response(415, "UNSUPPORTED_MEDIA_TYPE")
         too_large = self.alt_response(413, "REQUEST_ENTITY_TOO_LARGE")
         return lambda view: too_large(not_json(load(view)))
+
+    @staticmethod
+    def _named(load: Callable[..., Any]) -> Callable[..., Any]:
+        """Refer to the answer for wrong arguments by our name; flask-smorest's is up to Python."""
+
+        def named(view: Callable[..., Any]) -> Callable[..., Any]:
+            loading = load(view)
+            loading._apidoc["arguments"]["responses"][422] = "UNPROCESSABLE_ENTITY"
+            return loading
+
+        return named
 
     def alt_response(self, *args: Any, **options: Any) -> Callable[..., Any]:
         """Document an answer, without one more function to call around the view for each."""

@@ -97,6 +97,13 @@ BY_NAME = {row.name: row for row in TABLE.values()}
 
 # What the OpenAPI document shows for a status that several errors can have.
 WRONG_LIMIT = {"limit": ["Must be greater than or equal to 1 and less than or equal to 100."]}
+# What Python called these up to 3.12, and werkzeug does; the document is the same for every Python.
+NAMES = {
+    413: ("REQUEST_ENTITY_TOO_LARGE", "Request Entity Too Large"),
+    414: ("REQUEST_URI_TOO_LONG", "Request-URI Too Long"),
+    416: ("REQUESTED_RANGE_NOT_SATISFIABLE", "Requested Range Not Satisfiable"),
+    422: ("UNPROCESSABLE_ENTITY", "Unprocessable Entity"),
+}
 EXAMPLES: dict[int, tuple[errors.ClustrError, dict[str, Any]]] = {
     403: (errors.OriginNotAllowed(), {}),
     409: (errors.BeingAnswered(), {}),
@@ -181,7 +188,7 @@ class Api(flask_smorest.Api):
     def _register_responses(self) -> None:
         for status in http.HTTPStatus:
             if status >= 400:
-                self._register_problem(status.name, status.phrase, status)
+                self._register_problem(*name_of(status), status)
         self._register_problem("DEFAULT_ERROR", "Any other error", http.HTTPStatus(500))
 
     def _register_etag_headers(self) -> None:
@@ -195,11 +202,17 @@ class Api(flask_smorest.Api):
             shown = example(TABLE[type(error)], str(error), "/api/uploads", **more)
             description = TABLE[type(error)].title
         else:
-            row = Row(status, status.name.lower(), status.phrase)
-            shown = example(row, DETAILS.get(status, f"{status.phrase}."), "/api/uploads")
+            own_name, phrase = name_of(status)
+            row = Row(status, own_name.lower(), phrase)
+            shown = example(row, DETAILS.get(status, f"{phrase}."), "/api/uploads")
         answer = {"description": description, "schema": self.ERROR_SCHEMA, "example": shown}
         prepare_response(answer, self.spec, PROBLEM)
         self.spec.components.response(name, answer, lazy=True)
+
+
+def name_of(status: http.HTTPStatus) -> tuple[str, str]:
+    """The name of an answer in the OpenAPI document, and the phrase that HTTP has for it."""
+    return NAMES.get(status, (status.name, status.phrase))
 
 
 def document(row: Row, detail: str, instance: str, request_id: str, **more: Any) -> dict[str, Any]:
