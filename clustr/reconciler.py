@@ -88,6 +88,9 @@ class Reconciler:
         try:
             while completed := self._catalog.listing.complete():
                 log.info("uploads_completed", count=completed)
+            for completed in self._catalog.tag_keys.walk():
+                if completed:
+                    log.info("tag_keys_made", count=completed)
             for wrong in self._catalog.copies.walk():
                 if wrong:
                     log.info("copies_put_right", count=wrong)

@@ -151,7 +151,7 @@ def test_tags_are_added_and_removed_as_a_human_does(workshop):
     assert [workshop.get(i).tags for i in ids[:2]] == [("$a",)] * 2
     assert "7" not in workshop.get(ids[2]).tags
     human = workshop.collection.find_one({"_id": ObjectId(ids[0])})["human"]
-    assert human == {"tags": {"added": ["$a"], "removed": ["b", "7"]}}
+    assert human == {"tags": {"added": ["$a"], "added_keys": ["$a"], "removed": ["b", "7"]}}
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from running import wait_until
 from clustr.catalog import INDEXES, Catalog, Sort, Wanted, new_id, now, result_indexes
 from clustr.catalog.documents import to_document
 from clustr.catalog.listing import Bound, _write
+from clustr.catalog.tags import with_keys
 from clustr.errors import InvalidInput
 from clustr.upload import Analysis, State, Status, Upload
 
@@ -27,7 +28,7 @@ SORTS = [replace(sort, descending=bool(sort.descending)) for sort in SORTS]
 FILTERS = {
     "all": Wanted(),
     "status": Wanted(status="processed"),
-    "tag": Wanted(tags=("cat",)),
+    "tag": Wanted(tag_keys=("cat",)),
     "content_type": Wanted(content_type="image/png"),
     "analysis": Wanted(analysis=("a", State.FAILED)),
     "duplicate": Wanted(duplicate=True),
@@ -73,7 +74,7 @@ def document(number: int) -> dict[str, Any]:
         request_id="seeded",
         duplicate_of=new_id() if number % 4 == 0 else None,
     )
-    written = to_document(upload) | {"tags": ["sofa", "cat"][: 1 + number % 2]}
+    written = to_document(upload) | with_keys(["sofa", "cat"][: 1 + number % 2])
     if number % 3:
         written["taken_at"] = moment - timedelta(days=number % 60)
     return written
@@ -85,7 +86,7 @@ def matches(document: dict[str, Any], wanted: Wanted) -> bool:
     duplicate = document["duplicate_of"] is not None
     return (
         wanted.status in (None, document["status"])
-        and set(wanted.tags) <= set(document["tags"])
+        and set(wanted.tag_keys) <= set(document["tag_keys"])
         and wanted.content_type in (None, document["content_type"])
         and (wanted.analysis is None or states[wanted.analysis[0]] == wanted.analysis[1])
         and wanted.duplicate in (None, duplicate)
@@ -240,7 +241,9 @@ def test_a_page_by_number_reads_what_it_shows(catalog, collection, plans, wanted
 
 
 @pytest.mark.parametrize("down", [False, True])
-@pytest.mark.parametrize("wanted", [Wanted(), Wanted(status="processed"), Wanted(tags=("cat",))])
+@pytest.mark.parametrize(
+    "wanted", [Wanted(), Wanted(status="processed"), Wanted(tag_keys=("cat",))]
+)
 def test_a_range_goes_with_its_own_order(catalog, collection, plans, wanted, down):
     bounds = (Bound("size", "gte", 1010), Bound("size", "lte", 1020))
     wanted = replace(wanted, bounds=bounds)

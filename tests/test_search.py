@@ -11,6 +11,7 @@ from workshop import Workshop
 
 from clustr.catalog import new_id, now
 from clustr.catalog.documents import to_document
+from clustr.catalog.tags import with_keys
 from clustr.upload import Status, Upload
 
 PROBLEM = "application/problem+json"
@@ -36,7 +37,7 @@ def document(name: str, caption: str | None = None, *tags: str, **more: Any) -> 
         request_id="seeded",
         caption=caption,
     )
-    return to_document(upload) | {"caption": caption, "tags": list(tags), **more}
+    return to_document(upload) | {"caption": caption, **with_keys(tags), **more}
 
 
 FEW = {
@@ -143,6 +144,53 @@ def test_a_walk_is_whole(client, q, total):
     assert len(walked) == len(set(walked)) == total
     first, second = search(client, q, limit=2), search(client, q, limit=2, page=2)
     assert [u["id"] for u in (*first["data"], *second["data"])] == walked[:4]
+
+
+WRITTEN = ["Grünwald", "GRUNWALD", "gru\u0308nwald", "Grünwald's", "  grunwald-nord", "(GRÜNWALD)"]
+
+
+@pytest.mark.parametrize("q", ["grünwald", "GRÜNWALD", "grunwald", "Gru\u0308nwald", "grünwald-x"])
+@pytest.mark.parametrize("common", [False, True])
+def test_the_same_word_finds_the_same_however_it_is_written_and_however_common_it_is(
+    workshop, client, q, common
+):
+    words = [*WRITTEN, "grunwalder", "grün wald", "überGRÜNWALD", "Gruenwald"] * (
+        10 if common else 1
+    )
+    fields = [(word, None, ()) for word in words] + [("1.jpg", word, ()) for word in words]
+    fields += [("1.jpg", None, (word.strip(),)) for word in words]
+    documents = [document(name, caption, *tags) for name, caption, tags in fields]
+    keys = workshop.collection.insert_many(documents).inserted_ids
+    try:
+        meant = {str(d["_id"]) for d, f in zip(documents, fields, strict=True) if is_meant(f)}
+        page = search(client, q, limit=100)
+        assert page["order"] == ("newest" if common else "score")
+        found = [*page["data"]]
+        while page["next_cursor"]:
+            page = search(client, q, limit=100, cursor=page["next_cursor"])
+            found += page["data"]
+        assert {one["id"] for one in found} == meant
+        assert all(len(one["matched"]) == 1 for one in found)
+        others = search(client, f'bird -"{q}"', limit=1)
+        assert others["data"]
+        phrase = search(client, f'"{q.removesuffix("-x")}"', limit=100)
+        assert {one["id"] for one in phrase["data"]} <= meant
+        assert phrase["total"] == (len(meant) if len(meant) <= 1000 else None)
+        assert search(client, f"{q} -GRUNWALD -grünwald")["total"] == 0
+    finally:
+        workshop.collection.delete_many({"_id": {"$in": keys}})
+
+
+def is_meant(fields: tuple[str, str | None, tuple[str, ...]]) -> bool:
+    name, caption, tags = fields
+    return any(word in (name, caption) or word.strip() in tags for word in WRITTEN)
+
+
+@pytest.mark.parametrize("letter", "aou-" + "\u0131\u0301")
+def test_the_longest_word_with_marks_can_be_looked_for(client, letter):
+    for q in (f"bird {letter * 480}", f'"the {letter * 480}"'):
+        answer = client.get("/api/uploads", query_string={"q": q})
+        assert answer.status_code in (200, 422), answer.text
 
 
 def test_only_what_is_shown_is_read(workshop, client):

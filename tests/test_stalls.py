@@ -88,8 +88,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     "wanted",
     [
         Wanted(bounds=(WIDE,)),
-        Wanted(status="processed", tags=("cat",)),
-        Wanted(tags=("cat", "sofa"), bounds=(WIDE, Bound("size", "gte", 1005))),
+        Wanted(status="processed", tag_keys=("cat",)),
+        Wanted(tag_keys=("cat", "sofa"), bounds=(WIDE, Bound("size", "gte", 1005))),
         Wanted(duplicate=True, content_type="image/png"),
     ],
 )

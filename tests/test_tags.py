@@ -13,6 +13,7 @@ from running import wait_until
 
 from clustr.catalog import Catalog, new_id, now
 from clustr.catalog.documents import to_document
+from clustr.catalog.tags import with_keys
 from clustr.upload import Status, Upload
 
 
@@ -49,7 +50,7 @@ def document(number: int, *tags: str) -> dict[str, Any]:
         analyses=(),
         request_id="seeded",
     )
-    return to_document(upload) | {"tags": list(tags)}
+    return to_document(upload) | with_keys(tags)
 
 
 def count(catalog: Catalog) -> int:
@@ -92,10 +93,44 @@ def test_a_prefix_is_compared_without_case_and_marks(catalog, collection, prefix
     count(catalog)
     assert list(catalog.tallies.tags(prefix, 10)) == ["München", "munter"]
     assert list(catalog.tallies.tags("be", 10)) == ["be", "Berlin"]
-    # Those that were counted by an older version are folded in the next round.
-    collection.database["tags"].update_many({}, {"$unset": {"folded": True}})
+
+
+@pytest.mark.parametrize("batch", [2, 1000])
+def test_spellings_are_counted_as_one_and_the_most_frequent_is_shown(
+    catalog, collection, monkeypatch, batch
+):
+    monkeypatch.setattr("clustr.catalog.tallies.BATCH", batch)
+    monkeypatch.setattr("clustr.catalog.tallies.KEYED_AT_ONCE", 2)
+    spellings = ["CAT", *["Cat"] * 4, *["cat"] * 3, *["MÜNCHEN"] * 2, "München", "Munchen", "café"]
+    collection.insert_many(document(n, spelling) for n, spelling in enumerate(spellings))
     count(catalog)
-    assert list(catalog.tallies.tags(prefix, 10)) == ["München", "munter"]
+    most_used = [("Cat", 8), ("MÜNCHEN", 3), ("café", 1), ("Munchen", 1)]
+    assert sorted(catalog.tallies.tags("", 10).items()) == sorted(most_used)
+    assert list(catalog.tallies.tags("", 2).items()) == most_used[:2]
+    assert catalog.tallies.tags("mün", 10) == {"Munchen": 1, "MÜNCHEN": 3}
+    assert list(catalog.tallies.tags("CA", 10).items()) == [("café", 1), ("Cat", 8)]
+    collection.update_many({"tags": "cat"}, {"$set": {"tags": ["CAT"]}})
+    collection.delete_one({"tags": "Cat"})
+    count(catalog)
+    assert catalog.tallies.tags("cat", 10) == {"CAT": 7}
+    # What nobody has any more is forgotten, and so is what others have written.
+    collection.delete_many({"tags": "CAT"})
+    collection.update_one({"tags": "Munchen"}, {"$set": {"tags": [7, {"a": 1}]}})
+    count(catalog)
+    assert catalog.tallies.tags("", 10) == {"MÜNCHEN": 3, "Cat": 3, "café": 1}
+    for name in ("tags", "tag_spellings"):
+        assert not [*collection.database[name].find({"_id": {"$in": ["CAT", "cat ", 7]}})]
+
+
+def test_what_an_older_version_counted_is_shown_until_the_next_round(catalog, collection):
+    """It counted each spelling by itself."""
+    old = [{"_id": "Cat", "count": 2, "folded": "cat"}, {"_id": "cat", "count": 1, "folded": "cat"}]
+    collection.database["tags"].insert_many(old)
+    collection.insert_many({**document(0), "tags": [tag]} for tag in ("Cat", "Cat", "cat"))
+    assert catalog.tallies.tags("CAT", 10) == {"Cat": 2, "cat": 1}
+    count(catalog)
+    assert catalog.tallies.tags("", 10) == {"Cat": 3}
+    assert collection.database["tags"].count_documents({}) == 1
 
 
 def test_what_is_gone_is_not_counted_in_the_next_round(catalog, collection, monkeypatch):

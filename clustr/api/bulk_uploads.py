@@ -10,6 +10,7 @@ from clustr.api.bulk_schemas import JobSchema, job_on_wire
 from clustr.api.change_schemas import BulkOrderSchema, MatchedSchema, chosen_of
 from clustr.api.current import parts, request_id
 from clustr.api.etags import refuse_versions
+from clustr.catalog import distinct_tags
 
 EXAMPLE_ORDER = {"action": "tag", "filter": {"content_type": "image/jpeg"}, "tags": ["holiday"]}
 
@@ -41,8 +42,7 @@ def change_uploads(order: dict[str, Any]) -> Response:
     kind, chosen = order["action"], chosen_of(order)
     if order["dry_run"]:
         return jsonify({"matched": parts.changes.matched(kind, chosen)})
-    tags = dict.fromkeys(order.get("tags", ()))
-    job = parts.changes.order(kind, chosen, [*tags], request_id())
+    job = parts.changes.order(kind, chosen, distinct_tags(order.get("tags", ())), request_id())
     response = jsonify(job_on_wire(job))
     response.status_code = 202
     response.headers["Location"] = f"/api/jobs/{job.id}"

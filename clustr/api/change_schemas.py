@@ -24,7 +24,7 @@ from clustr.api.filter_schemas import FilterSchema, upload_ids
 from clustr.api.listing_schemas import RESULTS, Names
 from clustr.api.schemas import LENGTH_OF_NAME, AnalysisSchema, UploadSchema, upload_on_wire
 from clustr.bulk import KINDS
-from clustr.catalog import Chosen, TagWords, Trashed, TrashPage
+from clustr.catalog import Chosen, TagWords, Trashed, TrashPage, distinct_tags, tag_key
 from clustr.catalog.editing import MOST_TAGS
 from clustr.catalog.trash import COUNTED_TOTAL
 from clustr.intake import clean_name, clean_text
@@ -65,7 +65,7 @@ class FileName(fields.String):
 
 
 def tag_list(description: str, least: int = 1) -> fields.List:
-    """Tags that a client sends; of those that are there twice one is dropped later."""
+    """Tags that a client sends; of those that are there twice the first stays later."""
     each = Words(validate=validate.Length(1, LONGEST_TAG))
     return fields.List(
         each,
@@ -75,15 +75,23 @@ def tag_list(description: str, least: int = 1) -> fields.List:
 
 
 class TagsEditSchema(BodySchema):
-    """What a human says of the tags: `set` alone, or `add`, `remove` or both."""
+    """What a human says of the tags: `set` alone, or `add`, `remove` or both.
+
+    Tags that differ in the case of letters alone are one tag.
+    """
 
     error_messages: ClassVar = {
         "type": 'Expected an object with `set`, or `add`, `remove` or both: {"add": ["cat"]}.'
     }
 
     set = tag_list("These tags and no others, whatever analyzers say.", least=0)
-    add = tag_list("These tags besides what analyzers say.")
-    remove = tag_list("Not these tags, also when analyzers say them again.")
+    add = tag_list(
+        "These tags besides what analyzers say. One that is there stays as it is written: to add "
+        "`Cat` where `cat` is adds nothing."
+    )
+    remove = tag_list(
+        "Not these tags, in whatever case, also when analyzers say them again: `CAT` removes `cat`."
+    )
 
     @validates_schema
     def check_members(self, tags: dict[str, Any], **_more: Any) -> None:
@@ -91,7 +99,8 @@ class TagsEditSchema(BodySchema):
             raise ValidationError("Give `set`, or `add`, `remove` or both.", "set")
         if "set" in tags and len(tags) > 1:
             raise ValidationError("Give either `set`, or `add` and `remove`.", "set")
-        if both := {*tags.get("add", ())} & {*tags.get("remove", ())}:
+        added = {*map(tag_key, tags.get("add", ()))}
+        if both := [tag for tag in tags.get("remove", ()) if tag_key(tag) in added]:
             raise ValidationError(f"Also in `add`: {', '.join(sorted(both))}.", "remove")
 
 
@@ -241,7 +250,7 @@ class BulkOrderSchema(BodySchema):
         validate=validate.OneOf([kind.kind for kind in KINDS]),
         metadata={
             "description": "`delete` puts them into the trash, `restore` brings them back; `tag` "
-            "adds `tags`, `untag` removes them, as an edit does.",
+            "adds `tags`, `untag` removes them, as an edit does, whatever the case of letters.",
             "example": "tag",
         },
     )
@@ -324,4 +333,4 @@ def words_of(edit: dict[str, Any]) -> dict[str, Any]:
 
 def tag_words_of(tags: dict[str, Any]) -> TagWords:
     """What is said of the tags in the shape of `TagsEditSchema`, each tag once."""
-    return TagWords(**{name: tuple(dict.fromkeys(said)) for name, said in tags.items()})
+    return TagWords(**{name: tuple(distinct_tags(said)) for name, said in tags.items()})

@@ -69,7 +69,10 @@ class WantedSchema(Schema):
     tag = fields.List(
         fields.String(pre_load=as_stored, validate=validate.Length(1, LONGEST_TAG)),
         validate=validate.Length(1, MOST_TAGS),
-        metadata={"description": "Those with this tag; given several, with all of them."},
+        metadata={
+            "description": "Those with this tag, whatever the case of its letters; given several, "
+            "with all of them."
+        },
     )
     content_type = fields.String(
         pre_load=without_spaces,

@@ -89,7 +89,8 @@ class PartSchema(Schema):
         pre_load=as_stored,
         validate=validate.Length(1, LONGEST_SEARCH),
         metadata={
-            "description": "Those with one of these words in tags, caption or original name, with "
+            "description": "Those with one of these words in tags, caption or original name, "
+            "whatever the case of letters and the marks on them, with "
             'every phrase in "quotation marks", and with none that has a minus before it. First '
             "come those that have just this as a tag, then those that match best; for a word that "
             "more than one upload of fifty has, the newest. Not beside `sort`.",

@@ -40,8 +40,13 @@ class TagQuerySchema(Schema):
 class TagSchema(Schema):
     """A tag, and how many uploads have it."""
 
-    name = text("The tag.", "cat", required=True)
-    count = number("How many uploads have it.", 42, required=True, validate=POSITIVE)
+    name = text("The tag, in its most frequent spelling.", "cat", required=True)
+    count = number(
+        "How many uploads have it, whatever the case of its letters.",
+        42,
+        required=True,
+        validate=POSITIVE,
+    )
 
 
 class TagListSchema(Schema):
@@ -60,6 +65,8 @@ class TagListSchema(Schema):
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
 def list_tags(query: dict[str, Any]) -> Response:
     """List tags with how many uploads have each
+
+    Tags that differ in the case of letters alone are one, and are shown as most uploads have them.
 
     Workers count them now and then, so that to ask costs the same however many uploads there are.
     """

@@ -25,6 +25,7 @@ from clustr.catalog.default_services import DefaultServices
 from clustr.catalog.documents import UNLIKE_AN_UPLOAD, log_foreign, reading_record
 from clustr.catalog.editing import Editing, TagWords
 from clustr.catalog.filters import BOUNDS, wanted_by
+from clustr.catalog.folding import tag_key
 from clustr.catalog.indexes import make_indexes
 from clustr.catalog.inspection import Foreign, Inspection, Pending, Record
 from clustr.catalog.jobs import Failure, Job, Jobs, JobState
@@ -34,6 +35,8 @@ from clustr.catalog.missing import Step
 from clustr.catalog.search import SEARCHED, Found, Search, Words
 from clustr.catalog.selection import Chosen, Select, Selection, Selections
 from clustr.catalog.statistics import Counted, Statistics
+from clustr.catalog.tag_keys import TagKeys
+from clustr.catalog.tags import distinct_tags
 from clustr.catalog.tallies import Tallies, Tally
 from clustr.catalog.trash import Claim, Trash, Trashed, TrashPage
 from clustr.catalog.uploads import Condition, Uploads, new_id, result_indexes
@@ -73,10 +76,12 @@ __all__ = [
     "Versions",
     "Wanted",
     "Words",
+    "distinct_tags",
     "log_foreign",
     "new_id",
     "now",
     "reading_record",
+    "tag_key",
     "wanted_by",
 ]
 
@@ -111,19 +116,21 @@ class Catalog:
         self.copies = Copies(self._uploads)
         self.uploads = Uploads(self._uploads, self.copies)
         self.counting = Counting(self._uploads, self._database["tallies"])
-        self.listing = Listing(self._uploads, self.counting)
-        self.search = Search(self._uploads, self.counting, self.listing)
-        self.editing = Editing(self._uploads)
-        self.trash = Trash(self._uploads, self.copies)
-        self.analyses = Analyses(self._uploads, clock)
+        self.tag_keys = TagKeys(self._uploads)
+        self.listing = Listing(self._uploads, self.counting, self.tag_keys)
+        self.search = Search(self._uploads, self.counting, self.listing, self.tag_keys)
+        self.editing = Editing(self._uploads, self.tag_keys)
+        self.trash = Trash(self._uploads, self.copies, self.tag_keys)
+        self.analyses = Analyses(self._uploads, clock, self.tag_keys)
         self.breakers = Breakers(self._database["breakers"])
         self.default_services = DefaultServices(self._database["default_services"], self._uploads)
         self.leases = Leases(self._database["leases"])
         self.inspection = Inspection(self._uploads, self.copies)
         self.jobs = Jobs(self._database["jobs"])
-        self.selections = Selections(self._uploads)
+        self.selections = Selections(self._uploads, self.tag_keys)
         self.statistics = Statistics(self._uploads, self._database["statistics"])
-        self.tallies = Tallies(self._uploads, self._database["tallies"], self._database["tags"])
+        counted = [self._database[name] for name in ("tallies", "tags", "tag_spellings")]
+        self.tallies = Tallies(self._uploads, *counted)
 
     def make_indexes(self) -> None:
         """Make every index that is declared and not there yet, and anew what is there otherwise.

@@ -20,6 +20,7 @@ from clustr.catalog.changes import changing, matching, settled
 from clustr.catalog.clock import FARTHEST, Clock, come, now
 from clustr.catalog.connection import Document, answering
 from clustr.catalog.documents import from_document
+from clustr.catalog.tag_keys import TagKeys
 from clustr.errors import ForeignRecord
 from clustr.upload import UNFINISHED, State, Upload
 
@@ -79,9 +80,10 @@ class Analyses:
     Claims and leases are not worth waiting for the journal: one that is lost is made again.
     """
 
-    def __init__(self, collection: Collection[Document], clock: Clock):
+    def __init__(self, collection: Collection[Document], clock: Clock, tag_keys: TagKeys):
         self._collection = collection
         self._clock = clock
+        self._tag_keys = tag_keys
         self._unjournaled = collection.with_options(write_concern=WriteConcern(w=1))
 
     def claim(
@@ -167,6 +169,7 @@ class Analyses:
         """
         if not ends:
             return 0
+        self._tag_keys.complete_these([end.upload_id for end in ends if "tags" in end.fields])
         moment, after = now(), settled()
         updates = [
             UpdateOne(

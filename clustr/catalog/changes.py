@@ -7,6 +7,7 @@ from typing import Any
 from clustr.catalog.clock import FARTHEST, now
 from clustr.catalog.connection import Document
 from clustr.catalog.documents import FACETS
+from clustr.catalog.tags import TagList, with_keys
 from clustr.upload import UNFINISHED, State, Status
 
 # What a human can say of an upload otherwise than analyzers did.
@@ -53,7 +54,8 @@ def _said(words: Mapping[str, Any]) -> list[Document]:
     """The stages that write what an analyzer says where a human may have said something else."""
     if not words:
         return []
-    literal = {name: {"$literal": value} for name, value in words.items()}
+    keyed = with_keys(words["tags"]) if "tags" in words else {}
+    literal = {name: {"$literal": value} for name, value in {**words, **keyed}.items()}
     found = {"$mergeObjects": ["$found", literal]}
     plain = {name: {"$cond": [EDITED, f"${name}", value]} for name, value in literal.items()}
     new = [{"$ne": [f"${name}", value]} for name, value in literal.items() if name in SEARCHED]
@@ -68,17 +70,18 @@ def in_effect() -> Document:
     What the human said is in `human`; in `found` is what the fields would be without it. Uploads
     of which no human said anything have neither.
     """
-    before, said = {"$ifNull": ["$found.tags", []]}, "$human.tags"
-    added, removed = ({"$ifNull": [f"{said}.{name}", []]} for name in ("added", "removed"))
-    kept = without(before, {"$concatArrays": [added, removed]})
-    tags = {"$ifNull": [f"{said}.set", {"$concatArrays": [kept, added]}]}
+    found = TagList.at("found.tags", "found.tag_keys")
+    added = TagList.at("human.tags.added", "human.tags.added_keys")
+    removed = {"$ifNull": ["$human.tags.removed", []]}
+    tags = found.without({"$concatArrays": [added.keys, removed]}).followed_by(added)
     words = {
         "caption": {"$ifNull": ["$human.caption", "$found.caption"]},
         "original_name": {"$ifNull": ["$human.original_name", "$found.original_name"]},
-        "tags": tags,
+        "tags": {"$ifNull": ["$human.tags.set", tags.tags]},
+        "tag_keys": {"$ifNull": ["$human.tags.set_keys", tags.keys]},
         "taken_at": {"$ifNull": ["$human.taken_at", found_taken_at(), "$$REMOVE"]},
     }
-    return {"$set": {name: {"$cond": [EDITED, words[name], f"${name}"]} for name in WORDS}}
+    return {"$set": {name: {"$cond": [EDITED, word, f"${name}"]} for name, word in words.items()}}
 
 
 def found_taken_at() -> Document:
@@ -89,12 +92,6 @@ def found_taken_at() -> Document:
     """
     old = {"$eq": [{"$type": "$found.taken_at"}, "missing"]}
     return {"$cond": [old, {"$ifNull": ["$taken_at", None]}, "$found.taken_at"]}
-
-
-def without(texts: Any, others: Any) -> Document:
-    """An expression for a list without the elements of another, in its order."""
-    different = {"$not": {"$in": ["$$this", others]}}
-    return {"$filter": {"input": texts, "as": "this", "cond": different}}
 
 
 def settled(gone: Sequence[str] = ()) -> list[Document]:

@@ -14,11 +14,13 @@ from bson import ObjectId
 from pymongo import ReturnDocument
 from pymongo.collection import Collection
 
-from clustr.catalog.changes import SEARCHED, WORDS, found_taken_at, in_effect, newer, without
+from clustr.catalog.changes import SEARCHED, WORDS, found_taken_at, in_effect, newer
 from clustr.catalog.clock import now
 from clustr.catalog.connection import Document, answering
 from clustr.catalog.documents import from_document, key_of
 from clustr.catalog.missing import missing
+from clustr.catalog.tag_keys import TagKeys
+from clustr.catalog.tags import TagList, keys_without, with_keys
 from clustr.catalog.versions import Versions, of_version, require_version
 from clustr.errors import InvalidInput
 from clustr.upload import Upload
@@ -30,6 +32,8 @@ TOO_MANY = f"At most {MOST_TAGS} tags can be set or added, and as many removed."
 @dataclass(frozen=True, slots=True)
 class TagWords:
     """What a human says of the tags: these and no others, or those besides, and those not.
+
+    A tag that is there already, but for the case of its letters, is not added: its spelling stays.
 
     Attributes:
         set: the only tags; None when some are added or removed.
@@ -46,8 +50,9 @@ Word = str | datetime | TagWords
 class Editing:
     """Writes down what humans say."""
 
-    def __init__(self, collection: Collection[Document]):
+    def __init__(self, collection: Collection[Document], tag_keys: TagKeys):
         self._collection = collection
+        self._tag_keys = tag_keys
 
     def edit(
         self,
@@ -73,6 +78,7 @@ class Editing:
         tags = words.get("tags")
         here = {"_id": key_of(upload_id)}
         room = {"$expr": _has_room(tags)} if isinstance(tags, TagWords) else {}
+        self._tag_keys.complete_these([upload_id])
         with answering():
             changed = self._collection.find_one_and_update(
                 {**here, **of_version(versions), **room},
@@ -95,6 +101,7 @@ class Editing:
         """
         here = {"_id": {"$in": [ObjectId(upload_id) for upload_id in upload_ids]}}
         with_room = {**here, "$expr": _has_room(tags)}
+        self._tag_keys.complete_these(upload_ids)
         with answering():
             # What has room for these tags has room for them once more: they are there then.
             self._collection.update_many(with_room, _edited({"tags": tags}))
@@ -106,7 +113,7 @@ def _edited(words: Mapping[str, Word | None]) -> list[Document]:
     said = {f"human.{name}": _said(name, words[name]) for name in WORDS if name in words}
     nothing = {"$eq": ["$human", {}]}
     return [
-        {"$set": {"found": {"$ifNull": ["$found", {name: f"${name}" for name in WORDS}]}}},
+        {"$set": {"found": {"$ifNull": ["$found", {n: f"${n}" for n in (*WORDS, "tag_keys")}]}}},
         {"$set": {"found.taken_at": found_taken_at()}},
         {"$set": said},
         in_effect(),
@@ -133,29 +140,32 @@ def _said(name: str, word: Word | None) -> Any:
 def _said_of_tags(tags: TagWords) -> Document:
     """What humans have said of the tags when this is said after all that was said before."""
     if tags.set is not None:
-        return {"$literal": {"set": list(tags.set)}}
-    only = {"set": _with("set", tags.add, tags.remove)}
-    others = {
-        "added": _with("added", tags.add, tags.remove),
-        "removed": _with("removed", tags.remove, tags.add),
-    }
-    return {"$cond": [{"$gt": ["$human.tags.set", None]}, only, others]}
+        said = with_keys(tags.set)
+        return {"$literal": {"set": said["tags"], "set_keys": said["tag_keys"]}}
+    only, added = _with("set", tags), _with("added", tags)
+    others = {"added": added.tags, "added_keys": added.keys, "removed": _removed(tags)}
+    changed = {"set": only.tags, "set_keys": only.keys}
+    return {"$cond": [{"$gt": ["$human.tags.set", None]}, changed, others]}
 
 
-def _with(name: str, more: Sequence[str], fewer: Sequence[str]) -> Document:
-    """An expression for a list of what was said, with more in it and others not."""
-    before = {"$ifNull": [f"$human.tags.{name}", []]}
-    rest = without(before, {"$literal": [*more, *fewer]})
-    return {"$concatArrays": [rest, {"$literal": list(more)}]}
+def _with(name: str, tags: TagWords) -> TagList:
+    """A list of what humans said, with what is added, in the upload's spelling."""
+    before = TagList.at(f"human.tags.{name}", f"human.tags.{name}_keys")
+    new = TagList.of(tags.add).without(before.keys)
+    left = before.without({"$literal": with_keys(tags.remove)["tag_keys"]})
+    return left.followed_by(new.spelled_as(TagList.at("tags", "tag_keys")))
+
+
+def _removed(tags: TagWords) -> Document:
+    """The keys of the tags that humans said are not to be there."""
+    added, removed = ({"$literal": with_keys(said)["tag_keys"]} for said in (tags.add, tags.remove))
+    before = keys_without({"$ifNull": ["$human.tags.removed", []]}, added)
+    return {"$concatArrays": [before, keys_without(removed, before)]}
 
 
 def _has_room(tags: TagWords) -> Document | bool:
     """An expression for: no list of what humans said gets too long."""
     if tags.set is not None:
         return True
-    sizes = [
-        {"$size": _with("set", tags.add, tags.remove)},
-        {"$size": _with("added", tags.add, tags.remove)},
-        {"$size": _with("removed", tags.remove, tags.add)},
-    ]
-    return {"$and": [{"$lte": [size, MOST_TAGS]} for size in sizes]}
+    lists = [_with("set", tags).keys, _with("added", tags).keys, _removed(tags)]
+    return {"$and": [{"$lte": [{"$size": each}, MOST_TAGS]} for each in lists]}

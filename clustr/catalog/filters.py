@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from clustr.catalog.folding import tag_key
 from clustr.catalog.listing import Bound, Wanted
 from clustr.catalog.uploads import Condition
 
@@ -25,7 +26,7 @@ def wanted_by(filters: Mapping[str, Any], conditions: Iterable[Condition] = ()) 
     analyzer = filters.get("analyzer")
     return Wanted(
         status=filters.get("status"),
-        tags=tuple(dict.fromkeys(filters.get("tag", ()))),
+        tag_keys=tuple(dict.fromkeys(map(tag_key, filters.get("tag", ())))),
         content_type=filters.get("content_type"),
         analysis=(analyzer, filters["analysis_status"]) if analyzer else None,
         duplicate=filters.get("duplicate"),

@@ -34,7 +34,8 @@ def make_indexes(collection: Collection[Document], declared: Mapping[str, Any]) 
     with pymongo.timeout(BUILD_SECONDS):
         for name, index in declared.items():
             while not _made(collection, name, index):
-                _drop(collection, name)
+                log.warning("index_replaced", index=name)
+                drop_index(collection, name)
 
 
 def _made(collection: Collection[Document], name: str, index: Mapping[str, Any]) -> bool:
@@ -50,8 +51,8 @@ def _made(collection: Collection[Document], name: str, index: Mapping[str, Any])
                 raise
 
 
-def _drop(collection: Collection[Document], name: str) -> None:
-    log.warning("index_replaced", index=name)
+def drop_index(collection: Collection[Document], name: str) -> None:
+    """Let an index be no more, if it is there."""
     try:
         collection.drop_index(name)
     except OperationFailure as error:

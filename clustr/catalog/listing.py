@@ -9,9 +9,10 @@ for by reading uploads one by one: for a limited time, or else among a limited n
 import base64
 import binascii
 import hashlib
+import re
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -27,6 +28,7 @@ from clustr.catalog.changes import matching
 from clustr.catalog.connection import PLAIN, Document, answering
 from clustr.catalog.counting import Counting
 from clustr.catalog.documents import ANY, DUPLICATE, FACETS, UNLIKE_AN_UPLOAD
+from clustr.catalog.tag_keys import TagKeys
 from clustr.catalog.uploads import (
     NEWEST_FIRST,
     Condition,
@@ -57,11 +59,11 @@ RANGES = {
 # What an index begins with, by the filters that it is for.
 LEADS = {
     "facets": [("facets", 1)],
-    "tags": [("tags", 1)],
+    "tag_keys": [("tag_keys", 1)],
     "analyses": [("analyses.name", 1), ("analyses.state", 1)],
 }
 # Uploads without tags, as all are at first, are not in the indexes for tags.
-PARTIAL = {"tags": {"partialFilterExpression": {"tags": {"$exists": True}}}}
+PARTIAL = {"tag_keys": {"partialFilterExpression": {"tag_keys": {"$exists": True}}}}
 INDEXES = {
     f"{lead}_by_{sort}": {"keys": [*keys, (field, -1), ("_id", -1)], **PARTIAL.get(lead, {})}
     for lead, keys in LEADS.items()
@@ -110,26 +112,29 @@ class Wanted:
     """Which uploads are listed: those for which all of this is so; None for what does not matter.
 
     Attributes:
+        tag_keys: the keys of the tags that they have all of; see `clustr.catalog.tags`.
         analysis: an analyzer and the state of its analysis.
         duplicate: whether there is an older upload with the same bytes.
         sha256: of the bytes.
         conditions: on the results of analyses.
+        unkeyed: whether there may be uploads without keys of their tags, which no index leads to.
     """
 
     status: str | None = None
-    tags: tuple[str, ...] = ()
+    tag_keys: tuple[str, ...] = ()
     content_type: str | None = None
     analysis: tuple[str, str] | None = None
     duplicate: bool | None = None
     sha256: str | None = None
     bounds: tuple[Bound, ...] = ()
     conditions: tuple[Condition, ...] = ()
+    unkeyed: bool = field(default=False, repr=False)
 
     @property
     def leads(self) -> list[str]:
         """Which indexes can lead to what is wanted, one for each filter, the narrowest first."""
         return [
-            *("tags" for _ in self.tags),
+            *("tag_keys" for _ in self.tag_keys if not self.unkeyed),
             *(["analyses"] if self.analysis else []),
             *("facets" for _ in self.facets),
         ]
@@ -143,7 +148,7 @@ class Wanted:
     def ways(self, sort: "Sort") -> list["Wanted"]:
         """What an index answers by itself, and holds all that is wanted, the narrowest first."""
         bounds = tuple(bound for bound in self.bounds if bound.field == sort.by)
-        ways = [Wanted(tags=(tag,), bounds=bounds) for tag in self.tags]
+        ways = [Wanted(tag_keys=(k,), bounds=bounds) for k in self.tag_keys if not self.unkeyed]
         if self.analysis:
             ways.append(Wanted(analysis=self.analysis, bounds=bounds))
         if self.status:
@@ -160,6 +165,12 @@ class Wanted:
 
 
 ANYTHING = Wanted()
+
+
+def among_all(wanted: Wanted, tag_keys: TagKeys) -> Wanted:
+    """What is wanted, also among uploads without keys of their tags while there may be some."""
+    unkeyed = bool(wanted.tag_keys) and not tag_keys.are_complete()
+    return replace(wanted, unkeyed=True) if unkeyed else wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,9 +229,10 @@ class Page:
 class Listing:
     """Lists the collection of uploads."""
 
-    def __init__(self, collection: Collection[Document], counting: Counting):
+    def __init__(self, collection: Collection[Document], counting: Counting, tag_keys: TagKeys):
         self._collection = collection.with_options(codec_options=PLAIN)
         self._counting = counting
+        self._tag_keys = tag_keys
 
     def one(self, upload_id: str) -> Document:
         """The upload with this id, as those of a page are.
@@ -260,6 +272,7 @@ class Listing:
                 documents, total = self._newest(limit + 1, shown)
             total = total if len(documents) > limit else len(documents)
             return _page(documents, limit, sort, wanted, total)
+        wanted = among_all(wanted, self._tag_keys)
         place = _read(cursor, sort, wanted) if cursor is not None else None
         skipped = (page - 1) * limit if place is None else 0
         if skipped > MOST_SKIPPED:
@@ -443,7 +456,7 @@ def index_for(wanted: Wanted, sort: Sort) -> str | None:
     leads = wanted.leads
     of_others = [bound for bound in wanted.bounds if bound.field != sort.by]
     # Of the same bytes there are few: MongoDB finds and sorts them.
-    if len(leads) > 1 or of_others or wanted.conditions or wanted.sha256:
+    if len(leads) > 1 or of_others or wanted.conditions or wanted.sha256 or wanted.unkeyed:
         return None
     if leads:
         return f"{leads[0]}_by_{sort.by}"
@@ -490,8 +503,8 @@ def _until(
 
 def _lead(wanted: Wanted, sort: Sort) -> Key:
     """What the keys of that range begin with."""
-    if wanted.tags:
-        return [("tags", wanted.tags[0])]
+    if wanted.tag_keys:
+        return [("tag_keys", wanted.tag_keys[0])]
     if wanted.analysis:
         name, state = wanted.analysis
         return [("analyses.name", name), ("analyses.state", state)]
@@ -532,8 +545,10 @@ def query(wanted: Wanted, sort: Sort, place: Place | None = None) -> Document:
 def _equal(wanted: Wanted, sort: Sort) -> Document:
     """The conditions that are not about the order."""
     conditions: list[Document] = []
-    if wanted.tags:
-        conditions += [{"tags": tag} for tag in wanted.tags]
+    if wanted.unkeyed:
+        conditions += map(_tagged_with, wanted.tag_keys)
+    else:
+        conditions += [{"tag_keys": key} for key in wanted.tag_keys]
     if wanted.sha256:
         conditions.append({"sha256": wanted.sha256})
     if wanted.analysis:
@@ -547,6 +562,14 @@ def _equal(wanted: Wanted, sort: Sort) -> Document:
     if len(conditions) == 1:
         return dict(conditions[0])
     return {"$and": conditions} if conditions else {}
+
+
+def _tagged_with(key: str) -> Document:
+    """The condition that there is a tag with this key, of uploads without keys as well."""
+    # To MongoDB the one letter that is two in another case is none of them.
+    written = re.escape(key).replace("ss", "(?:ss|ß)")
+    spelled = {"$regex": rf"^(?:{written})\z", "$options": "i"}
+    return {"$or": [{"tag_keys": key}, {"tag_keys": None, "tags": spelled}]}
 
 
 def _beyond(sort: Sort, value: Any, here: Document) -> Document | None:

@@ -28,7 +28,7 @@ from clustr.catalog.clock import now
 from clustr.catalog.connection import PLAIN, Document
 from clustr.catalog.counting import Counting
 from clustr.catalog.documents import UNLIKE_AN_UPLOAD
-from clustr.catalog.folding import folded
+from clustr.catalog.folding import folded, pattern, tag_key
 from clustr.catalog.listing import (
     ANYTHING,
     DEFAULT,
@@ -41,8 +41,10 @@ from clustr.catalog.listing import (
     Page,
     Place,
     Wanted,
+    among_all,
     query,
 )
+from clustr.catalog.tag_keys import TagKeys
 from clustr.catalog.uploads import NEWEST_FIRST, limited
 from clustr.errors import InvalidInput
 
@@ -138,28 +140,25 @@ class Words:
         """Whether every upload with one of the words is found."""
         return not self.phrases and not self.without
 
-    def exact_tags(self) -> list[str]:
-        """The tags that are meant when tags are."""
-        said = [*self.words, *self.phrases, " ".join(self.words)]
-        return sorted({one for each in said for one in (each, each.lower())})
+    def exact_tag_keys(self) -> list[str]:
+        """The keys of the tags that are meant when tags are."""
+        return sorted({*map(tag_key, (*self.words, *self.phrases, " ".join(self.words)))})
 
     def condition(self) -> Document:
         """The same as a condition on an upload, for which no index is needed."""
-        found = [_somewhere(phrase) for phrase in self.phrases] or [_somewhere(*self.words)]
+        words = {word for said in self.words for word in WORD.findall(said)}
+        found = [_somewhere(phrase) for phrase in self.phrases] or [_somewhere(*sorted(words))]
         left_out = [_somewhere(said) for said in self.without]
         return {"$and": found} | ({"$nor": left_out} if left_out else {})
 
     def are_met(self, document: Mapping[str, Any]) -> bool:
         """Whether an upload that has one of the words has all phrases, and nothing left out."""
         texts = _texts(document).values()
-        tokens = {token for text in texts for token in WORD.findall(text)}
 
         def somewhere(said: str) -> bool:
-            return said in tokens if WORD.fullmatch(said) else any(said in text for text in texts)
+            return any(_has(text, folded(said)) for text in texts)
 
-        return all(
-            any(folded(phrase) in text for text in texts) for phrase in self.phrases
-        ) and not any(somewhere(folded(said)) for said in self.without)
+        return all(map(somewhere, self.phrases)) and not any(map(somewhere, self.without))
 
     def matched_in(self, document: Mapping[str, Any]) -> list[str]:
         """In what of an upload it was found: some of `tag`, `caption` and `name`."""
@@ -168,7 +167,7 @@ class Words:
         return [
             FIELDS[field]
             for field, text in _texts(document).items()
-            if tokens & set(WORD.findall(text)) or any(phrase in text for phrase in phrases)
+            if tokens & set(WORD.findall(text)) or any(_has(text, phrase) for phrase in phrases)
         ]
 
 
@@ -180,10 +179,15 @@ def _texts(document: Mapping[str, Any]) -> dict[str, str]:
 
 def _somewhere(*said: str) -> Document:
     """The condition that one of these words or phrases is somewhere in what is searched."""
-    one_of = "|".join(re.escape(each) for each in said)
-    # Both ends are ends of words, of any script.
-    pattern = {"$regex": rf"(*UCP)(?<!\w)(?:{one_of})(?!\w)", "$options": "i"}
-    return {"$or": [{field: pattern} for field in FIELDS]}
+    one_of = "|".join(map(pattern, said))
+    # Both ends are ends of words, of any script; what is between may have marks on its letters.
+    regex = rf"(*UCP)(?<![\w\p{{Mn}}])(?:{one_of})(?![\w\p{{Mn}}])"
+    return {"$or": [{field: {"$regex": regex, "$options": "i"}} for field in FIELDS]}
+
+
+def _has(text: str, said: str) -> bool:
+    """Whether a text has these words, both of them folded."""
+    return re.search(rf"(?<!\w){re.escape(said)}(?!\w)", text) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,10 +205,17 @@ class Found:
 class Search:
     """Searches the collection of uploads."""
 
-    def __init__(self, collection: Collection[Document], counting: Counting, listing: Listing):
+    def __init__(
+        self,
+        collection: Collection[Document],
+        counting: Counting,
+        listing: Listing,
+        tag_keys: TagKeys,
+    ):
         self._collection = collection.with_options(codec_options=PLAIN)
         self._counting = counting
         self._listing = listing
+        self._tag_keys = tag_keys
 
     def page(
         self,
@@ -225,7 +236,9 @@ class Search:
             TooSlow: it took longer than `SEARCH_SECONDS`, and what is found was not among the
                 `MOST_LOOKED_AT` newest.
         """
-        fingerprint = replace(wanted, tags=(*wanted.tags, "\0", words.for_index())).fingerprint()
+        keys = (*wanted.tag_keys, "\0", words.for_index())
+        fingerprint = replace(wanted, tag_keys=keys).fingerprint()
+        wanted = among_all(wanted, self._tag_keys)
         skipped = (page - 1) * limit if cursor is None else 0
         if skipped > MOST_SKIPPED:
             reason = f"Pages reach to the upload of number {MOST_SKIPPED}; go on with `cursor`."
@@ -325,7 +338,7 @@ class Search:
             since: when the walk began, in milliseconds. Behind its first page an upload whose words
                 have changed since then is left out: whether it was there already, nobody knows.
         """
-        exact = self._tagged(words.exact_tags(), 2 * len(scores) + NEVER_COMMON)
+        exact = self._tagged(words.exact_tag_keys(), 2 * len(scores) + NEVER_COMMON)
         ranked = [(key in exact, score, key) for key, score in scores.items()]
         if place:
             behind = (*struct.unpack(">?d", place[:9]), place[9:])
@@ -343,12 +356,12 @@ class Search:
             for rank, document in islice(met, skipped, skipped + count)
         ]
 
-    def _tagged(self, tags: Sequence[str], most: int) -> set[bytes]:
+    def _tagged(self, keys: Sequence[str], most: int) -> set[bytes]:
         """The ids of the uploads with one of these tags; none where those are too many."""
-        found = self._collection.find_raw_batches({"tags": {"$in": tags}}, {"_id": 1}).limit(most)
-        batches = found.hint("tags_by_upload_time")
-        keys = {key for batch in batches for (key,) in ONLY_ID.iter_unpack(batch)}
-        return keys if len(keys) < most else set()
+        found = self._collection.find_raw_batches({"tag_keys": {"$in": keys}}, {"_id": 1})
+        batches = found.limit(most).hint("tag_keys_by_upload_time")
+        ids = {key for batch in batches for (key,) in ONLY_ID.iter_unpack(batch)}
+        return ids if len(ids) < most else set()
 
     def _meeting(
         self, ranked: Sequence[Rank], words: Words, among: Document, shown: Document

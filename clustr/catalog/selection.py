@@ -20,8 +20,9 @@ from clustr.catalog.connection import Document, answering
 from clustr.catalog.documents import from_document, key_of
 from clustr.catalog.filters import wanted_by
 from clustr.catalog.jobs import MOST_FAILURES, Failure, Job
-from clustr.catalog.listing import DEFAULT, query
+from clustr.catalog.listing import DEFAULT, among_all, query
 from clustr.catalog.missing import missing
+from clustr.catalog.tag_keys import TagKeys
 from clustr.catalog.versions import Versions, of_version, require_version
 from clustr.errors import DatabaseUnavailable, TooSlow, UnderWay
 from clustr.plugins import Analyzer
@@ -156,8 +157,9 @@ class Selections:
     that is acknowledged from the journal, in which all that was before it is then, too.
     """
 
-    def __init__(self, collection: Collection[Document]):
+    def __init__(self, collection: Collection[Document], tag_keys: TagKeys):
         self._collection = collection
+        self._tag_keys = tag_keys
         self._trash = collection.database[f"{collection.name}_trash"]
         self._unjournaled = collection.with_options(write_concern=WriteConcern(w=1))
 
@@ -167,7 +169,7 @@ class Selections:
         Raises:
             TooSlow: there are too many to look at in `COUNT_SECONDS`.
         """
-        chosen = _chosen(selection, analyzer)
+        chosen = self._chosen(selection, analyzer)
         return self._count(self._collection, chosen, selection.ids, selection.limit)
 
     def count_chosen(self, chosen: Chosen) -> int:
@@ -176,7 +178,7 @@ class Selections:
         Raises:
             TooSlow: there are too many to look at in `COUNT_SECONDS`.
         """
-        return self._count(self._of(chosen), _meeting(chosen.filter), chosen.ids)
+        return self._count(self._of(chosen), self._meeting(chosen.filter), chosen.ids)
 
     def _of(self, chosen: Chosen) -> Collection[Document]:
         return self._trash if chosen.trashed else self._collection
@@ -218,7 +220,7 @@ class Selections:
         others = self._trash if collection is self._collection else self._collection
         with answering():
             after, here, last = _next(collection, job, chosen.ids, size)
-            meeting = {**here, **_meeting(chosen.filter)}
+            meeting = {**here, **self._meeting(chosen.filter)}
             found = {d["_id"] for d in collection.find(meeting, {"_id": 1})}
             found |= {d["_id"] for d in others.find({**here, **mine}, {"_id": 1})}
         ids = sorted(map(str, found))
@@ -245,7 +247,7 @@ class Selections:
         """
         with answering():
             after, here, last = _next(self._collection, job, selection.ids, BATCH)
-            chosen = _chosen(selection, analyzer, ObjectId(job.id))
+            chosen = self._chosen(selection, analyzer, ObjectId(job.id))
             mine = {**here, "analyses.job": ObjectId(job.id)}
             wanted = here
             if selection.limit is not None:
@@ -301,6 +303,18 @@ class Selections:
         require_version(there, versions)
         said = f"The analysis {analyzer.name} of this upload is still under way; try again later."
         raise UnderWay(said)
+
+    def _chosen(
+        self, selection: Selection, analyzer: Analyzer, job: ObjectId | None = None
+    ) -> Document:
+        """A query for the uploads that are selected, and are not the job's already."""
+        others = {"job": {"$ne": job}} if job else {}
+        by_analysis = _by_analysis(selection.select, analyzer, others)
+        return {"$and": [by_analysis, self._meeting(selection.filter)]}
+
+    def _meeting(self, filter: Mapping[str, Any]) -> Document:
+        """A query for the uploads that meet a filter."""
+        return query(among_all(wanted_by(filter), self._tag_keys), DEFAULT)
 
     def states(self, job_id: str) -> dict[str, int]:
         """How many analyses of a job are in each state."""
@@ -372,18 +386,6 @@ def _of_job(job_id: str, states: Sequence[State]) -> Document:
     key = ObjectId(job_id)
     # The first condition is what tells MongoDB that the partial index has all of them.
     return {"analyses.job": key, **matching(job=key, state={"$in": list(states)})}
-
-
-def _chosen(selection: Selection, analyzer: Analyzer, job: ObjectId | None = None) -> Document:
-    """A query for the uploads that are selected, and are not the job's already."""
-    others = {"job": {"$ne": job}} if job else {}
-    by_analysis = _by_analysis(selection.select, analyzer, others)
-    return {"$and": [by_analysis, _meeting(selection.filter)]}
-
-
-def _meeting(filter: Mapping[str, Any]) -> Document:
-    """A query for the uploads that meet a filter."""
-    return query(wanted_by(filter), DEFAULT)
 
 
 def _by_analysis(select: Select, analyzer: Analyzer, others: Document) -> Document:

@@ -1,4 +1,4 @@
-"""Tallies: how many uploads there are of each kind, and how often each tag, as counted last.
+"""Tallies: how many uploads there are of each kind, and how many with each tag, as counted last.
 
 To count takes the longer the more uploads there are. So it is done in the background by one process
 for all, which goes through the uploads in the order of their ids, a batch at a time; those who ask
@@ -8,6 +8,7 @@ read what the last round found, at the same cost however many uploads there are.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 
 from bson import ObjectId
 from pymongo import UpdateOne
@@ -15,10 +16,10 @@ from pymongo.collection import Collection
 
 from clustr.catalog.clock import now
 from clustr.catalog.connection import Document, answering
-from clustr.catalog.folding import folded
+from clustr.catalog.folding import folded, tag_key
 
 BATCH = 20_000
-FOLDED_AT_ONCE = 1000
+KEYED_AT_ONCE = 1000
 BEFORE_ALL = ObjectId(bytes(12))
 TOTALS = "uploads"
 MOST_DAYS = 366
@@ -74,7 +75,9 @@ class Tallies:
     Args:
         uploads: what is counted.
         totals: where the figures about all uploads are kept.
-        tags: where the tags are kept, one document for each.
+        tags: where the tags are kept, one document for each, by their keys; see
+            `clustr.catalog.tags`.
+        spellings: where is counted how often each tag is written in each way.
     """
 
     def __init__(
@@ -82,10 +85,12 @@ class Tallies:
         uploads: Collection[Document],
         totals: Collection[Document],
         tags: Collection[Document],
+        spellings: Collection[Document],
     ):
         self._uploads = uploads
         self._totals = totals
         self._tags = tags
+        self._spellings = spellings
         self._round: Round | None = None
 
     def totals(self) -> Tally | None:
@@ -104,7 +109,7 @@ class Tallies:
         )
 
     def tags(self, prefix: str, limit: int) -> dict[str, int]:
-        """Tags and how many uploads have them.
+        """Tags, each as it is written most often, and how many uploads have them.
 
         Args:
             prefix: with it those that begin so, whatever the case of letters and the marks on them,
@@ -117,7 +122,8 @@ class Tallies:
                 found = self._tags.find({**beginning, "count": {"$gt": 0}}).sort(BY_FOLDED)
             else:
                 found = self._tags.find({"count": {"$gt": 0}}).sort([("count", -1), ("_id", 1)])
-            return {document["_id"]: document["count"] for document in found.limit(limit)}
+            # Of an older version they are by what is written.
+            return {d.get("name", d["_id"]): d["count"] for d in found.limit(limit)}
 
     def step(self) -> bool:
         """Count one batch of a round, or begin with one; whether the round is over."""
@@ -160,18 +166,22 @@ class Tallies:
             round.captioned += found["captioned"]
 
     def _add_tags(self, round: Round, here: Document) -> None:
-        """Add to what this round has counted of each tag so far, beside what counts until then."""
+        """Add to what this round has counted of each spelling so far.
+
+        No upload has a tag twice, in whatever spelling.
+        """
         mine = {"$eq": ["$round", round.key]}
         so_far = {"$cond": [mine, "$so_far", 0]}
         stages: list[Document] = [
             here,
             {"$project": {"tags": 1}},
             {"$unwind": "$tags"},
+            {"$match": {"tags": {"$type": "string"}}},
             {"$group": {"_id": "$tags", "so_far": {"$sum": 1}}},
             {"$addFields": {"round": round.key}},
             {
                 "$merge": {
-                    "into": self._tags.name,
+                    "into": self._spellings.name,
                     "whenMatched": [
                         {"$set": {"so_far": {"$add": [so_far, "$$new.so_far"]}}},
                         {"$set": {"round": round.key}},
@@ -181,28 +191,44 @@ class Tallies:
         ]
         self._uploads.aggregate(stages)
 
-    def _fold_tags(self) -> None:
-        """Write into the tags that are new how they are folded, which MongoDB cannot do."""
-        lacking = self._tags.find({"folded": None}, {"_id": 1}).hint(BY_FOLDED)
-        while found := list(lacking.clone().limit(FOLDED_AT_ONCE)):
-            self._tags.bulk_write(
+    def _key_spellings(self) -> None:
+        """Write beside the spellings that are new the key of their tag, which MongoDB cannot do."""
+        new = self._spellings.find({"key": None}, {"_id": 1})
+        while some := list(islice(new, KEYED_AT_ONCE)):
+            self._spellings.bulk_write(
                 [
-                    UpdateOne({"_id": tag["_id"]}, {"$set": {"folded": folded(tag["_id"])}})
-                    for tag in found
+                    UpdateOne({"_id": spelling["_id"]}, {"$set": _keys_of(spelling["_id"])})
+                    for spelling in some
                 ],
                 ordered=False,
             )
 
     def _publish(self, round: Round) -> None:
         """Let what this round has found be what counts."""
-        self._fold_tags()
-        counted = {"$set": {"count": "$so_far"}}
-        changed = {"round": round.key, "$expr": {"$ne": ["$count", "$so_far"]}}
-        self._tags.update_many(changed, [counted])
-        self._tags.delete_many({"round": {"$ne": round.key}})
+        self._key_spellings()
+        tag = {
+            "name": {"$first": "$_id"},
+            "folded": {"$first": "$folded"},
+            "count": {"$sum": "$so_far"},
+            "round": {"$first": "$round"},
+        }
+        stages: list[Document] = [
+            {"$match": {"round": round.key}},
+            {"$sort": {"so_far": -1, "_id": 1}},
+            {"$group": {"_id": "$key", **tag}},
+            {"$merge": {"into": self._tags.name, "whenMatched": "replace"}},
+        ]
+        self._spellings.aggregate(stages, allowDiskUse=True)
+        for counted in (self._tags, self._spellings):
+            counted.delete_many({"round": {"$ne": round.key}})
         days = dict(sorted(round.days.items(), reverse=True)[:MOST_DAYS])
         totals = {"bytes": round.bytes, "statuses": round.statuses, "days": days}
         missed = sum(round.statuses.values()) - round.estimated
         totals |= {"captioned": round.captioned, "missed": missed}
         written = {**totals, "counted_at": round.began_at}
         self._totals.replace_one({"_id": TOTALS}, written, upsert=True)
+
+
+def _keys_of(spelling: str) -> Document:
+    key = tag_key(spelling)
+    return {"key": key, "folded": folded(key)}

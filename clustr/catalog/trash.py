@@ -31,8 +31,9 @@ from clustr.catalog.documents import (
     key_of,
 )
 from clustr.catalog.filters import wanted_by
-from clustr.catalog.listing import DEFAULT, query
+from clustr.catalog.listing import DEFAULT, among_all, query
 from clustr.catalog.missing import IN_TRASH, Step, missing
+from clustr.catalog.tag_keys import TagKeys
 from clustr.catalog.versions import Versions, of_version, require_version
 from clustr.errors import ForeignRecord, InvalidInput, NotFound, UnderWay
 from clustr.upload import State, Upload
@@ -99,9 +100,10 @@ class TrashPage:
 class Trash:
     """The collection of what is in the trash, beside that of the uploads."""
 
-    def __init__(self, uploads: Collection[Document], copies: Copies):
+    def __init__(self, uploads: Collection[Document], copies: Copies, tag_keys: TagKeys):
         self._uploads = uploads
         self._copies = copies
+        self._tag_keys = tag_keys
         self.collection = uploads.database[f"{uploads.name}_trash"]
 
     def any(self) -> bool:
@@ -169,7 +171,8 @@ class Trash:
         else a job that removes originals would go on until there is no copy left.
         """
         others = {name: value for name, value in filter.items() if name != "duplicate"}
-        here = {"$and": [{"_id": document["_id"]}, query(wanted_by(others), DEFAULT)]}
+        wanted = among_all(wanted_by(others), self._tag_keys)
+        here = {"$and": [{"_id": document["_id"]}, query(wanted, DEFAULT)]}
         if self._uploads.find_one(here, {"_id": 1}, session=session) is None:
             return False
         if "duplicate" not in filter:
@@ -244,6 +247,7 @@ class Trash:
             job: the one that it is for, if any.
         """
         key = ObjectId(claim.upload.id)
+        self._tag_keys.complete_these([claim.upload.id])
 
         def move(session: ClientSession | None, without: Sequence[str] = ()) -> Document | None:
             document = self.collection.find_one(_of(claim), session=session)
