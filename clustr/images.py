@@ -14,15 +14,17 @@ from typing import IO
 
 from PIL import ExifTags, Image, ImageFile, ImageOps, PngImagePlugin, features
 
-from clustr import colours, decode_limits, headers
+from clustr import colours, decode_limits, headers, logs
 from clustr.decode_limits import Cost, memory_for
 from clustr.errors import Empty, TooManyPixels, Undecodable, UnsupportedType
 from clustr.headers import Header
 
 try:
     import pi_heif
-except ImportError:  # the extra `heic` is not installed
+except ImportError:  # there are machines that have no wheel of it
     pi_heif = None
+
+log = logs.logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +92,12 @@ class Inspected:
     height: int
 
 
-def formats_for(extensions: tuple[str, ...]) -> tuple[Format, ...]:
+def formats_for(extensions: tuple[str, ...], leave_out: bool = False) -> tuple[Format, ...]:
     """The formats that these extensions stand for.
+
+    Args:
+        leave_out: whether to leave out, with a line in the log, what cannot be read here; for a
+            list that nobody has asked for.
 
     Raises:
         ValueError: an extension stands for no format that can be read; the message says which can.
@@ -101,11 +107,19 @@ def formats_for(extensions: tuple[str, ...]) -> tuple[Format, ...]:
     if unknown:
         raise ValueError(f"{', '.join(unknown)}: expected some of {', '.join(by_extension)}")
     chosen = {by_extension[e.lower().lstrip(".")] for e in extensions}
-    for format in chosen:
-        if not can_read(format.extension):
-            how = "install clustr[heic]" if format.extension == "heic" else "Pillow lacks it"
-            raise ValueError(f"{format.extension}: cannot be read here; {how}")
-    return tuple(format for format in FORMATS if format in chosen)
+    for problem in filter(None, (why_unreadable(format.extension) for format in chosen)):
+        if not leave_out:
+            raise ValueError(problem)
+        log.warning("format_left_out", reason=problem)
+    return tuple(f for f in FORMATS if f in chosen and why_unreadable(f.extension) is None)
+
+
+def why_unreadable(extension: str) -> str | None:
+    """Why a format is not read by what is installed, if it is not; `extension` is one of ours."""
+    if can_read(extension):
+        return None
+    how = "install pi-heif" if extension == "heic" else "Pillow lacks it"
+    return f"{extension}: cannot be read here; {how}"
 
 
 def can_read(extension: str) -> bool:

@@ -123,8 +123,9 @@ def build_web(
     storage = LocalStorage(settings.upload_folder)
     storage.prepare(catalog.in_use)
     queue = Queue(settings.redis_url)
+    by_default = "ALLOWED_EXTENSIONS" not in settings.given
     try:
-        formats = images.formats_for(settings.allowed_extensions)
+        formats = images.formats_for(settings.allowed_extensions, leave_out=by_default)
     except ValueError as error:
         raise StartUpError(f"ALLOWED_EXTENSIONS: {error}") from error
     notices = Notices(host)

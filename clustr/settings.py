@@ -229,7 +229,7 @@ class Settings:
 
     data_folder: Path = setting(Folder(), Path("data"), "Where `clustr up` keeps MongoDB's and Redis's data and its logs")
     upload_folder: Path = setting(Folder(), Path("uploads"), "Where originals are kept (default: `uploads` in `DATA_FOLDER` when that is set)")
-    allowed_extensions: tuple[str, ...] = setting(Names(), ("png", "jpg", "jpeg", "webp", "bmp", "tiff", "tif"), "Image formats to accept, by their extensions; what counts is what the bytes say. Also `gif`, `avif`, and with the extra `clustr[heic]` installed `heic`")
+    allowed_extensions: tuple[str, ...] = setting(Names(), ("png", "jpg", "jpeg", "webp", "bmp", "tiff", "tif", "heic", "heif", "avif", "gif"), "Image formats to accept, by their extensions; what counts is what the bytes say. Of the default, what the installed libraries cannot read is left out")
     max_upload_size: int = setting(Size(), 50 * MEBIBYTE, "Bytes of one file at most, or a size such as `50MB` (of 1,048,576 bytes each, as `50MiB`)")
     max_request_size: int = setting(Size(), 20 * 50 * MEBIBYTE, "Bytes of one request at most, or a size such as `1GB` (default: 20 times `MAX_UPLOAD_SIZE`)")
     max_files_per_request: int = setting(number(1, 1000), 100, "Files in one request at most")

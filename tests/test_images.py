@@ -1,6 +1,7 @@
 """What is an image and what is not, tried on real photographs and on all that can be wrong."""
 
 import io
+import json
 import struct
 import subprocess
 import sys
@@ -304,14 +305,29 @@ import sys
 sys.modules["pi_heif"] = None  # as if it were not installed
 from clustr import decode_limits, images
 images.prepare(1000)
-images.formats_for(("gif", "heif"))
 """
 
 
 def test_a_format_that_nothing_installed_reads_says_how_to_get_it():
-    ran = subprocess.run([sys.executable, "-c", WITHOUT_PI_HEIF], capture_output=True, text=True)
+    script = f"{WITHOUT_PI_HEIF}images.formats_for(('gif', 'heif'))"
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert ran.returncode == 1
-    assert ran.stderr.endswith("ValueError: heic: cannot be read here; install clustr[heic]\n")
+    assert ran.stderr.endswith("ValueError: heic: cannot be read here; install pi-heif\n")
+
+
+def test_a_format_that_nobody_asked_for_and_nothing_installed_reads_is_left_out():
+    script = (
+        f"{WITHOUT_PI_HEIF}from clustr import logs\n"
+        "logs.configure('json', 'info')\n"
+        "found = images.formats_for(('gif', 'heic', 'heif', 'png'), leave_out=True)\n"
+        "print(*(format.extension for format in found))"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    *logged, printed = (ran.stderr + ran.stdout).splitlines()
+    assert printed == "png gif"
+    [line] = map(json.loads, logged)
+    assert (line["event"], line["level"]) == ("format_left_out", "warning")
+    assert line["reason"] == "heic: cannot be read here; install pi-heif"
 
 
 def test_pictures_share_memory_and_a_large_one_gets_its_turn():

@@ -15,7 +15,8 @@ def test_defaults_are_those_of_the_seed() -> None:
     assert (settings.host, settings.port) == ("127.0.0.1", 5000)
     assert settings.upload_folder == Path.cwd() / "uploads"
     assert settings.upload_url_path == "/uploads"
-    assert settings.allowed_extensions == ("png", "jpg", "jpeg", "webp", "bmp", "tiff", "tif")
+    extensions = ["png", "jpg", "jpeg", "webp", "bmp", "tiff", "tif", "heic", "heif", "avif", "gif"]
+    assert settings.allowed_extensions == (*extensions,)
     assert settings.mongodb_url == "mongodb://localhost:27017"
     assert (settings.mongodb_database, settings.mongodb_uploads_collection) == ("clustr", "uploads")
     assert settings.given == frozenset()

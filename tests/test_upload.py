@@ -1,10 +1,12 @@
 """Uploading: what is accepted, what is refused and why, and what is stored."""
 
 import hashlib
+import io
 import itertools
 import re
 from pathlib import Path
 
+import odd_images
 import photographs
 import pytest
 import requests
@@ -21,6 +23,7 @@ from calling import (
     uploaded,
 )
 from PIL import Image
+from running import wait_until
 
 PROBLEM = "application/problem+json"
 ACCEPTED = {
@@ -467,7 +470,7 @@ def test_A1_the_bytes_decide_whatever_name_and_type_say(service, extension):
 @pytest.mark.parametrize("number", range(6))
 def test_A1_what_is_no_accepted_format_is_refused(service, number):
     content = [
-        photographs.encode_as("GIF"),
+        photographs.encode_as("TGA"),
         photographs.encode_as("PPM"),
         photographs.encode_as("ICO"),
         photographs.encode_as("PDF"),
@@ -475,6 +478,30 @@ def test_A1_what_is_no_accepted_format_is_refused(service, number):
         b"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>",
     ][number]
     problem(upload(service, part(content, "photo.jpg")), 415, "unsupported_type")
+
+
+@pytest.mark.parametrize(
+    ("content", "extension", "size"),
+    [
+        (odd_images.HEIC_WITH_EXIF, "heic", (48, 32)),
+        (photographs.encode_as("AVIF"), "avif", (64, 43)),
+        (photographs.encode_as("GIF"), "gif", (64, 43)),
+    ],
+    ids=["heic", "avif", "gif"],
+)
+def test_what_phones_send_is_accepted_by_default(service, content, extension, size):
+    [one] = uploaded(service, content)
+    assert one["stored_filename"] == f"{one['id']}.{extension}"
+    assert one["content_type"] == f"image/{extension}"
+    assert requests.get(one["preview_url"], timeout=10).content == content
+    small = get(service, f"/api/uploads/{one['id']}/thumbnail")
+    assert Image.open(io.BytesIO(small.content)).size == size
+    path = f"/api/uploads/{one['id']}"
+    wait_until(lambda: get(service, path).json()["status"] == "processed", 60)
+    found = get(service, path).json()
+    assert found["dimensions"] == {"width": size[0], "height": size[1]}
+    taken_at = "2024-07-01T08:00:00.250000Z" if extension == "heic" else None
+    assert found["taken_at"] == taken_at
 
 
 def test_A10_dimensions_are_as_displayed(service):

@@ -43,8 +43,9 @@ def check(limit: float) -> None:
 
 def more_problems(settings: Settings, seen: Seen) -> Iterator[str]:
     """What is found wrong only where a setting is used."""
+    by_default = "ALLOWED_EXTENSIONS" not in settings.given
     try:
-        images.formats_for(settings.allowed_extensions)
+        images.formats_for(settings.allowed_extensions, leave_out=by_default)
     except ValueError as error:
         yield f"ALLOWED_EXTENSIONS: {error}"
     for one in seen.plugins:

@@ -139,7 +139,8 @@ class Run:
         os.dup2(self._terminal, STANDARD_ERROR)
         logs.configure("console", "info")
         images.prepare(settings.max_image_pixels)
-        accepted = images.formats_for(settings.allowed_extensions)
+        by_default = "ALLOWED_EXTENSIONS" not in settings.given
+        accepted = images.formats_for(settings.allowed_extensions, leave_out=by_default)
         pictures: dict[int, Image] = {}
         for number in numbers:
             try:
