@@ -15,7 +15,12 @@ from clustr.analysis import Analysts
 from clustr.bulk import Bulk, Changes, Reanalysis
 from clustr.catalog import Catalog
 from clustr.default_services import DefaultServices
-from clustr.errors import StartUpError
+from clustr.errors import (
+    DatabaseUnavailable,
+    QueueUnavailable,
+    StartUpError,
+    StorageUnavailable,
+)
 from clustr.fsck import Fsck
 from clustr.health import HealthChecks
 from clustr.intake import Intake
@@ -96,6 +101,22 @@ def build_catalog(settings: Settings, timeout_seconds: float) -> Catalog:
     )
 
 
+def claim(catalog: Catalog, storage: LocalStorage, queue: Queue) -> None:
+    """See that upload folder and Redis are no other installation's, and mark them as this one's.
+
+    What is away is left to the next start.
+
+    Raises:
+        StartUpError: one of them is another installation's.
+    """
+    try:
+        installation = catalog.installation()
+        storage.claim(installation)
+        queue.claim(installation)
+    except (DatabaseUnavailable, QueueUnavailable, StorageUnavailable) as error:
+        log.warning("installation_not_checked", reason=str(error))
+
+
 def indexed_by(host: PluginHost) -> frozenset[str]:
     """The fields of results that plugins want an index for."""
     return frozenset(filter.field for filter in host.filters.values() if filter.indexed)
@@ -122,7 +143,8 @@ def build_web(
     catalog.indexed = indexed_by(host)
     storage = LocalStorage(settings.upload_folder)
     storage.prepare(catalog.in_use)
-    queue = Queue(settings.redis_url)
+    queue = Queue(settings.redis_url, settings.redis_prefix)
+    claim(catalog, storage, queue)
     by_default = "ALLOWED_EXTENSIONS" not in settings.given
     try:
         formats = images.formats_for(settings.allowed_extensions, leave_out=by_default)
@@ -165,7 +187,7 @@ def build_worker(settings: Settings, host: PluginHost) -> WorkerParts:
     catalog.indexed = indexed_by(host)
     storage = LocalStorage(settings.upload_folder)
     storage.prepare(catalog.in_use)
-    queue = Queue(settings.redis_url)
+    queue = Queue(settings.redis_url, settings.redis_prefix)
 
     def tell(upload: Upload) -> None:  # Nobody waits for it, and however many there are, all come.
         host.notify(DELETED, upload=upload)
@@ -185,7 +207,7 @@ def build_reanalysis(settings: Settings) -> Iterator[tuple[Reanalysis, Catalog]]
     host = build_host(settings)
     catalog = build_catalog(settings, WEB_SECONDS)
     try:
-        ringer = Ringer(Queue(settings.redis_url))
+        ringer = Ringer(Queue(settings.redis_url, settings.redis_prefix))
         yield Reanalysis(catalog, host, ringer, DefaultServices(catalog, host)), catalog
     finally:
         catalog.close()
@@ -203,6 +225,9 @@ def build_fsck(settings: Settings, grace: timedelta, quick: bool) -> Iterator[Fs
     catalog = build_catalog(settings, WORKER_SECONDS)
     try:
         catalog.require_initiated()
-        yield Fsck(catalog, LocalStorage(settings.upload_folder), host.analyzers, grace, quick)
+        storage = LocalStorage(settings.upload_folder)
+        if storage.is_there():
+            storage.claim(catalog.installation())
+        yield Fsck(catalog, storage, host.analyzers, grace, quick)
     finally:
         catalog.close()

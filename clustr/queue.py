@@ -50,9 +50,9 @@ ALIVE_SECONDS = 60
 RINGER_PAUSE_SECONDS = 0.05
 
 
-def queue_name(kind: str) -> str:
-    """The name of the RQ queue for one kind of work."""
-    return f"clustr.{kind}"
+def queue_name(prefix: str, kind: str) -> str:
+    """The name of the RQ queue for one kind of work, below the prefix of an installation."""
+    return f"{prefix}:{kind}"
 
 
 @contextmanager
@@ -95,15 +95,39 @@ class Queue:
 
     Args:
         url: where Redis is.
+        prefix: what all keys begin with.
         timeout_seconds: limit for each exchange with it.
     """
 
-    def __init__(self, url: str, timeout_seconds: float = 1.0):
+    def __init__(self, url: str, prefix: str, timeout_seconds: float = 1.0):
         self._redis = connect(url, timeout_seconds)
+        self._prefix = prefix
         self._queues = {
-            kind: RedisQueue(queue_name(kind), connection=self._redis, serializer=JSONSerializer)
+            kind: RedisQueue(
+                queue_name(prefix, kind), connection=self._redis, serializer=JSONSerializer
+            )
             for kind in KINDS
         }
+
+    def claim(self, installation: str) -> None:
+        """Mark what is below the prefix as this installation's.
+
+        Raises:
+            QueueUnavailable: Redis does not answer.
+            StartUpError: it is another's; two would take each other's bells.
+        """
+        key = f"{self._prefix}:installation"
+        with answering():
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.set(key, installation, nx=True)
+            pipeline.get(key)
+            owner = pipeline.execute()[1]
+        if owner != installation.encode():
+            raise StartUpError(
+                f"REDIS_URL: another installation of Clustr uses this Redis with the prefix "
+                f"{self._prefix}; give one of the two another REDIS_PREFIX (if the other is gone, "
+                f"delete the key {key})"
+            )
 
     def ring(self, analyzers: Iterable[Analyzer]) -> None:
         """Call a worker for each analyzer, unless one has been called and is not there yet.
@@ -115,7 +139,7 @@ class Queue:
         with answering():
             pipeline = self._redis.pipeline(transaction=False)
             for analyzer in analyzers:
-                pipeline.set(_bell(analyzer.name), 1, nx=True, ex=BELL_SECONDS)
+                pipeline.set(self._bell(analyzer), 1, nx=True, ex=BELL_SECONDS)
             rung = [a for a, won in zip(analyzers, pipeline.execute(), strict=True) if won]
             if rung:
                 self._enqueue(rung)
@@ -141,7 +165,7 @@ class Queue:
             QueueUnavailable: Redis does not answer; the bell then ends by itself.
         """
         with answering():
-            self._redis.delete(_bell(analyzer.name))
+            self._redis.delete(self._bell(analyzer))
 
     def is_rung(self, analyzers: Iterable[Analyzer]) -> bool:
         """Whether a worker has been called for one of these analyzers and is not there yet.
@@ -149,7 +173,7 @@ class Queue:
         Raises:
             QueueUnavailable: Redis does not answer.
         """
-        bells = [_bell(analyzer.name) for analyzer in analyzers]
+        bells = [self._bell(analyzer) for analyzer in analyzers]
         with answering():
             return bool(bells and self._redis.exists(*bells))
 
@@ -177,7 +201,7 @@ class Queue:
         with answering():
             pipeline = self._redis.pipeline(transaction=False)
             for kind in kinds:
-                pipeline.smembers(WORKERS_BY_QUEUE_KEY % queue_name(kind))
+                pipeline.smembers(WORKERS_BY_QUEUE_KEY % self._queues[kind].name)
             keys = dict(zip(kinds, pipeline.execute(), strict=True))
             every = sorted(set().union(*keys.values()))
             for key in every:
@@ -185,6 +209,9 @@ class Queue:
             beats = dict(zip(every, pipeline.execute(), strict=True))
         alive = {key for key, beat in beats.items() if beat and _is_recent(beat)}
         return {kind: len(keys[kind] & alive) for kind in kinds}
+
+    def _bell(self, analyzer: Analyzer) -> str:
+        return f"{self._prefix}:bell:{analyzer.name}"
 
 
 def _is_recent(heartbeat: bytes) -> bool:
@@ -225,7 +252,3 @@ class Ringer:
                 analyzer = self._wanted.get_nowait()
                 wanted[analyzer.name] = analyzer
         return wanted
-
-
-def _bell(analyzer: str) -> str:
-    return f"clustr:bell:{analyzer}"

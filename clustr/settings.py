@@ -240,6 +240,7 @@ class Settings:
     mongodb_database: str = setting(Text(), "clustr", "Name of the database")
     mongodb_uploads_collection: str = setting(Text(), "uploads", "Name of the collection of uploads")
     redis_url: str = setting(server_url("redis", "rediss", "unix"), "redis://localhost:6379/0", "Redis; when not set, `clustr up` starts one of its own", secret=True)
+    redis_prefix: str = setting(Text(validate=validate.Regexp(r"[A-Za-z0-9._:-]{1,100}\Z", error="expected 1 to 100 letters, digits and . _ : -")), "clustr:clustr", "What every key and queue in Redis begins with, which no other installation may use (default: `clustr:` and `MONGODB_DATABASE`)")
 
     plugins_folder: Path = setting(ExistingFolder(), Path("plugins"), "Folder of drop-in plugins: a file or package each. One that is set has to exist")
     plugins_enabled: tuple[str, ...] | None = setting(Names(), None, "Names of the only plugins to load (default: all that are found); one of them has to be there")
@@ -318,6 +319,8 @@ def _with_dependent_defaults(settings: Settings) -> Settings:
         defaults["cors_origins"] = ()
     if "MAX_REQUEST_SIZE" not in settings.given:
         defaults["max_request_size"] = 20 * settings.max_upload_size
+    if "REDIS_PREFIX" not in settings.given:
+        defaults["redis_prefix"] = f"clustr:{settings.mongodb_database}"
     return dataclasses.replace(settings, **defaults)
 
 

@@ -18,10 +18,24 @@ from clustr import jobs, logs
 from clustr.bulk import Bulk
 from clustr.errors import ClustrError, DatabaseUnavailable, QueueUnavailable, StartUpError
 from clustr.kept import Kept
-from clustr.parts import WEB_SECONDS, WORKER_SECONDS, build_catalog, build_host, build_worker
+from clustr.parts import (
+    WEB_SECONDS,
+    WORKER_SECONDS,
+    build_catalog,
+    build_host,
+    build_worker,
+    claim,
+)
 from clustr.plugin_host import PluginHost
 from clustr.processes import Child, Supervisor, die_with_parent, function
-from clustr.queue import JOB, WORKER_SECONDS_TO_LIVE, answering, connect, queue_name
+from clustr.queue import (
+    JOB,
+    WORKER_SECONDS_TO_LIVE,
+    Queue,
+    answering,
+    connect,
+    queue_name,
+)
 from clustr.reconciler import Reconciler
 from clustr.scratch import remove_abandoned
 from clustr.settings import Settings
@@ -198,11 +212,13 @@ def prepare_store(settings: Settings) -> int:
     """
     catalog = None
     try:
-        connect(settings.redis_url, WEB_SECONDS).close()
+        queue = Queue(settings.redis_url, settings.redis_prefix, WEB_SECONDS)
         catalog = build_catalog(settings, WEB_SECONDS)
         with contextlib.suppress(DatabaseUnavailable):
             catalog.in_use()
-        LocalStorage(settings.upload_folder).prepare(catalog.in_use)
+        storage = LocalStorage(settings.upload_folder)
+        storage.prepare(catalog.in_use)
+        claim(catalog, storage, queue)
     except StartUpError as error:
         sys.stderr.write(f"clustr: {error}\n")
         return 2
@@ -221,7 +237,7 @@ def run_worker(settings: Settings, host: PluginHost, queues: tuple[str, ...]) ->
     try:
         with answering():
             worker = AnalysisWorker(
-                [queue_name(kind) for kind in queues],
+                [queue_name(settings.redis_prefix, kind) for kind in queues],
                 connection=connect(settings.redis_url, timeout_seconds=None),
                 serializer=JSONSerializer,
                 worker_ttl=WORKER_SECONDS_TO_LIVE,

@@ -500,7 +500,10 @@ def reconciler_of(parts: WebParts, queue: Queue) -> Reconciler:
 def test_uploads_of_an_older_version_are_completed(workshop):
     """They lack what they are listed by."""
     workshop.analyzer("base", "return {}")
-    parts, queue = workshop.web, Queue(workshop.environment["REDIS_URL"])
+    parts, queue = (
+        workshop.web,
+        Queue(workshop.environment["REDIS_URL"], workshop.settings.redis_prefix),
+    )
     old, _ = workshop.upload(GOOD, GOOD)
     whole = workshop.collection.find_one({"_id": ObjectId(old)})
     workshop.collection.update_one({"_id": ObjectId(old)}, {"$unset": {"facets": True}})
@@ -516,7 +519,7 @@ def test_what_waits_for_an_analyzer_that_is_gone_has_an_end(workshop):
     workshop.analyzer("base", "return {}")
     workshop.analyzer("top", "return {}", requires=("base",))
     parts = workshop.web
-    queue = Queue(workshop.environment["REDIS_URL"])
+    queue = Queue(workshop.environment["REDIS_URL"], workshop.settings.redis_prefix)
     old, fresh = workshop.upload(GOOD, GOOD)
     assert workshop.state_of(old, "top") == "waiting"
     workshop.collection.update_one(

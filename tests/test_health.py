@@ -144,7 +144,9 @@ def test_addresses_are_shown_without_credentials(url, shown):
 def worker(workshop: Workshop) -> Iterator[AnalysisWorker]:
     """What a worker for the queue `default` tells Redis of itself."""
     worker = AnalysisWorker(
-        ["clustr.default"], connection=workshop.redis, serializer=JSONSerializer
+        [workshop.key("default")],
+        connection=workshop.redis,
+        serializer=JSONSerializer,
     )
     worker.register_birth()
     yield worker

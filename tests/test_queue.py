@@ -46,7 +46,7 @@ def analyzers(workshop: Workshop) -> list[Analyzer]:
 
 @pytest.fixture
 def queue(workshop: Workshop) -> Queue:
-    return Queue(workshop.environment["REDIS_URL"])
+    return Queue(workshop.environment["REDIS_URL"], workshop.settings.redis_prefix)
 
 
 # Ringing
@@ -66,7 +66,7 @@ def test_bell_rings_once_until_it_is_answered(queue, analyzers):
 
 def test_bell_that_nobody_answers_can_be_rung_again_soon(queue, analyzers, workshop):
     queue.ring(analyzers)
-    keys = list(workshop.redis.scan_iter("clustr:bell:*"))
+    keys = list(workshop.redis.scan_iter(workshop.key("bell:*")))
     assert len(keys) == 3
     assert all(0 < workshop.redis.ttl(key) <= BELL_SECONDS for key in keys)
 
@@ -75,7 +75,11 @@ def test_job_names_its_analyzer_and_a_run_of_its_own(queue, analyzers, workshop)
     queue.ring(analyzers[:1])
     queue.answer(analyzers[0])
     queue.ring(analyzers[:1])
-    rq = RedisQueue("clustr.default", connection=workshop.redis, serializer=JSONSerializer)
+    rq = RedisQueue(
+        workshop.key("default"),
+        connection=workshop.redis,
+        serializer=JSONSerializer,
+    )
     first, second = rq.jobs
     assert first.func_name == second.func_name == JOB
     assert first.args[0] == second.args[0] == "fast"
@@ -102,7 +106,7 @@ def test_ringing_takes_two_round_trips_however_many_bells(queue, analyzers, work
 
 
 def test_D2_redis_that_is_away_is_said_at_once(analyzers):
-    away = Queue(f"redis://127.0.0.1:{programs.free_port()}/0")
+    away = Queue(f"redis://127.0.0.1:{programs.free_port()}/0", "clustr")
     for call in (lambda: away.ring(analyzers), lambda: away.answer(analyzers[0]), away.lengths):
         began = time.monotonic()
         with pytest.raises(QueueUnavailable):
@@ -112,12 +116,16 @@ def test_D2_redis_that_is_away_is_said_at_once(analyzers):
 
 def test_address_that_is_none_stops_the_start():
     with pytest.raises(StartUpError, match="REDIS_URL"):
-        Queue("redis://localhost:port/0")
+        Queue("redis://localhost:port/0", "clustr")
 
 
 def test_lost_bell_is_rung_again_by_the_reconciler(workshop, analyzers):
     [upload_id] = workshop.upload()
-    wait_until(lambda: workshop.redis.delete("rq:queue:clustr.default"), 5, "the bell")
+    wait_until(
+        lambda: workshop.redis.delete(f"rq:queue:{workshop.key('default')}"),
+        5,
+        "the bell",
+    )
     workshop.worker()
     began = time.monotonic()
     assert workshop.end_of(upload_id, "fast", seconds=BELL_SECONDS + 8).state == "succeeded"
@@ -179,7 +187,11 @@ def test_G7_no_pickle_in_redis(workshop, queue, analyzers):
         "crasher", plugin("crasher", "def analyze(self, image, context):", "    os._exit(3)")
     )
     [upload_id] = workshop.upload()
-    wait_until(lambda: workshop.redis.llen("rq:queue:clustr.default"), 5, "the bell")
+    wait_until(
+        lambda: workshop.redis.llen(f"rq:queue:{workshop.key('default')}"),
+        5,
+        "the bell",
+    )
     before = list(everything(workshop.redis))
     assert any(b"clustr.jobs.run_analyzer" in value for value in before)
     assert not [value for value in before if is_pickle(value)]
@@ -213,7 +225,11 @@ def marker(workshop: Workshop) -> Path:
 @pytest.fixture
 def rq(workshop: Workshop) -> RedisQueue:
     """The queue of the worker, to push into it by hand."""
-    return RedisQueue("clustr.default", connection=workshop.redis, serializer=JSONSerializer)
+    return RedisQueue(
+        workshop.key("default"),
+        connection=workshop.redis,
+        serializer=JSONSerializer,
+    )
 
 
 def check_all_refused(workshop: Workshop, marker: Path, rq: RedisQueue, worker: Program) -> None:
@@ -233,7 +249,7 @@ def test_G7_hostile_jobs_never_run(workshop, analyzers, marker, rq):
     rq.enqueue(JOB, analyzer="fast", run="run")
     rq.enqueue(JOB, "fast", "run", on_success=Callback("evil.run"))
     rq.enqueue(JOB, "fast", "run", on_failure=Callback("evil.run"))
-    pickled = RedisQueue("clustr.default", connection=workshop.redis)
+    pickled = RedisQueue(workshop.key("default"), connection=workshop.redis)
     pickled.enqueue("os.system", f"touch {marker}")
     gadget = pickled.enqueue("os.system", "true")
     workshop.redis.hset(gadget.key, "data", pickle.dumps(Gadget(f"touch {marker}")))

@@ -184,6 +184,10 @@ class Workshop:
     def settings(self) -> Settings:
         return read_settings(self.environment)
 
+    def key(self, name: str) -> str:
+        """What an installation calls this in Redis."""
+        return f"{self.settings.redis_prefix}:{name}"
+
     @cached_property
     def app(self) -> Flask:
         """The web side; made once the plugins are written."""

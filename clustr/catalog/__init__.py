@@ -28,6 +28,7 @@ from clustr.catalog.filters import BOUNDS, wanted_by
 from clustr.catalog.folding import tag_key
 from clustr.catalog.indexes import make_indexes
 from clustr.catalog.inspection import Foreign, Inspection, Pending, Record
+from clustr.catalog.installation import installation_id
 from clustr.catalog.jobs import Failure, Job, Jobs, JobState
 from clustr.catalog.leases import Leases
 from clustr.catalog.listing import Listing, Page, Sort, Wanted
@@ -175,6 +176,17 @@ class Catalog:
         self._require_ours()
         with starting():
             return self.uploads.any() or self.trash.any()
+
+    def installation(self) -> str:
+        """The id of this installation, which is made the first time that it is asked for.
+
+        Raises:
+            DatabaseUnavailable: MongoDB does not answer.
+            StartUpError: MongoDB does not let us, or the database is not Clustr's.
+        """
+        self._require_ours()
+        with starting(), answering():
+            return installation_id(self._database["installation"])
 
     def _require_ours(self) -> None:
         """See that the uploads are Clustr's, before anything is made beside them.

@@ -63,6 +63,9 @@ THUMBNAILS = ".thumbnails"
 # The last comes with Clustr's own repository.
 OURS = (MARKER, INCOMING, QUARANTINE, THUMBNAILS, TRASH, ".gitkeep")
 
+# In the marker, of which installation the store is.
+OWNER = re.compile(r"installation: ([0-9a-f]{24})")
+
 FOLDER = re.compile(r"[0-9a-f]{4}")
 ID = re.compile(r"[0-9a-f]{24}")
 ORIGINAL = re.compile(r"([0-9a-f]{24})\.[a-z]{3,4}")
@@ -246,6 +249,37 @@ class LocalStorage:
                     setting="UPLOAD_FOLDER",
                     folder=str(self._folder),
                 )
+
+    def claim(self, installation: str) -> None:
+        """Mark the store as this installation's.
+
+        Raises:
+            StartUpError: it is another's, of whose files none would be known here.
+            StorageUnavailable: it cannot be read.
+        """
+        with reading():
+            owner = OWNER.search(self._marker.read_text())
+        if owner is None:
+            with suppress(StorageFull), writing():  # One that is read-only stays without a mark.
+                owner = self._mark(installation)
+        if owner and owner[1] != installation:
+            raise StartUpError(
+                f"UPLOAD_FOLDER={self._folder} is that of another installation of Clustr, whose "
+                "database is another one: choose another folder, or its database with MONGODB_URL "
+                f"and MONGODB_DATABASE (if that is gone, remove the line `{owner[0]}` from the "
+                f"file {MARKER} in the folder)"
+            )
+
+    def _mark(self, installation: str) -> "re.Match[str] | None":
+        """Write the mark, unless another process has by now; that is returned then."""
+        with self._marker.open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            owner = OWNER.search(file.read())
+            if owner is None:
+                file.write(f"installation: {installation}\n")
+                file.flush()
+                os.fsync(file.fileno())
+        return owner
 
     def _mode(self, most: int) -> int:
         """What is in the folder is as readable as that, but no more than this mode says."""
