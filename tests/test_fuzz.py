@@ -28,7 +28,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from running import descendants, moment
+from running import descendants, moment, wait_until
 
 FUZZ = int(os.environ.get("FUZZ", "1"))
 SEED = 1 if FUZZ == 1 else random.randrange(2**32)
@@ -76,7 +76,8 @@ def test_B8_schemathesis_finds_no_fault(service, tmp_path):
     followed = re.search(r"API Links:\s+(\d+) covered", ran.stdout)
     assert followed, ran.stdout
     assert int(followed[1]) >= 6
-    assert get(service, "/api/health").json()["status"] == "healthy"
+    # Once what it has uploaded is analyzed.
+    wait_until(lambda: get(service, "/api/health").json()["status"] == "healthy", 60, "good health")
 
 
 def test_A2_whatever_becomes_of_an_image_it_gets_an_answer(unharmed):
