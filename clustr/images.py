@@ -132,14 +132,15 @@ def can_read(extension: str) -> bool:
 class TolerantPngStream(PngImagePlugin.PngStream):
     """Reads over what a PNG says wrongly of what its picture does not need.
 
-    Those are an animation, of which the default image is shown, and notes on how to show it. So do
-    browsers: to the PNG specification (13.3), an error in such a chunk is none of the image.
+    That is an animation, of which the default image is shown, how to show the picture, and the
+    checksum of any chunk that is not critical. Browsers do so too: an error in such a chunk is none
+    of the image (PNG specification, 13.1).
     """
 
     NOT_NEEDED = (b"acTL", b"fcTL", b"pHYs", b"gAMA", b"cHRM", b"sRGB")
 
     def call(self, cid: bytes, pos: int, length: int) -> bytes:
-        """Read a chunk."""
+        """Read the content of a chunk."""
         try:
             return super().call(cid, pos, length)
         except (SyntaxError, ValueError, IndexError, struct.error):
@@ -148,6 +149,13 @@ class TolerantPngStream(PngImagePlugin.PngStream):
         self.im_n_frames = None
         self.fp.seek(pos)
         return self.fp.read(length)
+
+    def crc(self, cid: bytes, data: bytes) -> None:
+        """Read the checksum of a chunk, and verify it if the chunk begins with a capital."""
+        if cid[:1].islower():
+            self.crc_skip(cid, data)
+        else:
+            super().crc(cid, data)
 
 
 def prepare(max_pixels: int) -> None:

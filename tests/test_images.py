@@ -424,6 +424,9 @@ NONSENSE = {
     "half a frame": odd_images.png_with(odd_images.control(2), odd_images.chunk(b"fcTL", b"123")),
     "half a density": odd_images.png_with(odd_images.chunk(b"pHYs", b"12")),
     "half a gamma": odd_images.png_with(odd_images.chunk(b"gAMA", b"")),
+    "the checksum of a text": odd_images.png_with(
+        odd_images.chunk(b"tEXt", b"Title\0a")[:-4] + b"\0\0\0\0"
+    ),
     "values of a tag": odd_images.tiff((65_000, 3, 2**31, 1000)),
     "bytes of a tag": odd_images.tiff((65_000, 1, 2**32 - 1, 1000)),
     "where a tag is": odd_images.tiff((305, 2, 100, 2**32 - 1)),
@@ -515,8 +518,9 @@ def test_a_kind_that_is_not_read_is_not_called_broken(inspect, opened, content, 
         photographs.truncated(photographs.photograph("jpg"), 0.5),
         jpeg_with_process(0xC0, 99),
         photographs.photograph("bmp")[:30],
+        odd_images.png_with(odd_images.chunk(b"PLTE", bytes(3))[:-4] + bytes(4)),
     ],
-    ids=range(8),
+    ids=range(9),
 )
 def test_what_is_broken_is_called_broken(inspect, content):
     with pytest.raises(Undecodable, match="broken or incomplete"):
