@@ -21,6 +21,7 @@ from workshop import FIRST_PARTY
 from clustr import logs, reasons
 from clustr.errors import StartUpError
 from clustr.secret import Secret, Secrets, credentials_in, without_secrets, wrapped
+from clustr.servers import free_port
 from clustr.settings import read_settings
 
 PHOTOGRAPH = photographs.encode(photographs.picture(), "jpg")
@@ -246,7 +247,8 @@ def test_a_running_service_shows_no_secret(tmp_path: Path, servers: Servers, log
 def test_an_address_that_cannot_be_used_is_not_shown(tmp_path: Path, name: str, value: str) -> None:
     (tmp_path / "plugins").mkdir()
     for command in ("worker", "up") if name == "REDIS_URL" else ("fsck",):
-        said = run(tmp_path, {name: value, "PORT": "1", "HOST": "127.0.0.1"}, command)
+        environment = {name: value, "PORT": str(free_port()), "HOST": "127.0.0.1"}
+        said = run(tmp_path, environment, command)
         assert re.search(rf"^clustr: .*{name}", said, re.MULTILINE), said
         assert "Traceback" not in said
         assert_none_in(said)
