@@ -178,7 +178,9 @@ class UploadPageSchema(Schema):
     total = number(
         f"How many uploads match, exactly up to {COUNTED_TOTAL}. Where more do, it is an estimate "
         "without filters, and null with some, or where more have the words of `q`. Behind a "
-        "cursor it is what was counted for the first page.",
+        "cursor it is what was counted for the first page. Records in the database that Clustr has "
+        "not written are in no `data`; where they have fields of uploads, some may be counted, so "
+        "walk until `next_cursor` is null rather than up to this number.",
         42,
         required=True,
         allow_none=True,
@@ -338,9 +340,10 @@ def _page_on_wire(
             data.append(write(document))
         except UNLIKE_AN_UPLOAD as error:  # What others have written is left out.
             log_foreign(str(document["_id"]), f"{type(error).__name__}: {error}")
+    is_whole = number == 1 and page.next_cursor is None
     return {
         "data": data,
-        "total": page.total,
+        "total": len(data) if is_whole else page.total,
         "total_is_estimate": page.total is None or page.total > COUNTED_TOTAL,
         "page": number,
         "limit": limit,

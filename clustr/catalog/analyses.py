@@ -6,7 +6,6 @@ the same job, or one whose upload was deleted, changes nothing.
 """
 
 from collections.abc import Container, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,7 +18,7 @@ from pymongo.errors import BulkWriteError
 from clustr.catalog.changes import changing, matching, settled
 from clustr.catalog.clock import FARTHEST, Clock, come, now
 from clustr.catalog.connection import Document, answering
-from clustr.catalog.documents import from_document
+from clustr.catalog.documents import IS_UPLOAD, from_document
 from clustr.catalog.tag_keys import TagKeys
 from clustr.errors import ForeignRecord
 from clustr.upload import UNFINISHED, State, Upload
@@ -84,6 +83,7 @@ class Analyses:
         self._collection = collection
         self._clock = clock
         self._tag_keys = tag_keys
+        self._foreign: set[ObjectId] = set()
         self._unjournaled = collection.with_options(write_concern=WriteConcern(w=1))
 
     def claim(
@@ -121,7 +121,7 @@ class Analyses:
             {"bare.name": analyzer, "bare.result": {"$exists": False}},
         ]
         with answering():
-            found = self._most_urgent(analyzer, state, size, results)
+            found, uploads = self._most_urgent(analyzer, state, size, results)
             if not found:
                 return []
             ids = {"_id": {"$in": [document["_id"] for document in found]}}
@@ -132,26 +132,38 @@ class Analyses:
                 held = {**ids, **matching(name=analyzer, run=run, state=State.RUNNING)}
                 mine = {document["_id"] for document in self._collection.find(held, {"_id": 1})}
                 found = [document for document in found if document["_id"] in mine]
-        claimed = []
-        for document in found:
-            with suppress(ForeignRecord):  # Its run ends with its lease, a few times.
-                upload = from_document(document)
-                claimed.append(Claimed(upload, _of(document, analyzer)["attempts"] + 1, moment))
-        return claimed
+        return [
+            Claimed(
+                uploads[document["_id"]], _of(document, analyzer).get("attempts", 0) + 1, moment
+            )
+            for document in found
+        ]
 
     def _most_urgent(
         self, analyzer: str, state: State, size: int, results: Sequence[str] | None
-    ) -> list[Document]:
-        """In the order of the index: by priority, then by the time since which they are due."""
-        stages: list[Document] = [
-            {"$match": matching(name=analyzer, state=state)},
-            {"$limit": size},
-        ]
-        if results is not None:
-            stages.append(_without_results_but(results))
-        found = list(self._collection.aggregate(stages, hint=WORK_INDEX))
-        harmless = [d for d in found if not _of(d, analyzer)["crashes"]]
-        return harmless or found[:1]
+    ) -> tuple[list[Document], dict[ObjectId, Upload]]:
+        """In the order of the index: by priority, then by the time since which they are due.
+
+        Returns:
+            the documents, and their uploads by their keys; none of what others have written.
+        """
+        wanted = matching(name=analyzer, state=state)
+        while True:
+            stages = [{"$match": {**wanted, "_id": {"$nin": [*self._foreign]}}}, {"$limit": size}]
+            if results is not None:
+                stages.append(_without_results_but(results))
+            uploads, foreign = {}, set()
+            found = list(self._collection.aggregate(stages, hint=WORK_INDEX))
+            for document in found:
+                try:
+                    uploads[document["_id"]] = from_document(document)
+                except ForeignRecord:
+                    foreign.add(document["_id"])
+            if not foreign:
+                break
+            self._foreign |= foreign  # They would be the most urgent for ever.
+        harmless = [d for d in found if not _of(d, analyzer).get("crashes")]
+        return harmless or found[:1], uploads
 
     def renew(self, analyzer: str, run: str, lease: timedelta) -> None:
         """Prolong the lease of everything that a run holds."""
@@ -230,12 +242,13 @@ class Analyses:
         failed = {"state": State.FAILED, "error": reason, "finished_at": moment}
         with answering():
             taken = self._collection.update_many(
-                matching(**hopeless), [*changing(analyzer, failed, {}, moment), *settled()]
+                matching(**hopeless) | IS_UPLOAD,
+                [*changing(analyzer, failed, {}, moment), *settled()],
             ).modified_count
             return (
                 taken
                 + self._unjournaled.update_many(
-                    matching(**held),
+                    matching(**held) | IS_UPLOAD,
                     {
                         "$set": {"analyses.$.state": State.QUEUED, "analyses.$.error": reason},
                         "$unset": {"analyses.$.run": "", "analyses.$.lease_until": ""},
@@ -274,6 +287,7 @@ class Analyses:
 
     def _move(self, query: Document, update: Document | list[Document]) -> int:
         moved = 0
+        query = query | IS_UPLOAD
         with answering():
             while ids := [d["_id"] for d in self._collection.find(query, {"_id": 1}).limit(BATCH)]:
                 here = {"_id": {"$in": ids}, **query}
@@ -285,7 +299,7 @@ class Analyses:
         queued = matching(name=analyzer, state=State.QUEUED)
         queries = [queued, *_deferred(analyzer, only_due)]
         with answering():
-            return any(self._collection.find_one(query, {"_id": 1}) for query in queries)
+            return any(self._collection.find_one(q | IS_UPLOAD, {"_id": 1}) for q in queries)
 
     def waiting_since(self, analyzer: str) -> datetime | None:
         """Since when the upload has been due that has waited longest for an analyzer, if one has.
@@ -307,12 +321,12 @@ class Analyses:
                 one that is being installed, or is away for a moment only.
         """
         with answering():
-            names = self._collection.distinct("analyses.name")
+            names = [n for n in self._collection.distinct("analyses.name") if isinstance(n, str)]
             gone = [name for name in names if name not in known]
             old = {"updated_at": {"$lt": now() - untouched_for}}
             return sum(
                 self._collection.update_many(
-                    {**matching(name=name, state=State.WAITING), **old}, settled(gone)
+                    {**matching(name=name, state=State.WAITING), **old, **IS_UPLOAD}, settled(gone)
                 ).modified_count
                 for name in names
             )
@@ -322,7 +336,7 @@ class Analyses:
         of_this = {"$match": {"analyses.name": analyzer, "analyses.state": State.DEFERRED}}
         totals = {"count": {"$sum": 1}, "since": {"$min": "$analyses.deferred_at"}}
         stages: list[Document] = [
-            {"$match": matching(name=analyzer, state=State.DEFERRED)},
+            {"$match": matching(name=analyzer, state=State.DEFERRED) | IS_UPLOAD},
             {"$project": {"analyses": 1}},
             {"$unwind": "$analyses"},
             of_this,

@@ -9,6 +9,10 @@ To insert an upload has to be fast and is no transaction. Who has inserted a dup
 that whether the original is still the same; who has taken an original away looks after that whether
 a duplicate came meanwhile. One of the two sees the other. What is left when both die before that,
 the reconciler finds, and so it does what databases of older versions say otherwise.
+
+A record that is none of an upload is no copy, whatever SHA-256 it has. It may have been one, and
+then it has the mark of an original, which only one record can have: an upload with these bytes is
+an original without it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,7 +27,7 @@ from pymongo.errors import DuplicateKeyError, OperationFailure
 from clustr.catalog.changes import newer
 from clustr.catalog.clock import now
 from clustr.catalog.connection import Document, answering
-from clustr.catalog.documents import FACETS, ORIGINAL, facets
+from clustr.catalog.documents import FACETS, IS_UPLOAD, LIKE_AN_UPLOAD, ORIGINAL, facets
 
 T = TypeVar("T")
 
@@ -91,7 +95,7 @@ class Copies:
         Args:
             without: one that does not count.
         """
-        here = {"sha256": sha256} | ({"_id": {"$ne": without}} if without else {})
+        here = {"sha256": sha256, **LIKE_AN_UPLOAD} | ({"_id": {"$ne": without}} if without else {})
         shown = {"upload_time": 1}
         return self._uploads.find_one(here, shown, sort=EARLIEST, session=session)
 
@@ -127,9 +131,18 @@ class Copies:
         else:
             if other:
                 self._name_by_others(key, sha256, session)
-            joined |= {"duplicate_of": None, ORIGINAL: sha256}
+            joined["duplicate_of"] = None
+            if not self.marked_by_others([sha256], session):
+                joined[ORIGINAL] = sha256
         duplicate = joined["duplicate_of"] is not None
         return joined | {"facets": facets(document["status"], document["content_type"], duplicate)}
+
+    def marked_by_others(
+        self, hashes: Iterable[str], session: ClientSession | None = None
+    ) -> set[str]:
+        """Those of these SHA-256 sums whose mark of an original is in a record of others."""
+        here = {ORIGINAL: {"$in": [*hashes]}, "$nor": [IS_UPLOAD]}
+        return {d[ORIGINAL] for d in self._uploads.find(here, {ORIGINAL: 1}, session=session)}
 
     def put_right(self, hashes: Iterable[str]) -> int:
         """Let the uploads with each of these SHA-256 sums name their original, where they do not.
@@ -170,7 +183,7 @@ class Copies:
         """Of which SHA-256 sums the uploads do not name their original; some of them."""
         is_duplicate = {"$ifNull": ["$duplicate_of", False]}
         stages: list[Document] = [
-            {"$match": here},
+            {"$match": {**here, **LIKE_AN_UPLOAD}},
             {"$sort": dict([("sha256", 1), *EARLIEST])},
             {
                 "$group": {
@@ -220,9 +233,10 @@ class Copies:
         """
         told = self._name_by_others(original, sha256, session)
         was_duplicate = {"$ifNull": ["$duplicate_of", False]}
+        marked_by_others = self.marked_by_others([sha256], session)
         changes: Document = {
             "duplicate_of": None,
-            ORIGINAL: "$sha256",
+            ORIGINAL: "$$REMOVE" if marked_by_others else "$sha256",
             "updated_at": {"$cond": [was_duplicate, newer(now()), "$updated_at"]},
             "copies_changed": {"$add": [{"$ifNull": ["$copies_changed", 0]}, 1]},
         }
@@ -236,6 +250,7 @@ class Copies:
         self, original: ObjectId, sha256: str, session: ClientSession | None
     ) -> int:
         others = {"sha256": sha256, "_id": {"$ne": original}, "duplicate_of": {"$ne": original}}
+        others |= LIKE_AN_UPLOAD
         # First those that are originals by now: of the same bytes there can be only one.
         found = self._uploads.find(others, {"_id": 1}, session=session).sort("duplicate_of", 1)
         keys = [document["_id"] for document in found.limit(TOLD_AT_ONCE)]

@@ -4,6 +4,9 @@ Up to `COUNTED_TOTAL` they are counted, in an index. Beyond it the number is an 
 MongoDB keeps beside the collection, which costs nothing to read, and is wrong for ever after mongod
 was killed (it then is that of the last checkpoint). So the tallies, which go through all uploads
 now and then, write down by how much it is wrong.
+
+Records of others are not counted as far as they lack `facets`, as those of other programs do, and
+not in an estimate, once the tallies have seen them.
 """
 
 import time
@@ -14,6 +17,7 @@ from pymongo.collection import Collection
 from pymongo.errors import OperationFailure
 
 from clustr.catalog.connection import PLAIN, Document, answering
+from clustr.catalog.documents import ANY
 from clustr.catalog.tallies import TOTALS
 from clustr.catalog.uploads import NEWEST_FIRST
 
@@ -99,6 +103,7 @@ MISSED: list[Document] = [
 def _count() -> list[Document]:
     """What counts the uploads in an index as far as they are counted."""
     return [
+        {"$match": {"facets": ANY}},
         {"$sort": dict(NEWEST_FIRST)},
         {"$limit": COUNTED_TOTAL + 1},
         {"$group": {"_id": None, "counted": {"$sum": 1}}},

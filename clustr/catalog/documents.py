@@ -1,17 +1,20 @@
 """How an upload is written down in MongoDB, and read from there.
 
 Others may write there, too. A record of theirs that cannot be read as an upload is left out of
-whatever holds several, and logged once by each process; `clustr fsck` names it.
+whatever holds several, and logged once by each process; `clustr fsck` names it. What an upload's
+record looks like is in `SCHEMA`: queries leave out other records by `IS_UPLOAD`.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
+from types import NoneType
+from typing import Any
 
-from bson import ObjectId
+from bson import Code, ObjectId
 
 from clustr import logs, reasons
 from clustr.catalog.connection import Document
@@ -24,17 +27,141 @@ log = logs.logger(__name__)
 ID = re.compile(r"[0-9a-f]{24}")
 LONGEST_ID = 100  # of what is no id, to be repeated to the client
 
-SHA256 = re.compile(r"[0-9a-f]{64}")
+TEXT = {"bsonType": "string"}
+NUMBER = {"bsonType": ["int", "long"]}
+TIME = {"bsonType": "date"}
+TEXTS = {"bsonType": "array", "items": TEXT}
 
-# What becomes part of a header or a path when an upload is answered.
-KINDS = {
-    "original_name": str,
-    "filename": str,
-    "content_type": str,
-    "sha256": str,
-    "size": int,
-    "upload_time": datetime,
-    "updated_at": datetime,
+
+def _or_null(schema: Document) -> Document:
+    """The schema of what can also be null; what is not required can be missing, too."""
+    kinds = schema["bsonType"]
+    return {**schema, "bsonType": [*([kinds] if isinstance(kinds, str) else kinds), "null"]}
+
+
+ANALYSIS: Document = {
+    "bsonType": "object",
+    "required": ["name", "version", "state"],
+    "properties": {
+        "name": TEXT,
+        "version": NUMBER,
+        "state": {"enum": [str(state) for state in State]},
+        "priority": NUMBER,
+        "attempts": NUMBER,
+        "crashes": NUMBER,
+        "due_at": TIME,
+        "started_at": _or_null(TIME),
+        "finished_at": _or_null(TIME),
+        "deferred_at": _or_null(TIME),
+        "lease_until": _or_null(TIME),
+        "run": _or_null(TEXT),
+        "error": _or_null(TEXT),
+        "requires": TEXTS,
+        "provenance": {"bsonType": ["object", "null"]},
+    },
+}
+# What the record of an upload is like, as a JSON Schema in MongoDB's manner. It says as much as is
+# read of a record: what becomes part of a header or a path, what is compared, what is counted with.
+SCHEMA: Document = {
+    "required": [
+        *("_id", "original_name", "filename", "content_type", "sha256", "size", "dimensions"),
+        *("upload_time", "updated_at", "status", "request_id", "analyses"),
+    ],
+    "properties": {
+        "_id": {"bsonType": "objectId"},
+        "original_name": TEXT,
+        "filename": {**TEXT, "pattern": rf"^[0-9a-f]{{24}}\.({'|'.join(CONTENT_TYPES)})\z"},
+        "content_type": TEXT,
+        "sha256": {**TEXT, "pattern": r"^[0-9a-f]{64}\z"},
+        "size": NUMBER,
+        "dimensions": {
+            "bsonType": "object",
+            "required": ["width", "height"],
+            "properties": {"width": NUMBER, "height": NUMBER},
+        },
+        "upload_time": TIME,
+        "updated_at": TIME,
+        "edited_at": _or_null(TIME),
+        "taken_at": _or_null(TIME),
+        "status": {"enum": [str(status) for status in Status]},
+        "request_id": TEXT,
+        "duplicate_of": {"bsonType": ["objectId", "null"]},
+        "caption": _or_null(TEXT),
+        "tags": _or_null(TEXTS),
+        "tag_keys": _or_null(TEXTS),
+        "faces": {"bsonType": ["array", "null"]},
+        "face_cluster_ids": {"bsonType": ["array", "null"]},
+        "analyses": {"bsonType": "array", "items": ANALYSIS},
+        "retry": {
+            "bsonType": ["object", "null"],
+            "required": ["key", "fingerprint", "position"],
+            "properties": {"key": TEXT, "fingerprint": TEXT, "position": NUMBER},
+        },
+        "human": {
+            "bsonType": ["object", "null"],
+            "properties": {
+                "tags": {
+                    "bsonType": "object",
+                    "properties": dict.fromkeys(
+                        ("set", "set_keys", "added", "added_keys", "removed"), TEXTS
+                    ),
+                }
+            },
+        },
+        "found": {
+            "bsonType": ["object", "null"],
+            "properties": {"tags": _or_null(TEXTS), "tag_keys": _or_null(TEXTS)},
+        },
+        "copies_changed": NUMBER,
+    },
+}
+# Python knows no times before the first or after the last.
+FIRST_MOMENT, LAST_MOMENT = (m.replace(tzinfo=UTC) for m in (datetime.min, datetime.max))
+
+
+def _times_in(properties: Document) -> list[str]:
+    return [name for name, schema in properties.items() if "date" in schema.get("bsonType", ())]
+
+
+def _met_by(schema: Document, times: Iterable[str], *denied: Document) -> Document:
+    """The part of a query that is met by what is like a schema.
+
+    Said as a denial: so MongoDB does not look for an index for it, and what else is in the query
+    leads to the records.
+    """
+    beyond = [{name: {"$lt": FIRST_MOMENT}} for name in times]
+    beyond += [{name: {"$gt": LAST_MOMENT}} for name in times]
+    return {"$nor": [{"$nor": [{"$jsonSchema": schema}]}, *denied, *beyond]}
+
+
+_ID = {"$convert": {"input": "$_id", "to": "string", "onError": "", "onNull": ""}}
+_FILENAMES = [{"$concat": [_ID, f".{extension}"]} for extension in CONTENT_TYPES]
+_TIMES = _times_in(SCHEMA["properties"])
+_FLAT = {
+    name: {word: schema[word] for word in ("bsonType", "enum", "pattern") if word in schema}
+    for name, schema in SCHEMA["properties"].items()
+}
+# The part of a query that only records meet which can be read as uploads: those for which there is
+# no `reason_why_foreign`. It costs MongoDB a tenth of a millisecond for a record.
+IS_UPLOAD = _met_by(
+    SCHEMA,
+    [*_TIMES, *(f"analyses.{name}" for name in _times_in(ANALYSIS["properties"]))],
+    {"$expr": {"$not": [{"$in": ["$filename", _FILENAMES]}]}},
+)
+# The same without a look into the lists and objects in them, for whoever goes through all uploads:
+# a tenth of the cost, for records that are none of other programs at least.
+LIKE_AN_UPLOAD = _met_by({**SCHEMA, "properties": _FLAT}, _TIMES)
+OF_AN_OBJECT_ID: Document = {"_id": {"$type": "objectId"}}
+
+KINDS: dict[str, type] = {
+    "string": str,
+    "int": int,
+    "long": int,
+    "date": datetime,
+    "array": list,
+    "object": dict,
+    "objectId": ObjectId,
+    "null": NoneType,
 }
 
 # What comes of a record that has not the fields of an upload, or other things in them.
@@ -195,12 +322,48 @@ def filenames_of(documents: Iterable[Document]) -> set[str]:
     return names
 
 
+class _Check:
+    """Sees whether a value is as a schema says, which is one of those above."""
+
+    def __init__(self, schema: Mapping[str, Any]):
+        kinds = schema.get("bsonType", ())
+        self._kinds = tuple(KINDS[kind] for kind in ([kinds] if isinstance(kinds, str) else kinds))
+        self._allowed = schema.get("enum")
+        self._pattern = re.compile(schema.get("pattern", "").replace(r"\z", r"\Z"))
+        self._required = schema.get("required", ())
+        self._inner = {n: _Check(inner) for n, inner in schema.get("properties", {}).items()}
+        self._element = _Check(schema["items"]) if "items" in schema else None
+
+    def require(self, value: Any, name: str = "the record") -> None:
+        """See that a value is so.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is not.
+        """
+        if self._kinds and (not isinstance(value, self._kinds) or isinstance(value, bool | Code)):
+            raise TypeError(f"{name} is a {type(value).__name__}")
+        if self._allowed and value not in self._allowed:
+            raise ValueError(f"{name} is {value!r}")
+        if isinstance(value, str) and not self._pattern.match(value):
+            raise ValueError(f"{name} is {value!r}")
+        if isinstance(value, dict):
+            for required in self._required:
+                if required not in value:
+                    raise KeyError(required)
+            for inner, check in self._inner.items():
+                if inner in value:
+                    check.require(value[inner], inner)
+        elif self._element and isinstance(value, list):
+            for element in value:
+                self._element.require(element, f"an element of {name}")
+
+
+_CHECK = _Check(SCHEMA)
+
+
 def _from_document(document: Document) -> Upload:
-    for name, kind in KINDS.items():
-        if not isinstance(document[name], kind):
-            raise TypeError(f"{name} is no {kind.__name__}")
-    if not SHA256.fullmatch(document["sha256"]):
-        raise ValueError("sha256 is no SHA-256")
+    _CHECK.require(document)
+    content_type = CONTENT_TYPES[extension_of(document)]
     duplicate_of, retry = document.get("duplicate_of"), document.get("retry")
     return Upload(
         id=str(document["_id"]),
@@ -210,7 +373,7 @@ def _from_document(document: Document) -> Upload:
         updated_at=document["updated_at"],
         edited_at=document.get("edited_at"),
         size=document["size"],
-        content_type=CONTENT_TYPES[extension_of(document)],
+        content_type=content_type,
         sha256=document["sha256"],
         width=document["dimensions"]["width"],
         height=document["dimensions"]["height"],
@@ -220,9 +383,9 @@ def _from_document(document: Document) -> Upload:
         duplicate_of=str(duplicate_of) if duplicate_of else None,
         taken_at=document.get("taken_at"),
         caption=document.get("caption"),
-        tags=tuple(document.get("tags", ())),
-        faces=tuple(document.get("faces", ())),
-        face_cluster_ids=tuple(document.get("face_cluster_ids", ())),
+        tags=tuple(document.get("tags") or ()),
+        faces=tuple(document.get("faces") or ()),
+        face_cluster_ids=tuple(document.get("face_cluster_ids") or ()),
         retry=Retry(**retry) if retry else None,
     )
 

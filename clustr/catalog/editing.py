@@ -17,7 +17,7 @@ from pymongo.collection import Collection
 from clustr.catalog.changes import SEARCHED, WORDS, found_taken_at, in_effect, newer
 from clustr.catalog.clock import now
 from clustr.catalog.connection import Document, answering
-from clustr.catalog.documents import from_document, key_of
+from clustr.catalog.documents import IS_UPLOAD, from_document, key_of
 from clustr.catalog.missing import missing
 from clustr.catalog.tag_keys import TagKeys
 from clustr.catalog.tags import TagList, keys_without, with_keys
@@ -73,6 +73,7 @@ class Editing:
         Raises:
             InvalidInput: there would be more than `MOST_TAGS` tags of humans.
             NotFound: there is no such upload.
+            ForeignRecord: its record is not one that Clustr has written.
             Outdated: it is of none of these versions.
         """
         tags = words.get("tags")
@@ -81,15 +82,16 @@ class Editing:
         self._tag_keys.complete_these([upload_id])
         with answering():
             changed = self._collection.find_one_and_update(
-                {**here, **of_version(versions), **room},
+                {**here, **IS_UPLOAD, **of_version(versions), **room},
                 _edited(words),
                 return_document=ReturnDocument.AFTER,
             )
             if changed is not None:
                 return from_document(changed)
-            there = self._collection.find_one(here, {"edited_at": 1})
+            there = self._collection.find_one(here)
         if there is None:
             raise missing(self._collection, upload_id)
+        from_document(there)
         require_version(there, versions)
         raise InvalidInput({"tags": [TOO_MANY]})
 
@@ -100,7 +102,7 @@ class Editing:
             the ids of those that have it so now; others have too many tags, or are not there.
         """
         here = {"_id": {"$in": [ObjectId(upload_id) for upload_id in upload_ids]}}
-        with_room = {**here, "$expr": _has_room(tags)}
+        with_room = {**here, **IS_UPLOAD, "$expr": _has_room(tags)}
         self._tag_keys.complete_these(upload_ids)
         with answering():
             # What has room for these tags has room for them once more: they are there then.

@@ -12,14 +12,13 @@ from clustr.catalog.changes import changing, matching, settled
 from clustr.catalog.clock import now
 from clustr.catalog.connection import Document, answering
 from clustr.catalog.copies import Copies
-from clustr.catalog.documents import filenames_of, reason_why_foreign
+from clustr.catalog.documents import OF_AN_OBJECT_ID, filenames_of, reason_why_foreign
 from clustr.upload import UNFINISHED, State
 
 BATCH = 500
 BEFORE_ALL = ObjectId(bytes(12))
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 BUT_RESULTS = {"analyses.result": 0}
-OURS = {"_id": {"$type": "objectId"}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +65,13 @@ class Inspection:
         Between batches nothing is held open: what is done with a batch may take as long as it does.
         """
         with answering():
-            newest = self._uploads.find_one(OURS, {"_id": 1}, sort=[("_id", -1)])
+            newest = self._uploads.find_one(OF_AN_OBJECT_ID, {"_id": 1}, sort=[("_id", -1)])
         last = BEFORE_ALL
         while newest and (batch := self._batch(last, newest["_id"])):
             yield from map(_record, batch)
             last = batch[-1]["_id"]
         with answering():
-            for document in self._uploads.find({"$nor": [OURS]}, {"_id": 1}):
+            for document in self._uploads.find({"$nor": [OF_AN_OBJECT_ID]}, {"_id": 1}):
                 yield Foreign(str(document["_id"]), "its id is no ObjectId")
 
     def _batch(self, after: ObjectId, until: ObjectId) -> list[Document]:
@@ -148,7 +147,7 @@ def _record(document: Document) -> Record | Foreign:
         sha256=document["sha256"],
         updated_at=document["updated_at"],
         pending=tuple(
-            Pending(a["name"], State(a["state"]), a.get("run"), a.get("lease_until", LONG_AGO))
+            Pending(a["name"], State(a["state"]), a.get("run"), a.get("lease_until") or LONG_AGO)
             for a in document["analyses"]
             if a["state"] in UNFINISHED
         ),

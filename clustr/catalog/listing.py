@@ -27,7 +27,14 @@ from clustr.catalog import counting
 from clustr.catalog.changes import matching
 from clustr.catalog.connection import PLAIN, Document, answering
 from clustr.catalog.counting import Counting
-from clustr.catalog.documents import ANY, DUPLICATE, FACETS, UNLIKE_AN_UPLOAD
+from clustr.catalog.documents import (
+    ANY,
+    DUPLICATE,
+    FACETS,
+    FIRST_MOMENT,
+    LIKE_AN_UPLOAD,
+    UNLIKE_AN_UPLOAD,
+)
 from clustr.catalog.tag_keys import TagKeys
 from clustr.catalog.uploads import (
     NEWEST_FIRST,
@@ -86,7 +93,6 @@ SEARCH_SECONDS = 0.3
 MOST_LOOKED_AT = 50_000
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-FIRST_MOMENT = datetime(1, 1, 1, tzinfo=UTC)
 
 NO_CURSOR = "This is no cursor; take the `next_cursor` of an answer."
 OTHER_CURSOR = "This cursor is of another sort or of other filters; give those again beside it."
@@ -409,7 +415,7 @@ class Listing:
         Returns:
             how many; 0 when all have it.
         """
-        lacking = {"facets": None}
+        lacking = {"facets": None, **LIKE_AN_UPLOAD}
         with answering():
             found = self._collection.find(lacking, {"_id": 1}).hint("facets_by_upload_time")
             keys = [document["_id"] for document in found.limit(COMPLETED_AT_ONCE)]

@@ -5,7 +5,7 @@ from enum import StrEnum
 from pymongo.collection import Collection
 
 from clustr.catalog.connection import Document, answering
-from clustr.catalog.documents import key_of
+from clustr.catalog.documents import FIRST_MOMENT, LAST_MOMENT, key_of
 from clustr.errors import InTrash, NotFound
 
 
@@ -28,7 +28,9 @@ def missing(uploads: Collection[Document], upload_id: str) -> NotFound:
         uploads: the collection in which it was looked for.
     """
     trash = uploads.database[f"{uploads.name}_trash"]
-    here = {"_id": key_of(upload_id), "trash.step": {"$in": IN_TRASH}}
+    # Others may have written other things there.
+    at = {"trash.at": {"$gte": FIRST_MOMENT, "$lte": LAST_MOMENT}}
+    here = {"_id": key_of(upload_id), "trash.step": {"$in": IN_TRASH}, **at}
     with answering():
         trashed = trash.find_one(here, {"trash.at": 1})
     if trashed is None:

@@ -17,12 +17,19 @@ from pymongo.collection import Collection
 from clustr.catalog.changes import matching, settled
 from clustr.catalog.clock import now
 from clustr.catalog.connection import Document, answering
-from clustr.catalog.documents import from_document, key_of
+from clustr.catalog.documents import (
+    IS_UPLOAD,
+    LIKE_AN_UPLOAD,
+    OF_AN_OBJECT_ID,
+    from_document,
+    key_of,
+)
 from clustr.catalog.filters import wanted_by
 from clustr.catalog.jobs import MOST_FAILURES, Failure, Job
 from clustr.catalog.listing import DEFAULT, among_all, query
 from clustr.catalog.missing import missing
 from clustr.catalog.tag_keys import TagKeys
+from clustr.catalog.trash import IS_TRASHED
 from clustr.catalog.versions import Versions, of_version, require_version
 from clustr.errors import DatabaseUnavailable, TooSlow, UnderWay
 from clustr.plugins import Analyzer
@@ -207,7 +214,9 @@ class Selections:
             found = [
                 str(document["_id"])
                 for collection in (self._collection, self._trash)
-                for document in collection.find({}, {"_id": 1}).sort("_id", -1).limit(1)
+                for document in collection.find(OF_AN_OBJECT_ID, {"_id": 1})
+                .sort("_id", -1)
+                .limit(1)
             ]
         return max(found, default=None)
 
@@ -220,7 +229,8 @@ class Selections:
         others = self._trash if collection is self._collection else self._collection
         with answering():
             after, here, last = _next(collection, job, chosen.ids, size)
-            meeting = {**here, **self._meeting(chosen.filter)}
+            whole = IS_TRASHED if chosen.trashed else IS_UPLOAD
+            meeting = {**here, **self._meeting(chosen.filter), **whole}
             found = {d["_id"] for d in collection.find(meeting, {"_id": 1})}
             found |= {d["_id"] for d in others.find({**here, **mine}, {"_id": 1})}
         ids = sorted(map(str, found))
@@ -247,7 +257,7 @@ class Selections:
         """
         with answering():
             after, here, last = _next(self._collection, job, selection.ids, BATCH)
-            chosen = self._chosen(selection, analyzer, ObjectId(job.id))
+            chosen = self._chosen(selection, analyzer, ObjectId(job.id)) | IS_UPLOAD
             mine = {**here, "analyses.job": ObjectId(job.id)}
             wanted = here
             if selection.limit is not None:
@@ -282,6 +292,7 @@ class Selections:
 
         Raises:
             NotFound: there is no such upload.
+            ForeignRecord: its record is not one that Clustr has written.
             Outdated: it is of none of these versions.
             UnderWay: the analysis has not come to its end.
         """
@@ -291,15 +302,16 @@ class Selections:
         update = [*_queued(analyzer, dependants, {"priority": 0, "job": "$$REMOVE"}), *settled()]
         with answering():
             queued = self._collection.find_one_and_update(
-                {**here, **of_version(versions), **ended},
+                {**here, **IS_UPLOAD, **of_version(versions), **ended},
                 update,
                 return_document=ReturnDocument.AFTER,
             )
             if queued is not None:
                 return from_document(queued)
-            there = self._collection.find_one(here, {"edited_at": 1})
+            there = self._collection.find_one(here)
         if there is None:
             raise missing(self._collection, upload_id)
+        from_document(there)
         require_version(there, versions)
         said = f"The analysis {analyzer.name} of this upload is still under way; try again later."
         raise UnderWay(said)
@@ -314,7 +326,8 @@ class Selections:
 
     def _meeting(self, filter: Mapping[str, Any]) -> Document:
         """A query for the uploads that meet a filter."""
-        return query(among_all(wanted_by(filter), self._tag_keys), DEFAULT)
+        wanted = query(among_all(wanted_by(filter), self._tag_keys), DEFAULT)
+        return {"$and": [wanted, LIKE_AN_UPLOAD]}
 
     def states(self, job_id: str) -> dict[str, int]:
         """How many analyses of a job are in each state."""

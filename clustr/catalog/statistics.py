@@ -15,6 +15,7 @@ from clustr.catalog.analyses import WORK_INDEX
 from clustr.catalog.changes import matching
 from clustr.catalog.clock import now
 from clustr.catalog.connection import Document, answering
+from clustr.catalog.documents import IS_UPLOAD
 from clustr.catalog.selection import ENDED
 from clustr.plugins import Analyzer
 from clustr.upload import State
@@ -111,12 +112,15 @@ class Statistics:
         projection = {"analyses": {"$elemMatch": {"name": name}}}
         found = [
             self._uploads.find_one(
-                matching(name=name, state=state, priority=priority), projection, hint=WORK_INDEX
+                matching(name=name, state=state, priority=priority) | IS_UPLOAD,
+                projection,
+                hint=WORK_INDEX,
             )
             for state in (State.QUEUED, State.WAITING)
             for priority in (0, {"$gt": 0})
         ]
-        return min((d["analyses"][0]["due_at"] for d in found if d), default=None)
+        times = [document["analyses"][0].get("due_at") for document in found if document]
+        return min(filter(None, times), default=None)
 
     def _rate_per_minute(self, analyzer: Analyzer) -> float:
         recently = _runs(analyzer, timedelta(minutes=RATE_MINUTES))
@@ -144,7 +148,7 @@ class Statistics:
 
     def _latest_runs(self, analyzer: Analyzer, period: timedelta) -> list[Document]:
         projection = {"analyses": {"$elemMatch": {"name": analyzer.name}}}
-        found = self._uploads.find(_runs(analyzer, period), projection)
+        found = self._uploads.find(_runs(analyzer, period) | IS_UPLOAD, projection)
         analyses = [d["analyses"][0] for d in found.hint(RUNS).limit(MOST_RUNS)]
         return [a for a in analyses if a.get("started_at") and a.get("finished_at")]
 

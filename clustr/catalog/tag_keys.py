@@ -15,7 +15,7 @@ from pymongo.collection import Collection
 from clustr.catalog.changes import in_effect, newer
 from clustr.catalog.clock import now
 from clustr.catalog.connection import Document, answering
-from clustr.catalog.documents import UNLIKE_AN_UPLOAD
+from clustr.catalog.documents import IS_UPLOAD, UNLIKE_AN_UPLOAD
 from clustr.catalog.indexes import drop_index
 from clustr.catalog.tags import keys_missing
 
@@ -93,7 +93,7 @@ def _ranges(collection: Collection[Document]) -> Iterator[Document]:
 def _complete(collection: Collection[Document], here: Document) -> int:
     """Make the keys of those of these uploads that lack them; how many did."""
     updates = []
-    for document in collection.find({**here, **LACKING}, READ).hint("_id_"):
+    for document in collection.find({**here, **LACKING, **IS_UPLOAD}, READ).hint("_id_"):
         with suppress(*UNLIKE_AN_UPLOAD):  # What others have written is left as it is.
             keys = {name: {"$literal": value} for name, value in keys_missing(document).items()}
             unchanged = {"_id": document["_id"], "updated_at": document["updated_at"], **LACKING}

@@ -16,6 +16,7 @@ from pymongo.collection import Collection
 
 from clustr.catalog.clock import now
 from clustr.catalog.connection import Document, answering
+from clustr.catalog.documents import LIKE_AN_UPLOAD, OF_AN_OBJECT_ID
 from clustr.catalog.folding import folded, tag_key
 
 BATCH = 20_000
@@ -137,7 +138,7 @@ class Tallies:
         return True
 
     def _begin(self) -> Round:
-        newest = self._uploads.find_one({}, {"_id": 1}, sort=[("_id", -1)])
+        newest = self._uploads.find_one(OF_AN_OBJECT_ID, {"_id": 1}, sort=[("_id", -1)])
         estimated = self._uploads.estimated_document_count()
         return Round(now(), ObjectId(), newest["_id"] if newest else BEFORE_ALL, estimated)
 
@@ -146,7 +147,7 @@ class Tallies:
         left = {"_id": {"$gt": round.after, "$lte": round.until}}
         ends = self._uploads.find(left, {"_id": 1}).sort("_id", 1).skip(BATCH - 1).limit(1)
         end = next(iter(ends), {"_id": round.until})["_id"]
-        here = {"$match": {"_id": {"$gt": round.after, "$lte": end}}}
+        here = {"$match": {"_id": {"$gt": round.after, "$lte": end}, **LIKE_AN_UPLOAD}}
         self._add(round, here)
         self._add_tags(round, here)
         round.after = end

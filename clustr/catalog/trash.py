@@ -24,11 +24,15 @@ from clustr.catalog.clock import now
 from clustr.catalog.connection import Document, answering
 from clustr.catalog.copies import Copies
 from clustr.catalog.documents import (
+    FIRST_MOMENT,
+    IS_UPLOAD,
+    LAST_MOMENT,
     UNLIKE_AN_UPLOAD,
     extension_of,
     filenames_of,
     from_document,
     key_of,
+    reading_record,
 )
 from clustr.catalog.filters import wanted_by
 from clustr.catalog.listing import DEFAULT, among_all, query
@@ -49,6 +53,13 @@ INDEXES = {
         "keys": [("trash.claimed_at", 1)],
         "partialFilterExpression": {"trash.claimed_at": {"$exists": True}},
     },
+}
+
+# The part of a query that only records of the trash meet which Clustr can have written.
+IS_TRASHED: Document = {
+    **IS_UPLOAD,
+    "trash.step": {"$in": [str(step) for step in Step]},
+    "trash.at": {"$gte": FIRST_MOMENT, "$lte": LAST_MOMENT},
 }
 
 # Whoever has begun is done long before; then somebody else goes on.
@@ -196,12 +207,13 @@ class Trash:
         key = key_of(upload_id)
         # To remove a file that is being moved harms nobody; to put it back would.
         steps = IN_TRASH if step is Step.REMOVING else (Step.THERE,)
-        here = {"_id": key, "trash.step": {"$in": steps}, **of_version(versions)}
+        here = {"_id": key, **IS_TRASHED, "trash.step": {"$in": steps}, **of_version(versions)}
         claimed = self._claim(here, step)
         if claimed:
             return claimed
         with answering():
-            there = self.collection.find_one({"_id": key}, {"trash": 1, "edited_at": 1})
+            shown = {"trash": 1, "edited_at": 1}
+            there = self.collection.find_one({"_id": key, **IS_TRASHED}, shown)
         if there and there["trash"]["step"] in IN_TRASH:
             require_version(there, versions)
         if there and there["trash"]["step"] == Step.MOVING:
@@ -210,7 +222,8 @@ class Trash:
 
     def begun(self, limit: int) -> list[Claim]:
         """Take over what was begun so long ago that nobody is at it any more."""
-        late = {"trash.claimed_at": {"$lt": now() - CLAIM}}
+        late = {**IS_TRASHED, "trash.claimed_at": {"$lt": now() - CLAIM}}
+        late["trash.claim"] = {"$type": "objectId"}
         with answering():
             found = list(self.collection.find(late, {"trash": 1}).limit(limit))
         taken = []
@@ -283,14 +296,15 @@ class Trash:
     def step_of(self, upload_id: str) -> Step | None:
         """What is being done with an upload of the trash; None when it is not there."""
         with answering():
-            found = self.collection.find_one({"_id": ObjectId(upload_id)}, {"trash": 1})
+            here = {"_id": ObjectId(upload_id), **IS_TRASHED}
+            found = self.collection.find_one(here, {"trash": 1})
         return Step(found["trash"]["step"]) if found else None
 
     def settled(self) -> Iterator[tuple[str, str]]:
         """Ids and file names of all that nobody is doing anything with, in the order of the ids."""
         last = BEFORE_ALL
         while True:
-            here = {"_id": {"$gt": last}, "trash.step": Step.THERE}
+            here = {"_id": {"$gt": last}, **IS_TRASHED, "trash.step": Step.THERE}
             with answering():
                 found = self.collection.find(here, {"filename": 1}).sort("_id", 1).limit(BATCH)
                 batch = list(found)
@@ -329,7 +343,7 @@ class Trash:
 
     def removed_before(self, moment: datetime, limit: int) -> list[str]:
         """The ids of some that came into the trash before a moment, the first of them first."""
-        here = {"trash.at": {"$lt": moment}, "trash.step": {"$in": IN_TRASH}}
+        here = {**IS_TRASHED, "trash.at": {"$lt": moment}, "trash.step": {"$in": IN_TRASH}}
         with answering():
             found = self.collection.find(here, {"_id": 1}).sort("trash.at", 1).limit(limit)
             return [str(document["_id"]) for document in found]
@@ -359,7 +373,7 @@ class Trash:
         Raises:
             InvalidInput: this is no cursor.
         """
-        here = {"trash.step": {"$in": IN_TRASH}}
+        here = {**IS_TRASHED, "trash.step": {"$in": IN_TRASH}}
         with answering():
             found = self.collection.find(here, None if results else {"analyses.result": 0})
             found = found.sort(NEWEST_REMOVED).hint(NEWEST_REMOVED).limit(limit + 1)
@@ -393,7 +407,11 @@ def _claimed(document: Document) -> Claim:
 def _trashed(document: Document) -> Trashed:
     """What is in the trash; there it is no duplicate of any other."""
     upload = replace(from_document(document), duplicate_of=None)
-    return Trashed(upload, document["trash"]["at"])
+    with reading_record(upload.id):
+        trashed_at = document["trash"]["at"]
+        if not isinstance(trashed_at, datetime):
+            raise TypeError(f"trash.at is a {type(trashed_at).__name__}")
+    return Trashed(upload, trashed_at)
 
 
 def _of(claim: Claim) -> Document:
@@ -413,7 +431,7 @@ def _let_go(analysis: Document) -> Document:
     if analysis["state"] != State.RUNNING:
         return analysis
     kept = {name: value for name, value in analysis.items() if name not in ("run", "lease_until")}
-    return {**kept, "state": State.QUEUED, "attempts": max(0, analysis["attempts"] - 1)}
+    return {**kept, "state": State.QUEUED, "attempts": max(0, analysis.get("attempts", 0) - 1)}
 
 
 def _cursor(document: Document) -> str:

@@ -16,6 +16,8 @@ from clustr import logs
 from clustr.catalog.connection import Document, answering
 from clustr.catalog.copies import EARLIEST, Copies, second_original
 from clustr.catalog.documents import (
+    LIKE_AN_UPLOAD,
+    ORIGINAL,
     from_document,
     from_documents,
     key_of,
@@ -150,10 +152,13 @@ class Uploads:
         if len(uploads) > 1:
             stored = self._insert(uploads, reuse)
         elif known := self._insert_if_new(uploads[0], reuse):
-            if reuse:
+            if reason_why_foreign(known):
+                stored = self._insert(self._marked(uploads), reuse)
+            elif reuse:
                 return [from_document(known)]
-            duplicate = replace(uploads[0], duplicate_of=str(known["_id"]))
-            stored = self._insert([duplicate], reuse)
+            else:
+                duplicate = replace(uploads[0], duplicate_of=str(known["_id"]))
+                stored = self._insert([duplicate], reuse)
         else:
             stored = [*uploads]
         self._answered_at = time.monotonic()
@@ -174,10 +179,11 @@ class Uploads:
         To look first and insert then takes a third more of the time.
 
         Args:
-            whole: whether all of the one that is there is wanted, or its `_id`.
+            whole: whether the results of the one that is there are wanted, too.
 
         Returns:
-            the first one that is there; None when the upload was inserted.
+            the first record that is there, which others may have written; None when the upload was
+            inserted.
         """
         while True:
             try:
@@ -185,26 +191,34 @@ class Uploads:
                     return self._collection.find_one_and_update(
                         {"sha256": upload.sha256},
                         {"$setOnInsert": to_document(upload)},
-                        None if whole else {"_id": 1},
+                        None if whole else {"analyses.result": 0},
                         sort=EARLIEST,
                         upsert=True,
                     )
             except DuplicateKeyError as error:
                 if not second_original(error.details):
                     raise BeingAnswered from error
+            with answering():
+                marked = self._collection.find_one({ORIGINAL: upload.sha256})
+            if marked and reason_why_foreign(marked):
+                return marked
 
     def _insert(self, uploads: Sequence[Upload], reuse: bool) -> list[Upload]:
         """Insert uploads that say which ones have the same bytes, as far as that is known."""
         stored: dict[str, Upload] = {}
-        left = [*uploads]
+        left, marked_by_others = [*uploads], set[str]()
         try:
             while left:
                 if reuse:
                     stored |= self._known_instead(left)
                     left = [replace(u, duplicate_of=None) for u in left if u.id not in stored]
-                inserted = self._insert_in_order(left)
+                inserted = self._insert_in_order(left, marked_by_others)
                 stored |= {upload.id: upload for upload in left[:inserted]}
-                left = self._marked(left[inserted:]) if left[inserted:] else []
+                left = left[inserted:]
+                if left:
+                    with answering():
+                        marked_by_others |= self._copies.marked_by_others([left[0].sha256])
+                    left = self._marked(left)
         except DatabaseRefused as error:
             if stored:
                 raise DatabaseUnavailable from error
@@ -217,13 +231,21 @@ class Uploads:
         known = self.first_uploads_with_bytes([upload.sha256 for upload in duplicates])
         return {u.id: known[u.sha256] for u in duplicates if u.sha256 in known}
 
-    def _insert_in_order(self, uploads: Sequence[Upload]) -> int:
-        """Insert the uploads up to the first that is no original any more; how many were."""
+    def _insert_in_order(self, uploads: Sequence[Upload], marked_by_others: set[str]) -> int:
+        """Insert the uploads up to the first that is no original any more; how many were.
+
+        Args:
+            marked_by_others: the SHA-256 sums whose originals cannot have their mark.
+        """
         if not uploads:
             return 0
+        documents = [to_document(upload) for upload in uploads]
+        for document in documents:
+            if document["sha256"] in marked_by_others:
+                document.pop(ORIGINAL, None)
         with answering():
             try:
-                self._collection.insert_many([to_document(upload) for upload in uploads])
+                self._collection.insert_many(documents)
             except BulkWriteError as error:
                 (failed,) = error.details["writeErrors"] or ({},)
                 if second_original(failed):
@@ -308,7 +330,7 @@ class Uploads:
         The first by time: within one second, ids that two processes gave do not follow it.
         """
         stages: list[dict[str, Any]] = [
-            {"$match": {"sha256": {"$in": list(set(hashes))}}},
+            {"$match": {"sha256": {"$in": list(set(hashes))}, **LIKE_AN_UPLOAD}},
             {"$sort": dict([("sha256", 1), *EARLIEST])},
             {"$group": {"_id": "$sha256", "first": {"$first": "$_id"}}},
         ]
