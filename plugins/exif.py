@@ -47,10 +47,6 @@ LARGEST_OFFSET_BY_GPS = timedelta(hours=15)
 # numbers, in the letters of `struct`. Two letters are a fraction.
 TEXTS = (2, 7, 129)
 BYTE = 1
-FULL_16_BITS = 2**16 - 1
-SENSITIVITIES = (Base.RecommendedExposureIndex, Base.StandardOutputSensitivity, Base.ISOSpeed)
-NORTH_AND_SOUTH = ("N", "NORTH"), ("S", "SOUTH")
-EAST_AND_WEST = ("E", "EAST"), ("W", "WEST")
 NUMBERS = {
     BYTE: "B",
     3: "H",
@@ -63,6 +59,11 @@ NUMBERS = {
     12: "d",
     13: "I",
 }
+
+FULL_16_BITS = 2**16 - 1
+SENSITIVITIES = (Base.RecommendedExposureIndex, Base.StandardOutputSensitivity, Base.ISOSpeed)
+NORTH_AND_SOUTH = ("N", "NORTH"), ("S", "SOUTH")
+EAST_AND_WEST = ("E", "EAST"), ("W", "WEST")
 
 # A character of UTF-8 that is more than ASCII.
 UTF_8 = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
