@@ -52,6 +52,8 @@ COUNT_PAUSES = 10
 STATISTICS_EVERY_SECONDS = 10.0
 STATISTICS_PAUSES = 20
 TALLIES = "/tallies"  # no analyzer is called so
+# So long after the last change the analyses are still counted: how many there were of late changes.
+COUNTED_AFTER_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -428,6 +430,8 @@ class Bulk:
         self._indexed = False
         self._count_at = dict.fromkeys([*host.analyzers, TALLIES], 0.0)
         self._tallied_seconds = 0.0
+        self._changed_at = time.monotonic()
+        self._counted_from = dict.fromkeys(self._count_at, 0.0)
 
     def run_for_ever(self) -> None:
         """One round after another; while the database is away a round does nothing."""
@@ -450,9 +454,12 @@ class Bulk:
         backfills = self._catalog.default_services.due_backfills()
         began = time.monotonic()
         to_count = [name for name, count_at in self._count_at.items() if began >= count_at]
+        to_count = [name for name in to_count if self._may_have_changed(name)]
         if not jobs and not to_count and not backfills:
             return False
         if not self._catalog.leases.take(LEASE, self._owner, LEASE_SECONDS):
+            later = began + STATISTICS_EVERY_SECONDS
+            self._count_at.update(dict.fromkeys(to_count, later))
             return False
         if not self._indexed:  # The web side does it too, but may have started without MongoDB.
             self._catalog.make_indexes()
@@ -504,12 +511,25 @@ class Bulk:
             log.info("job_ended", job=job.id, kind=job.kind, state=state, counts=step.counts)
         return False
 
+    def _may_have_changed(self, name: str) -> bool:
+        """Whether what was counted last may be otherwise by now; if not, it is looked at later."""
+        if name == TALLIES and self._tallied_seconds:
+            return True  # The counting goes on.
+        moment = time.monotonic()
+        if self._catalog.change_watch.changed():
+            self._changed_at = moment
+        for_how_long = 0.0 if name == TALLIES else COUNTED_AFTER_SECONDS
+        if self._counted_from[name] <= self._changed_at + for_how_long:
+            return True
+        self._count_at[name] = moment + STATISTICS_EVERY_SECONDS
+        return False
+
     def _count(self, name: str) -> None:
         """Count the analyses of one analyzer; the next time is the later the longer that takes."""
         if name == TALLIES:
             self._tally()
             return
-        began = time.monotonic()
+        began = self._counted_from[name] = time.monotonic()
         try:
             self._catalog.statistics.count(self._host.analyzers[name])
         finally:
@@ -520,6 +540,8 @@ class Bulk:
     def _tally(self) -> None:
         """Count some more uploads; when all have been, the next time is as for the analyses."""
         began, is_over = time.monotonic(), True
+        if not self._tallied_seconds:
+            self._counted_from[TALLIES] = began
         try:
             is_over = self._catalog.tallies.step()
         finally:

@@ -280,8 +280,9 @@ def test_an_unknown_upload(service):
     ],
 )
 def test_G5_what_is_no_id(service, text):
-    errors = wrong(get(service, f"/api/uploads/{text}"))
-    assert list(errors) == ["id"]
+    answer = get(service, f"/api/uploads/{text}")
+    assert (answer.status_code, answer.headers["Content-Type"]) == (404, PROBLEM)
+    assert "an id is 24 hexadecimal digits, in lower case" in answer.json()["detail"]
 
 
 def test_stored_dimensions_beside_those_that_were_read(service):

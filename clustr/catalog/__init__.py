@@ -17,6 +17,7 @@ from clustr.catalog import (
 )
 from clustr.catalog.analyses import Analyses, Claimed, Deferred, Finished
 from clustr.catalog.breakers import Breaker, Breakers
+from clustr.catalog.change_watch import ChangeWatch
 from clustr.catalog.clock import clock, now
 from clustr.catalog.connection import answering, connect, discover, require_initiated, starting
 from clustr.catalog.copies import Copies
@@ -129,6 +130,7 @@ class Catalog:
         self.inspection = Inspection(self._uploads, self.copies)
         self.jobs = Jobs(self._database["jobs"])
         self.selections = Selections(self._uploads, self.tag_keys)
+        self.change_watch = ChangeWatch(self._uploads)
         self.statistics = Statistics(self._uploads, self._database["statistics"])
         counted = [self._database[name] for name in ("tallies", "tags", "tag_spellings")]
         self.tallies = Tallies(self._uploads, *counted)
