@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from clustr import logs, reasons
 from clustr.catalog import (
+    ANY_VERSION,
     Catalog,
     Chosen,
     Failure,
@@ -105,11 +106,11 @@ class Reanalysis:
         self._catalog.jobs.require_room()
         return add_analyses(self._catalog, selection, request_id)
 
-    def run_again(self, upload_id: str, name: str, versions: Versions = None) -> Upload:
+    def run_again(self, upload_id: str, name: str, versions: Versions = ANY_VERSION) -> Upload:
         """Have an analyzer look at one upload (again), as soon as at a new one.
 
         Args:
-            versions: the only ones of which the upload may be; None for any.
+            versions: of which the upload may be.
 
         Returns:
             the upload with the analysis queued; its last good result stays for now.

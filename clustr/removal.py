@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 from clustr import logs
-from clustr.catalog import Catalog, Claim, Step, Versions, now
+from clustr.catalog import ANY_VERSION, Catalog, Claim, Step, Versions, now
 from clustr.errors import ForeignRecord, NotFound, StorageFull, UnderWay
 from clustr.storage import LocalStorage, writing
 from clustr.upload import Upload
@@ -50,14 +50,14 @@ class Removal:
         upload_id: str,
         permanently: bool = False,
         job: str | None = None,
-        versions: Versions = None,
+        versions: Versions = ANY_VERSION,
         filter: Mapping[str, Any] | None = None,
     ) -> bool:
         """Put an upload into the trash, or remove it for good, also from the trash.
 
         Args:
             job: the one that it is for, if any.
-            versions: the only ones of which it may be; None for any.
+            versions: of which it may be.
             filter: what it has to be like at the moment of its removal; see `Trash.throw`.
 
         Returns:
@@ -82,11 +82,13 @@ class Removal:
         self._finish(claim)
         return True
 
-    def restore(self, upload_id: str, job: str | None = None, versions: Versions = None) -> Upload:
+    def restore(
+        self, upload_id: str, job: str | None = None, versions: Versions = ANY_VERSION
+    ) -> Upload:
         """Bring an upload back from the trash.
 
         Args:
-            versions: the only ones of which it may be; None for any.
+            versions: of which it may be.
 
         Raises:
             NotFound: it is not in the trash.

@@ -478,6 +478,41 @@ def test_whatever_names_another_version_changes_nothing(workshop, upload_id):
         assert workshop.collection.find_one() == stored
 
 
+def test_what_shall_not_be_of_its_version_is_left_as_it_is(workshop, upload_id):
+    """With `If-None-Match` (RFC 9110, 13.1.2), which a weak tag matches as well."""
+    path = f"/api/uploads/{upload_id}"
+    client = workshop.app.test_client()
+    old = edit(workshop, upload_id, {"caption": "first"}).headers["ETag"]
+    edited = edit(workshop, upload_id, {"caption": "second"})
+    true, version = edited.headers["ETag"], f'"{edited.json["version"]}"'
+    stored = workshop.collection.find_one()
+    for named in (true, version, f"W/{true}", f"{old}, {true}", "*"):
+        condition = {"headers": {"If-None-Match": named}}
+        answers = [
+            client.patch(path, json={"caption": "third"}, **condition),
+            client.delete(path, **condition),
+            client.delete(f"{path}?permanently=true", **condition),
+            client.post(f"{path}/analyses/says", **condition),
+        ]
+        assert [answer.status_code for answer in answers] == [412] * 4, named
+        assert {answer.json["type"] for answer in answers} == {"urn:clustr:problem:outdated"}
+        assert all("If-None-Match" in answer.json["detail"] for answer in answers)
+        assert workshop.collection.find_one() == stored
+    both = {"If-Match": true, "If-None-Match": true}
+    assert client.patch(path, json={"caption": "third"}, headers=both).status_code == 412
+    other = {"headers": {"If-None-Match": f'{old}, "x"'}}
+    assert client.post(f"{path}/analyses/says", **other).status_code == 202
+    assert client.delete(path, **other).status_code == 204
+    for method, below in ((client.post, "/restore"), (client.delete, "?permanently=true")):
+        assert method(path + below, headers={"If-None-Match": true}).status_code == 412
+        assert method(path + below, headers={"If-None-Match": "*"}).status_code == 412
+    assert client.post(f"{path}/restore", **other).status_code == 200
+    assert client.patch(path, json={"caption": "third"}, **other).status_code == 200
+    assert (
+        client.delete("/api/uploads/" + "0" * 24, headers={"If-None-Match": "*"}).status_code == 404
+    )
+
+
 def test_in_the_trash_a_version_counts_as_well(workshop, upload_id):
     path = f"/api/uploads/{upload_id}"
     client = workshop.app.test_client()

@@ -154,6 +154,13 @@ class ConditionSchema(Schema):
             "Analyses that end do not change it.",
         },
     )
+    if_none_match = fields.String(
+        data_key="If-None-Match",
+        metadata={
+            "description": "As `If-Match`, but the version that the upload shall not have: if it "
+            "has it, or with `*`, it is left as it is and the answer is 412 (RFC 9110, 13.1.2).",
+        },
+    )
 
 
 class AnalysesOfUploadSchema(Schema):

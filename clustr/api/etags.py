@@ -1,10 +1,12 @@
 """The version of an upload, and its `ETag`, which begins with it.
 
-The version changes when a person changes the upload, and is what `If-Match` compares; the rest of
-the tag is a digest of the whole answer, for `If-None-Match`. docs/decisions/versions.md says why.
+The version changes when a person changes the upload, and is what `If-Match` compares, and so does
+`If-None-Match` where something is changed; the rest of the tag is a digest of the whole answer, for
+`If-None-Match` where it is read. docs/decisions/versions.md says why.
 """
 
 import re
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 
@@ -33,12 +35,29 @@ def tag_with(response: Response, version: str) -> Response:
     return response
 
 
-def versions_of(if_match: str | None, upload_id: str) -> Versions:
-    """The versions of an upload that an `If-Match` allows, of tags or of versions in bodies."""
-    tags = parse_etags(if_match)
-    if if_match is None or tags.star_tag:
-        return None
-    found = [TAG.fullmatch(tag or "") for tag in tags.as_set()]
+def versions_of(headers: Mapping[str, str], upload_id: str) -> Versions:
+    """The versions of an upload that `If-Match` and `If-None-Match` let be changed.
+
+    Both name tags, or versions as they are in bodies. RFC 9110, 13.1.1 and 13.1.2: the first is
+    compared strongly, so that a weak tag never matches; the second weakly.
+
+    Args:
+        headers: the conditions, in the shape of `ConditionSchema`.
+    """
+    only: list[datetime | None] | None = None
+    none_of: list[datetime | None] | None = []
+    if "if_match" in headers:
+        tags = parse_etags(headers["if_match"])
+        only = None if tags.star_tag else _versions_in(tags.as_set(), upload_id)
+    if "if_none_match" in headers:
+        tags = parse_etags(headers["if_none_match"])
+        of_tags = _versions_in(tags.as_set(include_weak=True), upload_id)
+        none_of = None if tags.star_tag else of_tags
+    return Versions(only, none_of)
+
+
+def _versions_in(tags: Iterable[str], upload_id: str) -> list[datetime | None]:
+    found = [TAG.fullmatch(tag or "") for tag in tags]
     return [_edited_at(int(each[2], 16)) for each in found if each and each[1] == upload_id]
 
 

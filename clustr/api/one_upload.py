@@ -78,7 +78,7 @@ def edit_upload(headers: dict[str, str], edit: dict[str, Any], upload_id: str) -
     With `If-Match` the upload is changed only if no person has changed it since it was read; that
     an analysis has ended since does not matter.
     """
-    versions = versions_of(headers.get("if_match"), upload_id)
+    versions = versions_of(headers, upload_id)
     return with_etag(parts.catalog.editing.edit(upload_id, words_of(edit), versions))
 
 
@@ -100,7 +100,7 @@ def remove_upload(headers: dict[str, str], query: dict[str, bool], upload_id: st
     until the trash is emptied of it, after thirty days if it is not set otherwise (without any it
     is removed for good). With `permanently` it is removed for good at once, also from the trash.
     """
-    versions = versions_of(headers.get("if_match"), upload_id)
+    versions = versions_of(headers, upload_id)
     parts.removal.remove(upload_id, query["permanently"], versions=versions)
     return Response(status=204)
 
@@ -118,7 +118,7 @@ def restore_upload(headers: dict[str, str], upload_id: str) -> Response:
 
     With everything that was known of it; analyses that had not come to their end go on.
     """
-    versions = versions_of(headers.get("if_match"), upload_id)
+    versions = versions_of(headers, upload_id)
     return with_etag(parts.removal.restore(upload_id, versions=versions))
 
 
@@ -165,7 +165,7 @@ def run_analysis(headers: dict[str, str], upload_id: str, analyzer: str) -> Resp
     As soon as at a new upload. A result that is there stays until there is a new one; 409 while the
     analysis is under way, or when the analyzer is not configured.
     """
-    versions = versions_of(headers.get("if_match"), upload_id)
+    versions = versions_of(headers, upload_id)
     found = analysis_of(parts.reanalysis.run_again(upload_id, analyzer, versions), analyzer)
     response = jsonify(analysis_on_wire(found, True))
     response.status_code = 202

@@ -42,10 +42,11 @@ from clustr.catalog.tags import distinct_tags
 from clustr.catalog.tallies import Tallies, Tally
 from clustr.catalog.trash import Claim, Trash, Trashed, TrashPage
 from clustr.catalog.uploads import Condition, Uploads, new_id, result_indexes
-from clustr.catalog.versions import Versions
+from clustr.catalog.versions import ANY_VERSION, Versions
 from clustr.errors import DatabaseUnavailable, StartUpError
 
 __all__ = [
+    "ANY_VERSION",
     "BOUNDS",
     "COUNTED_TOTAL",
     "SEARCHED",

@@ -21,7 +21,7 @@ from clustr.catalog.documents import IS_UPLOAD, from_document, key_of
 from clustr.catalog.missing import missing
 from clustr.catalog.tag_keys import TagKeys
 from clustr.catalog.tags import TagList, keys_without, with_keys
-from clustr.catalog.versions import Versions, of_version, require_version
+from clustr.catalog.versions import ANY_VERSION, Versions, of_version, require_version
 from clustr.errors import InvalidInput
 from clustr.upload import Upload
 
@@ -58,14 +58,14 @@ class Editing:
         self,
         upload_id: str,
         words: Mapping[str, Word | None],
-        versions: Versions = None,
+        versions: Versions = ANY_VERSION,
     ) -> Upload:
         """Write down what a human says of an upload.
 
         Args:
             words: for `caption`, `original_name`, `tags` and `taken_at`, as far as something is
                 said of them; None takes back what was said before.
-            versions: the only ones of which it may be; None for any.
+            versions: of which it may be.
 
         Returns:
             the upload as it is then.

@@ -30,7 +30,7 @@ from clustr.catalog.listing import DEFAULT, among_all, query
 from clustr.catalog.missing import missing
 from clustr.catalog.tag_keys import TagKeys
 from clustr.catalog.trash import IS_TRASHED
-from clustr.catalog.versions import Versions, of_version, require_version
+from clustr.catalog.versions import ANY_VERSION, Versions, of_version, require_version
 from clustr.errors import DatabaseUnavailable, TooSlow, UnderWay
 from clustr.plugins import Analyzer
 from clustr.upload import UNFINISHED, State, Upload
@@ -279,13 +279,13 @@ class Selections:
         upload_id: str,
         analyzer: Analyzer,
         dependants: Sequence[str],
-        versions: Versions = None,
+        versions: Versions = ANY_VERSION,
     ) -> Upload:
         """Queue one analysis of an upload, before all that jobs have queued.
 
         Args:
             dependants: as for `queue`.
-            versions: the only ones of which the upload may be; None for any.
+            versions: of which the upload may be.
 
         Returns:
             the upload as it is then.

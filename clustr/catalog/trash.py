@@ -38,7 +38,7 @@ from clustr.catalog.filters import wanted_by
 from clustr.catalog.listing import DEFAULT, among_all, query
 from clustr.catalog.missing import IN_TRASH, Step, missing
 from clustr.catalog.tag_keys import TagKeys
-from clustr.catalog.versions import Versions, of_version, require_version
+from clustr.catalog.versions import ANY_VERSION, Versions, of_version, require_version
 from clustr.errors import ForeignRecord, InvalidInput, NotFound, UnderWay
 from clustr.upload import State, Upload
 
@@ -127,14 +127,14 @@ class Trash:
         upload_id: str,
         step: Step,
         job: str | None = None,
-        versions: Versions = None,
+        versions: Versions = ANY_VERSION,
         filter: Mapping[str, Any] | None = None,
     ) -> Claim | None:
         """Take an upload from among the others, to be moved aside or to be removed for good.
 
         Args:
             job: the one that it is for, if any.
-            versions: the only ones of which it may be; None for any.
+            versions: of which it may be.
             filter: what it has to be like at this moment, as `wanted_by` is told it.
 
         Returns:
@@ -193,7 +193,7 @@ class Trash:
             return filter["duplicate"]
         return not filter["duplicate"] and (job is None or document.get("promoted_by") != job)
 
-    def claim(self, upload_id: str, step: Step, versions: Versions = None) -> Claim:
+    def claim(self, upload_id: str, step: Step, versions: Versions = ANY_VERSION) -> Claim:
         """Claim what is in the trash, to restore it or to remove it for good.
 
         Args:
