@@ -260,6 +260,7 @@ class Fsck:
         """Those of these thumbnails whose upload is not there, and was not a while ago."""
         old = [entry for entry in entries if entry.since < now() - self._grace]
         named = self._catalog.inspection.filenames([entry.upload_id for entry in old])
+        named |= self._catalog.trash.filenames([entry.upload_id for entry in old])
         ids = {filename.partition(".")[0] for filename in named}
         return [entry for entry in old if entry.upload_id not in ids]
 
@@ -307,7 +308,8 @@ class Fsck:
             again = self._orphan(finding.file)
             return again == finding and self._storage.quarantine(finding.file, finding.kind)
         if finding.kind is Kind.THUMBNAILS:
-            if self._catalog.inspection.filenames([finding.id]):
+            inspection, trash = self._catalog.inspection, self._catalog.trash
+            if inspection.filenames([finding.id]) or trash.filenames([finding.id]):
                 return False
             return self._storage.forget_thumbnails(finding.id)
         return self._storage.discard(finding.file, now() - self._grace)

@@ -70,32 +70,52 @@ class Thumbnails:
         content = self._storage.open_thumbnail(key)
         if content is not None:
             return Thumbnail(content, tag, key)
-        filename = self._filename(upload_id)
-        try:
-            with self._storage.making_thumbnail(key, WAIT_SECONDS):
-                content = self._storage.open_thumbnail(key)  # Another may have made it meanwhile.
-                if content is not None:
-                    return Thumbnail(content, tag, key)
-                made = self._make(filename, size, extension)
-                return Thumbnail(io.BytesIO(made), tag, self._keep(key, filename, made))
-        except StorageFull:  # The store is full or can only be read: then it is made each time.
-            return Thumbnail(io.BytesIO(self._make(filename, size, extension)), tag, None)
+        return self._kept(self._filename(upload_id), key, tag, size, extension)
 
     def of_trashed(self, upload_id: str, size: int, extension: str) -> Thumbnail:
-        """A thumbnail of an upload of the trash, made each time: they are rarely looked at.
+        """A thumbnail of an upload of the trash; the database is asked whether it is there.
+
+        It lies beside those of uploads under a name of its own, so that nobody is served it as one
+        of an upload, and is removed with them.
 
         Args:
             size, extension: as for `get`.
 
         Raises:
+            InvalidInput: this is no id.
             NotFound: it is not in the trash, or its original is not there.
             Empty, TooManyPixels, Undecodable, UnsupportedType: the original cannot be decoded.
+            BeingMade: somebody else makes it and takes too long.
             DatabaseUnavailable, StorageUnavailable: what it is made of cannot be read.
         """
         filename = self._catalog.trash.get(upload_id).upload.filename
-        tag = f"{upload_id}-{size}-v{VERSION}.{extension}"
-        made = self._made_of(self._storage.open_trashed(filename), filename, size, extension)
-        return Thumbnail(io.BytesIO(made), tag, None)
+        name = f"{size}-v{VERSION}.{extension}"
+        key = self._storage.thumbnail_key(upload_id, f"trashed-{name}")
+        content = self._storage.open_thumbnail(key)
+        if content is not None:
+            return Thumbnail(content, f"{upload_id}-{name}", key)
+        return self._kept(filename, key, f"{upload_id}-{name}", size, extension, trashed=True)
+
+    def _kept(
+        self,
+        filename: str,
+        key: str,
+        tag: str,
+        size: int,
+        extension: str,
+        trashed: bool = False,
+    ) -> Thumbnail:
+        """A thumbnail that was not there a moment ago, made and kept where that can be."""
+        try:
+            with self._storage.making_thumbnail(key, WAIT_SECONDS):
+                content = self._storage.open_thumbnail(key)  # Another may have made it meanwhile.
+                if content is not None:
+                    return Thumbnail(content, tag, key)
+                made = self._make(filename, size, extension, trashed)
+                return Thumbnail(io.BytesIO(made), tag, self._keep(key, filename, made, trashed))
+        except StorageFull:  # The store is full or can only be read: then it is made each time.
+            made = self._make(filename, size, extension, trashed)
+            return Thumbnail(io.BytesIO(made), tag, None)
 
     def _filename(self, upload_id: str) -> str:
         """The file name of an original, by the names that it can have."""
@@ -105,17 +125,16 @@ class Thumbnails:
                 return filename
         return self._catalog.uploads.get(upload_id).filename  # This says what is wrong, too.
 
-    def _make(self, filename: str, size: int, extension: str) -> bytes:
-        return self._made_of(self._storage.open(filename), filename, size, extension)
-
-    def _made_of(self, original: BinaryIO, filename: str, size: int, extension: str) -> bytes:
+    def _make(self, filename: str, size: int, extension: str, trashed: bool) -> bytes:
+        open_original = self._storage.open_trashed if trashed else self._storage.open
+        original = open_original(filename)
         with original as file, reading():
             made = images.thumbnail(file, size, extension)
         log.info("thumbnail_made", filename=filename, size=size, format=extension)
         return made
 
-    def _keep(self, key: str, filename: str, made: bytes) -> str | None:
+    def _keep(self, key: str, filename: str, made: bytes, trashed: bool) -> str | None:
         try:
-            return key if self._storage.keep_thumbnail(key, filename, made) else None
+            return key if self._storage.keep_thumbnail(key, filename, made, trashed) else None
         except StorageFull:
             return None

@@ -295,6 +295,34 @@ def test_what_is_in_the_trash_can_be_looked_at(workshop):
         assert status(workshop, f"/api/trash/{'0' * 24}{path}") == 404
 
 
+def test_a_thumbnail_of_the_trash_is_made_once_and_removed_for_good(workshop, capsys):
+    (upload_id,) = workshop.upload()
+    path = f"/api/uploads/{upload_id}"
+    kept = workshop.settings.upload_folder / ".thumbnails" / upload_id[:4] / upload_id
+
+    def thumbnail(of: str) -> bytes:
+        with call(workshop, "GET", f"/api/{of}/{upload_id}/thumbnail?size=50") as answer:
+            assert answer.status_code == 200, answer.text
+            return answer.data
+
+    live = thumbnail("uploads")
+    assert remove(workshop, upload_id) == 204
+    capsys.readouterr()
+    assert [thumbnail("trash") for _ in range(3)] == [live] * 3
+    assert capsys.readouterr().err.count("thumbnail_made") == 1
+    assert [file.name for file in kept.iterdir()] == ["trashed-50-v1.jpg"]
+    assert status(workshop, f"{path}/thumbnail?size=50") == 404
+    with build_fsck(workshop.settings, timedelta(0), quick=True) as check:
+        assert [*check.findings()] == []
+    assert restore(workshop, upload_id).status_code == 200
+    assert thumbnail("uploads") == live
+    assert remove(workshop, upload_id) == 204
+    assert not kept.exists()
+    assert thumbnail("trash") == live
+    assert remove(workshop, upload_id, "?permanently=true") == 204
+    assert not kept.exists()
+
+
 def test_what_is_listed_of_the_trash_can_be_chosen(workshop):
     workshop.analyzer("quick", "return {'n': 1}")
     (upload_id,) = workshop.upload()

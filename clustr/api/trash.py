@@ -94,7 +94,7 @@ def get_trashed_original(query: dict[str, int], upload_id: str) -> Response:
 def get_trashed_thumbnail(query: dict[str, int], upload_id: str) -> Response:
     """Get a thumbnail of an upload of the trash
 
-    As of an upload that is not in the trash, but it is made each time that it is asked for.
+    As of an upload that is not in the trash.
     """
     extension = preferred(request.environ.get("HTTP_ACCEPT", ""))
     thumbnail = parts.thumbnails.of_trashed(upload_id, snapped(query["size"]), extension)

@@ -6,7 +6,9 @@ at `<first four digits of the id>/<filename>`. Ids begin with the time: such a f
 uploads of about eighteen hours, and all files of one request go into the same.
 
 Thumbnails of an original lie beside it in the folder `.thumbnails/<first four digits>/<id>`, a file
-for each size and format, and are renamed into it from `.incoming`, too. They can be made again:
+for each size and format, and are renamed into it from `.incoming`, too. Those that are made while
+it is in the trash begin with `trashed-` there: they are not those of an upload. They can be made
+again:
 nothing waits for them to be on the disk, where they cannot be kept they are done without, and a
 folder of theirs whose original is gone is removed, not put aside. Who takes an original away moves
 that first and forgets its thumbnails then; who keeps a thumbnail looks for the original after that:
@@ -505,11 +507,14 @@ class LocalStorage:
         finally:
             os.close(lock)  # which gives it back
 
-    def keep_thumbnail(self, key: str, filename: str, content: bytes) -> bool:
+    def keep_thumbnail(
+        self, key: str, filename: str, content: bytes, trashed: bool = False
+    ) -> bool:
         """Put a thumbnail into its place; False when the original is gone by now.
 
         Args:
             filename: of the original.
+            trashed: whether that is in the trash.
 
         Raises:
             StorageFull: it is not kept.
@@ -531,7 +536,7 @@ class LocalStorage:
                 with suppress(OSError):  # What is left here is removed by `clean`.
                     incoming.unlink(missing_ok=True)
                 raise
-        if self.has(filename):
+        if self.trash.has(filename) if trashed else self.has(filename):
             return True
         self.forget_thumbnails(filename)
         return False
