@@ -5,6 +5,7 @@ import http.client
 import os
 import shlex
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,6 +21,7 @@ from clustr.plugin_host import (
     ignored_variables,
 )
 from clustr.processes import Attempts, Child, Notification, Supervisor, command
+from clustr.server_support import why_unsupported
 from clustr.settings import Settings, unknown_variables
 
 # How long each may take to end, in seconds. All of them together: less than ten.
@@ -195,7 +197,7 @@ Clustr {__version__} serves on {url}, its API is explained at {url}/docs
   Redis    {place("REDIS_URL", data / "redis")}
   uploads  {settings.upload_folder}
   logs     {data / "log"}
-{_ignored(settings)}
+{_ignored(settings)}{_unsupported(settings)}
 Things to try:
 
   curl -F {shlex.quote(f"files=@{_sample(data)}")} {url}/api/upload
@@ -204,6 +206,26 @@ Things to try:
 
 Ctrl-C ends all of it.
 """
+
+
+def _unsupported(settings: Settings) -> str:
+    """What is to be known of the servers that were started here, if their makers support them not.
+
+    Of those that were there the workers say it, in the log.
+    """
+    today = datetime.now(UTC).date()
+    lines = []
+    for product, program in (("MongoDB", servers.MONGOD), ("Redis", servers.REDIS)):
+        if program.setting in settings.given:
+            continue
+        version = servers.version_of(servers.find_program(program))
+        if said := version and why_unsupported(product, version, today):
+            lines.append(
+                f"  note: {said} For a trial that is fine: it is reached from this machine alone, "
+                f"with its password. For more, install another {program.name} on PATH, or set "
+                f"{program.setting}.\n"
+            )
+    return "".join(lines)
 
 
 def _sample(data: Path) -> Path:

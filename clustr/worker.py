@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import sys
+from datetime import UTC, datetime
 from typing import Any
 
 from rq import Worker
@@ -14,8 +15,9 @@ from rq.utils import now
 from rq.worker import DequeueStrategy
 from rq.worker_registration import register
 
-from clustr import jobs, logs
+from clustr import jobs, logs, servers
 from clustr.bulk import Bulk
+from clustr.catalog import Catalog
 from clustr.errors import ClustrError, DatabaseUnavailable, QueueUnavailable, StartUpError
 from clustr.kept import Kept
 from clustr.parts import (
@@ -38,6 +40,7 @@ from clustr.queue import (
 )
 from clustr.reconciler import Reconciler
 from clustr.scratch import remove_abandoned
+from clustr.server_support import why_unsupported
 from clustr.settings import Settings
 from clustr.storage import LocalStorage
 
@@ -219,6 +222,7 @@ def prepare_store(settings: Settings) -> int:
         storage = LocalStorage(settings.upload_folder)
         storage.prepare(catalog.in_use)
         claim(catalog, storage, queue)
+        log_unsupported(settings, catalog)
     except StartUpError as error:
         sys.stderr.write(f"clustr: {error}\n")
         return 2
@@ -226,6 +230,27 @@ def prepare_store(settings: Settings) -> int:
         if catalog:
             catalog.close()
     return 0
+
+
+def log_unsupported(settings: Settings, catalog: Catalog) -> None:
+    """Log which of the servers, as far as they answer, their makers do not support any more.
+
+    Of those that `clustr up` has started it says so itself.
+    """
+    versions = {}
+    with contextlib.suppress(DatabaseUnavailable):
+        versions["MONGODB_URL"] = "MongoDB", catalog.describe()["version"]
+    with contextlib.suppress(QueueUnavailable), answering():
+        client = connect(settings.redis_url, WEB_SECONDS)
+        told = client.info("server")
+        client.close()
+        if told.get("server_name", "redis") == "redis":  # Valkey says the version of a Redis, too.
+            versions["REDIS_URL"] = "Redis", told["redis_version"]
+    own, today = servers.noted_addresses(settings.data_folder), datetime.now(UTC).date()
+    for setting, (product, version) in versions.items():
+        reason = why_unsupported(product, version, today)
+        if reason and own.get(setting) != getattr(settings, setting.lower()):
+            log.warning("server_unsupported", reason=f"{setting}: {reason}")
 
 
 def run_worker(settings: Settings, host: PluginHost, queues: tuple[str, ...]) -> int:
