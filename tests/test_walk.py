@@ -87,3 +87,31 @@ def test_F7c_a_walk_past_10000_sees_each_that_stays_once(workshop):
     assert len(seen) == len(set(seen))
     assert {*ids} - {*changes.removed} <= {*seen}
     assert len(changes.removed) >= 20
+
+
+@pytest.mark.parametrize("sort", ["name", "-name", "taken_at", "-taken_at"])
+def test_a_walk_sees_each_that_keeps_its_place_once_while_others_are_moved(workshop, sort):
+    """Those that are moved can come twice, or not at all."""
+    client = workshop.app.test_client()
+    ids = [workshop.upload(photographs.unique(number=number))[0] for number in range(8)]
+
+    def move(upload_id: str, place: int) -> None:
+        said = {"original_name": f"{place:02}.jpg", "taken_at": f"2026-01-{place:02}T00:00:00Z"}
+        assert client.patch(f"/api/uploads/{upload_id}", json=said).status_code == 200
+
+    for number, upload_id in enumerate(ids):
+        move(upload_id, 10 + number)
+    ahead, behind = (1, 28) if sort.startswith("-") else (28, 1)
+    seen: list[str] = []
+    cursor = ""
+    while True:
+        page = client.get(f"/api/uploads?sort={sort}&limit=2{cursor}").json
+        seen += [one["id"] for one in page["data"]]
+        if page["next_cursor"] is None:
+            break
+        if len(seen) == 2:
+            twice, never = seen[0], ids[0] if sort.startswith("-") else ids[-1]
+            move(twice, ahead)
+            move(never, behind)
+        cursor = f"&cursor={page['next_cursor']}"
+    assert sorted(seen) == sorted([*({*ids} - {never}), twice])

@@ -77,10 +77,12 @@ blueprint = Blueprint(
 def list_uploads() -> Response:
     """List uploads, by default the newest first
 
-    Walk on with `cursor`, which costs the same at any depth and neither skips nor repeats what was
-    there before; only an upload whose caption, tags or name change while you walk by `q` in the
-    order of the score is left out of what follows. Or ask for a `page`. Results of analyses are
-    left out, unless `fields` asks for them.
+    Walk on with `cursor`, which costs the same at any depth: an upload that meets the filters and
+    keeps its place in the order while you walk comes exactly once, whatever else comes or goes. By
+    `upload_time` and `size` every upload keeps its place. By `name` and `taken_at` one that is
+    given another meanwhile can come twice, or not at all: tell uploads by their `id`. By `q`, in
+    the order of the score, one whose caption, tags or name change is left out of what follows. Or
+    ask for a `page`. Results of analyses are left out, unless `fields` asks for them.
 
     An upload is listed when it meets all filters. A filter for what something is goes with any
     `sort`, a range with the sort by its own field; what else is not found by looking at 50,000
