@@ -157,6 +157,7 @@ forwarder_headers = ""
 
 accesslog = None  # the application logs its requests itself, with their ids
 logconfig_dict = logging_config(_settings.log_format, _settings.log_level)
-logconfig_dict["filters"] = {"silent": {"()": NoSilentClients}}
-_logger = {"level": "INFO", "propagate": True, "filters": ["silent"]}
+logconfig_dict["filters"]["silent"] = {"()": NoSilentClients}
+_level = "INFO" if _settings.log_level == "debug" else _settings.log_level.upper()
+_logger = {"level": _level, "propagate": True, "filters": ["silent"]}
 logconfig_dict["loggers"]["gunicorn.error"] = _logger

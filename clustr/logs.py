@@ -9,11 +9,13 @@ line that follows. Lines of other libraries' loggers come out in the same shape.
 A line says nothing that is secret, and nothing that a terminal would obey: see `presentable`.
 """
 
+import logging
 import logging.config
 import sys
 import textwrap
 import traceback
 from collections.abc import Mapping
+from datetime import datetime
 from types import TracebackType
 from typing import Any
 
@@ -24,6 +26,9 @@ from clustr.secret import HIDDEN, Secret, is_secret, without_secrets
 # What this module, and not what is said, puts into a line.
 OWN_KEYS = ("level", "logger", "timestamp")
 SEVERAL_LINES = ("exception", "stack")
+# What people at a terminal do without, unless they ask for all of it with LOG_LEVEL=debug.
+AS_IT_SHOULD = ("request", "analysis_succeeded", "analysis_skipped")
+FOR_MACHINES = ("logger", "request_id", "run")
 MOST_FRAMES = 8
 LONGEST_TRACEBACK = 4000
 LONGEST_TEXT = 2000
@@ -72,9 +77,11 @@ def _leave_out_what_no_line_says() -> None:
 def logging_config(log_format: str, level: str) -> dict[str, Any]:
     """The configuration for `logging.config.dictConfig`, for those who call that themselves."""
     for_people = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+    briefly = for_people and level != "debug"
     return {
         "version": 1,
         "disable_existing_loggers": False,
+        "filters": {"for_people": {"()": ForPeople}},
         "formatters": {
             "structured": {
                 "()": structlog.stdlib.ProcessorFormatter,
@@ -83,6 +90,7 @@ def logging_config(log_format: str, level: str) -> dict[str, Any]:
                     structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                     structlog.processors.ExceptionRenderer(short_traceback),
                     presentable,
+                    *([_brief] if briefly else []),
                     *(_for_people() if for_people else _for_machines()),
                 ],
             }
@@ -92,6 +100,7 @@ def logging_config(log_format: str, level: str) -> dict[str, Any]:
                 "class": "logging.StreamHandler",
                 "stream": "ext://sys.stderr",
                 "formatter": "structured",
+                "filters": ["for_people"] if briefly else [],
             }
         },
         "root": {"handlers": ["stderr"], "level": level.upper()},
@@ -104,11 +113,30 @@ def logging_config(log_format: str, level: str) -> dict[str, Any]:
     }
 
 
+class ForPeople(logging.Filter):
+    """Drops what is said of each upload while all goes well, but for that it was stored."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to log it."""
+        event = record.msg.get("event") if isinstance(record.msg, dict) else None
+        return record.levelno > logging.INFO or event not in AS_IT_SHOULD
+
+
+def _brief(_logger: Any, _method: str, line: dict[str, Any]) -> dict[str, Any]:
+    """The line with the time of day alone, and without what only programs can use."""
+    moment = datetime.fromisoformat(line["timestamp"]).astimezone()
+    kept = {key: value for key, value in line.items() if key not in FOR_MACHINES}
+    return {**kept, "timestamp": f"{moment:%H:%M:%S}"}
+
+
 def _for_people() -> list[Any]:
     # Its default formatter draws the variables of every frame, where rich is installed.
     formatter = structlog.dev.plain_traceback
     colors = sys.stderr.isatty()
-    return [_indented, structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=formatter)]
+    renderer = structlog.dev.ConsoleRenderer(
+        colors=colors, exception_formatter=formatter, pad_event_to=0, pad_level=False
+    )
+    return [_indented, renderer]
 
 
 def _indented(_logger: Any, _method: str, line: dict[str, Any]) -> dict[str, Any]:

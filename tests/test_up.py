@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -80,6 +81,29 @@ def test_an_upload_is_analyzed_and_sigterm_ends_all(up):
     assert time.monotonic() - began_at < 10
     assert not [one for one in family if one.alive()]
     assert "Traceback" not in running.output()
+
+
+def test_people_at_a_terminal_read_a_short_line_of_each_upload(up):
+    """And one of each analysis that failed; `debug` has all, as lines for programs do."""
+    running = up(LOG_FORMAT="console").wait_until_started()
+    wait_until(lambda: running.output().count("web_process_ready") == 2, 20, "both processes")
+    before = len(running.output().splitlines())
+    upload_id = upload(running).json()["data"][0]["id"]
+    wait_until(lambda: analyzed(running, upload_id), 20, "the analysis")
+    requests.get(f"{running.url}/api/uploads/{upload_id}", timeout=10)
+    [line] = running.output().splitlines()[before:]
+    assert "upload_stored" in line
+    assert upload_id in line
+    assert len(line) <= 120
+    assert re.match(r"web +\| \d\d:\d\d:\d\d \[info\] ", line), line
+    assert running.stop() == 0
+
+
+def test_a_level_of_warning_silences_gunicorn_too(up):
+    running = up(LOG_LEVEL="warning").wait_until_started()
+    assert upload(running).status_code == 201
+    assert running.stop() == 0
+    assert [line for line in running.output().splitlines() if line.startswith("web ")] == []
 
 
 def test_kill_9_leaves_nothing_and_the_data_is_there_at_the_next_start(up):
