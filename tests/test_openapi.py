@@ -1,7 +1,10 @@
 """The OpenAPI document: valid, whole, and true of a service that runs."""
 
+import json
 import re
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import photographs
 import pytest
@@ -64,6 +67,22 @@ def misfits(document: dict, schema: dict, instance: object) -> list[str]:
     whole = {"allOf": [schema], "components": document["components"]}
     validator = OAS30Validator(whole)
     return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(instance)]
+
+
+def test_many_who_ask_first_get_the_same_document(app_with) -> None:
+    """Threads of a new process: it is made when it is asked for."""
+    app, together = app_with(), threading.Barrier(8)
+
+    def ask(_number: int) -> tuple[int, bytes]:
+        together.wait()
+        answer = app.test_client().get("/openapi.json")
+        return answer.status_code, answer.data
+
+    with ThreadPoolExecutor(8) as threads:
+        answers = set(threads.map(ask, range(8)))
+    [(status, body)] = answers
+    assert status == 200
+    validate(json.loads(body))
 
 
 def test_answers_are_called_the_same_whichever_python_runs_the_service(document) -> None:

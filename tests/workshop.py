@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Mapping
 from functools import cached_property
 from importlib.metadata import entry_points
@@ -160,6 +161,7 @@ class Workshop:
 
     def __init__(self, folder: Path, servers: Servers, **settings: str):
         number = next(_numbers)
+        self._making = threading.Lock()
         self.folder = folder
         self.plugins = folder / "plugins"
         self.plugins.mkdir()
@@ -190,8 +192,11 @@ class Workshop:
 
     @cached_property
     def app(self) -> Flask:
-        """The web side; made once the plugins are written."""
-        return create_app(self.settings)
+        """The web side; made once the plugins are written, by one thread of several."""
+        with self._making:
+            if "app" not in vars(self):
+                vars(self)["app"] = create_app(self.settings)
+            return vars(self)["app"]
 
     @property
     def web(self) -> WebParts:

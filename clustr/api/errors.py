@@ -4,7 +4,7 @@ import http
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from threading import Lock
 from typing import Any
 from urllib.parse import quote
 
@@ -151,6 +151,8 @@ class Api(flask_smorest.Api):
 
     def __init__(self, app: Flask, spec_kwargs: dict[str, Any] | None = None):
         self._prefix = ""
+        self._document: dict[str, Any] | None = None
+        self._completing = Lock()
         self.complete: Callable[[dict[str, Any]], dict[str, Any]] = lambda document: document
         plugin = MarshmallowPlugin(schema_name_resolver=self._name_of_schema)
         super().__init__(app, spec_kwargs={**(spec_kwargs or {}), "marshmallow_plugin": plugin})
@@ -167,10 +169,17 @@ class Api(flask_smorest.Api):
     def _name_of_schema(self, schema: Any) -> str:
         return self._prefix + resolver(schema)
 
-    @cached_property
+    @property
     def document(self) -> dict[str, Any]:
-        """The OpenAPI document, which is the same for the whole life of the process."""
-        return for_javascript(self.complete(self.spec.to_dict()))
+        """The OpenAPI document, which is the same for the whole life of the process.
+
+        Of several threads that want it first, one makes it, for it is completed in place;
+        `functools.cached_property` lets all of them do so since Python 3.12.
+        """
+        with self._completing:
+            if self._document is None:
+                self._document = for_javascript(self.complete(self.spec.to_dict()))
+            return self._document
 
     def _openapi_json(self) -> Response:
         # Behind a proxy that adds a prefix, clients have to put that before every path.
