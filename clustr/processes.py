@@ -129,7 +129,7 @@ def _fork(run: Callable[[], int]) -> int:
 
 def _forget_signal_handlers() -> None:
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -207,6 +207,15 @@ class Child:
     log_file: Path | None = None
 
 
+def has_terminal() -> bool:
+    """Whether this process has a terminal that can close on it (tty(4))."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
 class _State:
     """What the supervisor knows of one child."""
 
@@ -279,6 +288,10 @@ class Supervisor:
         children: in the order in which they are started; each waits until the one before is ready.
         report: takes sentences about what happens to them; by default they are printed.
         together: stop them all at the same time, because none of them needs another.
+
+    Attributes:
+        stopped_by: the signal that asked for the end, when there was one.
+        terminal_closed: whether that was because the terminal is gone that there was.
     """
 
     def __init__(
@@ -292,9 +305,15 @@ class Supervisor:
         self._report = report or (lambda text: self._print_for("clustr", text))
         self._selector = selectors.DefaultSelector()
         self._stop_requests = 0
+        self._had_terminal = has_terminal()
+        self.stopped_by: signal.Signals | None = None
+        self.terminal_closed = False
 
     def run(self, when_started: Callable[[], None] = lambda: None) -> int:
         """Run until SIGTERM, SIGINT or SIGHUP; a second one kills what has not ended by then.
+
+        SIGUSR1, by which daemons are told to open their logs again, changes nothing: what is logged
+        goes to standard error.
 
         Args:
             when_started: called once, when all are ready.
@@ -329,10 +348,14 @@ class Supervisor:
     def _signals(self) -> Iterator[None]:
         """Count requests to stop, and let every signal wake the selector."""
 
-        def request_stop(*_: object) -> None:
+        def request_stop(number: int, _frame: object) -> None:
             self._stop_requests += 1
+            self.stopped_by = self.stopped_by or signal.Signals(number)
+            self.terminal_closed = self._had_terminal and not has_terminal()
 
-        handlers: dict[int, Callable[..., None]] = {signal.SIGCHLD: lambda *_: None}
+        handlers: dict[int, Callable[..., None]] = dict.fromkeys(
+            (signal.SIGCHLD, signal.SIGUSR1), lambda *_: None
+        )
         handlers |= dict.fromkeys((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), request_stop)
         if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # nohup wants it ignored
             del handlers[signal.SIGHUP]

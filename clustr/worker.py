@@ -173,6 +173,9 @@ def describe_death(status: int | None) -> str:
 def run(settings: Settings, queues: tuple[str, ...], workers: int) -> int:
     """Run workers and the reconciler until SIGTERM or SIGINT.
 
+    At SIGHUP they end in the same way and the program begins anew under its process id, with the
+    settings and plugins that there are by then; when its terminal has closed it ends.
+
     This process opens no client and loads every plugin once: its children are forks that share
     what was loaded.
 
@@ -204,7 +207,13 @@ def run(settings: Settings, queues: tuple[str, ...], workers: int) -> int:
     supervisor = Supervisor(
         children, report=lambda said: log.error("child_ended", said=said), together=True
     )
-    return supervisor.run()
+    code = supervisor.run()
+    reason = supervisor.stopped_by.name if supervisor.stopped_by else "nothing"
+    if supervisor.stopped_by is signal.SIGHUP and not supervisor.terminal_closed:
+        log.info("worker_restarts", signal=reason)
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
+    log.info("worker_ended", signal=reason, exit_code=code)
+    return code
 
 
 def prepare_store(settings: Settings) -> int:
