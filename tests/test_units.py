@@ -1,0 +1,42 @@
+"""The unit files for systemd."""
+
+import configparser
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+CONFIG = Path(__file__).parent.parent / "config"
+UNITS = sorted(CONFIG.glob("*.service"))
+MOST_EXPOSED = 2.5
+
+
+def test_there_are_units():
+    assert [unit.name for unit in UNITS] == ["clustr-web.service", "clustr-worker.service"]
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_units_take_away_what_the_service_does_not_need(unit):
+    if not shutil.which("systemd-analyze"):
+        pytest.skip("systemd-analyze says it")
+    ran = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--no-pager", unit],
+        capture_output=True,
+        text=True,
+    )
+    [level] = re.findall(r"Overall exposure level for \S+: ([0-9.]+)", ran.stdout)
+    assert float(level) <= MOST_EXPOSED, ran.stdout
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_units_wait_for_the_network_and_can_be_reloaded(unit):
+    read = configparser.ConfigParser(strict=False, interpolation=None)
+    read.optionxform = str
+    read.read(unit)
+    assert read["Unit"]["Wants"] == read["Unit"]["After"] == "network-online.target"
+    assert read["Service"]["ExecReload"] == "/bin/kill -HUP $MAINPID"
+    # Everything else of the file system can only be read.
+    assert read["Service"]["ProtectSystem"] == "strict"
+    assert read["Service"]["ReadWritePaths"] == "/srv/clustr/uploads"
