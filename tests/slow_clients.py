@@ -96,12 +96,14 @@ def nginx(
     upstream: str,
     store: Path | None = None,
     connections: int = 1000,
+    below: str = "",
 ) -> Iterator[str]:
     """Run nginx with the configuration that is shipped, in front of a service; its address.
 
     Args:
         store: the service's folder of uploads, for nginx to send files from.
         connections: how many one client may have; all clients of a test have the same address.
+        below: the path of another site below which the service is, as the configuration explains.
     """
     port = free_port()
     shipped = (Path(__file__).parent.parent / "config" / "nginx.conf").read_text()
@@ -111,6 +113,11 @@ def nginx(
     assert "server_name images.example.com;" in here and "clustr_connections 100;" in here
     here = here.replace("images.example.com;", "images.example.com 127.0.0.1 localhost;")
     here = here.replace("clustr_connections 100;", f"clustr_connections {connections};")
+    if below:
+        assert "location / {" in here and "proxy_pass http://clustr;" in here
+        here = here.replace("location / {", f"location {below}/ {{")
+        here = here.replace("proxy_pass http://clustr;", "proxy_pass http://clustr/;")
+        here = here.replace('X-Forwarded-Prefix ""', f"X-Forwarded-Prefix {below}")
     if store:
         assert "alias /srv/clustr/uploads/;" in shipped
         here = here.replace("/srv/clustr/uploads/", f"{store}/")

@@ -215,7 +215,6 @@ def test_two_uploads_of_the_same_bytes_have_their_own_tags(service, path):
         "{id}.jpg",
         "{id}.PNG",
         "{id}.png.html",
-        "{id}.png/",
         "{id}.png%00",
         "{id}.png%0A",
         "../{key}",
@@ -229,7 +228,6 @@ def test_two_uploads_of_the_same_bytes_have_their_own_tags(service, path):
         "..%5c..%5cetc%5cpasswd",
         "%c0%ae%c0%ae%c0%afetc%c0%afpasswd",
         "%e2%80%ae.png",
-        ".incoming/",
         ".incoming",
         ".",
         "..",
@@ -244,6 +242,13 @@ def test_G5_nothing_else_is_served(service, original, name):
         assert answer.headers["Content-Type"] == PROBLEM
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert b"root:" not in answer.body
+
+
+@pytest.mark.parametrize("name", ["{id}.png/", ".incoming/"])
+def test_G5_a_slash_too_much_leads_to_the_same_without_it(service, original, name):
+    name = name.format(id=original["id"])
+    with get_raw(service, f"/uploads/{name}") as answer:
+        assert (answer.status, answer.headers["Location"]) == (308, f"../{name[:-1]}")
 
 
 def test_an_original_is_served_under_its_own_name(service, original):
@@ -645,6 +650,27 @@ def test_G13_what_one_proxy_says_is_believed_behind_one(behind_proxy):
     # What a client claims stands before what the proxy adds.
     claimed = {name: f"evil.example, {value}" for name, value in FORWARDED.items()}
     assert urls(behind_proxy, claimed) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "headers"),
+    [
+        ({"PROXY_HOPS": "1", "ALLOWED_HOSTS": "photos.example"}, FORWARDED),
+        ({"BASE_URL": "https://photos.example/clustr/"}, {}),
+    ],
+)
+def test_locations_are_below_the_path_of_the_front(app_with, settings, headers):
+    client = app_with(**settings).test_client()
+    files = {"files": (photographs.path("rocket").open("rb"), "rocket.jpg")}
+    assert client.post("/api/upload", data=files, headers=headers).status_code == 201
+    order = {"analyzer": "dimensions", "select": "all"}
+    answer = client.post("/api/analyses", json=order, headers=headers)
+    assert answer.status_code == 202, answer.text
+    assert answer.headers["Location"] == f"/clustr/api/jobs/{answer.json['id']}"
+    order = {"filter": {"sha256": "0" * 64}, "action": "delete"}
+    answer = client.post("/api/uploads/bulk", json=order, headers=headers)
+    assert answer.status_code == 202, answer.text
+    assert answer.headers["Location"] == f"/clustr/api/jobs/{answer.json['id']}"
 
 
 def test_originals_are_served_at_the_path_that_is_set(behind_proxy):

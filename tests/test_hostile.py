@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import photographs
 import pytest
 import requests
 from running import Up, wait_until
 from slow_clients import BEGINNINGS, nginx, slow_sockets
+
+from clustr.servers import free_port
 
 KINDS = ("headers", "bodies", "idle")
 UPLOADS = 30
@@ -138,7 +140,62 @@ def test_G13_behind_the_front_urls_are_those_of_the_front(behind_nginx: str) -> 
     photo = photographs.photograph()
     answer = requests.post(f"{behind_nginx}/api/upload", files={"files": photo}, timeout=20)
     (accepted,) = answer.json()["data"]
-    assert accepted["preview_url"].startswith("http://127.0.0.1")
+    assert accepted["preview_url"].startswith(f"{behind_nginx}/uploads/")  # with its port
+
+
+def test_below_a_path_of_another_site_everything_is_found(
+    service_with: Callable[..., Up], tmp_path: Path, nginx_program: str
+) -> None:
+    service = service_with(PROXY_HOPS="1")
+    with nginx(nginx_program, tmp_path, service.url, below="/clustr") as url:
+        photo = photographs.photograph()
+        photos = [("files", (f"{number}.jpg", photo)) for number in range(3)]
+        sent = requests.post(f"{url}/clustr/api/upload", files=photos, timeout=20)
+        for one in sent.json()["data"]:
+            assert one["preview_url"].startswith(f"{url}/clustr/uploads/")
+            assert requests.get(one["preview_url"], timeout=20).content == photo
+        page = requests.get(f"{url}/clustr/api/uploads/?limit=1", timeout=20)
+        assert [each.status_code for each in page.history] == [308]
+        [one] = page.json()["data"]
+        assert requests.get(one["thumbnail_url"], timeout=20).status_code == 200
+        following = requests.get(page.links["next"]["url"], timeout=20)
+        assert following.json()["data"][0]["id"] != one["id"]
+        order = {"ids": [one["id"]], "action": "tag", "tags": ["cat"]}
+        made = requests.post(f"{url}/clustr/api/uploads/bulk", json=order, timeout=20)
+        analyses = f"{url}/clustr/api/uploads/{one['id']}/analyses/dimensions"
+        again = wait_until(lambda: requests.post(analyses, timeout=20), 20, "its end")
+        for answer in (made, again):
+            assert answer.status_code == 202, answer.text
+            there = requests.get(urljoin(url, answer.headers["Location"]), timeout=20)
+            assert there.status_code == 200
+        document = requests.get(f"{url}/clustr/openapi.json", timeout=20).json()
+        assert document["servers"] == [{"url": "/clustr"}]
+        for name in ("docs", "redoc", "api/health/page"):
+            shown = requests.get(f"{url}/clustr/{name}", timeout=20)
+            assert shown.status_code == 200
+            for found in re.findall(r'(?:src|href)="([^"#]+)"', shown.text):
+                if not found.startswith("data:"):
+                    there = requests.get(urljoin(shown.url, found), timeout=20)
+                    assert there.status_code == 200, (name, found)
+
+
+def test_what_the_front_says_itself_is_a_problem_document(
+    tmp_path: Path, nginx_program: str
+) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    with nginx(nginx_program, tmp_path, nobody) as url:
+        away = requests.get(f"{url}/api/uploads", timeout=20)
+        headers = {"Content-Type": "image/jpeg", "Content-Length": str(2 * 1024**3)}
+        request = requests.Request("POST", f"{url}/api/upload").prepare()
+        request.headers.update(headers)
+        large = requests.Session().send(request, timeout=20)
+    for answer, status in ((away, 502), (large, 413)):
+        assert answer.status_code == status
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert answer.json()["status"] == status
+        assert answer.json()["type"].startswith("urn:clustr:problem:")
+        assert answer.json()["detail"]
+    assert away.headers["Retry-After"] == "5"
 
 
 SMUGGLED = b"GET /api/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -215,7 +272,7 @@ def test_B8_absurd_methods_are_refused(service: Up, method: str) -> None:
         "/api/uploads/%ff%fe",
         "/api/uploads/" + "a" * 2000,
         "/uploads/.clustr-store",
-        "/uploads/.incoming/",
+        "/uploads/.incoming",
     ],
 )
 def test_G5_absurd_paths_are_refused(service: Up, path: str) -> None:

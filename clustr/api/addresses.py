@@ -1,6 +1,7 @@
 """The addresses that clients are told."""
 
 from functools import lru_cache
+from urllib.parse import urlsplit
 
 from flask import request
 from werkzeug.sansio.utils import get_current_url
@@ -27,6 +28,11 @@ def trashed_url_of(upload_id: str) -> str:
 def trashed_thumbnail_url_of(upload_id: str) -> str:
     """Where clients find a thumbnail of an upload of the trash."""
     return f"{base_url()}/api/trash/{upload_id}/thumbnail?size={DEFAULT_SIZE}"
+
+
+def path_to(path: str) -> str:
+    """The path of something as clients find it, below that of `BASE_URL` or of a proxy."""
+    return f"{urlsplit(base_url()).path}{path}"
 
 
 def base_url() -> str:

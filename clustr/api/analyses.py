@@ -4,6 +4,7 @@ from typing import Any
 
 from flask import Response, jsonify
 
+from clustr.api.addresses import path_to
 from clustr.api.blueprint import Blueprint
 from clustr.api.bulk_schemas import (
     AnalysesSchema,
@@ -74,5 +75,5 @@ def order_analyses(order: dict[str, Any]) -> Response:
     job = parts.reanalysis.order(selection, request_id())
     response = jsonify(job_on_wire(job))
     response.status_code = 202
-    response.headers["Location"] = f"/api/jobs/{job.id}"
+    response.headers["Location"] = path_to(f"/api/jobs/{job.id}")
     return response

@@ -4,6 +4,7 @@ from typing import Any
 
 from flask import Response, jsonify
 
+from clustr.api.addresses import path_to
 from clustr.api.blueprint import Blueprint
 from clustr.api.change_schemas import (
     AnalysesOfUploadSchema,
@@ -169,7 +170,7 @@ def run_analysis(headers: dict[str, str], upload_id: str, analyzer: str) -> Resp
     found = analysis_of(parts.reanalysis.run_again(upload_id, analyzer, versions), analyzer)
     response = jsonify(analysis_on_wire(found, True))
     response.status_code = 202
-    response.headers["Location"] = f"/api/uploads/{upload_id}/analyses/{analyzer}"
+    response.headers["Location"] = path_to(f"/api/uploads/{upload_id}/analyses/{analyzer}")
     return response
 
 
