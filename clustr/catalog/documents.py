@@ -44,7 +44,7 @@ ANALYSIS: Document = {
     "required": ["name", "version", "state"],
     "properties": {
         "name": TEXT,
-        "version": NUMBER,
+        "version": _or_null(NUMBER),
         "state": {"enum": [str(state) for state in State]},
         "priority": NUMBER,
         "attempts": NUMBER,

@@ -16,7 +16,9 @@ from clustr import logs
 from clustr.catalog.connection import Document, answering
 from clustr.catalog.copies import EARLIEST, Copies, second_original
 from clustr.catalog.documents import (
-    LIKE_AN_UPLOAD,
+    FIRST_MOMENT,
+    LAST_MOMENT,
+    OF_AN_OBJECT_ID,
     ORIGINAL,
     from_document,
     from_documents,
@@ -152,13 +154,14 @@ class Uploads:
         if len(uploads) > 1:
             stored = self._insert(uploads, reuse)
         elif known := self._insert_if_new(uploads[0], reuse):
-            if reason_why_foreign(known):
-                stored = self._insert(self._marked(uploads), reuse)
-            elif reuse:
-                return [from_document(known)]
-            else:
-                duplicate = replace(uploads[0], duplicate_of=str(known["_id"]))
-                stored = self._insert([duplicate], reuse)
+            is_foreign = reason_why_foreign(known) is not None
+            if is_foreign:
+                with answering():
+                    known = self._copies.original(uploads[0].sha256)
+            if reuse and known:
+                return [self.get(str(known["_id"])) if is_foreign else from_document(known)]
+            first = str(known["_id"]) if known else None
+            stored = self._insert([replace(uploads[0], duplicate_of=first)], reuse)
         else:
             stored = [*uploads]
         self._answered_at = time.monotonic()
@@ -327,10 +330,12 @@ class Uploads:
     def first_with_bytes(self, hashes: Sequence[str]) -> dict[str, str]:
         """For each of these SHA-256 sums that is known, the id of the first upload with it.
 
-        The first by time: within one second, ids that two processes gave do not follow it.
+        The first by time: within one second, ids that two processes gave do not follow it. Only
+        the index is looked at: whether a record with a time is one of an upload is not seen.
         """
+        there = {"upload_time": {"$gte": FIRST_MOMENT, "$lte": LAST_MOMENT}, **OF_AN_OBJECT_ID}
         stages: list[dict[str, Any]] = [
-            {"$match": {"sha256": {"$in": list(set(hashes))}, **LIKE_AN_UPLOAD}},
+            {"$match": {"sha256": {"$in": list(set(hashes))}, **there}},
             {"$sort": dict([("sha256", 1), *EARLIEST])},
             {"$group": {"_id": "$sha256", "first": {"$first": "$_id"}}},
         ]
