@@ -88,10 +88,13 @@ def child(pid: int, command_part: str) -> Process | None:
 
 # Tests start programs from a process that has threads, where a fork that runs Python could hang: so
 # the program that is started first ties itself to this process, and then becomes what it shall be.
+# Signals are its own again that whoever runs the tests ignores, as nohup does.
 TIED = """
-import os, sys
+import os, signal, sys
 from clustr.processes import die_with_parent
 die_with_parent(int(sys.argv[1]))
+for number in (signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
 os.execv(sys.argv[2], sys.argv[2:])
 """
 

@@ -50,7 +50,8 @@ def test_a_worker_ends_when_its_terminal_closes(workshop):
     main, terminal = pty.openpty()
     log = (workshop.folder / "log").open("w")
     program = (
-        "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+        "import fcntl, os, signal, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL);"
         "os.execv(sys.executable, [sys.executable, '-m', 'clustr', 'worker'])"
     )
     environment = {**os.environ, **workshop.environment}

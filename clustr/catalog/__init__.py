@@ -215,9 +215,10 @@ class Catalog:
         """See that MongoDB is not a replica set that was never initiated.
 
         Raises:
-            StartUpError: it is; another failure is not said here.
+            StartUpError: it is, or MongoDB does not let us; another failure is not said here.
         """
-        discover(self._client)
+        with starting():
+            discover(self._client)
         require_initiated(self._client)
 
     def describe(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The connection to MongoDB, and how its failures are called in Clustr."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC
 from typing import Any
 
@@ -72,12 +72,6 @@ def connect(url: str, timeout_seconds: float) -> pymongo.MongoClient[Document]:
         raise StartUpError(f"MONGODB_URL is no address of a MongoDB: {said}") from None
 
 
-def discover(client: pymongo.MongoClient[Document]) -> None:
-    """Have a client find out what is at its address, in `DISCOVERY_SECONDS` at most."""
-    with suppress(PyMongoError), pymongo.timeout(DISCOVERY_SECONDS):
-        client.admin.command("ping")
-
-
 def require_initiated(client: pymongo.MongoClient[Document]) -> None:
     """See that what a client has found is not a replica set that was never initiated.
 
@@ -112,6 +106,22 @@ def answering() -> Iterator[None]:
             raise
         log.warning("database_unavailable", error=str(error)[:300])
         raise DatabaseUnavailable from error
+
+
+def discover(client: pymongo.MongoClient[Document]) -> None:
+    """Have a client find out what is at its address, in `DISCOVERY_SECONDS` at most.
+
+    Raises:
+        DatabaseRefused: MongoDB does not let us in. Only the first operation is told so at once;
+            later ones wait until the client has found out anew what is there.
+    """
+    try:
+        with answering(), pymongo.timeout(DISCOVERY_SECONDS):
+            client.admin.command("ping")
+    except DatabaseRefused:
+        raise
+    except DatabaseUnavailable:
+        pass  # Whoever asks for something is told so.
 
 
 @contextmanager
