@@ -12,11 +12,14 @@ import pytest
 from bson import ObjectId
 from pymongo import MongoClient
 from pymongo.collection import Collection
+from pymongo.errors import OperationFailure
 
 from clustr.catalog import Catalog, Finished, new_id, now
 from clustr.catalog.analyses import BATCH
 from clustr.catalog.breakers import LONGEST_WAIT_SECONDS
+from clustr.catalog.connection import answering
 from clustr.catalog.copies import INDEXES
+from clustr.errors import DatabaseUnavailable
 from clustr.upload import UNFINISHED, Analysis, State, Status, Upload, status_of
 
 LEASE = timedelta(seconds=30)
@@ -512,6 +515,16 @@ def test_first_with_the_same_bytes_is_the_one_that_came_first(catalog):
     assert catalog.uploads.first_with_bytes([one]) == {one: first}
     assert catalog.uploads.first_with_bytes([one, two, unknown]) == {one: first, two: other}
     assert catalog.uploads.first_uploads_with_bytes([one])[one].id == first
+
+
+# Errors
+
+
+def test_a_mongod_that_has_just_been_started_again_is_away_for_a_moment():
+    """What one may say that was killed under load; nobody can make it say so."""
+    said = "No keys found for HMAC that is valid for time"
+    with pytest.raises(DatabaseUnavailable), answering():
+        raise OperationFailure(said, 211, {"errmsg": said, "code": 211})
 
 
 # Indexes

@@ -87,7 +87,8 @@ def test_C10_mongod_killed_under_load_loses_nothing_that_was_acknowledged(tmp_pa
                 wait_for_more(ledger, 1, status=503)
                 outage.start_again("mongod")
                 assert wait_for_more(ledger, 1) < BACK_WITHIN_SECONDS
-        assert set(ledger.answers) == {201, 503}
+        faults = [line for line in web.gunicorn.lines() if line["event"] == "fault"]
+        assert set(ledger.answers) == {201, 503}, faults
         check(web, ledger)
 
 

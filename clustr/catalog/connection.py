@@ -25,6 +25,12 @@ log = logs.logger(__name__)
 
 DISCOVERY_SECONDS = 2.0
 
+# From src/mongo/base/error_codes.yml of MongoDB; the last one is of its hosted kind, Atlas.
+REFUSALS = (UNAUTHORIZED := 13, AUTHENTICATION_FAILED := 18, ATLAS_ERROR := 8000)
+# A member of a replica set with accounts says this for a moment after it was killed and started
+# again: it has not read the keys yet by which it trusts the times that it is told.
+KEY_NOT_FOUND = 211
+
 Document = dict[str, Any]
 
 # Times without a zone, which are in UTC: to give each of them one takes half of the time.
@@ -34,9 +40,6 @@ PLAIN: CodecOptions[Document] = CodecOptions(
     unicode_decode_error_handler="replace",
     datetime_conversion=DatetimeConversion.DATETIME_AUTO,
 )
-
-# From src/mongo/base/error_codes.yml of MongoDB; the last one is of its hosted kind, Atlas.
-REFUSALS = (UNAUTHORIZED := 13, AUTHENTICATION_FAILED := 18, ATLAS_ERROR := 8000)
 
 
 def connect(url: str, timeout_seconds: float) -> pymongo.MongoClient[Document]:
@@ -102,7 +105,7 @@ def answering() -> Iterator[None]:
             log.error("database_refused", error=said)
             raise DatabaseRefused(said) from error
         away = isinstance(error, ConnectionFailure | ExecutionTimeout) or error.timeout
-        if not away:
+        if not away and getattr(error, "code", None) != KEY_NOT_FOUND:
             raise
         log.warning("database_unavailable", error=str(error)[:300])
         raise DatabaseUnavailable from error
