@@ -143,6 +143,7 @@ def build_web(
     catalog.indexed = indexed_by(host)
     storage = LocalStorage(settings.upload_folder)
     storage.prepare(catalog.in_use)
+    storage.warn_if_open()
     queue = Queue(settings.redis_url, settings.redis_prefix)
     claim(catalog, storage, queue)
     by_default = "ALLOWED_EXTENSIONS" not in settings.given

@@ -230,6 +230,7 @@ def prepare_store(settings: Settings) -> int:
             catalog.in_use()
         storage = LocalStorage(settings.upload_folder)
         storage.prepare(catalog.in_use)
+        storage.warn_if_open()
         claim(catalog, storage, queue)
         log_unsupported(settings, catalog)
     except StartUpError as error:

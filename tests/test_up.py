@@ -245,7 +245,11 @@ def test_data_is_for_its_owner_alone_and_an_open_folder_is_named(up):
     second = up().wait_until_started()
     assert f"DATA_FOLDER={second.data} can be read by every account" in second.output()
     assert f"chmod 700 {second.data}" in second.output()
-    assert "upload_folder_open_to_others" in second.output()
+    upload_id = upload(second).json()["data"][0]["id"]
+    wait_until(lambda: analyzed(second, upload_id), 20, "the analysis")
+    wait_until(lambda: second.output().count("web_process_ready") == 2, 20, "both processes")
+    # By each web process and by the worker when they start, and not at each analysis.
+    assert second.output().count("upload_folder_open_to_others") == 3
     assert stat.S_IMODE(second.data.stat().st_mode) == 0o755
 
 

@@ -244,6 +244,9 @@ class LocalStorage:
         with suppress(StorageFull), writing():  # That has been logged, and health says so, too.
             if not self._incoming.exists():
                 self._make_folder(INCOMING)
+
+    def warn_if_open(self) -> None:
+        """Log that every account of the machine can read the store, which is done at a start."""
         with suppress(OSError):
             if is_open_to_others(self._folder):
                 log.warning(
