@@ -30,9 +30,8 @@ sweep: servers  ## Kill a web process at every system call of an upload; takes m
 fuzz: servers  ## Try what a machine thinks up, for some minutes (FUZZ=30: as much again)
 	FUZZ=$(FUZZ) $(BIN)/python -m pytest -n 2 -rP tests/test_fuzz.py
 
-debian: DEBIAN_MIRROR ?= http://deb.debian.org/debian
 debian:  ## Make a bare Debian 13, and run Clustr there as a new user does (TEST=1: the tests, too)
-	$(PYTHON) tests/debian.py --mirror $(DEBIAN_MIRROR) $(if $(TEST),--test)
+	$(PYTHON) tests/debian.py $(if $(DEBIAN_MIRROR),--mirror $(DEBIAN_MIRROR)) $(if $(TEST),--test)
 
 clients: servers  ## Generate clients of the API with the usual tools, and use them; takes minutes
 	$(BIN)/python -m pytest -rs tests/clients/check_clients.py

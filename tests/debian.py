@@ -48,8 +48,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="clustr-debian-", dir=options.folder) as folder:
         root = Path(folder)
         root.chmod(0o755)
-        step(f"Debian {options.suite} from {options.mirror}")
-        run("debootstrap", "--variant=minbase", options.suite, folder, options.mirror)
+        step(f"Debian {options.suite}")
+        mirror = [options.mirror] if options.mirror else []
+        run("debootstrap", "--variant=minbase", options.suite, folder, *mirror)
         step(PREPARE)
         inside(root, "/bin/sh", "-c", PREPARE)
         inside(root, "/usr/sbin/useradd", "--create-home", "--shell", "/bin/sh", USER)
@@ -65,7 +66,7 @@ def main() -> None:
 def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--suite", default="trixie", help="which Debian")
-    parser.add_argument("--mirror", default="http://deb.debian.org/debian")
+    parser.add_argument("--mirror", help="where its packages are, if not where debootstrap looks")
     parser.add_argument("--folder", default="/var/tmp", help="where there are 3 GB")
     parser.add_argument("--test", action="store_true", help="run `make test` there, too")
     return parser.parse_args()

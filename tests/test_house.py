@@ -111,6 +111,23 @@ def test_every_test_that_keeps_a_promise_exists() -> None:
     assert not {name for name in named if f"def {name}(" not in text}
 
 
+REGISTRIES = re.compile(
+    r"\b(?:deb|security|ftp|snapshot)\.debian\.org|\b(?:archive|ports)\.ubuntu\.com"
+    r"|\b(?:pypi|files\.pythonhosted)\.org|\bregistry\.(?:npmjs|yarnpkg)\b"
+    r"|\b(?:ghcr|docker|quay)\.io|\bcrates\.io|\bproxy\.golang\.org|\brubygems\.org"
+)
+
+
+def test_nothing_names_the_host_of_a_package_registry() -> None:
+    """Where packages come from is for the tools and those who configured them to say."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
+    files = [ROOT / name.decode() for name in listed.stdout.split(b"\0") if name]
+    texts = {file: file.read_bytes().decode(errors="replace") for file in files if file.is_file()}
+    assert len(texts) > 300
+    named = {str(file): REGISTRIES.findall(text) for file, text in texts.items()}
+    assert not {file: hosts for file, hosts in named.items() if hosts}
+
+
 def test_every_public_thing_has_a_docstring() -> None:
     missing = []
     for source in SOURCES:
