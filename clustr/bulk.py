@@ -53,8 +53,6 @@ COUNT_PAUSES = 10
 STATISTICS_EVERY_SECONDS = 10.0
 STATISTICS_PAUSES = 20
 TALLIES = "/tallies"  # no analyzer is called so
-# So long after the last change the analyses are still counted: how many there were of late changes.
-COUNTED_AFTER_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -519,8 +517,7 @@ class Bulk:
         moment = time.monotonic()
         if self._catalog.change_watch.changed():
             self._changed_at = moment
-        for_how_long = 0.0 if name == TALLIES else COUNTED_AFTER_SECONDS
-        if self._counted_from[name] <= self._changed_at + for_how_long:
+        if self._counted_from[name] <= self._changed_at:
             return True
         self._count_at[name] = moment + STATISTICS_EVERY_SECONDS
         return False

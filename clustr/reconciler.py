@@ -21,7 +21,9 @@ from clustr.storage import LocalStorage
 log = logs.logger(__name__)
 
 LEASE = "reconciler"
-LEASE_SECONDS = 6.0
+# It is prolonged when a third of it is left: five rounds in which MongoDB may be slow. Of a process
+# that was killed another takes over after 5 to 15 s.
+LEASE_SECONDS = 15.0
 ROUND_SECONDS = 1.0
 CLEAN_EVERY_SECONDS = 60.0
 SEARCH_EVERY_SECONDS = 10.0

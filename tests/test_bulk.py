@@ -276,6 +276,25 @@ def test_statistics_count_every_state(shelf):
     assert (found["rate_per_minute"], found["durations_ms"]) == (0, None)
 
 
+def test_the_rate_falls_while_nothing_ends_though_nothing_is_counted(shelf):
+    workshop, _ = shelf
+    collection = workshop.collection.database["statistics"]
+    counted = {"_id": "it", "states": {}, "oldest_waiting_at": None, "durations": None, "stale": 0}
+
+    def rate(minutes_ago: float, **kept: Any) -> float:
+        """What is said so long after it was counted."""
+        at = now() - timedelta(minutes=minutes_ago)
+        collection.replace_one({"_id": "it"}, counted | {"counted_at": at} | kept, upsert=True)
+        return get(workshop, "/api/analyses")["data"][0]["rate_per_minute"]
+
+    ended = {"ended_by_minute": [60, 30, 0, 0, 10]}
+    said = [rate(minutes, **ended) for minutes in (0, 0.5, 1, 4, 4.5, 5, 600)]
+    assert said == pytest.approx([20, 19, 18, 12, 6, 0, 0], abs=0.2)
+    # As the version before has kept it.
+    assert rate(0, rate_per_minute=7.0) == pytest.approx(7, abs=0.1)
+    assert rate(6, rate_per_minute=7.0) == 0
+
+
 def test_without_a_database_it_is_said(shelf):
     workshop, _ = shelf
     away = {**workshop.environment, "MONGODB_URL": "mongodb://127.0.0.1:1"}

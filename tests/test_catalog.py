@@ -492,6 +492,23 @@ def test_F6c_lease_has_one_owner(catalog):
     assert catalog.leases.take("x", owner, 30)
 
 
+@pytest.mark.parametrize(
+    ("left_seconds", "prolonged"),
+    [(29, False), (11, False), (9, True), (-1, True), (40, True), (86_400, True)],
+)
+def test_a_lease_is_prolonged_when_its_time_is_short_or_was_told_by_a_wrong_clock(
+    catalog, database, left_seconds, prolonged
+):
+    assert catalog.leases.take("x", "owner", 30)
+    until = now() + timedelta(seconds=left_seconds)
+    database["leases"].update_one({"_id": "x"}, {"$set": {"until": until}})
+    assert catalog.leases.take("x", "owner", 30)
+    lease = database["leases"].find_one({"_id": "x"})
+    assert (lease["until"] != until) == prolonged
+    if prolonged:
+        assert abs(lease["until"] - now() - timedelta(seconds=30)) < timedelta(seconds=5)
+
+
 # The same bytes
 
 

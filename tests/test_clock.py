@@ -75,9 +75,15 @@ def lease(workshop: Workshop) -> dict | None:
 
 def wait_for_rounds(workshop: Workshop, rounds: int) -> None:
     """Wait until whoever takes back what was lost has looked as often."""
-    for _ in range(rounds):
-        before = lease(workshop)["until"]
-        wait_until(lambda before=before: lease(workshop)["until"] != before, 20, "a round")
+    database = workshop.collection.database
+
+    def looked() -> int:
+        """How often the leases were read, as each of two reconcilers does once in a round."""
+        totals = database.client.admin.command("top")["totals"]
+        return totals[f"{database.name}.leases"]["queries"]["count"]
+
+    before = looked()
+    wait_until(lambda: looked() >= before + 2 * rounds + 2, 20 * rounds, "the rounds")
 
 
 def hold(workshop: Workshop) -> list[str]:

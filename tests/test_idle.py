@@ -1,14 +1,23 @@
 """A service that nothing is asked of writes next to nothing."""
 
-from collections.abc import Iterator
+import json
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import photographs
 import pytest
-from running import Servers
-from workshop import Workshop
+import requests
+from bson.codec_options import CodecOptions
+from bson.raw_bson import RawBSONDocument
+from calling import uploaded
+from pymongo import MongoClient
+from running import Servers, Up, wait_until
+from workshop import Workshop, another
 
 from clustr import bulk, parts
+from clustr import servers as programs
 from clustr.bulk import Bulk
 from clustr.catalog.change_watch import ChangeWatch
 
@@ -25,7 +34,6 @@ def at_once(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bul
     """What counts, which does so again as soon as it has done it."""
     monkeypatch.setattr(bulk, "STATISTICS_EVERY_SECONDS", 0)
     monkeypatch.setattr(bulk, "STATISTICS_PAUSES", 0)
-    monkeypatch.setattr(bulk, "COUNTED_AFTER_SECONDS", 0)
     settings = workshop.settings
     made = parts.build_worker(settings, parts.build_host(settings))
     yield made.bulk
@@ -90,3 +98,59 @@ def test_what_nobody_has_changed_is_not_counted_again(workshop, at_once):
     for _ in range(10):
         at_once.run_once()
     assert [tag["name"] for tag in counted(workshop)["tags"]] == ["cat"]
+
+
+TAGS = 10_000
+# In each of them the one lease that is held is prolonged once, or once more at its edges.
+WINDOW_SECONDS = 15
+DOCUMENTS_A_MINUTE = 10
+OPLOG_BYTES_A_DAY = 50_000_000
+RAW = CodecOptions(document_class=RawBSONDocument)
+
+
+def mongodb_of(running: Up) -> MongoClient[dict[str, Any]]:
+    return MongoClient(json.loads((running.data / programs.ADDRESSES).read_text())["MONGODB_URL"])
+
+
+def test_an_idle_service_writes_at_most_ten_documents_a_minute(up: Callable[..., Up]):
+    running = up("--workers", "2").wait_until_started()
+    contents = [photographs.photograph(width=40 + number) for number in range(5)]
+    ids = [one["id"] for one in uploaded(running, *contents)]
+    with mongodb_of(running) as client:
+        uploads = client["clustr"]["uploads"]
+        wait_until(lambda: uploads.count_documents({"status": "processed"}) == 5, 30, "their ends")
+        document = uploads.find_one()
+        tags = [[f"tag {number + n}" for n in range(50)] for number in range(0, TAGS, 50)]
+        uploads.insert_many(another(document, tags=each, tag_keys=each) for each in tags)
+        change = {"tags": {"add": ["one more"]}}
+        assert requests.patch(f"{running.url}/api/uploads/{ids[0]}", json=change, timeout=10).ok
+        wait_until(lambda: counted_since(client, uploads.find_one(sort={"updated_at": -1})), 60)
+        assert client["clustr"]["tags"].count_documents({}) == TAGS + 1
+        check_idle(client, running)
+
+
+def counted_since(client: MongoClient[dict[str, Any]], changed: dict[str, Any]) -> bool:
+    """Whether everything has been counted since a change."""
+    found = [d for name in ("statistics", "tallies") for d in client["clustr"][name].find()]
+    times = [document["counted_at"] for document in found if "counted_at" in document]
+    return len(times) > 4 and min(times) > changed["updated_at"]
+
+
+def check_idle(client: MongoClient[dict[str, Any]], running: Up) -> None:
+    """By mongod's own counters and log of operations, while the service is asked how it is."""
+
+    def written() -> int:
+        """How many documents were, by anybody."""
+        counts = client.admin.command("serverStatus")["metrics"]["document"]
+        return counts["inserted"] + counts["updated"] + counts["deleted"]
+
+    oplog = client.local.get_collection("oplog.rs", RAW)
+    last = oplog.find_one(sort={"$natural": -1})["ts"]
+    before, began = written(), time.monotonic()
+    while time.monotonic() < began + WINDOW_SECONDS:
+        assert requests.get(f"{running.url}/api/health", timeout=10).ok
+        time.sleep(1)
+    count, minutes = written() - before, (time.monotonic() - began) / 60
+    size = sum(len(operation.raw) for operation in oplog.find({"ts": {"$gt": last}}))
+    assert count / minutes <= DOCUMENTS_A_MINUTE
+    assert size / minutes * 24 * 60 <= OPLOG_BYTES_A_DAY

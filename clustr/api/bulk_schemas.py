@@ -242,8 +242,8 @@ class AnalyzerStatisticsSchema(Schema):
         validate=NOT_NEGATIVE,
     )
     counted_at = moment(
-        "When all this was counted, which is done every ten seconds, or less often when there is "
-        "much to count; null when it never was, because no worker has run.",
+        "When all this was counted, which is done every ten seconds while uploads change, or less "
+        "often when there is much to count; null when it never was, because no worker has run.",
         required=True,
         allow_none=True,
     )

@@ -16,10 +16,21 @@ class Leases:
         self._collection = collection
 
     def take(self, name: str, owner: str, seconds: float) -> bool:
-        """Take or prolong a lease; False when another owner holds it."""
+        """Take or prolong a lease; False when another owner holds it.
+
+        Nothing is written while more than a third of its time is left.
+
+        Args:
+            seconds: how long it lasts, if it is taken or prolonged now.
+        """
+        moment, lasts = now(), timedelta(seconds=seconds)
+        until = moment + lasts
         free = {"_id": name, "$or": [{"owner": owner}, {"until": come()}]}
-        until = now() + timedelta(seconds=seconds)
+        # One that lasts longer was taken while the clock was ahead.
+        fresh = {"_id": name, "owner": owner, "until": {"$gt": moment + lasts / 3, "$lte": until}}
         with answering():
+            if self._collection.find_one(fresh, {"_id": 1}):
+                return True
             try:
                 self._collection.update_one(
                     free, {"$set": {"owner": owner, "until": until}}, upsert=True

@@ -7,6 +7,7 @@ and then by one process for all, and what it found is kept, one document for eac
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 from pymongo.collection import Collection
@@ -88,7 +89,7 @@ class Statistics:
             counted: Document = {
                 "states": self._states(analyzer.name),
                 "oldest_waiting_at": self._oldest_waiting_at(analyzer.name),
-                "rate_per_minute": self._rate_per_minute(analyzer),
+                "ended_by_minute": self._ended_by_minute(analyzer),
                 "durations": [durations.p50, durations.p95] if durations else None,
                 "stale": self._stale(analyzer),
                 "counted_at": now(),
@@ -122,9 +123,13 @@ class Statistics:
         times = [document["analyses"][0].get("due_at") for document in found if document]
         return min(filter(None, times), default=None)
 
-    def _rate_per_minute(self, analyzer: Analyzer) -> float:
-        recently = _runs(analyzer, timedelta(minutes=RATE_MINUTES))
-        return self._uploads.count_documents(recently, hint=RUNS) / RATE_MINUTES
+    def _ended_by_minute(self, analyzer: Analyzer) -> list[int]:
+        """How many ended in the last minute, in the one before, and so on."""
+        since = [timedelta(minutes=minute) for minute in range(RATE_MINUTES + 1)]
+        return [
+            self._uploads.count_documents(_runs(analyzer, began, ended), hint=RUNS)
+            for ended, began in pairwise(since)
+        ]
 
     def _stale(self, analyzer: Analyzer) -> int:
         older = ONCE_ENDED | matching(
@@ -153,12 +158,18 @@ class Statistics:
         return [a for a in analyses if a.get("started_at") and a.get("finished_at")]
 
 
-def _runs(analyzer: Analyzer, period: timedelta) -> Document:
-    """A query for the uploads whose analysis ended in this time before now."""
+def _runs(analyzer: Analyzer, period: timedelta, until: timedelta | None = None) -> Document:
+    """A query for the uploads whose analysis ended in this time before now.
+
+    Args:
+        until: so long before now that time ended; by default it has not.
+    """
+    moment = now()
+    ended = {"$gte": moment - period} | ({"$lt": moment - until} if until else {})
     return ONCE_ENDED | matching(
         name=analyzer.name,
         version={"$lte": analyzer.version},
-        finished_at={"$gte": now() - period},
+        finished_at=ended,
         # What was cancelled or never begun has ended, too, but says nothing.
         state={"$in": [State.SUCCEEDED, State.SKIPPED, State.FAILED]},
         started_at={"$ne": None},
@@ -178,12 +189,25 @@ def _milliseconds_each(analyses: list[dict[str, Any]]) -> list[float]:
     ]
 
 
+def _rate_per_minute(document: Document) -> float:
+    """How many ended in each of the last minutes, of which some are over since that was counted.
+
+    So it falls while nothing ends, and nothing has to be counted for that.
+    """
+    minutes = document.get("ended_by_minute")
+    if minutes is None:  # An older version counted it.
+        minutes = [document["rate_per_minute"]] * RATE_MINUTES
+    age = (now() - document["counted_at"]) / timedelta(minutes=1)
+    parts = [min(1.0, max(0.0, RATE_MINUTES - age - n)) for n in range(RATE_MINUTES)]
+    return sum(part * ended for part, ended in zip(parts, minutes, strict=True)) / RATE_MINUTES
+
+
 def _counted(document: Document) -> Counted:
     durations = document["durations"]
     return Counted(
         states=document["states"],
         oldest_waiting_at=document["oldest_waiting_at"],
-        rate_per_minute=document["rate_per_minute"],
+        rate_per_minute=round(_rate_per_minute(document), 2),
         durations=Durations(*durations) if durations else None,
         stale=document["stale"],
         counted_at=document["counted_at"],
