@@ -1,9 +1,11 @@
 """Colours as every screen shows them: 8 bits a channel, sRGB."""
 
 import io
+import struct
 from functools import lru_cache
+from itertools import product
 
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageMath
 
 SRGB = ImageCms.createProfile("sRGB")
 LAB = ImageCms.createProfile("LAB")
@@ -15,6 +17,13 @@ MODES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK", "Lab": "LAB"}
 # its cameras; one for print has half a megabyte.
 TRANSFORMS = 16
 
+# A profile that changes none of these by more than rounding does is sRGB, whatever its name.
+SHADES = (0, 15, 40, 80, 128, 190, 255)
+ROUNDING = 1
+
+# The bits of an infinite 32-bit fraction, read as a whole number (IEEE 754).
+INFINITY = 0x7F800000
+
 
 def plain(image: Image.Image) -> Image.Image:
     """The picture in a mode that can be scaled: L, LA, RGB, RGBA, CMYK or LAB.
@@ -22,7 +31,7 @@ def plain(image: Image.Image) -> Image.Image:
     A palette is resolved, and what is clear becomes alpha. Grey of more than 8 bits loses the lower
     ones; where it has no natural white, beyond 1 and 16 bits, its brightest is taken for it.
     """
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+    if is_deep(image):
         return _of_8_bits(image)
     if image.has_transparency_data:
         return image if image.mode in ("LA", "RGBA") else image.convert("RGBA")
@@ -31,14 +40,48 @@ def plain(image: Image.Image) -> Image.Image:
     return image.convert("L" if image.mode == "1" else "RGB")
 
 
+def is_deep(image: Image.Image) -> bool:
+    """Whether it is grey of more than 8 bits, or of fractions."""
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
+
+
 def _of_8_bits(image: Image.Image) -> Image.Image:
     white = 65535.0
     if image.mode in ("I", "F"):
-        brightest = float(image.getextrema()[1])
+        brightest = _brightest(image)
         if image.mode == "F" or not 255 < brightest <= white:  # which 16 bits in 32 are
             white = max(1.0, brightest)
     fractions = image.convert("F")
-    return fractions.point(lambda value: value * (255 / white) + 0).convert("L")
+    grey = fractions.point(lambda value: value * (255 / white) + 0).convert("L")
+    clear = image.info.get("transparency")
+    if isinstance(clear, int) and image.mode == "I;16":  # which a PNG can say (tRNS)
+        opaque = [255 * (value != clear) for value in range(65536)]
+        grey.putalpha(image.convert("I").point(opaque, "L"))
+    return grey
+
+
+def _brightest(image: Image.Image) -> float:
+    """The largest value but infinity and what is no number, either of which can be in a TIFF."""
+    if image.mode == "I":
+        return float(image.getextrema()[1])
+    # As whole numbers, fractions above 0 are in the same order.
+    bits = Image.frombytes("I", image.size, image.tobytes())
+    finite = ImageMath.lambda_eval(lambda args: args["bits"] * (args["bits"] < INFINITY), bits=bits)
+    return struct.unpack("=f", struct.pack("=i", max(0, finite.getextrema()[1])))[0]
+
+
+def displayed(image: Image.Image) -> Image.Image:
+    """The picture in sRGB, in the mode it has where that can be in sRGB.
+
+    Grey of more than 8 bits stays as it is, for those who want all bits; `plain` and `to_srgb` make
+    8 bits of it.
+    """
+    profile = image.info.get("icc_profile")
+    if is_deep(image) or not (profile or image.mode in ("CMYK", "LAB")):
+        return image
+    converted = to_srgb(plain(image))
+    converted.info.pop("icc_profile", None)
+    return converted
 
 
 def to_srgb(image: Image.Image) -> Image.Image:
@@ -66,8 +109,20 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
             if mode != "LAB":  # which only a transform can turn into anything else
                 return None
             source = ImageCms.ImageCmsProfile(LAB)
-        elif (source.profile.profile_description or "").startswith("sRGB"):
-            return None
-        return ImageCms.ImageCmsTransform(source, ImageCms.ImageCmsProfile(SRGB), mode, "RGB")
+        transform = ImageCms.ImageCmsTransform(source, ImageCms.ImageCmsProfile(SRGB), mode, "RGB")
+        return None if _changes_nothing(transform, mode) else transform
     except Exception:  # littleCMS and Pillow raise many things on broken profiles.
         return None
+
+
+def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
+    """Whether colours are sRGB already: by what becomes of them, as names of profiles mislead."""
+    if mode not in ("L", "RGB"):
+        return False
+    colors = list(product(SHADES, repeat=len(mode)))
+    before = Image.frombytes(
+        mode, (len(colors), 1), bytes(value for color in colors for value in color)
+    )
+    after = transform.apply(before).tobytes()
+    expected = before.convert("RGB").tobytes()
+    return all(abs(one - other) <= ROUNDING for one, other in zip(after, expected, strict=True))

@@ -14,7 +14,7 @@ from typing import IO
 
 from PIL import ExifTags, Image, ImageFile, ImageOps, PngImagePlugin, features
 
-from clustr import colours, decode_limits, headers, logs
+from clustr import colours, corrections, decode_limits, headers, logs
 from clustr.decode_limits import Cost, memory_for
 from clustr.errors import Empty, TooManyPixels, Undecodable, UnsupportedType
 from clustr.headers import Header
@@ -172,6 +172,7 @@ def prepare(max_pixels: int) -> None:
     if pi_heif is not None:
         pi_heif.register_heif_opener()
     PngImagePlugin.PngStream = TolerantPngStream
+    corrections.prepare()
     _silence_libtiff()
     _give_memory_back()
     Image.MAX_IMAGE_PIXELS = max_pixels
@@ -232,13 +233,15 @@ def inspect(file: IO[bytes], allowed: tuple[Format, ...], limit_time: bool = Fal
         width, height = image.size
         image.draft("L", (max(1, width // 8), max(1, height // 8)))
         _load(image, file)
+        if image.format == "AVIF":  # which may have been cut
+            width, height = image.size
         if _is_turned(image):
             width, height = height, width
     return Inspected(format, width, height)
 
 
 def open_displayed(path: Path, at_least: int | None = None) -> Image.Image:
-    """Decode the whole image and turn it as its EXIF orientation says.
+    """Decode the whole image, turn it as its EXIF orientation says, and bring it into sRGB.
 
     Args:
         at_least: pixels that its shorter side has to keep. A JPEG is then decoded at 1/2, 1/4 or
@@ -252,7 +255,7 @@ def open_displayed(path: Path, at_least: int | None = None) -> Image.Image:
         if at_least:
             image.draft(None, (at_least, at_least))
         _load(image, file)
-        return _upright(image)
+        return colours.displayed(_upright(image))
 
 
 def can_write(extension: str) -> bool:
@@ -279,7 +282,7 @@ def thumbnail(file: IO[bytes], size: int, extension: str) -> bytes:
         image.draft(None, _fitted(whole, size))
         _load(image, file)
         try:
-            if image.format == "TIFF":  # Pillow has turned it.
+            if image.format in ("TIFF", "AVIF"):  # which may have been turned or cut
                 whole = image.size
             return _written(_scaled(image, _fitted(whole, size)), extension)
         except Exception as error:
@@ -442,7 +445,7 @@ def _check_pixels(pixels: int) -> None:
 
 def _load(image: ImageFile.ImageFile, file: IO[bytes]) -> None:
     try:
-        image.load()
+        corrections.load(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise too_many_pixels() from error
     except Exception as error:

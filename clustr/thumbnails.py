@@ -13,7 +13,7 @@ log = logs.logger(__name__)
 
 # How they are made. Raise it when they become others: it is part of their addresses, which are
 # cached for ever, and of their file names.
-VERSION = 1
+VERSION = 2
 
 SIZES = (50, 100, 150, 200, 300, 400, 600, 800, 1200, 1600)
 DEFAULT_SIZE = 300

@@ -97,7 +97,7 @@ class Palette(Analyzer):
     """Looks at a small copy of the picture."""
 
     name = "palette"
-    version = 1
+    version = 2
     result_schema = PaletteResult
     summary = "Dominant colours with their names, mean luminance, and a placeholder"
 

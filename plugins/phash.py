@@ -65,7 +65,7 @@ class Phash(Analyzer):
     """Looks at a copy of 32 pixels a side."""
 
     name = "phash"
-    version = 1
+    version = 2
     result_schema = PhashResult
     summary = "A perceptual hash of 64 bits"
 

@@ -214,6 +214,53 @@ def column() -> bytes:
     return photographs.encode(Image.new("L", (1, 50_000_000)), "png")
 
 
+def small_frame(content: bytes, size: tuple[int, int], left: int, top: int) -> bytes:
+    """A GIF whose first frame does not cover its canvas, which becomes of this size."""
+    frame = content.index(b"," + bytes(4) + content[6:10])
+    placed = struct.pack("<HH", left, top)
+    changed = content[:6] + struct.pack("<HH", *size) + content[10 : frame + 1] + placed
+    return changed + content[frame + 5 :]
+
+
+def clean_aperture(avif: bytes, *numbers: int) -> bytes:
+    """An AVIF of which a part is to be shown: width, height and place of its middle as fractions.
+
+    The property is appended to those there are and associated with the first item, which is the
+    picture; what comes behind moves by its length (ISO/IEC 14496-12 and 23008-12).
+    """
+    content = bytearray(avif)
+    clap = struct.pack(">I4s4I iIiI".replace(" ", ""), 40, b"clap", *numbers)
+    moved = len(clap) + 1
+    ipco, ipma, iloc = (content.index(kind) - 4 for kind in (b"ipco", b"ipma", b"iloc"))
+    every = list(boxes(content, ipco))
+    [associations] = content[ipma + 18 : ipma + 19]
+    content[ipma + 18] = associations + 1
+    behind = ipma + 19 + associations
+    content[behind:behind] = bytes([0x80 | len(every) + 1])  # essential
+    [end] = [ipco + length_at(content, ipco)]
+    content[end:end] = clap
+    for kind, grown in ((b"ipco", 40), (b"ipma", 1), (b"iprp", moved), (b"meta", moved)):
+        place = content.index(kind) - 4
+        struct.pack_into(">I", content, place, length_at(content, place) + grown)
+    [items] = struct.unpack_from(">H", content, iloc + 14)
+    for item in range(items):
+        offset = iloc + 16 + 14 * item + 6
+        struct.pack_into(">I", content, offset, length_at(content, offset) + moved)
+    return bytes(content)
+
+
+def boxes(content: bytes, place: int) -> Iterator[int]:
+    """Where the boxes inside the one at a place begin."""
+    position, end = place + 8, place + length_at(content, place)
+    while position < end:
+        yield position
+        position += length_at(content, position)
+
+
+def length_at(content: bytes, place: int) -> int:
+    return int.from_bytes(content[place : place + 4], "big")
+
+
 # Sound images that take long to decode, for the few bytes that they have.
 TOO_DEAR: dict[str, Callable[[], bytes]] = {
     "a WebP of 50 megapixels in 34 bytes": lambda: flat_webp(8000, 6250),

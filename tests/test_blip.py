@@ -28,7 +28,7 @@ from clustr.plugins import (
     RetryLater,
 )
 from clustr.plugins.http import LARGEST_SENT_BYTES
-from clustr.plugins.pictures import to_8_bits
+from clustr.plugins.pictures import to_rgb
 
 IMAGE_ID = "5f0000000000000000000001"
 
@@ -222,10 +222,9 @@ def test_16_bits_are_scaled_and_not_clipped():
     picture = PIL.Image.new("I;16", (len(values), 1))
     for x, value in enumerate(values):
         picture.putpixel((x, 0), value)
-    scaled = to_8_bits(picture)
-    assert scaled.mode == "L"
+    scaled = to_rgb(picture)
     for x, value in enumerate(values):
-        assert abs(scaled.getpixel((x, 0)) - value / 257) <= 1
+        assert all(abs(each - value / 257) <= 1 for each in scaled.getpixel((x, 0)))
 
 
 def test_an_image_that_cannot_be_decoded_fails(caller):

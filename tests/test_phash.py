@@ -15,6 +15,7 @@ from running import Servers
 from scipy.fftpack import dct
 from workshop import FIRST_PARTY, Workshop, another
 
+from clustr.colours import displayed
 from clustr.plugins import Image
 
 PROBLEM = "application/problem+json"
@@ -41,8 +42,8 @@ def distance(one: int, other: int) -> int:
 
 
 def reference(picture: PIL.Image.Image) -> int:
-    """The hash as ImageHash computes it, with the cosine transform of SciPy."""
-    small = picture.convert("L").resize((32, 32), PIL.Image.Resampling.LANCZOS)
+    """The hash of what is seen, as ImageHash computes it, with the cosine transform of SciPy."""
+    small = displayed(picture).convert("L").resize((32, 32), PIL.Image.Resampling.LANCZOS)
     found = dct(dct(np.asarray(small).astype(float), axis=0), axis=1)[:8, :8]
     return int("".join("01"[int(bit)] for bit in (found > np.median(found)).flatten()), 2)
 

@@ -21,6 +21,7 @@ from clustr.catalog import Step, now
 from clustr.errors import DatabaseUnavailable
 from clustr.parts import build_fsck
 from clustr.removal import Removal
+from clustr.thumbnails import VERSION
 
 DELETED = """
 from clustr.plugins import hookimpl
@@ -310,7 +311,7 @@ def test_a_thumbnail_of_the_trash_is_made_once_and_removed_for_good(workshop, ca
     capsys.readouterr()
     assert [thumbnail("trash") for _ in range(3)] == [live] * 3
     assert capsys.readouterr().err.count("thumbnail_made") == 1
-    assert [file.name for file in kept.iterdir()] == ["trashed-50-v1.jpg"]
+    assert [file.name for file in kept.iterdir()] == [f"trashed-50-v{VERSION}.jpg"]
     assert status(workshop, f"{path}/thumbnail?size=50") == 404
     with build_fsck(workshop.settings, timedelta(0), quick=True) as check:
         assert [*check.findings()] == []

@@ -44,6 +44,9 @@ class Image:
     def open(self, at_least: int | None = None) -> PIL.Image.Image:
         """Decode the whole image, turned as its EXIF orientation says, within the pixel limit.
 
+        Its colors are sRGB, whatever its color profile is and whether it is in CMYK or LAB. Grey of
+        more than 8 bits has all of them; `to_rgb` and `to_rgba` make 8 bits in sRGB of it, too.
+
         Args:
             at_least: pixels that its shorter side has to keep, for those who look at a small copy:
                 a large JPEG is then decoded at 1/2, 1/4 or 1/8 of its size, many times faster.
