@@ -3,18 +3,32 @@
 Each is of one format, and what it says of Pillow was tried with Pillow 13.
 """
 
+import hashlib
 import os
 import struct
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from PIL import Image, ImageFile, TiffImagePlugin
+
+from clustr import headers
 
 # Tags of TIFF 6.0, and values of two of them.
 BITS_PER_SAMPLE, PHOTOMETRIC, PLANAR_CONFIGURATION = 258, 262, 284
 WHITE_IS_ZERO, IN_PLANES = 0, 2
 INVERTED = bytes(range(255, -1, -1))
+
+# The end mark of a JPEG (ITU-T T.81, annex B).
+END_MARK = b"\xff\xd9"
+# What a JPEG that ends too early is gone on with: bytes that are no marker, and all marks to begin
+# again at. Whichever of those is waited for, one of the two has it before a decoder gives up, so
+# that the two make different pixels of what is missing.
+CONTINUATIONS = tuple(
+    b"".join(filler + bytes([0xFF, 0xD0 + (first + place) % 8]) for place in range(8)) + filler
+    for filler, first in ((b"\xa5\x5a\x3c\x69" * 8, 0), (b"\x5b\x96\xc3\x2d" * 8, 4))
+)
+ROWS_AT_ONCE = 256
 
 # Where the bit depth of a PNG stands.
 PNG_BIT_DEPTH = 24
@@ -42,6 +56,44 @@ def load(image: ImageFile.ImageFile) -> None:
         decode(image)
     else:
         image.load()
+
+
+def _load_jpeg(image: ImageFile.ImageFile) -> None:
+    """Read over a missing end mark, which viewers do not need, if no pixel is missing."""
+    file = image.fp
+    if _load_with_end(image, END_MARK) and not _has_all_pixels(file):
+        raise OSError("image file is truncated")
+
+
+def _load_with_end(image: ImageFile.ImageFile, end: bytes) -> bool:
+    """Decode a JPEG that goes on like this where its file ends; returns whether it came to that."""
+    file, rest = image.fp, [end]
+    image.load_read = lambda size: file.read(size) or (rest.pop() if rest else b"")
+    try:
+        image.load()
+    finally:
+        del image.load_read
+    return not rest
+
+
+def _has_all_pixels(file: IO[bytes]) -> bool:
+    """Whether a JPEG without its end mark has all bits of its pixels: nothing else changes them."""
+    if not headers.has_all_scans(file):
+        return False
+    ends_in_mark = os.pread(file.fileno(), 1, file.seek(0, os.SEEK_END) - 1) == END_MARK[:1]
+    start = b"\0" if ends_in_mark else b""  # which makes a plain byte of it
+    return len({_digest(file, start + more + END_MARK) for more in CONTINUATIONS}) == 1
+
+
+def _digest(file: IO[bytes], end: bytes) -> bytes:
+    """A hash of the pixels of a JPEG that ends so."""
+    digest = hashlib.sha256()
+    with Image.open(file, formats=["JPEG"]) as image:
+        _load_with_end(image, end)
+        for top in range(0, image.height, ROWS_AT_ONCE):
+            bottom = min(image.height, top + ROWS_AT_ONCE)
+            digest.update(image.crop((0, top, image.width, bottom)).tobytes())
+    return digest.digest()
 
 
 def _load_png(image: ImageFile.ImageFile) -> None:
@@ -105,6 +157,8 @@ def _replace(image: ImageFile.ImageFile, pixels: Image.Image) -> None:
 
 
 FORMATS: dict[str, Callable[[ImageFile.ImageFile], None]] = {
+    "JPEG": _load_jpeg,
+    "MPO": _load_jpeg,
     "PNG": _load_png,
     "TIFF": _load_tiff,
     "GIF": _load_gif,

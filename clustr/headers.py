@@ -10,6 +10,7 @@ milliseconds; whether the rest is a sound image is for Pillow to find out.
 import os
 import re
 import struct
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import IO, NamedTuple
@@ -56,10 +57,12 @@ class Header(NamedTuple):
         pixels: of the picture that is going to be decoded; None where that is not told cheaply.
         scans: how many passes over the picture a JPEG has whose first does not show all of it; 0
             for all other images.
+        is_cut: whether a JPEG lacks its end mark, which takes decodes of all its pixels.
     """
 
     pixels: int | None = None
     scans: int = 0
+    is_cut: bool = False
 
 
 def check(file: IO[bytes], format: str, max_pixels: int | None) -> Header:
@@ -150,6 +153,7 @@ def too_much(what: str) -> Undecodable:
 APP1, SOS, EOI = 0xE1, 0xDA, 0xD9
 FRAME_HEADERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
+COEFFICIENTS = 64
 ALONE = {*range(0x01, 0xC0), 0xD8, EOI}  # markers that have no length
 # Among the pixels are bytes FF too, with a zero behind them, and marks to begin again at.
 MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
@@ -158,8 +162,9 @@ MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 def check_jpeg(file: int, _max_pixels: int | None) -> Header | None:
     """Limit metadata, and the passes over the picture, each of which visits all of it."""
     exif = junk = end = scans = components = 0
-    several_passes = False
-    for pieces, (marker, position, head, length) in enumerate(_segments(file)):
+    several_passes, is_cut = False, True
+    segments = _segments(file)
+    for pieces, (marker, position, head, length) in enumerate(segments):
         if not scans:
             junk += position - end
             exif += length if marker == APP1 and head.startswith(b"Exif") else 0
@@ -173,11 +178,42 @@ def check_jpeg(file: int, _max_pixels: int | None) -> Header | None:
             components = head[5]
             several_passes = several_passes or marker in PROGRESSIVE
         elif marker == SOS and not several_passes and head[:1] == bytes([components]):
-            return None  # All components are in this scan, and a decoder reads no further.
+            # All components are in this scan, and a decoder reads no further.
+            return Header(is_cut=not _ends_with_mark(file) and not _has_end(segments))
         elif marker == EOI and scans:
+            is_cut = False
             break
         end = position + 2 + length
-    return Header(scans=scans)
+    return Header(scans=scans, is_cut=is_cut)
+
+
+def _ends_with_mark(file: int) -> bool:
+    """Whether the end mark of a JPEG is the last of its file, as nearly always."""
+    return os.pread(file, 2, max(0, os.fstat(file).st_size - 2)) == bytes([0xFF, EOI])
+
+
+def _has_end(segments: Iterator[tuple[int, int, bytes, int]]) -> bool:
+    """Whether the end mark is among these segments, behind which a phone may have put a video."""
+    return any(marker == EOI for marker, *_ in islice(segments, PIECES))
+
+
+def has_all_scans(file: IO[bytes]) -> bool:
+    """Whether the scans of a JPEG bring each coefficient of each component to its last bit.
+
+    Each says which it brings, and how many bits it leaves for later ones (T.81, B.2.3).
+    """
+    bits_missing: dict[int, list[int]] = defaultdict(lambda: [1] * COEFFICIENTS)
+    components = 0
+    for marker, position, head, length in _segments(file.fileno()):
+        if marker in FRAME_HEADERS and len(head) > 5:
+            components = head[5]
+        elif marker == SOS:
+            content = os.pread(file.fileno(), length - 2, position + 4)
+            count = content[0]
+            first, last, bits = content[1 + 2 * count : 4 + 2 * count]
+            for component in content[1 : 1 + 2 * count : 2]:
+                bits_missing[component][first : last + 1] = [bits & 15] * (last + 1 - first)
+    return len(bits_missing) == components and not any(map(any, bits_missing.values()))
 
 
 def _segments(file: int) -> Iterator[tuple[int, int, bytes, int]]:

@@ -373,7 +373,9 @@ def _opened(
 
 def _to_check(format: Format, header: Header) -> int:
     """Bytes of memory for each pixel that a check takes, which reduces a JPEG of a single scan."""
-    return 1 if format.extension == "jpg" and not header.scans else format.bytes_per_pixel
+    if format.extension == "jpg" and not header.scans and not header.is_cut:
+        return 1
+    return format.bytes_per_pixel
 
 
 def _to_show(format: Format, _header: Header) -> int:

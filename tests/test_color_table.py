@@ -129,7 +129,7 @@ def tiff(mode: str, profile: bytes | None = None, planes: bool = False, **option
 def png(mode: str, bits: int, clear: tuple[int, ...] = (), profile: bytes | None = None) -> bytes:
     """By hand, as Pillow writes neither colors of 16 bits nor a transparent value of them."""
     values = np.asarray(chart(mode)).astype(np.uint32)
-    values = values * ((1 << bits) - 1) // 255
+    values = scaled(values, bits)
     height, width = values.shape[:2]
     rows = values.reshape(height, -1)
     if bits == 16:
@@ -142,10 +142,15 @@ def png(mode: str, bits: int, clear: tuple[int, ...] = (), profile: bytes | None
     if profile:
         pieces.append(odd_images.chunk(b"iCCP", b"name\0\0" + zlib.compress(profile)))
     if clear:
-        scaled = [value * ((1 << bits) - 1) // 255 for value in clear]
-        pieces.append(odd_images.chunk(b"tRNS", struct.pack(f">{len(clear)}H", *scaled)))
+        numbers = scaled(np.array(clear), bits)
+        pieces.append(odd_images.chunk(b"tRNS", struct.pack(f">{len(clear)}H", *numbers)))
     pieces.append(odd_images.chunk(b"IDAT", zlib.compress(b"".join(b"\0" + p for p in packed))))
     return b"\x89PNG\r\n\x1a\n" + b"".join(pieces) + odd_images.chunk(b"IEND", b"")
+
+
+def scaled(values: np.ndarray, bits: int) -> np.ndarray:
+    """Values of 8 bits in so many; of 16, the lower ones are others than the upper ones."""
+    return values * 256 + 10 if bits == 16 else values * ((1 << bits) - 1) // 255
 
 
 def bits_of(values: np.ndarray, bits: int) -> np.ndarray:

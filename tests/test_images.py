@@ -2,9 +2,11 @@
 
 import io
 import json
+import re
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -19,7 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageStat
 from running import wait_until
 
-from clustr import decode_limits, images
+from clustr import decode_limits, headers, images
 from clustr.errors import Empty, RefusedFile, TooManyPixels, Undecodable, UnsupportedType
 
 ALLOWED = images.formats_for(("png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff"))
@@ -145,6 +147,74 @@ def test_truncated_images_are_refused(inspect, opened, extension, fraction):
 def test_other_truncated_jpegs_are_refused(inspect, content):
     with pytest.raises(Undecodable):
         inspect(photographs.truncated(content, 0.5))
+
+
+JPEGS = {
+    "usual": {},
+    "gray": {"mode": "L"},
+    "progressive": {"progressive": True},
+    "with marks to begin again at": {"restart_marker_blocks": 3},
+    "in CMYK": {"mode": "CMYK"},
+    "without subsampling": {"subsampling": 0, "optimize": True},
+}
+
+
+def jpeg(name: str, picture: str = "cat") -> bytes:
+    options = dict(JPEGS[name])
+    image = photographs.picture(picture, 160).convert(options.pop("mode", "RGB"))
+    return photographs.encode(image, "jpg", **options)
+
+
+@pytest.mark.parametrize("name", JPEGS)
+@pytest.mark.parametrize("missing", [1, 2])
+@pytest.mark.parametrize("picture", ["cat", "rocket", "astronaut"])
+def test_a_jpeg_that_lacks_only_its_end_mark_is_accepted(inspect, opened, name, missing, picture):
+    content = jpeg(name, picture)
+    found = inspect(content[:-missing])
+    whole, cut = opened(content), opened(content[:-missing])
+    assert (found.width, found.height) == whole.size
+    assert cut.tobytes() == whole.tobytes()
+
+
+@pytest.mark.parametrize("name", JPEGS)
+def test_a_jpeg_that_lacks_pixels_is_refused_wherever_it_ends(inspect, opened, name):
+    content = jpeg(name)
+    last_scan = content.rindex(b"\xff\xda") + 12
+    places = [*range(len(content) - 30, len(content) - 4), *range(last_scan, len(content) - 4, 97)]
+    ends = [place for place in places if place < len(content) - 4]
+    for marker in re.finditer(rb"\xff[\xd0-\xd7]|\xff\xda", content):  # where one begins or ends
+        ends += [marker.start(), marker.start() + 1, marker.end()]
+    for end in ends:
+        with pytest.raises(Undecodable):
+            inspect(content[:end])
+    with pytest.raises(Undecodable):
+        opened(content[: ends[-1]])
+
+
+def test_a_cut_jpeg_takes_room_for_all_its_pixels_and_one_before_a_video_does_not():
+    whole = photographs.photograph("jpg")
+    video = bytes(1000)
+    for content, is_cut in ((whole, False), (whole[:-2], True), (whole + video, False)):
+        with tempfile.TemporaryFile() as file:
+            file.write(content)
+            file.flush()
+            assert headers.check(file, "JPEG", MAX_PIXELS).is_cut == is_cut
+
+
+@pytest.mark.parametrize(
+    ("content", "missing"),
+    [
+        (photographs.photograph("png"), range(1, 17)),  # the end, and the checksum of the pixels
+        (photographs.encode_as("GIF"), range(1, 3)),
+        (photographs.encode(photographs.picture("cat", 157), "bmp"), range(1, 2)),
+        (photographs.mpo(), range(1, 500, 100)),
+        (photographs.animated("tif"), range(1, 5000, 900)),
+    ],
+)
+def test_what_lacks_no_pixel_of_the_first_picture_is_accepted(inspect, content, missing):
+    whole = inspect(content, images.FORMATS)
+    for count in missing:
+        assert inspect(content[:-count], images.FORMATS) == whole
 
 
 @pytest.mark.parametrize("extension", photographs.EXTENSIONS)
@@ -303,7 +373,7 @@ def test_more_formats_can_be_switched_on(inspect, tmp_path, extension):
 WITHOUT_PI_HEIF = """
 import sys
 sys.modules["pi_heif"] = None  # as if it were not installed
-from clustr import decode_limits, images
+from clustr import decode_limits, headers, images
 images.prepare(1000)
 """
 
