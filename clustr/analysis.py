@@ -1,6 +1,6 @@
 """Analysis: a worker runs one analyzer on what waits for it.
 
-A call for an analyzer is answered by one slice of work in a process of its own: claim some of what
+A call for an analyzer is answered by one slice of work in its own process: claim some of what
 waits, analyze each, write the ends down together, until nothing is left or another analyzer waits
 for its turn. How many are claimed together follows from how long one takes: a claim is a quarter of
 a second's work.
@@ -20,7 +20,7 @@ import structlog
 from clustr import logs
 from clustr.catalog import Catalog, Claimed, Finished, now
 from clustr.errors import DatabaseUnavailable, NotFound, QueueUnavailable, StorageUnavailable
-from clustr.limits import Interrupted, Interruption, TimeUp
+from clustr.limits import MEGABYTE, Interrupted, Interruption, TimeUp, memory
 from clustr.plugin_host import PluginHost
 from clustr.plugins import Analyzer, Image
 from clustr.queue import LONGEST_SLICE_SECONDS, SLICE_SECONDS, Queue
@@ -38,6 +38,9 @@ LARGEST_CLAIM = 100
 CLAIM_GROWTH = 8
 LONGEST_DEFERRAL_SECONDS = 60.0
 LONGEST_DEFERRAL_ASKED_FOR_SECONDS = 3600.0
+# What a process may keep between calls where `keep_loaded` does not ask for it, `setup` included:
+# there is one for each analyzer. Those that take more are made anew for each call.
+LARGEST_KEPT_MEGABYTES = 100
 HIGHEST_POWER = 10  # of two; a float cannot hold that of a thousand attempts
 NOTICE = "clustr_analysis_finished"
 NOTICE_SECONDS = 3.0
@@ -60,6 +63,7 @@ class Analysts:
         self._queue = queue
         self._host = host
         self._runner: Runner | None = None
+        self._resident_bytes = memory()[1]
 
     def run(self, name: str, run: str, interruption: Interruption) -> bool:
         """Answer a call for the analyzer `name`, as the run with the id `run`.
@@ -120,7 +124,13 @@ class Analysts:
             self._catalog.analyses.put_back(analyzer.name, run)
         if not interruption.requested:
             work.ring_if_work_waits()
-        return runner.prepared and not interruption.requested and not runner.grown()
+        return runner.prepared and not interruption.requested and not self._is_too_large(runner)
+
+    def _is_too_large(self, runner: Runner) -> bool:
+        """Whether the process has more in memory than it may keep until the next call."""
+        taken = memory()[1] - self._resident_bytes
+        is_light = taken <= LARGEST_KEPT_MEGABYTES * MEGABYTE
+        return runner.grown() or not (is_light or runner.analyzer.keep_loaded)
 
     def _run_slice(self, work: "Slice", claims: list[Claimed], troubled: bool) -> None:
         """Analyze claim after claim until nothing is left, time is up or the service away."""

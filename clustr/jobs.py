@@ -1,4 +1,4 @@
-"""The entrance from the queue: the one function that RQ runs, and what a kept process does."""
+"""The entrance from the queue: what the process of an analyzer does with the calls that come."""
 
 from socket import socket
 
@@ -21,22 +21,6 @@ def prepare(settings: Settings, host: PluginHost) -> None:
     _prepared = (settings, host)
 
 
-def run_analyzer(analyzer: str, run: str) -> None:
-    """Run an analyzer on what waits for it.
-
-    Args:
-        analyzer: its name.
-        run: the id under which this run holds what it works on.
-    """
-    interruption = Interruption()
-    if parts := _build():
-        try:
-            parts.analysts.run(analyzer, run, interruption)
-        finally:
-            parts.analysts.close()
-            parts.catalog.close()
-
-
 def answer_calls(analyzer: str, line: socket) -> int:
     """Run an analyzer again and again, in a process that is kept; the exit code.
 
@@ -53,6 +37,8 @@ def answer_calls(analyzer: str, line: socket) -> int:
             fit = parts is not None and parts.analysts.run(analyzer, run, interruption)
         except ClustrError as error:  # What it holds is taken back when its lease has ended.
             log.error("call_not_finished", analyzer=analyzer, reason=str(error))
+        except Exception:  # A fault of ours, or a database whose indexes are not made yet.
+            log.exception("call_failed", analyzer=analyzer)
         calls.answer(last=not fit)
         if not fit:
             break

@@ -1,8 +1,8 @@
-"""Kept processes: those of analyzers that take long to set up, kept by a worker for many calls.
+"""Kept processes: a worker has one for each analyzer, which answers many calls.
 
 A process is made at the first call for its analyzer, as a fork of the worker, and answers one call
-after the other. When it dies, the call under way is lost as with any work-horse, and the next one
-makes a new process.
+after the other, with clients of MongoDB and Redis of its own. When it dies, the call under way is
+lost, and the next one makes a new process. One that nobody has called for a while is let go.
 """
 
 import os
@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from clustr import logs
 from clustr.limits import Interrupted, Interruption
@@ -54,12 +54,23 @@ class Calls:
         self._line.send(ENDS if last else AGAIN)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Process:
-    """A process that is kept, and the line to it."""
+    """A process that is kept, and the line to it.
+
+    Attributes:
+        idle_seconds: how long it is kept after a call; None for ever.
+    """
 
     pid: int
     line: socket.socket
+    idle_seconds: float | None
+    called_at: float = field(default_factory=time.monotonic)
+
+    def is_idle(self) -> bool:
+        """Whether nobody has called it for longer than it is kept."""
+        kept_seconds = time.monotonic() - self.called_at
+        return self.idle_seconds is not None and kept_seconds > self.idle_seconds
 
 
 class Kept:
@@ -77,24 +88,32 @@ class Kept:
         self._called: str | None = None
         self._answered = False
 
-    def call(self, analyzer: str, call: str) -> int:
-        """Hand a call to the process of an analyzer; the process id. `wait` has to follow."""
+    def call(self, analyzer: str, call: str, idle_seconds: float | None) -> int:
+        """Hand a call to the process of an analyzer; the process id. `wait` has to follow.
+
+        Args:
+            idle_seconds: how long the process is kept without another call; None for ever.
+        """
         self._reap()
         process = self._processes.get(analyzer)
         if process is None or not self._send(process, call):
             self._forget(analyzer)
-            process = self._processes[analyzer] = self._start(analyzer)
+            process = self._processes[analyzer] = self._start(analyzer, idle_seconds)
             self._send(process, call)
         self._called = analyzer
         return process.pid
 
-    @property
-    def is_called(self) -> bool:
-        """Whether a call is under way."""
-        return self._called is not None
+    def release_idle(self) -> None:
+        """Let go of the processes that nobody has called for longer than they are kept."""
+        for analyzer, process in list(self._processes.items()):
+            if analyzer != self._called and process.is_idle():
+                self._forget(analyzer)
+        self._reap()
 
     def take_answer(self) -> bool:
         """Whether the call under way was answered; it then is no more, in any case."""
+        if process := self._processes.get(self._called):
+            process.called_at = time.monotonic()
         answered, self._called, self._answered = self._answered, None, False
         return answered
 
@@ -142,7 +161,7 @@ class Kept:
             return False
         return True
 
-    def _start(self, analyzer: str) -> Process:
+    def _start(self, analyzer: str, idle_seconds: float | None) -> Process:
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
         def serve() -> int:
@@ -153,8 +172,8 @@ class Kept:
 
         pid = function(serve)().pid
         its.close()
-        log.info("process_kept", analyzer=analyzer, pid=pid)
-        return Process(pid, ours)
+        log.debug("process_kept", analyzer=analyzer, pid=pid)
+        return Process(pid, ours, idle_seconds)
 
     def _forget(self, analyzer: str | None) -> None:
         """Let a process end by itself; its line ends, too."""

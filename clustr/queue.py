@@ -30,7 +30,7 @@ from clustr.secret import credentials_in, remember
 
 log = logs.logger(__name__)
 
-JOB = "clustr.jobs.run_analyzer"
+JOB = "clustr.jobs.run_analyzer"  # a name that all our jobs have; nothing is imported for it
 KINDS = ("default", "http", "gpu")
 
 # What a job may take: preparing the analyzer, then a slice of time, which is longer while nobody

@@ -29,7 +29,7 @@ from clustr.parts import (
     claim,
 )
 from clustr.plugin_host import PluginHost
-from clustr.processes import Child, Supervisor, die_with_parent, function
+from clustr.processes import Child, Supervisor, function
 from clustr.queue import (
     JOB,
     WORKER_SECONDS_TO_LIVE,
@@ -46,6 +46,9 @@ from clustr.storage import LocalStorage
 
 log = logs.logger(__name__)
 
+# A process is kept so long for the next call; one of an analyzer with `keep_loaded`, for ever.
+IDLE_SECONDS = 60.0
+
 HUNG = 1  # the exit code after `faulthandler.dump_traceback_later(…, exit=True)`
 
 
@@ -56,7 +59,7 @@ class AnalysisJob(Job):
     its work or as a callback, or an address to post to.
     """
 
-    func = staticmethod(jobs.run_analyzer)
+    func = None  # It is called by its name in a kept process, and never run by RQ.
     success_callback = failure_callback = stopped_callback = None
 
     def send_webhooks(self, *_args: Any, **_kwargs: Any) -> None:
@@ -84,10 +87,15 @@ class AnalysisWorker(Worker):
         """Give a sign of life, and be among the workers again after Redis has lost what it had."""
         super().heartbeat(timeout, pipeline)
         register(self, pipeline)
+        self.kept.release_idle()
 
     def execute_job(self, job: AnalysisJob, queue: Any) -> None:
         if not job.is_a_bell():
             log.error("job_refused", job=job.id)
+            job.delete()
+            return
+        if job.args[0] not in self.host.analyzers:  # Its work is left to workers that have it.
+            log.warning("analyzer_unknown", analyzer=job.args[0])
             job.delete()
             return
         super().execute_job(job, queue)
@@ -96,31 +104,22 @@ class AnalysisWorker(Worker):
             job.delete()
 
     def fork_work_horse(self, job: AnalysisJob, queue: Any) -> None:
-        """Have the job done, in a new process or in one that is kept for its analyzer."""
+        """Have the job done in the process of its analyzer, which is made if there is none."""
         name, run = job.args
-        analyzer = self.host.analyzers.get(name)
-        if analyzer is None or not analyzer.keep_loaded:
-            super().fork_work_horse(job, queue)
-            return
         self.prepare_job_execution(job, len(self.queues) == 1)
-        self._horse_pid = self.kept.call(name, run)
+        idle_seconds = None if self.host.analyzers[name].keep_loaded else IDLE_SECONDS
+        self._horse_pid = self.kept.call(name, run, idle_seconds)
 
     def wait_for_horse(self) -> tuple[int | None, int | None, Any]:
-        """Wait for the process that does the job to end, or for the answer of a kept one."""
-        if self.kept.is_called:
-            return self.horse_pid, self.kept.wait(), None
-        return super().wait_for_horse()
+        """Wait for the answer of the process, or for its end."""
+        return self.horse_pid, self.kept.wait(), None
 
     def monitor_work_horse(self, job: AnalysisJob, queue: Any, execution: Any) -> None:
         """Wait for the end of the job, within its limit, and tell Redis of it."""
         super().monitor_work_horse(job, queue, execution)
-        if self.kept.take_answer():  # A process that is not kept tells Redis by itself.
+        if self.kept.take_answer():
             job.ended_at = now()
             self.handle_job_success(job, queue, queue.started_job_registry, execution)
-
-    def main_work_horse(self, job: AnalysisJob, queue: Any) -> None:
-        die_with_parent(self.pid)
-        super().main_work_horse(job, queue)
 
     def handle_warm_shutdown_request(self) -> None:
         """Ask the running job to stop: what it has not ended is put back at once."""
@@ -133,14 +132,13 @@ class AnalysisWorker(Worker):
     ) -> None:
         """Take back what the dead process held, without waiting for the end of its lease."""
         name, run = job.args
-        analyzer = self.host.analyzers.get(name)
         reason = describe_death(ret_val)
         log.error("work_horse_died", analyzer=name, run=run, reason=reason)
         remove_abandoned()
         catalog = build_catalog(self.settings, WORKER_SECONDS)
         try:
-            if analyzer:
-                catalog.analyses.take_back(name, analyzer.max_attempts, reason, run)
+            most = self.host.analyzers[name].max_attempts
+            catalog.analyses.take_back(name, most, reason, run)
         except ClustrError as error:
             log.warning("analyses_not_taken_back", reason=str(error))
         finally:

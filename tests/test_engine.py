@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from running import Servers, wait_until
 from workshop import Outage, Program, Workshop, analyzer, another, plugin
 
 from clustr.catalog import now
+from clustr.kept import Kept
 from clustr.limits import GRACE_SECONDS
 from clustr.parts import WebParts
 from clustr.queue import Queue
@@ -428,6 +430,79 @@ def test_kept_process_that_grew_is_replaced(workshop):
         # The next one is not to come into the same call, in which memory has one limit.
         wait_until(lambda: not workshop.redis.keys("rq:job:*"), 5, "the end of the call")
     assert [result["leaks"] for result in found] == [1, 2, 1, 2]
+
+
+def test_a_process_is_kept_for_the_next_uploads_and_keeps_its_connections(workshop):
+    """Without `keep_loaded`, too."""
+    workshop.analyzer("light", "return {'process': os.getpid()}")
+    workshop.worker()
+    processes = set()
+
+    def analyze(count: int) -> None:
+        """Analyze so many uploads that come one after the other."""
+        for _ in range(count):
+            [upload_id] = workshop.upload(GOOD)
+            processes.add(workshop.end_of(upload_id, "light").result["process"])
+            wait_until(lambda: not workshop.redis.keys("rq:job:*"), 5, "the end of the call")
+
+    def connections() -> int:
+        """How many MongoDB has accepted so far."""
+        status = workshop.collection.database.client.admin.command("serverStatus")
+        return status["connections"]["totalCreated"]
+
+    analyze(3)
+    before = connections()
+    analyze(20)
+    assert len(processes) == 1
+    assert connections() - before < 10
+
+
+def test_a_process_that_has_taken_much_is_kept_only_where_that_is_asked_for(workshop):
+    for name, keep_loaded in (("heavy", False), ("model", True)):
+        source = plugin(
+            name,
+            f"keep_loaded = {keep_loaded}",
+            "def setup(self, context):\n    self.held = b'x' * 150 * 2**20",
+            "def analyze(self, image, context):\n    return {'process': os.getpid()}",
+        )
+        workshop.write(name, source)
+    workshop.worker()
+    found = []
+    for _ in range(2):
+        [upload_id] = workshop.upload(GOOD)
+        found.append([workshop.end_of(upload_id, n).result["process"] for n in ("heavy", "model")])
+        wait_until(lambda: not workshop.redis.keys("rq:job:*"), 5, "the end of the calls")
+    (heavy, model), (another_heavy, same_model) = found
+    assert (heavy != another_heavy, model == same_model) == (True, True)
+
+
+def test_a_process_that_nobody_calls_is_let_go():
+    def serve(_analyzer: str, line: socket.socket) -> int:
+        while line.recv(100):
+            line.send(b"again")
+        return 0
+
+    kept = Kept(serve)
+    try:
+        pids = {}
+        for name, idle_seconds in {"soon": 0.0, "later": 600.0, "never": None}.items():
+            pids[name] = kept.call(name, "call", idle_seconds)
+            assert kept.wait() == 0
+            kept.release_idle()  # It is not idle while nobody has taken its answer.
+            assert kept.take_answer()
+        kept.release_idle()
+
+        def gone(name: str) -> bool:
+            kept.release_idle()
+            return not Path(f"/proc/{pids[name]}").exists()
+
+        wait_until(lambda: gone("soon"), 5, "its end")
+        assert not gone("later")
+        assert not gone("never")
+        assert kept.call("later", "call", 600.0) == pids["later"]
+        assert kept.wait() == 0
+    finally:
+        kept.stop()
 
 
 def test_kept_process_that_cannot_be_set_up_defers_and_heals(workshop):

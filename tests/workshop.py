@@ -62,16 +62,21 @@ def clustr_register_analyzers(config):
     return [It()]
 """
 
-# One answer to one call for an analyzer, as RQ's work-horse gives it, in a process of its own.
+# One answer to one call for an analyzer, as its kept process gives it.
 HORSE = """
 import sys
+from socket import AF_UNIX, SHUT_WR, SOCK_SEQPACKET, socketpair
 from clustr import jobs, logs
 from clustr.parts import build_host
 from clustr.settings import read_settings
 settings = read_settings()
 logs.configure("json", "info")
 jobs.prepare(settings, build_host(settings))
-jobs.run_analyzer(*sys.argv[1:])
+analyzer, run = sys.argv[1:]
+worker, line = socketpair(AF_UNIX, SOCK_SEQPACKET)
+worker.send(run.encode())
+worker.shutdown(SHUT_WR)
+sys.exit(jobs.answer_calls(analyzer, line))
 """
 
 _numbers = itertools.count()

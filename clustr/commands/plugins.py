@@ -308,7 +308,7 @@ def about_analyzer(analyzer: dict[str, Any]) -> Iterator[str]:
     memory = analyzer["memory_mb"]
     yield from fact("memory", f"{memory} megabytes more at most" if memory else "no limit")
     yield from fact("batches", f"of {analyzer['batch_size']} images at most")
-    yield from fact("process", "kept for the next images" if analyzer["keep_loaded"] else "new")
+    yield from fact("process", "kept for ever" if analyzer["keep_loaded"] else "kept for a minute")
     fills = (f"{name} from {key}" for name, key in analyzer["fields"].items())
     yield from fact("fills", ", ".join(fills))
     result = (f"{name} ({type})" for name, type in analyzer["result"].items())

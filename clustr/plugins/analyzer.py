@@ -121,8 +121,9 @@ class Analyzer:
             no limit. With a GPU leave it at None: drivers reserve addresses without end.
         auto: whether every new upload is analyzed; otherwise only when it is asked for.
         batch_size: how many images `analyze_batch` is given at most.
-        keep_loaded: whether its process is kept for the next images, with what `setup` prepared;
-            otherwise there is a new one for each burst of work. For models that load slowly.
+        keep_loaded: whether its process is kept for as long as its worker lives, with what `setup`
+            prepared. For models that load slowly. Otherwise it is kept for a minute after the last
+            image, while it has taken at most 100 MB, `setup` included.
         fields: which fields of the upload it fills, each with the key of its result to take:
             `{"caption": "caption"}`. Possible are `caption`, `tags`, `dimensions` (an object with
             `width` and `height`), `taken_at` (ISO 8601; without an offset it is UTC) and `faces`.
