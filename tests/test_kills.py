@@ -90,7 +90,8 @@ def test_C12_all_killed_with_work_under_way_and_started_again_on_another_port(tm
         service = Service(first, None, None, tmp_path)
         contents = [photographs.photograph(width=40 + n) for n in range(40)]
         ids = service.upload(*contents)
-        wait_until(lambda: "running" in service.states(ids, "slow"), 20, "something under way")
+        # Of the first few, or all could have ended by the time that a busy machine has told of all.
+        wait_until(lambda: "running" in service.states(ids[:5], "slow"), 20, "something under way")
         family = descendants(first.pid)
     finally:
         first.kill()
@@ -102,7 +103,8 @@ def test_C12_all_killed_with_work_under_way_and_started_again_on_another_port(tm
         for upload_id, content in zip(ids, contents, strict=True):
             upload = service.get(f"/api/uploads/{upload_id}").json()
             assert service.get(f"/uploads/{upload['filename']}").content == content
-        assert "pending" in service.statuses(ids)
         service.wait_until_processed(ids, 75)
+        found = [service.get(f"/api/uploads/{upload_id}").json() for upload_id in ids]
+        assert 2 in [upload["analyses"]["slow"]["attempts"] for upload in found]
     finally:
         second.end()
