@@ -240,12 +240,16 @@ def inspect(file: IO[bytes], allowed: tuple[Format, ...], limit_time: bool = Fal
     return Inspected(format, width, height)
 
 
-def open_displayed(path: Path, at_least: int | None = None) -> Image.Image:
+def open_displayed(
+    path: Path, at_least: int | None = None, color_managed: bool = True
+) -> Image.Image:
     """Decode the whole image, turn it as its EXIF orientation says, and bring it into sRGB.
 
     Args:
         at_least: pixels that its shorter side has to keep. A JPEG is then decoded at 1/2, 1/4 or
             1/8 of its size, which takes a fraction of the time.
+        color_managed: whether to bring it into sRGB, which takes twice as long as the decode of a
+            JPEG with another profile.
 
     Raises:
         TooManyPixels, Undecodable, UnsupportedType: it cannot be decoded; the message says why.
@@ -255,7 +259,8 @@ def open_displayed(path: Path, at_least: int | None = None) -> Image.Image:
         if at_least:
             image.draft(None, (at_least, at_least))
         _load(image, file)
-        return colours.displayed(_upright(image))
+        shown = _upright(image)
+        return colours.displayed(shown) if color_managed else shown
 
 
 def can_write(extension: str) -> bool:

@@ -27,7 +27,7 @@ class Dimensions(Analyzer):
     summary = "Width and height in pixels, as displayed"
 
     def analyze(self, image: Image, context: Context) -> dict[str, Any]:
-        width, height = image.open().size
+        width, height = image.open(color_managed=False).size
         return {"width": width, "height": height}
 
 

@@ -223,28 +223,36 @@ def small_frame(content: bytes, size: tuple[int, int], left: int, top: int) -> b
 
 
 def clean_aperture(avif: bytes, *numbers: int) -> bytes:
-    """An AVIF of which a part is to be shown: width, height and place of its middle as fractions.
+    """An AVIF of which a part is shown: its width, height and place of the middle, as fractions."""
+    return with_property(avif, struct.pack(">I4s4IiIiI", 40, b"clap", *numbers), is_essential=True)
 
-    The property is appended to those there are and associated with the first item, which is the
-    picture; what comes behind moves by its length (ISO/IEC 14496-12 and 23008-12).
+
+def with_profile(picture: bytes, profile: bytes) -> bytes:
+    """An AVIF or HEIC with a color profile."""
+    return with_property(picture, struct.pack(">I8s", 12 + len(profile), b"colrprof") + profile)
+
+
+def with_property(picture: bytes, box: bytes, is_essential: bool = False) -> bytes:
+    """An AVIF or HEIC with one more property of its first item, which is the picture.
+
+    What comes behind moves by its length (ISO/IEC 14496-12 and 23008-12).
     """
-    content = bytearray(avif)
-    clap = struct.pack(">I4s4I iIiI".replace(" ", ""), 40, b"clap", *numbers)
-    moved = len(clap) + 1
+    content = bytearray(picture)
+    moved = len(box) + 1
     ipco, ipma, iloc = (content.index(kind) - 4 for kind in (b"ipco", b"ipma", b"iloc"))
-    every = list(boxes(content, ipco))
-    [associations] = content[ipma + 18 : ipma + 19]
-    content[ipma + 18] = associations + 1
-    behind = ipma + 19 + associations
-    content[behind:behind] = bytes([0x80 | len(every) + 1])  # essential
-    [end] = [ipco + length_at(content, ipco)]
-    content[end:end] = clap
-    for kind, grown in ((b"ipco", 40), (b"ipma", 1), (b"iprp", moved), (b"meta", moved)):
+    number = len(list(boxes(content, ipco))) + 1
+    behind = ipma + 19 + content[ipma + 18]
+    content[ipma + 18] += 1
+    content[behind:behind] = bytes([is_essential << 7 | number])
+    end = ipco + length_at(content, ipco)
+    content[end:end] = box
+    for kind, grown in ((b"ipco", len(box)), (b"ipma", 1), (b"iprp", moved), (b"meta", moved)):
         place = content.index(kind) - 4
         struct.pack_into(">I", content, place, length_at(content, place) + grown)
+    has_base = content[iloc + 13] >> 4 == 4
     [items] = struct.unpack_from(">H", content, iloc + 14)
     for item in range(items):
-        offset = iloc + 16 + 14 * item + 6
+        offset = iloc + 20 + (18 if has_base else 14) * item + (0 if has_base else 2)
         struct.pack_into(">I", content, offset, length_at(content, offset) + moved)
     return bytes(content)
 

@@ -227,6 +227,7 @@ ROWS: dict[str, Callable[[], bytes]] = {
             1,
         )
     ),
+    "HEIC, Display P3": lambda: odd_images.with_profile(odd_images.HEIC, DISPLAY_P3),
     "AVIF, alpha": lambda: saved("RGB", "AVIF", with_alpha=True, quality=95),
 }
 
@@ -263,11 +264,20 @@ def lab_by_libvips(_content: bytes) -> np.ndarray:
     return in_bytes(image.icc_export(output_profile="srgb", depth=8).resize(0.5))
 
 
+def heic_by_libvips(_content: bytes) -> np.ndarray:
+    """The one color of that picture, by its profile: there is no libvips with a reader of HEIC."""
+    teal = Image.new("RGB", (48, 32), "teal")
+    return seen_by_libvips(photographs.encode(teal, "png", icc_profile=DISPLAY_P3))
+
+
 def in_bytes(image: pyvips.Image) -> np.ndarray:
     return (image if image.hasalpha() else image.bandjoin(255)).cast("uchar").numpy().astype(float)
 
 
-REFERENCES: dict[str, Callable[[bytes], np.ndarray]] = {"TIFF, LAB": lab_by_libvips}
+REFERENCES: dict[str, Callable[[bytes], np.ndarray]] = {
+    "TIFF, LAB": lab_by_libvips,
+    "HEIC, Display P3": heic_by_libvips,
+}
 
 
 def on(background: int, rgba: np.ndarray) -> np.ndarray:
@@ -282,13 +292,13 @@ def patches(rgba: np.ndarray) -> np.ndarray:
 
 def means(picture: np.ndarray) -> np.ndarray:
     """The mean of each patch, without its edges."""
-    side = PATCH // 2
+    side = min(PATCH // 2, *picture.shape[:2])
     inner = slice(side // 5, -(side // 5))
     return np.array(
         [
             picture[y : y + side, x : x + side][inner, inner].mean(axis=(0, 1))
-            for y in range(0, picture.shape[0], side)
-            for x in range(0, picture.shape[1], side)
+            for y in range(0, picture.shape[0] - side + 1, side)
+            for x in range(0, picture.shape[1] - side + 1, side)
         ]
     )
 

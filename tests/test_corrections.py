@@ -155,7 +155,7 @@ def test_clean_aperture_of_a_picture_that_is_turned(opened):
     assert cut.tobytes() == expected.tobytes()
 
 
-def test_an_analyzer_sees_colors_in_srgb_and_gray_with_all_its_bits(opened):
+def test_an_analyzer_sees_colors_in_srgb_and_gray_with_all_its_bits(opened, tmp_path):
     profile = color_profiles.rgb("P3", color_profiles.DISPLAY_P3, color_profiles.srgb_curve)
     shown = opened(
         photographs.encode(Image.new("RGB", (9, 9), (200, 60, 50)), "png", icc_profile=profile)
@@ -163,6 +163,8 @@ def test_an_analyzer_sees_colors_in_srgb_and_gray_with_all_its_bits(opened):
     assert shown.mode == "RGB"
     assert np.abs(np.array(shown.getpixel((4, 4))) - (217, 42, 39)).max() <= 2
     assert "icc_profile" not in shown.info
+    as_stored = images.open_displayed(tmp_path / "picture", color_managed=False)
+    assert as_stored.getpixel((4, 4)) == (200, 60, 50)
     for content in (photographs.cmyk("jpg"), photographs.cmyk("tif")):
         assert opened(content).mode == "RGB"
     assert opened(photographs.palette("png")).mode == "P"
