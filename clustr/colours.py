@@ -1,6 +1,7 @@
 """Colours as every screen shows them: 8 bits a channel, sRGB."""
 
 import io
+import math
 import struct
 from functools import lru_cache
 from itertools import product
@@ -23,6 +24,7 @@ ROUNDING = 1
 
 # The bits of an infinite 32-bit fraction, read as a whole number (IEEE 754).
 INFINITY = 0x7F800000
+ROWS_AT_ONCE = 256
 
 
 def plain(image: Image.Image) -> Image.Image:
@@ -62,9 +64,17 @@ def _of_8_bits(image: Image.Image) -> Image.Image:
 
 def _brightest(image: Image.Image) -> float:
     """The largest value but infinity and what is no number, either of which can be in a TIFF."""
-    if image.mode == "I":
-        return float(image.getextrema()[1])
-    # As whole numbers, fractions above 0 are in the same order.
+    # Pillow passes over what is no number, unless it comes first.
+    brightest = float(image.getextrema()[1])
+    if math.isfinite(brightest):
+        return brightest
+    tops = range(0, image.height, ROWS_AT_ONCE)
+    strips = ((0, top, image.width, min(image.height, top + ROWS_AT_ONCE)) for top in tops)
+    return max(_brightest_finite(image.crop(strip)) for strip in strips)
+
+
+def _brightest_finite(image: Image.Image) -> float:
+    """The same of fractions, or 0: as whole numbers, those above 0 are in the same order."""
     bits = Image.frombytes("I", image.size, image.tobytes())
     finite = ImageMath.lambda_eval(lambda args: args["bits"] * (args["bits"] < INFINITY), bits=bits)
     return struct.unpack("=f", struct.pack("=i", max(0, finite.getextrema()[1])))[0]

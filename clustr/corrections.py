@@ -134,10 +134,11 @@ def _load_gif(image: ImageFile.ImageFile) -> None:
     frame = image.tile[0].extents
     image.load()
     if frame != (0, 0, *image.size):
-        shown = image.convert("RGBA").crop(frame)
-        whole = Image.new("RGBA", image.size)
-        whole.paste(shown, frame)
-        _replace(image, whole)
+        shown = image.convert("RGBA")
+        alpha = Image.new("L", image.size)
+        alpha.paste(shown.getchannel("A").crop(frame), frame)
+        shown.putalpha(alpha)
+        _replace(image, shown)
         image.info.pop("transparency", None)
 
 

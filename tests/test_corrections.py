@@ -86,6 +86,13 @@ def test_one_value_that_is_no_number_leaves_the_others(opened, strange, place, b
     assert to_rgba(picture).getpixel(place)[0] == expected
 
 
+def test_a_value_that_is_no_number_far_from_the_brightest(opened):
+    values = np.zeros((1000, WIDTH), np.float32)
+    values[0, 0], values[1, 1], values[999] = np.nan, np.inf, RAMP[0] * 70
+    picture = to_rgba(opened(tiff(values, photometric="minisblack")))
+    assert is_ramp([picture.getpixel((x, 999))[0] for x in range(WIDTH)])
+
+
 def test_only_what_is_no_number_is_black(opened):
     picture = opened(tiff(np.full_like(RAMP, np.nan), photometric="minisblack"))
     assert middle_row(picture) == [0] * WIDTH

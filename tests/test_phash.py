@@ -1,13 +1,16 @@
 """The plugin `phash`: hashes of pictures of every kind, and finding what looks alike."""
 
+import io
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import color_profiles
 import numpy as np
 import photographs
 import PIL.Image
+import PIL.ImageCms
 import pytest
 from clustr_plugins import phash as plugin
 from PIL import ImageEnhance
@@ -54,6 +57,20 @@ def test_it_is_the_hash_that_others_compute(bits_of, name):
     assert distance(bits_of(photographs.encode(picture, "png")), reference(picture)) <= 1
     whole = photographs.path(name)
     assert distance(bits_of(whole.read_bytes()), reference(PIL.Image.open(whole))) <= 3
+
+
+def test_it_is_of_the_colors_that_are_seen(bits_of):
+    """The same colors in another profile are the same picture, the same numbers are another one."""
+    seen = displayed(photographs.picture("astronaut", 200))
+    linear = color_profiles.rgb("Linear", color_profiles.SRGB, color_profiles.gamma(1.0))
+    to_linear = PIL.ImageCms.profileToProfile(
+        seen, PIL.ImageCms.createProfile("sRGB"), PIL.ImageCms.getOpenProfile(io.BytesIO(linear))
+    )
+    numbers = photographs.encode(to_linear, "png", icc_profile=None)
+    profiled = photographs.encode(to_linear, "png", icc_profile=linear)
+    expected = bits_of(photographs.encode(seen, "png"))
+    assert distance(bits_of(profiled), expected) <= 2
+    assert distance(bits_of(numbers), expected) > 2
 
 
 @pytest.mark.parametrize("name", ["cat", "rocket", "astronaut", "coffee", "camera"])
