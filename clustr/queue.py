@@ -18,6 +18,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 from rq import Queue as RedisQueue
+from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.utils import utcparse
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY
@@ -40,6 +41,21 @@ SLICE_SECONDS = 1
 LONGEST_SLICE_SECONDS = 10
 
 BELL_SECONDS = 10
+
+# What Redis knows of a job has an end, also when no worker ever takes it or one dies over it.
+JOB_SECONDS_TO_LIVE = 3600
+
+# Whether a worker is to be called: not while a call hangs in the queue that none has taken yet,
+# however often it is rung meanwhile. KEYS: the bell, the last job for it, the queue. ARGV: seconds
+# to live of the bell and of a job, and what the key of a job begins with.
+RING = """
+if not redis.call('SET', KEYS[1], 1, 'NX', 'EX', ARGV[1]) then return 0 end
+local last = redis.call('GET', KEYS[2])
+if not (last and redis.call('LPOS', KEYS[3], last)) then return 1 end
+redis.call('EXPIRE', KEYS[2], ARGV[2])
+redis.call('EXPIRE', ARGV[3] .. last, ARGV[2])
+return 0
+"""
 
 # A worker gives a sign of life at least every 30 s: while a job runs that is RQ's interval, and
 # otherwise it waits for one for 15 s less than it is told to live.
@@ -139,7 +155,9 @@ class Queue:
         with answering():
             pipeline = self._redis.pipeline(transaction=False)
             for analyzer in analyzers:
-                pipeline.set(self._bell(analyzer), 1, nx=True, ex=BELL_SECONDS)
+                keys = self._bell(analyzer), self._last(analyzer), self._queues[analyzer.queue].key
+                lives = BELL_SECONDS, JOB_SECONDS_TO_LIVE, Job.redis_job_namespace_prefix
+                pipeline.eval(RING, len(keys), *keys, *lives)
             rung = [a for a, won in zip(analyzers, pipeline.execute(), strict=True) if won]
             if rung:
                 self._enqueue(rung)
@@ -148,14 +166,18 @@ class Queue:
         pipeline = self._redis.pipeline(transaction=False)
         for analyzer in analyzers:
             last_seconds = 2 * analyzer.timeout * analyzer.batch_size
+            run = uuid4().hex
             job = RedisQueue.prepare_data(
                 JOB,
-                args=[analyzer.name, uuid4().hex],
+                args=[analyzer.name, run],
+                job_id=run,
                 timeout=int(SETUP_SECONDS + LONGEST_SLICE_SECONDS + last_seconds + BELL_SECONDS),
                 result_ttl=0,
-                failure_ttl=3600,
+                failure_ttl=JOB_SECONDS_TO_LIVE,
+                ttl=JOB_SECONDS_TO_LIVE,
             )
             self._queues[analyzer.queue].enqueue_many([job], pipeline=pipeline)
+            pipeline.set(self._last(analyzer), run, ex=JOB_SECONDS_TO_LIVE)
         pipeline.execute()
 
     def answer(self, analyzer: Analyzer) -> None:
@@ -212,6 +234,10 @@ class Queue:
 
     def _bell(self, analyzer: Analyzer) -> str:
         return f"{self._prefix}:bell:{analyzer.name}"
+
+    def _last(self, analyzer: Analyzer) -> str:
+        """The key that holds the id of the job with which a worker was called last."""
+        return f"{self._prefix}:call:{analyzer.name}"
 
 
 def _is_recent(heartbeat: bytes) -> bool:

@@ -32,6 +32,7 @@ from clustr.plugin_host import PluginHost
 from clustr.processes import Child, Supervisor, function
 from clustr.queue import (
     JOB,
+    JOB_SECONDS_TO_LIVE,
     WORKER_SECONDS_TO_LIVE,
     Queue,
     answering,
@@ -107,6 +108,8 @@ class AnalysisWorker(Worker):
         """Have the job done in the process of its analyzer, which is made if there is none."""
         name, run = job.args
         self.prepare_job_execution(job, len(self.queues) == 1)
+        # RQ has just taken its end from it, which it had while it waited.
+        self.connection.expire(job.key, job.timeout + JOB_SECONDS_TO_LIVE)
         idle_seconds = None if self.host.analyzers[name].keep_loaded else IDLE_SECONDS
         self._horse_pid = self.kept.call(name, run, idle_seconds)
 
