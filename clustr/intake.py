@@ -16,7 +16,15 @@ from dataclasses import dataclass, replace
 from clustr import images, logs, reasons
 from clustr.catalog import Catalog, new_id, now
 from clustr.default_services import DefaultServices
-from clustr.errors import BeingAnswered, DatabaseRefused, InvalidInput, RefusedFile, TooLarge
+from clustr.errors import (
+    BeingAnswered,
+    DatabaseRefused,
+    InvalidInput,
+    RefusedFile,
+    StartUpError,
+    StorageFull,
+    TooLarge,
+)
 from clustr.images import Format, Inspected
 from clustr.plugins import Analyzer
 from clustr.queue import Ringer
@@ -207,6 +215,7 @@ class Intake:
             by the ids that they have: the uploads as they are stored, or those of others instead.
         """
         uploads = self._catalog.uploads.ask([upload for _, upload in new])
+        self._require_our_store()
         self._storage.keep([(received.file, upload.filename) for received, upload in new])
         try:
             stored = self._catalog.uploads.add(uploads, reuse)
@@ -225,6 +234,19 @@ class Intake:
         for upload in mine:
             self._tell(upload)
         return added
+
+    def _require_our_store(self) -> None:
+        """See that the store is this installation's, where MongoDB was away at the start.
+
+        Raises:
+            DatabaseUnavailable: MongoDB still does not answer.
+            StorageFull: it is another's; the log says what to do about it.
+        """
+        try:
+            self._storage.claim(self._catalog.installation)
+        except StartUpError as error:
+            log.error("upload_folder_not_ours", reason=str(error))
+            raise StorageFull from error
 
     def _remove_files(self, uploads: Sequence[Upload]) -> None:
         for upload in uploads:

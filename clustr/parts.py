@@ -101,20 +101,24 @@ def build_catalog(settings: Settings, timeout_seconds: float) -> Catalog:
     )
 
 
-def claim(catalog: Catalog, storage: LocalStorage, queue: Queue) -> None:
+def claim(catalog: Catalog, storage: LocalStorage, queue: Queue) -> bool:
     """See that upload folder and Redis are no other installation's, and mark them as this one's.
 
-    What is away is left to the next start.
+    What is away is left to the first use: the intake's, the ringer's, a worker's.
+
+    Returns:
+        whether both are marked.
 
     Raises:
         StartUpError: one of them is another installation's.
     """
     try:
-        installation = catalog.installation()
-        storage.claim(installation)
-        queue.claim(installation)
+        storage.claim(catalog.installation)
+        queue.claim(catalog.installation)
     except (DatabaseUnavailable, QueueUnavailable, StorageUnavailable) as error:
         log.warning("installation_not_checked", reason=str(error))
+        return False
+    return True
 
 
 def indexed_by(host: PluginHost) -> frozenset[str]:
@@ -153,7 +157,7 @@ def build_web(
         raise StartUpError(f"ALLOWED_EXTENSIONS: {error}") from error
     notices = Notices(host)
     most = settings.max_upload_size
-    ringer = Ringer(queue)
+    ringer = Ringer(queue, catalog.installation)
     services = DefaultServices(catalog, host)
     services.watch()
     intake = Intake(
@@ -208,7 +212,8 @@ def build_reanalysis(settings: Settings) -> Iterator[tuple[Reanalysis, Catalog]]
     host = build_host(settings)
     catalog = build_catalog(settings, WEB_SECONDS)
     try:
-        ringer = Ringer(Queue(settings.redis_url, settings.redis_prefix))
+        queue = Queue(settings.redis_url, settings.redis_prefix)
+        ringer = Ringer(queue, catalog.installation)
         yield Reanalysis(catalog, host, ringer, DefaultServices(catalog, host)), catalog
     finally:
         catalog.close()
@@ -228,7 +233,7 @@ def build_fsck(settings: Settings, grace: timedelta, quick: bool) -> Iterator[Fs
         catalog.require_initiated()
         storage = LocalStorage(settings.upload_folder)
         if storage.is_there():
-            storage.claim(catalog.installation())
+            storage.claim(catalog.installation)
         yield Fsck(catalog, storage, host.analyzers, grace, quick)
     finally:
         catalog.close()

@@ -5,7 +5,7 @@ rings again; one that is rung twice costs an empty job.
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from queue import Empty, SimpleQueue
@@ -24,7 +24,7 @@ from rq.utils import utcparse
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
 from clustr import logs, reasons
-from clustr.errors import QueueUnavailable, StartUpError
+from clustr.errors import ClustrError, QueueUnavailable, StartUpError
 from clustr.plugins import Analyzer
 from clustr.plugins.analyzer import SETUP_SECONDS
 from clustr.secret import credentials_in, remember
@@ -118,6 +118,7 @@ class Queue:
     def __init__(self, url: str, prefix: str, timeout_seconds: float = 1.0):
         self._redis = connect(url, timeout_seconds)
         self._prefix = prefix
+        self._claimed = False
         self._queues = {
             kind: RedisQueue(
                 queue_name(prefix, kind), connection=self._redis, serializer=JSONSerializer
@@ -125,13 +126,19 @@ class Queue:
             for kind in KINDS
         }
 
-    def claim(self, installation: str) -> None:
-        """Mark what is below the prefix as this installation's.
+    def claim(self, installation_id: Callable[[], str]) -> None:
+        """Mark what is below the prefix as this installation's, unless this object has done so.
+
+        Args:
+            installation_id: gives the id of the installation; what it raises is not caught.
 
         Raises:
             QueueUnavailable: Redis does not answer.
             StartUpError: it is another's; two would take each other's bells.
         """
+        if self._claimed:
+            return
+        installation = installation_id()
         key = f"{self._prefix}:installation"
         with answering():
             pipeline = self._redis.pipeline(transaction=False)
@@ -144,6 +151,7 @@ class Queue:
                 f"{self._prefix}; give one of the two another REDIS_PREFIX (if the other is gone, "
                 f"delete the key {key})"
             )
+        self._claimed = True
 
     def ring(self, analyzers: Iterable[Analyzer]) -> None:
         """Call a worker for each analyzer, unless one has been called and is not there yet.
@@ -248,10 +256,15 @@ class Ringer:
     """Rings beside the requests: none of them waits for Redis, however slow that is.
 
     What is not rung when the process dies, the reconciler rings.
+
+    Args:
+        installation_id: gives the id of the installation. Where the queue could not be claimed at
+            the start it is before the first ring.
     """
 
-    def __init__(self, queue: Queue):
+    def __init__(self, queue: Queue, installation_id: Callable[[], str]):
         self._queue = queue
+        self._installation_id = installation_id
         self._wanted: SimpleQueue[Analyzer] = SimpleQueue()
         Thread(target=self._ring_for_ever, name="ringer", daemon=True).start()
 
@@ -264,9 +277,10 @@ class Ringer:
         while True:
             wanted = self._take()
             try:
+                self._queue.claim(self._installation_id)
                 self._queue.ring(wanted.values())
-            except QueueUnavailable:
-                log.warning("bells_not_rung", analyzers=list(wanted))
+            except ClustrError as error:
+                log.warning("bells_not_rung", analyzers=list(wanted), reason=str(error))
             time.sleep(RINGER_PAUSE_SECONDS)
 
     def _take(self) -> dict[str, Analyzer]:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -49,6 +50,7 @@ log = logs.logger(__name__)
 
 # A process is kept so long for the next call; one of an analyzer with `keep_loaded`, for ever.
 IDLE_SECONDS = 60.0
+CLAIM_EVERY_SECONDS = 1.0
 
 HUNG = 1  # the exit code after `faulthandler.dump_traceback_later(…, exit=True)`
 
@@ -264,8 +266,33 @@ def log_unsupported(settings: Settings, catalog: Catalog) -> None:
             log.warning("server_unsupported", reason=f"{setting}: {reason}")
 
 
+def claim_when_there(settings: Settings) -> None:
+    """Wait for MongoDB and Redis, and see that Redis and upload folder are this installation's.
+
+    Raises:
+        StartUpError: one of them is another's.
+    """
+    catalog = build_catalog(settings, WEB_SECONDS)
+    storage = LocalStorage(settings.upload_folder)
+    queue = Queue(settings.redis_url, settings.redis_prefix, WEB_SECONDS)
+    try:
+        while not claim(catalog, storage, queue):
+            time.sleep(CLAIM_EVERY_SECONDS)
+    finally:
+        catalog.close()
+
+
 def run_worker(settings: Settings, host: PluginHost, queues: tuple[str, ...]) -> int:
-    """Be one RQ worker; the exit code is 1 when Redis went away in the middle of something."""
+    """Be one RQ worker.
+
+    Returns:
+        the exit code: 1 when Redis went away in the middle of something, 2 when it cannot begin.
+    """
+    try:
+        claim_when_there(settings)
+    except StartUpError as error:
+        log.error("worker_not_started", reason=str(error))
+        return 2
     remove_abandoned()
     AnalysisWorker.settings = settings
     AnalysisWorker.host = host
@@ -294,6 +321,7 @@ def run_beside(settings: Settings, host: PluginHost, name: str) -> int:
         name: which of `WorkerParts` that is: `reconciler` or `bulk`.
     """
     try:
+        claim_when_there(settings)
         parts = build_worker(settings, host)
     except StartUpError as error:
         log.error(f"{name}_not_started", reason=str(error))

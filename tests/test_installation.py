@@ -1,13 +1,16 @@
 """One installation, and others beside it that share a Redis, a MongoDB or a folder with it."""
 
+import io
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import photographs
 import pytest
 from running import Servers, wait_until
-from workshop import Workshop
+from werkzeug.test import TestResponse
+from workshop import Outage, Workshop
 
 from clustr import servers
 from clustr.settings import InvalidSettings
@@ -106,3 +109,101 @@ def test_a_prefix_has_letters_and_digits(make, prefix):
     else:
         database = workshop.environment["MONGODB_DATABASE"]
         assert workshop.settings.redis_prefix == f"clustr:{database}"
+
+
+@pytest.fixture
+def outage(tmp_path: Path) -> Iterator[Outage]:
+    """Servers of one's own, which can be away when something starts."""
+    servers = Outage(tmp_path / "outage")
+    servers.start()
+    yield servers
+    servers.end()
+
+
+def second_on(first: Workshop, outage: Outage, folder: Path, **settings: str) -> Workshop:
+    """Another installation: a database of its own on other servers, and more in common."""
+    folder.mkdir()
+    return Workshop(folder, outage, **settings)
+
+
+def test_an_upload_folder_is_looked_at_once_mongodb_is_there(make, outage, tmp_path):
+    first = make()
+    assert first.upload()
+    folder = first.settings.upload_folder
+    before = sorted(folder.rglob("*.jpg"))
+    with second_on(first, outage, tmp_path / "second", UPLOAD_FOLDER=str(folder)) as second:
+        outage.kill("mongod")
+        client = second.app.test_client()  # it starts without MongoDB
+        outage.start_again("mongod")
+
+        def answer() -> TestResponse:
+            files = {"files": (io.BytesIO(photographs.photograph()), "a.jpg")}
+            return client.post("/api/upload", data=files)
+
+        wait_until(lambda: answer().status_code != 503, 20, "MongoDB")
+        assert answer().status_code == 507
+        assert answer().get_json()["type"] == "urn:clustr:problem:storage_full"
+        assert sorted(folder.rglob("*.jpg")) == before
+        assert client.get("/api/health/storage").get_json()["status"] == "unhealthy"
+        worker = second.worker()
+        said = "is that of another installation of Clustr"
+        wait_until(lambda: said in worker.output(), 20, "the reason")
+        marker = folder / ".clustr-store"
+        lines = marker.read_text().splitlines()
+        marker.write_text("\n".join(line for line in lines if "installation:" not in line))
+        assert answer().status_code == 201
+        assert client.get("/api/health/storage").get_json()["status"] == "healthy"
+
+
+def test_a_redis_is_looked_at_before_the_first_bell(make, outage, tmp_path):
+    first = make(REDIS_PREFIX="shared")
+    first.analyzer("it", "return {}")
+    shared = {"REDIS_PREFIX": "shared", "REDIS_URL": first.environment["REDIS_URL"]}
+    with second_on(first, outage, tmp_path / "second", **shared) as second:
+        second.analyzer("it", "return {}")
+        folder = second.settings.upload_folder
+        folder.mkdir(parents=True)
+        (folder / ".clustr-store").write_text("In this folder Clustr keeps its originals.\n")
+        outage.kill("mongod")
+        client = second.app.test_client()
+        worker = second.worker()  # which does not take the bells of the other
+        wait_until(lambda: "installation_not_checked" in worker.output(), 30, "its start")
+        [upload] = first.upload()
+        wait_until(lambda: first.redis.llen("rq:queue:shared:default") == 1, 10, "the bell")
+        outage.start_again("mongod")
+        said = "another installation of Clustr uses this Redis with the prefix shared"
+        wait_until(lambda: said in worker.output(), 30, "the reason")
+        files = {"files": (io.BytesIO(photographs.photograph()), "a.jpg")}
+        assert client.post("/api/upload", data=files).status_code == 201
+        assert first.redis.llen("rq:queue:shared:default") == 1
+        assert first.state_of(upload, "it") == "queued"
+        assert not worker.horses()
+        worker.stop()
+        first.worker()
+        first.end_of(upload, "it")
+
+
+def test_a_redis_that_was_away_at_the_start_is_marked_at_the_first_bell(make, outage):
+    workshop = make(REDIS_URL=outage.redis_url)
+    workshop.analyzer("it", "return {}")
+    outage.kill("redis-server")
+    assert workshop.app
+    outage.start_again("redis-server")
+    [upload] = workshop.upload()
+    key = workshop.key("installation")
+    wait_until(lambda: workshop.redis.exists(key), 10, "the mark")
+    workshop.worker()
+    workshop.end_of(upload, "it")
+
+
+def test_what_is_marked_costs_no_look_at_a_request(make):
+    workshop = make()
+    assert workshop.app
+    database = workshop.collection.database
+    database.command("profile", 2)
+    assert workshop.upload()
+    assert workshop.upload()
+    database.command("profile", 0)
+    asked = database["system.profile"].distinct("ns")
+    assert workshop.collection.full_name in asked
+    assert f"{database.name}.installation" not in asked

@@ -364,7 +364,7 @@ def test_G8_jobs_call_no_address(workshop, analyzers, marker, rq):
 
 
 def test_ringer_rings_at_once_and_then_for_many_at_once(queue, analyzers, workshop):
-    ringer = Ringer(queue)
+    ringer = Ringer(queue, lambda: "0" * 24)
     ringer.ring(analyzers[:1])
     wait_until(lambda: queue.lengths()["default"] == 1, 5)
     take_call(workshop)
@@ -375,7 +375,7 @@ def test_ringer_rings_at_once_and_then_for_many_at_once(queue, analyzers, worksh
 
 
 def test_D2_ringer_goes_on_after_redis_was_away(servers, queue, analyzers):
-    ringer = Ringer(queue)
+    ringer = Ringer(queue, lambda: "0" * 24)
     with servers.frozen_redis():
         ringer.ring(analyzers[:1])
         with pytest.raises(QueueUnavailable):

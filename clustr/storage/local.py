@@ -211,6 +211,8 @@ class LocalStorage:
         self._folder = folder
         self._marker = folder / MARKER
         self._checked_until = 0.0
+        self._claimed = False
+        self._is_another_ones = False
         self._incoming = folder / INCOMING
         self.trash = TrashFolder(folder, self._make_folder)
 
@@ -255,25 +257,34 @@ class LocalStorage:
                     folder=str(self._folder),
                 )
 
-    def claim(self, installation: str) -> None:
-        """Mark the store as this installation's.
+    def claim(self, installation_id: Callable[[], str]) -> None:
+        """Mark the store as this installation's, unless this object has done so before.
+
+        Args:
+            installation_id: gives the id of the installation; what it raises is not caught.
 
         Raises:
-            StartUpError: it is another's, of whose files none would be known here.
+            StartUpError: it is another's, of whose files none would be known here; from then on
+                `check` fails.
             StorageUnavailable: it cannot be read.
         """
+        if self._claimed:
+            return
+        installation = installation_id()
         with reading():
             owner = OWNER.search(self._marker.read_text())
         if owner is None:
             with suppress(StorageFull), writing():  # One that is read-only stays without a mark.
                 owner = self._mark(installation)
-        if owner and owner[1] != installation:
+        self._is_another_ones = bool(owner and owner[1] != installation)
+        if self._is_another_ones:
             raise StartUpError(
                 f"UPLOAD_FOLDER={self._folder} is that of another installation of Clustr, whose "
                 "database is another one: choose another folder, or its database with MONGODB_URL "
                 f"and MONGODB_DATABASE (if that is gone, remove the line `{owner[0]}` from the "
                 f"file {MARKER} in the folder)"
             )
+        self._claimed = True
 
     def _mark(self, installation: str) -> "re.Match[str] | None":
         """Write the mark, unless another process has by now; that is returned then."""
@@ -598,8 +609,10 @@ class LocalStorage:
         """See whether files can be written now; what was written is believed for `CHECKED_SECONDS`.
 
         Raises:
-            StorageFull: they cannot.
+            StorageFull: they cannot, or the store is another installation's.
         """
+        if self._is_another_ones:
+            raise StorageFull
         with writing():
             self._marker.stat()
             if time.monotonic() < self._checked_until:
