@@ -287,6 +287,18 @@ def check_webp(file: int, max_pixels: int | None) -> Header:
     raise too_much("chunks")
 
 
+def with_true_size(webp: bytes) -> bytes:
+    """A WebP to the end of its last whole chunk, whose header states the size that it has then."""
+    position = 12
+    while len(head := webp[position : position + 8]) == 8:
+        length = int.from_bytes(head[4:], "little")
+        following = position + 8 + length + length % 2
+        if following > len(webp):
+            break
+        position = following
+    return b"RIFF" + struct.pack("<I", position - 8) + webp[8:position]
+
+
 def _webp_pixels(head: bytes) -> int | None:
     """The size of the picture or of the whole animation, as RFC 9649 has it."""
     kind = head[12:16]

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO
 
-from PIL import ExifTags, Image, ImageFile, ImageOps, PngImagePlugin, features
+from PIL import ExifTags, Image, ImageFile, ImageOps, PngImagePlugin, WebPImagePlugin, features
 
 from clustr import colours, corrections, decode_limits, headers, logs
 from clustr.decode_limits import Cost, memory_for
@@ -64,6 +64,9 @@ FORMATS = (
     Format("heic", "image/heic", ("HEIF",), 10, 3, ("heif",)),
 )
 CONTENT_TYPES = {format.extension: format.content_type for format in FORMATS}
+
+# Memory for the texts of a PNG, of which the rest is left out.
+PNG_TEXTS_BYTES = 4 * 1024 * 1024
 
 # Those of Pillow that read and write these, and MPO.
 PILLOW_MODULES = ("Avif", "Bmp", "Gif", "Jpeg", "Mpo", "Png", "Tiff", "WebP")
@@ -133,21 +136,26 @@ def can_read(extension: str) -> bool:
 class TolerantPngStream(PngImagePlugin.PngStream):
     """Reads over what a PNG says wrongly of what its picture does not need.
 
-    That is an animation, of which the default image is shown, how to show the picture, and the
-    checksum of any chunk that is not critical. Browsers do so too: an error in such a chunk is none
-    of the image (PNG specification, 13.1).
+    That is an animation, of which the default image is shown, how to show the picture, texts, of
+    which those that are too large are left out, and the checksum of any chunk that is not critical.
+    Browsers do so too: an error in such a chunk is none of the image (PNG specification, 13.1).
     """
 
     NOT_NEEDED = (b"acTL", b"fcTL", b"pHYs", b"gAMA", b"cHRM", b"sRGB")
+    TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 
     def call(self, cid: bytes, pos: int, length: int) -> bytes:
         """Read the content of a chunk."""
-        try:
-            return super().call(cid, pos, length)
-        except (SyntaxError, ValueError, IndexError, struct.error):
-            if cid not in self.NOT_NEEDED:
-                raise
-        self.im_n_frames = None
+        if cid not in self.TEXTS or self.text_memory <= PngImagePlugin.MAX_TEXT_MEMORY:
+            try:
+                return super().call(cid, pos, length)
+            except (SyntaxError, ValueError, IndexError, struct.error):
+                if cid in self.TEXTS:  # So much of it was inflated, which is done a few times only.
+                    self.text_memory += PngImagePlugin.MAX_TEXT_CHUNK
+                elif cid in self.NOT_NEEDED:
+                    self.im_n_frames = None
+                else:
+                    raise
         self.fp.seek(pos)
         return self.fp.read(length)
 
@@ -157,6 +165,24 @@ class TolerantPngStream(PngImagePlugin.PngStream):
             self.crc_skip(cid, data)
         else:
             super().crc(cid, data)
+
+
+class TolerantWebPImageFile(WebPImagePlugin.WebPImageFile):
+    """Reads a WebP to the end of its last chunk, where the size that its header states is wrong.
+
+    Browsers do so too: they decode what has come, for as long as it makes sense.
+    """
+
+    def _open(self) -> None:
+        file = self.fp
+        try:
+            super()._open()
+        except OSError:
+            file.seek(0)
+            self.fp = io.BytesIO(headers.with_true_size(file.read()))
+            super()._open()
+        finally:
+            self.fp = file
 
 
 def prepare(max_pixels: int) -> None:
@@ -173,6 +199,8 @@ def prepare(max_pixels: int) -> None:
     if pi_heif is not None:
         pi_heif.register_heif_opener()
     PngImagePlugin.PngStream = TolerantPngStream
+    PngImagePlugin.MAX_TEXT_MEMORY = PNG_TEXTS_BYTES
+    Image.register_open("WEBP", TolerantWebPImageFile, Image.OPEN["WEBP"][1])
     corrections.prepare()
     _silence_libtiff()
     _give_memory_back()

@@ -34,8 +34,10 @@ from clustr.upload import Analysis, Retry, State, Upload, status_of
 log = logs.logger(__name__)
 
 LONGEST_NAME = 255
-# Unicode's bidirectional formatting characters: they can make a name look like another.
-DIRECTIONS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+# Unicode's bidirectional formatting characters (UAX #9). Marks stand for a letter that is not seen,
+# which texts with Hebrew or Arabic need; what embeds, overrides or isolates turns text around.
+DIRECTION_MARKS = "\u061c\u200e\u200f"
+DIRECTION_CHANGES = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,16 +332,23 @@ def fingerprint(received: Sequence[Received]) -> str:
 
 
 def clean_name(name: str) -> str:
-    """A client's file name as data: no folders, control or direction characters, 255 at most."""
+    """A client's file name as data: no folders, control or direction characters, 255 at most.
+
+    Direction marks go, too: they can make a name look like another.
+    """
     last = name.replace("\\", "/").rsplit("/", 1)[-1]
-    return _visible(last)[:LONGEST_NAME] or "unnamed"
+    return _without(DIRECTION_MARKS + DIRECTION_CHANGES, last)[:LONGEST_NAME] or "unnamed"
 
 
 def clean_text(text: str) -> str:
-    """What a human wrote as data: one line, no control or direction characters."""
-    return _visible(" ".join(text.split()))
+    """What a human wrote as data: one line, no control characters, nothing that turns text around.
+
+    What is not seen itself, such as joiners and direction marks, stays beside what is.
+    """
+    cleaned = _without(DIRECTION_CHANGES, " ".join(text.split()))
+    return "" if all(unicodedata.category(c) == "Cf" for c in cleaned) else cleaned
 
 
-def _visible(text: str) -> str:
-    kept = (c for c in text if unicodedata.category(c) not in ("Cc", "Cs") and c not in DIRECTIONS)
+def _without(dropped: str, text: str) -> str:
+    kept = (c for c in text if unicodedata.category(c) not in ("Cc", "Cs") and c not in dropped)
     return unicodedata.normalize("NFC", "".join(kept)).strip()

@@ -16,6 +16,9 @@ LONGEST_CAPTION = 1000
 MOST_TAGS = 100
 LONGEST_TAG = 100
 
+# What embeds, overrides or isolates a direction (UAX #9), and so turns the text around it.
+TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
 
 class BlipConfig(HttpConfig):
     """What can be configured."""
@@ -57,9 +60,17 @@ class Blip(HttpAnalyzer):
 
 
 def clean(text: str, length: int) -> str:
-    """One line of at most `length` characters that are text: no control characters, no halves."""
-    kept = (c for c in text if c.isspace() or unicodedata.category(c) not in ("Cc", "Cs"))
+    """One line of at most `length` characters that are text.
+
+    That is without control characters, halves, and what turns the text around it; direction marks
+    and joiners stay.
+    """
+    kept = (c for c in text if c.isspace() or is_text(c))
     return " ".join("".join(kept).split())[:length].rstrip()
+
+
+def is_text(character: str) -> bool:
+    return unicodedata.category(character) not in ("Cc", "Cs") and character not in TURNS
 
 
 @hookimpl

@@ -85,9 +85,9 @@ SHIFT_JIS = re.compile(
     rb"(?:%(sure)b%(common)b|%(common)b%(sure)b|%(common)b%(second)b)"
     rb"|(?:%(any)b| )*?%(sure)b(?:%(any)b| )*\Z" % TWO_BYTES
 )
-# Characters that are not seen themselves: those that join letters or keep them apart, and those of
-# which the flags of parts of countries are made.
-JOINERS = {"\u200c", "\u200d", "\u2060", *map(chr, range(0xE0020, 0xE0080))}
+# Characters that are not seen themselves: those that join letters or keep them apart, marks of the
+# direction of the text beside them, and those of which flags of parts of countries are made.
+UNSEEN = set("\u200c\u200d\u2060\u061c\u200e\u200f") | {chr(n) for n in range(0xE0020, 0xE0080)}
 
 # Dates as EXIF data has them, as XMP data and PNG have them (ISO 8601, with or without the parts
 # behind the day), and as RFC 1123 has them, which PNG also allows.
@@ -453,14 +453,14 @@ def without_half(encoding: str, text: bytes) -> str | None:
 
 
 def is_seen(character: str) -> bool:
-    """Whether a character is shown, or joins those that are into one.
+    """Whether a character is shown, or decides how those beside it are.
 
     One that is not assigned yet, for all that this Python knows, may be: emoji are added each year.
     """
     category, number = unicodedata.category(character), ord(character)
     if category == "Cn":
         return number & 0xFFFE != 0xFFFE and not 0xFDD0 <= number <= 0xFDEF
-    return category[0] != "C" or character in JOINERS
+    return category[0] != "C" or character in UNSEEN
 
 
 class Metadata(NamedTuple):

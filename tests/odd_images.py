@@ -50,6 +50,9 @@ HEIC_WITH_EXIF = zlib.decompress(
 )
 
 
+WEBP = photographs.photograph("webp")
+
+
 def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -203,6 +206,11 @@ def flat_webp(width: int, height: int) -> bytes:
     return photographs.encode(Image.new("RGB", (width, height)), "webp", lossless=True, method=0)
 
 
+def webp_of_length(stated: int) -> bytes:
+    """A photograph as WebP, whose header states this size (RFC 9649, 2.4)."""
+    return WEBP[:4] + struct.pack("<I", stated) + WEBP[8:]
+
+
 def repeated_scans(scans: int) -> bytes:
     """A progressive JPEG of 48 megapixels whose last scan comes again and again, whole."""
     content = photographs.encode(Image.new("RGB", (8000, 6000)), "jpg", progressive=True)
@@ -285,6 +293,15 @@ ACCEPTED: dict[str, Callable[[], bytes]] = {
     "from a phone": from_a_phone,
     "a TIFF whose directory refers to itself": lambda: tiff(next_directory=72),
     "a PNG with 1,000 texts": lambda: png_with(*[chunk(b"tEXt", b"k\0text")] * 1000),
+    "a PNG with 200 MB of compressed texts": lambda: text_bomb(b"zTXt", 200, 1_000_000),
+    "a PNG with a large compressed text": lambda: text_bomb(b"iTXt", 1, 100_000_000),
+    "a PNG with many large compressed texts": lambda: text_bomb(b"iTXt", 900, 5_000_000),
+    "a PNG with a large text": lambda: png_with(chunk(b"tEXt", b"Title\0" + b"x" * 6_000_000)),
+    "a WebP that says it is 8 bytes long": lambda: webp_of_length(0),
+    "a WebP that says it is half as long": lambda: webp_of_length(len(WEBP) // 4 * 2),
+    "a WebP that says it is longer": lambda: webp_of_length(len(WEBP) + 1000),
+    "a WebP that says it is 4 GB long": lambda: webp_of_length(2**32 - 2),
+    "a WebP that says it is longer, and a page": lambda: webp_of_length(2**32 - 2) + HTML,
     "a PNG that says it has 2 billion frames": lambda: png_with(control(2**31 - 1)),
     "an animated GIF": lambda: gif(*[GIF_FRAME] * 300),
     "an animated WebP": lambda: animated_webp(300),
@@ -308,8 +325,6 @@ REFUSED: dict[str, Callable[[], bytes]] = {
     "a PNG with 50,000 texts": lambda: png_with(*[chunk(b"tEXt", b"k\0text")] * 50_000),
     "a PNG with 200,000 pieces": lambda: png_with(*[chunk(b"IDAT", b"")] * 200_000),
     "a PNG with 20 MB of metadata": lambda: png_with(chunk(b"prVt", bytes(20_000_000))),
-    "a PNG with compressed texts": lambda: text_bomb(b"zTXt", 200, 1_000_000),
-    "a PNG with a large compressed text": lambda: text_bomb(b"iTXt", 1, 100_000_000),
     "a PNG with a large profile": lambda: text_bomb(b"iCCP", 1, 100_000_000),
     "a PNG with 24,000 tags": lambda: png_with(chunk(b"eXIf", exif(24_000))),
     "a PNG with large frames": lambda: png_with(

@@ -387,6 +387,7 @@ def test_D6_answers_that_cannot_be_used(blip, caller, answer):
         ("half \ud83d a \ude00 face", "half a face"),
         ("une tasse de café \N{GRINNING FACE}", "une tasse de café \N{GRINNING FACE}"),
         ("👩\u200d🚀 می\u200cکنم \U0001fae8", "👩\u200d🚀 می\u200cکنم \U0001fae8"),
+        ("a\u202etac\u202c \u2067cat\u2069, \u200fab\u200e", "atac cat, \u200fab\u200e"),
         ("<script>alert(1)</script>", "<script>alert(1)</script>"),
         ("x" * 2000, "x" * 1000),
         ("x" * 999 + " y", "x" * 999),

@@ -264,6 +264,19 @@ def test_what_joins_letters_and_emoji_is_kept(workshop):
     assert [one["id"] for one in listed] == [upload_id]
 
 
+def test_direction_marks_are_kept_and_what_turns_text_is_not(workshop):
+    (upload_id,) = workshop.upload()
+    caption = "\u202b\u05d7\u05ea\u05d5\u05dc!\u200f\u202c (a \u2066cat\u2069)"
+    tags = ["\u05d7\u05ea\u05d5\u05dc\u200f", "\u05d7\u05ea\u05d5\u05dc", "cat\u200e", "\u202dCat"]
+    now = edited(workshop, upload_id, caption=caption, tags={"set": tags})
+    assert now["caption"] == "\u05d7\u05ea\u05d5\u05dc!\u200f (a cat)"
+    assert now["tags"] == ["\u05d7\u05ea\u05d5\u05dc\u200f", "cat\u200e"]
+    for tag in ("\u05d7\u05ea\u05d5\u05dc", "CAT"):
+        listed = get(workshop, f"/api/uploads?{urlencode({'tag': tag})}").json["data"]
+        assert [one["id"] for one in listed] == [upload_id]
+    assert edit(workshop, upload_id, {"tags": {"set": ["\u200e"]}}).status_code == 422
+
+
 def test_tags_that_are_added_one_by_one_have_a_limit(workshop):
     (upload_id,) = workshop.upload()
     edited(workshop, upload_id, tags={"add": [str(n) for n in range(100)]})

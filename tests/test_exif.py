@@ -571,7 +571,7 @@ STRINGS = {
     "nothing": (b"    ", None),
     "controls": (b"a\x1b[31mb\x07\x7f\xc2\x9bc", "a[31mbc"),
     "lines": (b"two\r\nlines\tof text", "two lines of text"),
-    "directions": ("a\u202eb\u2066c\u200fd\ufeffe".encode(), "abcde"),
+    "directions": ("a\u202eb\u2066c\u200fd\ufeffe\u202c".encode(), "abc\u200fde"),
     "unicode": ("Ω≈ç 田中さん 👩 e\u0301".encode(), "Ω≈ç 田中さん 👩 e\u0301"),
     "joiners": (JOINED.encode(), JOINED),
     "of a later Unicode": (

@@ -13,6 +13,8 @@ from calling import get, part, upload, uploaded
 from PIL import Image
 from running import Process, descendants, wait_until
 
+from clustr import images
+
 EXTENSIONS = "png,jpg,jpeg,webp,bmp,tiff,tif,gif,avif,heic"
 # Nothing here takes long; this is for what would hang.
 SECONDS = 30
@@ -22,6 +24,7 @@ MEBIBYTE = 1024 * 1024
 @pytest.fixture(scope="module")
 def generous(service_with, blip):
     """A service that accepts every format that it can."""
+    images.prepare(50_000_000)  # the captioner reads in this process what the service reads
     return service_with(ALLOWED_EXTENSIONS=EXTENSIONS, BLIP_SERVICE_URL=blip.url)
 
 
@@ -66,11 +69,14 @@ def sent(service, *contents: bytes) -> requests.Response:
     return answer
 
 
-def test_A6_what_is_odd_but_sound_is_accepted(unharmed):
+def test_A6_what_is_odd_but_sound_is_accepted_in_little_memory(unharmed):
+    forget_peaks(unharmed)
+    before = peaks(unharmed)
     for name in odd_images.ACCEPTED:
         answer = sent(unharmed, odd_images.odd(name))
         assert answer.status_code == 201, (name, answer.text)
         wait_until_processed(unharmed, answer.json()["data"])
+    assert max(peak - before[pid] for pid, peak in peaks(unharmed).items()) < 64 * MEBIBYTE
 
 
 def test_A3_A4_A5_what_costs_too_much_is_refused_at_once_and_in_little_memory(unharmed):
@@ -80,7 +86,6 @@ def test_A3_A4_A5_what_costs_too_much_is_refused_at_once_and_in_little_memory(un
         answer = sent(unharmed, odd_images.odd(name))
         assert answer.status_code in (413, 415, 422), (name, answer.text)
         assert [one["original_filename"] for one in answer.json()["errors"]] == ["photograph.jpg"]
-    # Most of it are the 64 MiB of text that Pillow unpacks before it gives up.
     assert max(peak - before[pid] for pid, peak in peaks(unharmed).items()) < 128 * MEBIBYTE
 
 

@@ -12,6 +12,8 @@ from itertools import groupby
 # Where Unicode has letters that are others with marks: after it come syllables and ideographs. Of
 # those of Arabic MongoDB's text index keeps the marks.
 MARKED_LETTERS = {*range(0x80, 0x3100)} - {*range(0x600, 0x700)}
+# ALM, LRM and RLM (UAX #9), as `str.translate` takes them away.
+DIRECTION_MARKS = dict.fromkeys((0x061C, 0x200E, 0x200F))
 
 
 def folded(text: str) -> str:
@@ -22,8 +24,9 @@ def folded(text: str) -> str:
 def tag_key(tag: str) -> str:
     """What is the same for tags that differ in the case of letters alone (Unicode, 3.13, D145).
 
-    Marks on letters stay: `schon` is not `schön`.
+    Marks on letters stay: `schon` is not `schön`. Direction marks, which are not seen, are ignored.
     """
+    tag = tag.translate(DIRECTION_MARKS)
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", tag).casefold())
 
 
