@@ -9,10 +9,10 @@ WITH_MAKE := $(shell command -v setpriv > /dev/null && echo setpriv --pdeathsig 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test sweep fuzz debian clients lint format bench worker assets servers clean
+.PHONY: help run test sweep fuzz debian deployment clients lint format bench worker assets servers clean
 
 help:  ## Say what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/installed  ## Run everything on http://127.0.0.1:5000, until Ctrl-C
 	@$(BIN)/clustr install-servers
@@ -32,6 +32,9 @@ fuzz: servers  ## Try what a machine thinks up, for some minutes (FUZZ=30: as mu
 
 debian:  ## Make a bare Debian 13, and run Clustr there as a new user does (TEST=1: the tests, too)
 	$(PYTHON) tests/debian.py $(if $(DEBIAN_MIRROR),--mirror $(DEBIAN_MIRROR)) $(if $(TEST),--test)
+
+deployment:  ## Make a bare Debian 13 with systemd, and install Clustr there as docs/deployment.md says
+	$(PYTHON) tests/deployment.py $(if $(DEBIAN_MIRROR),--mirror $(DEBIAN_MIRROR))
 
 clients: servers  ## Generate clients of the API with the usual tools, and use them; takes minutes
 	$(BIN)/python -m pytest -rs tests/clients/check_clients.py

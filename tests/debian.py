@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent.parent
+# The one that pip believes, where the environment names one; Debian's own file is Debian's.
+CERTIFICATE = "/etc/certificate-of-packages.pem"
 USER = "newcomer"
 HOME = f"/home/{USER}"
 # What the README says that there has to be.
@@ -49,8 +51,7 @@ def main() -> None:
         root = Path(folder)
         root.chmod(0o755)
         step(f"Debian {options.suite}")
-        mirror = [options.mirror] if options.mirror else []
-        run("debootstrap", "--variant=minbase", options.suite, folder, *mirror)
+        make(root, options.suite, options.mirror)
         step(PREPARE)
         inside(root, "/bin/sh", "-c", PREPARE)
         inside(root, "/usr/sbin/useradd", "--create-home", "--shell", "/bin/sh", USER)
@@ -70,6 +71,20 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--folder", default="/var/tmp", help="where there are 3 GB")
     parser.add_argument("--test", action="store_true", help="run `make test` there, too")
     return parser.parse_args()
+
+
+def make(root: Path, suite: str, mirror: str | None, *options: str) -> None:
+    """Make a bare Debian in a folder; what is done then is printed only when it fails.
+
+    Args:
+        mirror: where its packages are, if not where debootstrap looks.
+        options: of debootstrap.
+    """
+    arguments = ["--variant=minbase", *options, suite, str(root), *([mirror] if mirror else [])]
+    made = subprocess.run(["debootstrap", *arguments], capture_output=True, text=True, check=False)
+    if made.returncode:
+        sys.exit(f"{made.stdout}{made.stderr}debootstrap ended with {made.returncode}")
+    (root / "etc/dpkg/dpkg.cfg.d/scratch").write_text("force-unsafe-io\n")  # it is not kept
 
 
 def step(what: str) -> None:
@@ -105,11 +120,17 @@ def variables(settings: Mapping[str, str]) -> list[str]:
     }
     plain = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": HOME, "LANG": "C.UTF-8"}
     plain |= {"DEBIAN_FRONTEND": "noninteractive"}
+    if "PIP_CERT" in kept:
+        plain["PIP_CERT"] = CERTIFICATE
     return [f"{name}={value}" for name, value in {**kept, **plain, **settings}.items()]
 
 
-def copy_repository(root: Path) -> None:
-    """Copy what a clone would have, as it is now, and the certificate that pip believes."""
+def copy_repository(root: Path, folder: str = f"{HOME}/clustr") -> None:
+    """Copy what a clone would have, as it is now, and the certificate that pip believes.
+
+    Args:
+        folder: where to, in the Debian.
+    """
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=HERE,
@@ -118,9 +139,9 @@ def copy_repository(root: Path) -> None:
         text=True,
     )
     for name in filter(None, listed.stdout.split("\0")):
-        copy(HERE / name, root / HOME[1:] / "clustr" / name)
+        copy(HERE / name, root / folder[1:] / name)
     if certificate := os.environ.get("PIP_CERT"):
-        copy(Path(certificate), root / certificate[1:])
+        copy(Path(certificate), root / CERTIFICATE[1:])
 
 
 def copy(source: Path, target: Path) -> None:
