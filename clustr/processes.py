@@ -30,6 +30,10 @@ LONGEST_DELAY_SECONDS = 10.0
 STEADY_SECONDS = 30.0  # a child that lived this long is started again without a longer delay
 POLL_SECONDS = 0.05
 LONGEST_LINE_BYTES = 64 * 1024
+# What a child logs into a file is kept up to this size, in this many files besides the newest.
+LARGEST_LOG_BYTES = 10 * 1024 * 1024
+OLD_LOGS = 3
+LOG_CHECK_SECONDS = 10.0
 COLOURS = (36, 35, 33, 32, 34)  # cyan, magenta, yellow, green, blue (ECMA-48)
 
 
@@ -196,7 +200,9 @@ class Child:
         ready: answers soon whether it does its work by now; without it, it does so from the start.
         ready_seconds: how long that may take.
         stop_seconds: how long it may take to end after SIGTERM, before it is killed.
-        log_file: where it logs, if it does so by itself; its output is then not printed.
+        log_file: where it logs, if it does so by itself; its output is then not printed. This file
+            is rotated once it is large.
+        reopen_log: the signal that has it open that file anew; None when it does so for each line.
     """
 
     name: str
@@ -205,6 +211,7 @@ class Child:
     ready_seconds: float = 30.0
     stop_seconds: float = 2.0
     log_file: Path | None = None
+    reopen_log: signal.Signals | None = None
 
 
 def has_terminal() -> bool:
@@ -214,6 +221,11 @@ def has_terminal() -> bool:
     except OSError:
         return False
     return True
+
+
+def old_log(log_file: Path, number: int) -> Path:
+    """The name of a log file that was moved aside; the newest has the number 1."""
+    return log_file.with_name(f"{log_file.name}.{number}")
 
 
 class _State:
@@ -246,6 +258,21 @@ class _State:
         self.restart_at = now + delay_seconds
         self.delay_seconds = min(2 * delay_seconds, LONGEST_DELAY_SECONDS)
         return delay_seconds
+
+    def rotate_log(self) -> None:
+        """Move the log file aside if it is large, with those that were moved aside before."""
+        log_file = self.child.log_file
+        if log_file is None or self.pid is None or not log_file.exists():
+            return
+        if log_file.stat().st_size < LARGEST_LOG_BYTES:
+            return
+        for number in range(OLD_LOGS - 1, 0, -1):
+            older = old_log(log_file, number)
+            if older.exists():
+                older.replace(old_log(log_file, number + 1))
+        log_file.replace(old_log(log_file, 1))
+        if self.child.reopen_log:
+            self.signal(self.child.reopen_log)
 
     def last_words(self) -> str:
         """What its output says last: a message of Clustr's own, or else the last line."""
@@ -305,6 +332,7 @@ class Supervisor:
         self._report = report or (lambda text: self._print_for("clustr", text))
         self._selector = selectors.DefaultSelector()
         self._stop_requests = 0
+        self._logs_checked_at = float("-inf")
         self._had_terminal = has_terminal()
         self.stopped_by: signal.Signals | None = None
         self.terminal_closed = False
@@ -330,8 +358,9 @@ class Supervisor:
                     notify_ready()
                     when_started()
                 while not self._stop_requests:
-                    self._turn(self._seconds_to_next_restart())
+                    self._turn(self._seconds_to_next_task())
                     self._restart_the_dead()
+                    self._rotate_logs()
             finally:
                 self._stop_all()
         return 0 if self._stop_requests < 2 else 1
@@ -447,9 +476,21 @@ class Supervisor:
             label = f"\x1b[{COLOURS[names.index(name) % len(COLOURS)]}m{label}\x1b[0m"
         self.say(f"{label} {line}")
 
-    def _seconds_to_next_restart(self) -> float | None:
+    def _seconds_to_next_task(self) -> float | None:
         times = [state.restart_at for state in self._states if state.restart_at is not None]
+        if any(state.child.log_file for state in self._states):
+            times.append(self._logs_checked_at + LOG_CHECK_SECONDS)
         return max(0.0, min(times) - time.monotonic()) if times else None
+
+    def _rotate_logs(self) -> None:
+        if time.monotonic() < self._logs_checked_at + LOG_CHECK_SECONDS:
+            return
+        self._logs_checked_at = time.monotonic()
+        for state in self._states:
+            try:
+                state.rotate_log()
+            except OSError as error:
+                self._report(f"{error.filename} cannot be rotated: {error.strerror}")
 
     def _restart_the_dead(self) -> None:
         for state in self._states:

@@ -206,7 +206,8 @@ def mongod_arguments(program: str, port: int, data_folder: Path) -> list[str]:
     """
     arguments = [program, "--bind_ip", LOOPBACK, "--port", str(port), "--nounixsocket", "--quiet"]
     arguments += ["--dbpath", str(data_folder / "mongodb")]
-    arguments += ["--logpath", str(mongod_log(data_folder)), "--logappend"]
+    # At SIGUSR1 it opens its log anew, which somebody else has moved aside.
+    arguments += ["--logpath", str(mongod_log(data_folder)), "--logappend", "--logRotate", "reopen"]
     arguments += ["--replSet", REPLICA_SET, "--oplogSize", "512"]  # mebibytes
     arguments += ["--keyFile", str(data_folder / PASSWORDS / "mongodb_key")]
     arguments += ["--setParameter", "enableLocalhostAuthBypass=false"]

@@ -4,6 +4,7 @@ import functools
 import http.client
 import os
 import shlex
+import signal
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -91,6 +92,7 @@ def _mongod(data: Path, lock: int, passwords: servers.Passwords) -> tuple[Child,
         ready_seconds=60,  # after a crash it reads its journal first
         stop_seconds=STOP_SECONDS["mongod"],
         log_file=servers.mongod_log(data),
+        reopen_log=signal.SIGUSR1,
     )
     return child, servers.mongodb_url(port, passwords)
 

@@ -19,6 +19,7 @@ from pymongo import MongoClient
 from running import child, descendants, start, wait_until
 
 from clustr import servers
+from clustr.processes import LARGEST_LOG_BYTES, OLD_LOGS, old_log
 
 ONE_OF_EACH = ("mongod", "redis-server", "clustr worker", "gunicorn")
 
@@ -314,3 +315,23 @@ def test_unknown_queues_are_refused(queues, expected):
     )
     assert ran.returncode == 2
     assert expected in ran.stderr
+
+
+def test_logs_of_its_servers_are_rotated_by_size(up):
+    running = up().wait_until_started()
+    logs = [running.data / "log" / name for name in ("mongod.log", "redis.log")]
+    for number in range(1, OLD_LOGS + 2):
+        for log in logs:
+            with log.open("ab") as file:  # as the servers do
+                file.truncate(LARGEST_LOG_BYTES + number)
+        for log in logs:
+            wait_until(lambda log=log: not log.exists() or log.stat().st_size < 10**6, 30)
+    for log in logs:
+        old = [old_log(log, number).stat().st_size for number in range(1, OLD_LOGS + 1)]
+        assert [size >= LARGEST_LOG_BYTES for size in old] == [True] * OLD_LOGS
+        assert old[0] > old[1] > old[2]
+        assert len(list(log.parent.glob(f"{log.name}*"))) <= OLD_LOGS + 1
+    last_words = {"mongod": b"Received signal", "redis-server": b"Received SIGTERM"}
+    for log, (program, words) in zip(logs, last_words.items(), strict=True):
+        os.kill(child(running.pid, program).pid, signal.SIGTERM)
+        wait_until(lambda log=log, w=words: log.exists() and w in log.read_bytes(), 20, program)
