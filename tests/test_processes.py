@@ -137,7 +137,7 @@ def test_the_dead_start_again_each_time_a_little_later(supervise):
 
 def test_a_killed_one_starts_again(supervise):
     run = supervise('supervise(witness("one"))')
-    run.wait_for("all started")
+    run.wait_for("one says hello")
     os.kill(child(run.pid, "one").pid, signal.SIGKILL)
     run.wait_for("one ended (killed by SIGKILL)")
     run.wait_for("one says hello", times=2)
