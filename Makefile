@@ -9,7 +9,7 @@ WITH_MAKE := $(shell command -v setpriv > /dev/null && echo setpriv --pdeathsig 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test sweep fuzz debian deployment clients lint format bench worker assets servers clean
+.PHONY: help run test sweep fuzz debian deployment clients lint format bench soak worker assets servers clean
 
 help:  ## Say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,10 @@ format: $(VENV)/installed-dev  ## Put the code into its format
 
 bench: servers  ## Measure speed and memory
 	$(BIN)/python -m bench
+
+soak: MINUTES ?= 20
+soak: servers  ## Run the service for MINUTES=20, and see what grows and what a month of it is
+	$(BIN)/python -m bench.soak --minutes $(MINUTES)
 
 assets: $(VENV)/installed-dev  ## Renew the pages of the API's documentation that others wrote
 	$(BIN)/python docs/assets.py
