@@ -4,7 +4,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from bench import engine, indexes, listing, report, rows, thumbnails
+from bench import engine, indexes, listing, memory, report, rows, thumbnails
 from bench.service import contenders
 
 ROWS = {
@@ -19,6 +19,7 @@ ROWS = {
     "listing": listing.listing,
     "indexes": indexes.indexes,
     "thumbnails": thumbnails.thumbnails,
+    "memory": memory.large_pictures,
 }
 
 

@@ -5,9 +5,12 @@ A file of some bytes can be a picture of 50 megapixels, and a hundred of those f
 with others, picture by picture, so that nobody waits for the whole of another's request.
 """
 
+import fcntl
+import os
 from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from threading import Condition
 from typing import NamedTuple
 
@@ -24,13 +27,13 @@ MOST_SECONDS_PER_PIXEL = 40e-9
 SECONDS_PER_ROW = 30e-9
 SECONDS_PER_PIXEL_AND_SCAN = 0.7e-9
 
-# Memory in a process for pictures that are being decoded: enough for some of 12 megapixels at once.
-# A single picture that needs more is decoded alone: at most `MAX_IMAGE_PIXELS` times the format's
-# `bytes_per_pixel`, which are 850 MB for a WebP of 50 megapixels, 200 MB for a PNG.
-LARGE_PICTURES_BYTES = 200_000_000
-# Pictures that need little do not wait for those: most photographs are reduced by their decode.
-SMALL_PICTURE_BYTES = 24_000_000
-SMALL_PICTURES_BYTES = 72_000_000
+# What pictures take that are being decoded on a host (`DECODE_MEMORY`).
+DECODE_MEMORY_BYTES = 400 * 1024 * 1024
+# One part of a process's share in so many is for small pictures, most photographs among them, which
+# are reduced by their decode: they do not wait for large ones.
+SHARES_TO_SMALL = 5
+# One picture is small that needs at most one part in so many of what all small ones have.
+SMALL_TO_ONE = 4
 
 
 class Cost(NamedTuple):
@@ -107,11 +110,74 @@ class MemoryBudget:
         return not self._taken_bytes or self._taken_bytes + size_bytes <= self._size_bytes
 
 
-_large_pictures = MemoryBudget(LARGE_PICTURES_BYTES)
-_small_pictures = MemoryBudget(SMALL_PICTURES_BYTES)
+class HostTurns:
+    """Turns of all processes that were forked from the one that made this; each takes some memory.
+
+    They are locks of flock(2) on files without a name, which end with the process that holds them.
+    Who waits to be alone keeps the gate shut for those that come later, or it would wait for ever.
+    """
+
+    def __init__(self) -> None:
+        self._gate = os.memfd_create("clustr-decode-gate")
+        self._decodes = os.memfd_create("clustr-decodes")
+
+    @contextmanager
+    def taken(self, alone: bool) -> Iterator[None]:
+        """Wait for a turn, and for all others to end first if it is to be `alone`."""
+        with Path(f"/proc/self/fd/{self._decodes}").open("rb") as decodes:
+            with Path(f"/proc/self/fd/{self._gate}").open("rb") as gate:
+                fcntl.flock(gate, fcntl.LOCK_EX)
+                fcntl.flock(decodes, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+            yield
+
+
+class DecodeMemory:
+    """What a process may take for decodes, and how it shares the host with others.
+
+    Args:
+        share_bytes: the share of this process.
+    """
+
+    def __init__(self, share_bytes: int):
+        small_bytes = share_bytes // SHARES_TO_SMALL
+        self._most_of_small = small_bytes // SMALL_TO_ONE
+        self._most_of_large = share_bytes - small_bytes
+        self._small = MemoryBudget(small_bytes)
+        self._large = MemoryBudget(self._most_of_large)
+
+    @contextmanager
+    def taken(self, size_bytes: int) -> Iterator[None]:
+        """Take this much for the block.
+
+        Where that is more than there is for large pictures, no other large one is decoded on the
+        host meanwhile.
+        """
+        if size_bytes <= self._most_of_small:
+            with self._small.taken(size_bytes):
+                yield
+        else:
+            alone = size_bytes > self._most_of_large
+            with self._large.taken(size_bytes), _host_turns.taken(alone):
+                yield
+
+
+_host_turns = HostTurns()  # made before gunicorn forks, whose settings import this
+_memory = DecodeMemory(DECODE_MEMORY_BYTES)
+_processes = 1
+
+
+def share_with(processes: int) -> None:
+    """Say how many processes of the host share the memory; to be called before `limit_memory`."""
+    global _processes
+    _processes = processes
+
+
+def limit_memory(size_bytes: int) -> None:
+    """Let all processes of the host together take this much for decodes, each an even share."""
+    global _memory
+    _memory = DecodeMemory(size_bytes // _processes)
 
 
 def memory_for(size_bytes: int) -> AbstractContextManager[None]:
     """Memory for one picture that needs this much; who enters it may have to wait for others."""
-    small = size_bytes <= SMALL_PICTURE_BYTES
-    return (_small_pictures if small else _large_pictures).taken(size_bytes)
+    return _memory.taken(size_bytes)

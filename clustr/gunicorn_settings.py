@@ -22,6 +22,7 @@ from gunicorn import util
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.gthread import ThreadWorker
 
+from clustr import decode_limits
 from clustr.errors import StartUpError
 from clustr.gunicorn_worker import BoundedThreadWorker
 from clustr.logs import logger, logging_config
@@ -125,6 +126,7 @@ def when_ready(server: Arbiter) -> None:
 
 def post_fork(server: Arbiter, worker: ThreadWorker) -> None:
     die_with_parent(server.pid)
+    decode_limits.share_with(server.cfg.workers)
 
 
 try:

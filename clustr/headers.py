@@ -58,11 +58,16 @@ class Header(NamedTuple):
         scans: how many passes over the picture a JPEG has whose first does not show all of it; 0
             for all other images.
         is_cut: whether a JPEG lacks its end mark, which takes decodes of all its pixels.
+        kept_bytes: what a decoder keeps of each pixel until it has read all, whatever it reduces
+            the picture to; 0 for most.
+        is_still: whether the picture is the only one, and nothing that it needs is behind it.
     """
 
     pixels: int | None = None
     scans: int = 0
     is_cut: bool = False
+    kept_bytes: float = 0.0
+    is_still: bool = True
 
 
 def check(file: IO[bytes], format: str, max_pixels: int | None) -> Header:
@@ -162,7 +167,7 @@ MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 def check_jpeg(file: int, _max_pixels: int | None) -> Header | None:
     """Limit metadata, and the passes over the picture, each of which visits all of it."""
     exif = junk = end = scans = components = 0
-    several_passes, is_cut = False, True
+    several_passes, is_cut, coefficient_bytes = False, True, 0.0
     segments = _segments(file)
     for pieces, (marker, position, head, length) in enumerate(segments):
         if not scans:
@@ -176,6 +181,7 @@ def check_jpeg(file: int, _max_pixels: int | None) -> Header | None:
         _limit(scans, SCANS, "passes")
         if marker in FRAME_HEADERS and len(head) > 5:
             components = head[5]
+            coefficient_bytes = _coefficient_bytes(os.pread(file, 3 * components, position + 10))
             several_passes = several_passes or marker in PROGRESSIVE
         elif marker == SOS and not several_passes and head[:1] == bytes([components]):
             # All components are in this scan, and a decoder reads no further.
@@ -184,7 +190,7 @@ def check_jpeg(file: int, _max_pixels: int | None) -> Header | None:
             is_cut = False
             break
         end = position + 2 + length
-    return Header(scans=scans, is_cut=is_cut)
+    return Header(scans=scans, is_cut=is_cut, kept_bytes=coefficient_bytes)
 
 
 def _ends_with_mark(file: int) -> bool:
@@ -214,6 +220,13 @@ def has_all_scans(file: IO[bytes]) -> bool:
             for component in content[1 : 1 + 2 * count : 2]:
                 bits_missing[component][first : last + 1] = [bits & 15] * (last + 1 - first)
     return len(bits_missing) == components and not any(map(any, bits_missing.values()))
+
+
+def _coefficient_bytes(components: bytes) -> float:
+    """Bytes that the coefficients of a pixel take, two each, by what the frame header says."""
+    factors = [(each >> 4, each & 15) for each in components[1::3]]
+    most = max((h for h, _ in factors), default=0) * max((v for _, v in factors), default=0)
+    return 2 * sum(h * v for h, v in factors) / most if most else 0.0
 
 
 def _segments(file: int) -> Iterator[tuple[int, int, bytes, int]]:
@@ -246,17 +259,27 @@ def _limit(count: int, limit: int, what: str) -> None:
         raise too_much(what)
 
 
-def check_png(file: int, max_pixels: int | None) -> None:
+# Metadata of a PNG that says how to turn it: what its content begins with, by the kind of chunk.
+TURNING = {b"eXIf": b""} | dict.fromkeys(
+    (b"tEXt", b"zTXt", b"iTXt"), (b"Raw profile ", b"XML:com.adob")
+)
+
+
+def check_png(file: int, max_pixels: int | None) -> Header | None:
     """Limit chunks, what stands before the pixels, and the frames of an animation.
 
     How many frames it says that it has decides nothing: those that are there are counted.
     """
     frames, metadata, pieces, position = Frames(max_pixels), 0, 0, 8
+    begun, is_still = False, True
     for _ in range(PNG_CHUNKS):
         head = os.pread(file, 20, position)
         length, kind = int.from_bytes(head[:4], "big"), head[4:8]
         if len(head) < 8 or kind == b"IEND":
-            return
+            return Header(is_still=is_still)
+        begun = begun or kind == b"IDAT"
+        if begun and kind in TURNING and head[8:].startswith(TURNING[kind]):
+            is_still = False
         if kind == b"fcTL":
             whole = length >= FRAME_CONTROL_BYTES and len(head) == 20
             frames.add(*(struct.unpack_from(">II", head, 12) if whole else (0, 0)))
@@ -270,15 +293,22 @@ def check_png(file: int, max_pixels: int | None) -> None:
     raise too_much("chunks")
 
 
+# What libwebp keeps of each pixel of a lossless picture, and of alpha, which may be packed like
+# one.
+WEBP_KEPT_BYTES = {b"VP8L": 4, b"ALPH": 5}
+
+
 def check_webp(file: int, max_pixels: int | None) -> Header:
     """Limit pixels and frames: Pillow reserves memory for the picture as soon as it opens it."""
     head = os.pread(file, 30, 0)
-    frames, position = Frames(max_pixels), 12
+    frames, position, is_still, kept_bytes = Frames(max_pixels), 12, True, 0.0
     for _ in range(FRAMES + PIECES):
         piece = os.pread(file, 20, position)
         if len(piece) < 8:
-            return Header(_webp_pixels(head))
+            return Header(_webp_pixels(head), kept_bytes=kept_bytes, is_still=is_still)
         length = int.from_bytes(piece[4:8], "little")
+        is_still = is_still and not piece.startswith(b"AN")
+        kept_bytes += WEBP_KEPT_BYTES.get(piece[:4], 0)
         if piece.startswith(b"ANMF") and len(piece) == 20:
             frames.add(_three_bytes(piece, 14) + 1, _three_bytes(piece, 17) + 1)
         elif piece.startswith(b"EXIF"):

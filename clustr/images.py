@@ -5,7 +5,7 @@ import io
 import os
 import struct
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -14,7 +14,7 @@ from typing import IO
 
 from PIL import ExifTags, Image, ImageFile, ImageOps, PngImagePlugin, WebPImagePlugin, features
 
-from clustr import colours, corrections, decode_limits, headers, logs
+from clustr import colours, corrections, decode_limits, headers, logs, vips
 from clustr.decode_limits import Cost, memory_for
 from clustr.errors import Empty, TooManyPixels, Undecodable, UnsupportedType
 from clustr.headers import Header
@@ -35,10 +35,10 @@ class Format:
     many cameras write it, is an MPO to Pillow and a JPEG to everybody else. It is opened by the
     first of them; an MPO has no opener of its own.
 
-    `bytes_per_pixel` is the memory that a decode takes at most, measured with Pillow 13 on 40
-    megapixels: a JPEG that is not progressive takes 0.1, being reduced; one that is, up to 6, for
-    libjpeg keeps all coefficients; a TIFF of a single strip 9.6, other TIFFs 4 to 7; a GIF whose
-    frame does not cover its canvas, which becomes clear, 8.
+    `bytes_per_pixel` is the memory that a decode by Pillow takes at most, measured with Pillow 13
+    on 40 megapixels; 0 where it is that of the pixels themselves, by their mode. It is 9.6 for a
+    TIFF of a single strip, 4 to 7 for other TIFFs, and 8 for a GIF whose frame does not cover its
+    canvas, which becomes clear.
 
     `nanoseconds_per_byte` is the time that a decode takes for each byte of its pixels where the
     file says next to nothing of them, measured with Pillow 13 on pictures of 50 megapixels in one
@@ -54,10 +54,10 @@ class Format:
 
 
 FORMATS = (
-    Format("jpg", "image/jpeg", ("JPEG", "MPO"), 6, 0.1, ("jpeg",)),
-    Format("png", "image/png", ("PNG",), 4, 5),
+    Format("jpg", "image/jpeg", ("JPEG", "MPO"), 0, 0.1, ("jpeg",)),
+    Format("png", "image/png", ("PNG",), 0, 5),
     Format("webp", "image/webp", ("WEBP",), 17, 4.5),
-    Format("bmp", "image/bmp", ("BMP",), 4, 1),
+    Format("bmp", "image/bmp", ("BMP",), 0, 1),
     Format("tif", "image/tiff", ("TIFF",), 10, 1.5, ("tiff",)),
     Format("gif", "image/gif", ("GIF",), 8, 2),
     Format("avif", "image/avif", ("AVIF",), 10, 3),
@@ -78,11 +78,39 @@ WRITERS = {
     "webp": ("WEBP", {"quality": 80, "method": 2}),
     "jpg": ("JPEG", {"quality": 80}),
 }
-# Besides the decode, scaling takes whole copies of a picture that has a palette or alpha; a JPEG
-# has neither, and is decoded reduced.
-SCALING_BYTES_PER_PIXEL = 8
+# Besides the decode, scaling takes whole copies of a picture that is in none of these modes, or
+# that has a color which stands for none.
+SCALED_AS_IT_IS = ("L", "RGB", "CMYK", "LAB")
+SCALING_BYTES_PER_PIXEL = 9
+# What the decode of a JPEG takes besides that lacks its end mark, and is looked at as a whole.
+WHOLE_BYTES_PER_PIXEL = 4
+# What the smallest picture takes.
+LEAST_BYTES = 1_000_000
+
+# The longer side to which a picture is reduced by its decode, where that reads all of it whatever
+# it is reduced to: enough to make the largest thumbnail of it, so that one decode makes all.
+LARGEST_SIZE = 1600
+FOR_ALL_SIZES = LARGEST_SIZE * 3 // 2
+# The same where nothing is made of it.
+FOR_NONE = 64
+# How many times larger a thumbnail has to be for another to be made of it.
+TIMES_LARGER = 4
+
 # Bytes of a pixel by Pillow's modes, where they are not one for each band.
 BYTES_OF_MODES = {"1": 1 / 8, "I;16": 2, "I": 4, "F": 4}
+# Bytes of a pixel in Pillow's memory, where they are not four.
+BYTES_IN_MEMORY = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
+
+# How pictures are turned that say so (EXIF 2.32, Orientation).
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # of <malloc.h>
 
@@ -202,6 +230,7 @@ def prepare(max_pixels: int) -> None:
     PngImagePlugin.MAX_TEXT_MEMORY = PNG_TEXTS_BYTES
     Image.register_open("WEBP", TolerantWebPImageFile, Image.OPEN["WEBP"][1])
     corrections.prepare()
+    vips.prepare()
     _silence_libtiff()
     _give_memory_back()
     Image.MAX_IMAGE_PIXELS = max_pixels
@@ -254,17 +283,16 @@ def inspect(file: IO[bytes], allowed: tuple[Format, ...], limit_time: bool = Fal
     size_bytes = file.seek(0, os.SEEK_END)
     if size_bytes == 0:
         raise Empty("The file is empty.")
-    with _opened(file, allowed, _to_check) as (image, header):
+
+    def check(image: ImageFile.ImageFile, header: Header) -> None:
         if limit_time:
             cost = _cost(image, header.scans)
             decode_limits.check_time(cost, size_bytes, Image.MAX_IMAGE_PIXELS)
-        format = next(f for f in allowed if image.format in f.pillow)
-        width, height = image.size
-        image.draft("L", (max(1, width // 8), max(1, height // 8)))
-        _load(image, file)
-        if image.format == "AVIF":  # which may have been cut
-            width, height = image.size
-        if _is_turned(image):
+
+    with _decoded(file, allowed, Purpose(FOR_NONE, check, mode="L")) as decoded:
+        format = next(f for f in allowed if decoded.image.format in f.pillow)
+        width, height = decoded.size
+        if _is_turned(decoded.pixels):
             width, height = height, width
     return Inspected(format, width, height)
 
@@ -284,11 +312,9 @@ def open_displayed(
         TooManyPixels, Undecodable, UnsupportedType: it cannot be decoded; the message says why.
         OSError: the file cannot be opened.
     """
-    with path.open("rb") as file, _opened(file, FORMATS, _to_show) as (image, _):
-        if at_least:
-            image.draft(None, (at_least, at_least))
-        _load(image, file)
-        shown = _upright(image)
+    purpose = Purpose(at_least, is_whole=True)
+    with path.open("rb") as file, _decoded(file, FORMATS, purpose) as decoded:
+        shown = _upright(decoded.pixels)
         return colours.displayed(shown) if color_managed else shown
 
 
@@ -297,30 +323,76 @@ def can_write(extension: str) -> bool:
     return WRITERS[extension][0] in Image.SAVE and can_read(extension)
 
 
-def thumbnail(file: IO[bytes], size: int, extension: str) -> bytes:
-    """A small copy of an image: upright, in sRGB, and without anything that was said of it.
+def thumbnails(
+    file: IO[bytes], wanted: Callable[[], Collection[tuple[int, str]]]
+) -> Iterator[tuple[tuple[int, str], bytes]]:
+    """Small copies of an image: upright, in sRGB, and without anything that was said of it.
 
-    Of several frames it is the first. What is clear stays so where the format can have alpha, and
-    becomes white in a JPEG.
+    All are made by one decode. Of several frames it is the first. What is clear stays so where the
+    format can have alpha, and becomes white in a JPEG.
 
     Args:
         file: open for reading; it stays open.
-        size: pixels of the longer side at most; an image is never enlarged.
-        extension: one of `WRITERS`.
+        wanted: says which are wanted, each by the pixels of its longer side at most and one of
+            `WRITERS`; an image is never enlarged. It is asked before and after the decode: what is
+            wanted meanwhile is made, too, unless it is larger than what the decode was reduced to.
+
+    Yields:
+        each that is made, with its size and extension.
 
     Raises:
         Empty, TooManyPixels, Undecodable, UnsupportedType: it cannot be decoded.
     """
-    with _opened(file, FORMATS, _to_scale) as (image, _):
-        whole = image.size
-        image.draft(None, _fitted(whole, size))
-        _load(image, file)
-        try:
-            if image.format in ("TIFF", "AVIF"):  # which may have been turned or cut
-                whole = image.size
-            return _written(_scaled(image, _fitted(whole, size)), extension)
-        except Exception as error:
-            raise Undecodable("The image cannot be scaled.") from error
+    largest = max(size for size, _ in wanted())
+    with _decoded(file, FORMATS, Purpose(largest)) as decoded:
+        with _scaling():
+            picture = colours.plain(decoded.pixels)
+            factor = max(picture.size) // FOR_ALL_SIZES
+            picture = picture.reduce(factor) if factor > 1 else picture
+            picture.info = decoded.pixels.info  # which says how it is to be turned
+        most = max(largest, *picture.size)
+        for size, extension in sorted(wanted(), reverse=True):
+            if size <= most or picture.size == decoded.size:
+                with _scaling():
+                    small = _scaled(picture, _fitted(decoded.size, size))
+                    made = _written(small, extension)
+                yield (size, extension), made
+
+
+def smaller(file: IO[bytes], size: int, extension: str) -> bytes | None:
+    """A thumbnail that is made of a larger one, where nothing is lost by that.
+
+    That one has to be `TIMES_LARGER` at least: then what its encoding has changed is averaged
+    away. And its sides have to tell those of this one, though they are rounded themselves.
+
+    Args:
+        file: a thumbnail that was made here, in the same format.
+        size: pixels of the longer side.
+        extension: one of `WRITERS`.
+
+    Returns:
+        None where something would be lost.
+
+    Raises:
+        Undecodable, UnsupportedType: the larger one is broken.
+    """
+    purpose = Purpose(None, is_whole=True)
+    with _decoded(file, FORMATS, purpose) as decoded:
+        longer, shorter = max(decoded.size), min(decoded.size)
+        sides = {max(1, round((shorter + half) * size / longer)) for half in (-0.5, 0.5)}
+        if longer < TIMES_LARGER * size or len(sides) > 1:
+            return None
+        with _scaling():
+            small = _scaled(colours.plain(decoded.pixels), _fitted(decoded.size, size))
+            return _written(small, extension)
+
+
+@contextmanager
+def _scaling() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise Undecodable("The image cannot be scaled.") from error
 
 
 def _fitted(whole: tuple[int, int], size: int) -> tuple[int, int]:
@@ -332,12 +404,13 @@ def _fitted(whole: tuple[int, int], size: int) -> tuple[int, int]:
     return width, height
 
 
-def _scaled(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    small = colours.plain(image)
+def _scaled(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    small = picture
     if small.size != size:
         small = small.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+    small.info = picture.info
     small = colours.to_srgb(small)
-    small.info = image.info  # which says how it is to be turned
+    small.info = picture.info
     return _upright(small)
 
 
@@ -369,61 +442,179 @@ def _is_turned(image: Image.Image) -> bool:
         return False
 
 
-@contextmanager
-def _opened(
-    file: IO[bytes],
-    allowed: tuple[Format, ...],
-    bytes_per_pixel: Callable[[Format, Header], int],
-) -> Iterator[tuple[ImageFile.ImageFile, Header]]:
-    """Open an image by its header, with memory to decode it, and for what is done with it then.
+def _no_check(_image: ImageFile.ImageFile, _header: Header) -> None:
+    pass
 
-    Pillow is given an open file, not a path: so no path gets into its messages, a file that is not
-    there is not taken for a broken image, and nothing is mapped into memory.
 
-    Args:
-        bytes_per_pixel: how much memory that takes.
+@dataclass(frozen=True, slots=True)
+class Purpose:
+    """What a picture is decoded for.
+
+    Attributes:
+        at_least: pixels that its longer side has to keep; all when None. If it is to be whole, a
+            JPEG alone is reduced, and it is the shorter side.
+        check: called with what is known of it before the decode, to refuse it.
+        mode: the one that a JPEG is decoded in.
+        is_whole: whether all its pixels are wanted.
     """
-    with ExitStack() as memory:
-        likely = _begins_like(file, allowed)
-        if not likely:
-            raise _unsupported(file, allowed)
-        header = headers.check(file, likely[0].pillow[0], Image.MAX_IMAGE_PIXELS)
-        each_pixel = bytes_per_pixel(likely[0], header)
+
+    at_least: int | None
+    check: Callable[[ImageFile.ImageFile, Header], None] = _no_check
+    mode: str | None = None
+    is_whole: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A picture that is decoded.
+
+    Attributes:
+        image: the image that Pillow opened, whose own pixels may never be read.
+        pixels: the picture, perhaps reduced, and what was said of it.
+        size: width and height of all of it.
+    """
+
+    image: ImageFile.ImageFile
+    pixels: Image.Image
+    size: tuple[int, int]
+
+
+@contextmanager
+def _decoded(file: IO[bytes], allowed: tuple[Format, ...], purpose: Purpose) -> Iterator[Decoded]:
+    """Decode an image, with memory for that and for what is done with it then.
+
+    The header decides on format, pixels and frames before that. Pillow is given an open file, not a
+    path: so no path gets into its messages, a file that is not there is not taken for a broken
+    image, and nothing is mapped into memory.
+    """
+    likely = _begins_like(file, allowed)
+    if not likely:
+        raise _unsupported(file, allowed)
+    header = headers.check(file, likely[0].pillow[0], Image.MAX_IMAGE_PIXELS)
+    if header.pixels is not None:
+        _check_pixels(header.pixels)
+    with ExitStack() as memory, ExitStack() as opened:
+        by_rows = header.is_still and not purpose.is_whole
+        if header.pixels is not None:  # Pillow reserves memory for such a picture as it opens it.
+            by_rows = by_rows and header.pixels >= vips.LEAST_PIXELS
+            memory.enter_context(memory_for(_webp_memory_needed(file, header, purpose, by_rows)))
+        image = _open(opened, file, likely)
+        size = image.size
+        purpose.check(image, header)
+        pixels = _reduced(memory, file, image, header, purpose) if by_rows else None
+        if pixels is None:
+            pixels = _loaded(memory, file, image, header, purpose)
+            if image.format == "AVIF":  # which may have been cut
+                size = image.size
+        yield Decoded(image, pixels, size)
+
+
+def _webp_memory_needed(file: IO[bytes], header: Header, purpose: Purpose, by_rows: bool) -> int:
+    if by_rows:
+        size_bytes = os.fstat(file.fileno()).st_size
+        need = vips.webp_memory_needed(header.pixels, _at_least(purpose), size_bytes)
+        return need + round(header.pixels * header.kept_bytes)
+    return header.pixels * (_format_of("WEBP").bytes_per_pixel + SCALING_BYTES_PER_PIXEL)
+
+
+def _at_least(purpose: Purpose) -> int:
+    """The longer side to keep where that does not matter to the decode."""
+    return FOR_NONE if purpose.at_least == FOR_NONE else FOR_ALL_SIZES
+
+
+def _reduced(
+    memory: ExitStack,
+    file: IO[bytes],
+    image: ImageFile.ImageFile,
+    header: Header,
+    purpose: Purpose,
+) -> Image.Image | None:
+    """Decode and reduce by libvips; None where that is Pillow's to do, or to say what is wrong."""
+    at_least = _at_least(purpose)
+    if not vips.reads(image, at_least):
+        return None
+    if header.pixels is None:
+        memory.enter_context(memory_for(vips.memory_needed(image, at_least)))
+    try:
+        pixels = vips.reduced(file, image, at_least)
+    except vips.NotRead as error:
+        log.debug("not_read_by_libvips", reason=str(error))
+        memory.close()
         if header.pixels is not None:
-            _check_pixels(header.pixels)
-            memory.enter_context(memory_for(header.pixels * each_pixel))
-        image = _open(file, likely)
-        pixels = image.width * image.height
-        # Pillow's warning, which is an error here, can be silenced by any code of the process.
-        _check_pixels(pixels)
-        if header.pixels is None:
-            memory.enter_context(memory_for(pixels * each_pixel))
-        if image.format not in headers.CHECKS and hasattr(image, "n_frames"):
-            frames = headers.Frames(Image.MAX_IMAGE_PIXELS)
-            frames.add(image.width, image.height, image.n_frames)
-        memory.callback(_let_go, image)
-        yield image, header
+            need = _webp_memory_needed(file, header, purpose, by_rows=False)
+            memory.enter_context(memory_for(need))
+        return None
+    if image.format == "TIFF":  # Pillow turns one while it decodes it.
+        pixels = _turned(pixels, image)
+    else:
+        pixels.info = {key: image.info[key] for key in image.info if key != "transparency"}
+    if profile := image.info.get("icc_profile"):
+        pixels.info["icc_profile"] = profile
+    return pixels
 
 
-def _to_check(format: Format, header: Header) -> int:
-    """Bytes of memory for each pixel that a check takes, which reduces a JPEG of a single scan."""
-    if format.extension == "jpg" and not header.scans and not header.is_cut:
-        return 1
-    return format.bytes_per_pixel
+def _loaded(
+    memory: ExitStack,
+    file: IO[bytes],
+    image: ImageFile.ImageFile,
+    header: Header,
+    purpose: Purpose,
+) -> Image.Image:
+    """Decode by Pillow: a JPEG reduced as it is decoded, all others whole."""
+    pixels = image.width * image.height
+    if purpose.at_least:
+        image.draft(purpose.mode, _reduced_size(image.size, purpose, header.scans > 0))
+    if header.pixels is None:
+        each = header.kept_bytes + (WHOLE_BYTES_PER_PIXEL if header.is_cut else 0)
+        need = _memory_needed(image) + round(pixels * each)
+        memory.enter_context(memory_for(need))
+    _load(image, file)
+    return image
 
 
-def _to_show(format: Format, _header: Header) -> int:
-    return format.bytes_per_pixel
+def _reduced_size(size: tuple[int, int], purpose: Purpose, has_scans: bool) -> tuple[int, int]:
+    """The least that Pillow may reduce a JPEG to."""
+    if purpose.is_whole:
+        return purpose.at_least, purpose.at_least
+    if has_scans and purpose.at_least != FOR_NONE:
+        return _fitted(size, LARGEST_SIZE)
+    return _fitted(size, purpose.at_least)
 
 
-def _to_scale(format: Format, _header: Header) -> int:
-    more = 0 if format.extension == "jpg" else SCALING_BYTES_PER_PIXEL
-    return format.bytes_per_pixel + more
+def _memory_needed(image: ImageFile.ImageFile) -> int:
+    """Bytes of memory that Pillow takes for a picture that is open, and to scale it."""
+    each = _format_of(image.format).bytes_per_pixel or BYTES_IN_MEMORY.get(image.mode, 4)
+    if image.mode not in SCALED_AS_IT_IS or image.has_transparency_data:
+        each += SCALING_BYTES_PER_PIXEL
+    return LEAST_BYTES + image.width * image.height * each
+
+
+def _format_of(name: str) -> Format:
+    """The format that Pillow calls so."""
+    return next(format for format in FORMATS if name in format.pillow)
+
+
+def _open(opened: ExitStack, file: IO[bytes], likely: list[Format]) -> ImageFile.ImageFile:
+    """Open an image by its header, for as long as the others that are opened."""
+    image = _opened(file, likely)
+    opened.callback(_let_go, image)
+    # Pillow's warning, which is an error here, can be silenced by any code of the process.
+    _check_pixels(image.width * image.height)
+    if image.format not in headers.CHECKS and hasattr(image, "n_frames"):
+        frames = headers.Frames(Image.MAX_IMAGE_PIXELS)
+        frames.add(image.width, image.height, image.n_frames)
+    return image
+
+
+def _turned(pixels: Image.Image, image: ImageFile.ImageFile) -> Image.Image:
+    """Turn the pixels of an image as it says."""
+    orientation = image.getexif().get(ExifTags.Base.Orientation)
+    return pixels.transpose(TURNS[orientation]) if orientation in TURNS else pixels
 
 
 def _cost(image: ImageFile.ImageFile, scans: int) -> Cost:
     """What decides how long the decode of an image takes that was opened."""
-    format = next(format for format in FORMATS if image.format in format.pillow)
+    format = _format_of(image.format)
     bytes_per_pixel = BYTES_OF_MODES.get(image.mode, len(image.getbands()))
     if any(";16" in str(tile[3]) for tile in image.tile):  # Pillow keeps 8 bits of these.
         bytes_per_pixel *= 2
@@ -455,7 +646,7 @@ def _unsupported(file: IO[bytes], allowed: tuple[Format, ...]) -> UnsupportedTyp
     )
 
 
-def _open(file: IO[bytes], formats: list[Format]) -> ImageFile.ImageFile:
+def _opened(file: IO[bytes], formats: list[Format]) -> ImageFile.ImageFile:
     try:
         return Image.open(file, formats=[format.pillow[0] for format in formats])
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

@@ -10,7 +10,7 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
-from clustr import images, logs
+from clustr import decode_limits, images, logs
 from clustr.analysis import Analysts
 from clustr.bulk import Bulk, Changes, Reanalysis
 from clustr.catalog import Catalog
@@ -141,6 +141,7 @@ def build_web(
         StartUpError: a setting cannot be used.
     """
     images.prepare(settings.max_image_pixels)
+    decode_limits.limit_memory(settings.decode_memory)
     catalog = build_catalog(settings, WEB_SECONDS)
     host = build_host(settings)
     blueprints = host.blueprints(partial(library, catalog), problem_with_routes)

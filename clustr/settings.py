@@ -235,6 +235,7 @@ class Settings:
     max_files_per_request: int = setting(number(1, 1000), 100, "Files in one request at most")
     trash_days: int = setting(number(0, 36500), 30, "Days that removed uploads stay in the trash; 0: they are removed for good at once")
     max_image_pixels: int = setting(number(1), 50_000_000, "Pixels (width times height) of one image at most")
+    decode_memory: int = setting(Size(), 400 * MEBIBYTE, "Memory that decodes of pictures take on a host, shared out evenly among its web processes, or a size such as `400MB`. A picture that needs more than its share is decoded while no other large one is")
 
     mongodb_url: str = setting(server_url("mongodb", "mongodb+srv"), "mongodb://localhost:27017", "MongoDB; when not set, `clustr up` starts one of its own", secret=True)
     mongodb_database: str = setting(Text(), "clustr", "Name of the database")

@@ -39,7 +39,8 @@ def opened(tmp_path: Path) -> Callable[[bytes], Image.Image]:
         picture = images.open_displayed(path)
         with path.open("rb") as file:
             found = images.inspect(file, images.FORMATS)
-            small = Image.open(io.BytesIO(images.thumbnail(file, 1600, "webp")))
+            [(_, made)] = images.thumbnails(file, lambda: [(1600, "webp")])
+        small = Image.open(io.BytesIO(made))
         assert (found.width, found.height) == picture.size == small.size
         return picture
 

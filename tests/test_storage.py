@@ -221,7 +221,7 @@ def modes_of_all(storage: LocalStorage, folder: Path) -> tuple[set[int], set[int
     for filename in (NAME, other, f"{'1' * 24}.jpg"):
         keep(storage, filename=filename)
     key = storage.thumbnail_key(NAME[:24], "64-v1.jpg")
-    with storage.making_thumbnail(key, seconds=1):
+    with storage.making_thumbnails(key, [key], seconds=1):
         assert storage.keep_thumbnail(key, NAME, b"thumbnail")
     storage.trash.put(other)
     assert storage.quarantine(storage.key(f"{'1' * 24}.jpg"), "corrupt")

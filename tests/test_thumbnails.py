@@ -1,6 +1,7 @@
 """Thumbnails: what they look like, that each is made once, and what becomes of them."""
 
 import io
+import json
 import os
 import signal
 import sys
@@ -55,7 +56,8 @@ def made(content: bytes, size: int, extension: str, folder: Path) -> Image.Image
     path = folder / "original"
     path.write_bytes(content)
     with path.open("rb") as file:
-        image = opened(images.thumbnail(file, size, extension))
+        [(_, content)] = images.thumbnails(file, lambda: [(size, extension)])
+    image = opened(content)
     assert image.format == FORMATS[extension]
     return image
 
@@ -235,7 +237,7 @@ def test_nothing_that_was_said_of_the_image_is_carried_over(tmp_path, extension)
     path = tmp_path / "original"
     path.write_bytes(content)
     with path.open("rb") as file:
-        small = images.thumbnail(file, 100, extension)
+        [(_, small)] = images.thumbnails(file, lambda: [(100, extension)])
     assert b"SECRET" not in small
     assert not {"exif", "xmp", "comment", "icc_profile", "dpi"} & set(opened(small).info)
 
@@ -399,6 +401,44 @@ def test_exactly_one_makes_it_however_many_ask_at_once(service_with):
     assert [path.read_bytes() for path in found] == [answers[0].content]
 
 
+def test_one_decode_makes_all_sizes_that_are_waited_for_in_all_processes(service_with):
+    service = service_with(WEB_WORKERS="2", PLUGINS_ENABLED="", LOG_FORMAT="json")
+    [one] = uploaded(service, large_png())
+    storage = LocalStorage(store_of(service))
+    keys = {size: storage.thumbnail_key(one["id"], f"{size}-v{VERSION}.jpg") for size in SIZES}
+    other = storage.thumbnail_key(one["id"], f"{SIZES[0]}-v{VERSION}.webp")
+    with ThreadPoolExecutor(len(SIZES)) as clients:
+        with storage.making_thumbnails(other, keys.values(), 10) as waited_for:
+            asked = [
+                clients.submit(thumbnail, service, one["id"], f"?size={size}") for size in SIZES
+            ]
+            wait_until(lambda: len(waited_for()) == 1 + len(SIZES), 20, "all to wait")
+        answers = [each.result() for each in asked]
+    assert [max(opened(answer.content).size) for answer in answers] == list(SIZES)
+    lines = [line for line in service.output().splitlines() if "thumbnail_made" in line]
+    made = [json.loads(line[line.index("{") :]) for line in lines]
+    assert sorted(each["size"] for each in made) == list(SIZES)
+    assert len({each["decode"] for each in made}) == 1
+
+
+def test_a_small_one_is_made_of_a_large_one_that_is_kept(service_with, tmp_path):
+    """What is behind the half of the original is not needed for it."""
+    service = service_with(PLUGINS_ENABLED="")
+    content = photographs.photograph("png", "coffee", 1600)
+    [one] = uploaded(service, content)
+    assert thumbnail(service, one["id"], "?size=1600").status_code == 200
+    path = store_of(service) / one["id"][:4] / one["stored_filename"]
+    os.truncate(path, path.stat().st_size // 2)
+    answer = thumbnail(service, one["id"], "?size=200")
+    assert answer.status_code == 200
+    assert difference(opened(answer.content), made(content, 200, "jpg", tmp_path)) < 3
+    assert thumbnail(service, one["id"], "?size=800").status_code == 422  # not four times as large
+    assert thumbnail(service, one["id"], "?size=100", "image/webp").status_code == 422
+    kept_one = store_of(service) / ".thumbnails" / one["id"][:4] / one["id"]
+    (kept_one / f"1600-v{VERSION}.jpg").write_bytes(b"broken")
+    assert thumbnail(service, one["id"], "?size=400").status_code == 422
+
+
 # Makes the thumbnails of an upload when it is told to, in a process of its own.
 MAKER = """
 import sys
@@ -470,7 +510,7 @@ def test_killed_at_the_worst_moment_it_leaves_nothing_half(workshop, strace, cal
 
 
 def take(storage: LocalStorage, key: str) -> bool:
-    with storage.making_thumbnail(key, 10):
+    with storage.making_thumbnails(key, [key], 10):
         return True
 
 
@@ -478,8 +518,8 @@ def test_who_waits_too_long_is_told_so(workshop):
     storage = workshop.web.storage
     key = storage.thumbnail_key(UNKNOWN_ID, "300-v1.jpg")
     with ThreadPoolExecutor(1) as threads:
-        with storage.making_thumbnail(key, 1):
-            with pytest.raises(BeingMade), storage.making_thumbnail(key, 0.05):
+        with storage.making_thumbnails(key, [key], 1):
+            with pytest.raises(BeingMade), storage.making_thumbnails(key, [key], 0.05):
                 pass
             waiting = threads.submit(take, storage, key)
             assert not waiting.done()

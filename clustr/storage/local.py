@@ -12,10 +12,12 @@ again:
 nothing waits for them to be on the disk, where they cannot be kept they are done without, and a
 folder of theirs whose original is gone is removed, not put aside. Who takes an original away moves
 that first and forgets its thumbnails then; who keeps a thumbnail looks for the original after that:
-so that none outlives its original, whatever happens at once. Only one makes a thumbnail: he holds a
-lock on one of the 256 files `.thumbnails/lock-<two digits>`, by what the thumbnail is called. They
+so that none outlives its original, whatever happens at once. Only one makes thumbnails of an
+original: he holds a lock on one of the 256 files `.thumbnails/lock-<two digits>`, by the id. They
 are files of their own and always the same, so that none is ever removed under somebody's lock, and
-flock(2) works on them over NFS, too. When a process dies, its lock goes with it.
+flock(2) works on them over NFS, too. Who waits for a thumbnail says so by a lock on a byte of the
+file `.thumbnails/lock-wanted` (F_OFD_SETLK, fcntl(2)), so that whoever makes others makes it, too.
+When a process dies, its locks go with it.
 
 Nothing is read or written through a link in the store, which could lead out of it; the folder
 itself may be one.
@@ -32,10 +34,11 @@ import fcntl
 import hashlib
 import os
 import re
+import struct
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -77,6 +80,7 @@ FOLDER_MODE = 0o750
 CHECKED_SECONDS = 5
 
 LOCKS = 256
+FLOCK = struct.Struct("hhqqi4x")
 LOOK_AGAIN_SECONDS = 0.01
 
 
@@ -501,25 +505,47 @@ class LocalStorage:
                 return None
 
     @contextmanager
-    def making_thumbnail(self, key: str, seconds: float) -> Iterator[None]:
-        """Be the only one who makes this thumbnail, of all threads, processes and hosts.
+    def making_thumbnails(
+        self, key: str, others: Collection[str], seconds: float
+    ) -> Iterator[Callable[[], list[str]]]:
+        """Be the only one who makes thumbnails of an original, of all threads and processes.
+
+        Args:
+            key: the thumbnail that is waited for.
+            others: the keys of all that there can be of this original.
+            seconds: how long to wait at most.
+
+        Yields:
+            what says which are waited for at that moment and are not there, this one first.
 
         Raises:
-            BeingMade: another does it, and took longer than this.
+            BeingMade: another makes some, and took longer than this.
             StorageFull: nothing can be written here, not even a lock.
         """
-        name = f"{THUMBNAILS}/lock-{zlib.crc32(key.encode()) % LOCKS:02x}"
+        number = zlib.crc32(key.rpartition("/")[0].encode()) % LOCKS
+        with ExitStack() as opened:
+            wanted = self._open_lock(opened, "lock-wanted")
+            with writing():
+                fcntl.fcntl(wanted, fcntl.F_OFD_SETLK, _lock_of_byte(fcntl.F_RDLCK, key))
+            _wait_for(self._open_lock(opened, f"lock-{number:02x}"), time.monotonic() + seconds)
+
+            def waited_for() -> list[str]:
+                keys = [each for each in others if each != key and _is_locked(wanted, each)]
+                return [key, *(each for each in keys if not self.path(each).exists())]
+
+            yield waited_for
+
+    def _open_lock(self, opened: ExitStack, name: str) -> int:
+        """Open a file to lock; what is locked on it is given back when it is closed."""
+        path = self.path(f"{THUMBNAILS}/{name}")
         with writing():
             try:
-                lock = os.open(self.path(name), os.O_RDWR | os.O_CREAT, 0o600)
+                lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
             except FileNotFoundError:  # It is the first thumbnail.
                 self._make_thumbnail_folders(THUMBNAILS)
-                lock = os.open(self.path(name), os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            _wait_for(lock, time.monotonic() + seconds)
-            yield
-        finally:
-            os.close(lock)  # which gives it back
+                lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        opened.callback(os.close, lock)
+        return lock
 
     def keep_thumbnail(
         self, key: str, filename: str, content: bytes, trashed: bool = False
@@ -703,6 +729,17 @@ class LocalStorage:
             except FileNotFoundError:
                 return False
         return True
+
+
+def _lock_of_byte(kind: int, key: str) -> bytes:
+    """A lock of the byte that stands for a thumbnail: a `struct flock` (fcntl(2))."""
+    return FLOCK.pack(kind, os.SEEK_SET, zlib.crc32(key.encode()), 1, 0)
+
+
+def _is_locked(file: int, key: str) -> bool:
+    """Whether anybody else has locked the byte that stands for a thumbnail."""
+    asked = _lock_of_byte(fcntl.F_WRLCK, key)
+    return FLOCK.unpack(fcntl.fcntl(file, fcntl.F_OFD_GETLK, asked))[0] != fcntl.F_UNLCK
 
 
 def _wait_for(lock: int, until: float) -> None:

@@ -1,0 +1,349 @@
+"""How much memory pictures take that are decoded, and what libvips may do and does."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import photographs
+import pytest
+import pyvips
+from PIL import Image, ImageChops, ImageStat
+from running import wait_until
+
+from clustr import colours, decode_limits, images, vips
+from clustr.errors import RefusedFile, Undecodable
+
+SECONDS = 60
+
+# Decodes the pictures that are named, all at once, and prints by how many megabytes it has grown.
+DECODER = """
+import sys, threading
+from pathlib import Path
+from clustr import decode_limits, images
+images.prepare(50_000_000)
+decode_limits.limit_memory(int(sys.argv[2]))
+def memory(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(each for each in lines if each.startswith(name)).split()[1]) * 1024 / 1e6
+def decode(path):
+    with open(path, "rb") as file:
+        if sys.argv[1] == "check":
+            images.inspect(file, images.FORMATS)
+        else:
+            assert list(images.thumbnails(file, lambda: [(300, "jpg"), (1600, "jpg")]))
+before = memory("VmRSS")
+threads = [threading.Thread(target=decode, args=(path,)) for path in sys.argv[3:]]
+for each in threads:
+    each.start()
+for each in threads:
+    each.join()
+print(memory("VmHWM") - before)
+"""
+
+
+def grown(what: str, memory_bytes: int, *paths: Path) -> float:
+    """Megabytes by which a process grows at most that decodes these pictures at once."""
+    command = [sys.executable, "-c", DECODER, what, str(memory_bytes), *map(str, paths)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)
+    return float(ran.stdout)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> dict[str, Path]:
+    """A picture of 40 megapixels in several formats."""
+    folder = tmp_path_factory.mktemp("pictures")
+    noise = Image.effect_noise((800, 500), 60)
+    picture = Image.merge("RGB", (noise, noise.rotate(180), noise)).resize((8000, 5000))
+    options = {
+        "lossless.webp": {"lossless": True, "method": 0, "quality": 0},
+        "png": {"compress_level": 1},
+        "webp": {"method": 0},
+        "tif": {"compression": "tiff_lzw"},
+        "jpg": {},
+        "progressive.jpg": {"progressive": True},
+    }
+    paths = {name: folder / f"picture.{name}" for name in options}
+    for name, path in paths.items():
+        picture.save(path, **options[name])
+    return paths
+
+
+@pytest.mark.parametrize("what", ["check", "thumbnails"])
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [
+        ("png", 100),
+        ("webp", 110),
+        ("lossless.webp", 330),
+        ("tif", 100),
+        ("jpg", 60),
+        ("progressive.jpg", 200),
+    ],
+)
+def test_a_large_picture_takes_what_is_counted_for_it(pictures, what, name, most):
+    """A decode as a whole would be 160 MB or more, and 640 MB for a WebP."""
+    assert 0 < grown(what, 400_000_000, pictures[name]) < most
+
+
+def test_pictures_that_are_decoded_at_once_stay_within_the_memory_for_that(tmp_path):
+    """One of 12 megapixels takes 48 MB: of six at once three have room, and not six."""
+    picture = Image.effect_noise((4000, 3000), 60).convert("RGB")
+    path = tmp_path / "picture.png"
+    picture.save(path, compress_level=0)
+    assert 80 < grown("thumbnails", 200_000_000, *[path] * 6) < 250
+
+
+def test_those_that_need_more_than_there_is_are_decoded_one_after_the_other(pictures):
+    """80 MB each for the coefficients of a progressive JPEG, of which the share is a half."""
+    one = grown("check", 60_000_000, pictures["progressive.jpg"])
+    assert one > 60
+    assert grown("check", 60_000_000, *[pictures["progressive.jpg"]] * 4) < 1.5 * one
+
+
+# Turns of processes
+
+
+def forked(act) -> int:
+    """Run that in a fork, which ends with it."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            act()
+        finally:
+            os._exit(0)
+    return pid
+
+
+def test_a_large_picture_waits_for_those_of_other_processes_and_for_none_that_is_dead():
+    turns = decode_limits.HostTurns()
+    reading, written = os.pipe()
+
+    def hold() -> None:
+        with turns.taken(alone=False):
+            os.write(written, b"x")
+            signal.pause()
+
+    other = forked(hold)
+    assert os.read(reading, 1) == b"x"
+    order: list[str] = []
+
+    def decode(name: str, alone: bool) -> None:
+        with turns.taken(alone):
+            order.append(name)
+
+    with turns.taken(alone=False):
+        order.append("beside the other")
+    large = threading.Thread(target=decode, args=("large", True), daemon=True)
+    large.start()
+    gate = f":{os.fstat(turns._gate).st_ino} "  # as /proc/locks has it: device and inode
+    wait_until(
+        lambda: gate in Path("/proc/locks").read_text(), SECONDS, "the large one at the gate"
+    )
+    later = threading.Thread(target=decode, args=("later", False), daemon=True)
+    later.start()
+    assert order == ["beside the other"]
+    os.kill(other, signal.SIGKILL)
+    os.waitpid(other, 0)
+    large.join(SECONDS)
+    later.join(SECONDS)
+    assert order == ["beside the other", "large", "later"]
+
+
+# What libvips may do
+
+
+def test_libvips_reads_three_formats_and_writes_none(tmp_path):
+    images.prepare(50_000_000)
+    svg = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'
+    contents = {"svg": svg, "csv": b"1,2\n3,4\n", "gif": photographs.encode_as("GIF")}
+    contents |= {each: photographs.photograph(each) for each in ("jpg", "bmp")}
+    for name, content in contents.items():
+        path = tmp_path / f"picture.{name}"
+        path.write_bytes(content)
+        with pytest.raises(pyvips.Error):
+            pyvips.Image.new_from_file(str(path))
+        with pytest.raises(pyvips.Error):
+            pyvips.Image.new_from_buffer(content, "")
+    with pytest.raises(pyvips.Error, match="blocked"):
+        pyvips.Image.svgload_buffer(svg)
+    black = pyvips.Image.black(9, 9)
+    for name in ("png", "tif", "webp", "v"):
+        with pytest.raises(pyvips.Error):
+            black.write_to_file(str(tmp_path / f"written.{name}"))
+    for name in ("png", "tif", "webp"):
+        path = tmp_path / f"read.{name}"
+        path.write_bytes(photographs.photograph(name))
+        assert pyvips.Image.new_from_file(str(path)).width == 160
+
+
+FORKS = """
+import os, signal, sys
+from clustr import images
+images.prepare(50_000_000)
+def decode():
+    with open(sys.argv[1], "rb") as file:
+        assert list(images.thumbnails(file, lambda: [(300, "jpg")]))
+signal.alarm(50)
+for before in (False, True):  # whether it has decoded, and has threads, when it is forked
+    if before:
+        decode()
+    pids = []
+    for _ in range(2):
+        pids.append(os.fork())
+        if not pids[-1]:
+            signal.alarm(40)
+            decode()
+            os._exit(7)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+    assert codes == [7, 7], codes
+print("done")
+"""
+
+
+def test_pictures_are_decoded_on_both_sides_of_a_fork(pictures):
+    command = [sys.executable, "-c", FORKS, str(pictures["png"])]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+    assert ran.stdout == "done\n", ran.stderr
+
+
+# What becomes of a picture
+
+
+def long(mode: str = "RGB") -> Image.Image:
+    """A picture that is long enough to be reduced by libvips, in this mode."""
+    picture = photographs.picture("coffee", None).resize((5000, 500))
+    if mode in ("LA", "RGBA"):
+        picture = picture.convert(mode)
+        fading = Image.linear_gradient("L").rotate(90).resize(picture.size)
+        picture.putalpha(fading)
+        return picture
+    return picture.quantize(64) if mode == "P" else picture.convert(mode)
+
+
+def encoded(extension: str, mode: str, options: dict) -> bytes:
+    return photographs.encode(long(mode), extension, **options)
+
+
+KINDS = [
+    *(("png", mode, {"compress_level": 1}) for mode in ("1", "L", "LA", "P", "RGB", "RGBA")),
+    ("png", "RGB", {"transparency": (255, 0, 255), "compress_level": 1}),
+    ("png", "P", {"transparency": 3, "compress_level": 1}),
+    *(("tif", mode, {}) for mode in ("L", "RGB", "RGBA", "CMYK", "P")),
+    *(("tif", "RGB", {"compression": each}) for each in ("tiff_lzw", "tiff_adobe_deflate")),
+    *(("webp", mode, {"method": 0, "quality": 95}) for mode in ("RGB", "RGBA")),
+]
+
+
+@pytest.mark.parametrize(("extension", "mode", "options"), KINDS)
+def test_it_looks_as_pillow_reduces_it(tmp_path, extension, mode, options):
+    content = encoded(extension, mode, options)
+    path = tmp_path / "original"
+    path.write_bytes(content)
+    with path.open("rb") as file:
+        image = Image.open(file)
+        assert vips.reads(image, images.FOR_ALL_SIZES)
+        found = vips.reduced(file, image, images.FOR_ALL_SIZES)
+    whole = colours.plain(Image.open(io.BytesIO(content)))
+    mode = "CMYK" if whole.mode == "CMYK" else "RGBA"
+    expected = whole.resize(found.size, Image.Resampling.BOX).convert(mode)
+    found = found.convert(mode)
+    if mode == "RGBA":  # What is clear has no color.
+        found, expected = (_on_grey(each) for each in (found, expected))
+    apart = ImageStat.Stat(ImageChops.difference(found, expected)).mean
+    assert max(apart) < 2
+
+
+def _on_grey(image: Image.Image) -> Image.Image:
+    grey = Image.new("RGBA", image.size, "grey")
+    return Image.alpha_composite(grey, image)
+
+
+def test_sixteen_bits_are_reduced_too(tmp_path):
+    """Pillow keeps the upper ones of colors, and so does libvips here."""
+    rows = long().resize((5000, 500)).tobytes()
+    samples = bytes(each for value in rows for each in (value, 77))
+    chunked = b"".join(b"\0" + samples[at : at + 30_000] for at in range(0, len(samples), 30_000))
+    path = tmp_path / "original.png"
+    path.write_bytes(photographs.png(5000, 500, photographs.zlib.compress(chunked, 1), 16))
+    with path.open("rb") as file:
+        image = Image.open(file)
+        assert vips.reads(image, images.FOR_ALL_SIZES)
+        found = vips.reduced(file, image, images.FOR_ALL_SIZES)
+    expected = long().resize(found.size, Image.Resampling.BOX)
+    assert max(ImageStat.Stat(ImageChops.difference(found, expected)).mean) < 1.5
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("extension", ["png", "webp", "tif"])
+def test_a_large_picture_is_upright(tmp_path, extension, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # of Image.Transpose
+    upright = long()
+    stored = upright.transpose(Image.Transpose(undo[orientation])) if orientation > 1 else upright
+    path = tmp_path / "original"
+    path.write_bytes(photographs.encode(stored, extension, exif=exif))
+    with path.open("rb") as file:
+        inspected = images.inspect(file, images.FORMATS)
+        [(_, content)] = images.thumbnails(file, lambda: [(400, "webp")])
+    assert (inspected.width, inspected.height) == upright.size
+    shown = Image.open(io.BytesIO(content)).convert("RGB")
+    assert shown.size == (400, 40)
+    apart = ImageStat.Stat(ImageChops.difference(shown, upright.resize(shown.size))).mean
+    assert max(apart) < 12
+
+
+@pytest.mark.parametrize("extension", ["png", "webp", "tif"])
+def test_what_libvips_takes_for_sound_pillow_can_read(tmp_path, extension):
+    """Analyzers read by Pillow what was accepted."""
+    options = {"webp": {"method": 0}, "tif": {"compression": "tiff_lzw"}}
+    content = photographs.encode(long(), extension, **options.get(extension, {}))
+    path = tmp_path / "original"
+    refused = 0
+    for number in range(20):
+        broken = bytearray(content)
+        place = len(content) * number // 20
+        if number % 2:
+            del broken[place:]
+        else:
+            broken[place] ^= 0xFF
+        path.write_bytes(broken)
+        try:
+            with path.open("rb") as file:
+                images.inspect(file, images.FORMATS)
+        except RefusedFile:
+            refused += 1
+        else:
+            images.open_displayed(path)
+    assert refused >= 9
+
+
+@pytest.mark.parametrize("extension", ["png", "webp", "tif"])
+def test_of_a_large_picture_that_is_broken_nothing_is_made(tmp_path, extension):
+    content = photographs.encode(long(), extension)
+    path = tmp_path / "original"
+    path.write_bytes(content[: len(content) // 2])
+    with path.open("rb") as file, pytest.raises(Undecodable):
+        list(images.thumbnails(file, lambda: [(300, "jpg")]))
+
+
+# One of another
+
+
+def test_a_thumbnail_is_made_of_one_that_is_four_times_larger_and_tells_its_sides(tmp_path):
+    def smaller(width: int, height: int, size: int) -> tuple[int, int] | None:
+        path = tmp_path / "larger"
+        path.write_bytes(photographs.encode(long().resize((width, height)), "webp"))
+        with path.open("rb") as file:
+            made = images.smaller(file, size, "webp")
+        return made and Image.open(io.BytesIO(made)).size
+
+    assert smaller(1600, 1067, 400) == (400, 267)
+    assert smaller(1067, 1600, 300) == (200, 300)
+    assert smaller(1600, 1067, 600) is None
+    assert smaller(400, 267, 100) == (100, 67)
+    assert smaller(400, 267, 200) is None  # which could be 133 or 134 pixels high
