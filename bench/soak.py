@@ -171,13 +171,16 @@ def children(pid: int) -> list[int]:
 
 
 def memory_and_files(pid: int) -> tuple[float, int]:
-    """How many MiB of a process are in memory, a share of what it shares, and its open files."""
+    """How many MiB of a process are in memory that are no file's, and how many files it has open.
+
+    What processes share since a fork counts for each, or it would grow when another one ends.
+    """
     try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
         files = len(list(Path(f"/proc/{pid}/fd").iterdir()))
     except (FileNotFoundError, ProcessLookupError):  # It has just ended.
         return 0, 0
-    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024, files
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:")) / 1024, files
 
 
 def environment(data: Path) -> dict[str, str]:

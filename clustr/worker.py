@@ -84,7 +84,7 @@ class AnalysisWorker(Worker):
     max_connection_wait_time = 5.0
     settings: Settings
     host: PluginHost
-    kept: Kept
+    kept = Kept(jobs.answer_calls)
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
         """Give a sign of life, and be among the workers again after Redis has lost what it had."""
@@ -296,7 +296,6 @@ def run_worker(settings: Settings, host: PluginHost, queues: tuple[str, ...]) ->
     remove_abandoned()
     AnalysisWorker.settings = settings
     AnalysisWorker.host = host
-    AnalysisWorker.kept = Kept(jobs.answer_calls)
     try:
         with answering():
             worker = AnalysisWorker(
