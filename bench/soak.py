@@ -180,7 +180,8 @@ def memory_and_files(pid: int) -> tuple[float, int]:
         files = len(list(Path(f"/proc/{pid}/fd").iterdir()))
     except (FileNotFoundError, ProcessLookupError):  # It has just ended.
         return 0, 0
-    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:")) / 1024, files
+    kibibytes = (int(line.split()[1]) for line in lines if line.startswith("RssAnon:"))
+    return next(kibibytes, 0) / 1024, files  # What has ended and was not waited for has none.
 
 
 def environment(data: Path) -> dict[str, str]:
