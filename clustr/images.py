@@ -230,7 +230,6 @@ def prepare(max_pixels: int) -> None:
     PngImagePlugin.MAX_TEXT_MEMORY = PNG_TEXTS_BYTES
     Image.register_open("WEBP", TolerantWebPImageFile, Image.OPEN["WEBP"][1])
     corrections.prepare()
-    vips.prepare()
     _silence_libtiff()
     _give_memory_back()
     Image.MAX_IMAGE_PIXELS = max_pixels

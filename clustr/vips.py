@@ -9,10 +9,14 @@ Of libvips' loaders all but these three are blocked, and so is everything that w
 """
 
 import os
-from typing import IO
+from functools import cache
+from importlib import import_module
+from typing import IO, TYPE_CHECKING, Any
 
-import pyvips
 from PIL import Image, ImageFile
+
+if TYPE_CHECKING:
+    import pyvips
 
 FORMATS = {"PNG": "pngload_source", "WEBP": "webpload_source", "TIFF": "tiffload_source"}
 LOADERS = ("VipsForeignLoadPng", "VipsForeignLoadWebp", "VipsForeignLoadTiff")
@@ -52,14 +56,22 @@ class NotRead(Exception):
     """libvips does not read this picture, which may be broken."""
 
 
-def prepare() -> None:
+@cache
+def libvips() -> Any:
+    """The package `pyvips`, loaded for the first large picture: many processes never see one."""
+    package = import_module("pyvips")
+    confine(package)
+    return package
+
+
+def confine(package: Any) -> None:
     """Let libvips read those formats and do nothing else, in the thread that asks for it."""
-    pyvips.block_untrusted_set(True)
-    pyvips.operation_block_set("VipsForeign", True)
+    package.block_untrusted_set(True)
+    package.operation_block_set("VipsForeign", True)
     for loader in LOADERS:
-        pyvips.operation_block_set(loader, False)
-    pyvips.concurrency_set(1)  # The requests are what is done at the same time.
-    pyvips.cache_set_max(0)
+        package.operation_block_set(loader, False)
+    package.concurrency_set(1)  # The requests are what is done at the same time.
+    package.cache_set_max(0)
 
 
 def _after_fork() -> None:
@@ -149,10 +161,11 @@ def reduced(file: IO[bytes], image: ImageFile.ImageFile, at_least: int) -> Image
     """
     global _has_threads
     _has_threads = True
+    vips = libvips()
     try:
         # A place of its own in the file: Python's is not the one of the system.
-        source = pyvips.Source.new_from_file(f"/proc/self/fd/{file.fileno()}")
-        load = getattr(pyvips.Image, FORMATS[image.format])
+        source = vips.Source.new_from_file(f"/proc/self/fd/{file.fileno()}")
+        load = getattr(vips.Image, FORMATS[image.format])
         options = {"access": "sequential", "fail_on": "error"}
         if image.format == "WEBP":
             options["scale"] = min(1.0, at_least / max(image.size))
@@ -166,7 +179,7 @@ def reduced(file: IO[bytes], image: ImageFile.ImageFile, at_least: int) -> Image
             raise NotRead(f"Its numbers are of the kind {picture.format}.")
         factor = _factor(image, at_least)
         return _to_pillow(_shrunk(picture, factor) if factor > 1 else picture, image.mode)
-    except pyvips.Error as error:
+    except vips.Error as error:
         raise NotRead(error.detail) from error
 
 
@@ -174,7 +187,7 @@ def _factor(image: ImageFile.ImageFile, at_least: int) -> int:
     return max(1, max(image.size) // at_least)
 
 
-def _shrunk(picture: pyvips.Image, factor: int) -> pyvips.Image:
+def _shrunk(picture: "pyvips.Image", factor: int) -> "pyvips.Image":
     if not picture.hasalpha():
         return picture.shrink(factor, factor, ceil=True)
     # What is clear has no color that could count.
@@ -182,7 +195,7 @@ def _shrunk(picture: pyvips.Image, factor: int) -> pyvips.Image:
     return small.unpremultiply(max_alpha=255).rint().cast("uchar")
 
 
-def _to_pillow(picture: pyvips.Image, mode: str) -> Image.Image:
+def _to_pillow(picture: "pyvips.Image", mode: str) -> Image.Image:
     bands = MODES_BY_BANDS.get(picture.bands)
     if bands is None or (mode == "CMYK" and picture.bands != 4):
         raise NotRead(f"It has {picture.bands} bands.")

@@ -256,7 +256,7 @@ def seen_by_libvips(content: bytes) -> np.ndarray:
     try:
         return in_bytes(pyvips.Image.thumbnail_buffer(content, most, **options).colourspace("srgb"))
     finally:
-        vips.prepare()
+        vips.confine(pyvips)
 
 
 def lab_by_libvips(_content: bytes) -> np.ndarray:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import photographs
 import pytest
-import pyvips
 from PIL import Image, ImageChops, ImageStat
 from running import wait_until
 
@@ -157,7 +156,7 @@ def test_a_large_picture_waits_for_those_of_other_processes_and_for_none_that_is
 
 
 def test_libvips_reads_three_formats_and_writes_none(tmp_path):
-    images.prepare(50_000_000)
+    pyvips = vips.libvips()
     svg = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'
     contents = {"svg": svg, "csv": b"1,2\n3,4\n", "gif": photographs.encode_as("GIF")}
     contents |= {each: photographs.photograph(each) for each in ("jpg", "bmp")}
