@@ -108,7 +108,7 @@ def test_every_method_and_outcome_is_documented() -> None:
     methods = {
         name: list(inspect.signature(member).parameters)[1:]
         for name, member in vars(Analyzer).items()
-        if inspect.isfunction(member)
+        if inspect.isfunction(member) and not name.startswith("__")  # Python 3.14 adds some
     }
     rows = table("analyzer.md", "Methods")
     assert set(rows) == set(methods)

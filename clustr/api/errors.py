@@ -104,6 +104,13 @@ NAMES = {
     416: ("REQUESTED_RANGE_NOT_SATISFIABLE", "Requested Range Not Satisfiable"),
     422: ("UNPROCESSABLE_ENTITY", "Unprocessable Entity"),
 }
+# What it calls them since, and flask-smorest then does where a plugin's routes take arguments.
+NEW_NAMES = {
+    "CONTENT_TOO_LARGE": 413,
+    "URI_TOO_LONG": 414,
+    "RANGE_NOT_SATISFIABLE": 416,
+    "UNPROCESSABLE_CONTENT": 422,
+}
 EXAMPLES: dict[int, tuple[errors.ClustrError, dict[str, Any]]] = {
     403: (errors.OriginNotAllowed(), {}),
     409: (errors.BeingAnswered(), {}),
@@ -198,6 +205,14 @@ class Api(flask_smorest.Api):
         for status in http.HTTPStatus:
             if status >= 400:
                 self._register_problem(*name_of(status), status)
+        get_ref = self.spec.components.get_ref
+
+        def get_ref_by_either_name(kind: str, named: Any) -> dict[str, Any]:
+            if kind == "response" and isinstance(named, str) and named in NEW_NAMES:
+                named = NAMES[NEW_NAMES[named]][0]
+            return get_ref(kind, named)
+
+        self.spec.components.get_ref = get_ref_by_either_name
         self._register_problem("DEFAULT_ERROR", "Any other error", http.HTTPStatus(500))
 
     def _register_etag_headers(self) -> None:
