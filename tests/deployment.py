@@ -264,9 +264,10 @@ def see_service_below_a_path(machine: Machine) -> None:
 def see_processed(machine: Machine, below: str = "") -> dict[str, Any]:
     """Upload a picture, and see that it is processed."""
     wait_until_ready(below)
-    code = "import sys; from PIL import Image; Image.effect_noise((400, 300), 50).save(sys.argv[1])"
-    machine.shell(f"/opt/clustr/bin/python -c '{code}' /root/picture.jpg")
-    status, _, body = ask(f"{below}/api/upload", form(machine.root / "root/picture.jpg"))
+    # So large that libvips reduces it, which has to be able to do so inside the unit.
+    code = 'import sys; from PIL import Image; Image.new("RGB", (5000, 4000)).save(sys.argv[1])'
+    machine.shell(f"/opt/clustr/bin/python -c '{code}' /root/picture.png")
+    status, _, body = ask(f"{below}/api/upload", form(machine.root / "root/picture.png"))
     see("an upload", status == 201, body.decode()[:200])
     address = f"{below}/api/uploads/{json.loads(body)['data'][0]['id']}"
 
@@ -285,7 +286,7 @@ def reload(machine: Machine) -> None:
     before = machine.shell(main).split()
     machine.shell("echo MAX_UPLOAD_SIZE=1KiB >> /etc/clustr/.env")
     machine.shell("systemctl reload clustr-web clustr-worker")
-    picture = machine.root / "root/picture.jpg"
+    picture = machine.root / "root/picture.png"
     until(lambda: ask("/api/upload", form(picture))[0] == 413, 30, "the changed setting")
     machine.shell("sed --in-place '/^MAX_UPLOAD_SIZE=1KiB/d' /etc/clustr/.env")
     machine.shell("systemctl reload clustr-web clustr-worker")
