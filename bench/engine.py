@@ -16,8 +16,8 @@ from bench.large import children, memory
 from bench.rows import Figure, alternate
 from bench.seed import document, seed
 from bench.service import Contender, process
-from clustr.catalog import Catalog
-from clustr.catalog.changes import matching
+from clustr.database import Database
+from clustr.database.analysis_updates import with_analysis
 
 COUNT = 10_000
 NAME = "empty"
@@ -37,7 +37,7 @@ def clustr_register_analyzers(config):
     return [Empty()]
 """
 QUEUED, RUNNING, SUCCEEDED = (
-    matching(name=NAME, state=state) for state in ("queued", "running", "succeeded")
+    with_analysis(name=NAME, state=state) for state in ("queued", "running", "succeeded")
 )
 
 
@@ -101,12 +101,12 @@ def listing(contenders: Sequence[Contender], rounds: int) -> list[Figure]:
 @contextmanager
 def backlog(contender: Contender) -> Iterator[Collection]:
     """10,000 uploads of which one analysis is queued each, with all indexes."""
-    url, database = contender.settings["MONGODB_URL"], contender.name
-    catalog = Catalog(url, database, "uploads", timeout_seconds=30)
-    catalog.make_indexes()
-    catalog.close()
+    url, database_name = contender.settings["MONGODB_URL"], contender.name
+    database = Database(url, database_name, "uploads", timeout_seconds=30)
+    database.make_indexes()
+    database.close()
     with pymongo.MongoClient(url, tz_aware=True) as client:
-        uploads = client[database]["uploads"]
+        uploads = client[database_name]["uploads"]
         uploads.delete_many({})
         seed(uploads, COUNT, NAME)
         yield uploads

@@ -4,7 +4,7 @@ It parses the multipart body straight into the final file, hashes it, decodes it
 folder, inserts with a majority and the journal, rings the doorbell; and sends files with sendfile.
 It has no routing, no validation, no errors, no logs: what it costs is what the work costs.
 
-    gunicorn -c python:clustr.gunicorn_settings bench.floor:app
+    gunicorn -c python:clustr.supervisor.gunicorn_settings bench.floor:app
 """
 
 import hashlib

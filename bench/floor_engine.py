@@ -5,9 +5,9 @@ import os
 import pymongo
 from pymongo import UpdateOne, WriteConcern
 
-from clustr.catalog import now
-from clustr.catalog.analyses import WORK_INDEX
-from clustr.catalog.changes import changing, matching, settled
+from clustr.database import now
+from clustr.database.analyses import WORK_INDEX
+from clustr.database.analysis_updates import settled_states, update_of_analysis, with_analysis
 
 BATCH = 100
 NAME = "empty"
@@ -16,7 +16,7 @@ PROVENANCE = {"plugin": NAME, "plugin_version": None, "model": {}, "config_hash"
 
 def claim(uploads: pymongo.collection.Collection) -> list[object]:
     """Take some that are queued; their keys."""
-    queued = matching(name=NAME, state="queued")
+    queued = with_analysis(name=NAME, state="queued")
     stages = [{"$match": queued}, {"$limit": BATCH}, {"$unset": "analyses.result"}]
     keys = [document["_id"] for document in uploads.aggregate(stages, hint=WORK_INDEX)]
     moment = now()
@@ -48,8 +48,8 @@ def finish(uploads: pymongo.collection.Collection, keys: list[object]) -> None:
         "version": 1,
         "provenance": PROVENANCE,
     }
-    held = matching(name=NAME, state="running", run="floor")
-    change = [*changing(NAME, ended, {}, moment), *settled()]
+    held = with_analysis(name=NAME, state="running", run="floor")
+    change = [*update_of_analysis(NAME, ended, {}, moment), *settled_states()]
     uploads.bulk_write([UpdateOne({"_id": key, **held}, change) for key in keys], ordered=False)
 
 

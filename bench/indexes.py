@@ -9,8 +9,8 @@ import pymongo
 from bench.rows import Figure
 from bench.seed import ANALYZERS, model, new_upload
 from bench.service import Contender
-from clustr.catalog import INDEXES, Catalog, now, result_indexes
-from clustr.parts import build_host, indexed_by
+from clustr.components import build_plugin_manager, indexed_result_fields
+from clustr.database import INDEXES, Database, now, result_indexes
 from clustr.settings import read_settings
 
 UPLOADS = 40
@@ -21,7 +21,9 @@ MOST_INDEXES = 24
 def indexes(contenders: Sequence[Contender], rounds: int) -> Iterator[Figure]:
     """Each index beside an upload of which all analyses wait."""
     url = contenders[0].settings["MONGODB_URL"]
-    declared = INDEXES | result_indexes(indexed_by(build_host(read_settings())))
+    declared = INDEXES | result_indexes(
+        indexed_result_fields(build_plugin_manager(read_settings()))
+    )
     with pymongo.MongoClient(url) as client:
         server = client.admin.command("serverStatus")["pid"]
         for name in declared:
@@ -38,28 +40,28 @@ def indexes(contenders: Sequence[Contender], rounds: int) -> Iterator[Figure]:
 
 
 def opened(
-    client: pymongo.MongoClient, url: str, database: str, declared: Mapping[str, Any]
-) -> Catalog:
-    """A catalog with these indexes and some uploads."""
-    uploads = client[database]["uploads"]
+    client: pymongo.MongoClient, url: str, database_name: str, declared: Mapping[str, Any]
+) -> Database:
+    """A database with these indexes and some uploads."""
+    uploads = client[database_name]["uploads"]
     uploads.drop()
     uploads.create_indexes([model(name, **index) for name, index in declared.items()])
-    catalog = Catalog(url, database, "uploads", timeout_seconds=30)
-    add(catalog, UPLOADS)
-    return catalog
+    database = Database(url, database_name, "uploads", timeout_seconds=30)
+    add(database, UPLOADS)
+    return database
 
 
-def cost(server: int, catalog: Catalog) -> float:
+def cost(server: int, database: Database) -> float:
     """Microseconds that MongoDB works for one upload."""
     before = worked(server)
-    add(catalog, UPLOADS)
+    add(database, UPLOADS)
     return (worked(server) - before) / UPLOADS / 1000
 
 
-def add(catalog: Catalog, count: int) -> None:
+def add(database: Database, count: int) -> None:
     """Add uploads as the web side does, one by one."""
     for number in range(count):
-        catalog.uploads.add([new_upload(number, now(), ANALYZERS)])
+        database.uploads.add([new_upload(number, now(), ANALYZERS)])
 
 
 def worked(pid: int) -> int:

@@ -21,7 +21,7 @@ from bench.large import children
 from bench.rows import Figure
 from bench.seed import WORDS, seed_library
 from bench.service import Contender, web
-from clustr.catalog.listing import MOST_SKIPPED
+from clustr.database.listing import MOST_SKIPPED
 
 SMALL, *LARGER = (1_000, 100_000, 1_000_000)
 CLIENTS = 4

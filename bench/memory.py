@@ -20,7 +20,7 @@ from bench.large import children
 from bench.listing import proportional
 from bench.rows import Figure
 from bench.service import Contender
-from clustr.thumbnails import SIZES
+from clustr.services.thumbnails import SIZES
 
 SIZE = (8640, 5754)  # 49.7 megapixels
 KINDS = {

@@ -9,10 +9,10 @@ from bson import ObjectId
 from pymongo import IndexModel
 from pymongo.collection import Collection
 
-from clustr.catalog import INDEXES, new_id, result_indexes
-from clustr.catalog.documents import ORIGINAL, facets, to_document
-from clustr.catalog.tags import with_keys
-from clustr.upload import Analysis, State, Status, Upload
+from clustr.database import INDEXES, new_id, result_indexes
+from clustr.database.documents import ORIGINAL, facets, to_document
+from clustr.database.tags import with_keys
+from clustr.domain.models import Analysis, State, Status, Upload
 
 BATCH = 1000
 SECONDS_APART = 10

@@ -10,10 +10,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from clustr import servers
-from clustr.catalog.replica_set import ensure_primary
+from clustr.database.replica_set import ensure_primary
+from clustr.supervisor import servers
 
-GUNICORN = ("-m", "gunicorn", "-c", "python:clustr.gunicorn_settings")
+GUNICORN = ("-m", "gunicorn", "-c", "python:clustr.supervisor.gunicorn_settings")
 
 
 @dataclass(frozen=True)

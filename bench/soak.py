@@ -28,7 +28,7 @@ from pymongo import MongoClient
 from redis import Redis
 
 from bench.report import machine
-from clustr import servers
+from clustr.supervisor import servers
 
 UPLOADS_A_SECOND = 1
 SAMPLE_SECONDS = 5

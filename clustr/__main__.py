@@ -7,18 +7,18 @@ from typing import Any
 import click
 
 from clustr import __version__
-from clustr.errors import StartUpError
+from clustr.domain.errors import StartUpError
 
 # Where each command is. A module is imported when its command is called: what `clustr up` needs
 # takes far longer to import than `clustr plugins list` takes in all.
 COMMANDS = {
-    "up": "clustr.start:up",
-    "worker": "clustr.start:run_worker",
-    "install-servers": "clustr.commands.install_servers:install_servers",
-    "config": "clustr.commands.config:config",
-    "fsck": "clustr.commands.fsck:fsck",
-    "plugins": "clustr.commands.plugins:plugins",
-    "analyze": "clustr.commands.analyze:analyze",
+    "up": "clustr.cli.start:up",
+    "worker": "clustr.cli.start:run_worker",
+    "install-servers": "clustr.cli.install_servers:install_servers",
+    "config": "clustr.cli.config:config",
+    "fsck": "clustr.cli.fsck:fsck",
+    "plugins": "clustr.cli.plugins:plugins",
+    "analyze": "clustr.cli.analyze:analyze",
 }
 
 

@@ -6,9 +6,9 @@ from typing import Any
 from flask import Flask
 
 from clustr import api, logs
-from clustr.api.extensions import PluginLibrary, problem_with_routes
-from clustr.errors import DatabaseUnavailable
-from clustr.parts import build_web
+from clustr.api.plugin_routes import PluginLibrary, problem_with_routes
+from clustr.components import build_web
+from clustr.domain.errors import DatabaseUnavailable
 from clustr.settings import Settings, read_settings
 
 log = logs.logger(__name__)
@@ -36,12 +36,12 @@ def create_app(settings: Settings | None = None) -> Flask:
     """
     settings = settings or read_settings()
     logs.configure(settings.log_format, settings.log_level)
-    parts = build_web(settings, PluginLibrary, problem_with_routes)
+    components = build_web(settings, PluginLibrary, problem_with_routes)
     try:
-        parts.catalog.make_indexes()
-        parts.catalog.make_result_indexes()
+        components.database.make_indexes()
+        components.database.make_result_indexes()
     except DatabaseUnavailable as error:
         log.error("indexes_not_made", reason=str(error))
     app = Application("clustr", static_folder=None)
-    api.register(app, parts)
+    api.register(app, components)
     return app

@@ -21,7 +21,7 @@ from typing import Any
 
 import structlog
 
-from clustr.secret import HIDDEN, Secret, is_secret, without_secrets
+from clustr.domain.secrets import HIDDEN, Secret, is_secret, without_secrets
 
 # What this module, and not what is said, puts into a line.
 OWN_KEYS = ("level", "logger", "timestamp")

@@ -23,15 +23,18 @@ from rq.serializers import JSONSerializer
 from rq.utils import utcparse
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
-from clustr import logs, reasons
-from clustr.errors import ClustrError, QueueUnavailable, StartUpError
+from clustr import logs
+from clustr.domain import failure_messages
+from clustr.domain.errors import ClustrError, QueueUnavailable, StartUpError
+from clustr.domain.secrets import credentials_in, remember
 from clustr.plugins import Analyzer
 from clustr.plugins.analyzer import SETUP_SECONDS
-from clustr.secret import credentials_in, remember
 
 log = logs.logger(__name__)
 
-JOB = "clustr.jobs.run_analyzer"  # a name that all our jobs have; nothing is imported for it
+# The name of every job in Redis. Nothing imports it; workers of every release know it, so that they
+# can be updated one after the other.
+JOB = "clustr.jobs.run_analyzer"
 KINDS = ("default", "http", "gpu")
 
 # What a job may take: preparing the analyzer, then a slice of time, which is longer while nobody
@@ -102,7 +105,7 @@ def connect(url: str, timeout_seconds: float | None) -> Redis:
             retry=Retry(NoBackoff(), 0),
         )
     except (ValueError, TypeError) as error:
-        said = reasons.plain(error)
+        said = failure_messages.as_plain_text(error)
         raise StartUpError(f"REDIS_URL is no address of a Redis: {said}") from None
 
 
@@ -252,7 +255,7 @@ def _is_recent(heartbeat: bytes) -> bool:
     return datetime.now(UTC) - utcparse(heartbeat.decode()) < timedelta(seconds=ALIVE_SECONDS)
 
 
-class Ringer:
+class DoorbellRinger:
     """Rings beside the requests: none of them waits for Redis, however slow that is.
 
     What is not rung when the process dies, the reconciler rings.
@@ -266,14 +269,14 @@ class Ringer:
         self._queue = queue
         self._installation_id = installation_id
         self._wanted: SimpleQueue[Analyzer] = SimpleQueue()
-        Thread(target=self._ring_for_ever, name="ringer", daemon=True).start()
+        Thread(target=self._ring_forever, name="ringer", daemon=True).start()
 
     def ring(self, analyzers: Iterable[Analyzer]) -> None:
         """Have a worker called for each analyzer, at once or a moment later."""
         for analyzer in analyzers:
             self._wanted.put(analyzer)
 
-    def _ring_for_ever(self) -> None:
+    def _ring_forever(self) -> None:
         while True:
             wanted = self._take()
             try:

@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 import dotenv
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
-from clustr import reasons
-from clustr.errors import InvalidSettings
-from clustr.secret import HIDDEN
+from clustr.domain import failure_messages
+from clustr.domain.errors import InvalidSettings
+from clustr.domain.secrets import HIDDEN
 
 MEBIBYTE = 1024 * 1024
 
@@ -288,7 +288,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     problems = {
         name: f"{name}: expected text in UTF-8"
         for name in given
-        if not reasons.is_utf8(given[name])
+        if not failure_messages.is_utf8(given[name])
     }
     readable = {name: value for name, value in given.items() if name not in problems}
     try:
@@ -345,7 +345,7 @@ def unknown_variables(environment: Mapping[str, str], also: Iterable[str] = ()) 
     """
     known = {field.name.upper() for field in declared()} | set(also)
     for name in sorted(environment.keys() - known):
-        shown = reasons.plain(name)[: reasons.LONGEST_NAME]
+        shown = failure_messages.as_plain_text(name)[: failure_messages.LONGEST_NAME]
         if name.startswith("CLUSTR_"):
             if not name.startswith(OF_PLUGINS) and not _is_of_kubernetes(name, environment[name]):
                 yield f"{shown} is no setting; {_meant_by(name.removeprefix('CLUSTR_'), known)}"
@@ -364,7 +364,7 @@ def _meant_by(name: str, known: Iterable[str]) -> str:
     if meant := _closest(name, known):
         return f"did you mean {meant}?"
     kind, *key = name.split("__")
-    if key and reasons.one_slip_apart(kind, "PLUGIN"):
+    if key and failure_messages.one_slip_apart(kind, "PLUGIN"):
         return f"did you mean {OF_PLUGINS}{'__'.join(key)}?"
     return f"settings have no prefix, and those of a plugin are {OF_PLUGINS}<NAME>__<KEY>"
 
@@ -372,7 +372,7 @@ def _meant_by(name: str, known: Iterable[str]) -> str:
 def _closest(name: str, known: Iterable[str]) -> str | None:
     """The setting that is called so, or so but for one slip or capital letters."""
     name = name.upper()
-    close = [one for one in sorted(known) if reasons.one_slip_apart(name, one)]
+    close = [one for one in sorted(known) if failure_messages.one_slip_apart(name, one)]
     return name if name in close else next(iter(close), None)
 
 

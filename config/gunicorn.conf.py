@@ -2,7 +2,7 @@
 #
 # Clustr's own come first, and already follow HOST, PORT, WEB_WORKERS, LOG_FORMAT and LOG_LEVEL.
 # What is set below wins. All that can be set: https://gunicorn.org/reference/settings/
-from clustr.gunicorn_settings import *  # noqa: F403
+from clustr.supervisor.gunicorn_settings import *  # noqa: F403
 
 # How many web processes; a start is two for each core.
 # workers = 8

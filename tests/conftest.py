@@ -13,7 +13,7 @@ from PIL import Image
 from playwright.sync_api import Browser
 from running import Servers, Up
 
-from clustr.api.current import EXTENSION
+from clustr.api.http.request_context import EXTENSION
 from clustr.app import create_app
 from clustr.settings import read_settings
 
@@ -99,7 +99,7 @@ def app_with(
 
     yield build
     for app in built:
-        app.extensions[EXTENSION].catalog.close()
+        app.extensions[EXTENSION].database.close()
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,9 @@ import structlog
 from clustr_plugins import exif as plugin
 from PIL.ExifTags import IFD
 
-from clustr.http_session import Session
+from clustr.analysis.http_session import Session
+from clustr.analysis.runner import UploadFields
 from clustr.plugins import Context, Image
-from clustr.runner import UploadFields
 
 Analyze = Callable[[bytes], dict[str, Any]]
 Tags = dict[int, Any]

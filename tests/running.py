@@ -11,8 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from clustr import servers
-from clustr.catalog.replica_set import ensure_primary
+from clustr.database.replica_set import ensure_primary
+from clustr.supervisor import servers
 
 T = TypeVar("T")
 
@@ -91,7 +91,7 @@ def child(pid: int, command_part: str) -> Process | None:
 # Signals are its own again that whoever runs the tests ignores, as nohup does.
 TIED = """
 import os, signal, sys
-from clustr.processes import die_with_parent
+from clustr.supervisor.processes import die_with_parent
 die_with_parent(int(sys.argv[1]))
 for number in (signal.SIGINT, signal.SIGHUP):
     signal.signal(number, signal.SIG_DFL)

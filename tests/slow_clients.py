@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from running import start, wait_until
 
-from clustr.servers import free_port
+from clustr.supervisor.servers import free_port
 
 # How a slow client begins; what follows of it are single bytes.
 BEGINNINGS = {

@@ -28,7 +28,7 @@ from traces import Call
 from web_side import WebSide
 from workshop import Workshop
 
-from clustr.catalog.uploads import ANSWERED_SECONDS
+from clustr.database.uploads import ANSWERED_SECONDS
 
 REPORT = Path(__file__).parent.parent / "docs" / "sweep.md"
 

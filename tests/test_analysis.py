@@ -18,7 +18,7 @@ from running import Servers, wait_until
 from test_plugin_host import BRIGHTNESS
 from workshop import Program, Workshop, plugin
 
-from clustr.worker import AnalysisWorker
+from clustr.worker.rq_worker import AnalysisWorker
 
 GRACE_SECONDS = 5
 
@@ -189,7 +189,7 @@ def naughty(tmp_path_factory, servers: Servers) -> Iterator[Workshop]:
             workshop.analyzer(name, analyze, **attributes)
         for name, source in PLUGINS.items():
             workshop.write(name, source)
-        assert not [p.reason for p in workshop.web.host.plugins if p.state == "failed"]
+        assert not [p.reason for p in workshop.web.plugin_manager.plugins if p.state == "failed"]
         yield workshop
 
 
@@ -255,7 +255,7 @@ def test_other_formats_are_skipped_at_once(naughty, upload_id, end_of):
 
 
 def test_analyzers_that_are_not_automatic_are_left_out(naughty, upload_id):
-    assert "by_hand" in naughty.web.host.analyzers
+    assert "by_hand" in naughty.web.plugin_manager.analyzers
     assert "by_hand" not in [analysis.name for analysis in naughty.get(upload_id).analyses]
 
 
@@ -412,7 +412,7 @@ def test_C9_late_result_of_a_stopped_process_changes_nothing(workshop):
     wait_until((workshop.folder / "begun").exists, 20, "the first run")
     first.signal(signal.SIGSTOP)
     workshop.end_leases()
-    assert workshop.web.catalog.analyses.take_back("slow", 3, "the worker was lost") == 1
+    assert workshop.web.database.analyses.reclaim("slow", 3, "the worker was lost") == 1
     (workshop.folder / "go").touch()
     second = workshop.horse("slow", "second")
     assert second.process.wait(20) == 0
@@ -478,7 +478,7 @@ def test_C13_sigterm_ends_a_worker_whose_plugin_is_deaf_to_it(workshop):
     assert worker.stop(seconds=8) == 0
     wait_until(lambda: not horse.alive(), 2, "the end of the plugin")
     workshop.end_leases()
-    assert workshop.web.catalog.analyses.take_back("deaf", 3, "the worker was lost") == 1
+    assert workshop.web.database.analyses.reclaim("deaf", 3, "the worker was lost") == 1
     assert workshop.state_of(upload_id, "deaf") == "queued"
 
 

@@ -17,18 +17,10 @@ from clustr_plugins import blip as plugin
 from marshmallow import Schema, ValidationError, fields
 from PIL import ImageChops, ImageStat
 
-from clustr.http_session import Session
-from clustr.plugins import (
-    ConfigError,
-    Context,
-    Fail,
-    HttpAnalyzer,
-    HttpConfig,
-    Image,
-    RetryLater,
-)
+from clustr.analysis.http_session import Session
+from clustr.plugins import ConfigError, Context, Fail, HttpAnalyzer, HttpConfig, Image, RetryLater
 from clustr.plugins.http import LARGEST_SENT_BYTES
-from clustr.plugins.pictures import to_rgb
+from clustr.plugins.pixel_formats import to_rgb
 
 IMAGE_ID = "5f0000000000000000000001"
 

@@ -17,15 +17,15 @@ from bson import ObjectId
 from running import Servers, wait_until
 from workshop import Program, Workshop, another
 
-from clustr import parts
-from clustr.api import bulk_schemas as schemas
-from clustr.api.current import EXTENSION
+from clustr import components
+from clustr.api.http.request_context import EXTENSION
+from clustr.api.schemas import jobs as schemas
 from clustr.app import create_app
-from clustr.bulk import Bulk
-from clustr.catalog import Job, JobState, Selection, now
-from clustr.catalog.documents import facets
+from clustr.database import Job, JobState, UploadsForAnalyzer, now
+from clustr.database.documents import facets
+from clustr.domain.models import State
+from clustr.services.bulk import JobRunner
 from clustr.settings import read_settings
-from clustr.upload import State
 
 GATE = """
 gate = Path({gate!r})
@@ -41,20 +41,22 @@ def workshop(tmp_path: Path, servers: Servers) -> Iterator[Workshop]:
 
 
 @contextmanager
-def engine(workshop: Workshop) -> Iterator[Bulk]:
+def engine(workshop: Workshop) -> Iterator[JobRunner]:
     """What does the jobs, in this process, step by step."""
-    built = parts.build_worker(workshop.settings, parts.build_host(workshop.settings))
-    built.catalog.make_indexes()
+    built = components.build_worker(
+        workshop.settings, components.build_plugin_manager(workshop.settings)
+    )
+    built.database.make_indexes()
     try:
         yield built.bulk
     finally:
         built.bulk.stop()
-        built.catalog.close()
+        built.database.close()
 
 
 def renew(workshop: Workshop) -> None:
     """Load the plugins again, as a restart does."""
-    workshop.web.catalog.close()
+    workshop.web.database.close()
     del workshop.app
 
 
@@ -79,7 +81,7 @@ def get(workshop: Workshop, path: str) -> Any:
 
 
 def job_of(workshop: Workshop, job_id: str) -> Job:
-    return workshop.web.catalog.jobs.get(job_id)
+    return workshop.web.database.jobs.get(job_id)
 
 
 def end_of(workshop: Workshop, job_id: str, seconds: float = 30) -> Job:
@@ -87,7 +89,7 @@ def end_of(workshop: Workshop, job_id: str, seconds: float = 30) -> Job:
     return job_of(workshop, job_id)
 
 
-def run_until(bulk: Bulk, condition: Callable[[], Any]) -> None:
+def run_until(bulk: JobRunner, condition: Callable[[], Any]) -> None:
     """Do one round after another until the condition holds."""
 
     def holds() -> Any:
@@ -97,7 +99,7 @@ def run_until(bulk: Bulk, condition: Callable[[], Any]) -> None:
     wait_until(holds, 20, "that the jobs are so far")
 
 
-def queue_all(workshop: Workshop, bulk: Bulk, job_id: str) -> Job:
+def queue_all(workshop: Workshop, bulk: JobRunner, job_id: str) -> Job:
     """Let a job queue everything that it is about."""
     run_until(bulk, lambda: job_of(workshop, job_id).total is not None)
     return job_of(workshop, job_id)
@@ -190,7 +192,7 @@ def test_selection_is_what_it_says(shelf, select):
     # Once more finds nothing: what is under way is left alone.
     if select in ("missing", "failed"):
         assert order(workshop, "it", select, dry_run=True).json["matched"] == 0
-    workshop.web.catalog.jobs.cancel(job.id)
+    workshop.web.database.jobs.cancel(job.id)
 
 
 def test_selection_within_limits(shelf):
@@ -216,7 +218,7 @@ def test_selection_within_limits(shelf):
         with engine(workshop) as bulk:
             job = queue_all(workshop, bulk, ordered(workshop, "it", "all", **more))
         assert of_job(workshop, ids, job.id) == selected, more
-        workshop.web.catalog.jobs.cancel(job.id)
+        workshop.web.database.jobs.cancel(job.id)
 
 
 @pytest.mark.parametrize(
@@ -248,11 +250,11 @@ def test_selection_within_limits(shelf):
 )
 def test_orders_that_cannot_be_used_say_why(shelf, wrong, field, said):
     workshop, _ = shelf
-    before = len(workshop.web.catalog.jobs.newest(100))
+    before = len(workshop.web.database.jobs.newest(100))
     answer = order(workshop, **{"analyzer": "it", "select": "all", **wrong})
     assert answer.status_code == 422
     assert said in answer.json["errors"][field][0]
-    assert len(workshop.web.catalog.jobs.newest(100)) == before
+    assert len(workshop.web.database.jobs.newest(100)) == before
 
 
 def test_jobs_that_are_not_there(shelf):
@@ -267,7 +269,7 @@ def test_jobs_that_are_not_there(shelf):
 def test_statistics_count_every_state(shelf):
     workshop, ids = shelf
     put_on_shelf(workshop, ids)
-    workshop.web.catalog.statistics.count(workshop.web.host.analyzers["it"])
+    workshop.web.database.statistics.count(workshop.web.plugin_manager.analyzers["it"])
     [found] = get(workshop, "/api/analyses")["data"]
     states = [analysis["state"] for analysis in BEFORE.values() if analysis]
     assert found["states"] == {state: states.count(state) for state in set(states)}
@@ -303,7 +305,7 @@ def test_without_a_database_it_is_said(shelf):
         answer = app.test_client().get("/api/analyses")
         assert (answer.status_code, answer.mimetype) == (503, "application/problem+json")
     finally:
-        app.extensions[EXTENSION].catalog.close()
+        app.extensions[EXTENSION].database.close()
 
 
 def test_jobs_that_ended_are_removed_after_thirty_days(shelf):
@@ -314,7 +316,7 @@ def test_jobs_that_ended_are_removed_after_thirty_days(shelf):
 
 def test_jobs_that_ended_are_kept_up_to_a_number(shelf, monkeypatch):
     workshop, _ = shelf
-    monkeypatch.setattr("clustr.catalog.jobs.MOST_ENDED", 3)
+    monkeypatch.setattr("clustr.database.jobs.MOST_ENDED", 3)
     with engine(workshop) as bulk:
         ids = []
         for _ in range(5):
@@ -333,10 +335,10 @@ def test_jobs_that_ended_are_kept_up_to_a_number(shelf, monkeypatch):
 def test_job_of_an_analyzer_that_is_gone_fails_and_others_go_on(shelf):
     workshop, ids = shelf
     put_on_shelf(workshop, ids)
-    gone = workshop.web.catalog.jobs.add(
-        "analyze", Selection("gone", schemas.Select.ALL).parameters(), "request"
+    gone = workshop.web.database.jobs.add(
+        "analyze", UploadsForAnalyzer("gone", schemas.AnalysisSelection.ALL).parameters(), "request"
     )
-    strange = workshop.web.catalog.jobs.add("strange", {}, "request")
+    strange = workshop.web.database.jobs.add("strange", {}, "request")
     job_id = ordered(workshop, "it", "failed")
     with engine(workshop) as bulk:
         queue_all(workshop, bulk, job_id)
@@ -345,7 +347,7 @@ def test_job_of_an_analyzer_that_is_gone_fails_and_others_go_on(shelf):
         assert found.state is JobState.FAILED
         assert said in found.error
     assert job_of(workshop, job_id).total == 2
-    workshop.web.catalog.jobs.cancel(job_id)
+    workshop.web.database.jobs.cancel(job_id)
 
 
 # How they are queued
@@ -382,14 +384,14 @@ def test_a_batch_that_was_not_written_down_is_done_once_more_without_harm(worksh
     ended = {"$set": {"analyses.0.state": "succeeded"}}
     workshop.collection.update_many({}, ended)
     job_id = ordered(workshop, "it", "all", limit=1500)
-    catalog = workshop.web.catalog
-    analyzer = workshop.web.host.analyzers["it"]
+    database = workshop.web.database
+    analyzer = workshop.web.plugin_manager.analyzers["it"]
     with engine(workshop) as bulk:
         run_until(bulk, lambda: job_of(workshop, job_id).after)
     for _ in range(2):  # Two that die.
         job = job_of(workshop, job_id)
         assert job.counts["selected"] == 1000
-        batch = catalog.selections.queue(job, Selection.of(job.parameters), analyzer, ())
+        batch = database.selections.queue(job, UploadsForAnalyzer.of(job.parameters), analyzer, ())
         assert (batch.selected, batch.last) == (500, True)
         # Some of it is done by the time that somebody goes on.
         second = {"_id": {"$gt": ObjectId(job.after)}, "analyses.job": ObjectId(job_id)}
@@ -397,13 +399,13 @@ def test_a_batch_that_was_not_written_down_is_done_once_more_without_harm(worksh
     # One that was slow comes after all with what it had.
     with engine(workshop) as bulk:
         queue_all(workshop, bulk, job_id)
-    assert not catalog.jobs.advance(job, batch.after, None, {"selected": 0})
+    assert not database.jobs.advance(job, batch.after, None, {"selected": 0})
     job = job_of(workshop, job_id)
     assert (job.total, job.counts["selected"]) == (1500, 1500)
     queued = {"analyses.job": ObjectId(job_id)}
     assert workshop.collection.count_documents(queued) == 1500
     assert workshop.collection.count_documents({**queued, "analyses.state": "queued"}) == 1499
-    catalog.jobs.cancel(job_id)
+    database.jobs.cancel(job_id)
 
 
 def test_cancelled_job_leaves_all_as_it_was(workshop):
@@ -418,7 +420,7 @@ def test_cancelled_job_leaves_all_as_it_was(workshop):
     with engine(workshop) as bulk:
         queue_all(workshop, bulk, job_id)
         lease, queued = timedelta(seconds=30), State.QUEUED
-        [claimed] = workshop.web.catalog.analyses.claim("it", 1, "run", 1, lease, queued)
+        [claimed] = workshop.web.database.analyses.claim("it", 1, "run", 1, lease, queued)
         answer = workshop.app.test_client().post(f"/api/jobs/{job_id}/cancel")
         assert answer.status_code == 202
         assert answer.json["cancel_requested_at"]
@@ -559,7 +561,7 @@ def test_clustr_analyze(workshop):
     wait_until(lambda: "No worker has taken it up" in waiting.output(), 20, "a word on it")
     waiting.signal(signal.SIGINT)
     assert waiting.process.wait(10) == 130
-    [job] = workshop.web.catalog.jobs.newest(2)
+    [job] = workshop.web.database.jobs.newest(2)
     assert f"curl -X POST http://127.0.0.1:5000/api/jobs/{job.id}/cancel" in waiting.output()
 
     workshop.worker()

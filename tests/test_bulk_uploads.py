@@ -13,10 +13,10 @@ from running import Servers, wait_until
 from test_bulk import end_of, engine, job_of, run_until
 from workshop import Workshop
 
-from clustr.api.bulk_schemas import JobSchema
-from clustr.bulk import Move, add_analyses
-from clustr.catalog import Select, Selection
-from clustr.catalog.jobs import MOST_UNENDED
+from clustr.api.schemas.jobs import JobSchema
+from clustr.database import AnalysisSelection, UploadsForAnalyzer
+from clustr.database.jobs import MOST_UNENDED
+from clustr.services.bulk import MoveUploads, add_analyses
 
 
 @pytest.fixture
@@ -183,7 +183,7 @@ def test_what_cannot_be_used_is_named(workshop, body, field):
 
 
 def test_a_job_that_is_cancelled_leaves_the_rest(workshop, monkeypatch):
-    monkeypatch.setattr(Move, "batch", 10)
+    monkeypatch.setattr(MoveUploads, "batch", 10)
     ids = many(workshop, 40)
     job_id = ordered(workshop, "delete", ids=ids)
     with engine(workshop) as bulk:
@@ -238,10 +238,10 @@ def test_more_jobs_than_may_wait_are_refused_until_some_have_ended(workshop):
         assert answer.json["type"] == "urn:clustr:problem:too_many_jobs"
         assert answer.json["detail"].startswith(f"{MOST_UNENDED} jobs wait or run, ")
         assert client.post(path, json={**body, "dry_run": True}).status_code == 200
-    assert [job.id for job in workshop.web.catalog.jobs.unended()] == sorted(ids)
+    assert [job.id for job in workshop.web.database.jobs.unended()] == sorted(ids)
     assert client.post(f"/api/jobs/{ids[3]}/cancel").status_code == 202
     workshop.worker()
-    wait_until(lambda: not workshop.web.catalog.jobs.unended(), 30, "an end of the jobs")
+    wait_until(lambda: not workshop.web.database.jobs.unended(), 30, "an end of the jobs")
     for path, body in orders.items():
         assert client.post(path, json=body).status_code == 202
 
@@ -252,5 +252,5 @@ def test_what_a_service_lacks_is_ordered_however_many_jobs_wait(workshop):
     (upload_id,) = workshop.upload()
     for _ in range(MOST_UNENDED):
         ordered(workshop, "untag", ids=[upload_id], tags=["a"])
-    add_analyses(workshop.web.catalog, Selection("it", Select.ALL), "request")
-    assert len(workshop.web.catalog.jobs.unended()) == MOST_UNENDED + 1
+    add_analyses(workshop.web.database, UploadsForAnalyzer("it", AnalysisSelection.ALL), "request")
+    assert len(workshop.web.database.jobs.unended()) == MOST_UNENDED + 1

@@ -14,10 +14,10 @@ from pymongo.monitoring import ServerHeartbeatSucceededEvent
 from running import Servers, wait_until
 from workshop import Program, Workshop
 
-from clustr.catalog.analyses import Analyses
-from clustr.catalog.clock import Clock
-from clustr.catalog.tag_keys import TagKeys
-from clustr.upload import State
+from clustr.database.analyses import Analyses
+from clustr.database.clock import Clock
+from clustr.database.tag_keys import TagKeys
+from clustr.domain.models import State
 
 FAKE = str(files("libfaketime") / "vendor/libfaketime/src/libfaketime.so.1")
 
@@ -185,5 +185,5 @@ def test_D9_nothing_is_taken_back_while_not_all_know_the_time(workshop, days):
     clock.succeeded(heartbeat(datetime.now(UTC) + jump))
     assert off_by(clock) == pytest.approx(jump.total_seconds(), abs=1)
     assert not clock.settled()
-    assert analyses.take_back("held", 3, "lost") == 0
-    assert analyses.take_back("held", 3, "it was killed", "run") == 1
+    assert analyses.reclaim("held", 3, "lost") == 0
+    assert analyses.reclaim("held", 3, "it was killed", "run") == 1

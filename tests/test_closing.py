@@ -18,8 +18,8 @@ from calling import BOUNDARY, form, named
 from running import Up
 from slow_clients import slow_to_hang_up
 
-from clustr import lingering_close
-from clustr.lingering_close import LingeringClose, Patience
+from clustr.supervisor import lingering_close
+from clustr.supervisor.lingering_close import LingeringClose, Patience
 
 REQUESTS = 200
 FORM = f"multipart/form-data; boundary={BOUNDARY}"

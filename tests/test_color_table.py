@@ -26,7 +26,7 @@ from PIL import Image
 from skimage.color import deltaE_ciede2000, rgb2lab
 from test_palette import Placeholder, looked_at
 
-from clustr import images, vips
+from clustr.imaging import images, libvips
 from clustr.plugins import to_rgba
 
 PATCH = 80
@@ -256,7 +256,7 @@ def seen_by_libvips(content: bytes) -> np.ndarray:
     try:
         return in_bytes(pyvips.Image.thumbnail_buffer(content, most, **options).colourspace("srgb"))
     finally:
-        vips.confine(pyvips)
+        libvips.confine(pyvips)
 
 
 def lab_by_libvips(_content: bytes) -> np.ndarray:

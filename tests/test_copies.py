@@ -20,9 +20,9 @@ from test_bulk_uploads import done, places
 from test_trash import at_once, remove, restore
 from workshop import Workshop
 
-from clustr.bulk import Move
-from clustr.catalog import Step
-from clustr.parts import build_fsck
+from clustr.components import build_fsck
+from clustr.database import TrashStep
+from clustr.services.bulk import MoveUploads
 
 numbers = itertools.count(700_000)
 
@@ -188,7 +188,7 @@ def test_those_restored_and_removed_at_once_agree(workshop):
 
 
 def test_a_job_that_removes_originals_leaves_what_they_left(workshop, monkeypatch):
-    monkeypatch.setattr(Move, "batch", 1)
+    monkeypatch.setattr(MoveUploads, "batch", 1)
     ids = copies_of(workshop, photographs.photograph(), 4)
     said = done(workshop, "delete", filter={"duplicate": False})
     assert said["counts"]["succeeded"] == said["counts"]["selected"] == 1
@@ -207,7 +207,7 @@ def test_a_filter_is_asked_once_more_at_the_removal(workshop):
 
 
 def test_of_very_many_copies_some_are_told_at_a_time(workshop, monkeypatch):
-    monkeypatch.setattr("clustr.catalog.copies.TOLD_AT_ONCE", 2)
+    monkeypatch.setattr("clustr.database.duplicates.TOLD_AT_ONCE", 2)
     ids = copies_of(workshop, photographs.photograph(), 8)
     for upload_id in ids[:2]:
         assert remove(workshop, upload_id) == 204
@@ -220,8 +220,8 @@ def test_what_died_before_it_looked_again_is_made_good(workshop):
     """A duplicate came while its original was removed, and both processes ended just then."""
     content = photographs.photograph()
     first, second = copies_of(workshop, content, 2)
-    trash = workshop.web.catalog.trash
-    trash.throw(first, Step.MOVING)
+    trash = workshop.web.database.trash
+    trash.throw(first, TrashStep.MOVING)
     here = {"_id": ObjectId(second)}
     unseen = {"duplicate_of": ObjectId(first), "facets": ["any", "image/jpeg", "duplicate"]}
     workshop.collection.update_one(here, {"$set": unseen, "$unset": {"original_sha256": ""}})
@@ -229,7 +229,7 @@ def test_what_died_before_it_looked_again_is_made_good(workshop):
     minute = timedelta(minutes=1)
     claimed_at = trash.collection.find_one()["trash"]["claimed_at"] - minute
     trash.collection.update_one({}, {"$set": {"trash.claimed_at": claimed_at}})
-    workshop.web.removal.go_on()
+    workshop.web.removal.resume()
     assert names(workshop, [second]) == [None]
 
 
@@ -251,14 +251,14 @@ def of_an_older_version(workshop: Workshop) -> list[list[str]]:
 
 
 def test_what_an_older_version_says_is_put_right(workshop, monkeypatch):
-    monkeypatch.setattr("clustr.catalog.copies.BATCH", 5)
-    monkeypatch.setattr("clustr.catalog.copies.PUT_RIGHT_AT_ONCE", 1)
+    monkeypatch.setattr("clustr.database.duplicates.BATCH", 5)
+    monkeypatch.setattr("clustr.database.duplicates.PUT_RIGHT_AT_ONCE", 1)
     of_an_older_version(workshop)
     assert problems(listed(workshop))
-    steps = [*workshop.web.catalog.copies.walk()]
+    steps = [*workshop.web.database.duplicates.walk()]
     assert sum(steps) == 5
     assert max(steps) == 1
-    assert sum(workshop.web.catalog.copies.walk()) == 0
+    assert sum(workshop.web.database.duplicates.walk()) == 0
     assert_right(workshop)
 
 
@@ -275,7 +275,7 @@ def test_what_an_older_version_says_removes_no_last_copy(workshop):
     done(workshop, "delete", filter={"duplicate": True})
     live, _ = places(workshop)
     assert all(live & {*group} for group in groups)
-    assert sum(workshop.web.catalog.copies.walk())
+    assert sum(workshop.web.database.duplicates.walk())
     assert_right(workshop)
 
 

@@ -13,7 +13,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from clustr import images
+from clustr.imaging import images
 from clustr.plugins import to_rgba
 
 MAX_PIXELS = 50_000_000

@@ -15,7 +15,7 @@ from clustr_plugins import exif as plugin
 from exif_data import Analyze, Tags, analyzes, block, exif, image, text_tag
 from PIL.ExifTags import GPS, Base
 
-from clustr.plugin_host import load_plugins
+from clustr.plugin_manager import load_plugins
 
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
 
@@ -521,8 +521,8 @@ def test_heic_is_read_as_jpeg(analyze):
 
 
 def loaded(tmp_path: Path, **environment: str) -> Any:
-    host = load_plugins(tmp_path, ("exif",), (), tmp_path / "none.toml", environment)
-    return next(one for one in host.plugins if one.name == "exif")
+    plugin_manager = load_plugins(tmp_path, ("exif",), (), tmp_path / "none.toml", environment)
+    return next(one for one in plugin_manager.plugins if one.name == "exif")
 
 
 def test_another_time_zone_is_another_configuration(tmp_path):

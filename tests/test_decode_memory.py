@@ -13,8 +13,8 @@ import pytest
 from PIL import Image, ImageChops, ImageStat
 from running import wait_until
 
-from clustr import colours, decode_limits, images, vips
-from clustr.errors import RefusedFile, Undecodable
+from clustr.domain.errors import RefusedFile, Undecodable
+from clustr.imaging import color_management, decode_limits, images, libvips
 
 SECONDS = 60
 
@@ -22,7 +22,7 @@ SECONDS = 60
 DECODER = """
 import sys, threading
 from pathlib import Path
-from clustr import decode_limits, images
+from clustr.imaging import decode_limits, images
 images.prepare(50_000_000)
 decode_limits.limit_memory(int(sys.argv[2]))
 def memory(name):
@@ -156,7 +156,7 @@ def test_a_large_picture_waits_for_those_of_other_processes_and_for_none_that_is
 
 
 def test_libvips_reads_three_formats_and_writes_none(tmp_path):
-    pyvips = vips.libvips()
+    pyvips = libvips.libvips()
     svg = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'
     contents = {"svg": svg, "csv": b"1,2\n3,4\n", "gif": photographs.encode_as("GIF")}
     contents |= {each: photographs.photograph(each) for each in ("jpg", "bmp")}
@@ -181,7 +181,7 @@ def test_libvips_reads_three_formats_and_writes_none(tmp_path):
 
 FORKS = """
 import os, signal, sys
-from clustr import images
+from clustr.imaging import images
 images.prepare(50_000_000)
 def decode():
     with open(sys.argv[1], "rb") as file:
@@ -244,9 +244,9 @@ def test_it_looks_as_pillow_reduces_it(tmp_path, extension, mode, options):
     path.write_bytes(content)
     with path.open("rb") as file:
         image = Image.open(file)
-        assert vips.reads(image, images.FOR_ALL_SIZES)
-        found = vips.reduced(file, image, images.FOR_ALL_SIZES)
-    whole = colours.plain(Image.open(io.BytesIO(content)))
+        assert libvips.reads(image, images.FOR_ALL_SIZES)
+        found = libvips.reduced(file, image, images.FOR_ALL_SIZES)
+    whole = color_management.plain(Image.open(io.BytesIO(content)))
     mode = "CMYK" if whole.mode == "CMYK" else "RGBA"
     expected = whole.resize(found.size, Image.Resampling.BOX).convert(mode)
     found = found.convert(mode)
@@ -270,8 +270,8 @@ def test_sixteen_bits_are_reduced_too(tmp_path):
     path.write_bytes(photographs.png(5000, 500, photographs.zlib.compress(chunked, 1), 16))
     with path.open("rb") as file:
         image = Image.open(file)
-        assert vips.reads(image, images.FOR_ALL_SIZES)
-        found = vips.reduced(file, image, images.FOR_ALL_SIZES)
+        assert libvips.reads(image, images.FOR_ALL_SIZES)
+        found = libvips.reduced(file, image, images.FOR_ALL_SIZES)
     expected = long().resize(found.size, Image.Resampling.BOX)
     assert max(ImageStat.Stat(ImageChops.difference(found, expected)).mean) < 1.5
 

@@ -14,8 +14,8 @@ from bson import ObjectId
 from running import Servers, wait_until
 from workshop import Workshop, analyzer
 
-from clustr import servers as programs
-from clustr.catalog import now
+from clustr.database import now
+from clustr.supervisor import servers as programs
 
 # The captioner of the first party at another default address, for the real one may be taken.
 TALKER = """
@@ -222,7 +222,7 @@ def test_a_captioner_that_worked_with_an_earlier_version_is_waited_for(workshop,
     workshop.worker()
     wait_until_captioned(workshop, before)
     captioner.stop()
-    workshop.web.catalog.close()
+    workshop.web.database.close()
     # As it was with a version that kept no findings, and without the setting.
     workshop.collection.database["default_services"].drop()
     del workshop.environment["TALKER_URL"], vars(workshop)["app"]
@@ -255,7 +255,7 @@ def test_an_order_is_taken_as_soon_as_the_captioner_was_found(workshop, captione
     [upload] = workshop.upload()
     services = workshop.web.default_services
     assert services.not_configured == {"talker"}
-    assert workshop.web.catalog.default_services.configure("talker")
+    assert workshop.web.database.default_services.configure("talker")
     answer = workshop.app.test_client().post(f"/api/uploads/{upload}/analyses/talker")
     assert answer.status_code == 202
     assert services.not_configured == set()

@@ -9,7 +9,7 @@ import pytest
 import structlog
 from clustr_plugins import dimensions
 
-from clustr.http_session import Session
+from clustr.analysis.http_session import Session
 from clustr.plugins import Context, Fail, Image
 
 

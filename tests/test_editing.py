@@ -12,9 +12,9 @@ import pytest
 from running import Servers, moment, wait_until
 from workshop import Workshop
 
-from clustr.api.schemas import AnalysisSchema, UploadSchema
-from clustr.catalog import TagWords
-from clustr.upload import UNFINISHED
+from clustr.api.schemas.uploads import AnalysisSchema, UploadSchema
+from clustr.database import TagEdit
+from clustr.domain.models import UNFINISHED
 
 SAYS = """
 import json
@@ -377,7 +377,7 @@ def test_the_version_of_a_body_is_one_for_if_match(workshop, upload_id):
 
 def test_a_tag_of_many_uploads_is_an_edit_of_each(workshop, upload_id):
     before = get(workshop, f"/api/uploads/{upload_id}").json["version"]
-    assert workshop.web.catalog.editing.tag([upload_id], TagWords(add=("new",))) == [upload_id]
+    assert workshop.web.database.editing.tag([upload_id], TagEdit(add=("new",))) == [upload_id]
     assert edit(workshop, upload_id, {"caption": "x"}, If_Match=f'"{before}"').status_code == 412
 
 
@@ -452,7 +452,7 @@ def test_it_is_refused_where_nothing_can_be_run(workshop, upload_id):
 def test_an_analyzer_that_came_later_looks_at_one_upload(workshop):
     (upload_id,) = workshop.upload()
     workshop.analyzer("late", 'return {"n": 1}')
-    workshop.web.catalog.close()
+    workshop.web.database.close()
     del workshop.app
     assert run_again(workshop, upload_id, "late").status_code == 202
     assert workshop.state_of(upload_id, "late") in UNFINISHED
@@ -553,7 +553,7 @@ def test_where_nothing_has_a_version_none_is_ignored(workshop, upload_id, path):
     answer = workshop.app.test_client().post(f"/api/{path}", **asked)
     assert answer.status_code == 412, answer.text
     assert "If-Match" in answer.json["detail"]
-    assert workshop.web.catalog.jobs.unended() == []
+    assert workshop.web.database.jobs.unended() == []
 
 
 def test_of_an_edit_and_a_removal_of_one_version_exactly_one_is_made(workshop):

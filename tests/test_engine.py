@@ -19,12 +19,12 @@ from bson import ObjectId
 from running import Servers, wait_until
 from workshop import Outage, Program, Workshop, analyzer, another, plugin
 
-from clustr.catalog import now
-from clustr.kept import Kept
-from clustr.limits import GRACE_SECONDS
-from clustr.parts import WebParts
+from clustr.analysis.limits import GRACE_SECONDS
+from clustr.analysis.persistent_process import PersistentProcesses
+from clustr.components import WebComponents
+from clustr.database import now
 from clustr.queue import Queue
-from clustr.reconciler import GONE_AFTER, Reconciler
+from clustr.services.reconciler import GONE_AFTER, Reconciler
 
 POISON = photographs.photograph("jpg", "rocket")
 GOOD = photographs.photograph("jpg", "cat")
@@ -166,7 +166,9 @@ def engine(tmp_path_factory, servers: Servers) -> Iterator[Workshop]:
     with Workshop(tmp_path_factory.mktemp("engine"), servers) as workshop:
         for name, source in PLUGINS.items():
             workshop.write(name, source)
-        assert {p.name: p.reason for p in workshop.web.host.plugins if p.state == "failed"} == {}
+        assert {
+            p.name: p.reason for p in workshop.web.plugin_manager.plugins if p.state == "failed"
+        } == {}
         yield workshop
 
 
@@ -288,8 +290,8 @@ def test_provenance_is_kept_beside_the_result(engine, ends):
             "plugin": "model",
             "plugin_version": None,
             "model": {"name": "m", "version": 7},
-            "config_hash": engine.web.host.plugin_of(
-                engine.web.host.analyzers["model"]
+            "config_hash": engine.web.plugin_manager.plugin_of(
+                engine.web.plugin_manager.analyzers["model"]
             ).config_hash,
         }
     for name in ("model_raises", "model_too_large"):
@@ -482,7 +484,7 @@ def test_a_process_that_nobody_calls_is_let_go():
             line.send(b"again")
         return 0
 
-    kept = Kept(serve)
+    kept = PersistentProcesses(serve)
     try:
         pids = {}
         for name, idle_seconds in {"soon": 0.0, "later": 600.0, "never": None}.items():
@@ -567,9 +569,11 @@ def test_end_that_takes_long_to_be_written_is_no_hang_of_the_plugin(tmp_path):
         outage.end()
 
 
-def reconciler_of(parts: WebParts, queue: Queue) -> Reconciler:
+def reconciler_of(parts: WebComponents, queue: Queue) -> Reconciler:
     services = parts.default_services
-    return Reconciler(parts.catalog, parts.storage, queue, parts.host, parts.removal, services)
+    return Reconciler(
+        parts.database, parts.storage, queue, parts.plugin_manager, parts.removal, services
+    )
 
 
 def test_uploads_of_an_older_version_are_completed(workshop):
@@ -610,7 +614,7 @@ def test_what_waits_for_an_analyzer_that_is_gone_has_an_end(workshop):
     workshop.collection.update_one(
         {"_id": ObjectId(old)}, {"$set": {"updated_at": now() - 2 * GONE_AFTER}}
     )
-    parts.host.analyzers.clear()
+    parts.plugin_manager.analyzers.clear()
     reconcile()
     assert workshop.analysis(old, "top").error == "requires base"
     assert workshop.state_of(old, "top") == "skipped"

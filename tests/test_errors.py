@@ -11,9 +11,9 @@ import pytest
 import requests
 from calling import get, get_raw, part, upload
 
-from clustr import errors
-from clustr.api.errors import TABLE
-from clustr.api.schemas import ProblemSchema
+from clustr.api.http.errors import TABLE
+from clustr.api.schemas.uploads import ProblemSchema
+from clustr.domain import errors
 
 PROBLEM = "application/problem+json"
 # Words that would only be there if the inside of the service were shown.

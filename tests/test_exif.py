@@ -39,8 +39,8 @@ from PIL.ExifTags import GPS, IFD, Base
 from PIL.TiffImagePlugin import IFDRational
 from running import wait_until
 
+from clustr.analysis.runner import UploadFields
 from clustr.plugins import Fail
-from clustr.runner import UploadFields
 
 # Pillow warns of broken data while it opens a file; the worker does not listen (images.prepare).
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")

@@ -13,7 +13,7 @@ import requests
 from calling import get, get_raw, part, upload, uploaded
 from slow_clients import nginx
 
-from clustr.errors import StartUpError
+from clustr.domain.errors import StartUpError
 
 PROBLEM = "application/problem+json"
 UNKNOWN_ID = "0123456789abcdef01234567"

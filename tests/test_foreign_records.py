@@ -21,17 +21,17 @@ from running import Servers
 from test_bulk import run_until
 from workshop import Workshop
 
-from clustr import parts
-from clustr.catalog.documents import (
+from clustr import components
+from clustr.analysis.limits import Interruption
+from clustr.components import WorkerComponents, build_fsck
+from clustr.database.documents import (
     ANALYSIS,
     IS_UPLOAD,
     LIKE_AN_UPLOAD,
     SCHEMA,
     reason_why_foreign,
 )
-from clustr.fsck import Kind
-from clustr.limits import Interruption
-from clustr.parts import WorkerParts, build_fsck
+from clustr.services.fsck import FindingKind
 
 PARALLEL_ARRAYS = 171  # MongoDB's code of the error.
 
@@ -183,15 +183,15 @@ def among(tmp_path, servers: Servers) -> Iterator[Among]:
 
 
 @pytest.fixture
-def worker(among: Among) -> Iterator[WorkerParts]:
+def worker(among: Among) -> Iterator[WorkerComponents]:
     """What a worker works with, in this process."""
     settings = among.workshop.settings
-    built = parts.build_worker(settings, parts.build_host(settings))
+    built = components.build_worker(settings, components.build_plugin_manager(settings))
     try:
         yield built
     finally:
-        built.analysts.close()
-        built.catalog.close()
+        built.engine.close()
+        built.database.close()
 
 
 def test_mongodb_and_python_agree_on_what_is_an_upload(among):
@@ -308,7 +308,7 @@ def test_an_original_that_others_have_altered_is_in_nobodys_way(among, worker, d
     first = client.get(f"/api/uploads/{ids[0]}").json
     assert first["duplicate_of"] is None
     worker.reconciler.run_once()
-    [*worker.catalog.copies.walk()]
+    [*worker.database.duplicates.walk()]
     assert client.get(f"/api/uploads/{ids[0]}").json["duplicate_of"] is None
     assert client.delete(f"/api/uploads/{ids[0]}").status_code == 204
     assert client.post(f"/api/uploads/{ids[0]}/restore").status_code == 200
@@ -319,24 +319,24 @@ def test_an_original_that_others_have_altered_is_in_nobodys_way(among, worker, d
 
 
 def test_all_that_is_done_in_the_background_goes_on(among, worker):
-    workshop, catalog = among.workshop, worker.catalog
+    workshop, database = among.workshop, worker.database
     before = among.planted_strangers
     worker.reconciler.run_once()
     worker.reconciler._catch_up()
-    [*catalog.copies.walk()]
-    assert catalog.analyses.settle(["it"], timedelta(0)) == 0
-    worker.analysts.run("it", "run", Interruption())
+    [*database.duplicates.walk()]
+    assert database.analyses.settle(["it"], timedelta(0)) == 0
+    worker.engine.run("it", "run", Interruption())
     assert all(workshop.state_of(one, "it") == "succeeded" for one in among.ids)
-    assert catalog.analyses.park("it", "x") == catalog.analyses.withdraw("it") == 0
-    assert catalog.analyses.wake("it", all_of_them=True) == 0
-    assert not catalog.analyses.work_waits("it", only_due=False)
-    assert catalog.analyses.deferred("it") is None
-    catalog.statistics.count(workshop.web.host.analyzers["it"])
-    while not catalog.tallies.step():
+    assert database.analyses.park("it", "x") == database.analyses.withdraw("it") == 0
+    assert database.analyses.wake("it", all_of_them=True) == 0
+    assert not database.analyses.work_waits("it", only_due=False)
+    assert database.analyses.deferred("it") is None
+    database.statistics.count(workshop.web.plugin_manager.analyzers["it"])
+    while not database.counters.step():
         pass
     like = workshop.collection.count_documents(LIKE_AN_UPLOAD)
-    assert catalog.tallies.totals().uploads == like
-    assert catalog.tallies.totals().statuses["processed"] == len(among.ids)
+    assert database.counters.totals().uploads == like
+    assert database.counters.totals().statuses["processed"] == len(among.ids)
     worker.reconciler.run_once()
     assert among.strangers() == before
     assert among.client.post(f"/api/uploads/{among.trashed}/restore").status_code == 200
@@ -358,7 +358,7 @@ def test_jobs_are_done_to_uploads_alone(among, worker, by):
         assert job["error"] is None
         return job["counts"]
 
-    worker.catalog.make_indexes()
+    worker.database.make_indexes()
     ours = len(among.ids)
     for order in ({"action": "tag", "tags": ["x"]}, {"action": "delete"}, {"action": "restore"}):
         counts = ended("/api/uploads/bulk", **order)
@@ -366,12 +366,12 @@ def test_jobs_are_done_to_uploads_alone(among, worker, by):
         assert counts["failed"] == (
             0 if by == "filter" else len(chosen["ids"]) - counts["succeeded"]
         )
-    worker.analysts.run("it", "run", Interruption())
+    worker.engine.run("it", "run", Interruption())
     job_id = client.post("/api/analyses", json={"analyzer": "it", "select": "all"} | chosen).json[
         "id"
     ]
     run_until(worker.bulk, lambda: client.get(f"/api/jobs/{job_id}").json["total"] is not None)
-    worker.analysts.run("it", "again", Interruption())
+    worker.engine.run("it", "again", Interruption())
     run_until(worker.bulk, lambda: client.get(f"/api/jobs/{job_id}").json["finished_at"])
     among.ids = [*among.ids, among.trashed]
     assert among.strangers() == before
@@ -383,6 +383,6 @@ def test_fsck_names_each_and_leaves_it_alone(among):
     with build_fsck(among.workshop.settings, timedelta(0), quick=False) as check:
         findings = [*check.findings()]
         assert not any(map(check.repair, findings))
-    assert {one.kind for one in findings} == {Kind.FOREIGN}
+    assert {one.kind for one in findings} == {FindingKind.FOREIGN}
     assert sorted(one.id for one in findings) == sorted(str(one["_id"]) for one in before[0])
     assert among.records_of_others() == before

@@ -20,10 +20,10 @@ import pytest
 from bson import ObjectId
 from workshop import Workshop
 
-from clustr.catalog import now
-from clustr.fsck import Finding, Fsck, Kind, Refused
-from clustr.parts import build_fsck
-from clustr.upload import State
+from clustr.components import build_fsck
+from clustr.database import now
+from clustr.domain.models import State
+from clustr.services.fsck import Finding, FindingKind, Fsck, RepairRefused
 
 DEFECTS = ("missing", "orphaned", "corrupt", "undecodable", "stuck", "temporary")
 
@@ -264,7 +264,7 @@ def test_quick_reads_no_file_but_sees_its_size(store):
     store.flip_bit(flipped)
     path = store.file(cut)
     path.write_bytes(path.read_bytes()[:-1])
-    assert [(f.kind, f.id) for f in find(store, quick=True)] == [(Kind.CORRUPT, cut)]
+    assert [(f.kind, f.id) for f in find(store, quick=True)] == [(FindingKind.CORRUPT, cut)]
     assert {f.id for f in find(store)} == {flipped, cut}
 
 
@@ -345,7 +345,7 @@ def test_a_store_that_is_unmounted_after_the_look_is_left_alone(store):
         before = store.files(), store.records()
         assert len(findings) == len(DEFECTS)
         for finding in findings:
-            with pytest.raises(Refused):
+            with pytest.raises(RepairRefused):
                 one.repair(finding)
     assert (store.files(), store.records()) == before
 
@@ -449,7 +449,7 @@ def test_what_has_gone_since_the_look_is_left_alone(store):
 
 def test_a_record_that_is_written_to_at_that_moment_stays(store):
     victim = store.add()[0]
-    inspection = store.workshop.web.catalog.inspection
+    inspection = store.workshop.web.database.integrity
     seen = inspection.record(victim)
     store.set(victim, caption="by hand", updated_at=now() + timedelta(milliseconds=1))
     assert not inspection.quarantine(seen, "missing")
@@ -504,7 +504,7 @@ def test_C3_a_repair_touches_nothing_that_200_uploads_bring(store):
             rounds += 1
         uploads = [upload_id for future in running for upload_id in future.result()]
     assert sorted((f.kind, f.id) for f in repaired) == sorted(
-        (Kind.ORPHANED, upload_id) for upload_id in orphans
+        (FindingKind.ORPHANED, upload_id) for upload_id in orphans
     )
     assert len(uploads) == len(set(uploads)) == 200
     for upload_id, content in zip(uploads, contents, strict=True):

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from clustr import gunicorn_settings
+from clustr.supervisor import gunicorn_settings
 
 
 def run_gunicorn(folder: Path, settings: str, application: str, **environment: str):
@@ -24,7 +24,9 @@ def run_gunicorn(folder: Path, settings: str, application: str, **environment: s
     )
 
 
-@pytest.mark.parametrize("settings", ["config/gunicorn.conf.py", "python:clustr.gunicorn_settings"])
+@pytest.mark.parametrize(
+    "settings", ["config/gunicorn.conf.py", "python:clustr.supervisor.gunicorn_settings"]
+)
 def test_bad_setting_is_said_in_one_line(settings):
     root = Path(__file__).parent.parent
     ran = run_gunicorn(root, settings, "wsgi:app", PORT="seventy")
@@ -34,11 +36,11 @@ def test_bad_setting_is_said_in_one_line(settings):
 
 def test_application_that_cannot_start_says_so_without_a_trace(tmp_path):
     (tmp_path / "unable.py").write_text("""
-from clustr.errors import StartUpError
+from clustr.domain.errors import StartUpError
 def create():
     raise StartUpError("SOMETHING is missing")
 """)
-    settings = "python:clustr.gunicorn_settings"
+    settings = "python:clustr.supervisor.gunicorn_settings"
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     ran = run_gunicorn(tmp_path, settings, "unable:create()", PORT=str(port))

@@ -8,7 +8,7 @@ from gunicorn.http import RequestParser
 from hypothesis import given
 from hypothesis import strategies as some
 
-from clustr.gunicorn_worker import is_whole
+from clustr.supervisor.gunicorn_worker import is_whole
 
 WHOLE = [
     b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",

@@ -21,8 +21,8 @@ from rq.utils import utcformat
 from running import Servers
 from workshop import Workshop, plugin
 
-from clustr import reasons
-from clustr.worker import AnalysisWorker
+from clustr.domain import failure_messages
+from clustr.worker.rq_worker import AnalysisWorker
 
 # It writes captions, and calls its service otherwise than others do.
 PAINTER = plugin(
@@ -134,7 +134,7 @@ def test_of_several_captioners_the_worst_is_shown(workshop):
     ],
 )
 def test_addresses_are_shown_without_credentials(url, shown):
-    assert reasons.without_credentials(url) == shown
+    assert failure_messages.without_credentials(url) == shown
 
 
 # The queue
@@ -243,7 +243,7 @@ def test_the_page_says_what_health_says_and_counts_the_captions(workshop):
         workshop.collection.update_one(document, {"$set": {"caption": caption}})
     client = workshop.app.test_client()
     assert '<dd id="captioned">not counted yet</dd>' in client.get("/api/health/page").text
-    while not workshop.web.catalog.tallies.step():
+    while not workshop.web.database.counters.step():
         pass
     database = health_of(workshop.app, "/database")
     assert (database["captioned_images"], database["uncaptioned_images"]) == (1, 2)

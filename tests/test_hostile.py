@@ -17,7 +17,7 @@ import requests
 from running import Up, wait_until
 from slow_clients import BEGINNINGS, nginx, slow_sockets
 
-from clustr.servers import free_port
+from clustr.supervisor.servers import free_port
 
 KINDS = ("headers", "bodies", "idle")
 UPLOADS = 30

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import pkgutil
 import re
 import subprocess
 import sys
@@ -11,12 +12,13 @@ import clustr_plugins
 import pytest
 
 from clustr.__main__ import COMMANDS
-from clustr.commands.plugins import plugins
+from clustr.cli.plugins import plugins
 from clustr.plugins import hooks
 from clustr.settings import declared, read_settings
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+ARCHITECTURE = (ROOT / "docs/architecture.md").read_text()
 CONTRACTS = (ROOT / "setup.cfg").read_text()
 OF_PLUGINS = ("BLIP_SERVICE_URL", "TIME_ZONE")  # settings that are read by plugins
 SOURCES = [p for folder in ("clustr", "plugins") for p in sorted((ROOT / folder).rglob("*.py"))]
@@ -90,13 +92,63 @@ def test_every_command_is_documented() -> None:
         assert re.search(rf"`clustr plugins {name}\b", README), name
 
 
-def test_every_module_is_on_the_map_of_the_house() -> None:
-    """Those that a door or a part of the house is; what they are made of is in their docstrings."""
-    [rooms] = re.findall(r"^layers =\n(.*?)\n\n", CONTRACTS, re.MULTILINE | re.DOTALL)
-    above, _, _ = rooms.partition("catalog | storage")
-    inside = {"__main__", "start", "gunicorn_settings", "pytest_plugin"}
-    for name in set(re.findall(r"\w+", above)) - inside:
-        assert re.search(rf"^clustr/{name}\b|^clustr/supervisor, {name}\b", README, re.M), name
+def test_clustr_has_few_folders_and_each_says_what_is_in_it() -> None:
+    entries = [p for p in (ROOT / "clustr").iterdir() if p.suffix == ".py" or p.is_dir()]
+    assert len([p for p in entries if p.name != "__pycache__"]) <= 20
+    for room in (ROOT / "clustr").rglob("__init__.py"):
+        if room.parent != ROOT / "clustr":
+            docstring = ast.get_docstring(ast.parse(room.read_text())) or ""
+            assert len(re.findall(r"[.:](?:\s|$)", docstring)) >= 2, room
+
+
+def imports_of_rooms() -> dict[str, set[str]]:
+    """The rooms of `clustr` that each of them imports."""
+    package = ROOT / "clustr"
+    files: dict[str, list[Path]] = {}
+    for file in package.rglob("*.py"):
+        files.setdefault(file.relative_to(package).parts[0].removesuffix(".py"), []).append(file)
+    del files["__init__"]
+    found: dict[str, set[str]] = {room: set() for room in files}
+    for room in files:
+        for node in (
+            node for file in files[room] for node in ast.walk(ast.parse(file.read_text()))
+        ):
+            if isinstance(node, ast.ImportFrom) and re.match(r"clustr\b", node.module or ""):
+                inside = (node.module or "").split(".")[1:2]
+                found[room] |= set(inside or [alias.name for alias in node.names])
+        found[room] = found[room] & set(files) - {room}
+    return found
+
+
+def reached(room: str, imports: dict[str, set[str]]) -> set[str]:
+    """What a room imports, directly or by way of others."""
+    return imports[room].union(*(reached(other, imports) for other in imports[room]))
+
+
+def test_the_picture_of_the_rooms_is_that_of_the_imports() -> None:
+    """An arrow is left out when what it leads to is reached by way of another room as well."""
+    imports = imports_of_rooms()
+    lines = ["graph TD"]
+    for room, others in sorted(imports.items()):
+        indirect = set().union(*(reached(other, imports) for other in others))
+        lines += [f"    {room} --> {other}" for other in sorted(others - indirect)]
+    [picture] = re.findall(r"```mermaid\n(.*?)\n```", ARCHITECTURE, re.DOTALL)
+    assert picture.splitlines() == lines
+    assert all(f"`{room}" in ARCHITECTURE for room in set(imports) - {"__main__"})
+
+
+def test_the_way_of_an_upload_leads_through_what_is_there() -> None:
+    names = re.findall(r"`(clustr\.[\w.]+)`", ARCHITECTURE)
+    assert len(names) > 10
+    for name in names:
+        assert pkgutil.resolve_name(name), name
+
+
+def test_contributing_names_places_that_are_there() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    places = re.findall(r"`((?:clustr|plugins|tests|docs|bench|config)/[\w./]*)`", text)
+    assert len(places) > 10
+    assert not [place for place in places if not (ROOT / place).exists()]
 
 
 def test_links_of_the_readme_lead_somewhere() -> None:
@@ -149,9 +201,9 @@ def test_the_example_in_the_readme_works(tmp_path: Path) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     (tmp_path / "brightness.py").write_text(code)
     script = (
-        "import sys; from pathlib import Path; from clustr.plugin_host import load_plugins\n"
-        "host = load_plugins(Path(sys.argv[1]), ('brightness',), (), Path('none'), {})\n"
-        "print(*host.analyzers)"
+        "import sys; from pathlib import Path; from clustr.plugin_manager import load_plugins\n"
+        "manager = load_plugins(Path(sys.argv[1]), ('brightness',), (), Path('none'), {})\n"
+        "print(*manager.analyzers)"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -15,7 +15,7 @@ import pytest
 import requests
 from blip_stand_in import bomb
 
-from clustr.http_session import Session
+from clustr.analysis.http_session import Session
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 

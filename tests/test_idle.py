@@ -16,10 +16,11 @@ from pymongo import MongoClient
 from running import Servers, Up, wait_until
 from workshop import Workshop, another
 
-from clustr import bulk, parts
-from clustr import servers as programs
-from clustr.bulk import Bulk
-from clustr.catalog.change_watch import ChangeWatch
+from clustr import components
+from clustr.database.change_watch import ChangeWatch
+from clustr.services import bulk
+from clustr.services.bulk import JobRunner
+from clustr.supervisor import servers as programs
 
 
 @pytest.fixture
@@ -30,15 +31,15 @@ def workshop(tmp_path: Path, servers: Servers) -> Iterator[Workshop]:
 
 
 @pytest.fixture
-def at_once(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bulk]:
+def at_once(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Iterator[JobRunner]:
     """What counts, which does so again as soon as it has done it."""
     monkeypatch.setattr(bulk, "STATISTICS_EVERY_SECONDS", 0)
     monkeypatch.setattr(bulk, "STATISTICS_PAUSES", 0)
     settings = workshop.settings
-    made = parts.build_worker(settings, parts.build_host(settings))
+    made = components.build_worker(settings, components.build_plugin_manager(settings))
     yield made.bulk
     made.bulk.stop()
-    made.catalog.close()
+    made.database.close()
 
 
 def edit(workshop: Workshop, upload_id: str, change: dict[str, Any]) -> None:

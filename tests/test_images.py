@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageStat
 from running import wait_until
 
-from clustr import decode_limits, headers, images
-from clustr.errors import Empty, RefusedFile, TooManyPixels, Undecodable, UnsupportedType
+from clustr.domain.errors import Empty, RefusedFile, TooManyPixels, Undecodable, UnsupportedType
+from clustr.imaging import decode_limits, header_checks, images
 
 ALLOWED = images.formats_for(("png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff"))
 MAX_PIXELS = 50_000_000
@@ -40,7 +40,7 @@ def prepared(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def inspect(tmp_path: Path):
     def inspect(
         content: bytes, allowed: tuple[images.Format, ...] = ALLOWED, limit_time: bool = False
-    ) -> images.Inspected:
+    ) -> images.InspectedImage:
         # The name says nothing, as that of a file that is being received.
         with (tmp_path / "incoming").open("w+b") as file:
             file.write(content)
@@ -198,7 +198,7 @@ def test_a_cut_jpeg_takes_room_for_all_its_pixels_and_one_before_a_video_does_no
         with tempfile.TemporaryFile() as file:
             file.write(content)
             file.flush()
-            assert headers.check(file, "JPEG", MAX_PIXELS).is_cut == is_cut
+            assert header_checks.check(file, "JPEG", MAX_PIXELS).is_cut == is_cut
 
 
 @pytest.mark.parametrize(
@@ -373,7 +373,7 @@ def test_more_formats_can_be_switched_on(inspect, tmp_path, extension):
 WITHOUT_PI_HEIF = """
 import sys
 sys.modules["pi_heif"] = None  # as if it were not installed
-from clustr import decode_limits, headers, images
+from clustr.imaging import decode_limits, header_checks, images
 images.prepare(1000)
 """
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from clustr.commands.install_servers import install
-from clustr.errors import StartUpError
-from clustr.servers import PROGRAMS, REDIS, Program, Wheel, installed_path
+from clustr.cli.install_servers import install
+from clustr.domain.errors import StartUpError
+from clustr.supervisor.servers import PROGRAMS, REDIS, Program, Wheel, installed_path
 
 WORKS = "#!/bin/sh\necho a server 1.0\n"
 MACHINE = "aarch64"  # what it is for is chosen by the wheel's tag, and a script runs everywhere

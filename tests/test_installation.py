@@ -12,8 +12,8 @@ from running import Servers, wait_until
 from werkzeug.test import TestResponse
 from workshop import Outage, Workshop
 
-from clustr import servers
 from clustr.settings import InvalidSettings
+from clustr.supervisor import servers
 
 Make = Callable[..., Workshop]
 PROGRAMS = ("gunicorn", "clustr")
@@ -36,7 +36,7 @@ def make(tmp_path: Path, servers: Servers) -> Iterator[Make]:
 def refusal(workshop: Workshop, program: str) -> str:
     """What a web or worker process says that does not start, after its name."""
     arguments = {
-        "gunicorn": ("-c", "python:clustr.gunicorn_settings", "clustr.app:create_app()"),
+        "gunicorn": ("-c", "python:clustr.supervisor.gunicorn_settings", "clustr.app:create_app()"),
         "clustr": ("worker",),
     }[program]
     port = str(servers.free_port())

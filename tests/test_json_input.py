@@ -16,11 +16,11 @@ from flask import Flask
 from marshmallow import EXCLUDE, Schema, fields
 from running import Up
 
-from clustr import json_input
-from clustr.api.errors import by_field, written
-from clustr.api.wire import Provider
-from clustr.errors import StartUpError
-from clustr.plugin_host.configuration import read_tables
+from clustr.api.http.errors import by_field, problem_json
+from clustr.api.http.json_provider import Provider
+from clustr.domain import json_input
+from clustr.domain.errors import StartUpError
+from clustr.plugin_manager.configuration import read_tables
 from clustr.plugins import Fail, HttpAnalyzer
 from clustr.settings import read_settings
 
@@ -162,7 +162,7 @@ def test_whatever_an_error_has_to_say_can_be_written() -> None:
     app.json = Provider(app)
     with app.app_context():
         body = {"detail": "\ud800", "errors": {"\udc00": ["\ud800", object(), 10**5000, {1: "x"}]}}
-        document = json.loads(written(body))
+        document = json.loads(problem_json(body))
     assert document["detail"] == "?"
     assert by_field({"json": {str(n): ["no"] for n in range(1000)}}).keys() == {
         str(n) for n in range(100)

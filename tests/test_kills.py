@@ -12,8 +12,8 @@ from running import Servers, Up, descendants, wait_until
 from test_outage import SLOW, Service
 from workshop import Workshop
 
-from clustr.servers import free_port
-from clustr.upload import State
+from clustr.domain.models import State
+from clustr.supervisor.servers import free_port
 
 
 @pytest.fixture

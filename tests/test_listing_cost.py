@@ -14,41 +14,41 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 from running import wait_until
 
-from clustr.catalog import INDEXES, Catalog, Sort, Wanted, new_id, now, result_indexes
-from clustr.catalog.documents import to_document
-from clustr.catalog.listing import Bound, _write
-from clustr.catalog.tags import with_keys
-from clustr.errors import InvalidInput
-from clustr.upload import Analysis, State, Status, Upload
+from clustr.database import INDEXES, Database, Sort, UploadFilter, new_id, now, result_indexes
+from clustr.database.documents import to_document
+from clustr.database.listing import RangeLimit, _write
+from clustr.database.tags import with_keys
+from clustr.domain.errors import InvalidInput
+from clustr.domain.models import Analysis, State, Status, Upload
 
 COUNT = 600
 LIMITS = (1, 7, 20)
 SORTS = [Sort(by, down) for by in ("upload_time", "taken_at", "size", "name") for down in (0, 1)]
 SORTS = [replace(sort, descending=bool(sort.descending)) for sort in SORTS]
 FILTERS = {
-    "all": Wanted(),
-    "status": Wanted(status="processed"),
-    "tag": Wanted(tag_keys=("cat",)),
-    "content_type": Wanted(content_type="image/png"),
-    "analysis": Wanted(analysis=("a", State.FAILED)),
-    "duplicate": Wanted(duplicate=True),
-    "original": Wanted(duplicate=False),
+    "all": UploadFilter(),
+    "status": UploadFilter(status="processed"),
+    "tag": UploadFilter(tag_keys=("cat",)),
+    "content_type": UploadFilter(content_type="image/png"),
+    "analysis": UploadFilter(analysis=("a", State.FAILED)),
+    "duplicate": UploadFilter(duplicate=True),
+    "original": UploadFilter(duplicate=False),
 }
 
 
 @pytest.fixture(scope="module")
-def catalog(servers) -> Iterator[Catalog]:
-    built = Catalog(servers.mongodb_url, f"listing-{uuid.uuid4().hex}", "uploads", 10)
+def database(servers) -> Iterator[Database]:
+    built = Database(servers.mongodb_url, f"listing-{uuid.uuid4().hex}", "uploads", 10)
     built.make_indexes()
     yield built
     built.close()
 
 
 @pytest.fixture(scope="module")
-def collection(servers, catalog: Catalog) -> Iterator[Collection[dict[str, Any]]]:
+def collection(servers, database: Database) -> Iterator[Collection[dict[str, Any]]]:
     """Uploads with much that is the same, in each order."""
     with MongoClient(servers.mongodb_url, tz_aware=True) as client:
-        collection = client[catalog.uploads._collection.database.name]["uploads"]
+        collection = client[database.uploads._collection.database.name]["uploads"]
         collection.insert_many(map(document, range(COUNT)))
         yield collection
 
@@ -80,7 +80,7 @@ def document(number: int) -> dict[str, Any]:
     return written
 
 
-def matches(document: dict[str, Any], wanted: Wanted) -> bool:
+def matches(document: dict[str, Any], wanted: UploadFilter) -> bool:
     """Whether a document is wanted, said once more in Python."""
     states = {a["name"]: a["state"] for a in document["analyses"]}
     duplicate = document["duplicate_of"] is not None
@@ -93,8 +93,10 @@ def matches(document: dict[str, Any], wanted: Wanted) -> bool:
     )
 
 
-def in_order(collection: Collection[dict[str, Any]], wanted: Wanted, sort: Sort) -> list[ObjectId]:
-    """What a walk has to give, found without the catalog."""
+def in_order(
+    collection: Collection[dict[str, Any]], wanted: UploadFilter, sort: Sort
+) -> list[ObjectId]:
+    """What a walk has to give, found without the database."""
 
     def place(document: dict[str, Any]) -> tuple[Any, ...]:
         value = document.get(sort.field)
@@ -104,10 +106,12 @@ def in_order(collection: Collection[dict[str, Any]], wanted: Wanted, sort: Sort)
     return [d["_id"] for d in sorted(found, key=place, reverse=sort.descending)]
 
 
-def walk(catalog: Catalog, limit: int, wanted: Wanted, sort: Sort) -> Iterator[list[ObjectId]]:
+def walk(
+    database: Database, limit: int, wanted: UploadFilter, sort: Sort
+) -> Iterator[list[ObjectId]]:
     cursor = None
     while True:
-        page = catalog.listing.page(limit, cursor=cursor, wanted=wanted, sort=sort)
+        page = database.listing.page(limit, cursor=cursor, wanted=wanted, sort=sort)
         yield [document["_id"] for document in page.uploads]
         cursor = page.next_cursor
         if cursor is None:
@@ -121,32 +125,34 @@ def name(sort: Sort) -> str:
 @pytest.fixture
 def plans(collection: Collection[dict[str, Any]]) -> Iterator[Callable[[], list[dict[str, Any]]]]:
     """Called, how MongoDB did what was asked of it in this test."""
-    database = collection.database
-    database["system.profile"].drop()
-    database.command("profile", 2)
+    mongo_database = collection.database
+    mongo_database["system.profile"].drop()
+    mongo_database.command("profile", 2)
 
     def stop_and_look() -> list[dict[str, Any]]:
-        database.command("profile", 0)
-        return list(database["system.profile"].find({"op": "query", "ns": collection.full_name}))
+        mongo_database.command("profile", 0)
+        return list(
+            mongo_database["system.profile"].find({"op": "query", "ns": collection.full_name})
+        )
 
     yield stop_and_look
-    database.command("profile", 0)
+    mongo_database.command("profile", 0)
 
 
 @pytest.mark.parametrize("sort", SORTS, ids=name)
 @pytest.mark.parametrize("wanted", FILTERS.values(), ids=FILTERS.keys())
-def test_a_walk_is_in_order_and_whole(catalog, collection, wanted, sort):
-    walked = list(itertools.chain(*walk(catalog, 37, wanted, sort)))
+def test_a_walk_is_in_order_and_whole(database, collection, wanted, sort):
+    walked = list(itertools.chain(*walk(database, 37, wanted, sort)))
     assert walked == in_order(collection, wanted, sort)
     assert len(walked) > 50
 
 
 @pytest.mark.parametrize("sort", SORTS, ids=name)
 @pytest.mark.parametrize("wanted", FILTERS.values(), ids=FILTERS.keys())
-def test_any_one_filter_goes_with_any_order(catalog, collection, plans, wanted, sort):
+def test_any_one_filter_goes_with_any_order(database, collection, plans, wanted, sort):
     """A page costs no more than twice what it shows, wherever it is."""
     for limit in LIMITS:
-        for _ in itertools.islice(walk(catalog, limit, wanted, sort), 12):
+        for _ in itertools.islice(walk(database, limit, wanted, sort), 12):
             pass
     found = plans()
     assert len(found) >= 12
@@ -184,9 +190,9 @@ FIND = (
 
 
 @pytest.mark.parametrize("limit", [1, 20, 100])
-def test_the_newest_and_how_many_there_are_take_one_round_trip(catalog, collection, plans, limit):
-    page = catalog.listing.page(limit)
-    assert [d["_id"] for d in page.uploads] == in_order(collection, Wanted(), Sort())[:limit]
+def test_the_newest_and_how_many_there_are_take_one_round_trip(database, collection, plans, limit):
+    page = database.listing.page(limit)
+    assert [d["_id"] for d in page.uploads] == in_order(collection, UploadFilter(), Sort())[:limit]
     assert page.total == COUNT
     plans()
     commands = {"ns": collection.full_name, "op": "command"}
@@ -200,39 +206,39 @@ def test_the_newest_and_how_many_there_are_take_one_round_trip(catalog, collecti
 
 
 @pytest.mark.parametrize("batch", [1, 7, 50])
-def test_the_newest_are_whole_in_answers_of_any_size(catalog, collection, monkeypatch, batch):
+def test_the_newest_are_whole_in_answers_of_any_size(database, collection, monkeypatch, batch):
     """Large ones are sent in several, and MongoDB goes on with what it has begun."""
-    whole, aggregate = catalog.listing.page(100), Collection.aggregate
+    whole, aggregate = database.listing.page(100), Collection.aggregate
     monkeypatch.setattr(
         Collection, "aggregate", lambda *a, **more: aggregate(*a, **more | {"batchSize": batch})
     )
     for _ in range(50):
-        assert catalog.listing.page(100) == whole
+        assert database.listing.page(100) == whole
 
 
 def test_a_database_that_is_new_has_nothing(servers):
-    catalog = Catalog(servers.mongodb_url, f"new-{uuid.uuid4().hex}", "uploads", 10)
-    assert (catalog.listing.page(10).uploads, catalog.listing.page(10).total) == ([], 0)
-    catalog.close()
+    database = Database(servers.mongodb_url, f"new-{uuid.uuid4().hex}", "uploads", 10)
+    assert (database.listing.page(10).uploads, database.listing.page(10).total) == ([], 0)
+    database.close()
 
 
-def test_behind_a_cursor_nothing_is_counted(catalog, collection):
-    page = catalog.listing.page(7)
+def test_behind_a_cursor_nothing_is_counted(database, collection):
+    page = database.listing.page(7)
     key = collection.insert_one(document(COUNT)).inserted_id
-    further = catalog.listing.page(7, cursor=page.next_cursor)
+    further = database.listing.page(7, cursor=page.next_cursor)
     assert (page.total, further.total) == (COUNT, COUNT)
     collection.delete_one({"_id": key})
 
 
 @pytest.mark.parametrize("sort", SORTS, ids=name)
 @pytest.mark.parametrize("wanted", FILTERS.values(), ids=FILTERS.keys())
-def test_a_page_by_number_reads_what_it_shows(catalog, collection, plans, wanted, sort):
+def test_a_page_by_number_reads_what_it_shows(database, collection, plans, wanted, sort):
     """What is in front of it is passed over in the index alone."""
     expected = in_order(collection, wanted, sort)
     for number in (2, 5):
-        page = catalog.listing.page(10, number, wanted=wanted, sort=sort)
+        page = database.listing.page(10, number, wanted=wanted, sort=sort)
         assert [d["_id"] for d in page.uploads] == expected[number * 10 - 10 : number * 10]
-    assert catalog.listing.page(10, 900, wanted=wanted, sort=sort).uploads == []
+    assert database.listing.page(10, 900, wanted=wanted, sort=sort).uploads == []
     found = [plan for plan in plans() if "hint" in plan["command"]]
     assert len(found) == 5
     for plan in found:
@@ -242,12 +248,12 @@ def test_a_page_by_number_reads_what_it_shows(catalog, collection, plans, wanted
 
 @pytest.mark.parametrize("down", [False, True])
 @pytest.mark.parametrize(
-    "wanted", [Wanted(), Wanted(status="processed"), Wanted(tag_keys=("cat",))]
+    "wanted", [UploadFilter(), UploadFilter(status="processed"), UploadFilter(tag_keys=("cat",))]
 )
-def test_a_range_goes_with_its_own_order(catalog, collection, plans, wanted, down):
-    bounds = (Bound("size", "gte", 1010), Bound("size", "lte", 1020))
+def test_a_range_goes_with_its_own_order(database, collection, plans, wanted, down):
+    bounds = (RangeLimit("size", "gte", 1010), RangeLimit("size", "lte", 1020))
     wanted = replace(wanted, bounds=bounds)
-    walked = list(itertools.chain(*walk(catalog, 10, wanted, Sort("size", down))))
+    walked = list(itertools.chain(*walk(database, 10, wanted, Sort("size", down))))
     for plan in plans():
         assert not plan.get("hasSortStage"), plan
         assert plan["keysExamined"] <= 21, plan
@@ -257,11 +263,13 @@ def test_a_range_goes_with_its_own_order(catalog, collection, plans, wanted, dow
 
 @pytest.mark.parametrize("down", [False, True])
 @pytest.mark.parametrize("operators", [("gte",), ("lt",), ("lte",), ("gte", "lt")])
-def test_a_range_of_times_has_only_what_has_one(catalog, collection, plans, operators, down):
+def test_a_range_of_times_has_only_what_has_one(database, collection, plans, operators, down):
     moments = sorted(d["taken_at"] for d in collection.find({"taken_at": {"$exists": True}}))
     limits = {"gte": moments[60], "lt": moments[-60], "lte": moments[-60]}
-    wanted = Wanted(bounds=tuple(Bound("taken_at", each, limits[each]) for each in operators))
-    walked = list(itertools.chain(*walk(catalog, 50, wanted, Sort("taken_at", down))))
+    wanted = UploadFilter(
+        bounds=tuple(RangeLimit("taken_at", each, limits[each]) for each in operators)
+    )
+    walked = list(itertools.chain(*walk(database, 50, wanted, Sort("taken_at", down))))
     for plan in plans():
         assert plan["keysExamined"] <= 101, plan
     asked = {f"${each}": limits[each] for each in operators}
@@ -269,23 +277,26 @@ def test_a_range_of_times_has_only_what_has_one(catalog, collection, plans, oper
     assert set(walked) == {d["_id"] for d in collection.find({"taken_at": asked})}
 
 
-def test_a_cursor_that_somebody_made_leads_nowhere(catalog, collection):
+def test_a_cursor_that_somebody_made_leads_nowhere(database, collection):
     """Behind what is wanted there is nothing."""
-    wanted, sort = Wanted(bounds=(Bound("size", "gte", 1010),)), Sort("size")
+    wanted, sort = UploadFilter(bounds=(RangeLimit("size", "gte", 1010),)), Sort("size")
     behind = _write({"size": 1, "_id": ObjectId()}, sort, wanted, None)
-    page = catalog.listing.page(5, cursor=behind, wanted=wanted, sort=sort)
+    page = database.listing.page(5, cursor=behind, wanted=wanted, sort=sort)
     assert (page.uploads, page.next_cursor) == ([], None)
 
 
-def test_uploads_of_an_older_version_are_listed_once_they_are_completed(catalog, collection):
-    wanted, before = Wanted(duplicate=True), {d["_id"]: d["facets"] for d in collection.find()}
-    found = catalog.listing.page(100, wanted=wanted).uploads
+def test_uploads_of_an_older_version_are_listed_once_they_are_completed(database, collection):
+    wanted, before = (
+        UploadFilter(duplicate=True),
+        {d["_id"]: d["facets"] for d in collection.find()},
+    )
+    found = database.listing.page(100, wanted=wanted).uploads
     collection.update_many({"_id": {"$in": [*before][::2]}}, {"$unset": {"facets": True}})
-    assert len(catalog.listing.page(100, wanted=wanted).uploads) < len(found)
-    assert catalog.listing.complete() == len(before) / 2
-    assert catalog.listing.complete() == 0
+    assert len(database.listing.page(100, wanted=wanted).uploads) < len(found)
+    assert database.listing.complete() == len(before) / 2
+    assert database.listing.complete() == 0
     assert {d["_id"]: d["facets"] for d in collection.find()} == before
-    assert catalog.listing.page(100, wanted=wanted).uploads == found
+    assert database.listing.page(100, wanted=wanted).uploads == found
 
 
 def test_no_more_indexes_than_a_collection_should_have(collection):
@@ -294,77 +305,81 @@ def test_no_more_indexes_than_a_collection_should_have(collection):
     assert len({"_id_", *INDEXES, *of_results}) <= 24
 
 
-def test_a_cursor_is_of_its_sort_and_its_filters(catalog, collection):
-    cursor = catalog.listing.page(5, wanted=Wanted(status="processed")).next_cursor
+def test_a_cursor_is_of_its_sort_and_its_filters(database, collection):
+    cursor = database.listing.page(5, wanted=UploadFilter(status="processed")).next_cursor
     for wanted, sort in [
-        (Wanted(), Sort()),
-        (Wanted(status="pending"), Sort()),
-        (Wanted(status="processed"), Sort("size")),
-        (Wanted(status="processed"), Sort(descending=False)),
+        (UploadFilter(), Sort()),
+        (UploadFilter(status="pending"), Sort()),
+        (UploadFilter(status="processed"), Sort("size")),
+        (UploadFilter(status="processed"), Sort(descending=False)),
     ]:
         with pytest.raises(InvalidInput) as raised:
-            catalog.listing.page(5, cursor=cursor, wanted=wanted, sort=sort)
+            database.listing.page(5, cursor=cursor, wanted=wanted, sort=sort)
         assert list(raised.value.errors) == ["cursor"]
         assert "another sort" in raised.value.errors["cursor"][0]
 
 
-def test_a_total_is_counted_where_that_is_cheap(catalog, collection, monkeypatch):
-    page = catalog.listing.page(5, wanted=Wanted(status="processed"))
+def test_a_total_is_counted_where_that_is_cheap(database, collection, monkeypatch):
+    page = database.listing.page(5, wanted=UploadFilter(status="processed"))
     assert page.total == 400
-    further = catalog.listing.page(5, cursor=page.next_cursor, wanted=Wanted(status="processed"))
+    further = database.listing.page(
+        5, cursor=page.next_cursor, wanted=UploadFilter(status="processed")
+    )
     assert further.total == 400
-    assert catalog.listing.page(5).total == COUNT
-    monkeypatch.setattr("clustr.catalog.counting.COUNTED_TOTAL", 100)
-    page = catalog.listing.page(5, wanted=Wanted(status="processed"))
+    assert database.listing.page(5).total == COUNT
+    monkeypatch.setattr("clustr.database.upload_counts.COUNTED_TOTAL", 100)
+    page = database.listing.page(5, wanted=UploadFilter(status="processed"))
     assert page.total is None
-    further = catalog.listing.page(5, cursor=page.next_cursor, wanted=Wanted(status="processed"))
+    further = database.listing.page(
+        5, cursor=page.next_cursor, wanted=UploadFilter(status="processed")
+    )
     assert further.total is None
 
 
 def test_what_a_page_is_behind_tells_that_there_are_too_many_to_count(
-    catalog, collection, plans, monkeypatch
+    database, collection, plans, monkeypatch
 ):
-    monkeypatch.setattr("clustr.catalog.counting.COUNTED_TOTAL", 100)
-    wanted = Wanted(analysis=("a", State.FAILED))
-    page = catalog.listing.page(5, 21, wanted=wanted)
+    monkeypatch.setattr("clustr.database.upload_counts.COUNTED_TOTAL", 100)
+    wanted = UploadFilter(analysis=("a", State.FAILED))
+    page = database.listing.page(5, 21, wanted=wanted)
     assert (len(page.uploads), page.total) == (5, None)
     plans()
     assert not list(collection.database["system.profile"].find({"op": "command"}))
 
 
-def test_behind_the_end_the_total_is_counted_too(catalog, collection):
-    page = catalog.listing.page(20, 400, wanted=Wanted(status="processed"))
+def test_behind_the_end_the_total_is_counted_too(database, collection):
+    page = database.listing.page(20, 400, wanted=UploadFilter(status="processed"))
     assert (page.uploads, page.total) == ([], 400)
 
 
-def test_pages_reach_so_far_among_many(catalog, collection, monkeypatch):
-    monkeypatch.setattr("clustr.catalog.listing.MOST_SKIPPED", 100)
-    assert len(catalog.listing.page(20, 6).uploads) == 20
+def test_pages_reach_so_far_among_many(database, collection, monkeypatch):
+    monkeypatch.setattr("clustr.database.listing.MOST_SKIPPED", 100)
+    assert len(database.listing.page(20, 6).uploads) == 20
     with pytest.raises(InvalidInput) as raised:
-        catalog.listing.page(20, 7)
+        database.listing.page(20, 7)
     assert "`cursor`" in raised.value.errors["page"][0]
-    monkeypatch.setattr("clustr.catalog.listing.MOST_SKIPPED", 1000)
-    assert catalog.listing.page(100, 50).uploads == []
+    monkeypatch.setattr("clustr.database.listing.MOST_SKIPPED", 1000)
+    assert database.listing.page(100, 50).uploads == []
 
 
 def test_a_walk_past_many_sees_each_that_stays_once(servers):
     """10,000 uploads, while others are added and removed on all sides."""
-    catalog = Catalog(servers.mongodb_url, f"walk-{uuid.uuid4().hex}", "uploads", 10)
+    database = Database(servers.mongodb_url, f"walk-{uuid.uuid4().hex}", "uploads", 10)
     client: MongoClient[dict[str, Any]] = MongoClient(servers.mongodb_url)
     try:
-        catalog.make_indexes()
-        collection = client[catalog.uploads._collection.database.name]["uploads"]
+        database.make_indexes()
+        collection = client[database.uploads._collection.database.name]["uploads"]
         ids = collection.insert_many(map(document, range(10_000))).inserted_ids
         for sort in (Sort(), Sort("name", False), Sort("taken_at")):
-            walk_while_it_changes(catalog, collection, sort)
+            walk_while_it_changes(database, collection, sort)
         assert len(ids) == 10_000
     finally:
-        client.drop_database(catalog.uploads._collection.database.name)
+        client.drop_database(database.uploads._collection.database.name)
         client.close()
-        catalog.close()
+        database.close()
 
 
-def walk_while_it_changes(catalog: Catalog, collection: Any, sort: Sort) -> None:
+def walk_while_it_changes(database: Database, collection: Any, sort: Sort) -> None:
     before = {d["_id"] for d in collection.find({}, {"_id": 1})}
     removed: set[ObjectId] = set()
     changed, stop = [0], threading.Event()
@@ -382,7 +397,7 @@ def walk_while_it_changes(catalog: Catalog, collection: Any, sort: Sort) -> None
     other = threading.Thread(target=change)
     other.start()
     try:
-        pages = walk(catalog, 100, Wanted(), sort)
+        pages = walk(database, 100, UploadFilter(), sort)
         walked = list(next(pages))
         wait_until(lambda: changed[0] > 10, 20, "changes after the first page")
         walked += itertools.chain(*pages)

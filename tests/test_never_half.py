@@ -9,7 +9,7 @@ import pytest
 from calling import BOUNDARY, form, get, named, total_uploads, uploaded
 from running import Up, wait_until
 
-from clustr.api.schemas import UploadSchema
+from clustr.api.schemas.uploads import UploadSchema
 
 
 def pieces(body: bytes, count: int) -> Iterator[bytes]:

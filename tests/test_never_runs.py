@@ -12,7 +12,7 @@ import requests
 from calling import Raw, part, upload
 from playwright.sync_api import Error
 
-from clustr.api.schemas import ProblemSchema
+from clustr.api.schemas.uploads import ProblemSchema
 
 SECONDS = 30
 CLOSED = "default-src 'none'; sandbox"

@@ -14,7 +14,7 @@ from calling import get, part, upload, uploaded
 from PIL import ExifTags, Image
 from running import Process, descendants, wait_until
 
-from clustr import images
+from clustr.imaging import images
 
 EXTENSIONS = "png,jpg,jpeg,webp,bmp,tiff,tif,gif,avif,heic"
 # Nothing here takes long; this is for what would hang.

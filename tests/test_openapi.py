@@ -15,8 +15,9 @@ from openapi_schema_validator import OAS30Validator
 from openapi_spec_validator import validate
 from running import wait_until
 
-from clustr.api import schemas, service_schemas
-from clustr.api.listing_schemas import UploadPageSchema
+from clustr.api.schemas import service as service_schemas
+from clustr.api.schemas import uploads as upload_schemas
+from clustr.api.schemas.listing import UploadPageSchema
 
 METHODS = ("get", "put", "post", "patch", "delete")
 PROBLEM = "application/problem+json"
@@ -237,8 +238,8 @@ def nodes(node: object) -> Iterator[dict]:
 
 def test_the_document_says_things_as_generators_of_clients_understand_them(document):
     """What else there is to say to each of them is tried with themselves, by `make clients`."""
-    schemas = document["components"]["schemas"]
-    for name, schema in schemas.items():
+    upload_schemas = document["components"]["schemas"]
+    for name, schema in upload_schemas.items():
         for node in nodes(schema.get("properties", {})):
             assert "anyOf" not in node, (name, node)
             assert len(node.get("enum", ())) < 2, (name, node)
@@ -246,10 +247,10 @@ def test_the_document_says_things_as_generators_of_clients_understand_them(docum
         assert len(node.get("enum", ())) < 2, node
         content = [*node.get("content", {})]
         assert "image/*" not in content or content[0] == "application/octet-stream"
-    assert schemas["UploadStatus"]["enum"] == ["pending", "processed", "error"]
-    assert set(schemas["Upload"]["required"]) == set(schemas["Upload"]["properties"])
-    assert schemas["ListedUpload"]["required"] == ["id"]
-    assert "additionalProperties" not in schemas["UploadAnalyses"]
+    assert upload_schemas["UploadStatus"]["enum"] == ["pending", "processed", "error"]
+    assert set(upload_schemas["Upload"]["required"]) == set(upload_schemas["Upload"]["properties"])
+    assert upload_schemas["ListedUpload"]["required"] == ["id"]
+    assert "additionalProperties" not in upload_schemas["UploadAnalyses"]
     assert document["info"]["license"]["name"] == "MIT"
     assert [*document["tags"]] == sorted(document["tags"], key=lambda tag: "Plugin " in tag["name"])
     for called, operation in operations_of(document).items():
@@ -258,7 +259,7 @@ def test_the_document_says_things_as_generators_of_clients_understand_them(docum
         assert all(" " in tag or tag.istitle() for tag in operation["tags"]), operation["tags"]
 
 
-def fits(answer: requests.Response, schema: type[schemas.Schema], status: int = 200) -> dict:
+def fits(answer: requests.Response, schema: type[upload_schemas.Schema], status: int = 200) -> dict:
     """The answer's content, which must have all members of the schema and no others."""
     assert answer.status_code == status, answer.text
     unknown = schema.Meta.unknown if hasattr(schema.Meta, "unknown") else RAISE
@@ -286,18 +287,18 @@ def test_answers_fit_their_schemas(service):
 def test_uploads_fit_their_schema_from_acceptance_to_the_end(service):
     contents = [photographs.photograph(extension) for extension in photographs.EXTENSIONS]
     answer = upload(service, *map(part, [*contents, contents[0], photographs.text()]))
-    body = fits(answer, schemas.UploadedSchema, 201)
+    body = fits(answer, upload_schemas.UploadedSchema, 201)
     assert [one["duplicate_of"] for one in body["data"]][-1]
 
     def processed(upload_id: str) -> bool:
-        found = fits(get(service, f"/api/uploads/{upload_id}"), schemas.UploadSchema)
+        found = fits(get(service, f"/api/uploads/{upload_id}"), upload_schemas.UploadSchema)
         return found["status"] == "processed"
 
     for one in body["data"]:
         wait_until(lambda one=one: processed(one["id"]), 30, f"the analyses of {one}")
         query = f"?id={one['id']}"
         compared = get(service, f"/api/debug/dimensions{query}")
-        assert fits(compared, schemas.ComparedDimensionsSchema)["match"]
+        assert fits(compared, upload_schemas.ComparedDimensionsSchema)["match"]
     page = fits(get(service, "/api/uploads?limit=3"), UploadPageSchema)
     assert page["next_cursor"]
     fits(
@@ -319,10 +320,10 @@ def test_errors_fit_their_schemas(service):
         (f"/uploads/{unknown}.png", 404),
         ("/api/upload", 405),
     ]:
-        fits(get(service, path), schemas.ProblemSchema, status)
+        fits(get(service, path), upload_schemas.ProblemSchema, status)
     [one] = uploaded(service, photographs.one_pixel())
     beyond = requests.get(one["preview_url"], headers={"Range": "bytes=9999-"}, timeout=10)
-    fits(beyond, schemas.ProblemSchema, 416)
+    fits(beyond, upload_schemas.ProblemSchema, 416)
     for content, status in [(b"", 422), (photographs.text(), 415), (photographs.png_bomb(), 413)]:
-        fits(upload(service, part(content)), schemas.UploadProblemSchema, status)
-    fits(upload(service, part(b"", field="image")), schemas.UploadProblemSchema, 422)
+        fits(upload(service, part(content)), upload_schemas.UploadProblemSchema, status)
+    fits(upload(service, part(b"", field="image")), upload_schemas.UploadProblemSchema, 422)

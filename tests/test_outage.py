@@ -15,7 +15,7 @@ from redis import Redis
 from running import Up, wait_until
 from workshop import Outage, analyzer, plugin
 
-from clustr.catalog.uploads import ANSWERED_SECONDS
+from clustr.database.uploads import ANSWERED_SECONDS
 
 HEALS_WITHIN_SECONDS = 30
 POISON = photographs.photograph("jpg", "rocket")

@@ -12,7 +12,7 @@ from clustr_plugins import palette as plugin
 from PIL import ImageChops, ImageStat
 
 from clustr.plugins import Image
-from clustr.plugins.pictures import to_rgb
+from clustr.plugins.pixel_formats import to_rgb
 
 
 def looked_at(path: Path, content: bytes) -> Image:

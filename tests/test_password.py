@@ -15,9 +15,9 @@ from running import Servers, ensure_ready, start, wait_until
 from web_side import WebSide
 from workshop import Workshop
 
-from clustr import servers as programs
-from clustr.catalog import Catalog
-from clustr.errors import StartUpError
+from clustr.database import Database
+from clustr.domain.errors import StartUpError
+from clustr.supervisor import servers as programs
 
 USER, READER, PASSWORD = "librarian", "reader", "correct-horse"
 ROLES = {USER: "readWriteAnyDatabase", READER: "readAnyDatabase"}
@@ -78,7 +78,7 @@ def workshop(tmp_path: Path, locked: Locked) -> Iterator[Workshop]:
         yield made
 
 
-WEB = ("gunicorn", "-c", "python:clustr.gunicorn_settings", "clustr.app:create_app()")
+WEB = ("gunicorn", "-c", "python:clustr.supervisor.gunicorn_settings", "clustr.app:create_app()")
 WORKER = ("clustr", "worker")
 FSCK = ("clustr", "fsck")
 GUNICORN_CANNOT_LOAD = 4
@@ -112,9 +112,9 @@ def test_D1_a_start_that_mongodb_refuses_says_so_in_one_line(
 
 
 def test_D1_one_who_may_only_read_cannot_start_the_web_side(locked):
-    catalog = Catalog(locked.url(READER), "clustr", "uploads", timeout_seconds=5)
-    with closing(catalog), pytest.raises(StartUpError, match=r"^MONGODB_URL: .* not authorized"):
-        catalog.make_indexes()
+    database = Database(locked.url(READER), "clustr", "uploads", timeout_seconds=5)
+    with closing(database), pytest.raises(StartUpError, match=r"^MONGODB_URL: .* not authorized"):
+        database.make_indexes()
 
 
 def take_the_role(locked: Locked) -> None:

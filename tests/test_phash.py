@@ -18,7 +18,7 @@ from running import Servers
 from scipy.fftpack import dct
 from workshop import FIRST_PARTY, Workshop, another
 
-from clustr.colours import displayed
+from clustr.imaging.color_management import displayed
 from clustr.plugins import Image
 
 PROBLEM = "application/problem+json"

@@ -26,14 +26,13 @@ from workshop import Program, Workshop
 
 import clustr.plugins
 import clustr.testing
-from clustr import pytest_plugin
-from clustr.plugin_host import PluginHost, PluginState, load_plugins
-from clustr.plugin_host.configuration import OF_ANALYZERS
-from clustr.plugin_host.registration import CLUSTR_API
+from clustr.domain.models import State, Status
+from clustr.plugin_manager import PluginManager, PluginState, load_plugins
+from clustr.plugin_manager.configuration import OF_ANALYZERS
+from clustr.plugin_manager.registration import CLUSTR_API
 from clustr.plugins import Analysis, Analyzer, Context, HttpAnalyzer, Image, Upload, hooks
 from clustr.plugins.filters import OPERATORS
-from clustr.testing import KINDS, End, HttpStandIn, Part, Received
-from clustr.upload import State, Status
+from clustr.testing import KINDS, End, HttpStandIn, Part, Received, pytest_plugin
 
 DOCS = Path(__file__).parent.parent / "docs/plugins"
 PAGES = {str(page.relative_to(DOCS)): page.read_text() for page in sorted(DOCS.rglob("*.md"))}
@@ -158,7 +157,7 @@ def test_every_page_of_a_hook_is_of_a_hook() -> None:
     assert {page.stem for page in (DOCS / "hooks").iterdir()} == set(HOOKS)
 
 
-def loaded(folder: Path, **sources: str) -> PluginHost:
+def loaded(folder: Path, **sources: str) -> PluginManager:
     """A host with these plugins as drop-ins, and no others."""
     for name, source in sources.items():
         (folder / f"{name}.py").write_text(source)
@@ -195,13 +194,13 @@ LOGGED = {
 @pytest.mark.parametrize("name", HOOKS)
 def test_example_of_a_hook_runs(name: str, tmp_path: Path, caplog, app_with) -> None:
     *_, (_, example) = blocks(f"hooks/{name}.md")
-    host = loaded(tmp_path, example=example)
-    [plugin] = [one for one in host.plugins if one.name == "example"]
+    plugin_manager = loaded(tmp_path, example=example)
+    [plugin] = [one for one in plugin_manager.plugins if one.name == "example"]
     assert (plugin.state, plugin.reason) == ("loaded", None)
     assert name in plugin.hooks
     if name in LOGGED:
         arguments, message = LOGGED[name]
-        host.notify(name, **arguments)
+        plugin_manager.notify(name, **arguments)
         assert message in caplog.messages
         assert plugin.hook_errors == 0
     elif name == "clustr_config_schema":
@@ -248,15 +247,15 @@ def test_configuration_that_is_shown_is_one(tmp_path: Path) -> None:
     (tmp_path / "faces.py").write_text(FACES)
     environment = {"FACES_TOKEN": "t", "CLUSTR_PLUGIN__BLIP__TIMEOUT": "31"}
     names = ("blip", "faces")
-    host = load_plugins(tmp_path, names, (), tmp_path / "plugins.toml", environment)
-    plugins = {plugin.name: plugin for plugin in host.plugins if plugin.state == "loaded"}
+    plugin_manager = load_plugins(tmp_path, names, (), tmp_path / "plugins.toml", environment)
+    plugins = {plugin.name: plugin for plugin in plugin_manager.plugins if plugin.state == "loaded"}
     assert dict(plugins["faces"].secrets) == {"token": "t", "key": "sesame"}
     assert dict(plugins["faces"].config) == {}
     assert plugins["blip"].config["service_url"] == "http://captioner.internal:8001"
     assert plugins["blip"].config["timeout"] == 31
-    blip = host.analyzers["blip"]
+    blip = plugin_manager.analyzers["blip"]
     assert (blip.queue, blip.timeout, blip.auto) == ("gpu", 120, False)
-    assert host.warnings == ()
+    assert plugin_manager.warnings == ()
 
 
 # What is to be typed

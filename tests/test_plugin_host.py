@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from workshop import FIRST_PARTY, analyzer, plugin
 
-from clustr.errors import StartUpError
-from clustr.parts import build_host
-from clustr.plugin_host import Plugin, PluginHost, load_plugins
-from clustr.plugin_host.registration import problem_with_level
+from clustr.components import build_plugin_manager
+from clustr.domain.errors import StartUpError
+from clustr.plugin_manager import Plugin, PluginManager, load_plugins
+from clustr.plugin_manager.registration import problem_with_level
 from clustr.settings import read_settings
 
 REPOSITORY = Path(__file__).parents[1]
@@ -60,7 +60,7 @@ def clustr_register_analyzers(config):
     return [Brightness()]
 """
 
-Load = Callable[..., PluginHost]
+Load = Callable[..., PluginManager]
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def load(tmp_path: Path, folder: Path) -> Load:
         disabled: tuple[str, ...] = (),
         toml: str = "",
         environment: Mapping[str, str] | None = None,
-    ) -> PluginHost:
+    ) -> PluginManager:
         config = tmp_path / "plugins.toml"
         config.write_text(toml)
         return load_plugins(folder, enabled, disabled, config, environment or {})
@@ -87,8 +87,8 @@ def load(tmp_path: Path, folder: Path) -> Load:
     return load
 
 
-def named(host: PluginHost, name: str) -> Plugin:
-    [found] = [plugin for plugin in host.plugins if plugin.name == name]
+def named(plugin_manager: PluginManager, name: str) -> Plugin:
+    [found] = [plugin for plugin in plugin_manager.plugins if plugin.name == name]
     return found
 
 
@@ -240,13 +240,16 @@ def test_F8c_broken_plugin_is_listed_with_its_reason_beside_the_good_ones(load, 
     (folder / "broken.py").write_text(source)
     (folder / "a_good_one.py").write_text(analyzer("first", "return {}"))
     (folder / "the_good_one.py").write_text(analyzer("last", "return {}"))
-    host = load()
-    assert named(host, "broken").state == "failed"
-    assert re.search(reason, named(host, "broken").reason)
-    assert named(host, "broken").analyzers == ()
+    plugin_manager = load()
+    assert named(plugin_manager, "broken").state == "failed"
+    assert re.search(reason, named(plugin_manager, "broken").reason)
+    assert named(plugin_manager, "broken").analyzers == ()
     for name in ("a_good_one", "the_good_one", *FIRST_PARTY):
-        assert (named(host, name).state, named(host, name).reason) == ("loaded", None)
-    assert set(host.analyzers) == {"first", "last", *FIRST_PARTY}
+        assert (named(plugin_manager, name).state, named(plugin_manager, name).reason) == (
+            "loaded",
+            None,
+        )
+    assert set(plugin_manager.analyzers) == {"first", "last", *FIRST_PARTY}
 
 
 @pytest.mark.parametrize("kind", BROKEN)
@@ -276,28 +279,28 @@ def test_bad_file_names_are_listed_with_what_is_allowed(load, folder):
 def test_analyzer_of_another_plugin_is_a_conflict(load, folder):
     (folder / "one.py").write_text(GOOD)
     (folder / "two.py").write_text(GOOD + "\n# another one\n")
-    host = load()
-    assert named(host, "one").state == "loaded"
-    assert named(host, "two").state == "conflict"
-    assert named(host, "two").reason == "the plugin one has the analyzer good too"
-    assert host.plugin_of(host.analyzers["good"]).name == "one"
+    plugin_manager = load()
+    assert named(plugin_manager, "one").state == "loaded"
+    assert named(plugin_manager, "two").state == "conflict"
+    assert named(plugin_manager, "two").reason == "the plugin one has the analyzer good too"
+    assert plugin_manager.plugin_of(plugin_manager.analyzers["good"]).name == "one"
 
 
 def test_plugin_of_an_installed_ones_name_is_a_conflict(load, folder):
     (folder / "blip.py").write_text(GOOD)
-    host = load()
-    both = [plugin for plugin in host.plugins if plugin.name == "blip"]
+    plugin_manager = load()
+    both = [plugin for plugin in plugin_manager.plugins if plugin.name == "blip"]
     assert [(p.source, p.state) for p in both] == [("package", "loaded"), ("folder", "conflict")]
     assert both[1].reason == "another plugin has the same name"
-    assert "good" not in host.analyzers
+    assert "good" not in plugin_manager.analyzers
 
 
 def test_same_file_is_loaded_once(load, folder):
     for name in (*FIRST_PARTY, "__init__"):
         shutil.copy(REPOSITORY / "plugins" / f"{name}.py", folder)
-    host = load()
-    assert sorted(plugin.name for plugin in host.plugins) == FIRST_PARTY
-    assert {plugin.state for plugin in host.plugins} == {"loaded"}
+    plugin_manager = load()
+    assert sorted(plugin.name for plugin in plugin_manager.plugins) == FIRST_PARTY
+    assert {plugin.state for plugin in plugin_manager.plugins} == {"loaded"}
 
 
 def test_packages_are_plugins_too(load, folder):
@@ -306,9 +309,9 @@ def test_packages_are_plugins_too(load, folder):
     (package / "words.py").write_text("NAME = 'good'\n")
     source = GOOD.replace('name = "good"', "name = NAME")
     (package / "__init__.py").write_text("from .words import NAME\n" + source)
-    host = load()
-    assert named(host, "whole").state == "loaded"
-    assert "good" in host.analyzers
+    plugin_manager = load()
+    assert named(plugin_manager, "whole").state == "loaded"
+    assert "good" in plugin_manager.analyzers
 
 
 def test_what_is_no_plugin_is_left_alone(load, folder):
@@ -383,27 +386,27 @@ def test_installed_plugin_is_found_by_its_entry_point(load, install):
 )
 def test_F8c_installed_plugin_that_is_broken_is_listed(load, install, source):
     install(f"broken_{len(source)}", source)
-    host = load()
-    found = named(host, f"broken_{len(source)}")
+    plugin_manager = load()
+    found = named(plugin_manager, f"broken_{len(source)}")
     assert (found.state, found.version) == ("failed", "2.5")
     assert found.reason.startswith("import raised")
-    assert set(host.analyzers) == set(FIRST_PARTY)
+    assert set(plugin_manager.analyzers) == set(FIRST_PARTY)
 
 
 def test_disabled_plugins_are_listed_but_not_imported(load, folder):
     (folder / "noisy.py").write_text("raise RuntimeError")
-    host = load(disabled=("noisy", "blip"))
+    plugin_manager = load(disabled=("noisy", "blip"))
     for name in ("noisy", "blip"):
-        assert named(host, name).state == "disabled"
-        assert named(host, name).reason == "switched off by the settings"
-    assert set(host.analyzers) == set(FIRST_PARTY) - {"blip"}
+        assert named(plugin_manager, name).state == "disabled"
+        assert named(plugin_manager, name).reason == "switched off by the settings"
+    assert set(plugin_manager.analyzers) == set(FIRST_PARTY) - {"blip"}
 
 
 def test_only_enabled_plugins_are_loaded(load, folder):
     (folder / "good.py").write_text(GOOD)
-    host = load(enabled=("good",))
-    assert set(host.analyzers) == {"good"}
-    assert {named(host, name).state for name in FIRST_PARTY} == {"disabled"}
+    plugin_manager = load(enabled=("good",))
+    assert set(plugin_manager.analyzers) == {"good"}
+    assert {named(plugin_manager, name).state for name in FIRST_PARTY} == {"disabled"}
     assert set(load(enabled=()).analyzers) == set()
     assert set(load(enabled=("good", "blip"), disabled=("good",)).analyzers) == {"blip"}
 
@@ -462,10 +465,10 @@ def test_hook_is_given_the_configuration(load, folder):
 def test_bad_configuration_is_that_plugins_alone(load, folder, toml, variables, reason):
     (folder / "good.py").write_text(CONFIGURED)
     (folder / "other.py").write_text(analyzer("other", "return {}"))
-    host = load(toml=toml, environment=variables)
-    assert named(host, "good").state == "misconfigured"
-    assert re.search(reason, named(host, "good").reason)
-    assert named(host, "other").state == "loaded"
+    plugin_manager = load(toml=toml, environment=variables)
+    assert named(plugin_manager, "good").state == "misconfigured"
+    assert re.search(reason, named(plugin_manager, "good").reason)
+    assert named(plugin_manager, "other").state == "loaded"
 
 
 def test_configuration_for_a_plugin_that_takes_none_is_refused(load, folder):
@@ -492,33 +495,33 @@ def test_only_plugins_that_are_not_there_stop_the_start_of_every_process(folder)
     """Those of a host take a part of the settings each; all build their plugins in one way."""
     given = {"PLUGINS_FOLDER": str(folder)}
     with pytest.raises(StartUpError) as caught:
-        build_host(read_settings(given | {"PLUGINS_ENABLED": "dimensons,fase"}))
+        build_plugin_manager(read_settings(given | {"PLUGINS_ENABLED": "dimensons,fase"}))
     assert str(caught.value).startswith(
         "PLUGINS_ENABLED='dimensons,fase': unknown plugin dimensons; did you mean dimensions?; "
         "unknown plugin fase; there are blip, "
     )
-    assert not build_host(read_settings(given | {"PLUGINS_ENABLED": ""})).analyzers
-    host = build_host(read_settings(given | {"PLUGINS_ENABLED": "exif,fase"}))
-    assert set(host.analyzers) == {"exif"}
-    assert [said.partition(";")[0] for said in host.warnings] == [
+    assert not build_plugin_manager(read_settings(given | {"PLUGINS_ENABLED": ""})).analyzers
+    plugin_manager = build_plugin_manager(read_settings(given | {"PLUGINS_ENABLED": "exif,fase"}))
+    assert set(plugin_manager.analyzers) == {"exif"}
+    assert [said.partition(";")[0] for said in plugin_manager.warnings] == [
         "PLUGINS_ENABLED: unknown plugin fase"
     ]
 
 
 def test_file_of_configuration_need_not_exist(tmp_path, folder):
-    host = load_plugins(folder, None, (), tmp_path / "nothing.toml", {})
-    assert set(host.analyzers) == set(FIRST_PARTY)
+    plugin_manager = load_plugins(folder, None, (), tmp_path / "nothing.toml", {})
+    assert set(plugin_manager.analyzers) == set(FIRST_PARTY)
 
 
 def test_env_file_configures_plugins_too(tmp_path, monkeypatch):
     (tmp_path / ".env").write_text("BLIP_SERVICE_URL=http://captioner:9000  # a comment\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BLIP_SERVICE_URL", raising=False)
-    assert named(build_host(read_settings()), "blip").config["service_url"] == (
+    assert named(build_plugin_manager(read_settings()), "blip").config["service_url"] == (
         "http://captioner:9000"
     )
     monkeypatch.setenv("BLIP_SERVICE_URL", "http://elsewhere:9000")
-    assert named(build_host(read_settings()), "blip").config["service_url"] == (
+    assert named(build_plugin_manager(read_settings()), "blip").config["service_url"] == (
         "http://elsewhere:9000"
     )
 
@@ -566,11 +569,11 @@ def test_who_requires_one_that_is_not_loaded_is_not_loaded_either(load, folder):
     (folder / "b.py").write_text(requiring("b", "c"))
     (folder / "c.py").write_text(requiring("c") + "\n1 / 0")
     (folder / "d.py").write_text(requiring("d", "dimensions"))
-    host = load(disabled=("exif",))
-    assert named(host, "a").reason == "a requires b, which is not loaded"
-    assert named(host, "b").reason == "b requires c, which is not loaded"
-    assert [named(host, name).state for name in "abcd"] == ["failed"] * 3 + ["loaded"]
-    assert "a" not in host.analyzers
+    plugin_manager = load(disabled=("exif",))
+    assert named(plugin_manager, "a").reason == "a requires b, which is not loaded"
+    assert named(plugin_manager, "b").reason == "b requires c, which is not loaded"
+    assert [named(plugin_manager, name).state for name in "abcd"] == ["failed"] * 3 + ["loaded"]
+    assert "a" not in plugin_manager.analyzers
     assert named(load(disabled=("dimensions",)), "d").state == "failed"
 
 
@@ -579,14 +582,14 @@ def test_circle_of_requirements_is_a_conflict_of_its_plugins_alone(load, folder)
     (folder / "b.py").write_text(requiring("b", "a"))
     (folder / "c.py").write_text(requiring("c", "a"))
     (folder / "d.py").write_text(requiring("d"))
-    host = load()
+    plugin_manager = load()
     for name in "ab":
-        assert named(host, name).state == "conflict"
+        assert named(plugin_manager, name).state == "conflict"
         assert re.search(
-            "a requires b requires a|b requires a requires b", named(host, name).reason
+            "a requires b requires a|b requires a requires b", named(plugin_manager, name).reason
         )
-    assert named(host, "c").reason == "c requires a, which is not loaded"
-    assert set(host.analyzers) == {"d", *FIRST_PARTY}
+    assert named(plugin_manager, "c").reason == "c requires a, which is not loaded"
+    assert set(plugin_manager.analyzers) == {"d", *FIRST_PARTY}
 
 
 # Filters
@@ -627,12 +630,12 @@ def test_filters_are_found_by_analyzer_and_field(load, folder):
     any_key = a_filter(field="'more.of.it'", indexed="True")
     average = a_filter(field="'average'", type="fields.Float()")
     (folder / "shades.py").write_text(filtered(a_filter(), inside, any_key, average))
-    host = load(disabled=tuple(FIRST_PARTY))
-    assert named(host, "shades").reason is None
+    plugin_manager = load(disabled=tuple(FIRST_PARTY))
+    assert named(plugin_manager, "shades").reason is None
     fields = ("label", "boxes.width", "more.of.it", "average")
-    assert list(host.filters) == [("shades", field) for field in fields]
-    assert host.filters["shades", "boxes.width"].operators == ("gte", "lte")
-    assert list(named(host, "shades").filters) == list(host.filters.values())
+    assert list(plugin_manager.filters) == [("shades", field) for field in fields]
+    assert plugin_manager.filters["shades", "boxes.width"].operators == ("gte", "lte")
+    assert list(named(plugin_manager, "shades").filters) == list(plugin_manager.filters.values())
 
 
 @pytest.mark.parametrize(
@@ -657,11 +660,11 @@ def test_filters_are_found_by_analyzer_and_field(load, folder):
 )
 def test_bad_filters_are_the_failure_of_their_plugin(load, folder, filters, reason):
     (folder / "shades.py").write_text(filtered(*filters))
-    host = load(disabled=tuple(FIRST_PARTY))
-    assert named(host, "shades").state == "failed"
-    assert re.search(reason, named(host, "shades").reason)
-    assert not host.filters
-    assert not host.analyzers
+    plugin_manager = load(disabled=tuple(FIRST_PARTY))
+    assert named(plugin_manager, "shades").state == "failed"
+    assert re.search(reason, named(plugin_manager, "shades").reason)
+    assert not plugin_manager.filters
+    assert not plugin_manager.analyzers
 
 
 # Routes
@@ -675,9 +678,9 @@ def clustr_register_blueprints(config, library):
 """
 
 
-def mounted(host: PluginHost) -> list[tuple[str, str]]:
+def mounted(plugin_manager: PluginManager) -> list[tuple[str, str]]:
     """The blueprints that a web process would mount."""
-    found = host.blueprints(lambda plugin: plugin, lambda plugin, blueprints: None)
+    found = plugin_manager.blueprints(lambda plugin: plugin, lambda plugin, blueprints: None)
     return [(plugin.name, blueprint.name) for plugin, blueprint in found]
 
 
@@ -698,15 +701,17 @@ def test_plugin_without_its_routes_is_withdrawn_as_a_whole(load, folder, body, r
         GOOD.replace('"good"', '"bad"') + ROUTES.format(body=body) + EVENT.format(body="1 / 0")
     )
     (folder / "dependent.py").write_text(requiring("dependent", "bad"))
-    host = load(disabled=tuple(FIRST_PARTY))
-    held = host.analyzers
+    plugin_manager = load(disabled=tuple(FIRST_PARTY))
+    held = plugin_manager.analyzers
     assert set(held) == {"good", "bad", "dependent"}
-    assert mounted(host) == [("routed", "a")]
-    assert named(host, "bad").state == "failed"
-    assert re.search(reason, named(host, "bad").reason)
-    assert named(host, "dependent").reason == "dependent requires bad, which is not loaded"
+    assert mounted(plugin_manager) == [("routed", "a")]
+    assert named(plugin_manager, "bad").state == "failed"
+    assert re.search(reason, named(plugin_manager, "bad").reason)
+    assert (
+        named(plugin_manager, "dependent").reason == "dependent requires bad, which is not loaded"
+    )
     assert set(held) == {"good"}
-    assert not host.implements("clustr_upload_stored")
+    assert not plugin_manager.implements("clustr_upload_stored")
 
 
 # Notices
@@ -723,12 +728,14 @@ def test_hook_that_raises_is_counted_and_touches_no_other(load, folder):
     (folder / "bad.py").write_text(GOOD + EVENT.format(body="raise OSError('so what')"))
     (folder / "ending.py").write_text(HEAD + EVENT.format(body="raise SystemExit"))
     (folder / "good.py").write_text(HEAD + EVENT.format(body="upload.append('told')"))
-    host = load(disabled=tuple(FIRST_PARTY))
+    plugin_manager = load(disabled=tuple(FIRST_PARTY))
     told: list[str] = []
     for _ in range(2):
-        host.notify("clustr_upload_stored", upload=told)
+        plugin_manager.notify("clustr_upload_stored", upload=told)
     assert told == ["told", "told"]
-    errors = {plugin.name: plugin.hook_errors for plugin in host.plugins if plugin.hook_errors}
+    errors = {
+        plugin.name: plugin.hook_errors for plugin in plugin_manager.plugins if plugin.hook_errors
+    }
     assert errors == {"bad": 2, "ending": 2}
 
 
@@ -737,7 +744,7 @@ LOGGED = """
 import sys
 from pathlib import Path
 from clustr import logs
-from clustr.plugin_host import load_plugins
+from clustr.plugin_manager import load_plugins
 
 logs.configure("json", "debug")
 load_plugins(Path(sys.argv[1]), None, (), Path(sys.argv[2]), {}).notify(
@@ -768,12 +775,12 @@ def test_what_plugins_do_wrong_is_logged_but_for_secrets(folder, tmp_path):
 
 def test_only_who_implements_a_hook_is_told(load, folder):
     (folder / "good.py").write_text(HEAD + EVENT.format(body="pass"))
-    host = load(disabled=tuple(FIRST_PARTY))
-    assert host.implements("clustr_upload_stored")
-    assert not host.implements("clustr_upload_deleted")
-    host.notify("clustr_upload_deleted", upload=None)
+    plugin_manager = load(disabled=tuple(FIRST_PARTY))
+    assert plugin_manager.implements("clustr_upload_stored")
+    assert not plugin_manager.implements("clustr_upload_deleted")
+    plugin_manager.notify("clustr_upload_deleted", upload=None)
     with pytest.raises(KeyError):
-        host.notify("clustr_upload_storred", upload=None)
+        plugin_manager.notify("clustr_upload_storred", upload=None)
 
 
 # What is configured
@@ -869,8 +876,8 @@ def test_reference_to_nothing_names_its_key(load, folder, value, reason):
 )
 def test_secrets_are_in_no_reason_trace_or_repr(load, folder, toml, reason):
     (folder / "good.py").write_text(SECRETIVE)
-    host = load(toml=f"[good]\n{toml}")
-    found = named(host, "good")
+    plugin_manager = load(toml=f"[good]\n{toml}")
+    found = named(plugin_manager, "good")
     assert found.state == "misconfigured"
     assert re.search(reason, found.reason)
     assert "sesame" not in found.reason + repr(found) + str(found.trace)
@@ -899,20 +906,20 @@ def test_hash_of_the_configuration_is_of_what_is_no_secret(load, folder):
 def test_configuration_of_nothing_is_told(load, folder):
     (folder / "good.py").write_text(CONFIGURED)
     toml = "[goood]\nsize = 3\n[good]\nsize = 3\n[plugins.good]\n[analyzers.blipp]\nqueue = 'http'"
-    host = load(toml=toml, environment={"CLUSTR_PLUGIN__GODO__SIZE": "3"})
-    assert host.warnings == (
+    plugin_manager = load(toml=toml, environment={"CLUSTR_PLUGIN__GODO__SIZE": "3"})
+    assert plugin_manager.warnings == (
         "[plugins.good] is not read; a plugin's table is just [good]",
         "[analyzers.blipp]: unknown analyzer blipp; did you mean blip?",
         "[goood]: unknown plugin goood; did you mean good?",
         "CLUSTR_PLUGIN__GODO__SIZE: unknown plugin godo; did you mean good?",
     )
-    assert named(host, "good").state == "loaded"
+    assert named(plugin_manager, "good").state == "loaded"
 
 
 def test_operator_adjusts_analyzers(load, folder):
     (folder / "good.py").write_text(GOOD)
-    host = load(toml="[analyzers.good]\nqueue = 'gpu'\ntimeout = 5\nauto = false")
-    good = host.analyzers["good"]
+    plugin_manager = load(toml="[analyzers.good]\nqueue = 'gpu'\ntimeout = 5\nauto = false")
+    good = plugin_manager.analyzers["good"]
     assert (good.queue, good.timeout, good.auto) == ("gpu", 5, False)
 
 
@@ -927,10 +934,10 @@ def test_operator_adjusts_analyzers(load, folder):
 )
 def test_bad_adjustment_is_that_plugins_alone(load, folder, toml, reason):
     (folder / "good.py").write_text(GOOD)
-    host = load(toml=f"[analyzers.good]\n{toml}")
-    assert named(host, "good").state == "misconfigured"
-    assert named(host, "good").reason.startswith(reason)
-    assert set(host.analyzers) == set(FIRST_PARTY)
+    plugin_manager = load(toml=f"[analyzers.good]\n{toml}")
+    assert named(plugin_manager, "good").state == "misconfigured"
+    assert named(plugin_manager, "good").reason.startswith(reason)
+    assert set(plugin_manager.analyzers) == set(FIRST_PARTY)
 
 
 def test_finding_plugins_imports_nothing(load, install, tmp_path):

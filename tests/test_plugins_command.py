@@ -374,7 +374,7 @@ def test_list_is_quick_and_imports_nothing_heavy(drop_in) -> None:
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
     done = run(place, "list", PYTHONPROFILEIMPORTTIME="1")
     imported = set(re.findall(r"\| +([\w.]+)$", done.stderr, re.MULTILINE))
-    assert "clustr.plugin_host" in imported
+    assert "clustr.plugin_manager" in imported
     assert not imported & {"flask", "flask_smorest", "pymongo", "rq", "redis", "gunicorn", "numpy"}
 
 
@@ -389,7 +389,7 @@ def test_hook_that_hangs_is_told_too(drop_in) -> None:
 
 LEAVES_ONE = """
 import os, time
-from clustr.commands.trial import tried
+from clustr.cli.subprocess_check import run_in_child
 
 def leave_one(send):
     if pid := os.fork():
@@ -397,7 +397,7 @@ def leave_one(send):
     else:
         time.sleep(1000)
 
-trial = tried(leave_one, 20)
+trial = run_in_child(leave_one, 20)
 assert trial.failure is None
 print(*trial.sent)
 """

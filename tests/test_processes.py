@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from running import child, descendants, wait_until
 
-from clustr.processes import Notification, notify_ready
+from clustr.supervisor.processes import Notification, notify_ready
 
 # Says in a file what happens to it, in a line each: that it starts, and that it is asked to end.
 WITNESS = """
@@ -32,8 +32,8 @@ sys.exit(3)
 SUPERVISE = """
 import os, sys
 from pathlib import Path
-from clustr.errors import StartUpError
-from clustr.processes import Attempts, Child, Supervisor, command, function
+from clustr.domain.errors import StartUpError
+from clustr.supervisor.processes import Attempts, Child, Supervisor, command, function
 folder = Path(sys.argv[1])
 def witness(name, lives=60.0, **more):
     arguments = [name, str(folder / "diary"), str(lives)]
@@ -248,7 +248,7 @@ def test_nothing_survives_a_supervisor_killed_with_9(supervise):
 def test_one_whose_parent_has_ended_already_ends_itself():
     program = """
 import os, sys
-from clustr.processes import die_with_parent
+from clustr.supervisor.processes import die_with_parent
 die_with_parent(1 if os.getppid() != 1 else 2)
 print("still here")
 """

@@ -20,11 +20,11 @@ from rq.webhook import Webhook
 from running import Servers, wait_until
 from workshop import Outage, Program, Workshop, plugin
 
-from clustr import servers as programs
-from clustr.errors import QueueUnavailable, StartUpError
-from clustr.plugin_host import load_plugins
+from clustr.domain.errors import QueueUnavailable, StartUpError
+from clustr.plugin_manager import load_plugins
 from clustr.plugins import Analyzer
-from clustr.queue import BELL_SECONDS, JOB, JOB_SECONDS_TO_LIVE, Queue, Ringer
+from clustr.queue import BELL_SECONDS, JOB, JOB_SECONDS_TO_LIVE, DoorbellRinger, Queue
+from clustr.supervisor import servers as programs
 
 QUEUES = {"fast": "default", "remote": "http", "heavy": "gpu"}
 
@@ -41,8 +41,8 @@ def analyzers(workshop: Workshop) -> list[Analyzer]:
     for name, queue in QUEUES.items():
         workshop.analyzer(name, "return {}", queue=queue)
     settings = workshop.settings
-    host = load_plugins(workshop.plugins, tuple(QUEUES), (), settings.plugins_config, {})
-    return [host.analyzers[name] for name in QUEUES]
+    plugin_manager = load_plugins(workshop.plugins, tuple(QUEUES), (), settings.plugins_config, {})
+    return [plugin_manager.analyzers[name] for name in QUEUES]
 
 
 @pytest.fixture
@@ -364,7 +364,7 @@ def test_G8_jobs_call_no_address(workshop, analyzers, marker, rq):
 
 
 def test_ringer_rings_at_once_and_then_for_many_at_once(queue, analyzers, workshop):
-    ringer = Ringer(queue, lambda: "0" * 24)
+    ringer = DoorbellRinger(queue, lambda: "0" * 24)
     ringer.ring(analyzers[:1])
     wait_until(lambda: queue.lengths()["default"] == 1, 5)
     take_call(workshop)
@@ -375,7 +375,7 @@ def test_ringer_rings_at_once_and_then_for_many_at_once(queue, analyzers, worksh
 
 
 def test_D2_ringer_goes_on_after_redis_was_away(servers, queue, analyzers):
-    ringer = Ringer(queue, lambda: "0" * 24)
+    ringer = DoorbellRinger(queue, lambda: "0" * 24)
     with servers.frozen_redis():
         ringer.ring(analyzers[:1])
         with pytest.raises(QueueUnavailable):

@@ -12,10 +12,10 @@ from openapi_spec_validator import validate
 from running import Servers
 from workshop import Workshop, another
 
-from clustr.api.current import EXTENSION
+from clustr.api.http.request_context import EXTENSION
 from clustr.app import create_app
-from clustr.catalog import Condition, Wanted
-from clustr.errors import TooSlow
+from clustr.database import Condition, UploadFilter
+from clustr.domain.errors import TooSlow
 from clustr.settings import read_settings
 
 PROBLEM = "application/problem+json"
@@ -277,10 +277,10 @@ def test_the_indexes_that_were_asked_for_are_there_and_used(workshop):
     made = workshop.collection.index_information()
     assert "results.mean" in made
     assert not {"results.dark", "results.marks"} & set(made)
-    assert workshop.web.catalog.unused_indexes() == []
+    assert workshop.web.database.unused_indexes() == []
     workshop.collection.create_index([("analyses.result.gone", 1)], name="results.gone")
-    workshop.web.catalog.make_result_indexes()
-    assert workshop.web.catalog.unused_indexes() == ["results.gone"]
+    workshop.web.database.make_result_indexes()
+    assert workshop.web.database.unused_indexes() == ["results.gone"]
     workshop.collection.drop_index("results.gone")
 
 
@@ -320,16 +320,16 @@ def test_the_cost_of_a_search(workshop, client, crowd, monkeypatch):
     many = client.get("/api/uploads?analyses.brightness.dark=true&limit=1").get_json()
     assert many["total"] is None
     assert many["next_cursor"]
-    monkeypatch.setattr("clustr.catalog.listing.SEARCH_SECONDS", 0.005)
+    monkeypatch.setattr("clustr.database.listing.SEARCH_SECONDS", 0.005)
     assert client.get("/api/uploads?analyses.brightness.marks=none").get_json()["total"] == 0
-    monkeypatch.setattr("clustr.catalog.listing.MOST_LOOKED_AT", 10_000)
+    monkeypatch.setattr("clustr.database.listing.MOST_LOOKED_AT", 10_000)
     slow = client.get("/api/uploads?analyses.brightness.marks=none")
     assert slow.status_code == 422
     assert list(slow.get_json()["errors"]) == ["analyses.brightness.marks"]
     assert "no index" in slow.get_json()["errors"]["analyses.brightness.marks"][0]
     with pytest.raises(TooSlow):
         never = Condition("brightness", "marks", "eq", "none")
-        workshop.web.catalog.listing.page(1, wanted=Wanted(conditions=(never,)))
+        workshop.web.database.listing.page(1, wanted=UploadFilter(conditions=(never,)))
 
 
 def test_routes_are_mounted_below_their_plugin(workshop, client):
@@ -545,7 +545,7 @@ def test_results_outlive_their_analyzer(workshop):
         assert "AnalysisResult_brightness" not in document["components"]["schemas"]
         assert misfits(document, upload) == []
         assert client.get("/api/uploads?analyses.brightness.mean=1").status_code == 422
-        catalog = app.extensions[EXTENSION].catalog
-        assert catalog.unused_indexes() == ["results.mean"]
+        database = app.extensions[EXTENSION].database
+        assert database.unused_indexes() == ["results.mean"]
     finally:
-        app.extensions[EXTENSION].catalog.close()
+        app.extensions[EXTENSION].database.close()

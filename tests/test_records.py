@@ -15,10 +15,10 @@ from bson.datetime_ms import DatetimeMS
 from werkzeug.test import TestResponse
 from workshop import Workshop
 
-from clustr import servers
-from clustr.fsck import Kind
-from clustr.parts import build_fsck
-from clustr.upload import State
+from clustr.components import build_fsck
+from clustr.domain.models import State
+from clustr.services.fsck import FindingKind
+from clustr.supervisor import servers
 
 
 @pytest.fixture
@@ -235,7 +235,7 @@ def test_everything_else_goes_on_beside_records_of_others(among_others):
         for path in ("", "?permanently=true"):
             assert client.delete(f"/api/uploads/{one}{path}").status_code == 404
     whole = workshop.collection.find_one({"_id": ObjectId(ids[0])})
-    trash = workshop.web.catalog.trash.collection
+    trash = workshop.web.database.trash.collection
     trash.insert_one({"_id": ObjectId(), "trash": {"at": whole["upload_time"], "step": "there"}})
     assert client.delete(f"/api/uploads/{ids[0]}").status_code == 204
     assert [one["id"] for one in get(workshop, "/api/trash").get_json()["data"]] == [ids[0]]
@@ -259,7 +259,7 @@ def test_fsck_names_records_of_others_and_leaves_them_alone(among_others):
     with build_fsck(workshop.settings, timedelta(0), quick=False) as check:
         findings = [*check.findings()]
         assert not any(map(check.repair, findings))
-    assert {one.kind for one in findings} == {Kind.FOREIGN}
+    assert {one.kind for one in findings} == {FindingKind.FOREIGN}
     named = [one.id for one in findings]
     assert sorted(named) == sorted(str(one["_id"]) for one in before if str(one["_id"]) not in ids)
     assert all("not one that Clustr has written: " in one.detail for one in findings)
@@ -270,7 +270,7 @@ def test_the_file_of_a_record_that_was_altered_is_no_orphan(workshop):
     ids = workshop.upload(), workshop.upload(photographs.unique(number=1))
     alter(workshop, ids[0][0], filename="../../secret.jpg")
     with build_fsck(workshop.settings, timedelta(0), quick=False) as check:
-        assert [one.kind for one in check.findings()] == [Kind.FOREIGN]
+        assert [one.kind for one in check.findings()] == [FindingKind.FOREIGN]
 
 
 PREDECESSORS = {
@@ -293,7 +293,7 @@ def test_a_foreign_database_is_refused_at_the_start_and_left_as_it_was(workshop,
         folder.mkdir(parents=True)
         (folder / ".clustr-store").touch()
     arguments = {
-        "gunicorn": ("-c", "python:clustr.gunicorn_settings", "clustr.app:create_app()"),
+        "gunicorn": ("-c", "python:clustr.supervisor.gunicorn_settings", "clustr.app:create_app()"),
         "clustr": ("worker",),
     }[program]
     port = str(servers.free_port())

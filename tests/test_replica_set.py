@@ -9,10 +9,16 @@ import pytest
 from pymongo import MongoClient
 from running import start, wait_until
 
-from clustr import servers as programs
+from clustr.supervisor import servers as programs
 
 WORKER = ["-m", "clustr", "worker"]
-WEB = ["-m", "gunicorn", "-c", "python:clustr.gunicorn_settings", "clustr.app:create_app()"]
+WEB = [
+    "-m",
+    "gunicorn",
+    "-c",
+    "python:clustr.supervisor.gunicorn_settings",
+    "clustr.app:create_app()",
+]
 FSCK = ["-m", "clustr", "fsck"]
 
 

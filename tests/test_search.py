@@ -9,10 +9,10 @@ from flask.testing import FlaskClient
 from running import Servers, moment
 from workshop import Workshop
 
-from clustr.catalog import new_id, now
-from clustr.catalog.documents import to_document
-from clustr.catalog.tags import with_keys
-from clustr.upload import Status, Upload
+from clustr.database import new_id, now
+from clustr.database.documents import to_document
+from clustr.database.tags import with_keys
+from clustr.domain.models import Status, Upload
 
 PROBLEM = "application/problem+json"
 COUNT = 1500
@@ -54,7 +54,7 @@ FEW = {
 @pytest.fixture(scope="module")
 def workshop(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
     with Workshop(tmp_path_factory.mktemp("search"), servers) as workshop:
-        workshop.web.catalog.make_indexes()
+        workshop.web.database.make_indexes()
         common = (
             document(f"{n}.jpg", "a bird over the sea", *(["sea"] if n % 2 else []), size=n + 1)
             for n in range(COUNT)
@@ -212,7 +212,7 @@ def test_the_index_of_an_older_version_is_made_anew(workshop, client):
     keys = [("tags", "text"), ("caption", "text")]
     workshop.collection.drop_index("words")
     workshop.collection.create_index(keys, name="words", default_language="none")
-    workshop.web.catalog.make_indexes()
+    workshop.web.database.make_indexes()
     assert search(client, "zebra")["total"] == 5
 
 

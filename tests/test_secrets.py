@@ -18,11 +18,12 @@ import structlog
 from running import Servers, Up, wait_until
 from workshop import FIRST_PARTY
 
-from clustr import logs, reasons
-from clustr.errors import StartUpError
-from clustr.secret import Secret, Secrets, credentials_in, without_secrets, wrapped
-from clustr.servers import free_port
+from clustr import logs
+from clustr.domain import failure_messages
+from clustr.domain.errors import StartUpError
+from clustr.domain.secrets import Secret, Secrets, credentials_in, without_secrets, wrapped
 from clustr.settings import read_settings
+from clustr.supervisor.servers import free_port
 
 PHOTOGRAPH = photographs.encode(photographs.picture(), "jpg")
 COMMAND = [sys.executable, "-m", "clustr"]
@@ -282,7 +283,7 @@ def test_a_secret_is_used_as_a_text_and_not_shown_by_its_representation() -> Non
     assert f"{secret!r} {[secret]} { ({'token': secret}) }" == "*** [***] {'token': ***}"
     for form in (secret, "s3cr%3Aet%2F%20value", "s3cr%3Aet%2F+value"):
         assert without_secrets(f"?key={form}!") == "?key=***!"
-    assert reasons.of(ValueError(f"no {secret}")) == "ValueError: no ***"
+    assert failure_messages.describe_exception(ValueError(f"no {secret}")) == "ValueError: no ***"
 
 
 def test_secret_values_are_a_mapping_that_shows_names_alone() -> None:

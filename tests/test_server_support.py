@@ -8,8 +8,8 @@ from redis import Redis
 from running import Servers, wait_until
 from workshop import Workshop
 
-from clustr import servers as programs
-from clustr.server_support import why_unsupported
+from clustr.domain.supported_releases import why_unsupported
+from clustr.supervisor import servers as programs
 
 TODAY = date(2026, 11, 29)
 

@@ -16,8 +16,8 @@ from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 from running import ensure_ready, start, wait_until
 
-from clustr import servers
-from clustr.errors import DatabaseUnavailable, StartUpError
+from clustr.domain.errors import DatabaseUnavailable, StartUpError
+from clustr.supervisor import servers
 
 PASSWORDS = servers.Passwords("0" * 64, "1" * 64, "2" * 64)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from clustr.errors import InvalidSettings, StartUpError
-from clustr.reasons import one_slip_apart
+from clustr.domain.errors import InvalidSettings, StartUpError
+from clustr.domain.failure_messages import one_slip_apart
 from clustr.settings import declared, read_environment, read_settings, unknown_variables
 
 

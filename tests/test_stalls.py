@@ -10,9 +10,9 @@ from pymongo import MongoClient
 from running import Servers, wait_until
 from test_listing_cost import document
 
-from clustr.catalog import Catalog, Sort, Wanted
-from clustr.catalog.listing import Bound
-from clustr.errors import TooSlow
+from clustr.database import Database, Sort, UploadFilter
+from clustr.database.listing import RangeLimit
+from clustr.domain.errors import TooSlow
 
 COUNT = 107
 HALTED_SECONDS = 0.7
@@ -21,7 +21,7 @@ SEARCHES = [
     *("status=processed&tag=cat", "max_width=120&sort=-taken_at", "q=jpg&duplicate=true&limit=1"),
     *("min_width=10&page=3", "min_width=10&sort=size", "q=nowhere"),
 ]
-WIDE = Bound("width", "gte", 100 + COUNT - 10)
+WIDE = RangeLimit("width", "gte", 100 + COUNT - 10)
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +36,8 @@ def own_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 
 
 @pytest.fixture(scope="module")
-def catalog(own_servers: Servers) -> Iterator[Catalog]:
-    built = Catalog(own_servers.mongodb_url, "stalls", "uploads", 10)
+def database(own_servers: Servers) -> Iterator[Database]:
+    built = Database(own_servers.mongodb_url, "stalls", "uploads", 10)
     built.make_indexes()
     with MongoClient(own_servers.mongodb_url, tz_aware=True) as client:
         client["stalls"]["uploads"].insert_many(map(document, range(COUNT)))
@@ -45,7 +45,7 @@ def catalog(own_servers: Servers) -> Iterator[Catalog]:
     built.close()
 
 
-def test_a_search_is_answered_or_put_off_while_mongodb_is_halted(own_servers, catalog, up):
+def test_a_search_is_answered_or_put_off_while_mongodb_is_halted(own_servers, database, up):
     settings = {"MONGODB_URL": own_servers.mongodb_url, "REDIS_URL": own_servers.redis_url}
     running = up(**settings, MONGODB_DATABASE="halted").wait_until_started()
     with MongoClient(own_servers.mongodb_url, tz_aware=True) as client:
@@ -79,43 +79,43 @@ def test_a_search_is_answered_or_put_off_while_mongodb_is_halted(own_servers, ca
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every search takes too long, as while MongoDB is halted."""
-    monkeypatch.setattr("clustr.catalog.listing.SEARCH_SECONDS", 1e-6)
-    monkeypatch.setattr("clustr.catalog.search.SEARCH_SECONDS", 1e-6)
+    monkeypatch.setattr("clustr.database.listing.SEARCH_SECONDS", 1e-6)
+    monkeypatch.setattr("clustr.database.search.SEARCH_SECONDS", 1e-6)
 
 
 @pytest.mark.parametrize("down", [False, True])
 @pytest.mark.parametrize(
     "wanted",
     [
-        Wanted(bounds=(WIDE,)),
-        Wanted(status="processed", tag_keys=("cat",)),
-        Wanted(tag_keys=("cat", "sofa"), bounds=(WIDE, Bound("size", "gte", 1005))),
-        Wanted(duplicate=True, content_type="image/png"),
+        UploadFilter(bounds=(WIDE,)),
+        UploadFilter(status="processed", tag_keys=("cat",)),
+        UploadFilter(tag_keys=("cat", "sofa"), bounds=(WIDE, RangeLimit("size", "gte", 1005))),
+        UploadFilter(duplicate=True, content_type="image/png"),
     ],
 )
 @pytest.mark.parametrize("by", ["upload_time", "size", "taken_at", "name"])
 def test_what_took_too_long_is_found_by_looking_at_few(
-    catalog, monkeypatch, wanted: Wanted, by: str, down: bool
+    database, monkeypatch, wanted: UploadFilter, by: str, down: bool
 ):
     def walk() -> list[tuple[list[Any], int | None]]:
         pages, cursor = [], None
         while not pages or cursor:
-            page = catalog.listing.page(4, 1, cursor, wanted, Sort(by, down))
+            page = database.listing.page(4, 1, cursor, wanted, Sort(by, down))
             pages.append(([one["_id"] for one in page.uploads], page.total))
             cursor = page.next_cursor
-        second = catalog.listing.page(4, 2, None, wanted, Sort(by, down))
+        second = database.listing.page(4, 2, None, wanted, Sort(by, down))
         return [*pages, ([one["_id"] for one in second.uploads], second.total)]
 
     expected = walk()
-    monkeypatch.setattr("clustr.catalog.listing.SEARCH_SECONDS", 1e-6)
+    monkeypatch.setattr("clustr.database.listing.SEARCH_SECONDS", 1e-6)
     assert walk() == expected
 
 
 @pytest.mark.parametrize("down", [False, True])
-def test_what_would_look_at_too_many_is_refused(catalog, impatient, monkeypatch, down):
-    wanted = Wanted(bounds=(WIDE,))
-    monkeypatch.setattr("clustr.catalog.listing.MOST_LOOKED_AT", COUNT + 1)
-    assert catalog.listing.page(4, wanted=wanted, sort=Sort("size", down)).total == 10
-    monkeypatch.setattr("clustr.catalog.listing.MOST_LOOKED_AT", 30)
+def test_what_would_look_at_too_many_is_refused(database, impatient, monkeypatch, down):
+    wanted = UploadFilter(bounds=(WIDE,))
+    monkeypatch.setattr("clustr.database.listing.MOST_LOOKED_AT", COUNT + 1)
+    assert database.listing.page(4, wanted=wanted, sort=Sort("size", down)).total == 10
+    monkeypatch.setattr("clustr.database.listing.MOST_LOOKED_AT", 30)
     with pytest.raises(TooSlow):
-        catalog.listing.page(40, wanted=wanted, sort=Sort("size", down))
+        database.listing.page(40, wanted=wanted, sort=Sort("size", down))

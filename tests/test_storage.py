@@ -17,8 +17,7 @@ from calling import get, part, upload, uploaded
 from running import Process, Up, child, descendants, wait_until
 from workshop import Workshop
 
-from clustr import servers as programs
-from clustr.errors import (
+from clustr.domain.errors import (
     DatabaseUnavailable,
     NotFound,
     StartUpError,
@@ -26,6 +25,7 @@ from clustr.errors import (
     StorageUnavailable,
 )
 from clustr.storage import LocalStorage, is_open_to_others
+from clustr.supervisor import servers as programs
 
 PROBLEM = "application/problem+json"
 NAME = "692192f4e13f5a0c4d1b7a90.jpg"
@@ -498,7 +498,13 @@ def test_two_processes_that_start_at_once_make_one_store(tmp_path, servers):
     with Workshop(tmp_path, servers, WEB_WORKERS="4") as workshop:
         port = str(programs.free_port())
         web = workshop.run(
-            *("-m", "gunicorn", "-c", "python:clustr.gunicorn_settings", "clustr.app:create_app()"),
+            *(
+                "-m",
+                "gunicorn",
+                "-c",
+                "python:clustr.supervisor.gunicorn_settings",
+                "clustr.app:create_app()",
+            ),
             HOST="127.0.0.1",
             PORT=port,
         )

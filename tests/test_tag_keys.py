@@ -12,10 +12,10 @@ from running import Servers, wait_until
 from test_bulk import engine, job_of, run_until
 from workshop import Workshop
 
-from clustr.catalog import tag_key
-from clustr.catalog.listing import INDEXES, SORTS, Sort
-from clustr.catalog.tag_keys import OLD_INDEXES
-from clustr.catalog.tags import distinct_tags
+from clustr.database import tag_key
+from clustr.database.listing import INDEXES, SORTS, Sort
+from clustr.database.tag_keys import OLD_INDEXES
+from clustr.database.tags import distinct_tags
 
 SAYS = """
 import json
@@ -207,9 +207,9 @@ def make_older(workshop: Workshop) -> None:
         keys = [("tags", 1), (field, -1), ("_id", -1)]
         there = {"tags": {"$exists": True}}
         collection.create_index(keys, name=f"tags_by_{by}", partialFilterExpression=there)
-    workshop.web.catalog.close()
+    workshop.web.database.close()
     del workshop.app
-    workshop.web.catalog.make_indexes()
+    workshop.web.database.make_indexes()
 
 
 def indexes(workshop: Workshop) -> set[str]:
@@ -238,14 +238,14 @@ def test_what_is_older_is_found_at_once_and_gets_its_keys_in_the_background(work
     wait_until(lambda: not {*OLD_INDEXES} & indexes(workshop), 30, "keys of all")
     assert worker.alive()
     check()
-    workshop.web.catalog.close()
+    workshop.web.database.close()
     del workshop.app  # Also for processes that start now.
     check()
     assert tags_of(workshop, ids[0]) == ["Cat"]
     for older in before[1:]:
         now = workshop.collection.find_one({"_id": older["_id"]})
         assert (now["tags"], now["human"]) == (older["tags"], older["human"])
-    lists = workshop.web.catalog.listing
+    lists = workshop.web.database.listing
     assert lists.page(5, sort=Sort("name")).total == 5
 
 
@@ -277,7 +277,7 @@ def test_what_was_put_into_the_trash_by_an_older_version_is_restored(workshop):
     assert client.post(f"/api/uploads/{ids[0]}/restore").get_json()["tags"] == ["Cat"]
     assert tags_of(workshop, ids[0]) == ["Cat"]
     with engine(workshop) as bulk:
-        assert sum(bulk._catalog.tag_keys.walk()) == 2
+        assert sum(bulk._database.tag_keys.walk()) == 2
     assert not {*OLD_INDEXES} & indexes(workshop)
     done(workshop, "/api/uploads/bulk", action="restore", filter={"tag": ["SOFA"]})
     assert tags_of(workshop, ids[1]) == ["CAT", "Sofa"]
@@ -285,27 +285,27 @@ def test_what_was_put_into_the_trash_by_an_older_version_is_restored(workshop):
 
 
 def test_keys_are_made_of_some_at_a_time(workshop, monkeypatch):
-    monkeypatch.setattr("clustr.catalog.tag_keys.LOOKED_AT_ONCE", 3)
+    monkeypatch.setattr("clustr.database.tag_keys.LOOKED_AT_ONCE", 3)
     upload(workshop, *([f"Tag {number}"] for number in range(10)))
     before = [*workshop.collection.find().sort("_id", 1)]
     make_older(workshop)
     other = {"_id": ObjectId(), "tags": [1, {}]}
     workshop.collection.insert_many([other, {"_id": "other", "tags": "cat"}])
-    steps = [*workshop.web.catalog.tag_keys.walk()]
+    steps = [*workshop.web.database.tag_keys.walk()]
     assert sum(steps) == 10
     assert max(steps) <= 3
     ours = {"sha256": {"$exists": True}}
     assert [*workshop.collection.find(ours).sort("_id", 1)] == before
     assert workshop.collection.find_one({"_id": other["_id"]}) == other
-    assert [*workshop.web.catalog.tag_keys.walk()] == []
+    assert [*workshop.web.database.tag_keys.walk()] == []
 
 
 def test_what_changes_while_keys_are_made_has_them_in_the_end(workshop, monkeypatch):
     """An analysis that ends between the reading and the writing takes part in the next time."""
-    monkeypatch.setattr("clustr.catalog.tag_keys.LOOKED_AT_ONCE", 1)
+    monkeypatch.setattr("clustr.database.tag_keys.LOOKED_AT_ONCE", 1)
     ids = upload(workshop, ["Cat"], ["Dog"], ["Sofa"])
     make_older(workshop)
-    walk = workshop.web.catalog.tag_keys.walk()
+    walk = workshop.web.database.tag_keys.walk()
     assert next(walk) == 1
     one = {"_id": ObjectId(ids[0])}
     workshop.collection.update_one(one, {"$unset": {"tag_keys": ""}})  # As if it had not matched.
@@ -316,14 +316,14 @@ def test_what_changes_while_keys_are_made_has_them_in_the_end(workshop, monkeypa
 def test_a_search_for_a_tag_that_is_too_slow_meanwhile_is_no_fault_of_the_client(
     workshop, monkeypatch
 ):
-    monkeypatch.setattr("clustr.catalog.listing.SEARCH_SECONDS", 1e-6)
-    monkeypatch.setattr("clustr.catalog.listing.MOST_LOOKED_AT", 2)
+    monkeypatch.setattr("clustr.database.listing.SEARCH_SECONDS", 1e-6)
+    monkeypatch.setattr("clustr.database.listing.MOST_LOOKED_AT", 2)
     upload(workshop, ["Cat"], ["Dog"], ["Sofa"], ["Sofa"])
     make_older(workshop)
     answer = workshop.app.test_client().get("/api/uploads?tag=cat")
     assert answer.status_code == 503
     assert answer.headers["Retry-After"]
-    assert sum(workshop.web.catalog.tag_keys.walk()) == 4
+    assert sum(workshop.web.database.tag_keys.walk()) == 4
     assert len(found(workshop, tag="cat")) == 1
 
 

@@ -11,24 +11,24 @@ from calling import get, uploaded
 from pymongo import MongoClient
 from running import wait_until
 
-from clustr.catalog import Catalog, new_id, now
-from clustr.catalog.documents import to_document
-from clustr.catalog.tags import with_keys
-from clustr.upload import Status, Upload
+from clustr.database import Database, new_id, now
+from clustr.database.documents import to_document
+from clustr.database.tags import with_keys
+from clustr.domain.models import Status, Upload
 
 
 @pytest.fixture
-def catalog(servers) -> Iterator[Catalog]:
-    built = Catalog(servers.mongodb_url, f"tags-{uuid.uuid4().hex}", "uploads", 10)
+def database(servers) -> Iterator[Database]:
+    built = Database(servers.mongodb_url, f"tags-{uuid.uuid4().hex}", "uploads", 10)
     built.make_indexes()
     yield built
     built.close()
 
 
 @pytest.fixture
-def collection(servers, catalog: Catalog) -> Iterator[Any]:
+def collection(servers, database: Database) -> Iterator[Any]:
     with MongoClient(servers.mongodb_url, tz_aware=True) as client:
-        name = catalog.uploads._collection.database.name
+        name = database.uploads._collection.database.name
         yield client[name]["uploads"]
         client.drop_database(name)
 
@@ -53,121 +53,125 @@ def document(number: int, *tags: str) -> dict[str, Any]:
     return to_document(upload) | with_keys(tags)
 
 
-def count(catalog: Catalog) -> int:
+def count(database: Database) -> int:
     """Count all, and say in how many steps."""
     steps = 1
-    while not catalog.tallies.step():
+    while not database.counters.step():
         steps += 1
     return steps
 
 
-def test_what_was_never_counted_is_nothing(catalog):
-    assert catalog.tallies.totals() is None
-    assert catalog.tallies.tags("", 10) == {}
-    count(catalog)
-    tally = catalog.tallies.totals()
+def test_what_was_never_counted_is_nothing(database):
+    assert database.counters.totals() is None
+    assert database.counters.tags("", 10) == {}
+    count(database)
+    tally = database.counters.totals()
     assert (tally.uploads, tally.bytes, tally.statuses, tally.days) == (0, 0, {}, {})
 
 
-def test_a_round_counts_all_of_a_kind(catalog, collection, monkeypatch):
-    monkeypatch.setattr("clustr.catalog.tallies.BATCH", 7)
+def test_a_round_counts_all_of_a_kind(database, collection, monkeypatch):
+    monkeypatch.setattr("clustr.database.counters.BATCH", 7)
     named = [["cat"], ["cat", "sofa"], ["cable"], []]
     documents = [document(n, *named[n % 4]) for n in range(60)]
     collection.insert_many(documents)
-    assert count(catalog) == 9
-    tally = catalog.tallies.totals()
+    assert count(database) == 9
+    tally = database.counters.totals()
     assert tally.uploads == 60
     assert tally.bytes == 60_000
     assert tally.statuses == {"pending": 30, "processed": 30}
     assert list(tally.days.values()) == [20, 20, 20]
     assert list(tally.days) == sorted(tally.days, reverse=True)
-    assert list(catalog.tallies.tags("", 10).items()) == [("cat", 30), ("cable", 15), ("sofa", 15)]
-    assert list(catalog.tallies.tags("ca", 10)) == ["cable", "cat"]
-    assert list(catalog.tallies.tags("ca", 1)) == ["cable"]
-    assert catalog.tallies.tags("c.*", 10) == {}
+    assert list(database.counters.tags("", 10).items()) == [
+        ("cat", 30),
+        ("cable", 15),
+        ("sofa", 15),
+    ]
+    assert list(database.counters.tags("ca", 10)) == ["cable", "cat"]
+    assert list(database.counters.tags("ca", 1)) == ["cable"]
+    assert database.counters.tags("c.*", 10) == {}
 
 
 @pytest.mark.parametrize("prefix", ["mun", "MÜN", "mu\u0308n", "mün"])
-def test_a_prefix_is_compared_without_case_and_marks(catalog, collection, prefix):
+def test_a_prefix_is_compared_without_case_and_marks(database, collection, prefix):
     collection.insert_many(document(n, "München", "Berlin", "munter", "be") for n in range(3))
-    count(catalog)
-    assert list(catalog.tallies.tags(prefix, 10)) == ["München", "munter"]
-    assert list(catalog.tallies.tags("be", 10)) == ["be", "Berlin"]
+    count(database)
+    assert list(database.counters.tags(prefix, 10)) == ["München", "munter"]
+    assert list(database.counters.tags("be", 10)) == ["be", "Berlin"]
 
 
 @pytest.mark.parametrize("batch", [2, 1000])
 def test_spellings_are_counted_as_one_and_the_most_frequent_is_shown(
-    catalog, collection, monkeypatch, batch
+    database, collection, monkeypatch, batch
 ):
-    monkeypatch.setattr("clustr.catalog.tallies.BATCH", batch)
-    monkeypatch.setattr("clustr.catalog.tallies.KEYED_AT_ONCE", 2)
+    monkeypatch.setattr("clustr.database.counters.BATCH", batch)
+    monkeypatch.setattr("clustr.database.counters.KEYED_AT_ONCE", 2)
     spellings = ["CAT", *["Cat"] * 4, *["cat"] * 3, *["MÜNCHEN"] * 2, "München", "Munchen", "café"]
     collection.insert_many(document(n, spelling) for n, spelling in enumerate(spellings))
-    count(catalog)
+    count(database)
     most_used = [("Cat", 8), ("MÜNCHEN", 3), ("café", 1), ("Munchen", 1)]
-    assert sorted(catalog.tallies.tags("", 10).items()) == sorted(most_used)
-    assert list(catalog.tallies.tags("", 2).items()) == most_used[:2]
-    assert catalog.tallies.tags("mün", 10) == {"Munchen": 1, "MÜNCHEN": 3}
-    assert list(catalog.tallies.tags("CA", 10).items()) == [("café", 1), ("Cat", 8)]
+    assert sorted(database.counters.tags("", 10).items()) == sorted(most_used)
+    assert list(database.counters.tags("", 2).items()) == most_used[:2]
+    assert database.counters.tags("mün", 10) == {"Munchen": 1, "MÜNCHEN": 3}
+    assert list(database.counters.tags("CA", 10).items()) == [("café", 1), ("Cat", 8)]
     collection.update_many({"tags": "cat"}, {"$set": {"tags": ["CAT"]}})
     collection.delete_one({"tags": "Cat"})
-    count(catalog)
-    assert catalog.tallies.tags("cat", 10) == {"CAT": 7}
+    count(database)
+    assert database.counters.tags("cat", 10) == {"CAT": 7}
     # What nobody has any more is forgotten, and so is what others have written.
     collection.delete_many({"tags": "CAT"})
     collection.update_one({"tags": "Munchen"}, {"$set": {"tags": [7, {"a": 1}]}})
-    count(catalog)
-    assert catalog.tallies.tags("", 10) == {"MÜNCHEN": 3, "Cat": 3, "café": 1}
+    count(database)
+    assert database.counters.tags("", 10) == {"MÜNCHEN": 3, "Cat": 3, "café": 1}
     for name in ("tags", "tag_spellings"):
         assert not [*collection.database[name].find({"_id": {"$in": ["CAT", "cat ", 7]}})]
 
 
-def test_what_an_older_version_counted_is_shown_until_the_next_round(catalog, collection):
+def test_what_an_older_version_counted_is_shown_until_the_next_round(database, collection):
     """It counted each spelling by itself."""
     old = [{"_id": "Cat", "count": 2, "folded": "cat"}, {"_id": "cat", "count": 1, "folded": "cat"}]
     collection.database["tags"].insert_many(old)
     collection.insert_many({**document(0), "tags": [tag]} for tag in ("Cat", "Cat", "cat"))
-    assert catalog.tallies.tags("CAT", 10) == {"Cat": 2, "cat": 1}
-    count(catalog)
-    assert catalog.tallies.tags("", 10) == {"Cat": 3}
+    assert database.counters.tags("CAT", 10) == {"Cat": 2, "cat": 1}
+    count(database)
+    assert database.counters.tags("", 10) == {"Cat": 3}
     assert collection.database["tags"].count_documents({}) == 1
 
 
-def test_what_is_gone_is_not_counted_in_the_next_round(catalog, collection, monkeypatch):
-    monkeypatch.setattr("clustr.catalog.tallies.BATCH", 3)
+def test_what_is_gone_is_not_counted_in_the_next_round(database, collection, monkeypatch):
+    monkeypatch.setattr("clustr.database.counters.BATCH", 3)
     collection.insert_many(document(n, "cat", "sofa") for n in range(10))
-    count(catalog)
+    count(database)
     collection.update_many({}, {"$pull": {"tags": "sofa"}})
     collection.delete_one({})
-    assert not catalog.tallies.step()
+    assert not database.counters.step()
     # In the middle of a round the one before counts.
-    assert catalog.tallies.tags("", 10) == {"cat": 10, "sofa": 10}
-    count(catalog)
-    assert catalog.tallies.tags("", 10) == {"cat": 9}
-    assert catalog.tallies.totals().uploads == 9
+    assert database.counters.tags("", 10) == {"cat": 10, "sofa": 10}
+    count(database)
+    assert database.counters.tags("", 10) == {"cat": 9}
+    assert database.counters.totals().uploads == 9
 
 
-def test_a_round_that_was_broken_off_counts_nothing_twice(catalog, collection, monkeypatch):
+def test_a_round_that_was_broken_off_counts_nothing_twice(database, collection, monkeypatch):
     """As when the process that counts is killed, and another begins."""
-    monkeypatch.setattr("clustr.catalog.tallies.BATCH", 3)
+    monkeypatch.setattr("clustr.database.counters.BATCH", 3)
     collection.insert_many(document(n, "cat") for n in range(10))
-    assert not catalog.tallies.step()
-    assert not catalog.tallies.step()
-    catalog.tallies._round = None
-    count(catalog)
-    assert catalog.tallies.tags("", 10) == {"cat": 10}
+    assert not database.counters.step()
+    assert not database.counters.step()
+    database.counters._round = None
+    count(database)
+    assert database.counters.tags("", 10) == {"cat": 10}
 
 
-def test_what_is_asked_costs_the_same_however_many_there_are(catalog, collection):
+def test_what_is_asked_costs_the_same_however_many_there_are(database, collection):
     collection.insert_many(document(n, f"tag {n}", "all") for n in range(500))
-    count(catalog)
-    database = collection.database
-    database.command("profile", 2)
-    catalog.tallies.tags("", 10)
-    catalog.tallies.tags("tag 4", 10)
-    catalog.tallies.totals()
-    database.command("profile", 0)
-    for plan in database["system.profile"].find({"op": "query"}):
+    count(database)
+    mongo_database = collection.database
+    mongo_database.command("profile", 2)
+    database.counters.tags("", 10)
+    database.counters.tags("tag 4", 10)
+    database.counters.totals()
+    mongo_database.command("profile", 0)
+    for plan in mongo_database["system.profile"].find({"op": "query"}):
         assert plan["docsExamined"] <= 10, plan
         assert not plan.get("hasSortStage"), plan
 

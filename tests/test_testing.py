@@ -19,7 +19,7 @@ from clustr_plugins import blip
 from marshmallow import INCLUDE, Schema, fields
 from PIL import ExifTags
 
-from clustr import images
+from clustr.imaging import images
 from clustr.plugins import Analyzer, ConfigError, Fail, RetryLater, Skip
 from clustr.testing import (
     BROKEN,
@@ -418,7 +418,7 @@ import sys
 
 def test_nothing_is_loaded_that_is_not_asked_for():
     loaded = {name for name in sys.modules if name.startswith("clustr")}
-    assert loaded == {"clustr", "clustr.pytest_plugin"}
+    assert loaded == {"clustr", "clustr.testing", "clustr.testing.pytest_plugin"}
 
 def test_no_server_is_needed(clustr_http, clustr_samples):
     assert clustr_samples("jpeg").exists()

@@ -20,12 +20,12 @@ from PIL import Image, ImageChops, ImageCms, ImageStat
 from running import wait_until
 from workshop import Workshop
 
-from clustr import images
-from clustr.errors import BeingMade, NotFound, Undecodable
-from clustr.fsck import Kind
-from clustr.parts import build_fsck
+from clustr.components import build_fsck
+from clustr.domain.errors import BeingMade, NotFound, Undecodable
+from clustr.imaging import images
+from clustr.services.fsck import FindingKind
+from clustr.services.thumbnails import SIZES, VERSION
 from clustr.storage import LocalStorage
-from clustr.thumbnails import SIZES, VERSION
 
 PROBLEM = "application/problem+json"
 UNKNOWN_ID = "0123456789abcdef01234567"
@@ -442,14 +442,15 @@ def test_a_small_one_is_made_of_a_large_one_that_is_kept(service_with, tmp_path)
 # Makes the thumbnails of an upload when it is told to, in a process of its own.
 MAKER = """
 import sys
-from clustr import images, logs
-from clustr.parts import WEB_SECONDS, build_catalog
+from clustr.imaging import images
+from clustr import logs
+from clustr.components import WEB_SECONDS, build_database
 from clustr.settings import read_settings
 from clustr.storage import LocalStorage
-from clustr.thumbnails import Thumbnails
+from clustr.services.thumbnails import Thumbnails
 settings = read_settings()
 images.prepare(settings.max_image_pixels)
-thumbnails = Thumbnails(build_catalog(settings, WEB_SECONDS), LocalStorage(settings.upload_folder))
+thumbnails = Thumbnails(build_database(settings, WEB_SECONDS), LocalStorage(settings.upload_folder))
 logs.configure("json", "error")
 print("ready", flush=True)
 thumbnails.get(sys.argv[1], 300, "jpg")
@@ -586,7 +587,7 @@ def test_fsck_removes_those_of_no_upload(workshop):
         assert list(check.findings()) == []
     with build_fsck(workshop.settings, timedelta(), quick=True) as check:
         [found] = check.findings()
-        assert (found.kind, found.id) == (Kind.THUMBNAILS, one)
+        assert (found.kind, found.id) == (FindingKind.THUMBNAILS, one)
         assert check.repair(found)
         assert not check.repair(found)
         assert list(check.findings()) == []

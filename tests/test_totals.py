@@ -13,7 +13,7 @@ from pymongo import MongoClient
 from running import Servers, Up, wait_until
 from test_tags import count, document
 
-from clustr.catalog import Catalog
+from clustr.database import Database
 
 
 @pytest.fixture
@@ -87,10 +87,10 @@ def test_every_number_is_right_after_mongod_was_killed_under_uploads(own_servers
 
 
 def test_an_estimate_is_put_right_after_mongod_was_killed(own_servers, monkeypatch):
-    monkeypatch.setattr("clustr.catalog.counting.COUNTED_TOTAL", 50)
-    monkeypatch.setattr("clustr.catalog.counting.MANY_SECONDS", 0)
-    catalog = Catalog(own_servers.mongodb_url, "totals", "uploads", 10)
-    catalog.make_indexes()
+    monkeypatch.setattr("clustr.database.upload_counts.COUNTED_TOTAL", 50)
+    monkeypatch.setattr("clustr.database.upload_counts.MANY_SECONDS", 0)
+    database = Database(own_servers.mongodb_url, "totals", "uploads", 10)
+    database.make_indexes()
     with MongoClient(own_servers.mongodb_url, tz_aware=True) as client:
         collection = client["totals"]["uploads"]
         collection.insert_many(document(n) for n in range(100))
@@ -98,13 +98,13 @@ def test_an_estimate_is_put_right_after_mongod_was_killed(own_servers, monkeypat
         collection.insert_many(document(100 + n) for n in range(200))
         own_servers.kill_mongod()
         assert collection.estimated_document_count() == 100
-        assert catalog.listing.page(10).total == 100
-        count(catalog)
-        assert catalog.listing.page(10).total == catalog.counting.uploads() == 300
+        assert database.listing.page(10).total == 100
+        count(database)
+        assert database.listing.page(10).total == database.counting.uploads() == 300
         collection.insert_many(document(300 + n) for n in range(5))
-        assert catalog.listing.page(10).total == 305
+        assert database.listing.page(10).total == 305
         # What it takes for few is no estimate.
         further = [found["_id"] for found in collection.find({}, {"_id": 1}).skip(41)]
         collection.delete_many({"_id": {"$in": further}})
-        assert catalog.listing.page(10).total == 41
-    catalog.close()
+        assert database.listing.page(10).total == 41
+    database.close()

@@ -15,13 +15,13 @@ from bson import ObjectId
 from running import Servers, moment, wait_until
 from workshop import Workshop
 
-from clustr.api.change_schemas import TrashedSchema, TrashPageSchema
-from clustr.api.schemas import ProblemSchema, UploadSchema
-from clustr.catalog import Step, now
-from clustr.errors import DatabaseUnavailable
-from clustr.parts import build_fsck
-from clustr.removal import Removal
-from clustr.thumbnails import VERSION
+from clustr.api.schemas.changes import TrashedSchema, TrashPageSchema
+from clustr.api.schemas.uploads import ProblemSchema, UploadSchema
+from clustr.components import build_fsck
+from clustr.database import TrashStep, now
+from clustr.domain.errors import DatabaseUnavailable
+from clustr.services.removal import Removal
+from clustr.services.thumbnails import VERSION
 
 DELETED = """
 from clustr.plugins import hookimpl
@@ -48,11 +48,12 @@ def clustr_upload_deleted(upload):
 # Removes and restores one upload for ever, in a process of its own, to be killed at any point.
 TO_AND_FRO = """
 import sys
-from clustr import parts
-from clustr.errors import ClustrError
+from clustr import components
+from clustr.domain.errors import ClustrError
 from clustr.settings import read_settings
 settings = read_settings()
-removal = parts.build_worker(settings, parts.build_host(settings)).reconciler._removal
+manager = components.build_plugin_manager(settings)
+removal = components.build_worker(settings, manager).reconciler._removal
 print("ready", flush=True)
 while True:
     for act in (removal.remove, removal.restore):
@@ -127,7 +128,7 @@ def go_on(workshop: Workshop, late: bool = True) -> None:
         for document in trash_of(workshop).find({"trash.claimed_at": {"$exists": True}}):
             moment = {"trash.claimed_at": document["trash"]["claimed_at"] - minute}
             trash_of(workshop).update_one({"_id": document["_id"]}, {"$set": moment})
-    workshop.web.removal.go_on()
+    workshop.web.removal.resume()
 
 
 def went_on(workshop: Workshop) -> bool:
@@ -343,7 +344,7 @@ def test_what_is_listed_of_the_trash_can_be_chosen(workshop):
 
 
 def test_how_many_are_in_the_trash_is_counted_up_to_a_limit(workshop, monkeypatch):
-    monkeypatch.setattr("clustr.catalog.trash.COUNTED_TOTAL", 3)
+    monkeypatch.setattr("clustr.database.trash.COUNTED_TOTAL", 3)
     assert call(workshop, "GET", "/api/trash").json["total"] == 0
     ids = workshop.upload(*[photographs.one_pixel()] * 4)
     for total, upload_id in zip((1, 2, 3, None), ids, strict=True):
@@ -379,7 +380,7 @@ def test_what_is_in_the_trash_says_so_wherever_it_is_asked_for(workshop):
 
 def test_what_is_being_moved_into_the_trash_can_be_looked_at(workshop):
     (upload_id,) = workshop.upload()
-    workshop.web.catalog.trash.throw(upload_id, Step.MOVING)
+    workshop.web.database.trash.throw(upload_id, TrashStep.MOVING)
     for below in ("", "/file", "/thumbnail"):
         with call(workshop, "GET", f"/api/trash/{upload_id}{below}") as answer:
             assert answer.status_code == 200, below
@@ -541,8 +542,8 @@ def test_what_is_left_at_any_point_is_finished(workshop, act):
 def left_at(workshop: Workshop, upload_id: str, act: str, point: int) -> bool:
     """Do something up to a point; whether it was left there and not done before."""
     web = workshop.web
-    removal = Removal(web.catalog, web.storage, lambda _: None, 30)
-    removal._trash = Stopping(web.catalog.trash, point)
+    removal = Removal(web.database, web.storage, lambda _: None, 30)
+    removal._trash = Stopping(web.database.trash, point)
     removal._storage = Stopping(web.storage, 0, removal._trash)
     try:
         if act == "restore":
@@ -606,7 +607,7 @@ def test_a_process_that_is_killed_anywhere_leaves_it_whole(workshop):
 
 def test_the_reconciler_finishes_what_was_begun(workshop):
     (upload_id,) = workshop.upload()
-    workshop.web.catalog.trash.throw(upload_id, Step.MOVING)  # and then its process died
+    workshop.web.database.trash.throw(upload_id, TrashStep.MOVING)  # and then its process died
     assert file_of(workshop, upload_id).exists()
     moment = {"trash.claimed_at": now() - timedelta(minutes=1)}
     trash_of(workshop).update_one({}, {"$set": moment})
@@ -619,13 +620,13 @@ def test_the_reconciler_finishes_what_was_begun(workshop):
 
 def test_what_another_does_is_left_to_him_for_a_while(workshop):
     (upload_id,) = workshop.upload()
-    claim = workshop.web.catalog.trash.throw(upload_id, Step.MOVING)
+    claim = workshop.web.database.trash.throw(upload_id, TrashStep.MOVING)
     go_on(workshop, late=False)
     assert file_of(workshop, upload_id).exists()
     assert restore(workshop, upload_id).status_code == 409
     go_on(workshop)
     assert restore(workshop, upload_id).status_code == 200
-    workshop.web.removal._put_aside(claim)  # He was not dead.
+    workshop.web.removal._move_to_trash(claim)  # He was not dead.
     assert whole(workshop, upload_id) == "there"
 
 

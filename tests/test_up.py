@@ -18,8 +18,8 @@ import requests
 from pymongo import MongoClient
 from running import child, descendants, start, wait_until
 
-from clustr import servers
-from clustr.processes import LARGEST_LOG_BYTES, OLD_LOGS, old_log
+from clustr.supervisor import servers
+from clustr.supervisor.processes import LARGEST_LOG_BYTES, OLD_LOGS, old_log
 
 ONE_OF_EACH = ("mongod", "redis-server", "clustr worker", "gunicorn")
 

@@ -11,8 +11,8 @@ import pytest
 from running import wait_until
 from workshop import Workshop
 
-from clustr.catalog import new_id
-from clustr.catalog.documents import to_document
+from clustr.database import new_id
+from clustr.database.documents import to_document
 
 COUNT = 10_000
 

@@ -11,7 +11,7 @@ import pytest
 from running import Servers
 from workshop import Workshop
 
-from clustr.api.wire import dumps
+from clustr.api.http.json_provider import dumps
 
 WHOLE = datetime(2026, 11, 22, 10, 38, 28, tzinfo=UTC)
 TIME = re.compile(r'"\d{4}-\d\d-\d\dT[^"]*"')

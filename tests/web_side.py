@@ -11,7 +11,7 @@ import requests
 from running import Process, wait_until
 from workshop import Program, Workshop
 
-from clustr.servers import free_port
+from clustr.supervisor.servers import free_port
 
 
 class WebSide:
@@ -33,7 +33,7 @@ class WebSide:
 
     def start(self) -> None:
         """Start it, and wait until it serves."""
-        settings = "python:clustr.gunicorn_settings"
+        settings = "python:clustr.supervisor.gunicorn_settings"
         arguments = ["-m", "gunicorn", "-c", settings, "clustr.app:create_app()"]
         self.gunicorn = self.workshop.run(*arguments, **self._settings)
         wait_until(self.serves, 30, "gunicorn")

@@ -31,12 +31,12 @@ from running import (
     wait_until,
 )
 
-from clustr import servers as programs
-from clustr.api.current import EXTENSION
+from clustr.api.http.request_context import EXTENSION
 from clustr.app import create_app
-from clustr.parts import WebParts
+from clustr.components import WebComponents
+from clustr.domain.models import UNFINISHED, Analysis, Upload
 from clustr.settings import Settings, read_settings
-from clustr.upload import UNFINISHED, Analysis, Upload
+from clustr.supervisor import servers as programs
 
 FIRST_PARTY = sorted(
     entry.name for entry in entry_points(group="clustr.plugins") if entry.dist.name == "clustr"
@@ -66,12 +66,13 @@ def clustr_register_analyzers(config):
 HORSE = """
 import sys
 from socket import AF_UNIX, SHUT_WR, SOCK_SEQPACKET, socketpair
-from clustr import jobs, logs
-from clustr.parts import build_host
+from clustr.worker import jobs
+from clustr import logs
+from clustr.components import build_plugin_manager
 from clustr.settings import read_settings
 settings = read_settings()
 logs.configure("json", "info")
-jobs.prepare(settings, build_host(settings))
+jobs.prepare(settings, build_plugin_manager(settings))
 analyzer, run = sys.argv[1:]
 worker, line = socketpair(AF_UNIX, SOCK_SEQPACKET)
 worker.send(run.encode())
@@ -204,7 +205,7 @@ class Workshop:
             return vars(self)["app"]
 
     @property
-    def web(self) -> WebParts:
+    def web(self) -> WebComponents:
         """What the web side works with."""
         return self.app.extensions[EXTENSION]
 
@@ -232,7 +233,7 @@ class Workshop:
         return [one["id"] for one in answer.get_json()["data"]]
 
     def get(self, upload_id: str) -> Upload:
-        return self.web.catalog.uploads.get(upload_id)
+        return self.web.database.uploads.get(upload_id)
 
     def analysis(self, upload_id: str, name: str) -> Analysis:
         return next(a for a in self.get(upload_id).analyses if a.name == name)
@@ -313,7 +314,7 @@ class Workshop:
             program.end()
         self.redis.close()
         if "app" in vars(self):
-            self.web.catalog.close()
+            self.web.database.close()
         self._mongo.close()
 
 

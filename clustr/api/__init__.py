@@ -1,34 +1,36 @@
-"""The entrance over HTTP: a module for each resource, with its shapes in `clustr.api.schemas`."""
+"""HTTP: a module for each resource, the shapes of bodies, and what is the same for all.
+
+What the service does is in `clustr.services` and `clustr.database`; nothing here does it itself.
+"""
 
 from flask import Flask
 
 from clustr import __version__
-from clustr.api import (
+from clustr.api import openapi, plugin_filters, plugin_routes
+from clustr.api.http import json_provider
+from clustr.api.http.errors import ProblemApi
+from clustr.api.http.middleware import register_middleware
+from clustr.api.http.request_context import EXTENSION
+from clustr.api.http.routing import UploadId
+from clustr.api.plugin_filters import PluginFilters
+from clustr.api.resources import (
     analyses,
-    bulk_uploads,
     debug,
     docs,
-    extensions,
     files,
     health,
     jobs,
-    one_upload,
-    openapi,
     plugins,
+    root,
     stats,
-    status,
     tags,
     trash,
     upload,
+    upload_detail,
     uploads,
-    wire,
+    uploads_bulk,
 )
-from clustr.api.conversation import converse
-from clustr.api.current import EXTENSION, FILTERS
-from clustr.api.errors import Api
-from clustr.api.filters import Filters
-from clustr.api.routing import UploadId
-from clustr.parts import WebParts
+from clustr.components import WebComponents
 
 DESCRIPTION = """\
 Clustr takes images in over HTTP, keeps them safely, answers at once, and lets *analyzers* say what
@@ -47,11 +49,12 @@ changed is answered 403; clients that are no browsers are not concerned.
 LARGEST_BODY_BYTES = 1_000_000
 
 
-def register(app: Flask, parts: WebParts) -> None:
+def register(app: Flask, components: WebComponents) -> None:
     """Give an app all routes of the API, with the parts that they work with."""
-    app.extensions[EXTENSION] = parts
-    filters = app.extensions[FILTERS] = Filters(parts.host.filters.values())
-    app.json = wire.Provider(app)
+    app.extensions[EXTENSION] = components
+    filters = PluginFilters(components.plugin_manager.filters.values())
+    app.extensions[plugin_filters.EXTENSION] = filters
+    app.json = json_provider.Provider(app)
     app.url_map.converters["upload_id"] = UploadId
     app.config.update(
         API_TITLE="Clustr",
@@ -60,19 +63,19 @@ def register(app: Flask, parts: WebParts) -> None:
         OPENAPI_URL_PREFIX="/",
         MAX_CONTENT_LENGTH=LARGEST_BODY_BYTES,
     )
-    converse(app, parts.settings)
-    api = Api(app, spec_kwargs={"info": {"description": DESCRIPTION}})
-    of_uploads = (upload, uploads, one_upload, bulk_uploads, trash, analyses, jobs, tags, stats)
-    for blueprint in (status, *of_uploads, health, plugins):
+    register_middleware(app, components.settings)
+    api = ProblemApi(app, spec_kwargs={"info": {"description": DESCRIPTION}})
+    of_uploads = (upload, uploads, upload_detail, uploads_bulk, trash, analyses, jobs, tags, stats)
+    for blueprint in (root, *of_uploads, health, plugins):
         api.register_blueprint(blueprint.blueprint)
     api.register_blueprint(files.of_upload)
-    api.register_blueprint(files.blueprint, url_prefix=parts.settings.upload_url_path)
-    if parts.settings.debug_endpoints:
+    api.register_blueprint(files.blueprint, url_prefix=components.settings.upload_url_path)
+    if components.settings.debug_endpoints:
         api.register_blueprint(debug.blueprint)
     app.register_blueprint(docs.blueprint)
     # Plugins come last: of two things with the same name, Flask takes the first.
-    for plugin, blueprint in parts.blueprints:
-        extensions.mount(app, api, plugin, blueprint)
+    for plugin, blueprint in components.blueprints:
+        plugin_routes.mount(app, api, plugin, blueprint)
     api.complete = lambda document: openapi.complete(
-        extensions.describe(document, parts.host, filters)
+        plugin_routes.describe(document, components.plugin_manager, filters)
     )

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
-from clustr.api.listing_schemas import SORTED
-from clustr.api.schemas import CODES
-from clustr.catalog import SEARCHED, JobState, Select
-from clustr.images import CONTENT_TYPES
-from clustr.plugin_host import PluginState
-from clustr.upload import State, Status
+from clustr.api.schemas.listing import SORTED
+from clustr.api.schemas.uploads import CODES
+from clustr.database import SEARCHED, AnalysisSelection, JobState
+from clustr.domain.models import State, Status
+from clustr.imaging.images import CONTENT_TYPES
+from clustr.plugin_manager import PluginState
 
 Node = dict[str, Any]
 
@@ -66,7 +66,7 @@ ENUMS: dict[tuple[str, ...], str] = {
     ("delete", "restore", "tag", "untag"): "BulkAction",
     ("analyze", "delete", "restore", "tag", "untag"): "JobKind",
     tuple(JobState): "JobState",
-    tuple(Select): "AnalysisSelection",
+    tuple(AnalysisSelection): "AnalysisSelection",
     tuple(PluginState): "PluginState",
     ("package", "folder"): "PluginSource",
     ("connected", "disconnected"): "DatabaseStatus",

@@ -5,15 +5,15 @@
 A plugin is a Python module that implements some of the hooks in `clustr.plugins.hooks`.
 """
 
-from clustr.errors import InvalidInput, NoResult, NotFound
+from clustr.domain.errors import InvalidInput, NoResult, NotFound
+from clustr.domain.models import Analysis, Upload
 from clustr.plugins.analyzer import Analyzer, Context, Health, Image
 from clustr.plugins.filters import Filter
 from clustr.plugins.hooks import hookimpl
 from clustr.plugins.http import HttpAnalyzer, HttpConfig, ServiceUrl, as_sent
 from clustr.plugins.library import Library
 from clustr.plugins.outcomes import ConfigError, Fail, Outcome, RetryLater, Skip
-from clustr.plugins.pictures import to_rgb, to_rgba
-from clustr.upload import Analysis, Upload
+from clustr.plugins.pixel_formats import to_rgb, to_rgba
 
 __all__ = [
     "Analysis",

@@ -11,8 +11,8 @@ import requests
 import structlog
 from marshmallow import Schema
 
-from clustr import images
-from clustr.errors import RefusedFile
+from clustr.domain.errors import RefusedFile
+from clustr.imaging import images
 from clustr.plugins.outcomes import Fail, Outcome
 
 SETUP_SECONDS = 300  # What `Analyzer.setup` may take.

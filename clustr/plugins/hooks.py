@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 from marshmallow import Schema
 
+from clustr.domain.models import Analysis, Upload
 from clustr.plugins.analyzer import Analyzer
 from clustr.plugins.filters import Filter
 from clustr.plugins.library import Library
-from clustr.upload import Analysis, Upload
 
 if TYPE_CHECKING:  # Workers do without Flask.
     from flask_smorest import Blueprint

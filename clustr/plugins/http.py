@@ -15,10 +15,10 @@ import PIL.Image
 import requests
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
-from clustr import json_input
+from clustr.domain import json_input
 from clustr.plugins.analyzer import Analyzer, Context, Health, Image
 from clustr.plugins.outcomes import ConfigError, Fail, RetryLater
-from clustr.plugins.pictures import to_rgb
+from clustr.plugins.pixel_formats import to_rgb
 
 CONNECT_SECONDS = 2
 HEALTH_SECONDS = 1.5

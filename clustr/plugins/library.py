@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from clustr.upload import Upload
+from clustr.domain.models import Upload
 
 
 class Library(Protocol):

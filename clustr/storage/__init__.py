@@ -1,11 +1,14 @@
-"""Where originals are kept; one module for each kind of place."""
+"""Where originals and thumbnails are kept: a module for each kind of place.
+
+What is known of an upload is in `clustr.database`; here are bytes and the names of files.
+"""
 
 from clustr.storage.local import (
     FOLDER_MODE,
     ID,
-    Entry,
-    Incoming,
+    IncomingFile,
     LocalStorage,
+    StoredFile,
     is_open_to_others,
     reading,
     writing,
@@ -16,9 +19,9 @@ __all__ = [
     "FOLDER_MODE",
     "ID",
     "TRASH",
-    "Entry",
-    "Incoming",
+    "IncomingFile",
     "LocalStorage",
+    "StoredFile",
     "is_open_to_others",
     "reading",
     "writing",

@@ -46,7 +46,7 @@ from secrets import token_hex
 from typing import BinaryIO
 
 from clustr import logs
-from clustr.errors import (
+from clustr.domain.errors import (
     BeingMade,
     DatabaseUnavailable,
     NotFound,
@@ -105,7 +105,7 @@ def reading() -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class FreeSpace:
     """How much can still be written.
 
     Attributes:
@@ -117,7 +117,7 @@ class Room:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class StoredFile:
     """What lies somewhere in the store.
 
     Attributes:
@@ -137,7 +137,7 @@ def is_open_to_others(folder: Path) -> bool:
     return above and bool(folder.stat().st_mode & 0o005)
 
 
-class Incoming:
+class IncomingFile:
     """A file that is being received: hashed and counted while it is written.
 
     Beyond `max_bytes` nothing more is written and what there is is dropped, while the request is
@@ -357,13 +357,13 @@ class LocalStorage:
                 os.mkdir(name, mode, dir_fd=store)
                 os.chmod(name, mode, dir_fd=store)
 
-    def receive(self, max_bytes: int) -> Incoming:
+    def receive(self, max_bytes: int) -> IncomingFile:
         """Open a temporary file for what a client sends."""
         with writing():
             mode = self._mode(0o644)
-        return Incoming(self._incoming / token_hex(16), max_bytes, mode)
+        return IncomingFile(self._incoming / token_hex(16), max_bytes, mode)
 
-    def keep(self, files: Sequence[tuple[Incoming, str]]) -> None:
+    def keep(self, files: Sequence[tuple[IncomingFile, str]]) -> None:
         """Put received files into their places, so that a power cut cannot take them away.
 
         Args:
@@ -611,7 +611,7 @@ class LocalStorage:
                 folder.rmdir()
         return True
 
-    def thumbnails(self) -> Iterator[Entry]:
+    def thumbnails(self) -> Iterator[StoredFile]:
         """For each upload with thumbnails the folder in which they are, in no order."""
         with reading():
             try:
@@ -622,14 +622,14 @@ class LocalStorage:
                 if FOLDER.fullmatch(top.name):
                     yield from self._thumbnails(top)
 
-    def _thumbnails(self, folder: Path) -> Iterator[Entry]:
+    def _thumbnails(self, folder: Path) -> Iterator[StoredFile]:
         with os.scandir(folder) as found:
             for entry in found:
                 with suppress(FileNotFoundError):
                     if ID.fullmatch(entry.name):
                         since = _moment(entry.stat(follow_symlinks=False).st_ctime)
                         key = f"{THUMBNAILS}/{folder.name}/{entry.name}"
-                        yield Entry(key, entry.name, since)
+                        yield StoredFile(key, entry.name, since)
 
     def check(self) -> None:
         """See whether files can be written now; what was written is believed for `CHECKED_SECONDS`.
@@ -650,25 +650,25 @@ class LocalStorage:
                 probe.unlink(missing_ok=True)
         self._checked_until = time.monotonic() + CHECKED_SECONDS
 
-    def room(self) -> Room:
+    def room(self) -> FreeSpace:
         """How much can still be written."""
         with reading():
             found = os.statvfs(self._folder)
         # Some file systems, such as Btrfs, have no inodes to count.
-        return Room(found.f_bavail * found.f_frsize, found.f_favail if found.f_files else None)
+        return FreeSpace(found.f_bavail * found.f_frsize, found.f_favail if found.f_files else None)
 
     def clean(self, before: datetime) -> int:
         """Remove temporary files that a process left behind when it died before that moment."""
         return sum(self.discard(entry.key, before) for entry in self.left_behind(before))
 
-    def left_behind(self, before: datetime) -> Iterator[Entry]:
+    def left_behind(self, before: datetime) -> Iterator[StoredFile]:
         """The temporary files that nobody has written to since that moment."""
         with reading(), os.scandir(self._incoming) as found:
             for entry in found:
                 with suppress(FileNotFoundError):
                     since = _moment(entry.stat().st_mtime)
                     if entry.is_file() and since < before:
-                        yield Entry(f"{INCOMING}/{entry.name}", None, since)
+                        yield StoredFile(f"{INCOMING}/{entry.name}", None, since)
 
     def discard(self, key: str, before: datetime) -> bool:
         """Remove a temporary file, unless it is gone or was written to since; whether it was."""
@@ -679,7 +679,7 @@ class LocalStorage:
                 return True
         return False
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[StoredFile]:
         """Everything in the store that is not Clustr's own, folder by folder, in no other order."""
         with reading():
             for top in sorted(self._folder.iterdir()):
@@ -687,28 +687,28 @@ class LocalStorage:
                     yield from self._entries(top)
                 elif top.name not in OURS:
                     with suppress(FileNotFoundError):
-                        yield Entry(top.name, None, _moment(top.lstat().st_ctime))
+                        yield StoredFile(top.name, None, _moment(top.lstat().st_ctime))
 
-    def _entries(self, folder: Path) -> Iterator[Entry]:
+    def _entries(self, folder: Path) -> Iterator[StoredFile]:
         with os.scandir(folder) as found:
             for entry in found:
                 with suppress(FileNotFoundError):
                     name = ORIGINAL.fullmatch(entry.name)
                     of_folder = name and entry.name.startswith(folder.name)
                     in_place = of_folder and entry.is_file(follow_symlinks=False)
-                    yield Entry(
+                    yield StoredFile(
                         f"{folder.name}/{entry.name}",
                         name[1] if in_place else None,
                         # A rename sets this time, too: it is when the file came to its place.
                         _moment(entry.stat(follow_symlinks=False).st_ctime),
                     )
 
-    def entry(self, key: str) -> Entry | None:
+    def entry(self, key: str) -> StoredFile | None:
         """What lies at a place now."""
         with reading(), suppress(FileNotFoundError):
             path = self.path(key)
             name = ORIGINAL.fullmatch(path.name)
-            return Entry(key, name[1] if name else None, _moment(path.lstat().st_ctime))
+            return StoredFile(key, name[1] if name else None, _moment(path.lstat().st_ctime))
         return None
 
     def quarantine(self, key: str, kind: str) -> bool:

@@ -13,15 +13,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from clustr import reasons, workbench
-from clustr.limits import TimeUp
-from clustr.plugin_host import Plugin
-from clustr.plugin_host.declarations import HEAVY, problem_with_analyzer
+from clustr.analysis import local_run
+from clustr.analysis.limits import TimeUp
+from clustr.analysis.runner import End
+from clustr.domain import failure_messages
+from clustr.domain.models import State
+from clustr.plugin_manager import Plugin
+from clustr.plugin_manager.declarations import HEAVY, problem_with_analyzer
 from clustr.plugins import Analyzer, Image, Outcome
-from clustr.runner import End
 from clustr.testing.run import check_results, image_of, pillow_as_in_a_worker, plugin_with
 from clustr.testing.samples import BROKEN, KINDS, sample_image
-from clustr.upload import State
 
 IMPORT_SECONDS = 60
 CALLED = ("setup", "analyze", "analyze_batch")
@@ -192,7 +193,7 @@ class Trial:
         __tracebackhide__ = True
         ends: Ends = {}
         with self._watched():
-            for image, end in workbench.ends_of(self._analyzer, self._plugin, images):
+            for image, end in local_run.run_each(self._analyzer, self._plugin, images):
                 self._judge(image.path.stem, end)
                 ends[image.path.stem] = end
         return ends
@@ -201,10 +202,11 @@ class Trial:
         """The same of images that are handed over `batch_size` at a time."""
         __tracebackhide__ = True
         with self._watched():
-            ends = list(workbench.ends_together(self._analyzer, self._plugin, images))
+            ends = list(local_run.run_in_batches(self._analyzer, self._plugin, images))
         for error in self._said:
             if not isinstance(error, Outcome):
-                what = f"analyze_batch() raised {reasons.of(error)} for images it takes alone"
+                raised = failure_messages.describe_exception(error)
+                what = f"analyze_batch() raised {raised} for images it takes alone"
                 broken(self._analyzer, "batch", what, BATCH, error)
         return {image.path.stem: end for image, end in ends}
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import PIL.Image
 
-from clustr import images, workbench
-from clustr.errors import RefusedFile
-from clustr.plugin_host import Plugin
+from clustr.analysis import local_run
+from clustr.analysis.runner import End
+from clustr.domain.errors import RefusedFile
+from clustr.domain.secrets import wrapped
+from clustr.imaging import images
+from clustr.plugin_manager import Plugin
 from clustr.plugins import Analyzer, Image
-from clustr.runner import End
-from clustr.secret import wrapped
 from clustr.settings import read_settings
 
 NAME = "in_a_test"
@@ -48,7 +49,7 @@ def run_analyzer(
     """
     check_results(analyzer, results)
     with pillow_as_in_a_worker(), as_file(image) as path:
-        [(_, end)] = workbench.ends_of(
+        [(_, end)] = local_run.run_each(
             analyzer, plugin_with(config, secrets), [image_of(path, results)]
         )
     return end
@@ -74,11 +75,11 @@ def plugin_with(config: Mapping[str, Any] | None, secrets: Mapping[str, Any] | N
 def image_of(path: Path, results: Mapping[str, dict[str, Any]] | None) -> Image:
     """What an analyzer is given of a file, whatever is in it."""
     try:
-        return workbench.image_at(path, images.FORMATS, results or {})
+        return local_run.image_at(path, images.FORMATS, results or {})
     except RefusedFile:
         extension = path.suffix.lstrip(".").lower()
         content_type = images.CONTENT_TYPES.get(extension, "image/jpeg")
-        return workbench.described(path, content_type, 1, 1, results or {})
+        return local_run.image_described_as(path, content_type, 1, 1, results or {})
 
 
 @contextmanager

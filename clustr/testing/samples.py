@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from clustr import reasons
+from clustr.domain import failure_messages
 
 WIDTH, HEIGHT = 160, 120
 ORIENTATION = 0x0112  # the tag of the EXIF standard
@@ -121,7 +121,7 @@ def sample_image(kind: str) -> Path:
         ValueError: there is no such kind.
     """
     if kind not in SAMPLES:
-        raise ValueError(reasons.unknown("kind of sample", kind, KINDS))
+        raise ValueError(failure_messages.unknown_name("kind of sample", kind, KINDS))
     name, content = SAMPLES[kind]
     path = _folder() / name
     if not path.exists():

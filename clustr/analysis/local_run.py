@@ -1,0 +1,89 @@
+"""The workbench: analyzers on files of one's own, with no server, database or queue.
+
+What they are given and how they end is as in a worker; nothing is written down.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from clustr.analysis.runner import End, NotPrepared, Runner
+from clustr.domain.models import State
+from clustr.imaging.images import Format, inspect
+from clustr.plugin_manager import Plugin
+from clustr.plugins import Analyzer, Image
+
+NO_ID = "0" * 24
+
+
+def image_at(
+    path: Path, formats: tuple[Format, ...], results: Mapping[str, dict[str, Any]]
+) -> Image:
+    """The image in a file, as an analyzer is given it.
+
+    Args:
+        formats: those that are accepted.
+        results: of the analyzers that it requires.
+
+    Raises:
+        RefusedFile: it would not be accepted as an upload; the message says why.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        inspected = inspect(file, formats)
+    return image_described_as(
+        path, inspected.format.content_type, inspected.width, inspected.height, results
+    )
+
+
+def image_described_as(
+    path: Path, content_type: str, width: int, height: int, results: Mapping[str, dict[str, Any]]
+) -> Image:
+    """A file with what is to be said of it, whatever is in it."""
+    content = path.read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
+    return Image(NO_ID, sha256, content_type, len(content), width, height, path, dict(results))
+
+
+def run_each(
+    analyzer: Analyzer, plugin: Plugin, images: Iterable[Image]
+) -> Iterator[tuple[Image, End]]:
+    """How the analysis of each image ends, in their order; each is looked at on its own.
+
+    Args:
+        plugin: the one that brings it, with its configuration.
+    """
+    return _ends(analyzer, plugin, images, lambda runner: _alone(runner, images))
+
+
+def run_in_batches(
+    analyzer: Analyzer, plugin: Plugin, images: Sequence[Image]
+) -> Iterator[tuple[Image, End]]:
+    """The same of images that are looked at `batch_size` at a time."""
+    return _ends(analyzer, plugin, images, lambda runner: runner.run(images))
+
+
+def _ends(
+    analyzer: Analyzer,
+    plugin: Plugin,
+    images: Iterable[Image],
+    run: Callable[[Runner], Iterable[tuple[Image, End]]],
+) -> Iterator[tuple[Image, End]]:
+    runner = Runner(analyzer, plugin)
+    try:
+        runner.prepare()
+        yield from run(runner)
+    except NotPrepared as error:
+        yield from ((image, End(State.DEFERRED, error=str(error))) for image in images)
+    finally:
+        runner.close()
+
+
+def _alone(runner: Runner, images: Iterable[Image]) -> Iterator[tuple[Image, End]]:
+    for image in images:
+        formats = runner.analyzer.formats
+        if formats and image.content_type not in formats:
+            yield image, End(State.SKIPPED, error=f"does not look at {image.content_type}")
+        else:
+            yield from runner.run([image])

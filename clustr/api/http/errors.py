@@ -1,0 +1,391 @@
+"""Errors as problem documents (RFC 9457), and the one table that gives every error its status."""
+
+import http
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+from urllib.parse import quote
+
+import flask_smorest
+from apispec.ext.marshmallow import MarshmallowPlugin, resolver
+from flask import Flask, Response, current_app, redirect, request
+from flask_smorest.utils import prepare_response
+from gunicorn.http.errors import NoMoreData, ParseException
+from werkzeug.exceptions import (
+    HTTPException,
+    MethodNotAllowed,
+    NotFound,
+    RequestEntityTooLarge,
+)
+
+from clustr import logs
+from clustr.api.http.json_schema import for_javascript
+from clustr.api.http.problem_schema import ProblemSchema
+from clustr.api.http.request_context import request_id
+from clustr.domain import errors, failure_messages
+
+log = logs.logger(__name__)
+
+# What marshmallow and webargs call the whole of something, and a place of the request.
+OF_WHOLE = "_schema"
+PLACES = {"json": "body"}
+
+# What is allowed, where marshmallow says only what is not.
+ALLOWED = {
+    "Not a valid boolean.": " Expected true or false.",
+    "Not a valid integer.": " Expected a whole number, such as 20.",
+    "Not a valid number.": " Expected a number, such as 0.5.",
+    "Not a valid string.": " Expected a text.",
+    "Not a valid list.": " Expected a list, in brackets: […].",
+    "Field may not be null.": " Give a value, or leave the field out.",
+    "Invalid JSON body.": " Send JSON (RFC 8259) in UTF-8.",
+}
+
+PROBLEM = "application/problem+json"
+RETRY_AFTER_SECONDS = "5"
+# What a client sent can have any number of mistakes, and names of any length.
+MOST_MISTAKES = 100
+LONGEST_NAME = 200
+DEEPEST_SAID = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorRow:
+    """How one error is answered: its status, and the name and title of its problem document."""
+
+    status: int
+    name: str
+    title: str
+
+
+DATABASE_UNAVAILABLE = ErrorRow(503, "database_unavailable", "Database unavailable")
+
+# A domain error that had no row here would be answered as a fault; a test sees to it that none has.
+TABLE: dict[type[errors.ClustrError], ErrorRow] = {
+    errors.InvalidInput: ErrorRow(422, "invalid_input", "Invalid input"),
+    errors.NotFound: ErrorRow(404, "not_found", "Not found"),
+    errors.InTrash: ErrorRow(404, "in_trash", "In the trash"),
+    errors.ForeignRecord: ErrorRow(404, "foreign_record", "Foreign record"),
+    errors.MalformedHost: ErrorRow(400, "malformed_host", "Malformed host"),
+    errors.HostNotAllowed: ErrorRow(421, "host_not_allowed", "Host not allowed"),
+    errors.OriginNotAllowed: ErrorRow(403, "origin_not_allowed", "Origin not allowed"),
+    errors.NoResult: ErrorRow(404, "no_result", "No result"),
+    errors.NotJson: ErrorRow(415, "not_json", "Not JSON"),
+    errors.BeingAnswered: ErrorRow(409, "being_answered", "Being answered"),
+    errors.Outdated: ErrorRow(412, "outdated", "Outdated"),
+    errors.UnderWay: ErrorRow(409, "under_way", "Under way"),
+    errors.NotConfigured: ErrorRow(409, "not_configured", "Not configured"),
+    errors.DatabaseUnavailable: DATABASE_UNAVAILABLE,
+    errors.DatabaseRefused: DATABASE_UNAVAILABLE,
+    errors.TooSlow: ErrorRow(503, "too_slow", "Too slow"),
+    errors.MalformedBody: ErrorRow(400, "malformed_body", "Malformed body"),
+    errors.TooBusy: ErrorRow(503, "too_busy", "Too busy"),
+    errors.TooManyJobs: ErrorRow(503, "too_many_jobs", "Too many jobs"),
+    errors.QueueUnavailable: ErrorRow(503, "queue_unavailable", "Queue unavailable"),
+    errors.StorageFull: ErrorRow(507, "storage_full", "Storage full"),
+    errors.StorageUnavailable: ErrorRow(503, "storage_unavailable", "Storage unavailable"),
+    errors.BeingMade: ErrorRow(503, "being_made", "Being made"),
+    errors.UnsupportedType: ErrorRow(415, "unsupported_type", "Unsupported type"),
+    errors.TooLarge: ErrorRow(413, "too_large", "File too large"),
+    errors.TooManyPixels: ErrorRow(413, "too_many_pixels", "Too many pixels"),
+    errors.Undecodable: ErrorRow(422, "undecodable", "Undecodable image"),
+    errors.Empty: ErrorRow(422, "empty", "Empty file"),
+    errors.NoFiles: ErrorRow(422, "no_files", "No files"),
+}
+BY_NAME = {row.name: row for row in TABLE.values()}
+
+# What the OpenAPI document shows for a status that several errors can have.
+WRONG_LIMIT = {"limit": ["Must be greater than or equal to 1 and less than or equal to 100."]}
+# What Python called these up to 3.12, and werkzeug does; the document is the same for every Python.
+NAMES = {
+    413: ("REQUEST_ENTITY_TOO_LARGE", "Request Entity Too Large"),
+    414: ("REQUEST_URI_TOO_LONG", "Request-URI Too Long"),
+    416: ("REQUESTED_RANGE_NOT_SATISFIABLE", "Requested Range Not Satisfiable"),
+    422: ("UNPROCESSABLE_ENTITY", "Unprocessable Entity"),
+}
+# What it calls them since, and flask-smorest then does where a plugin's routes take arguments.
+NEW_NAMES = {
+    "CONTENT_TOO_LARGE": 413,
+    "URI_TOO_LONG": 414,
+    "RANGE_NOT_SATISFIABLE": 416,
+    "UNPROCESSABLE_CONTENT": 422,
+}
+EXAMPLES: dict[int, tuple[errors.ClustrError, dict[str, Any]]] = {
+    403: (errors.OriginNotAllowed(), {}),
+    409: (errors.BeingAnswered(), {}),
+    404: (errors.NotFound("There is no upload with the id 692192f4e13f5a0c4d1b7a90."), {}),
+    412: (errors.Outdated(), {}),
+    415: (errors.NotJson("text/plain"), {}),
+    422: (errors.InvalidInput(WRONG_LIMIT), {"errors": WRONG_LIMIT}),
+    503: (errors.DatabaseUnavailable(), {}),
+    507: (errors.StorageFull(), {}),
+}
+# What is said of an error that has no words but those that werkzeug has for people with browsers.
+DETAILS = {
+    400: "The request is malformed and cannot be read.",
+    401: "The request has to say who sends it.",
+    403: "The request is not allowed.",
+    404: "There is nothing at this path.",
+    405: "This method is not allowed here.",
+    406: "The answer cannot be given in a type that the request accepts.",
+    408: "The request took too long to arrive.",
+    409: "The request does not go with how things are at this moment.",
+    410: "What was here is gone for good.",
+    411: "The request has to say how long its body is, with Content-Length.",
+    412: "A condition of the request does not hold.",
+    413: "The body of the request is too large.",
+    414: "The address is too long.",
+    415: "The body is of a type that is not read here.",
+    416: "The file has none of the bytes that Range asks for.",
+    422: "What was sent cannot be used.",
+    429: "Too many requests have come of late; please try again later.",
+    431: "A header of the request is too long.",
+    501: "The request uses something that is not known here.",
+    503: "This cannot be answered at the moment; please try again.",
+}
+EXAMPLE_REQUEST_ID = "7f2c9d0e5b1a4c3f8e6d7a9b0c1d2e3f"
+
+
+class ProblemApi(flask_smorest.Api):
+    """flask-smorest with problem documents for all errors, in answers and in the document.
+
+    Attributes:
+        complete: what is done to the document once all routes are known.
+    """
+
+    ERROR_SCHEMA = ProblemSchema
+
+    def __init__(self, app: Flask, spec_kwargs: dict[str, Any] | None = None):
+        self._prefix = ""
+        self._document: dict[str, Any] | None = None
+        self._completing = Lock()
+        self.complete: Callable[[dict[str, Any]], dict[str, Any]] = lambda document: document
+        plugin = MarshmallowPlugin(schema_name_resolver=self._name_of_schema)
+        super().__init__(app, spec_kwargs={**(spec_kwargs or {}), "marshmallow_plugin": plugin})
+
+    @contextmanager
+    def named_for(self, plugin: str) -> Iterator[None]:
+        """Let the schemas of what is registered in the block be called after their plugin."""
+        self._prefix = f"{plugin}_"
+        try:
+            yield
+        finally:
+            self._prefix = ""
+
+    def _name_of_schema(self, schema: Any) -> str:
+        return self._prefix + resolver(schema)
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The OpenAPI document, which is the same for the whole life of the process.
+
+        Of several threads that want it first, one makes it, for it is completed in place;
+        `functools.cached_property` lets all of them do so since Python 3.12.
+        """
+        with self._completing:
+            if self._document is None:
+                self._document = for_javascript(self.complete(self.spec.to_dict()))
+            return self._document
+
+    def _openapi_json(self) -> Response:
+        # Behind a proxy that adds a prefix, clients have to put that before every path.
+        servers = [{"url": request.script_root or "/"}]
+        body = current_app.json.dumps({**self.document, "servers": servers})
+        return Response(body, mimetype="application/json")
+
+    def _register_error_handlers(self) -> None:
+        self._app.register_error_handler(errors.ClustrError, handle_clustr_error)
+        self._app.register_error_handler(HTTPException, handle_http_exception)
+        for unreadable in (ParseException, NoMoreData):
+            self._app.register_error_handler(unreadable, handle_malformed_body)
+        self._app.register_error_handler(Exception, handle_fault)
+
+    def _register_responses(self) -> None:
+        for status in http.HTTPStatus:
+            if status >= 400:
+                self._register_problem(*name_of(status), status)
+        get_ref = self.spec.components.get_ref
+
+        def get_ref_by_either_name(kind: str, named: Any) -> dict[str, Any]:
+            if kind == "response" and isinstance(named, str) and named in NEW_NAMES:
+                named = NAMES[NEW_NAMES[named]][0]
+            return get_ref(kind, named)
+
+        self.spec.components.get_ref = get_ref_by_either_name
+        self._register_problem("DEFAULT_ERROR", "Any other error", http.HTTPStatus(500))
+
+    def _register_etag_headers(self) -> None:
+        """Nothing of flask-smorest's ETags or pages is used, so nothing of them is documented."""
+
+    _register_pagination_header = _register_etag_headers
+
+    def _register_problem(self, name: str, description: str, status: http.HTTPStatus) -> None:
+        if status in EXAMPLES:
+            error, more = EXAMPLES[status]
+            shown = example(TABLE[type(error)], str(error), "/api/uploads", **more)
+            description = TABLE[type(error)].title
+        else:
+            own_name, phrase = name_of(status)
+            row = ErrorRow(status, own_name.lower(), phrase)
+            shown = example(row, DETAILS.get(status, f"{phrase}."), "/api/uploads")
+        answer = {"description": description, "schema": self.ERROR_SCHEMA, "example": shown}
+        prepare_response(answer, self.spec, PROBLEM)
+        self.spec.components.response(name, answer, lazy=True)
+
+
+def name_of(status: http.HTTPStatus) -> tuple[str, str]:
+    """The name of an answer in the OpenAPI document, and the phrase that HTTP has for it."""
+    return NAMES.get(status, (status.name, status.phrase))
+
+
+def document(
+    row: ErrorRow, detail: str, instance: str, request_id: str, **more: Any
+) -> dict[str, Any]:
+    """A problem document."""
+    return {
+        "type": f"urn:clustr:problem:{row.name}",
+        "title": row.title,
+        "status": row.status,
+        "detail": detail,
+        "instance": instance,
+        "request_id": request_id,
+        **more,
+    }
+
+
+def example(row: ErrorRow, detail: str, instance: str, **more: Any) -> dict[str, Any]:
+    """A problem document for readers of the OpenAPI pages."""
+    return document(row, detail, instance, EXAMPLE_REQUEST_ID, **more)
+
+
+def problem(row: ErrorRow, detail: str, **more: Any) -> Response:
+    """An answer that says what went wrong, in the form of RFC 9457.
+
+    Args:
+        detail: one sentence for the person who called.
+        more: further members of the document, `errors` for one.
+    """
+    body = document(row, detail, request.path, request_id(), **more)
+    response = Response(problem_json(body), row.status, mimetype=PROBLEM)
+    if row.status == http.HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers["Retry-After"] = RETRY_AFTER_SECONDS
+    return response
+
+
+def problem_json(body: dict[str, Any]) -> str:
+    """A problem document as JSON, whatever there is in it."""
+    try:
+        return current_app.json.dumps(body)
+    except (TypeError, ValueError, RecursionError):  # Half a character of a plugin's, for one.
+        return current_app.json.dumps(_sayable(body))
+
+
+def _sayable(value: Any, depth: int = 0) -> Any:
+    if isinstance(value, bool | float | None):
+        return value
+    if depth < DEEPEST_SAID and isinstance(value, dict):
+        return {
+            failure_messages.as_plain_text(key): _sayable(one, depth + 1)
+            for key, one in value.items()
+        }
+    if depth < DEEPEST_SAID and isinstance(value, list | tuple):
+        return [_sayable(one, depth + 1) for one in value]
+    is_short = isinstance(value, int) and value.bit_length() < 64
+    return value if is_short else failure_messages.as_plain_text(value)
+
+
+def handle_clustr_error(error: errors.ClustrError) -> Response:
+    """Answer an error of the domain."""
+    more: dict[str, Any] = {}
+    if isinstance(error, errors.InvalidInput):
+        more["errors"] = error.errors
+    if isinstance(error, errors.InTrash):
+        more["trashed_at"] = error.trashed_at
+    return problem(TABLE[type(error)], str(error), **more)
+
+
+def handle_malformed_body(error: ParseException | NoMoreData) -> Response:
+    """Answer what gunicorn raises where a body is read that is malformed."""
+    log.info("body_malformed", reason=failure_messages.as_plain_text(error)[:LONGEST_NAME])
+    return handle_clustr_error(errors.MalformedBody())
+
+
+def handle_http_exception(error: HTTPException) -> Response:
+    """Answer what Flask, werkzeug and webargs raise: 404, 405, 413, invalid arguments and so on."""
+    if error.code is None or error.code < 400:  # A redirect, for one: that is an answer already.
+        return error.get_response()
+    if isinstance(error, NotFound) and error is request.routing_exception:
+        without_slash = path_without_slash()
+        if without_slash:
+            return redirect(without_slash, http.HTTPStatus.PERMANENT_REDIRECT)
+    messages = getattr(error, "data", {}).get("messages")
+    if messages:
+        return handle_clustr_error(errors.InvalidInput(by_field(messages)))
+    name = error.name.lower().replace(" ", "_")
+    row = BY_NAME.get(name) or ErrorRow(error.code, name, error.name)
+    response = problem(row, detail_of(error))
+    for header, value in error.get_headers():
+        if header.lower() not in ("content-type", "content-length"):
+            response.headers[header] = value
+    return response
+
+
+def path_without_slash() -> str | None:
+    """Where there is something, when only a slash at the end of the path is too much.
+
+    The reference is relative to what was asked for, so that no proxy's prefix has to be known and
+    no path, such as `//elsewhere/`, can lead to another host.
+    """
+    path = request.path.removesuffix("/")
+    if path == request.path or not current_app.create_url_adapter(request).allowed_methods(path):
+        return None
+    query = request.query_string.decode("latin-1")
+    name = quote(path.rpartition("/")[2])
+    return f"../{name}?{query}" if query else f"../{name}"
+
+
+def detail_of(error: HTTPException) -> str:
+    """What an exception of Flask, werkzeug or a plugin says to the person who called."""
+    if isinstance(error, MethodNotAllowed) and error.valid_methods:
+        allowed = ", ".join(sorted(error.valid_methods))
+        return f"{request.method} is not allowed here; allowed are {allowed}."
+    # What a plugin says with flask-smorest's `abort(409, message="...")`.
+    said = getattr(error, "data", {}).get("message") or error.description
+    if said and said != type(error).description:
+        return str(said)
+    if isinstance(error, RequestEntityTooLarge):
+        most = failure_messages.size_text(current_app.config["MAX_CONTENT_LENGTH"])
+        return f"The body of the request is larger than {most}, the most that is accepted here."
+    return DETAILS.get(error.code or 500, f"{error.name}.")
+
+
+def by_field(messages: dict[str, Any]) -> dict[str, list[str]]:
+    """What webargs says is wrong, by the name of the field; one in a list is `sha256.0`.
+
+    It puts the place, such as `query`, above the names, or says of the place that it is unusable.
+    What marshmallow says of an object as a whole is under the name of the object, or of the place.
+    The first hundred are enough.
+    """
+    found: dict[str, list[str]] = {}
+
+    def collect(place: str, names: tuple[str, ...], said: Any) -> None:
+        if isinstance(said, dict):
+            for inner, more in said.items():
+                collect(place, names if inner == OF_WHOLE else (*names, str(inner)), more)
+        elif len(found) < MOST_MISTAKES:
+            said = [said] if isinstance(said, str) else said
+            mended = [f"{one}{ALLOWED.get(one, '')}" for one in said]
+            found.setdefault((".".join(names) or place)[:LONGEST_NAME], []).extend(mended)
+
+    for place, said in messages.items():
+        collect(PLACES.get(place, place), (), said)
+    return found
+
+
+def handle_fault(error: Exception) -> Response:
+    """Answer what nobody expected, without a word of what it was; the log has it all."""
+    log.error("fault", exc_info=error)
+    detail = "Something went wrong on our side; the log has it under this request's id."
+    return problem(ErrorRow(500, "fault", "Internal Server Error"), detail)

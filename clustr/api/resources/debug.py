@@ -1,0 +1,34 @@
+"""`/api/debug`: for those who look for a fault; only with `DEBUG_ENDPOINTS` on."""
+
+from typing import Any
+
+from flask import Response, jsonify
+
+from clustr.api.http.blueprint import Blueprint
+from clustr.api.http.request_context import components
+from clustr.api.schemas.uploads import ComparedDimensionsSchema, DimensionsQuerySchema
+from clustr.imaging import images
+
+blueprint = Blueprint(
+    "debug", __name__, url_prefix="/api/debug", description="For those who look for a fault"
+)
+
+
+@blueprint.route("/dimensions")
+@blueprint.arguments(DimensionsQuerySchema, location="query")
+@blueprint.response(200, ComparedDimensionsSchema)
+@blueprint.alt_response(404, "NOT_FOUND")
+@blueprint.alt_response(413, "REQUEST_ENTITY_TOO_LARGE")
+@blueprint.alt_response(415, "UNSUPPORTED_MEDIA_TYPE")
+@blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
+def compare_dimensions(query: dict[str, Any]) -> Response:
+    """Compare the stored dimensions of an upload with those that its file has now
+
+    The file is decoded for it; what is wrong with one that cannot be is said as for an upload.
+    """
+    upload = components.database.uploads.get(query["id"])
+    with components.storage.open(upload.filename) as file:
+        found = images.inspect(file, images.FORMATS)
+    stored = {"width": upload.width, "height": upload.height}
+    read = {"width": found.width, "height": found.height}
+    return jsonify({"id": upload.id, "stored": stored, "read": read, "match": stored == read})

@@ -1,0 +1,38 @@
+"""`GET /`: a sign of life."""
+
+from datetime import UTC, datetime
+
+from flask import Response, jsonify
+
+from clustr import __version__
+from clustr.api.http.blueprint import Blueprint
+from clustr.api.http.request_context import components, milliseconds_so_far
+from clustr.api.schemas.service import OnlineSchema
+from clustr.domain.errors import DatabaseUnavailable
+
+blueprint = Blueprint("status", __name__, description="Whether the service is there")
+
+
+@blueprint.route("/")
+@blueprint.response(200, OnlineSchema)
+def online() -> Response:
+    """See whether the service is there
+
+    Answers 200 also when the database is away, and says so.
+    """
+    return jsonify(
+        {
+            "status": "online",
+            "timestamp": datetime.now(UTC),
+            "version": __version__,
+            "database": database(),
+            "response_time": milliseconds_so_far(),
+        }
+    )
+
+
+def database() -> dict[str, str | None]:
+    try:
+        return {"status": "connected", "version": components.database.describe()["version"]}
+    except DatabaseUnavailable:
+        return {"status": "disconnected", "version": None}

@@ -1,0 +1,265 @@
+"""`POST /api/upload`: images come in."""
+
+from typing import IO, Any
+
+from flask import Response, jsonify, request
+from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.wsgi import get_input_stream
+
+from clustr.api.http.blueprint import Blueprint
+from clustr.api.http.errors import PROBLEM, TABLE, example, problem
+from clustr.api.http.etags import refuse_versions
+from clustr.api.http.fields import EXAMPLE_ID, links_to_upload
+from clustr.api.http.multipart import Form, TooMuch, Unreadable, read_file, read_form, too_large
+from clustr.api.http.request_context import components, request_id
+from clustr.api.schemas.uploads import (
+    UploadedSchema,
+    UploadHeadersSchema,
+    UploadOptionsSchema,
+    UploadProblemSchema,
+    dump_accepted,
+)
+from clustr.domain.errors import NoFiles, RefusedFile, TooManyPixels, Undecodable, UnsupportedType
+from clustr.services.intake import IntakeOptions, ReceivedFile, RejectedFile, UploadSession
+from clustr.storage import IncomingFile
+
+FIELD = "files"
+HOW_TO_SEND = (
+    "Send the images as multipart/form-data, each in a part named files with a file name, or one "
+    "image as the body with its type, such as image/jpeg"
+)
+
+BODY = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": [FIELD],
+                "properties": {
+                    FIELD: {
+                        "type": "array",
+                        "minItems": 1,
+                        "items": {"type": "string", "format": "binary"},
+                        "description": "The images, each in a part of its own of this name.",
+                    }
+                },
+            }
+        }
+    },
+}
+TEXT_REFUSED = {
+    "index": 1,
+    "original_filename": "notes.pdf",
+    "code": "unsupported_type",
+    "detail": "This is a file of the kind PDF, which is none of the image formats that are "
+    "accepted: jpg, png.",
+}
+LARGE_REFUSED = {
+    "index": 0,
+    "original_filename": "poster.png",
+    "code": "too_many_pixels",
+    "detail": "The image has more than 50 megapixels (50000000 pixels), the most accepted.",
+}
+BROKEN_REFUSED = {
+    "index": 0,
+    "original_filename": "cat.jpg",
+    "code": "undecodable",
+    "detail": "The image is broken or incomplete.",
+}
+LINKS = links_to_upload(
+    "$response.body#/data/0/id",
+    {
+        "get_upload": "The upload, and how far its analyses are.",
+        "get_original": "The image under the name that it had.",
+        "get_thumbnail": "A small copy.",
+        "edit_upload": "Say what is to be seen.",
+        "remove_upload": "Put it into the trash.",
+        "list_analyses_of_upload": "Its analyses.",
+    },
+) | {
+    "get_file": {
+        "operationId": "get_file",
+        "parameters": {"stored_filename": "$response.body#/data/0/stored_filename"},
+        "description": "The image's bytes.",
+    },
+    "list_uploads": {
+        "operationId": "list_uploads",
+        "description": "The listing, which begins with it.",
+    },
+}
+ACCEPTED = {
+    "message": "Successfully uploaded 1 file",
+    "data": [
+        {
+            "index": 0,
+            "id": EXAMPLE_ID,
+            "stored_filename": f"{EXAMPLE_ID}.jpg",
+            "preview_url": f"http://127.0.0.1:5000/uploads/{EXAMPLE_ID}.jpg",
+            "original_filename": "cat.jpg",
+            "file_size": 125000,
+            "content_type": "image/jpeg",
+            "status": "pending",
+            "duplicate_of": None,
+            "reused": False,
+        }
+    ],
+    "errors": [TEXT_REFUSED],
+}
+
+blueprint = Blueprint("upload", __name__, description="Images come in")
+blueprint.before_request(refuse_versions)
+
+
+def refusal(error: type[RefusedFile], description: str, refused: dict[str, str]) -> Any:
+    """Document an answer that nothing was accepted."""
+    row = TABLE[error]
+    return blueprint.alt_response(
+        row.status,
+        schema=UploadProblemSchema,
+        content_type=PROBLEM,
+        description=description,
+        example=example(row, refused["detail"], "/api/upload", errors=[refused]),
+    )
+
+
+@blueprint.route("/api/upload", methods=["POST"])
+@blueprint.arguments(UploadOptionsSchema, location="query")
+@blueprint.arguments(UploadHeadersSchema, location="headers")
+@blueprint.doc(requestBody=BODY, responses={201: {"links": LINKS}})
+@blueprint.response(201, UploadedSchema, description="What came of each.", example=ACCEPTED)
+@refusal(
+    TooManyPixels,
+    "The first file has too many bytes (`too_large`) or pixels (`too_many_pixels`); without "
+    "`errors`: the request as a whole is too large or has too many files.",
+    LARGE_REFUSED,
+)
+@refusal(
+    UnsupportedType,
+    "The first file is no image of an accepted format, whatever its name, or of a kind of it that "
+    "cannot be read here, which `detail` names (`unsupported_type`).",
+    TEXT_REFUSED,
+)
+@refusal(
+    Undecodable,
+    "The first file has no bytes (`empty`) or is broken (`undecodable`), or the request has no "
+    "part named `files` with a file name (`no_files`).",
+    BROKEN_REFUSED,
+)
+@blueprint.alt_response(409, "CONFLICT")
+@blueprint.alt_response(412, "PRECONDITION_FAILED")
+@blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
+@blueprint.alt_response(507, "INSUFFICIENT_STORAGE")
+def upload_files(options: dict[str, str], headers: dict[str, str]) -> Response:
+    """Upload images
+
+    Send one or more parts named `files`, or one image as the body with its type (`curl
+    --data-binary @cat.jpg -H 'Content-Type: image/jpeg'`) and, if you like, its name in
+    `Content-Disposition` (`attachment; filename="cat.jpg"`).
+
+    Each is accepted or refused on its own: what was accepted is in `data` and safely stored, what
+    was refused is in `errors`, with a `code`: it is no image of an accepted format
+    (`unsupported_type`), has too many bytes (`too_large`) or pixels (`too_many_pixels`), is broken
+    (`undecodable`) or has no bytes (`empty`). When nothing was accepted, the answer is a problem
+    with the status of the first refused file.
+
+    What counts is the content of a file, not its name and not the type it is sent with. The limits
+    are settings: by default 50 MiB and 50 million pixels for a file, and 100 files in a request.
+
+    To try again safely after a broken connection, give the request an `Idempotency-Key`: the same
+    files under the same key are stored once, and answered as the first time. A key stands for the
+    uploads that it was last used for: while one of them is in the trash or gone, its file is stored
+    again under the key, which stands for the new upload from then on, also when the one in the
+    trash is restored. One that is restored before that is the answer again.
+
+    A client that would rather not store the same bytes twice asks with `duplicates=reuse`, or
+    beforehand at `POST /api/uploads/exists`. Of several who do so at once with the same new bytes
+    one stores them; the others are answered with that upload.
+
+    While too many clients are sending, the answer is 503 (`too_busy`): try again after the seconds
+    of `Retry-After`.
+
+    The analyses go on after the answer: `GET /api/uploads/{upload_id}` shows how far they are.
+    """
+    with components.intake.receiving() as reception:
+        try:
+            received = receive(reception)
+        except NoFiles as error:
+            return refuse([RejectedFile(None, None, error)])
+        options = IntakeOptions(headers.get("key"), options["duplicates"] == "reuse")
+        accepted, refused = components.intake.accept(received, request_id(), options)
+        if not accepted:
+            return refuse(refused)
+        message = f"Successfully uploaded {len(accepted)} file{'s' if len(accepted) > 1 else ''}"
+        data = [dump_accepted(each) for each in accepted]
+        errors = [dump_refused(each) for each in refused]
+        response = jsonify({"message": message, "data": data, "errors": errors})
+        response.status_code = 201
+        return response
+
+
+def refuse(refused: list[RejectedFile]) -> Response:
+    """Answer that nothing was accepted: the first file decides how."""
+    first = refused[0].error
+    errors = [dump_refused(each) for each in refused]
+    return problem(TABLE[type(first)], str(first), errors=errors)
+
+
+def receive(reception: UploadSession) -> list[ReceivedFile]:
+    """Read the request's files, straight to where they are stored.
+
+    Raises:
+        NoFiles: there are none, or the form cannot be read.
+        RequestEntityTooLarge: there are too many of them, or too much of something.
+    """
+    settings = components.settings
+    # Not `request.stream`, which copies all of it twice in order to count it.
+    stream = get_input_stream(request.environ)
+    try:
+        if (request.content_length or 0) > settings.max_request_size:
+            raise TooMuch(too_large(settings.max_request_size))
+        if is_file(request.mimetype):
+            return [receive_file(reception, stream)]
+        form = read_form(
+            stream,
+            request.headers.get("Content-Type", ""),
+            FIELD,
+            reception.open,
+            settings.max_files_per_request,
+            settings.max_request_size,
+        )
+    except TooMuch as error:
+        raise RequestEntityTooLarge(str(error)) from error
+    except Unreadable as error:
+        raise NoFiles(f"{HOW_TO_SEND}; got {error}.") from error
+    if not form.files:
+        raise NoFiles(f"{HOW_TO_SEND}; got {found_instead(form)}.")
+    return [ReceivedFile(name, file) for name, file in form.files]
+
+
+def is_file(content_type: str) -> bool:
+    """Whether a body of this type is a file by itself."""
+    return content_type.startswith("image/") or content_type == "application/octet-stream"
+
+
+def receive_file(reception: UploadSession, stream: IO[bytes]) -> ReceivedFile:
+    """Read a body that is one file."""
+    disposition = request.headers.get("Content-Disposition", "")
+    file, most = reception.open(), components.settings.max_request_size
+    return ReceivedFile(read_file(stream, request.content_length, disposition, file, most), file)
+
+
+def found_instead(form: Form[IncomingFile]) -> str:
+    if FIELD in form.others:
+        return "a part named files without a file name"
+    return f"only {', '.join(sorted(set(form.others))[:5])}" if form.others else "none"
+
+
+def dump_refused(refused: RejectedFile) -> dict[str, str | int | None]:
+    """A refused file in the shape of `RefusedFileSchema`."""
+    return {
+        "index": refused.index,
+        "original_filename": refused.original_name,
+        "code": refused.error.code,
+        "detail": str(refused.error),
+    }

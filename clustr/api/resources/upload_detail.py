@@ -1,0 +1,194 @@
+"""`/api/uploads/{id}`: what is done to one upload."""
+
+from typing import Any
+
+from flask import Response, jsonify
+
+from clustr.api.http.blueprint import Blueprint
+from clustr.api.http.etags import tag_with, versions_of
+from clustr.api.http.fields import UPLOAD_ID, links_to_upload
+from clustr.api.http.request_context import components
+from clustr.api.http.urls import path_to
+from clustr.api.schemas.changes import (
+    AnalysesOfUploadSchema,
+    ConditionSchema,
+    EditSchema,
+    RemovalQuerySchema,
+    edit_from,
+)
+from clustr.api.schemas.uploads import (
+    EXAMPLE_ETAG,
+    AnalysisSchema,
+    UploadSchema,
+    dump_analysis,
+    dump_upload,
+)
+from clustr.domain.errors import NotFound
+from clustr.domain.models import Analysis, Upload
+
+ANALYZER = {
+    "in": "path",
+    "name": "analyzer",
+    "required": True,
+    "schema": {"type": "string"},
+    "description": "The name of the analyzer.",
+    "example": "dimensions",
+}
+ETAG = {
+    "ETag": {
+        "schema": {"type": "string"},
+        "description": "Of the upload as it is now; for `If-Match` and `If-None-Match`.",
+        "example": EXAMPLE_ETAG,
+    }
+}
+LOCATION = {
+    "Location": {
+        "schema": {"type": "string"},
+        "description": "Where the analysis is, to see how far it is.",
+    }
+}
+LINKS_INTO_TRASH = links_to_upload(
+    "$request.path.upload_id",
+    {
+        "get_trashed_upload": "The upload as it is in the trash.",
+        "get_trashed_original": "The image under the name that it had.",
+        "get_trashed_thumbnail": "A small copy.",
+    },
+)
+EXAMPLE_EDIT = {"caption": "our cat on the sofa", "tags": {"add": ["cat"], "remove": ["dog"]}}
+
+blueprint = Blueprint(
+    "one_upload", __name__, url_prefix="/api/uploads", description="What is done to one upload"
+)
+
+
+@blueprint.route("/<upload_id:upload_id>", methods=["PATCH"], parameters=[UPLOAD_ID])
+@blueprint.arguments(ConditionSchema, location="headers")
+@blueprint.arguments(EditSchema, example=EXAMPLE_EDIT)
+@blueprint.response(200, UploadSchema, headers=ETAG, description="The upload as it is now.")
+@blueprint.alt_response(404, "NOT_FOUND")
+@blueprint.alt_response(412, "PRECONDITION_FAILED")
+@blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
+@blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
+def edit_upload(headers: dict[str, str], edit: dict[str, Any], upload_id: str) -> Response:
+    """Say what is to be seen
+
+    What a human says wins over what analyzers say, also when they run again: a tag that was removed
+    stays removed. With null the analyzers' word counts again. What is left out stays as it is.
+
+    With `If-Match` the upload is changed only if no person has changed it since it was read; that
+    an analysis has ended since does not matter.
+    """
+    versions = versions_of(headers, upload_id)
+    return with_etag(components.database.editing.edit(upload_id, edit_from(edit), versions))
+
+
+@blueprint.route("/<upload_id:upload_id>", methods=["DELETE"], parameters=[UPLOAD_ID])
+@blueprint.arguments(ConditionSchema, location="headers")
+@blueprint.arguments(RemovalQuerySchema, location="query")
+@blueprint.doc(responses={204: {"links": LINKS_INTO_TRASH}})
+@blueprint.response(204, description="It is removed.")
+@blueprint.alt_response(404, "NOT_FOUND")
+@blueprint.alt_response(412, "PRECONDITION_FAILED")
+@blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
+@blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
+@blueprint.alt_response(507, "INSUFFICIENT_STORAGE")
+def remove_upload(headers: dict[str, str], query: dict[str, bool], upload_id: str) -> Response:
+    """Put an upload into the trash
+
+    It is gone from everywhere but `/api/trash/{upload_id}`; what asks for it is answered 404 with
+    the `type` `urn:clustr:problem:in_trash` and `trashed_at`. `POST …/restore` brings it back
+    until the trash is emptied of it, after thirty days if it is not set otherwise (without any it
+    is removed for good). With `permanently` it is removed for good at once, also from the trash.
+    """
+    versions = versions_of(headers, upload_id)
+    components.removal.remove(upload_id, query["permanently"], versions=versions)
+    return Response(status=204)
+
+
+@blueprint.route("/<upload_id:upload_id>/restore", methods=["POST"], parameters=[UPLOAD_ID])
+@blueprint.arguments(ConditionSchema, location="headers")
+@blueprint.response(200, UploadSchema, headers=ETAG, description="The upload, as it was.")
+@blueprint.alt_response(404, "NOT_FOUND")
+@blueprint.alt_response(409, "CONFLICT")
+@blueprint.alt_response(412, "PRECONDITION_FAILED")
+@blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
+@blueprint.alt_response(507, "INSUFFICIENT_STORAGE")
+def restore_upload(headers: dict[str, str], upload_id: str) -> Response:
+    """Bring an upload back from the trash
+
+    With everything that was known of it; analyses that had not come to their end go on.
+    """
+    versions = versions_of(headers, upload_id)
+    return with_etag(components.removal.restore(upload_id, versions=versions))
+
+
+@blueprint.route("/<upload_id:upload_id>/analyses", parameters=[UPLOAD_ID])
+@blueprint.response(200, AnalysesOfUploadSchema)
+@blueprint.alt_response(404, "NOT_FOUND")
+@blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
+def list_analyses_of_upload(upload_id: str) -> Response:
+    """List the analyses of one upload, with their results
+
+    By the analyzers' names, in the order in which they are run. Ask again until each has a status
+    in which it has ended: `succeeded`, `skipped`, `failed` or `cancelled`.
+    """
+    upload = components.database.uploads.get(upload_id)
+    return jsonify({"data": {a.name: dump_analysis(a, components, True) for a in upload.analyses}})
+
+
+@blueprint.route("/<upload_id:upload_id>/analyses/<analyzer>", parameters=[UPLOAD_ID, ANALYZER])
+@blueprint.response(200, AnalysisSchema)
+@blueprint.alt_response(404, "NOT_FOUND")
+@blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
+def get_analysis(upload_id: str, analyzer: str) -> Response:
+    """Get one analysis of an upload
+
+    Its `status` says how far it is; the `result`, once there is one, has the shape that
+    `GET /api/plugins` gives as the analyzer's `result_schema`.
+    """
+    found = analysis_of(components.database.uploads.get(upload_id), analyzer)
+    return jsonify(dump_analysis(found, components, True))
+
+
+@blueprint.route(
+    "/<upload_id:upload_id>/analyses/<analyzer>", methods=["POST"], parameters=[UPLOAD_ID, ANALYZER]
+)
+@blueprint.arguments(ConditionSchema, location="headers")
+@blueprint.response(202, AnalysisSchema, headers=LOCATION, description="It is done soon.")
+@blueprint.alt_response(404, "NOT_FOUND")
+@blueprint.alt_response(409, "CONFLICT")
+@blueprint.alt_response(412, "PRECONDITION_FAILED")
+@blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
+def run_analysis(headers: dict[str, str], upload_id: str, analyzer: str) -> Response:
+    """Have an analyzer look at one upload, or once more
+
+    As soon as at a new upload. A result that is there stays until there is a new one; 409 while the
+    analysis is under way, or when the analyzer is not configured.
+    """
+    versions = versions_of(headers, upload_id)
+    found = analysis_of(
+        components.analysis_orders.run_again(upload_id, analyzer, versions), analyzer
+    )
+    response = jsonify(dump_analysis(found, components, True))
+    response.status_code = 202
+    response.headers["Location"] = path_to(f"/api/uploads/{upload_id}/analyses/{analyzer}")
+    return response
+
+
+def analysis_of(upload: Upload, name: str) -> Analysis:
+    """The analysis of an upload by this analyzer.
+
+    Raises:
+        NotFound: there is none.
+    """
+    for analysis in upload.analyses:
+        if analysis.name == name:
+            return analysis
+    raise NotFound(f"There is no analysis {name} of the upload {upload.id}.")
+
+
+def with_etag(upload: Upload) -> Response:
+    """An answer with an upload and its entity tag."""
+    wire = dump_upload(upload, components, with_results=True)
+    return tag_with(jsonify(wire), wire["version"])

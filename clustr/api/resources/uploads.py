@@ -1,0 +1,165 @@
+"""`/api/uploads`: what has been uploaded."""
+
+from urllib.parse import urlencode
+
+from flask import Response, jsonify, request
+
+from clustr.api.http.blueprint import Blueprint
+from clustr.api.http.etags import tag_with
+from clustr.api.http.fields import UPLOAD_ID, links_to_upload
+from clustr.api.http.json_provider import page_response
+from clustr.api.http.request_context import components
+from clustr.api.http.urls import base_url
+from clustr.api.plugin_filters import installed_filters
+from clustr.api.schemas.listing import (
+    FieldSelection,
+    UploadPageSchema,
+    dump_page,
+    dump_search_page,
+    sort_by,
+    too_slow,
+)
+from clustr.api.schemas.uploads import EXAMPLE_ETAG, ExistingSchema, HashesSchema, UploadSchema
+from clustr.database import Page, SearchQuery, filter_from_query, reading_record
+from clustr.domain.errors import InvalidInput, TooSlow
+
+LINKS = links_to_upload(
+    "$response.body#/data/0/id",
+    {
+        "edit_upload": "Say what is to be seen on the first upload of the page.",
+        "list_analyses_of_upload": "The analyses of the first upload of the page.",
+        "get_upload": "The first upload of the page with its results.",
+    },
+) | {
+    "list_uploads": {
+        "operationId": "list_uploads",
+        "parameters": {"cursor": "$response.body#/next_cursor"},
+        "description": "What follows, while `next_cursor` is not null.",
+    },
+    "get_file": {
+        "operationId": "get_file",
+        "parameters": {"stored_filename": "$response.body#/data/0/filename"},
+        "description": "The bytes of the first image of the page.",
+    },
+}
+
+IF_NONE_MATCH = {
+    "in": "header",
+    "name": "If-None-Match",
+    "schema": {"type": "string"},
+    "description": "The `ETag` of an answer before: an upload that is still the same is not sent.",
+}
+ETAG = {
+    "ETag": {
+        "schema": {"type": "string"},
+        "description": "Of the whole answer, for `If-None-Match`. It begins with the `version` of "
+        "the upload, which is all that `If-Match` compares.",
+        "example": EXAMPLE_ETAG,
+    }
+}
+LINK = {
+    "Link": {
+        "schema": {"type": "string"},
+        "description": "Where the `first` page is, and the `next` and `prev` one as far as there "
+        "is one and it is known (RFC 8288).",
+    }
+}
+
+blueprint = Blueprint(
+    "uploads", __name__, url_prefix="/api/uploads", description="What has been uploaded"
+)
+
+
+@blueprint.route("")
+@blueprint.doc(responses={200: {"links": LINKS}})
+@blueprint.response(200, UploadPageSchema, headers=LINK)
+@blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
+@blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
+def list_uploads() -> Response:
+    """List uploads, by default the newest first
+
+    Walk on with `cursor`, which costs the same at any depth: an upload that meets the filters and
+    keeps its place in the order while you walk comes exactly once, whatever else comes or goes. By
+    `upload_time` and `size` every upload keeps its place. By `name` and `taken_at` one that is
+    given another meanwhile can come twice, or not at all: tell uploads by their `id`. By `q`, in
+    the order of the score, one whose caption, tags or name change is left out of what follows. Or
+    ask for a `page`. Results of analyses are left out, unless `fields` asks for them.
+
+    An upload is listed when it meets all filters. A filter for what something is goes with any
+    `sort`, a range with the sort by its own field; what else is not found by looking at 50,000
+    uploads, nor within 300 milliseconds, is refused, and the answer says what goes together.
+
+    Further filters are those of the plugins that are installed. An upload whose analysis has no
+    result yet meets none of them. The last good result counts, whatever has become of the analysis
+    since.
+    """
+    query, conditions = installed_filters.read()
+    wanted = filter_from_query(query, conditions)
+    sort, shape = sort_by(query, wanted), FieldSelection(components, query.get("fields_"))
+    number = None if "cursor" in query else query.get("page", 1)
+    place = query["limit"], number or 1, query.get("cursor"), wanted
+    try:
+        if "q" in query:
+            words = SearchQuery.read(query["q"])
+            found = components.database.search.page(words, *place, shape.projection)
+            page, wire = found.page, dump_search_page(found, words, shape, number, query["limit"])
+        else:
+            page = components.database.listing.page(*place, sort, shape.projection)
+            wire = dump_page(page, shape, number, query["limit"])
+    except TooSlow as error:
+        if wanted.tag_keys and not components.database.tag_keys.are_complete():
+            raise  # Nobody asked wrongly: a little later an index answers it.
+        reason = installed_filters.unindexed(conditions) or too_slow(query, sort)
+        raise InvalidInput(reason) from error
+    response = page_response(wire)
+    response.headers["Link"] = links_of(page, number)
+    return response
+
+
+@blueprint.route("/exists", methods=["POST"])
+@blueprint.arguments(HashesSchema)
+@blueprint.response(200, ExistingSchema)
+@blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
+def find_existing(wanted: dict[str, list[str]]) -> Response:
+    """Ask which files are stored already, by their SHA-256
+
+    So that a client need not send what is known.
+    """
+    hashes = wanted["sha256"]
+    known = components.database.uploads.first_with_bytes(hashes)
+    return jsonify({"data": {each: known.get(each) for each in hashes}})
+
+
+@blueprint.route("/<upload_id:upload_id>", parameters=[UPLOAD_ID, IF_NONE_MATCH])
+@blueprint.response(200, UploadSchema, headers=ETAG)
+@blueprint.alt_response(304, description="It is as the client has it.")
+@blueprint.alt_response(404, "NOT_FOUND")
+@blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
+def get_upload(upload_id: str) -> Response:
+    """Get one upload with the results of its analyses
+
+    Who has it already sends its `ETag` as `If-None-Match` and is answered 304 until it changes.
+    """
+    document = components.database.listing.one(upload_id)
+    with reading_record(upload_id):
+        wire = FieldSelection(components, None, with_results=True).write(document)
+        response = tag_with(jsonify(wire), wire["version"])
+    # To look for conditions of which there are none takes longer than to write the answer.
+    return response.make_conditional(request) if request.if_none_match else response
+
+
+def links_of(page: Page, number: int | None) -> str:
+    """The `Link` header of a page, with the same filters and order."""
+    asked = [(k, v) for k, v in request.args.items(multi=True) if k not in ("page", "cursor")]
+    path = f"{base_url()}{request.path}"
+
+    def link(relation: str, **place: object) -> str:
+        query = urlencode([*asked, *place.items()])
+        return f'<{path}?{query}>; rel="{relation}"' if query else f'<{path}>; rel="{relation}"'
+
+    links = [link("first")]
+    if number is not None and number > 1:
+        links.append(link("prev", page=number - 1))
+    if page.next_cursor:
+        links.append(link("next", cursor=page.next_cursor))
+    return ", ".join(links)

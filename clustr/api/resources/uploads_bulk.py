@@ -1,0 +1,50 @@
+"""`/api/uploads/bulk`: the same done to many uploads."""
+
+from typing import Any
+
+from flask import Response, jsonify
+
+from clustr.api.http.blueprint import Blueprint
+from clustr.api.http.etags import refuse_versions
+from clustr.api.http.request_context import components, request_id
+from clustr.api.http.urls import path_to
+from clustr.api.resources.analyses import LOCATION
+from clustr.api.schemas.changes import BulkOrderSchema, MatchedSchema, uploads_of_order
+from clustr.api.schemas.jobs import JobSchema, dump_job
+from clustr.database import distinct_tags
+
+EXAMPLE_ORDER = {"action": "tag", "filter": {"content_type": "image/jpeg"}, "tags": ["holiday"]}
+
+blueprint = Blueprint(
+    "bulk_uploads",
+    __name__,
+    url_prefix="/api/uploads/bulk",
+    description="The same done to many uploads",
+)
+blueprint.before_request(refuse_versions)
+
+
+@blueprint.route("", methods=["POST"])
+@blueprint.arguments(BulkOrderSchema, example=EXAMPLE_ORDER)
+@blueprint.response(202, JobSchema, headers=LOCATION, description="The job that does it.")
+@blueprint.alt_response(
+    200, schema=MatchedSchema, description="With `dry_run`: what it would come to."
+)
+@blueprint.alt_response(412, "PRECONDITION_FAILED")
+@blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
+@blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
+def change_uploads(order: dict[str, Any]) -> Response:
+    """Remove, restore or tag many uploads
+
+    The job says how many it is done to and what went wrong with others, for one that they are not
+    there. When it is cancelled, what is done stays done. At most 100 jobs wait or run at once; when
+    there are as many, this is 503 with the `type` `urn:clustr:problem:too_many_jobs`.
+    """
+    kind, chosen = order["action"], uploads_of_order(order)
+    if order["dry_run"]:
+        return jsonify({"matched": components.changes.matched(kind, chosen)})
+    job = components.changes.order(kind, chosen, distinct_tags(order.get("tags", ())), request_id())
+    response = jsonify(dump_job(job))
+    response.status_code = 202
+    response.headers["Location"] = path_to(f"/api/jobs/{job.id}")
+    return response

@@ -1,0 +1,367 @@
+"""The shapes of the listing: what can be asked of it, and a page of it."""
+
+from collections.abc import Callable, Iterable, Mapping
+from copy import copy
+from typing import Any
+
+from marshmallow import Schema, ValidationError, fields, validate, validates_schema
+
+from clustr.api.http.etags import version_of
+from clustr.api.http.fields import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    Pattern,
+    WholeNumber,
+    as_stored,
+    number,
+    text,
+)
+from clustr.api.http.json_provider import with_fraction
+from clustr.api.http.urls import thumbnail_url_of, url_of
+from clustr.api.schemas.filters import DUPLICATE, CommonFilterSchema, limits
+from clustr.api.schemas.uploads import UploadSchema
+from clustr.components import WebComponents
+from clustr.database import (
+    BOUNDS,
+    COUNTED_TOTAL,
+    SEARCHED,
+    UNLIKE_AN_UPLOAD,
+    Page,
+    SearchPage,
+    SearchQuery,
+    Sort,
+    UploadFilter,
+    log_foreign,
+)
+
+CURSOR_PATTERN = "^[A-Za-z0-9_-]{28,1500}$"
+EXAMPLE_CURSOR = "AQAAACodYNqtaSGS9OE_WgwNG3uQAAABqIEKuBA"
+SORTS = ("upload_time", "taken_at", "size", "name")
+SORTED = [f"{sign}{name}" for name in SORTS for sign in ("", "-")]
+RESULTS = "analyses.results"
+LONGEST_SEARCH = 500
+ID_GOES_HERE = "<id>"
+
+
+class NameList(fields.String):
+    """Names with commas between them, each of them known."""
+
+    def __init__(self, known: Iterable[str], **more: Any):
+        super().__init__(**more)
+        self.known = tuple(known)
+
+    def _deserialize(self, value: Any, *arguments: Any, **named: Any) -> Any:
+        names = super()._deserialize(value, *arguments, **named).split(",")
+        unknown = [name for name in names if name not in self.known]
+        if unknown:
+            known = ", ".join(self.known)
+            raise ValidationError(
+                f"There is no field `{unknown[0][:100]}`. Give some of these, with commas between "
+                f"them: {known}."
+            )
+        return tuple(names)
+
+
+class PartSchema(Schema):
+    """Which part of the listing is wanted, in which order, and what of it."""
+
+    page = WholeNumber(
+        validate=validate.Range(1, 1_000_000),
+        metadata={
+            "description": "Which page, from 1; not beside `cursor`, without which it is the "
+            "first. Among many uploads pages reach to the 10,000th upload, and `cursor` any "
+            "further.",
+        },
+    )
+    limit = WholeNumber(
+        load_default=20,
+        validate=validate.Range(1, 100),
+        metadata={"description": "How many uploads on a page."},
+    )
+    # What is no cursor is told by the database.
+    cursor = fields.String(
+        metadata={
+            "description": "The `next_cursor` of the answer before, to go on from there with the "
+            "same filters and sort; it costs the same at any depth. Not beside `page`.",
+            "pattern": CURSOR_PATTERN,
+        }
+    )
+    sort = fields.String(
+        validate=validate.OneOf(SORTED),
+        metadata={
+            "description": "The order, downwards with a `-`; by default that of a range that is "
+            "asked for, else `-upload_time`. Uploads without a `taken_at` count as the earliest."
+        },
+    )
+    q = fields.String(
+        pre_load=as_stored,
+        validate=validate.Length(1, LONGEST_SEARCH),
+        metadata={
+            "description": "Those with one of these words in tags, caption or original name, "
+            "whatever the case of letters and the marks on them, with "
+            'every phrase in "quotation marks", and with none that has a minus before it. First '
+            "come those that have just this as a tag, then those that match best; for a word that "
+            "more than one upload of fifty has, the newest. Not beside `sort`.",
+            "example": 'cat "on a sofa" -dog',
+        },
+    )
+    fields_ = NameList(
+        [*UploadSchema().fields, RESULTS],
+        data_key="fields",
+        metadata={
+            "description": "The fields of an upload to answer with besides its id, with commas "
+            "between them; "
+            f"with `{RESULTS}` the results of the analyses, too. By default all but results.",
+            "example": "id,caption,tags",
+        },
+    )
+
+
+class UploadQuerySchema(Schema.from_dict(limits(WholeNumber)), CommonFilterSchema, PartSchema):
+    """Which uploads are wanted, and which part of their listing."""
+
+    duplicate = fields.Boolean(truthy={"true"}, falsy={"false"}, metadata=DUPLICATE)
+
+    @validates_schema
+    def check_what_goes_together(self, query: dict[str, Any], **_more: Any) -> None:
+        if "page" in query and "cursor" in query:
+            raise ValidationError("Give either `page` or `cursor`, not both.", "cursor")
+        if "q" in query and "sort" in query:
+            raise ValidationError("What is searched with `q` has an order of its own.", "sort")
+
+
+def sort_by(query: Mapping[str, Any], wanted: UploadFilter) -> Sort:
+    """The order that a query asks for, or that of the first range that has one."""
+    if asked := query.get("sort"):
+        return Sort(asked.removeprefix("-"), asked.startswith("-"))
+    return Sort(next((b.field for b in wanted.bounds if b.field in SORTS), "upload_time"))
+
+
+def too_slow(query: Mapping[str, Any], sort: Sort) -> dict[str, list[str]]:
+    """What to say of a search that took too long: by its parameters, what goes with them."""
+    if "q" in query:
+        return {"q": ["Too many uploads would have to be looked at; give rarer words."]}
+    said = {}
+    for name, (field, _) in BOUNDS.items():
+        if name not in query or field == sort.by:
+            continue
+        if field in SORTS:
+            said[name] = [f"Among so many uploads it goes with `sort={field}` or `sort=-{field}`."]
+        else:
+            said[name] = [
+                "Among so many uploads too few match to be found in time, with any sort; narrow it "
+                f"down with a range of what is sorted by, one of {', '.join(SORTS)}."
+            ]
+    if not said:
+        sorts = ", ".join(SORTED)
+        said["sort"] = [
+            "Too few of so many uploads match all filters to be found in time. Each filter by "
+            f"itself goes with any sort: {sorts}."
+        ]
+    return said
+
+
+class ListedUploadSchema(UploadSchema):
+    """An upload as it is listed: its id, and those of its fields that were asked for."""
+
+    matched = fields.List(
+        fields.String(validate=validate.OneOf(SEARCHED)),
+        metadata={
+            "description": "In what of it `q` was found; only there with `q`.",
+            "example": ["tag", "caption"],
+        },
+    )
+
+
+# The fields are those of `UploadSchema` itself, in which they stay required.
+for _name, _field in ListedUploadSchema._declared_fields.items():
+    ListedUploadSchema._declared_fields[_name] = optional = copy(_field)
+    optional.required = _name == "id"
+
+
+class UploadPageSchema(Schema):
+    """A part of the listing."""
+
+    data = fields.List(fields.Nested(ListedUploadSchema), required=True)
+    total = number(
+        f"How many uploads match, exactly up to {COUNTED_TOTAL}. Where more do, it is an estimate "
+        "without filters, and null with some, or where more have the words of `q`. Behind a "
+        "cursor it is what was counted for the first page. Records in the database that Clustr has "
+        "not written are in no `data`; where they have fields of uploads, some may be counted, so "
+        "walk until `next_cursor` is null rather than up to this number.",
+        42,
+        required=True,
+        allow_none=True,
+        validate=NOT_NEGATIVE,
+    )
+    total_is_estimate = fields.Boolean(
+        required=True,
+        metadata={
+            "description": f"Whether `total` is an estimate, or null: more than {COUNTED_TOTAL} "
+            "match.",
+            "example": False,
+        },
+    )
+    order = fields.String(
+        validate=validate.OneOf(["score", "newest"]),
+        metadata={
+            "description": "The order of what `q` found; only there with `q`.",
+            "example": "score",
+        },
+    )
+    page = number(
+        "The page that was asked for; null with a cursor.",
+        1,
+        required=True,
+        allow_none=True,
+        validate=POSITIVE,
+    )
+    limit = number("How many were asked for.", 20, required=True, validate=validate.Range(1, 100))
+    next_cursor = text(
+        "Ask with it for what follows; null at the end.",
+        EXAMPLE_CURSOR,
+        required=True,
+        allow_none=True,
+        validate=Pattern(CURSOR_PATTERN),
+    )
+
+
+# What is read of an upload to list it. To name it costs MongoDB half of what it costs to name what
+# is left out.
+READ = dict.fromkeys(
+    (
+        *("original_name", "filename", "upload_time", "taken_at", "size", "content_type", "sha256"),
+        *("dimensions", "status", "caption", "tags", "faces", "face_cluster_ids", "duplicate_of"),
+        *("updated_at", "edited_at"),
+    ),
+    1,
+)
+OF_ANALYSIS = (
+    *("name", "state", "version", "attempts", "started_at", "finished_at", "provenance", "error"),
+)
+READ_ANALYSES = READ | {f"analyses.{name}": 1 for name in OF_ANALYSIS}
+READ_RESULTS = READ_ANALYSES | {"analyses.result": 1}
+
+
+class FieldSelection:
+    """How the uploads of one page are written.
+
+    They are documents of MongoDB, and are not made into objects first: of a page of 100 that
+    would take most of the time. A test holds this to `upload_on_wire`.
+
+    Args:
+        components: where files are kept, and which version each analyzer has.
+        names: the fields to answer with, results among them; None for all others.
+        with_results: whether results are there in any case.
+    """
+
+    def __init__(
+        self,
+        components: WebComponents,
+        names: tuple[str, ...] | None,
+        with_results: bool = False,
+    ):
+        self._names = names and ["id", *(name for name in names if name not in ("id", RESULTS))]
+        self._with_results = with_results or (names is not None and RESULTS in names)
+        if self._with_results and self._names is not None and "analyses" not in self._names:
+            self._names.append("analyses")
+        self._versions = {
+            name: one.version for name, one in components.plugin_manager.analyzers.items()
+        }
+        self._key = components.storage.key
+        self._url = url_of("")
+        self._thumbnail_url = thumbnail_url_of(ID_GOES_HERE).split(ID_GOES_HERE)
+
+    @property
+    def projection(self) -> dict[str, int]:
+        """What is read for it, as MongoDB is told."""
+        if self._names is not None and "analyses" not in self._names:
+            return READ
+        return READ_RESULTS if self._with_results else READ_ANALYSES
+
+    def write(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        """A document of the database in the shape of `ListedUploadSchema`.
+
+        What it raises for a document of somebody else is among `UNLIKE_AN_UPLOAD`.
+        """
+        get, upload_id, filename = document.get, str(document["_id"]), document["filename"]
+        if not filename.startswith(upload_id):
+            raise ValueError("its file cannot be called so")
+        duplicate_of = get("duplicate_of")
+        wire = {
+            "id": upload_id,
+            "original_name": document["original_name"],
+            "filename": filename,
+            "file_path": self._key(filename),
+            "url": self._url + filename,
+            "thumbnail_url": upload_id.join(self._thumbnail_url),
+            "upload_time": with_fraction(document["upload_time"]),
+            "taken_at": with_fraction(get("taken_at")),
+            "size": document["size"],
+            "content_type": document["content_type"],
+            "sha256": document["sha256"],
+            "dimensions": document["dimensions"],
+            "status": document["status"],
+            "caption": get("caption"),
+            "tags": get("tags") or [],
+            "faces": get("faces") or [],
+            "face_cluster_ids": get("face_cluster_ids") or [],
+            "analyses": {a["name"]: self._analysis(a) for a in get("analyses", ())},
+            "duplicate_of": str(duplicate_of) if duplicate_of else None,
+            "updated_at": with_fraction(document["updated_at"]),
+            "version": version_of(upload_id, get("edited_at")),
+        }
+        return wire if self._names is None else {name: wire[name] for name in self._names}
+
+    def _analysis(self, analysis: Mapping[str, Any]) -> dict[str, Any]:
+        get, version = analysis.get, analysis["version"]
+        wire = {
+            "status": analysis["state"],
+            "version": version,
+            "attempts": get("attempts", 0),
+            "started_at": with_fraction(get("started_at")),
+            "finished_at": with_fraction(get("finished_at")),
+            "stale": version < self._versions.get(analysis["name"], version),
+            "provenance": get("provenance"),
+            "error": get("error"),
+        }
+        return wire | {"result": get("result")} if self._with_results else wire
+
+
+def dump_page(page: Page, shape: FieldSelection, number: int | None, limit: int) -> dict[str, Any]:
+    """A page in the shape of `UploadPageSchema`."""
+    return _page_on_wire(page, shape.write, number, limit)
+
+
+def dump_search_page(
+    found: SearchPage, words: SearchQuery, shape: FieldSelection, number: int | None, limit: int
+) -> dict[str, Any]:
+    """A page of what was found in the shape of `UploadPageSchema`."""
+
+    def write(document: Mapping[str, Any]) -> dict[str, Any]:
+        return shape.write(document) | {"matched": words.matched_in(document)}
+
+    return _page_on_wire(found.page, write, number, limit) | {"order": found.order}
+
+
+def _page_on_wire(
+    page: Page,
+    write: Callable[[Mapping[str, Any]], dict[str, Any]],
+    number: int | None,
+    limit: int,
+) -> dict[str, Any]:
+    data = []
+    for document in page.uploads:
+        try:
+            data.append(write(document))
+        except UNLIKE_AN_UPLOAD as error:  # What others have written is left out.
+            log_foreign(str(document["_id"]), f"{type(error).__name__}: {error}")
+    is_whole = number == 1 and page.next_cursor is None
+    return {
+        "data": data,
+        "total": len(data) if is_whole else page.total,
+        "total_is_estimate": page.total is None or page.total > COUNTED_TOTAL,
+        "page": number,
+        "limit": limit,
+        "next_cursor": page.next_cursor,
+    }

@@ -1,0 +1,145 @@
+"""`clustr fsck`: look after what is stored."""
+
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Any, NoReturn
+
+import click
+import orjson
+
+from clustr import logs
+from clustr.cli.running_service import read_settings_of_running_service
+from clustr.components import build_fsck
+from clustr.domain.errors import ClustrError, DatabaseRefused, DatabaseUnavailable
+from clustr.services.fsck import Finding, FindingKind, Fsck, RepairRefused
+
+CLEAN, FOUND, REFUSED = 0, 1, 2
+
+
+@click.command()
+@click.option("--repair", is_flag=True, help="Put right what is found; asks first.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--quick", is_flag=True, help="Do not read the files, only look whether they fit.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option(
+    "--grace",
+    default=3600.0,
+    show_default=True,
+    metavar="SECONDS",
+    type=click.FloatRange(0),
+    help="How old a file must be to count as orphaned or left behind; more than an upload takes.",
+)
+@click.option(
+    "--limit",
+    default=10.0,
+    show_default=True,
+    metavar="PERCENT",
+    type=click.FloatRange(0, 100),
+    help="Refuse a repair that would take away more of all uploads, and more than ten.",
+)
+def fsck(repair: bool, yes: bool, quick: bool, as_json: bool, grace: float, limit: float) -> None:
+    """Check that every upload has its file, as it was, and every file its upload.
+
+    It may run while uploads come in. A repair deletes nothing but what is left of uploads without
+    an end, and thumbnails of what is not there: files go into UPLOAD_FOLDER/.quarantine/<kind>,
+    records into the collection of uploads' neighbour <name>_quarantine. Analyses that are stuck are
+    queued again, or cancelled when no plugin brings their analyzer. What is unreadable or foreign
+    is left alone.
+
+    Exit code: 0 when nothing is wrong or all was repaired (foreign files are nothing wrong), 1 when
+    something is wrong, 2 when it was refused or could not be done.
+    """
+    if repair and not yes and not sys.stdin.isatty():
+        refuse("--repair has to ask, and this is no terminal: say --yes, or leave it out")
+    settings = read_settings_of_running_service()
+    logs.configure(settings.log_format, settings.log_level)
+    try:
+        with build_fsck(settings, timedelta(seconds=grace), quick) as check:
+            findings = look(check, as_json)
+            repaired: list[Finding] = []
+            reason = check.too_much(findings, limit) if repair else None
+            if repair and not reason and agreed(findings, yes):
+                reason = put_right(check, findings, repaired)
+            report(check.checked, findings, repaired, as_json)
+    except (RepairRefused, ClustrError) as error:
+        refuse(said(error))
+    if reason:
+        refuse(reason)
+    wrong = [finding for finding in findings if finding.kind is not FindingKind.FOREIGN]
+    sys.exit(FOUND if len(wrong) > len(repaired) else CLEAN)
+
+
+def refuse(reason: str) -> NoReturn:
+    click.echo(f"clustr: {reason}", err=True)
+    sys.exit(REFUSED)
+
+
+def look(check: Fsck, as_json: bool) -> list[Finding]:
+    """Find everything; for people each is printed when it is found."""
+    findings = []
+    for finding in check.findings():
+        findings.append(finding)
+        if not as_json:
+            about = finding.file or finding.id
+            click.echo(f"{finding.kind:<12} {about}: {finding.detail}")
+    return findings
+
+
+def put_right(check: Fsck, findings: Sequence[Finding], repaired: list[Finding]) -> str | None:
+    """Repair one after the other, and say what put an end to that, if anything did."""
+    try:
+        for finding in findings:
+            if check.repair(finding):
+                repaired.append(finding)
+    except (RepairRefused, ClustrError) as error:
+        return said(error)
+    return None
+
+
+def said(error: Exception) -> str:
+    if isinstance(error, DatabaseRefused):
+        return error.for_operator
+    if isinstance(error, DatabaseUnavailable):
+        return "MongoDB does not answer at the address of MONGODB_URL"
+    return str(error)
+
+
+def agreed(findings: Sequence[Finding], yes: bool) -> bool:
+    """Whether the person at the terminal wants it repaired, if there is something to repair."""
+    repairable = [finding for finding in findings if finding.repairable]
+    if yes or not repairable:
+        return bool(repairable)
+    return click.confirm(f"Repair {counted(repairable)}?", err=True)
+
+
+def report(
+    checked: Counter[str], findings: Sequence[Finding], repaired: Sequence[Finding], as_json: bool
+) -> None:
+    if as_json:
+        found = {
+            "checked": checked,
+            "findings": [dump_finding(finding) for finding in findings],
+            "repaired": [dump_finding(finding) for finding in repaired],
+        }
+        click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2))
+        return
+    click.echo(f"Checked {checked['uploads']} uploads and {checked['files']} files.")
+    click.echo(f"Found {counted(findings)}." if findings else "Nothing is wrong.")
+    if repaired:
+        click.echo(f"Repaired {counted(repaired)}.")
+
+
+def counted(findings: Iterable[Finding]) -> str:
+    counts = Counter(finding.kind for finding in findings)
+    return ", ".join(f"{counts[kind]} {kind}" for kind in FindingKind if counts[kind])
+
+
+def dump_finding(finding: Finding) -> dict[str, Any]:
+    return {
+        "kind": finding.kind,
+        "id": finding.id,
+        "file": finding.file,
+        "detail": finding.detail,
+    }

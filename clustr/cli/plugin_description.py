@@ -1,0 +1,117 @@
+"""What there is to say of a plugin, as plain values: for people, for `--json`, across processes."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from marshmallow import Schema
+
+from clustr.domain import failure_messages
+from clustr.domain.secrets import credentials_in
+from clustr.plugin_manager import Plugin
+from clustr.plugin_manager.configuration import SECRET
+from clustr.plugin_manager.configuration_keys import keys_of_configuration, type_of
+from clustr.plugin_manager.service_addresses import advice, has_address, is_default_address
+from clustr.plugins import Analyzer, Filter
+
+
+def describe_plugin(plugin: Plugin, routes: int = 0) -> dict[str, Any]:
+    """Everything about a plugin but its secrets.
+
+    Args:
+        routes: how many blueprints it brings.
+    """
+    return {
+        "name": plugin.name,
+        "version": plugin.version,
+        "source": plugin.source,
+        "state": plugin.state,
+        "reason": plugin.reason or " ".join(_advice(plugin)) or None,
+        "load_ms": plugin.load_ms,
+        "file": str(plugin.file) if plugin.file else None,
+        "hooks": list(plugin.hooks),
+        "analyzers": [_analyzer(analyzer) for analyzer in plugin.analyzers],
+        "filters": [_filter(one) for one in plugin.filters],
+        "blueprints": routes,
+        "config": _configuration(plugin),
+        "traceback": plugin.trace,
+    }
+
+
+def describe_broken_plugin(plugin: Plugin, error: BaseException) -> dict[str, Any]:
+    """What can be said of one whose own objects raise when they are looked at."""
+    plugin.config_schema = None
+    plugin.analyzers = plugin.filters = ()
+    reason = f"looking at it raised {failure_messages.describe_exception(error)}"
+    return {**describe_plugin(plugin), "state": "failed", "reason": plugin.reason or reason}
+
+
+def _advice(plugin: Plugin) -> Iterator[str]:
+    """What to set, where nobody has said where the service of an analyzer is.
+
+    Whether it was found at its default address all the same, only the database knows.
+    """
+    for analyzer in plugin.analyzers:
+        if has_address(plugin, analyzer) and is_default_address(plugin):
+            yield advice(plugin, analyzer)
+
+
+def _analyzer(analyzer: Analyzer) -> dict[str, Any]:
+    return {
+        "name": analyzer.name,
+        "version": analyzer.version,
+        "queue": analyzer.queue,
+        "summary": analyzer.summary,
+        "formats": sorted(analyzer.formats),
+        "requires": list(analyzer.requires),
+        "timeout": analyzer.timeout,
+        "max_attempts": analyzer.max_attempts,
+        "memory_mb": analyzer.memory_mb,
+        "auto": analyzer.auto,
+        "batch_size": analyzer.batch_size,
+        "keep_loaded": analyzer.keep_loaded,
+        "fields": dict(analyzer.fields),
+        "result": _members(analyzer.result_schema),
+    }
+
+
+def _members(schema: type[Schema]) -> dict[str, str]:
+    members = {declared.data_key or name: declared for name, declared in schema().fields.items()}
+    return {name: type_of(declared) for name, declared in members.items()}
+
+
+def _filter(one: Filter) -> dict[str, Any]:
+    return {
+        "analyzer": one.analyzer,
+        "field": one.field,
+        "type": type_of(one.type),
+        "operators": list(one.operators),
+        "summary": one.summary,
+        "indexed": one.indexed,
+    }
+
+
+def _configuration(plugin: Plugin) -> list[dict[str, Any]]:
+    if plugin.config_schema is None:
+        return []
+    return [
+        {
+            "key": key.name,
+            "value": _shown(plugin, key.attribute, key.secret),
+            "type": key.type,
+            "required": key.required,
+            "default": key.default,
+            "description": key.description,
+            "secret": key.secret,
+            "environment": list(key.variables),
+        }
+        for key in keys_of_configuration(plugin.name, plugin.config_schema)
+    ]
+
+
+def _shown(plugin: Plugin, attribute: str, secret: bool) -> Any:
+    if secret:
+        return SECRET if plugin.secrets.get(attribute) else None
+    value = plugin.config.get(attribute)
+    if isinstance(value, str) and credentials_in(value):
+        return failure_messages.without_credentials(value)
+    return value

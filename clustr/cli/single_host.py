@@ -1,0 +1,244 @@
+"""`clustr up`: everything on one machine, in the foreground."""
+
+import functools
+import http.client
+import os
+import shlex
+import signal
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from PIL import Image
+
+from clustr import __version__, storage
+from clustr.database.replica_set import ensure_primary
+from clustr.domain.errors import DatabaseUnavailable
+from clustr.domain.supported_releases import why_unsupported
+from clustr.plugin_manager import check_enabled, find_candidates, ignored_names, ignored_variables
+from clustr.settings import Settings, unknown_variables
+from clustr.supervisor import servers
+from clustr.supervisor.processes import Attempts, Child, Notification, Supervisor, command
+
+# How long each may take to end, in seconds. All of them together: less than ten.
+STOP_SECONDS = {"web": 4.0, "worker": 3.0, "redis": 0.5, "mongod": 2.0}
+
+
+def up(settings: Settings, workers: int) -> int:
+    """Run the service until a signal ends it.
+
+    Args:
+        settings: what was read; servers whose address is not among `given` are started too.
+        workers: how many RQ workers.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        StartUpError: something that is needed is not there, in use, or does not start.
+    """
+    data = settings.data_folder
+    check_enabled(settings.plugins_folder, settings.plugins_enabled)
+    servers.check_port(settings.host, settings.port)
+    servers.make_folder(data, "DATA_FOLDER")
+    lock = servers.lock_folder(data)
+    passwords = servers.make_passwords(data)
+    servers.make_folder(settings.upload_folder, "UPLOAD_FOLDER", storage.FOLDER_MODE)
+    children: list[Child] = []
+    started: dict[str, str] = {}
+    if "MONGODB_URL" not in settings.given:
+        child, started["MONGODB_URL"] = _mongod(data, lock, passwords)
+        children.append(child)
+    if "REDIS_URL" not in settings.given:
+        child, started["REDIS_URL"] = _redis(data, passwords)
+        children.append(child)
+    servers.note_addresses(data, started)
+    environment = _environment(settings) | started
+    children += [_worker(environment, workers), _web(settings, environment)]
+    supervisor = Supervisor(children)
+    if storage.is_open_to_others(data):
+        supervisor.say(
+            f"DATA_FOLDER={data} can be read by every account of this machine; "
+            f"chmod 700 {shlex.quote(str(data))} keeps it to its owner"
+        )
+    return supervisor.run(lambda: supervisor.say(_welcome(settings, workers, environment)))
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    environment = dict(os.environ, PYTHONUNBUFFERED="1")
+    environment.pop("NOTIFY_SOCKET", None)  # whoever listens there waits for us, not for gunicorn
+    if settings.log_format == "auto" and sys.stdout.isatty():
+        environment["LOG_FORMAT"] = "console"  # theirs is a pipe
+    return environment
+
+
+def _mongod(data: Path, lock: int, passwords: servers.Passwords) -> tuple[Child, str]:
+    program = servers.find_program(servers.MONGOD)
+    for folder in ("mongodb", "log"):
+        servers.make_folder(data / folder, "DATA_FOLDER")
+    port = servers.free_port()
+    arguments = servers.mongod_arguments(program, port, data)
+    child = Child(
+        "mongod",
+        # It has a part in the lock on its data, which thereby lasts until it has ended.
+        command(arguments, os.environ, inherited=[lock]),
+        # In a process of its own: a client of MongoDB has threads.
+        ready=Attempts(functools.partial(_become_primary, port, passwords)),
+        ready_seconds=60,  # after a crash it reads its journal first
+        stop_seconds=STOP_SECONDS["mongod"],
+        log_file=servers.mongod_log(data),
+        reopen_log=signal.SIGUSR1,
+    )
+    return child, servers.mongodb_url(port, passwords)
+
+
+def _become_primary(port: int, passwords: servers.Passwords) -> int:
+    """Make it the primary of its replica set; the exit code is 0 when it is."""
+    try:
+        ensure_primary(
+            servers.LOOPBACK,
+            port,
+            servers.REPLICA_SET,
+            passwords.mongodb_key,
+            servers.MONGODB_USER,
+            passwords.mongodb,
+            seconds=30,
+        )
+    except DatabaseUnavailable:
+        return 1
+    return 0
+
+
+def _redis(data: Path, passwords: servers.Passwords) -> tuple[Child, str]:
+    program = servers.find_program(servers.REDIS)
+    for folder in ("redis", "log"):
+        servers.make_folder(data / folder, "DATA_FOLDER")
+    port = servers.free_port()
+    child = Child(
+        "redis",
+        command(servers.redis_arguments(program, port, data), os.environ),
+        ready=lambda: servers.redis_answers(port, passwords),
+        stop_seconds=STOP_SECONDS["redis"],
+        log_file=servers.redis_log(data),
+    )
+    return child, servers.redis_url(port, passwords)
+
+
+def _worker(environment: dict[str, str], workers: int) -> Child:
+    arguments = [sys.executable, "-m", "clustr", "worker", "--workers", str(workers)]
+    ready = Notification()
+    return Child(
+        "worker",
+        command(arguments, {**environment, "NOTIFY_SOCKET": ready.address}),
+        ready=ready,
+        stop_seconds=STOP_SECONDS["worker"],
+    )
+
+
+def _web(settings: Settings, environment: dict[str, str]) -> Child:
+    arguments = [
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "-c",
+        "python:clustr.supervisor.gunicorn_settings",
+    ]
+    if settings.reload:
+        arguments.append("--reload")
+    return Child(
+        "web",
+        command([*arguments, "clustr.app:create_app()"], environment),
+        ready=Attempts(lambda: _ask_web(_reachable_host(settings.host), settings.port)),
+        stop_seconds=STOP_SECONDS["web"],
+    )
+
+
+def _reachable_host(host: str) -> str:
+    """An address to reach what listens on this one, which may stand for every address."""
+    return {"0.0.0.0": servers.LOOPBACK, "": servers.LOOPBACK, "::": "::1"}.get(host, host)  # noqa: S104
+
+
+def _ask_web(host: str, port: int) -> int:
+    """Ask whether the web side serves; the exit code is 0 when it does."""
+    connection = http.client.HTTPConnection(host, port, timeout=5)
+    try:
+        connection.request("GET", "/api/health/live")
+        return int(connection.getresponse().status != http.HTTPStatus.OK)
+    except (OSError, http.client.HTTPException):
+        return 1
+
+
+def _ignored(settings: Settings) -> str:
+    """The lines that say what is set but means nothing, as far as that is seen without plugins."""
+    plugins = [candidate.name for candidate in find_candidates(settings.plugins_folder)]
+    sentences = [
+        *unknown_variables(settings.environment),
+        *ignored_names(settings.plugins_enabled, settings.plugins_disabled, plugins),
+        *ignored_variables(settings.environment, plugins),
+    ]
+    return "".join(f"  without effect: {sentence}\n" for sentence in sentences)
+
+
+def _welcome(settings: Settings, workers: int, environment: dict[str, str]) -> str:
+    """What was started, where the data is, and three things to try."""
+    data = settings.data_folder
+    host = _reachable_host(settings.host)
+    url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+
+    def place(setting: str, folder: Path) -> str:
+        if setting in settings.given:
+            return f"the one of {setting}"
+        address = urlsplit(environment[setting]).netloc.rpartition("@")[2]
+        return f"{folder}, at {address}, with the password in {data / servers.ADDRESSES}"
+
+    return f"""
+Clustr {__version__} serves on {url}, its API is explained at {url}/docs
+
+  web      {settings.web_workers} processes
+  workers  {workers}
+  MongoDB  {place("MONGODB_URL", data / "mongodb")}
+  Redis    {place("REDIS_URL", data / "redis")}
+  uploads  {settings.upload_folder}
+  logs     {data / "log"}
+{_ignored(settings)}{_unsupported(settings)}
+Things to try:
+
+  curl -F {shlex.quote(f"files=@{_sample(data)}")} {url}/api/upload
+  curl {url}/api/uploads
+  curl {url}/api/health
+
+Ctrl-C ends all of it.
+"""
+
+
+def _unsupported(settings: Settings) -> str:
+    """What is to be known of the servers that were started here, if their makers support them not.
+
+    Of those that were there the workers say it, in the log.
+    """
+    today = datetime.now(UTC).date()
+    lines = []
+    for product, program in (("MongoDB", servers.MONGOD), ("Redis", servers.REDIS)):
+        if program.setting in settings.given:
+            continue
+        version = servers.version_of(servers.find_program(program))
+        if said := version and why_unsupported(product, version, today):
+            lines.append(
+                f"  note: {said} For a trial that is fine: it is reached from this machine alone, "
+                f"with its password. For more, install another {program.name} on PATH, or set "
+                f"{program.setting}.\n"
+            )
+    return "".join(lines)
+
+
+def _sample(data: Path) -> Path:
+    """A small picture to try an upload with, made at the first start."""
+    path = data / "sample.jpg"
+    if not path.exists():
+        rising = Image.linear_gradient("L").resize((640, 480))
+        falling = rising.transpose(Image.Transpose.ROTATE_180)
+        Image.merge("RGB", (rising, Image.radial_gradient("L").resize((640, 480)), falling)).save(
+            path, quality=85
+        )
+    return path

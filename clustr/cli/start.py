@@ -1,0 +1,45 @@
+"""The commands that start processes: `clustr up` and `clustr worker`."""
+
+import os
+import sys
+
+import click
+
+from clustr.cli import single_host
+from clustr.queue import KINDS
+from clustr.settings import read_settings
+from clustr.worker import rq_worker
+
+
+@click.command()
+@click.option("--host", help="Address to listen on, instead of HOST.")
+@click.option("--port", help="Port to listen on, instead of PORT.")
+@click.option("--data", metavar="FOLDER", help="Where data is kept, instead of DATA_FOLDER.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1))
+def up(host: str | None, port: str | None, data: str | None, workers: int) -> None:
+    """Run everything in the foreground: MongoDB, Redis, workers and web."""
+    # The children read the same settings, from the environment that they are given.
+    for name, value in {"HOST": host, "PORT": port, "DATA_FOLDER": data}.items():
+        if value is not None:
+            os.environ[name] = value
+    sys.exit(single_host.up(read_settings(), workers))
+
+
+def _kinds(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    kinds = tuple(dict.fromkeys(kind.strip() for kind in value.split(",") if kind.strip()))
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown or not kinds:
+        names = ", ".join(unknown)
+        problem = f"there is no queue {names}" if unknown else "no queue is named"
+        raise click.BadParameter(f"{problem}; there are {', '.join(KINDS)}")
+    return kinds
+
+
+@click.command(name="worker")
+@click.option(
+    "--queues", default=",".join(KINDS), show_default=True, callback=_kinds, help="Which to serve."
+)
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1))
+def run_worker(queues: tuple[str, ...], workers: int) -> None:
+    """Run workers, which analyze what was uploaded."""
+    sys.exit(rq_worker.run(read_settings(), queues, workers))

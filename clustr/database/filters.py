@@ -1,0 +1,40 @@
+"""Filters: what is wanted of uploads, under the names by which clients say so."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from clustr.database.case_folding import tag_key
+from clustr.database.listing import RangeLimit, UploadFilter
+from clustr.database.uploads import Condition
+
+# Those that are limits of ranges: of which field, and how it is compared.
+BOUNDS = {
+    "uploaded_after": ("upload_time", "gte"),
+    "uploaded_before": ("upload_time", "lt"),
+    "taken_after": ("taken_at", "gte"),
+    "taken_before": ("taken_at", "lt"),
+    **{
+        f"{which}_{name}": (name, operator)
+        for name in ("width", "height", "size")
+        for which, operator in (("min", "gte"), ("max", "lte"))
+    },
+}
+
+
+def filter_from_query(
+    filters: Mapping[str, Any], conditions: Iterable[Condition] = ()
+) -> UploadFilter:
+    """What these filters ask for, by their names, with conditions on results besides."""
+    analyzer = filters.get("analyzer")
+    return UploadFilter(
+        status=filters.get("status"),
+        tag_keys=tuple(dict.fromkeys(map(tag_key, filters.get("tag", ())))),
+        content_type=filters.get("content_type"),
+        analysis=(analyzer, filters["analysis_status"]) if analyzer else None,
+        duplicate=filters.get("duplicate"),
+        sha256=filters.get("sha256"),
+        bounds=tuple(
+            RangeLimit(*BOUNDS[name], filters[name]) for name in BOUNDS if name in filters
+        ),
+        conditions=tuple(conditions),
+    )

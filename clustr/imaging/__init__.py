@@ -1,0 +1,4 @@
+"""Pictures: checks before decoding, decoding, colors and thumbnails, all with Pillow.
+
+It knows no upload, no database and no plugin.
+"""

@@ -1,0 +1,141 @@
+"""What plugins declare of their analyzers and filters, and what is wrong with it."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from marshmallow import RAISE, Schema, fields
+
+from clustr.domain import failure_messages
+from clustr.imaging import images
+from clustr.plugins import Analyzer, Filter
+from clustr.plugins.filters import OPERATORS
+
+NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+QUEUES = ("default", "http", "gpu")
+FIELDS = ("caption", "tags", "dimensions", "taken_at", "faces")
+FORMATS = tuple(images.CONTENT_TYPES.values())
+LONGEST_TIMEOUT_SECONDS = 24 * 3600
+# What takes long to import belongs into `Analyzer.setup`.
+HEAVY = ("cv2", "onnxruntime", "scipy", "sklearn", "tensorflow", "torch", "transformers")
+
+
+def problem_with_analyzer(analyzer: object) -> str | None:
+    """What is wrong with the declaration of an analyzer, if anything is."""
+    if not isinstance(analyzer, Analyzer):
+        kind = type(analyzer).__name__
+        return f"clustr_register_analyzers() returned a {kind}, which is no Analyzer"
+    name = getattr(analyzer, "name", None)
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        return f"the name of an analyzer must match {NAME.pattern}, not be {name!r}"
+    checks = {
+        "version must be a whole number from 1": _is_whole(analyzer.version),
+        "result_schema must be a marshmallow Schema": _is_schema(
+            getattr(analyzer, "result_schema", None)
+        ),
+        "summary must be text": isinstance(analyzer.summary, str),
+        f"queue must be one of {', '.join(QUEUES)}": analyzer.queue in QUEUES,
+        f"formats must be a set of some of {', '.join(FORMATS)}": isinstance(
+            analyzer.formats, set | frozenset
+        )
+        and all(format in FORMATS for format in analyzer.formats),
+        'requires must be a tuple of names of other analyzers, such as ("dimensions",)': (
+            _are_names(analyzer.requires) and name not in analyzer.requires
+        ),
+        f"timeout must be seconds above 0, at most {LONGEST_TIMEOUT_SECONDS}": isinstance(
+            analyzer.timeout, int | float
+        )
+        and 0 < analyzer.timeout <= LONGEST_TIMEOUT_SECONDS,
+        "max_attempts must be a whole number from 1": _is_whole(analyzer.max_attempts),
+        "memory_mb must be None or a whole number from 1": analyzer.memory_mb is None
+        or _is_whole(analyzer.memory_mb),
+        "auto must be True or False": isinstance(analyzer.auto, bool),
+        "keep_loaded must be True or False": isinstance(analyzer.keep_loaded, bool),
+        "batch_size must be a whole number from 1": _is_whole(analyzer.batch_size),
+        "batch_size above 1 needs analyze_batch(), which it does not define": (
+            analyzer.batch_size == 1 or type(analyzer).analyze_batch is not Analyzer.analyze_batch
+        ),
+        f"fields must map some of {', '.join(FIELDS)} to keys of the result": isinstance(
+            analyzer.fields, Mapping
+        )
+        and set(analyzer.fields) <= set(FIELDS)
+        and all(isinstance(key, str) for key in analyzer.fields.values()),
+    }
+    failed = next((problem for problem, fine in checks.items() if not fine), None)
+    return f"{name}: {failed}" if failed else None
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_schema(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, Schema)
+
+
+def _are_names(value: object) -> bool:
+    return isinstance(value, tuple) and all(isinstance(name, str) for name in value)
+
+
+def problem_with_filters(filters: Iterable[object], analyzers: Iterable[Analyzer]) -> str | None:
+    """What is wrong with the filters that a plugin with these analyzers brings, if anything is."""
+    own = {analyzer.name: analyzer for analyzer in analyzers}
+    seen: set[tuple[str, str]] = set()
+    for one in filters:
+        if not isinstance(one, Filter):
+            return f"clustr_register_filters() returned a {type(one).__name__}, which is no Filter"
+        where = f"the filter {one.analyzer}.{one.field}"
+        if one.analyzer not in own:
+            unknown = failure_messages.unknown_name("analyzer", str(one.analyzer), own)
+            return f"{where}: it must be on an analyzer of the plugin; {unknown}"
+        if problem := _problem_with_filter(one, own[one.analyzer]):
+            return f"{where}: {problem}"
+        if (one.analyzer, one.field) in seen:
+            return f"{where} is there twice; give one all its operators"
+        seen.add((one.analyzer, one.field))
+    return None
+
+
+def _problem_with_filter(one: Filter, analyzer: Analyzer) -> str | None:
+    if not isinstance(one.field, str):
+        return "field must be a key of the result"
+    if problem := _problem_with_path(one.field, analyzer.result_schema()):
+        return problem
+    if not isinstance(one.type, fields.Field):
+        return "type must be a marshmallow field, such as fields.Float()"
+    if not isinstance(one.operators, tuple | list) or not one.operators:
+        return f"operators must be a tuple of some of {', '.join(OPERATORS)}"
+    for operator in one.operators:
+        if operator not in OPERATORS:
+            return failure_messages.unknown_name("operator", str(operator), OPERATORS)
+    if not isinstance(one.summary, str) or not isinstance(one.indexed, bool):
+        return "summary must be text, and indexed True or False"
+    return None
+
+
+def _problem_with_path(path: str, schema: Schema | None) -> str | None:
+    """Whether the result can have something there; None stands for a schema that takes anything.
+
+    What is a list is passed by, as a query does it.
+    """
+    for key in path.split("."):
+        if not key or key.startswith("$") or "\0" in key or "__" in key:
+            return "the keys of field must not be empty, begin with $ or hold two underscores"
+        if schema is None:
+            continue
+        keys = {declared.data_key or name: declared for name, declared in schema.fields.items()}
+        if key not in keys and schema.unknown == RAISE:
+            return failure_messages.unknown_name("field", key, keys)
+        schema = _below(keys.get(key))
+        if isinstance(schema, str):
+            return f"{key} is {schema}, with nothing inside" if path.split(".")[-1] != key else None
+    return None
+
+
+def _below(declared: fields.Field[Any] | None) -> Schema | str | None:
+    while isinstance(declared, fields.List):
+        declared = declared.inner
+    if isinstance(declared, fields.Nested):
+        return declared.schema
+    takes_anything = declared is None or isinstance(declared, fields.Dict | fields.Raw)
+    return None if takes_anything else f"a {type(declared).__name__}"

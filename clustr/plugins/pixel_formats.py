@@ -1,0 +1,29 @@
+"""Pictures of any kind in the one form that most analyzers want: 8 bits, three colours or four."""
+
+import PIL.Image
+
+from clustr.imaging import color_management
+
+
+def to_rgba(picture: PIL.Image.Image, longest_side: int | None = None) -> PIL.Image.Image:
+    """Any picture as RGBA in sRGB: of 16 bits or fractions, in CMYK, with a palette, grey.
+
+    Pillow's own `convert` would make everything of a 16-bit picture that is above 255 white.
+
+    Args:
+        longest_side: in pixels; a picture that is larger is made smaller.
+    """
+    picture = color_management.plain(picture)
+    if longest_side and max(picture.size) > longest_side:
+        scale = longest_side / max(picture.size)
+        size = tuple(max(1, round(side * scale)) for side in picture.size)
+        picture = picture.resize(size, PIL.Image.Resampling.BICUBIC, reducing_gap=2.0)
+    return color_management.to_srgb(picture).convert("RGBA")
+
+
+def to_rgb(picture: PIL.Image.Image, longest_side: int | None = None) -> PIL.Image.Image:
+    """Any picture as RGB, on white where it is clear; otherwise as `to_rgba`."""
+    clear = to_rgba(picture, longest_side)
+    flat = PIL.Image.new("RGB", clear.size, "white")
+    flat.paste(clear, mask=clear)
+    return flat

@@ -1,0 +1,213 @@
+"""Thumbnails: small copies of originals, made when they are first asked for and then kept."""
+
+import io
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from secrets import token_hex
+from typing import BinaryIO
+
+from clustr import logs
+from clustr.database import Database
+from clustr.domain.errors import RefusedFile, StorageFull
+from clustr.imaging import images
+from clustr.storage import ID, LocalStorage, reading
+
+log = logs.logger(__name__)
+
+# How they are made. Raise it when they become others: it is part of their addresses, which are
+# cached for ever, and of their file names.
+VERSION = 2
+
+SIZES = (50, 100, 150, 200, 300, 400, 600, 800, 1200, 1600)
+DEFAULT_SIZE = 300
+
+# The slowest, a WebP of 50 megapixels, takes some seconds to make.
+WAIT_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Thumbnail:
+    """One that can be answered.
+
+    Attributes:
+        content: open for reading.
+        tag: tells it from every other.
+        key: where it lies below the folder of uploads; None when it could not be kept.
+    """
+
+    content: BinaryIO
+    tag: str
+    key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A thumbnail that is to be made.
+
+    Attributes:
+        filename: of the original.
+        keys: where all thumbnails of that lie, by size and extension.
+        size, extension: of this one.
+        trashed: whether the original is in the trash.
+    """
+
+    filename: str
+    keys: Mapping[tuple[int, str], str]
+    size: int
+    extension: str
+    trashed: bool = False
+
+    def logged(self) -> dict[str, str | int]:
+        """What the log says of it."""
+        return {"filename": self.filename, "size": self.size, "format": self.extension}
+
+
+def name_of(size: int, extension: str) -> str:
+    """The name of a thumbnail, among those of its upload."""
+    return f"{size}-v{VERSION}.{extension}"
+
+
+def snapped(size: int) -> int:
+    """The size that is made for one that is asked for: the same or the next larger one."""
+    return next(each for each in SIZES if each >= size)
+
+
+class Thumbnails:
+    """Makes thumbnails and finds those that are made."""
+
+    def __init__(self, database: Database, storage: LocalStorage):
+        self._database = database
+        self._storage = storage
+
+    def get(self, upload_id: str, size: int, extension: str) -> Thumbnail:
+        """A thumbnail of an upload; while its original is in its place the database is not asked.
+
+        Args:
+            size: pixels of its longer side at most, one of `SIZES`.
+            extension: its format, one that can be written.
+
+        Raises:
+            NotFound: there is no such upload, or its original is not there.
+            Empty, TooManyPixels, Undecodable, UnsupportedType: the original cannot be decoded.
+            BeingMade: somebody else makes it and takes too long.
+            DatabaseUnavailable, StorageUnavailable: what it is made of cannot be read.
+        """
+        if not ID.fullmatch(upload_id):
+            self._database.uploads.get(upload_id)  # This says what is wrong with it.
+        keys = self._keys(upload_id)
+        key, tag = keys[size, extension], f"{upload_id}-{name_of(size, extension)}"
+        content = self._storage.open_thumbnail(key)
+        if content is not None:
+            return Thumbnail(content, tag, key)
+        wish = Wish(self._filename(upload_id), keys, size, extension)
+        return self._kept(wish, tag)
+
+    def of_trashed(self, upload_id: str, size: int, extension: str) -> Thumbnail:
+        """A thumbnail of an upload of the trash; the database is asked whether it is there.
+
+        It lies beside those of uploads under a name of its own, so that nobody is served it as one
+        of an upload, and is removed with them.
+
+        Args:
+            size, extension: as for `get`.
+
+        Raises:
+            InvalidInput: this is no id.
+            NotFound: it is not in the trash, or its original is not there.
+            Empty, TooManyPixels, Undecodable, UnsupportedType: the original cannot be decoded.
+            BeingMade: somebody else makes it and takes too long.
+            DatabaseUnavailable, StorageUnavailable: what it is made of cannot be read.
+        """
+        filename = self._database.trash.get(upload_id).upload.filename
+        keys = self._keys(upload_id, "trashed-")
+        key, tag = keys[size, extension], f"{upload_id}-{name_of(size, extension)}"
+        content = self._storage.open_thumbnail(key)
+        if content is not None:
+            return Thumbnail(content, tag, key)
+        return self._kept(Wish(filename, keys, size, extension, trashed=True), tag)
+
+    def _keys(self, upload_id: str, prefix: str = "") -> dict[tuple[int, str], str]:
+        """Where all thumbnails of an upload lie, by size and extension."""
+        return {
+            (size, extension): self._storage.thumbnail_key(
+                upload_id, f"{prefix}{name_of(size, extension)}"
+            )
+            for extension in images.WRITERS
+            for size in SIZES
+        }
+
+    def _kept(self, wish: Wish, tag: str) -> Thumbnail:
+        """A thumbnail that was not there a moment ago, made and kept where that can be."""
+        key = wish.keys[wish.size, wish.extension]
+        try:
+            with self._storage.making_thumbnails(key, wish.keys.values(), WAIT_SECONDS) as wanted:
+                content = self._storage.open_thumbnail(key)  # Another may have made it meanwhile.
+                if content is not None:
+                    return Thumbnail(content, tag, key)
+                made, is_kept = self._make_wanted(wish, wanted)
+                return Thumbnail(io.BytesIO(made), tag, key if is_kept else None)
+        except StorageFull:  # The store is full or can only be read: then it is made each time.
+            [(_, made)] = self._make(wish, lambda: [(wish.size, wish.extension)])
+            return Thumbnail(io.BytesIO(made), tag, None)
+
+    def _make_wanted(self, wish: Wish, wanted: Callable[[], Collection[str]]) -> tuple[bytes, bool]:
+        """Make what is wished, and all else that others wait for; whether that could be kept.
+
+        Args:
+            wanted: says where those are to lie that are waited for.
+        """
+        by_key = {key: each for each, key in wish.keys.items()}
+        mine, is_kept = None, False
+        for each, made in self._make(wish, lambda: [by_key[key] for key in wanted()]):
+            kept = self._keep(wish.keys[each], wish.filename, made, wish.trashed)
+            if each == (wish.size, wish.extension):
+                mine, is_kept = made, kept
+        return mine, is_kept
+
+    def _filename(self, upload_id: str) -> str:
+        """The file name of an original, by the names that it can have."""
+        for extension in images.CONTENT_TYPES:
+            filename = f"{upload_id}.{extension}"
+            if self._storage.has(filename):
+                return filename
+        return self._database.uploads.get(upload_id).filename  # This says what is wrong, too.
+
+    def _make(
+        self, wish: Wish, wanted: Callable[[], Collection[tuple[int, str]]]
+    ) -> Iterator[tuple[tuple[int, str], bytes]]:
+        """Make thumbnails by one decode: this one of a larger, or all of the original."""
+        made = self._make_smaller(wish)
+        if made is not None:
+            log.info("thumbnail_made", **wish.logged(), source="thumbnail")
+            yield (wish.size, wish.extension), made
+            return
+        open_original = self._storage.open_trashed if wish.trashed else self._storage.open
+        decode = token_hex(4)
+        with open_original(wish.filename) as file, reading():
+            for (size, extension), made in images.thumbnails(file, wanted):
+                one = replace(wish, size=size, extension=extension)
+                log.info("thumbnail_made", **one.logged(), source="original", decode=decode)
+                yield (size, extension), made
+
+    def _make_smaller(self, wish: Wish) -> bytes | None:
+        """Make a thumbnail of the smallest that is kept in its format and large enough."""
+        for size in SIZES:
+            if size >= images.TIMES_LARGER * wish.size:
+                larger = self._storage.open_thumbnail(wish.keys[size, wish.extension])
+                if larger is None:
+                    continue
+                try:
+                    with larger as file, reading():
+                        made = images.smaller(file, wish.size, wish.extension)
+                except RefusedFile as error:
+                    log.warning("thumbnail_broken", **wish.logged(), larger=size, error=str(error))
+                    continue
+                if made is not None:
+                    return made
+        return None
+
+    def _keep(self, key: str, filename: str, made: bytes, trashed: bool) -> bool:
+        try:
+            return self._storage.keep_thumbnail(key, filename, made, trashed)
+        except StorageFull:
+            return False
