@@ -24,16 +24,16 @@ from clustr.imaging import decode_limits, images
 from clustr.plugin_manager import Plugin, PluginManager, check_enabled, load_plugins
 from clustr.plugins import Library
 from clustr.queue import DoorbellRinger, Queue
-from clustr.services.bulk import AnalysisOrders, BulkOrders, JobRunner
+from clustr.services.bulk import AnalysisJobs, BulkJobs, JobRunner
 from clustr.services.default_services import DefaultServices
 from clustr.services.fsck import Fsck
 from clustr.services.health import HealthChecks
 from clustr.services.intake import Intake
-from clustr.services.plugin_events import DELETED, PluginEvents
+from clustr.services.plugin_events import DELETED_HOOK, PluginEvents
 from clustr.services.reconciler import Reconciler
 from clustr.services.removal import Removal
 from clustr.services.thumbnails import Thumbnails
-from clustr.settings import Settings, unknown_variables
+from clustr.settings import Settings, describe_unknown_variables
 from clustr.storage import LocalStorage
 
 if TYPE_CHECKING:  # Workers do without Flask.
@@ -58,10 +58,10 @@ class WebComponents:
     default_services: DefaultServices
     intake: Intake
     health: HealthChecks
-    analysis_orders: AnalysisOrders
+    analysis_jobs: AnalysisJobs
     thumbnails: Thumbnails
     removal: Removal
-    changes: BulkOrders
+    bulk_jobs: BulkJobs
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def build_plugin_manager(settings: Settings) -> PluginManager:
         settings.plugins_config,
         settings.environment,
     )
-    for sentence in unknown_variables(settings.environment, plugin_manager.variables()):
+    for sentence in describe_unknown_variables(settings.environment, plugin_manager.variables()):
         log.warning("setting_unknown", reason=sentence)
     return plugin_manager
 
@@ -163,10 +163,17 @@ def build_web(
     services = DefaultServices(database, plugin_manager)
     services.watch()
     intake = Intake(
-        database, storage, ringer, plugin_manager.analyzers, formats, most, notices.stored, services
+        database,
+        storage,
+        ringer,
+        plugin_manager.analyzers,
+        formats,
+        most,
+        notices.notify_stored,
+        services,
     )
     health = HealthChecks(database, storage, queue, plugin_manager, services, most)
-    analysis_orders = AnalysisOrders(database, plugin_manager, ringer, services)
+    analysis_jobs = AnalysisJobs(database, plugin_manager, ringer, services)
     return WebComponents(
         settings,
         database,
@@ -176,10 +183,10 @@ def build_web(
         services,
         intake,
         health,
-        analysis_orders,
+        analysis_jobs,
         Thumbnails(database, storage),
-        Removal(database, storage, notices.deleted, settings.trash_days),
-        BulkOrders(database),
+        Removal(database, storage, notices.notify_deleted, settings.trash_days),
+        BulkJobs(database),
     )
 
 
@@ -199,7 +206,7 @@ def build_worker(settings: Settings, plugin_manager: PluginManager) -> WorkerCom
     def on_deleted(
         upload: Upload,
     ) -> None:  # Nobody waits for it, and however many there are, all come.
-        plugin_manager.notify(DELETED, upload=upload)
+        plugin_manager.notify(DELETED_HOOK, upload=upload)
 
     removal = Removal(database, storage, on_deleted, settings.trash_days)
     return WorkerComponents(
@@ -218,7 +225,7 @@ def build_worker(settings: Settings, plugin_manager: PluginManager) -> WorkerCom
 
 
 @contextmanager
-def build_reanalysis(settings: Settings) -> Iterator[tuple[AnalysisOrders, Database]]:
+def build_reanalysis(settings: Settings) -> Iterator[tuple[AnalysisJobs, Database]]:
     """Build what orders analyses, and the database in which to see how far they are."""
     plugin_manager = build_plugin_manager(settings)
     database = build_database(settings, WEB_SECONDS)
@@ -226,7 +233,7 @@ def build_reanalysis(settings: Settings) -> Iterator[tuple[AnalysisOrders, Datab
         queue = Queue(settings.redis_url, settings.redis_prefix)
         ringer = DoorbellRinger(queue, database.installation)
         yield (
-            AnalysisOrders(
+            AnalysisJobs(
                 database, plugin_manager, ringer, DefaultServices(database, plugin_manager)
             ),
             database,

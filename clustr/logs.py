@@ -23,17 +23,17 @@ import structlog
 
 from clustr.domain.secrets import HIDDEN, Secret, is_secret, without_secrets
 
-# What this module, and not what is said, puts into a line.
+# The keys that structlog's processors set, not the caller: they need no check.
 OWN_KEYS = ("level", "logger", "timestamp")
-SEVERAL_LINES = ("exception", "stack")
-# What people at a terminal do without, unless they ask for all of it with LOG_LEVEL=debug.
-AS_IT_SHOULD = ("request", "analysis_succeeded", "analysis_skipped")
-FOR_MACHINES = ("logger", "request_id", "run")
-MOST_FRAMES = 8
+MULTILINE_KEYS = ("exception", "stack")
+# What is left out on a terminal, unless LOG_LEVEL is `debug`.
+ROUTINE_EVENTS = ("request", "analysis_succeeded", "analysis_skipped")
+MACHINE_KEYS = ("logger", "request_id", "run")
+MAX_FRAMES = 8
 LONGEST_TRACEBACK = 4000
 LONGEST_TEXT = 2000
-DEEPEST = 4
-MOST_BITS = 1000
+MAX_DEPTH = 4
+MAX_INTEGER_BITS = 1000
 PLAIN_TYPES = (bool, int, float, type(None))
 
 ExceptionInfo = tuple[type[BaseException], BaseException, TracebackType | None]
@@ -51,11 +51,11 @@ def configure(log_format: str, level: str) -> None:
         level: the least severe level to write, such as `info`.
     """
     logging.config.dictConfig(logging_config(log_format, level))
-    _leave_out_what_no_line_says()
+    _skip_unused_record_fields()
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
-            *SHARED[:-1],
+            *SHARED_PROCESSORS[:-1],
             structlog.processors.StackInfoRenderer(),
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
@@ -64,10 +64,11 @@ def configure(log_format: str, level: str) -> None:
     )
 
 
-def _leave_out_what_no_line_says() -> None:
-    """Not look for the place in the code and the like: that takes a third of the time of a line.
+def _skip_unused_record_fields() -> None:
+    """Switch off what `logging` collects for each record and no line shows, such as its source.
 
-    The documentation of `logging` has these switches, under "Optimization".
+    That takes a third of the time of a line. The switches are documented in the Logging HOWTO of
+    Python, under "Optimization".
     """
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = False
@@ -75,23 +76,27 @@ def _leave_out_what_no_line_says() -> None:
 
 
 def logging_config(log_format: str, level: str) -> dict[str, Any]:
-    """The configuration for `logging.config.dictConfig`, for those who call that themselves."""
-    for_people = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
-    briefly = for_people and level != "debug"
+    """The configuration for `logging.config.dictConfig`, for gunicorn, which calls it itself.
+
+    Args:
+        log_format, level: as for `configure`.
+    """
+    for_console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+    is_brief = for_console and level != "debug"
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "filters": {"for_people": {"()": ForPeople}},
+        "filters": {"routine_events": {"()": RoutineEventFilter}},
         "formatters": {
             "structured": {
                 "()": structlog.stdlib.ProcessorFormatter,
-                "foreign_pre_chain": SHARED,
+                "foreign_pre_chain": SHARED_PROCESSORS,
                 "processors": [
                     structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                     structlog.processors.ExceptionRenderer(short_traceback),
                     presentable,
-                    *([_brief] if briefly else []),
-                    *(_for_people() if for_people else _for_machines()),
+                    *([_shorten_for_console] if is_brief else []),
+                    *(_console_processors() if for_console else _json_processors()),
                 ],
             }
         },
@@ -100,12 +105,12 @@ def logging_config(log_format: str, level: str) -> dict[str, Any]:
                 "class": "logging.StreamHandler",
                 "stream": "ext://sys.stderr",
                 "formatter": "structured",
-                "filters": ["for_people"] if briefly else [],
+                "filters": ["routine_events"] if is_brief else [],
             }
         },
         "root": {"handlers": ["stderr"], "level": level.upper()},
         "loggers": {
-            # They say at `info` what our own lines say better.
+            # Clustr logs itself what RQ logs at `info`.
             "rq": {"level": "WARNING", "propagate": True},
             "rq.worker": {"level": "WARNING", "propagate": True},
             "rq.job": {"level": "WARNING", "propagate": True},
@@ -113,117 +118,122 @@ def logging_config(log_format: str, level: str) -> dict[str, Any]:
     }
 
 
-class ForPeople(logging.Filter):
-    """Drops what is said of each upload while all goes well, but for that it was stored."""
+class RoutineEventFilter(logging.Filter):
+    """Drops the lines that are logged for each request and upload while all goes well."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to log it."""
         event = record.msg.get("event") if isinstance(record.msg, dict) else None
-        return record.levelno > logging.INFO or event not in AS_IT_SHOULD
+        return record.levelno > logging.INFO or event not in ROUTINE_EVENTS
 
 
-def _brief(_logger: Any, _method: str, line: dict[str, Any]) -> dict[str, Any]:
-    """The line with the time of day alone, and without what only programs can use."""
+def _shorten_for_console(_logger: Any, _method: str, line: dict[str, Any]) -> dict[str, Any]:
+    """The line with the time of day in place of the timestamp, and without `MACHINE_KEYS`."""
     moment = datetime.fromisoformat(line["timestamp"]).astimezone()
-    kept = {key: value for key, value in line.items() if key not in FOR_MACHINES}
-    return {**kept, "timestamp": f"{moment:%H:%M:%S}"}
+    rest = {key: value for key, value in line.items() if key not in MACHINE_KEYS}
+    return {**rest, "timestamp": f"{moment:%H:%M:%S}"}
 
 
-def _for_people() -> list[Any]:
-    # Its default formatter draws the variables of every frame, where rich is installed.
+def _console_processors() -> list[Any]:
+    # Where rich is installed, the default formatter shows the variables of every frame.
     formatter = structlog.dev.plain_traceback
     colors = sys.stderr.isatty()
     renderer = structlog.dev.ConsoleRenderer(
         colors=colors, exception_formatter=formatter, pad_event_to=0, pad_level=False
     )
-    return [_indented, renderer]
+    return [_indent_traceback, renderer]
 
 
-def _indented(_logger: Any, _method: str, line: dict[str, Any]) -> dict[str, Any]:
-    """The line with its traceback indented: no message in that can pass for a line of its own."""
-    several = {key: textwrap.indent(line[key], "  ") for key in SEVERAL_LINES if key in line}
-    return line | several
+def _indent_traceback(_logger: Any, _method: str, line: dict[str, Any]) -> dict[str, Any]:
+    """The line with its traceback indented, so that no text in it can pass for another line."""
+    indented = {key: textwrap.indent(line[key], "  ") for key in MULTILINE_KEYS if key in line}
+    return line | indented
 
 
-def _for_machines() -> list[Any]:
+def _json_processors() -> list[Any]:
     return [structlog.processors.JSONRenderer(ensure_ascii=True)]
 
 
 def short_traceback(exception: ExceptionInfo) -> str:
     """The innermost frames of an exception and of its causes, without any variable's value."""
     kind, error, trace = exception
-    found = traceback.TracebackException(kind, error, trace, limit=-MOST_FRAMES, compact=True)
-    text = _lines("".join(found.format()).rstrip())
+    formatter = traceback.TracebackException(kind, error, trace, limit=-MAX_FRAMES, compact=True)
+    text = _presentable_lines("".join(formatter.format()).rstrip())
     return text if len(text) <= LONGEST_TRACEBACK else f"…{text[-LONGEST_TRACEBACK:]}"
 
 
 def presentable(_logger: Any, _method: str, line: Mapping[str, Any]) -> dict[str, Any]:
-    """The line with nothing in it that is secret, huge, or an order to a terminal.
+    """A structlog processor: the line without secrets, huge values and control characters.
 
-    Whatever a value is, it can be written afterwards: a structlog processor.
+    Every value of the line it returns can be written as JSON.
     """
-    shown = {}
+    presented = {}
     for key, value in line.items():
         if key in OWN_KEYS:
-            shown[key] = value
+            presented[key] = value
         else:
-            shown[_said(key)] = (_lines if key in SEVERAL_LINES else _presentable)(value)
-    return shown
+            presented[_describe_value(key)] = (
+                _presentable_lines if key in MULTILINE_KEYS else _make_presentable
+            )(value)
+    return presented
 
 
-def _presentable(value: Any, depth: int = 0) -> Any:
+def _make_presentable(value: Any, depth: int = 0) -> Any:
     if isinstance(value, str):
-        return _text(value)
+        return _presentable_text(value)
     if isinstance(value, PLAIN_TYPES):
         # Python refuses to write a whole number of more than 4,300 digits.
-        if isinstance(value, int) and value.bit_length() > MOST_BITS:
+        if isinstance(value, int) and value.bit_length() > MAX_INTEGER_BITS:
             return "a huge number"
         return HIDDEN if is_secret(value) else value
-    if depth < DEEPEST:
+    if depth < MAX_DEPTH:
         if isinstance(value, dict):
-            pairs = ((_said(key), _presentable(one, depth + 1)) for key, one in value.items())
+            pairs = (
+                (_describe_value(key), _make_presentable(item, depth + 1))
+                for key, item in value.items()
+            )
             return dict(pairs)
         if isinstance(value, list | tuple | set | frozenset):
-            return [_presentable(one, depth + 1) for one in value]
-    return _said(value)
+            return [_make_presentable(item, depth + 1) for item in value]
+    return _describe_value(value)
 
 
-def _said(value: Any) -> str:
-    """What a value of any type says of itself, if it can."""
+def _describe_value(value: Any) -> str:
+    """The text of a value of any type, also of one whose `__str__` raises."""
     try:
-        return _text(value if isinstance(value, str) else str(value))
+        return _presentable_text(value if isinstance(value, str) else str(value))
     except BaseException:  # It may be an object of a plugin's own making.
         return f"a {type(value).__name__} that does not say what it is"
 
 
-def _text(value: str) -> str:
+def _presentable_text(value: str) -> str:
     if isinstance(value, Secret):
         return repr(value)
     if len(value) > LONGEST_TEXT:
         value = f"{value[:LONGEST_TEXT]}…"
-    return _escaped(without_secrets(value))
+    return _escape_unprintable(without_secrets(value))
 
 
-def _lines(text: str) -> str:
-    """A text of several lines, each of them as it may be shown."""
-    return "\n".join(map(_escaped, without_secrets(str(text)).split("\n")))
+def _presentable_lines(text: str) -> str:
+    """A text of several lines, without secrets, each line with its control characters escaped."""
+    return "\n".join(map(_escape_unprintable, without_secrets(str(text)).split("\n")))
 
 
-def _escaped(text: str) -> str:
-    """The text, with escapes for control characters, marks of direction and halves of characters.
+def _escape_unprintable(text: str) -> str:
+    """The text with control characters, direction marks and lone surrogates escaped.
 
-    A terminal would obey the first; the second show a line as something that it is not.
+    A terminal obeys control characters, and direction marks change how the line reads.
     """
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else _escape(c) for c in text)
+    return "".join(c if c.isprintable() else _escape_character(c) for c in text)
 
 
-def _escape(character: str) -> str:
+def _escape_character(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
-SHARED = [
+SHARED_PROCESSORS = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,

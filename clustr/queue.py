@@ -1,7 +1,9 @@
-"""The queue: bells that tell workers, over Redis and RQ, for which analyzer there is work.
+"""The queue: Redis and RQ, which tell workers for which analyzer there is work.
 
-What there is to do is in MongoDB alone. A bell that is lost costs a moment, until the reconciler
-rings again; one that is rung twice costs an empty job.
+Only MongoDB knows what there is to do: the analyses that are `queued`. A job in Redis says no more
+than "look for work of this analyzer". It is a *doorbell*: to ring it enqueues a job, unless a job
+for the same analyzer still waits. A doorbell that is lost delays work until the reconciler rings
+again; one that is rung twice costs an empty job.
 """
 
 import time
@@ -32,26 +34,27 @@ from clustr.plugins.analyzer import SETUP_SECONDS
 
 log = logs.logger(__name__)
 
-# The name of every job in Redis. Nothing imports it; workers of every release know it, so that they
-# can be updated one after the other.
-JOB = "clustr.jobs.run_analyzer"
+# The function that every job in Redis names. Nothing imports it: workers of every release compare
+# the name, so that they can be updated one after the other.
+JOB_FUNCTION = "clustr.jobs.run_analyzer"
 KINDS = ("default", "http", "gpu")
 
-# What a job may take: preparing the analyzer, then a slice of time, which is longer while nobody
-# else waits, and in which the last analyses may begin at its very end; those of a batch perhaps
-# twice. Clustr's own limits end what hangs; RQ's is the net below them.
+# A job may take the time to set the analyzer up, and a slice of time, which is longer while no
+# other analyzer waits. The last analyses may begin at the very end of the slice, and those of a
+# batch may be done twice. Clustr's own limits end what hangs; RQ's time-out is a second safeguard.
 SLICE_SECONDS = 1
 LONGEST_SLICE_SECONDS = 10
 
 BELL_SECONDS = 10
 
-# What Redis knows of a job has an end, also when no worker ever takes it or one dies over it.
+# Redis forgets a job after this time, also when no worker takes it or its worker dies.
 JOB_SECONDS_TO_LIVE = 3600
 
-# Whether a worker is to be called: not while a call hangs in the queue that none has taken yet,
-# however often it is rung meanwhile. KEYS: the bell, the last job for it, the queue. ARGV: seconds
-# to live of the bell and of a job, and what the key of a job begins with.
-RING = """
+# Returns 1 when a job has to be enqueued. It returns 0 while the bell is set, and while the last
+# job of the analyzer still waits in the queue; that job then gets its full time to live again.
+# KEYS: the bell, the id of the analyzer's last job, the queue. ARGV: seconds to live of the bell
+# and of a job, and the prefix of a job's key.
+RING_SCRIPT = """
 if not redis.call('SET', KEYS[1], 1, 'NX', 'EX', ARGV[1]) then return 0 end
 local last = redis.call('GET', KEYS[2])
 if not (last and redis.call('LPOS', KEYS[3], last)) then return 1 end
@@ -60,12 +63,12 @@ redis.call('EXPIRE', ARGV[3] .. last, ARGV[2])
 return 0
 """
 
-# A worker gives a sign of life at least every 30 s: while a job runs that is RQ's interval, and
-# otherwise it waits for one for 15 s less than it is told to live.
+# A worker sends a heartbeat at least every 30 s: RQ's interval while a job runs, and otherwise the
+# time for which it waits for a job, which is 15 s less than its time to live.
 WORKER_SECONDS_TO_LIVE = 45
 ALIVE_SECONDS = 60
 
-# What many requests ask for within this time is one exchange with Redis.
+# What several requests ring within this time takes one exchange with Redis.
 RINGER_PAUSE_SECONDS = 0.05
 
 
@@ -75,8 +78,12 @@ def queue_name(prefix: str, kind: str) -> str:
 
 
 @contextmanager
-def answering() -> Iterator[None]:
-    """Turn Redis being away, frozen or full into `QueueUnavailable`."""
+def translate_redis_errors() -> Iterator[None]:
+    """Raise `QueueUnavailable` instead of redis-py's errors: Redis is away, frozen or full.
+
+    Raises:
+        QueueUnavailable: code in the block raised a `RedisError`.
+    """
     try:
         yield
     except RedisError as error:
@@ -90,11 +97,11 @@ def connect(url: str, timeout_seconds: float | None) -> Redis:
     The defaults of redis-py would let a frozen Redis hold a request for most of a minute.
 
     Raises:
-        StartUpError: the address is none.
+        StartUpError: `url` is not the address of a Redis.
     """
     remember(credentials_in(url))
     try:
-        _ = urlsplit(url).port  # The error of redis-py shows what it takes for one.
+        _ = urlsplit(url).port  # redis-py's own error would show the text.
     except ValueError:
         raise StartUpError("REDIS_URL is no address of a Redis: its port is no number") from None
     try:
@@ -105,17 +112,17 @@ def connect(url: str, timeout_seconds: float | None) -> Redis:
             retry=Retry(NoBackoff(), 0),
         )
     except (ValueError, TypeError) as error:
-        said = failure_messages.as_plain_text(error)
-        raise StartUpError(f"REDIS_URL is no address of a Redis: {said}") from None
+        reason = failure_messages.as_plain_text(error)
+        raise StartUpError(f"REDIS_URL is no address of a Redis: {reason}") from None
 
 
 class Queue:
-    """The bells.
+    """The doorbells of all analyzers, in Redis.
 
     Args:
-        url: where Redis is.
-        prefix: what all keys begin with.
-        timeout_seconds: limit for each exchange with it.
+        url: the address of Redis.
+        prefix: the prefix of all keys of this installation.
+        timeout_seconds: limit for each exchange with Redis.
     """
 
     def __init__(self, url: str, prefix: str, timeout_seconds: float = 1.0):
@@ -130,20 +137,20 @@ class Queue:
         }
 
     def claim(self, installation_id: Callable[[], str]) -> None:
-        """Mark what is below the prefix as this installation's, unless this object has done so.
+        """Mark the keys below the prefix as those of this installation, unless that is done.
 
         Args:
-            installation_id: gives the id of the installation; what it raises is not caught.
+            installation_id: returns the id of the installation; what it raises is not caught.
 
         Raises:
             QueueUnavailable: Redis does not answer.
-            StartUpError: it is another's; two would take each other's bells.
+            StartUpError: another installation uses the prefix: they would take each other's jobs.
         """
         if self._claimed:
             return
         installation = installation_id()
         key = f"{self._prefix}:installation"
-        with answering():
+        with translate_redis_errors():
             pipeline = self._redis.pipeline(transaction=False)
             pipeline.set(key, installation, nx=True)
             pipeline.get(key)
@@ -157,21 +164,29 @@ class Queue:
         self._claimed = True
 
     def ring(self, analyzers: Iterable[Analyzer]) -> None:
-        """Call a worker for each analyzer, unless one has been called and is not there yet.
+        """Enqueue a job for each analyzer, unless one waits already (see `RING_SCRIPT`).
 
         Raises:
             QueueUnavailable: Redis does not answer.
         """
         analyzers = list(analyzers)
-        with answering():
+        with translate_redis_errors():
             pipeline = self._redis.pipeline(transaction=False)
             for analyzer in analyzers:
-                keys = self._bell(analyzer), self._last(analyzer), self._queues[analyzer.queue].key
-                lives = BELL_SECONDS, JOB_SECONDS_TO_LIVE, Job.redis_job_namespace_prefix
-                pipeline.eval(RING, len(keys), *keys, *lives)
-            rung = [a for a, won in zip(analyzers, pipeline.execute(), strict=True) if won]
-            if rung:
-                self._enqueue(rung)
+                keys = (
+                    self._bell_key(analyzer),
+                    self._last_job_key(analyzer),
+                    self._queues[analyzer.queue].key,
+                )
+                arguments = BELL_SECONDS, JOB_SECONDS_TO_LIVE, Job.redis_job_namespace_prefix
+                pipeline.eval(RING_SCRIPT, len(keys), *keys, *arguments)
+            newly_rung = [
+                analyzer
+                for analyzer, is_new in zip(analyzers, pipeline.execute(), strict=True)
+                if is_new
+            ]
+            if newly_rung:
+                self._enqueue(newly_rung)
 
     def _enqueue(self, analyzers: list[Analyzer]) -> None:
         pipeline = self._redis.pipeline(transaction=False)
@@ -179,7 +194,7 @@ class Queue:
             last_seconds = 2 * analyzer.timeout * analyzer.batch_size
             run = uuid4().hex
             job = RedisQueue.prepare_data(
-                JOB,
+                JOB_FUNCTION,
                 args=[analyzer.name, run],
                 job_id=run,
                 timeout=int(SETUP_SECONDS + LONGEST_SLICE_SECONDS + last_seconds + BELL_SECONDS),
@@ -188,66 +203,70 @@ class Queue:
                 ttl=JOB_SECONDS_TO_LIVE,
             )
             self._queues[analyzer.queue].enqueue_many([job], pipeline=pipeline)
-            pipeline.set(self._last(analyzer), run, ex=JOB_SECONDS_TO_LIVE)
+            pipeline.set(self._last_job_key(analyzer), run, ex=JOB_SECONDS_TO_LIVE)
         pipeline.execute()
 
-    def answer(self, analyzer: Analyzer) -> None:
-        """Let the bell of an analyzer be rung again: a worker is about to look for its work.
+    def clear_bell(self, analyzer: Analyzer) -> None:
+        """Clear the bell of an analyzer, so that it can be rung again.
+
+        A worker does so just before it looks for the analyzer's work.
 
         Raises:
-            QueueUnavailable: Redis does not answer; the bell then ends by itself.
+            QueueUnavailable: Redis does not answer; the bell then expires after `BELL_SECONDS`.
         """
-        with answering():
-            self._redis.delete(self._bell(analyzer))
+        with translate_redis_errors():
+            self._redis.delete(self._bell_key(analyzer))
 
     def is_rung(self, analyzers: Iterable[Analyzer]) -> bool:
-        """Whether a worker has been called for one of these analyzers and is not there yet.
+        """Whether the bell of one of these analyzers is set, and no worker has cleared it yet.
 
         Raises:
             QueueUnavailable: Redis does not answer.
         """
-        bells = [self._bell(analyzer) for analyzer in analyzers]
-        with answering():
+        bells = [self._bell_key(analyzer) for analyzer in analyzers]
+        with translate_redis_errors():
             return bool(bells and self._redis.exists(*bells))
 
-    def lengths(self) -> dict[str, int]:
-        """How many jobs wait, by kind of work.
+    def count_jobs(self) -> dict[str, int]:
+        """Count the jobs that wait, by kind of work.
 
         Raises:
             QueueUnavailable: Redis does not answer.
         """
-        with answering():
+        with translate_redis_errors():
             pipeline = self._redis.pipeline(transaction=False)
             for queue in self._queues.values():
                 pipeline.llen(queue.key)
             return dict(zip(self._queues, pipeline.execute(), strict=True))
 
-    def workers(self, kinds: Iterable[str]) -> dict[str, int]:
-        """How many workers there are for each of these kinds of work.
+    def count_workers(self, kinds: Iterable[str]) -> dict[str, int]:
+        """Count the workers that take each of these kinds of work.
 
-        One that was killed counts until `ALIVE_SECONDS` after its last sign of life.
+        A worker that was killed counts until `ALIVE_SECONDS` after its last heartbeat.
 
         Raises:
             QueueUnavailable: Redis does not answer.
         """
         kinds = sorted(kinds)
-        with answering():
+        with translate_redis_errors():
             pipeline = self._redis.pipeline(transaction=False)
             for kind in kinds:
                 pipeline.smembers(WORKERS_BY_QUEUE_KEY % self._queues[kind].name)
             keys = dict(zip(kinds, pipeline.execute(), strict=True))
-            every = sorted(set().union(*keys.values()))
-            for key in every:
+            worker_keys = sorted(set().union(*keys.values()))
+            for key in worker_keys:
                 pipeline.hget(key, "last_heartbeat")
-            beats = dict(zip(every, pipeline.execute(), strict=True))
-        alive = {key for key, beat in beats.items() if beat and _is_recent(beat)}
+            heartbeats = dict(zip(worker_keys, pipeline.execute(), strict=True))
+        alive = {
+            key for key, heartbeat in heartbeats.items() if heartbeat and _is_recent(heartbeat)
+        }
         return {kind: len(keys[kind] & alive) for kind in kinds}
 
-    def _bell(self, analyzer: Analyzer) -> str:
+    def _bell_key(self, analyzer: Analyzer) -> str:
         return f"{self._prefix}:bell:{analyzer.name}"
 
-    def _last(self, analyzer: Analyzer) -> str:
-        """The key that holds the id of the job with which a worker was called last."""
+    def _last_job_key(self, analyzer: Analyzer) -> str:
+        """The key that holds the id of the job that was enqueued last for the analyzer."""
         return f"{self._prefix}:call:{analyzer.name}"
 
 
@@ -256,42 +275,42 @@ def _is_recent(heartbeat: bytes) -> bool:
 
 
 class DoorbellRinger:
-    """Rings beside the requests: none of them waits for Redis, however slow that is.
+    """Rings doorbells in a thread of its own, so that no request waits for Redis.
 
-    What is not rung when the process dies, the reconciler rings.
+    When the process dies before it has rung, the reconciler rings.
 
     Args:
-        installation_id: gives the id of the installation. Where the queue could not be claimed at
-            the start it is before the first ring.
+        installation_id: returns the id of the installation. A queue that could not be claimed at
+            the start is claimed before the first ring.
     """
 
     def __init__(self, queue: Queue, installation_id: Callable[[], str]):
         self._queue = queue
         self._installation_id = installation_id
-        self._wanted: SimpleQueue[Analyzer] = SimpleQueue()
+        self._pending: SimpleQueue[Analyzer] = SimpleQueue()
         Thread(target=self._ring_forever, name="ringer", daemon=True).start()
 
     def ring(self, analyzers: Iterable[Analyzer]) -> None:
-        """Have a worker called for each analyzer, at once or a moment later."""
+        """Have the doorbell of each analyzer rung soon; return at once."""
         for analyzer in analyzers:
-            self._wanted.put(analyzer)
+            self._pending.put(analyzer)
 
     def _ring_forever(self) -> None:
         while True:
-            wanted = self._take()
+            pending = self._take_pending()
             try:
                 self._queue.claim(self._installation_id)
-                self._queue.ring(wanted.values())
+                self._queue.ring(pending.values())
             except ClustrError as error:
-                log.warning("bells_not_rung", analyzers=list(wanted), reason=str(error))
+                log.warning("bells_not_rung", analyzers=list(pending), reason=str(error))
             time.sleep(RINGER_PAUSE_SECONDS)
 
-    def _take(self) -> dict[str, Analyzer]:
-        """Wait for an analyzer to ring for, and take all that are asked for by then."""
-        analyzer = self._wanted.get()
-        wanted = {analyzer.name: analyzer}
+    def _take_pending(self) -> dict[str, Analyzer]:
+        """Wait for an analyzer to ring for, and take all that are pending by then, by name."""
+        analyzer = self._pending.get()
+        pending = {analyzer.name: analyzer}
         with suppress(Empty):
             while True:
-                analyzer = self._wanted.get_nowait()
-                wanted[analyzer.name] = analyzer
-        return wanted
+                analyzer = self._pending.get_nowait()
+                pending[analyzer.name] = analyzer
+        return pending

@@ -1,7 +1,7 @@
 """The settings: one line each, with type, default and meaning, read from the environment or `.env`.
 
 An environment variable wins over the same name in the file `.env` of the working directory. A
-value that cannot be parsed stops the start and is named together with what was expected.
+value that cannot be parsed stops the start with an error that names it and says what was expected.
 """
 
 import dataclasses
@@ -36,16 +36,16 @@ class Number(fields.Integer):
 
 
 class Size(fields.Field[int]):
-    """A number of bytes, or one with a unit of 1,024 of the smaller one: `50MB`, `50 MiB`."""
+    """A number of bytes, or one with a binary unit (1 KB is 1,024 bytes): `50MB`, `50 MiB`."""
 
     _size = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([KMGT]?)(?:i?B)?)", re.IGNORECASE | re.ASCII)
     _units = ("", "K", "M", "G", "T")
 
     def _deserialize(self, value: str, *_args: Any, **_kwargs: Any) -> int:
-        found = self._size.fullmatch(value.strip())
+        match = self._size.fullmatch(value.strip())
         size_bytes = 0
-        if found:
-            size_bytes = int(float(found[1]) * 1024 ** self._units.index(found[2].upper()))
+        if match:
+            size_bytes = int(float(match[1]) * 1024 ** self._units.index(match[2].upper()))
         if size_bytes < 1:
             raise ValidationError("expected a number of bytes, or a size such as 50MB or 2GiB")
         return size_bytes
@@ -65,7 +65,7 @@ class Names(fields.Field[tuple[str, ...]]):
 
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
-LOOPBACK = "loopback"  # stands for the origins of all of them, with any port
+LOOPBACK = "loopback"  # stands for the origins of all `LOOPBACK_NAMES`, with any port
 
 
 class Origins(Names):
@@ -130,18 +130,20 @@ def url(*schemes: str) -> fields.Field[Any]:
     """A field for an address that begins with one of these schemes."""
     expected = f"expected an address that begins with {' or '.join(f'{s}://' for s in schemes)}"
     return Text(
-        validate=validate.Regexp(rf"(?:{'|'.join(map(_escape, schemes))})://.+\Z", error=expected)
+        validate=validate.Regexp(
+            rf"(?:{'|'.join(map(_escape_for_regexp, schemes))})://.+\Z", error=expected
+        )
     )
 
 
 def base_url() -> fields.Field[Any]:
     """A field for an address to which a path can be added."""
     field = url("http", "https")
-    field.validators.append(_takes_a_path)
+    field.validators.append(_require_base_url)
     return field
 
 
-def _takes_a_path(address: str) -> None:
+def _require_base_url(address: str) -> None:
     try:
         parts = urlsplit(address)
         complete = bool(parts.hostname) and parts.port != 0
@@ -157,14 +159,14 @@ def _takes_a_path(address: str) -> None:
 def server_url(*schemes: str) -> fields.Field[Any]:
     """A field for the address of a server, which may have a user and a password."""
     field = url(*schemes)
-    field.validators.append(_is_read_in_one_way)
+    field.validators.append(_require_unambiguous_credentials)
     return field
 
 
-def _is_read_in_one_way(address: str) -> None:
-    """Refuse an address of which a part of the password is taken for something else.
+def _require_unambiguous_credentials(address: str) -> None:
+    """Refuse an address in which a part of the password can be read as something else.
 
-    Such a part would be looked up as a host, and turn up in errors.
+    A client would take that part for the host, look it up, and show it in errors.
     """
     scheme, _, rest = address.partition("://")
     if scheme != "unix" and "@" in "".join(re.split("([/?#])", rest, maxsplit=1)[1:]):
@@ -174,7 +176,7 @@ def _is_read_in_one_way(address: str) -> None:
         )
 
 
-def _escape(scheme: str) -> str:
+def _escape_for_regexp(scheme: str) -> str:
     return scheme.replace("+", r"\+")
 
 
@@ -207,11 +209,14 @@ def setting(
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Every setting under its environment variable's name in lower case.
+    """Every setting, named as its environment variable in lower case.
 
-    Where the default depends on another setting the description says so; `read_settings` fills it
-    in. `given` holds the names that the environment or `.env` set, `environment` all that they
-    say: plugins have settings of their own there.
+    Where a default depends on another setting, the description says so and `read_settings` fills it
+    in.
+
+    Attributes:
+        given: the names, in capitals, of the settings that the environment or `.env` sets.
+        environment: all variables of both; plugins read their own settings from it.
     """
 
     # fmt: off
@@ -256,7 +261,7 @@ class Settings:
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
 
 
-def declared() -> list[dataclasses.Field[Any]]:
+def declared_settings() -> list[dataclasses.Field[Any]]:
     """The fields of `Settings` that are settings, in the order in which they are declared."""
     return [field for field in dataclasses.fields(Settings) if field.metadata]
 
@@ -278,8 +283,8 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     """
     if environment is None:
         environment = read_environment()
-    by_name = {field.name.upper(): field.metadata["field"] for field in declared()}
-    secret = {field.name.upper() for field in declared() if field.metadata["secret"]}
+    by_name = {field.name.upper(): field.metadata["field"] for field in declared_settings()}
+    secret = {field.name.upper() for field in declared_settings() if field.metadata["secret"]}
     given = {
         name: environment[name]
         for name, field in by_name.items()
@@ -310,7 +315,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
 
 def _with_dependent_defaults(settings: Settings) -> Settings:
     defaults: dict[str, Any] = {}
-    for field in declared():
+    for field in declared_settings():
         value = getattr(settings, field.name)
         if isinstance(value, Path):  # the defaults among them are relative to the working directory
             defaults[field.name] = value.absolute()
@@ -325,54 +330,60 @@ def _with_dependent_defaults(settings: Settings) -> Settings:
     return dataclasses.replace(settings, **defaults)
 
 
-# Variables of plugins, which are known when these have been found.
-OF_PLUGINS = "CLUSTR_PLUGIN__"
+# The prefix of plugins' variables, which are checked once the plugins are found.
+PLUGIN_PREFIX = "CLUSTR_PLUGIN__"
 # What Kubernetes sets in every container for each service, here for those called clustr or clustr-…:
 # https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
-OF_KUBERNETES = re.compile(
+KUBERNETES_VARIABLE = re.compile(
     r"CLUSTR(_[A-Z0-9_]+)?_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?"
     r"|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
 
 
-def unknown_variables(environment: Mapping[str, str], also: Iterable[str] = ()) -> Iterator[str]:
-    """What looks like a setting and is none, each in one sentence with what was probably meant.
+def describe_unknown_variables(
+    environment: Mapping[str, str], also: Iterable[str] = ()
+) -> Iterator[str]:
+    """A sentence for each variable that looks like a setting and is none, with a suggestion.
 
-    That is what begins with `CLUSTR_`, and what is one slip from a setting.
+    A variable looks like one when it begins with `CLUSTR_`, or is one slip from a setting's name.
 
     Args:
-        also: variables that are read besides the settings.
+        environment: all variables, by name.
+        also: names of variables that are read besides the settings.
     """
-    known = {field.name.upper() for field in declared()} | set(also)
+    known = {field.name.upper() for field in declared_settings()} | set(also)
     for name in sorted(environment.keys() - known):
         shown = failure_messages.as_plain_text(name)[: failure_messages.LONGEST_NAME]
         if name.startswith("CLUSTR_"):
-            if not name.startswith(OF_PLUGINS) and not _is_of_kubernetes(name, environment[name]):
-                yield f"{shown} is no setting; {_meant_by(name.removeprefix('CLUSTR_'), known)}"
-        elif meant := _closest(name, known):
-            yield f"{shown} is no setting; did you mean {meant}?"
+            if not name.startswith(PLUGIN_PREFIX) and not _is_kubernetes_variable(
+                name, environment[name]
+            ):
+                advice = _suggest_setting(name.removeprefix("CLUSTR_"), known)
+                yield f"{shown} is no setting; {advice}"
+        elif suggestion := _find_closest_setting(name, known):
+            yield f"{shown} is no setting; did you mean {suggestion}?"
 
 
-def _is_of_kubernetes(name: str, value: str) -> bool:
+def _is_kubernetes_variable(name: str, value: str) -> bool:
     if name.endswith("_PORT") and re.match("(tcp|udp|sctp)://", value):
         return True
-    return OF_KUBERNETES.fullmatch(name) is not None
+    return KUBERNETES_VARIABLE.fullmatch(name) is not None
 
 
-def _meant_by(name: str, known: Iterable[str]) -> str:
-    """What was probably meant by a variable that begins with `CLUSTR_`, given without that."""
-    if meant := _closest(name, known):
-        return f"did you mean {meant}?"
+def _suggest_setting(name: str, known: Iterable[str]) -> str:
+    """What to use instead of a variable that begins with `CLUSTR_`; `name` is without that."""
+    if suggestion := _find_closest_setting(name, known):
+        return f"did you mean {suggestion}?"
     kind, *key = name.split("__")
     if key and failure_messages.one_slip_apart(kind, "PLUGIN"):
-        return f"did you mean {OF_PLUGINS}{'__'.join(key)}?"
-    return f"settings have no prefix, and those of a plugin are {OF_PLUGINS}<NAME>__<KEY>"
+        return f"did you mean {PLUGIN_PREFIX}{'__'.join(key)}?"
+    return f"settings have no prefix, and those of a plugin are {PLUGIN_PREFIX}<NAME>__<KEY>"
 
 
-def _closest(name: str, known: Iterable[str]) -> str | None:
-    """The setting that is called so, or so but for one slip or capital letters."""
+def _find_closest_setting(name: str, known: Iterable[str]) -> str | None:
+    """The setting of this name, or one that differs by one slip or in case; None if none does."""
     name = name.upper()
-    close = [one for one in sorted(known) if failure_messages.one_slip_apart(name, one)]
+    close = [other for other in sorted(known) if failure_messages.one_slip_apart(name, other)]
     return name if name in close else next(iter(close), None)
 
 

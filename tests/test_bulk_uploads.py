@@ -16,7 +16,7 @@ from workshop import Workshop
 from clustr.api.schemas.jobs import JobSchema
 from clustr.database import AnalysisSelection, UploadsForAnalyzer
 from clustr.database.jobs import MOST_UNENDED
-from clustr.services.bulk import MoveUploads, add_analyses
+from clustr.services.bulk import MoveUploads, add_analysis_job
 
 
 @pytest.fixture
@@ -183,7 +183,7 @@ def test_what_cannot_be_used_is_named(workshop, body, field):
 
 
 def test_a_job_that_is_cancelled_leaves_the_rest(workshop, monkeypatch):
-    monkeypatch.setattr(MoveUploads, "batch", 10)
+    monkeypatch.setattr(MoveUploads, "batch_size", 10)
     ids = many(workshop, 40)
     job_id = ordered(workshop, "delete", ids=ids)
     with engine(workshop) as bulk:
@@ -252,5 +252,7 @@ def test_what_a_service_lacks_is_ordered_however_many_jobs_wait(workshop):
     (upload_id,) = workshop.upload()
     for _ in range(MOST_UNENDED):
         ordered(workshop, "untag", ids=[upload_id], tags=["a"])
-    add_analyses(workshop.web.database, UploadsForAnalyzer("it", AnalysisSelection.ALL), "request")
+    add_analysis_job(
+        workshop.web.database, UploadsForAnalyzer("it", AnalysisSelection.ALL), "request"
+    )
     assert len(workshop.web.database.jobs.unended()) == MOST_UNENDED + 1

@@ -19,7 +19,7 @@ from running import Up
 from slow_clients import slow_to_hang_up
 
 from clustr.supervisor import lingering_close
-from clustr.supervisor.lingering_close import LingeringClose, Patience
+from clustr.supervisor.lingering_close import CloseLimits, LingeringClose
 
 REQUESTS = 200
 FORM = f"multipart/form-data; boundary={BOUNDARY}"
@@ -163,14 +163,14 @@ def test_a_connection_is_closed_when_its_client_hangs_up(connection) -> None:
 
 
 def test_a_client_that_goes_on_sending_has_so_much_time(connection, monkeypatch) -> None:
-    monkeypatch.setattr(lingering_close, "STILL_SENDING", Patience(2, 1.5, float("inf")))
+    monkeypatch.setattr(lingering_close, "STILL_SENDING", CloseLimits(2, 1.5, float("inf")))
     client, server = connection
     threading.Thread(target=send_until_it_fails, args=[client, 0.05], daemon=True).start()
     assert 1.5 < Closer(1).close(server, sends=True) < 5
 
 
 def test_a_client_that_is_silent_has_less(connection, monkeypatch) -> None:
-    monkeypatch.setattr(lingering_close, "STILL_SENDING", Patience(20, 0.5, float("inf")))
+    monkeypatch.setattr(lingering_close, "STILL_SENDING", CloseLimits(20, 0.5, float("inf")))
     _, server = connection
     assert Closer(1).close(server, sends=True) < 5
 

@@ -188,7 +188,7 @@ def test_those_restored_and_removed_at_once_agree(workshop):
 
 
 def test_a_job_that_removes_originals_leaves_what_they_left(workshop, monkeypatch):
-    monkeypatch.setattr(MoveUploads, "batch", 1)
+    monkeypatch.setattr(MoveUploads, "batch_size", 1)
     ids = copies_of(workshop, photographs.photograph(), 4)
     said = done(workshop, "delete", filter={"duplicate": False})
     assert said["counts"]["succeeded"] == said["counts"]["selected"] == 1

@@ -322,7 +322,7 @@ def test_all_that_is_done_in_the_background_goes_on(among, worker):
     workshop, database = among.workshop, worker.database
     before = among.planted_strangers
     worker.reconciler.run_once()
-    worker.reconciler._catch_up()
+    worker.reconciler._complete_old_records()
     [*database.duplicates.walk()]
     assert database.analyses.settle(["it"], timedelta(0)) == 0
     worker.engine.run("it", "run", Interruption())

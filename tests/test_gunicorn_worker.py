@@ -8,7 +8,7 @@ from gunicorn.http import RequestParser
 from hypothesis import given
 from hypothesis import strategies as some
 
-from clustr.supervisor.gunicorn_worker import is_whole
+from clustr.supervisor.gunicorn_worker import is_complete_request
 
 WHOLE = [
     b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -29,13 +29,13 @@ NOT_WHOLE = [
 
 @pytest.mark.parametrize("data", WHOLE)
 def test_what_is_whole_needs_no_place(data: bytes) -> None:
-    assert is_whole(data)
+    assert is_complete_request(data)
     assert not waits(data)
 
 
 @pytest.mark.parametrize("data", NOT_WHOLE)
 def test_what_is_not_whole_needs_one(data: bytes) -> None:
-    assert not is_whole(data)
+    assert not is_complete_request(data)
 
 
 class WouldWaitError(Exception):
@@ -88,4 +88,4 @@ REQUESTS = some.tuples(some.just(b"POST / HTTP/1.1\r\n"), BYTES).map(b"".join)
 
 @given(BYTES | REQUESTS)
 def test_what_is_said_to_be_whole_keeps_gunicorn_waiting_for_nothing(data: bytes) -> None:
-    assert not (is_whole(data) and waits(data))
+    assert not (is_complete_request(data) and waits(data))

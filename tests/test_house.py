@@ -14,7 +14,7 @@ import pytest
 from clustr.__main__ import COMMANDS
 from clustr.cli.plugins import plugins
 from clustr.plugins import hooks
-from clustr.settings import declared, read_settings
+from clustr.settings import declared_settings, read_settings
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -57,9 +57,9 @@ def test_nobody_imports_the_top_level_folders() -> None:
 
 def test_every_setting_is_in_the_readme_with_its_default() -> None:
     rows = dict(re.findall(r"^\| `([A-Z_]+)` \| (.*?) \|", README, re.MULTILINE))
-    names = {field.name.upper() for field in declared()}
+    names = {field.name.upper() for field in declared_settings()}
     assert set(rows) - set(OF_PLUGINS) == names
-    for field in declared():
+    for field in declared_settings():
         default = field.metadata["default"]
         shown = ", ".join(default) if isinstance(default, tuple) else str(default)
         expected = {"False": "off", "None": "all", "": "none"}.get(shown, shown)
@@ -71,7 +71,7 @@ def test_every_setting_is_in_the_example() -> None:
     lines = re.findall(r"^# ([A-Z_]+)=(\S+)", example, re.MULTILINE)
     here = {"PLUGINS_FOLDER": str(ROOT), "PLUGINS_CONFIG": str(ROOT / "setup.cfg")}
     read_settings(dict(lines) | here)
-    names = [*(field.name.upper() for field in declared()), *OF_PLUGINS]
+    names = [*(field.name.upper() for field in declared_settings()), *OF_PLUGINS]
     assert sorted(name for name, _ in lines) == sorted(names)
 
 

@@ -33,12 +33,13 @@ SUPERVISE = """
 import os, sys
 from pathlib import Path
 from clustr.domain.errors import StartUpError
-from clustr.supervisor.processes import Attempts, Child, Supervisor, command, function
+from clustr.supervisor.processes import Child, ForkedCheck, Supervisor
+from clustr.supervisor.processes import command_starter, function_starter
 folder = Path(sys.argv[1])
 def witness(name, lives=60.0, **more):
     arguments = [name, str(folder / "diary"), str(lives)]
     python = [sys.executable, "-c", os.environ["WITNESS"]]
-    return Child(name, command(python + arguments, os.environ), **more)
+    return Child(name, command_starter(python + arguments, os.environ), **more)
 def supervise(*children, **more):
     try:
         sys.exit(Supervisor(children, **more).run(lambda: print("all started", flush=True)))
@@ -113,7 +114,7 @@ def test_one_waits_until_the_one_before_is_ready(supervise, tmp_path):
 
 
 def test_all_stop_at_the_same_time_when_none_needs_another(supervise):
-    run = supervise('supervise(*map(witness, ("one", "two", "three")), together=True)')
+    run = supervise('supervise(*map(witness, ("one", "two", "three")), stop_together=True)')
     run.wait_for("says hello", times=3)
     assert run.stop() == 0
     assert {line.split()[0] for line in run.diary.read_text().splitlines()[3:6]} == {"stop"}
@@ -155,7 +156,8 @@ def ignore_everything():
 def test_one_that_does_not_end_is_killed_after_its_time(supervise):
     run = supervise(
         STUBBORN
-        + 'supervise(witness("one"), Child("two", function(ignore_everything), stop_seconds=0.5))'
+        + 'two = Child("two", function_starter(ignore_everything), stop_seconds=0.5)\n'
+        + 'supervise(witness("one"), two)'
     )
     run.wait_for("stubborn")
     began_at = time.monotonic()
@@ -166,7 +168,7 @@ def test_one_that_does_not_end_is_killed_after_its_time(supervise):
 
 def test_a_second_interrupt_kills_at_once(supervise):
     run = supervise(
-        STUBBORN + 'supervise(Child("one", function(ignore_everything), stop_seconds=60))'
+        STUBBORN + 'supervise(Child("one", function_starter(ignore_everything), stop_seconds=60))'
     )
     run.wait_for("stubborn")
     run.process.send_signal(signal.SIGINT)
@@ -198,7 +200,7 @@ def test_a_message_of_clustr_counts_more_than_the_last_line(supervise):
     run = supervise("""
 says = "print('clustr: PORT is wrong'); print('Shutting down'); raise SystemExit(1)"
 arguments = [sys.executable, "-c", says]
-supervise(Child("one", command(arguments, os.environ), ready=lambda: False))
+supervise(Child("one", command_starter(arguments, os.environ), ready=lambda: False))
 """)
     assert run.process.wait(20) == 1
     last = run.output().splitlines()[-1]
@@ -217,7 +219,9 @@ supervise(witness("one", ready=lambda: False, ready_seconds=0.5, log_file=folder
 
 
 def test_a_program_that_is_not_there_is_said(supervise):
-    run = supervise('supervise(Child("one", command(["/no/program"], {}), ready=lambda: False))')
+    run = supervise(
+        'supervise(Child("one", command_starter(["/no/program"], {}), ready=lambda: False))'
+    )
     assert run.process.wait(20) == 1
     assert run.output().splitlines()[-1].endswith("/no/program: No such file or directory")
 
@@ -227,7 +231,7 @@ def test_attempts_are_repeated_until_one_ends_well(supervise, tmp_path):
 def attempt():
     with (folder / "attempts").open("a") as file:
         return int(file.write("x") + file.tell() < 4)
-supervise(witness("one", ready=Attempts(attempt)))
+supervise(witness("one", ready=ForkedCheck(attempt)))
 """)
     run.wait_for("all started")
     assert (tmp_path / "attempts").read_text() == "xxx"
@@ -235,7 +239,7 @@ supervise(witness("one", ready=Attempts(attempt)))
 
 def test_nothing_survives_a_supervisor_killed_with_9(supervise):
     run = supervise(
-        STUBBORN + 'supervise(witness("one"), Child("two", function(ignore_everything)))'
+        STUBBORN + 'supervise(witness("one"), Child("two", function_starter(ignore_everything)))'
     )
     run.wait_for("stubborn")
     family = descendants(run.pid)
@@ -264,7 +268,7 @@ def test_a_function_gives_the_exit_code(supervise, body, code):
     run = supervise(f"""
 def give():
     {body}
-supervise(Child("one", function(give), ready=lambda: False))
+supervise(Child("one", function_starter(give), ready=lambda: False))
 """)
     assert run.process.wait(20) == 1
     last = run.output().splitlines()[-1]
@@ -280,7 +284,7 @@ kept, other = (os.path.exists(f"/proc/self/fd/{number}") for number in sys.argv[
 print(os.getsid(0) == os.getpid(), sys.stdin.read() == "", kept, other)
 """
 arguments = [sys.executable, "-c", says, str(kept), str(other)]
-supervise(Child("one", command(arguments, os.environ, inherited=[kept])))
+supervise(Child("one", command_starter(arguments, os.environ, inherited=[kept])))
 ''')
     run.wait_for("one    | True True True False")
 

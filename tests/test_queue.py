@@ -23,7 +23,7 @@ from workshop import Outage, Program, Workshop, plugin
 from clustr.domain.errors import QueueUnavailable, StartUpError
 from clustr.plugin_manager import load_plugins
 from clustr.plugins import Analyzer
-from clustr.queue import BELL_SECONDS, JOB, JOB_SECONDS_TO_LIVE, DoorbellRinger, Queue
+from clustr.queue import BELL_SECONDS, JOB_FUNCTION, JOB_SECONDS_TO_LIVE, DoorbellRinger, Queue
 from clustr.supervisor import servers as programs
 
 QUEUES = {"fast": "default", "remote": "http", "heavy": "gpu"}
@@ -57,13 +57,13 @@ def test_bell_rings_once_until_it_is_answered(queue, analyzers, workshop):
     fast, _, heavy = analyzers
     for _ in range(3):
         queue.ring([fast, heavy])
-    assert queue.lengths() == {"default": 1, "http": 0, "gpu": 1}
+    assert queue.count_jobs() == {"default": 1, "http": 0, "gpu": 1}
     queue.ring(analyzers)
-    assert queue.lengths() == {"default": 1, "http": 1, "gpu": 1}
+    assert queue.count_jobs() == {"default": 1, "http": 1, "gpu": 1}
     take_call(workshop)
-    queue.answer(fast)
+    queue.clear_bell(fast)
     queue.ring(analyzers)
-    assert queue.lengths() == {"default": 1, "http": 1, "gpu": 1}
+    assert queue.count_jobs() == {"default": 1, "http": 1, "gpu": 1}
 
 
 def take_call(workshop: Workshop) -> Job:
@@ -82,13 +82,13 @@ def test_calls_that_no_worker_takes_do_not_become_more(queue, analyzers, worksho
     keys, memory = set(workshop.redis.keys()), workshop.redis.info("memory")["used_memory"]
     for _ in range(200):
         ring_anew()
-    assert queue.lengths() == {"default": 1, "http": 1, "gpu": 1}
+    assert queue.count_jobs() == {"default": 1, "http": 1, "gpu": 1}
     assert set(workshop.redis.keys()) == keys
     assert workshop.redis.info("memory")["used_memory"] < memory + 100_000
     # One that was taken and lost is rung for anew.
     take_call(workshop)
     ring_anew()
-    assert queue.lengths() == {"default": 1, "http": 1, "gpu": 1}
+    assert queue.count_jobs() == {"default": 1, "http": 1, "gpu": 1}
 
 
 def test_what_redis_knows_of_a_job_has_an_end(queue, analyzers, workshop):
@@ -119,7 +119,7 @@ def test_while_a_worker_is_held_up_there_are_as_many_calls_as_analyzers(queue, a
                 workshop.redis.delete(key)
             queue.ring(analyzers)
         # One may be taken; and the reconciler, which goes on, may have rung at the same moment.
-        assert max(queue.lengths().values()) <= 2
+        assert max(queue.count_jobs().values()) <= 2
         assert len(workshop.redis.keys("rq:job:*")) <= 2 * len(QUEUES) + 1
     finally:
         os.kill(held.pid, signal.SIGCONT)
@@ -136,11 +136,11 @@ def test_a_worker_is_known_again_after_redis_has_lost_everything(tmp_path):
             workshop.analyzer("fast", "return {}")
             queue = Queue(workshop.environment["REDIS_URL"], workshop.settings.redis_prefix)
             workshop.worker()
-            wait_until(lambda: queue.workers(["default"]) == {"default": 1}, 20, "the worker")
+            wait_until(lambda: queue.count_workers(["default"]) == {"default": 1}, 20, "the worker")
             outage.kill("redis-server")
             outage.start_again("redis-server")
-            assert queue.workers(["default"]) == {"default": 0}
-            wait_until(lambda: queue.workers(["default"]) == {"default": 1}, 40, "the worker")
+            assert queue.count_workers(["default"]) == {"default": 0}
+            wait_until(lambda: queue.count_workers(["default"]) == {"default": 1}, 40, "the worker")
             [upload_id] = workshop.upload()
             assert workshop.end_of(upload_id, "fast").state == "succeeded"
     finally:
@@ -157,10 +157,10 @@ def test_bell_that_nobody_answers_can_be_rung_again_soon(queue, analyzers, works
 def test_job_names_its_analyzer_and_a_run_of_its_own(queue, analyzers, workshop):
     queue.ring(analyzers[:1])
     first = take_call(workshop)
-    queue.answer(analyzers[0])
+    queue.clear_bell(analyzers[0])
     queue.ring(analyzers[:1])
     second = take_call(workshop)
-    assert first.func_name == second.func_name == JOB
+    assert first.func_name == second.func_name == JOB_FUNCTION
     assert first.args[0] == second.args[0] == "fast"
     assert first.args[1] != second.args[1]
     assert first.timeout > analyzers[0].timeout
@@ -168,7 +168,7 @@ def test_job_names_its_analyzer_and_a_run_of_its_own(queue, analyzers, workshop)
 
 def test_ringing_takes_two_round_trips_however_many_bells(queue, analyzers, workshop):
     queue.ring(analyzers[:1])  # at the first time it connects, and asks for Redis's version
-    queue.answer(analyzers[0])
+    queue.clear_bell(analyzers[0])
 
     def reads() -> int:
         """How often Redis has read from its clients."""
@@ -186,7 +186,11 @@ def test_ringing_takes_two_round_trips_however_many_bells(queue, analyzers, work
 
 def test_D2_redis_that_is_away_is_said_at_once(analyzers):
     away = Queue(f"redis://127.0.0.1:{programs.free_port()}/0", "clustr")
-    for call in (lambda: away.ring(analyzers), lambda: away.answer(analyzers[0]), away.lengths):
+    for call in (
+        lambda: away.ring(analyzers),
+        lambda: away.clear_bell(analyzers[0]),
+        away.count_jobs,
+    ):
         began = time.monotonic()
         with pytest.raises(QueueUnavailable):
             call()
@@ -323,24 +327,24 @@ def check_all_refused(workshop: Workshop, marker: Path, rq: RedisQueue, worker: 
 def test_G7_hostile_jobs_never_run(workshop, analyzers, marker, rq):
     rq.enqueue("os.system", f"touch {marker}")
     rq.enqueue("evil.run", "fast", "run")
-    rq.enqueue(JOB, "fast", "run", "more")
-    rq.enqueue(JOB, {"$gt": ""}, "run")
-    rq.enqueue(JOB, analyzer="fast", run="run")
-    rq.enqueue(JOB, "fast", "run", on_success=Callback("evil.run"))
-    rq.enqueue(JOB, "fast", "run", on_failure=Callback("evil.run"))
+    rq.enqueue(JOB_FUNCTION, "fast", "run", "more")
+    rq.enqueue(JOB_FUNCTION, {"$gt": ""}, "run")
+    rq.enqueue(JOB_FUNCTION, analyzer="fast", run="run")
+    rq.enqueue(JOB_FUNCTION, "fast", "run", on_success=Callback("evil.run"))
+    rq.enqueue(JOB_FUNCTION, "fast", "run", on_failure=Callback("evil.run"))
     pickled = RedisQueue(workshop.key("default"), connection=workshop.redis)
     pickled.enqueue("os.system", f"touch {marker}")
     gadget = pickled.enqueue("os.system", "true")
     workshop.redis.hset(gadget.key, "data", pickle.dumps(Gadget(f"touch {marker}")))
     for garbage in (b"", b"null", b"[]", b'["clustr.jobs.run_analyzer"]', b"{", b"\xff"):
-        job = rq.enqueue(JOB, "fast", "run")
+        job = rq.enqueue(JOB_FUNCTION, "fast", "run")
         workshop.redis.hset(job.key, "data", garbage)
     check_all_refused(workshop, marker, rq, workshop.worker())
 
 
 def test_G7_callbacks_of_abandoned_jobs_never_run(workshop, analyzers, marker, rq):
     job = Job.create(
-        JOB,
+        JOB_FUNCTION,
         ["fast", "run"],
         connection=workshop.redis,
         serializer=JSONSerializer,
@@ -358,7 +362,7 @@ def test_G7_callbacks_of_abandoned_jobs_never_run(workshop, analyzers, marker, r
 def test_G8_jobs_call_no_address(workshop, analyzers, marker, rq):
     with BlipStandIn() as listener:
         webhook = Webhook(f"{listener.url}/health", "finished")
-        rq.enqueue(JOB, "fast", "run", webhooks=[webhook])
+        rq.enqueue(JOB_FUNCTION, "fast", "run", webhooks=[webhook])
         check_all_refused(workshop, marker, rq, workshop.worker())
         assert listener.connections == 0
 
@@ -366,12 +370,12 @@ def test_G8_jobs_call_no_address(workshop, analyzers, marker, rq):
 def test_ringer_rings_at_once_and_then_for_many_at_once(queue, analyzers, workshop):
     ringer = DoorbellRinger(queue, lambda: "0" * 24)
     ringer.ring(analyzers[:1])
-    wait_until(lambda: queue.lengths()["default"] == 1, 5)
+    wait_until(lambda: queue.count_jobs()["default"] == 1, 5)
     take_call(workshop)
-    queue.answer(analyzers[0])
+    queue.clear_bell(analyzers[0])
     for _ in range(100):
         ringer.ring(analyzers)
-    wait_until(lambda: queue.lengths() == {"default": 1, "http": 1, "gpu": 1}, 5)
+    wait_until(lambda: queue.count_jobs() == {"default": 1, "http": 1, "gpu": 1}, 5)
 
 
 def test_D2_ringer_goes_on_after_redis_was_away(servers, queue, analyzers):
@@ -379,6 +383,6 @@ def test_D2_ringer_goes_on_after_redis_was_away(servers, queue, analyzers):
     with servers.frozen_redis():
         ringer.ring(analyzers[:1])
         with pytest.raises(QueueUnavailable):
-            queue.lengths()
+            queue.count_jobs()
     ringer.ring(analyzers)
-    wait_until(lambda: queue.lengths()["gpu"] == 1, 5)
+    wait_until(lambda: queue.count_jobs()["gpu"] == 1, 5)

@@ -7,7 +7,12 @@ import pytest
 
 from clustr.domain.errors import InvalidSettings, StartUpError
 from clustr.domain.failure_messages import one_slip_apart
-from clustr.settings import declared, read_environment, read_settings, unknown_variables
+from clustr.settings import (
+    declared_settings,
+    describe_unknown_variables,
+    read_environment,
+    read_settings,
+)
 
 
 def test_defaults_are_those_of_the_seed() -> None:
@@ -66,7 +71,7 @@ def test_the_example_is_read_alike_from_env_and_by_systemd(
     here = {"PLUGINS_FOLDER": str(tmp_path), "PLUGINS_CONFIG": str(tmp_path / ".env")}
     from_file = read_settings({**read_environment(), **here})
     from_systemd = read_settings({**variables, **here})
-    for field in declared():
+    for field in declared_settings():
         assert getattr(from_file, field.name) == getattr(from_systemd, field.name)
     assert from_file.max_upload_size == 100 * 2**20
 
@@ -282,7 +287,7 @@ def test_a_file_and_a_folder_that_are_set_have_to_be_there(tmp_path: Path) -> No
     ],
 )
 def test_a_name_that_is_no_setting_is_told_with_what_was_meant(name: str, meant: str) -> None:
-    [sentence] = unknown_variables({name: "5000", "PORT": "5000"}, ["FACE_SERVICE_URL"])
+    [sentence] = describe_unknown_variables({name: "5000", "PORT": "5000"}, ["FACE_SERVICE_URL"])
     assert sentence.startswith(f"{name} is no setting; ")
     assert meant in sentence
 
@@ -304,7 +309,7 @@ def test_names_that_others_set_are_not_told() -> None:
     of_plugins = {"CLUSTR_PLUGIN__BLIP__TIMEOUT": "3", "FACE_SERVICE_URL": "http://faces"}
     settings = {"PORT": "5000", "UPLOAD_FOLDER": "/srv"}
     environment = dict.fromkeys(of_a_shell, "x") | of_kubernetes | of_plugins | settings
-    assert not list(unknown_variables(environment, ["FACE_SERVICE_URL"]))
+    assert not list(describe_unknown_variables(environment, ["FACE_SERVICE_URL"]))
 
 
 @pytest.mark.parametrize("other", ["abcd", "bcde", "abXde", "abcdeX", "Xabcde", "abdce", "bacde"])

@@ -72,7 +72,7 @@ from clustr.components import build_plugin_manager
 from clustr.settings import read_settings
 settings = read_settings()
 logs.configure("json", "info")
-jobs.prepare(settings, build_plugin_manager(settings))
+jobs.configure(settings, build_plugin_manager(settings))
 analyzer, run = sys.argv[1:]
 worker, line = socketpair(AF_UNIX, SOCK_SEQPACKET)
 worker.send(run.encode())

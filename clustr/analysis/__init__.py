@@ -1,4 +1,4 @@
-"""How analyzers are run: one at a time in a process, within limits, on what waits in the database.
+"""How analyzers are run: one in each process, within limits, on queued analyses in the database.
 
-What an analyzer is belongs to `clustr.plugins`; the RQ worker that calls this is `clustr.worker`.
+`clustr.plugins` defines what an analyzer is; the RQ worker that calls this is `clustr.worker`.
 """

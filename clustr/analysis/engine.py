@@ -1,8 +1,8 @@
-"""Analysis: a worker runs one analyzer on what waits for it.
+"""The analysis engine: a worker runs one analyzer on its queued analyses.
 
-A call for an analyzer is answered by one slice of work in its own process: claim some of what
-waits, analyze each, write the ends down together, until nothing is left or another analyzer waits
-for its turn. How many are claimed together follows from how long one takes: a claim is a quarter of
+Each call for an analyzer runs one slice of work in the analyzer's process: it claims some queued
+analyses, runs them and stores their ends together, until none is left or another analyzer waits
+for its turn. The size of a claim follows from how long one analysis takes: a claim is a quarter of
 a second's work.
 """
 
@@ -18,7 +18,7 @@ from random import uniform
 import structlog
 
 from clustr import logs
-from clustr.analysis.limits import MEGABYTE, Interrupted, Interruption, TimeUp, memory
+from clustr.analysis.limits import MEGABYTE, Interrupted, Interruption, TimeUp, memory_usage
 from clustr.analysis.runner import End, NotPrepared, Runner
 from clustr.database import ClaimedAnalysis, Database, FinishedAnalysis, now
 from clustr.domain.errors import DatabaseUnavailable, NotFound, QueueUnavailable, StorageUnavailable
@@ -32,26 +32,26 @@ log = logs.logger(__name__)
 
 LEASE = timedelta(seconds=30)
 RENEW_SECONDS = 10.0
-# An upload that comes while other work is claimed waits for the end of that claim.
+# A new upload waits until the current claim is done, so a claim is short.
 CLAIM_SECONDS = 0.25
 LARGEST_CLAIM = 100
 CLAIM_GROWTH = 8
 LONGEST_DEFERRAL_SECONDS = 60.0
 LONGEST_DEFERRAL_ASKED_FOR_SECONDS = 3600.0
-# What a process may keep between calls where `keep_loaded` does not ask for it, `setup` included:
-# there is one for each analyzer. Those that take more are made anew for each call.
+# How much memory a process may keep between calls, `setup` included, when its analyzer has no
+# `keep_loaded`: there is one process for each analyzer. One that takes more ends after its call.
 LARGEST_KEPT_MEGABYTES = 100
 HIGHEST_POWER = 10  # of two; a float cannot hold that of a thousand attempts
-NOTICE = "clustr_analysis_finished"
-NOTICE_SECONDS = 3.0
+FINISHED_HOOK = "clustr_analysis_finished"
+HOOK_SECONDS = 3.0
 UNMOUNTED = "the place where originals are kept is not there"
 
 
 class AnalysisEngine:
-    """Runs analyzers on what waits for them.
+    """Runs analyzers on their queued analyses.
 
-    One process runs one analyzer. What was set up for it is kept until `close`, for as many calls
-    as come.
+    One process runs one analyzer. It is set up at the first call that finds work and stays set up
+    until `close`.
 
     Args:
         plugin_manager: the plugins and their analyzers.
@@ -65,20 +65,28 @@ class AnalysisEngine:
         self._queue = queue
         self._plugin_manager = plugin_manager
         self._runner: Runner | None = None
-        self._resident_bytes = memory()[1]
+        self._resident_bytes = memory_usage()[1]
 
     def run(self, name: str, run: str, interruption: Interruption) -> bool:
-        """Answer a call for the analyzer `name`, as the run with the id `run`.
+        """Run one slice of work of an analyzer.
+
+        Args:
+            name: the analyzer's name.
+            run: the id of this run, which owns the claims.
+            interruption: ends the run early when SIGTERM comes.
 
         Returns:
-            whether this process is fit to answer another call.
+            whether this process can serve another call.
+
+        Raises:
+            DatabaseUnavailable: MongoDB does not answer.
         """
         analyzer = self._plugin_manager.analyzers.get(name)
         if analyzer is None:
             log.warning("analyzer_unknown", analyzer=name)
             return False
         with structlog.contextvars.bound_contextvars(analyzer=name, run=run):
-            self._answer(analyzer)
+            self._clear_bell(analyzer)
             breaker = self._database.circuit_breakers.get(name)
             if breaker and breaker.open and not self._database.circuit_breakers.take_probe(name):
                 self._database.analyses.park(name, breaker.reason)
@@ -86,26 +94,28 @@ class AnalysisEngine:
             probing = breaker is not None and breaker.open
             if not probing:
                 self._database.analyses.wake(name, all_of_them=False)
-            return self._work(analyzer, run, interruption, probing, troubled=breaker is not None)
+            return self._work_one_slice(
+                analyzer, run, interruption, probing, has_failed_before=breaker is not None
+            )
 
     def close(self) -> None:
-        """Tear down what was set up."""
+        """Tear the analyzer down, if it was set up."""
         if self._runner:
             self._runner.close()
 
-    def _answer(self, analyzer: Analyzer) -> None:
+    def _clear_bell(self, analyzer: Analyzer) -> None:
         try:
-            self._queue.answer(analyzer)
+            self._queue.clear_bell(analyzer)
         except QueueUnavailable:
             log.warning("bell_not_answered")
 
-    def _work(
+    def _work_one_slice(
         self,
         analyzer: Analyzer,
         run: str,
         interruption: Interruption,
         probing: bool,
-        troubled: bool,
+        has_failed_before: bool,
     ) -> bool:
         runner = self._runner or Runner(
             analyzer, self._plugin_manager.plugin_of(analyzer), interruption
@@ -113,66 +123,69 @@ class AnalysisEngine:
         work = WorkSlice(
             self._database, self._storage, self._queue, self._plugin_manager, runner, run
         )
-        alone = probing or analyzer.max_attempts == 1
-        first = work.claim(1 if alone else analyzer.batch_size, probing)
+        one_at_a_time = probing or analyzer.max_attempts == 1
+        first = work.claim(1 if one_at_a_time else analyzer.batch_size, probing)
         if not first:
             return True
         self._runner = runner
         try:
-            with self._holding(analyzer, run):
+            with self._renewing_lease(analyzer, run):
                 runner.prepare()
-                self._run_slice(work, first, troubled)
+                self._analyze_claims(work, first, has_failed_before)
         except Interrupted:
             log.info("analysis_interrupted")
-        except NotPrepared as error:  # That says nothing about the image: it waits until it works.
+        except NotPrepared as error:  # The image is not at fault: its analysis is deferred.
             self._defer(analyzer, str(error))
         finally:
             self._database.analyses.put_back(analyzer.name, run)
         if not interruption.requested:
-            work.ring_if_work_waits()
+            work.notify_workers_if_work_waits()
         return runner.prepared and not interruption.requested and not self._is_too_large(runner)
 
     def _is_too_large(self, runner: Runner) -> bool:
-        """Whether the process has more in memory than it may keep until the next call."""
-        taken = memory()[1] - self._resident_bytes
-        is_light = taken <= LARGEST_KEPT_MEGABYTES * MEGABYTE
-        return runner.grown() or not (is_light or runner.analyzer.keep_loaded)
+        """Whether the process has more memory than it may keep until the next call."""
+        growth_bytes = memory_usage()[1] - self._resident_bytes
+        is_light = growth_bytes <= LARGEST_KEPT_MEGABYTES * MEGABYTE
+        return runner.has_grown() or not (is_light or runner.analyzer.keep_loaded)
 
-    def _run_slice(self, work: "WorkSlice", claims: list[ClaimedAnalysis], troubled: bool) -> None:
-        """Analyze claim after claim until nothing is left, time is up or the service away."""
+    def _analyze_claims(
+        self, work: "WorkSlice", claims: list[ClaimedAnalysis], has_failed_before: bool
+    ) -> None:
+        """Run claim after claim until none is left, time is up or the service is unavailable."""
         analyzer = work.analyzer
-        # Those claimed with one that ends the process get a second attempt, if there is a second.
-        most = max(LARGEST_CLAIM, analyzer.batch_size) if analyzer.max_attempts > 1 else 1
+        # An analysis that ends the process costs all of its claim an attempt; so analyzers with one
+        # attempt claim one at a time.
+        largest_claim = max(LARGEST_CLAIM, analyzer.batch_size) if analyzer.max_attempts > 1 else 1
         slice_began = time.monotonic()
         seconds_each = CLAIM_SECONDS
         with work.threads:
             while claims:
                 began = time.monotonic()
-                # Quick ones: the next are claimed while these are analyzed. Not where memory has a
-                # limit, which is one for all threads.
+                # While quick analyses run, a thread claims the next ones; but not when memory is
+                # limited, because that limit is the process's and holds for this thread, too.
                 quick = seconds_each * LARGEST_CLAIM < CLAIM_SECONDS and not analyzer.memory_mb
                 full = quick and len(claims) == LARGEST_CLAIM
                 following = work.threads.submit(work.claim_more, LARGEST_CLAIM) if full else None
-                away = work.analyze(claims)
-                if away:
-                    self._defer(analyzer, away)
+                unavailable = work.analyze(claims)
+                if unavailable:
+                    self._defer(analyzer, unavailable)
                     return
-                if troubled and work.succeeded:
-                    troubled = False
+                if has_failed_before and work.succeeded:
+                    has_failed_before = False
                     self._recover(analyzer)
                 if self._slice_expired(slice_began, work.runner):
                     return
                 seconds_each = (time.monotonic() - began) / len(claims)
                 size = min(CLAIM_GROWTH * len(claims), int(CLAIM_SECONDS / (seconds_each + 1e-6)))
-                size = min(most, max(size, analyzer.batch_size, 1))
+                size = min(largest_claim, max(size, analyzer.batch_size, 1))
                 claims = following.result() if following else work.claim_more(size)
 
     def _slice_expired(self, slice_began: float, runner: Runner) -> bool:
-        """Whether it is the turn of another analyzer by now, or of another process."""
+        """Whether another analyzer waits for its turn, or this process has to be replaced."""
         seconds = time.monotonic() - slice_began
         if seconds < SLICE_SECONDS:
             return False
-        if seconds > LONGEST_SLICE_SECONDS or runner.grown():
+        if seconds > LONGEST_SLICE_SECONDS or runner.has_grown():
             return True
         others = [a for a in self._plugin_manager.analyzers.values() if a is not runner.analyzer]
         try:
@@ -192,15 +205,18 @@ class AnalysisEngine:
         log.info("analyzer_recovered", woken=woken)
 
     @contextmanager
-    def _holding(self, analyzer: Analyzer, run: str) -> Iterator[None]:
-        """Prolong the lease of the run's claims for as long as the block takes."""
+    def _renewing_lease(self, analyzer: Analyzer, run: str) -> Iterator[None]:
+        """Renew the lease of the run's claims in a thread while the block runs."""
         done = threading.Event()
 
         def renew() -> None:
             while not done.wait(RENEW_SECONDS):
                 try:
                     self._database.analyses.renew(analyzer.name, run, LEASE)
-                except (DatabaseUnavailable, MemoryError):  # The plugin may have taken it all.
+                except (
+                    DatabaseUnavailable,
+                    MemoryError,
+                ):  # The plugin may have used up all memory.
                     log.warning("lease_not_renewed")
 
         thread = threading.Thread(target=renew, name="lease", daemon=True)
@@ -213,7 +229,7 @@ class AnalysisEngine:
 
 
 class WorkSlice:
-    """The work of one run: analyses of one analyzer, claimed, run, and their ends written down."""
+    """The work of one run: it claims analyses of one analyzer, runs them and stores their ends."""
 
     def __init__(
         self,
@@ -232,15 +248,15 @@ class WorkSlice:
         self._plugin_manager = plugin_manager
         self.runner = runner
         self._run = run
-        # MongoDB is asked while other things are done; but the next image waits until all ends are
-        # written, which its plugin could otherwise take down with the process.
+        # These threads ask MongoDB while the main thread goes on. But no image is analyzed before
+        # all ends are stored: a plugin that ends the process would lose them.
         self.threads = ThreadPoolExecutor(2, "slice")
-        self._heard = plugin_manager.implements(NOTICE)
+        self._hook_is_used = plugin_manager.implements(FINISHED_HOOK)
 
     def claim(self, size: int, probing: bool) -> list[ClaimedAnalysis]:
-        """Take up to `size` analyses; to probe a service that was away, also of the deferred."""
-        # A hook is given the upload with everything; an analyzer, only what it requires.
-        results = None if self._heard else self.analyzer.requires
+        """Claim up to `size` queued analyses; to probe a failed service, deferred ones, too."""
+        # The hook gets the upload with all results; an analyzer gets those that it requires.
+        results = None if self._hook_is_used else self.analyzer.requires
         states = (State.QUEUED, State.DEFERRED) if probing else (State.QUEUED,)
         for state in states:
             claims = self._database.analyses.claim(
@@ -251,29 +267,30 @@ class WorkSlice:
         return []
 
     def claim_more(self, size: int) -> list[ClaimedAnalysis]:
-        """Take what follows; when there may be even more, an idle worker is called to join."""
+        """Claim the next analyses; when there may be more, notify an idle worker to help."""
         claims = self.claim(size, probing=False)
         if len(claims) >= size:
-            self.ring([self.analyzer])
+            self.notify_workers([self.analyzer])
         return claims
 
-    def ring(self, analyzers: list[Analyzer]) -> None:
-        """Call workers for analyzers."""
+    def notify_workers(self, analyzers: list[Analyzer]) -> None:
+        """Ring the doorbells of these analyzers; Redis being unavailable is only logged."""
         try:
             self._queue.ring(analyzers)
         except QueueUnavailable:
             log.warning("bell_not_rung")
 
-    def ring_if_work_waits(self) -> None:
-        """Call a worker if this analyzer has more to do."""
+    def notify_workers_if_work_waits(self) -> None:
+        """Ring the doorbell of this analyzer if it has queued analyses."""
         if self._database.analyses.work_waits(self.analyzer.name):
-            self.ring([self.analyzer])
+            self.notify_workers([self.analyzer])
 
     def analyze(self, claims: list[ClaimedAnalysis]) -> str | None:
-        """Analyze what was claimed and write the ends down.
+        """Run the claimed analyses and store their ends.
 
         Returns:
-            what is away, when something is that the analyzer needs; the rest is put back then.
+            the reason when a service that the analyzer needs is unavailable, else None. Analyses
+            that were not begun then have no end, and stay claimed until the run releases them.
         """
         by_id = {claimed.upload.id: claimed for claimed in claims}
         ends: list[tuple[ClaimedAnalysis, End]] = []
@@ -285,26 +302,28 @@ class WorkSlice:
                     ends.append((claimed, End(State.SKIPPED, error=f"requires {missing}")))
                     continue
                 try:
-                    ready.append(self._image(claimed.upload))
+                    ready.append(self._build_image(claimed.upload))
                 except NotFound as error:
                     ends.append((claimed, End(State.FAILED, error=str(error))))
-            for image, end in self.runner.run(ready, lambda image: _about(by_id[image.id].upload)):
+            for image, end in self.runner.run(
+                ready, lambda image: _log_context(by_id[image.id].upload)
+            ):
                 if end.state is State.FAILED and self._is_unmounted():
                     end = End(State.DEFERRED, error=UNMOUNTED, seconds=end.seconds)
                 ends.append((by_id[image.id], end))
                 if end.error is UNMOUNTED:
                     break
         finally:
-            self._write(ends)
+            self._write_ends(ends)
         if ends and ends[-1][1].state is State.DEFERRED:
             return ends[-1][1].error
         return None
 
     def _missing_results(self, upload: Upload) -> Iterator[str]:
-        there = {analysis.name for analysis in upload.analyses if analysis.result is not None}
-        return (name for name in self.analyzer.requires if name not in there)
+        available = {analysis.name for analysis in upload.analyses if analysis.result is not None}
+        return (name for name in self.analyzer.requires if name not in available)
 
-    def _image(self, upload: Upload) -> Image:
+    def _build_image(self, upload: Upload) -> Image:
         names = self.analyzer.requires
         required = {a.name: a.result for a in upload.analyses if a.name in names}
         return Image(
@@ -324,23 +343,23 @@ class WorkSlice:
         except StorageUnavailable:
             return True
 
-    def _write(self, ends: list[tuple[ClaimedAnalysis, End]]) -> None:
-        """Write the ends down, and tell those who wait for that."""
-        finished = [self._finished(claimed, end) for claimed, end in ends]
+    def _write_ends(self, ends: list[tuple[ClaimedAnalysis, End]]) -> None:
+        """Store the ends, log them, and notify workers and plugins."""
+        finished = [self._finished_analysis(claimed, end) for claimed, end in ends]
         name, run = self.analyzer.name, self._run
         writing = self.threads.submit(self._database.analyses.finish, name, run, finished)
         for claimed, end in ends:
             _log_end(claimed.upload, end)
         written = writing.result()
-        if written < len(ends):  # Another run has them by now, or the uploads are gone.
+        if written < len(ends):  # Another run has claimed them, or the uploads are gone.
             log.warning("late_results_dropped", count=len(ends) - written)
         self.succeeded |= any(end.state in (State.SUCCEEDED, State.SKIPPED) for _, end in ends)
-        self._ring_for_what_waited(ends)
-        if self._heard:
-            self._notify(ends, all_written=written == len(ends))
-            self.runner.limits.rest()
+        self._notify_workers_of_waiting(ends)
+        if self._hook_is_used:
+            self._notify_plugins(ends, all_written=written == len(ends))
+            self.runner.limits.stop_watching()
 
-    def _finished(self, claimed: ClaimedAnalysis, end: End) -> FinishedAnalysis:
+    def _finished_analysis(self, claimed: ClaimedAnalysis, end: End) -> FinishedAnalysis:
         return FinishedAnalysis(
             claimed.upload.id,
             end.state,
@@ -352,41 +371,45 @@ class WorkSlice:
             provenance=self.runner.provenance,
         )
 
-    def _ring_for_what_waited(self, ends: list[tuple[ClaimedAnalysis, End]]) -> None:
-        """Call workers for the analyses that were queued because these ends are successes."""
-        waited = {
+    def _notify_workers_of_waiting(self, ends: list[tuple[ClaimedAnalysis, End]]) -> None:
+        """Notify workers of the analyses that required these results, and are queued now."""
+        waiting = {
             analysis.name
             for claimed, end in ends
             if end.state is State.SUCCEEDED
             for analysis in claimed.upload.analyses
             if analysis.state is State.WAITING and self.analyzer.name in analysis.requires
         }
-        if waited:
-            self.ring([a for a in self._plugin_manager.analyzers.values() if a.name in waited])
+        if waiting:
+            self.notify_workers(
+                [a for a in self._plugin_manager.analyzers.values() if a.name in waiting]
+            )
 
-    def _notify(self, ends: list[tuple[ClaimedAnalysis, End]], all_written: bool) -> None:
-        """Tell plugins of the ends; one that takes too long costs the others of this claim."""
-        told = [(claimed, end) for claimed, end in ends if end.state is not State.DEFERRED]
+    def _notify_plugins(self, ends: list[tuple[ClaimedAnalysis, End]], all_written: bool) -> None:
+        """Call the hook of plugins for each end; one that takes too long drops the rest."""
+        ended = [(claimed, end) for claimed, end in ends if end.state is not State.DEFERRED]
         if not all_written:
-            ids = [claimed.upload.id for claimed, _ in told]
-            known = self._database.analyses.ended(self.analyzer.name, self._run, ids)
-            told = [(claimed, end) for claimed, end in told if claimed.upload.id in known]
-        for position, (claimed, end) in enumerate(told, 1):
+            ids = [claimed.upload.id for claimed, _ in ended]
+            stored_ids = self._database.analyses.ended(self.analyzer.name, self._run, ids)
+            ended = [(claimed, end) for claimed, end in ended if claimed.upload.id in stored_ids]
+        for position, (claimed, end) in enumerate(ended, 1):
             try:
                 with (
-                    structlog.contextvars.bound_contextvars(**_about(claimed.upload)),
-                    self.runner.limits.limit(NOTICE_SECONDS),
+                    structlog.contextvars.bound_contextvars(**_log_context(claimed.upload)),
+                    self.runner.limits.limit(HOOK_SECONDS),
                 ):
-                    analysis = self._analysis(claimed, end)
-                    self._plugin_manager.notify(NOTICE, upload=claimed.upload, analysis=analysis)
+                    analysis = self._analysis_after(claimed, end)
+                    self._plugin_manager.notify(
+                        FINISHED_HOOK, upload=claimed.upload, analysis=analysis
+                    )
             except TimeUp:
-                log.error("notices_dropped", hook=NOTICE, count=len(told) - position)
+                log.error("notices_dropped", hook=FINISHED_HOOK, count=len(ended) - position)
                 return
             finally:
-                self.runner.surroundings.put_right()
+                self.runner.process_state.restore()
 
-    def _analysis(self, claimed: ClaimedAnalysis, end: End) -> Analysis:
-        """The analysis as it is now."""
+    def _analysis_after(self, claimed: ClaimedAnalysis, end: End) -> Analysis:
+        """The analysis as it is stored after this end."""
         before = next(a for a in claimed.upload.analyses if a.name == self.analyzer.name)
         after = replace(
             before,
@@ -396,9 +419,11 @@ class WorkSlice:
             finished_at=now(),
             error=end.error,
         )
-        if end.result is None:  # The last good result stays, with what belongs to it.
-            bare = before.result is None
-            return replace(after, version=self.analyzer.version if bare else before.version)
+        if end.result is None:  # The last good result stays, with its version.
+            has_no_result = before.result is None
+            return replace(
+                after, version=self.analyzer.version if has_no_result else before.version
+            )
         return replace(
             after,
             result=end.result,
@@ -415,11 +440,11 @@ def _due_again_at(claimed: ClaimedAnalysis, end: End) -> datetime:
     return now() + timedelta(seconds=seconds)
 
 
-def _about(upload: Upload) -> dict[str, str]:
+def _log_context(upload: Upload) -> dict[str, str]:
     return {"upload_id": upload.id, "request_id": upload.request_id}
 
 
 def _log_end(upload: Upload, end: End) -> None:
     level = log.error if end.state is State.FAILED else log.info
     duration = round(end.seconds * 1000, 1)
-    level(f"analysis_{end.state}", **_about(upload), duration_ms=duration, error=end.error)
+    level(f"analysis_{end.state}", **_log_context(upload), duration_ms=duration, error=end.error)

@@ -1,7 +1,7 @@
-"""The HTTP session that analyzers get: requests, with an end to every exchange.
+"""The HTTP session that analyzers get: a session of requests with a time limit for each exchange.
 
-The time-outs of requests and urllib3 are per call of the socket, so that a server that sends one
-byte a second is listened to for ever. Here the `timeout` is the whole exchange's: every call on the
+The time-outs of requests and urllib3 hold for single calls on the socket: a server that sends one
+byte a second is never timed out. Here `timeout` holds for the whole exchange: every call on the
 connection's socket is allowed just the time that is left.
 """
 
@@ -21,7 +21,7 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 
 LONGEST_CONNECT_SECONDS = 5.0
 
-# When the exchange that this thread begins has to be over, on the clock of `time.monotonic()`.
+# The deadline of the exchange that this thread begins, by `time.monotonic()`.
 _deadline: ContextVar[float] = ContextVar("deadline")
 
 
@@ -53,7 +53,7 @@ class Session(requests.Session):
         self.mount("https://", _Adapter(timeout))
 
     def get_redirect_target(self, response: requests.Response) -> None:
-        """None: requests sees no redirect, and so reads no body of one to its end either."""
+        """None, so that requests follows no redirect, and does not read the body of one either."""
 
 
 class _Adapter(HTTPAdapter):
@@ -80,7 +80,7 @@ class _Adapter(HTTPAdapter):
         deadline = time.monotonic() + total
         token = _deadline.set(deadline)
         try:
-            with _until(deadline):
+            with _timeout_at(deadline):
                 # Nothing is given for the proxies: a connection through one has no total.
                 kwargs["proxies"] = None
                 response = super().send(request, stream, (connect, total), **kwargs)
@@ -98,16 +98,16 @@ class _Response(requests.Response):
         self._deadline = deadline
 
     def iter_content(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        return self._in_time(super().iter_content(*args, **kwargs))
+        return self._until_deadline(super().iter_content(*args, **kwargs))
 
-    def _in_time(self, chunks: Iterator[Any]) -> Iterator[Any]:
-        with _until(self._deadline):
+    def _until_deadline(self, chunks: Iterator[Any]) -> Iterator[Any]:
+        with _timeout_at(self._deadline):
             yield from chunks
 
 
 @contextmanager
-def _until(deadline: float) -> Iterator[None]:
-    """Raise a `ReadTimeout` at the deadline, where requests has a broken connection."""
+def _timeout_at(deadline: float) -> Iterator[None]:
+    """Raise `ReadTimeout` for a connection error of requests that comes after the deadline."""
     try:
         yield
     except requests.ConnectTimeout:
@@ -119,7 +119,7 @@ def _until(deadline: float) -> Iterator[None]:
         raise requests.ReadTimeout(message, request=error.request) from error
 
 
-class _Socket:
+class _DeadlineSocket:
     """A connected socket on which every call has to be over by the same deadline.
 
     It offers what http.client and urllib3 use of a socket; `settimeout` is one of the rest, and is
@@ -127,33 +127,33 @@ class _Socket:
     """
 
     def __init__(self, connected: socket.socket):
-        self._connected = connected
+        self._socket = connected
         self.deadline = _deadline.get()
 
     def sendall(self, data: Any) -> None:
-        rest = memoryview(data).cast("B")
-        while rest:
+        unsent = memoryview(data).cast("B")
+        while unsent:
             self.limit()
-            rest = rest[self._connected.send(rest) :]
+            unsent = unsent[self._socket.send(unsent) :]
 
     def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_Reader(self, self._connected.makefile(mode, buffering=0)))
+        return io.BufferedReader(_DeadlineReader(self, self._socket.makefile(mode, buffering=0)))
 
     def limit(self) -> None:
         """Allow the next call just the time that is left."""
         seconds_left = self.deadline - time.monotonic()
         if seconds_left <= 0:
             raise TimeoutError("timed out")
-        self._connected.settimeout(seconds_left)
+        self._socket.settimeout(seconds_left)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._connected, name)
+        return getattr(self._socket, name)
 
 
-class _Reader(io.RawIOBase):
-    """What http.client reads from."""
+class _DeadlineReader(io.RawIOBase):
+    """The raw stream that http.client reads a response from."""
 
-    def __init__(self, limited: _Socket, file: io.RawIOBase):
+    def __init__(self, limited: _DeadlineSocket, file: io.RawIOBase):
         self._limited = limited
         self._file = file
 
@@ -170,12 +170,12 @@ class _Reader(io.RawIOBase):
 
 
 def _seconds_until(moment: float) -> float:
-    """What is left as a time-out, in which 0 would mean not to wait but also not to fail."""
+    """The seconds left as a time-out for a socket: never 0, which would make it non-blocking."""
     return max(0.001, moment - time.monotonic())
 
 
-class _Limited:
-    """What is different about a connection of urllib3, with TLS or without."""
+class _DeadlineConnection:
+    """A mixin for urllib3's connections: one time limit to connect, and a `_DeadlineSocket`."""
 
     sock: Any
     host: str
@@ -189,11 +189,13 @@ class _Limited:
         """
         connect_by = time.monotonic() + self.timeout
         try:
-            found = socket.getaddrinfo(self.host.strip("[]"), self.port, type=socket.SOCK_STREAM)
+            addresses = socket.getaddrinfo(
+                self.host.strip("[]"), self.port, type=socket.SOCK_STREAM
+            )
         except (socket.gaierror, UnicodeError) as error:
             raise NameResolutionError(self.host, self, error) from error
         problem: OSError | None = None
-        for *_, address in found:
+        for *_, address in addresses:
             try:
                 connected = socket.create_connection(address[:2], _seconds_until(connect_by))
                 connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -207,7 +209,7 @@ class _Limited:
 
     def connect(self) -> None:
         super().connect()  # type: ignore[misc]
-        self.sock = _Socket(self.sock)
+        self.sock = _DeadlineSocket(self.sock)
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self.sock is not None:  # The connection is one that was kept open.
@@ -215,11 +217,11 @@ class _Limited:
         super().request(*args, **kwargs)  # type: ignore[misc]
 
 
-class _HTTPConnection(_Limited, urllib3.connection.HTTPConnection):
+class _HTTPConnection(_DeadlineConnection, urllib3.connection.HTTPConnection):
     pass
 
 
-class _HTTPSConnection(_Limited, urllib3.connection.HTTPSConnection):
+class _HTTPSConnection(_DeadlineConnection, urllib3.connection.HTTPSConnection):
     pass
 
 

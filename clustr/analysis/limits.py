@@ -1,4 +1,4 @@
-"""Limits on what a plugin's code may take, which it cannot talk its way out of."""
+"""Limits of time and memory for a plugin's code, which that code cannot lift."""
 
 import faulthandler
 import resource
@@ -13,13 +13,13 @@ from types import FrameType
 STANDARD_ERROR = 2
 MEGABYTE = 1024 * 1024
 
-# What stays deaf to the limit, such as C code that holds the interpreter, is ended together with
-# its process after this much longer.
+# Code that does not react to the time limit, such as C code that holds the interpreter, is ended
+# together with its process after so many more seconds.
 GRACE_SECONDS = 4.0
 
 
 class TimeUp(BaseException):
-    """The time is up. No `Exception`, so that `except Exception` in a plugin does not catch it."""
+    """The time is up. Not an `Exception`: a plugin's `except Exception` shall not catch it."""
 
 
 class Interrupted(BaseException):
@@ -29,22 +29,22 @@ class Interrupted(BaseException):
 class TimeLimits:
     """Time limits for blocks of code, one after the other, in the main thread.
 
-    What ends a process that is deaf is a thread, which takes longer to start and to stop than many
-    an analysis: it is started for all blocks of half a second together, and stopped by `rest` when
-    none follows for a second. The timer, of which a process has one, is given back at the end of
-    `with` to whoever had set it.
+    A thread ends a process that does not react (`faulthandler`). To start and to stop that thread
+    takes longer than many an analysis, so one start serves all blocks of half a second, and
+    `stop_watching` stops it when no block follows for a second. A process has one timer
+    (setitimer(2)): at the end of `with`, it is set again as it was before.
     """
 
     SHARED_SECONDS = 0.5
-    REST_SECONDS = 1.0
+    UNWATCH_SECONDS = 1.0
 
     def __enter__(self) -> "TimeLimits":
-        self.within = False  # a block
-        self.ring = self._ring
+        self.in_block = False
+        self.on_alarm = self._handle_alarm
         self._began = time.monotonic()
         self._ends_process_at = float("-inf")
         self._outer_seconds, _ = signal.setitimer(signal.ITIMER_REAL, 0)
-        self._handler = signal.signal(signal.SIGALRM, self.ring)
+        self._handler = signal.signal(signal.SIGALRM, self.on_alarm)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -52,8 +52,8 @@ class TimeLimits:
         faulthandler.cancel_dump_traceback_later()
         signal.signal(signal.SIGALRM, self._handler)
         if self._outer_seconds:
-            left = self._outer_seconds - (time.monotonic() - self._began)
-            signal.setitimer(signal.ITIMER_REAL, max(0.001, left))
+            seconds_left = self._outer_seconds - (time.monotonic() - self._began)
+            signal.setitimer(signal.ITIMER_REAL, max(0.001, seconds_left))
 
     def limit(self, seconds: float) -> "Limit":
         """Raise `TimeUp` when the block takes longer; then again each second.
@@ -63,23 +63,29 @@ class TimeLimits:
         """
         return Limit(self, seconds)
 
-    def rest(self) -> None:
-        """Say, after some blocks, that nothing of theirs runs any more, what they return included.
+    def stop_watching(self) -> None:
+        """Stop the watchdog thread soon: no code of the plugin runs any more after the last block.
 
-        Until then the process is ended as if the last block went on.
+        Generators that a block has returned count as its code. Until this is called, the watchdog
+        ends the process as if the last block went on.
         """
-        self.within = False
-        signal.setitimer(signal.ITIMER_REAL, self.REST_SECONDS)
+        self.in_block = False
+        signal.setitimer(signal.ITIMER_REAL, self.UNWATCH_SECONDS)
 
     def watch(self, at: float, seconds: float) -> None:
-        """End the process at this time of the monotonic clock, in so many seconds, or before."""
+        """Have the watchdog end the process at a time, or up to `SHARED_SECONDS` before it.
+
+        Args:
+            at: the time, by `time.monotonic()`.
+            seconds: the same as seconds from now.
+        """
         if not at - self.SHARED_SECONDS <= self._ends_process_at <= at:
-            # Not `sys.stderr`, for which a plugin may have put something that is no file.
+            # Not `sys.stderr`, which a plugin may have replaced by something that is no file.
             faulthandler.dump_traceback_later(seconds, exit=True, file=STANDARD_ERROR)
             self._ends_process_at = at
 
-    def _ring(self, _signal: int, _frame: FrameType | None) -> None:
-        if self.within:
+    def _handle_alarm(self, _signal: int, _frame: FrameType | None) -> None:
+        if self.in_block:
             raise TimeUp
         faulthandler.cancel_dump_traceback_later()
         self._ends_process_at = float("-inf")
@@ -98,13 +104,14 @@ class Limit:
         self._began = time.monotonic()
         seconds = self._seconds + GRACE_SECONDS
         self._limits.watch(self._began + seconds, seconds)
-        self._limits.within = True
+        self._limits.in_block = True
         signal.setitimer(signal.ITIMER_REAL, self._seconds, 1.0)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._limits.within = False
-        if getsignal(signal.SIGALRM) is not self._limits.ring:  # The code in the block did that.
-            signal.signal(signal.SIGALRM, self._limits.ring)
+        self._limits.in_block = False
+        # The code in the block may have set another handler.
+        if getsignal(signal.SIGALRM) is not self._limits.on_alarm:
+            signal.signal(signal.SIGALRM, self._limits.on_alarm)
         signal.setitimer(signal.ITIMER_REAL, 0)
         if kind is None and time.monotonic() > self._began + self._seconds:
             raise TimeUp
@@ -113,10 +120,10 @@ class Limit:
 class MemoryLimit:
     """A limit on the memory of this process, as a number of megabytes beyond what it has now.
 
-    In its blocks what wants more fails, in Python with a `MemoryError`.
+    In its blocks an allocation beyond the limit fails; in Python it raises `MemoryError`.
 
-    What counts is what can be written to (RLIMIT_DATA of getrlimit(2)) and not all addresses, for
-    every new thread reserves 128 MB of those and uses next to nothing.
+    The limit is on writable memory (RLIMIT_DATA of getrlimit(2)), not on the address space: every
+    new thread reserves 128 MB of addresses and uses next to nothing.
 
     Args:
         megabytes: None for no limit.
@@ -124,7 +131,7 @@ class MemoryLimit:
 
     def __init__(self, megabytes: int | None):
         self.megabytes = megabytes
-        self._bytes = None if megabytes is None else memory()[0] + megabytes * MEGABYTE
+        self._bytes = None if megabytes is None else memory_usage()[0] + megabytes * MEGABYTE
 
     def __enter__(self) -> None:
         if self._bytes is None:
@@ -138,20 +145,23 @@ class MemoryLimit:
             resource.setrlimit(resource.RLIMIT_DATA, self._outer)
 
 
-def memory() -> tuple[int, int]:
-    """The bytes of this process's data and stacks, and how many of all are in memory (proc(5))."""
+def memory_usage() -> tuple[int, int]:
+    """The bytes of this process's data and stacks, and its resident bytes (proc(5), `statm`)."""
     figures = Path("/proc/self/statm").read_text().split()
     page = resource.getpagesize()
     return int(figures[5]) * page, int(figures[1]) * page
 
 
 class Interruption:
-    """What SIGTERM does: end the block of this that is under way, or the next one.
+    """A context manager whose block SIGTERM interrupts, at once or at its beginning.
 
-    Outside of those blocks nothing is cut short, so that a result is always written as a whole.
+    Code outside of the blocks is not interrupted, so that a result is always stored as a whole.
 
     Raises:
-        Interrupted: in a block, when SIGTERM came, now or before.
+        Interrupted: in a block, when SIGTERM comes or has come before.
+
+    Attributes:
+        requested: whether SIGTERM has come.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
-"""The workbench: analyzers on files of one's own, with no server, database or queue.
+"""Runs analyzers on local files, with no server, database or queue.
 
-What they are given and how they end is as in a worker; nothing is written down.
+Analyzers get the same and end in the same way as in a worker, but nothing is stored.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from clustr.plugins import Analyzer, Image
 NO_ID = "0" * 24
 
 
-def image_at(
+def read_image(
     path: Path, formats: tuple[Format, ...], results: Mapping[str, dict[str, Any]]
 ) -> Image:
     """The image in a file, as an analyzer is given it.
@@ -32,15 +32,20 @@ def image_at(
     """
     with path.open("rb") as file:
         inspected = inspect(file, formats)
-    return image_described_as(
+    return build_image(
         path, inspected.format.content_type, inspected.width, inspected.height, results
     )
 
 
-def image_described_as(
+def build_image(
     path: Path, content_type: str, width: int, height: int, results: Mapping[str, dict[str, Any]]
 ) -> Image:
-    """A file with what is to be said of it, whatever is in it."""
+    """The image in a file that is not inspected; the caller gives its properties.
+
+    Args:
+        width, height: in pixels.
+        results: of the analyzers that it requires.
+    """
     content = path.read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
     return Image(NO_ID, sha256, content_type, len(content), width, height, path, dict(results))
@@ -49,22 +54,22 @@ def image_described_as(
 def run_each(
     analyzer: Analyzer, plugin: Plugin, images: Iterable[Image]
 ) -> Iterator[tuple[Image, End]]:
-    """How the analysis of each image ends, in their order; each is looked at on its own.
+    """Analyze images one by one; yield each with the end of its analysis, in their order.
 
     Args:
-        plugin: the one that brings it, with its configuration.
+        plugin: the plugin that registers the analyzer, with its configuration.
     """
-    return _ends(analyzer, plugin, images, lambda runner: _alone(runner, images))
+    return _run_prepared(analyzer, plugin, images, lambda runner: _run_each_image(runner, images))
 
 
 def run_in_batches(
     analyzer: Analyzer, plugin: Plugin, images: Sequence[Image]
 ) -> Iterator[tuple[Image, End]]:
-    """The same of images that are looked at `batch_size` at a time."""
-    return _ends(analyzer, plugin, images, lambda runner: runner.run(images))
+    """Analyze images `batch_size` at a time; yield each with its end, as `run_each` does."""
+    return _run_prepared(analyzer, plugin, images, lambda runner: runner.run(images))
 
 
-def _ends(
+def _run_prepared(
     analyzer: Analyzer,
     plugin: Plugin,
     images: Iterable[Image],
@@ -80,7 +85,7 @@ def _ends(
         runner.close()
 
 
-def _alone(runner: Runner, images: Iterable[Image]) -> Iterator[tuple[Image, End]]:
+def _run_each_image(runner: Runner, images: Iterable[Image]) -> Iterator[tuple[Image, End]]:
     for image in images:
         formats = runner.analyzer.formats
         if formats and image.content_type not in formats:

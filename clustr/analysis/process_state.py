@@ -1,7 +1,7 @@
-"""What is around a plugin's code in its process, and is put right after it.
+"""Saves the state of the process and restores it after a plugin's code has run.
 
-A plugin may print, change the folder, signals, warnings or the locale: the next image, and Clustr's
-own code, find everything as it was.
+A plugin may print, or change the working directory, signal handlers, warnings or the locale. All
+that is restored before the next image, and before Clustr's own code goes on.
 """
 
 import ctypes
@@ -21,17 +21,18 @@ from clustr import logs
 log = logs.logger(__name__)
 
 STANDARD_OUTPUT = 1
-LONGEST_PRINTED = 10_000
+LONGEST_PRINTED_BYTES = 10_000
 SIGNALS = (signal.SIGTERM, signal.SIGCHLD)  # What the process itself depends on.
 
 _libc = ctypes.CDLL(None)
 
 
 class ProcessState:
-    """Those of this process as they are now.
+    """The state of this process when this is made.
 
-    What is printed from now on is logged, so that it does not get between the lines of the log. It
-    goes into a file and not into a pipe, which would have to be read while C code holds everything.
+    From then on standard output goes to a file, from which it is logged, so that nothing gets
+    between the lines of the log. A pipe would have to be read even while C code holds the
+    interpreter; a file need not be.
     """
 
     def __init__(self) -> None:
@@ -40,29 +41,29 @@ class ProcessState:
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         self._locale = locale.setlocale(locale.LC_ALL)
         self._streams = sys.stdin, sys.stdout, sys.stderr
-        self._keep_warnings()
-        self._printed = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
-        self._output = os.dup(STANDARD_OUTPUT)
-        self._file = os.fstat(self._printed.fileno())
+        self._save_warnings()
+        self._printed_file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+        self._original_output = os.dup(STANDARD_OUTPUT)
+        self._printed_stat = os.fstat(self._printed_file.fileno())
         self._flush()
         self._redirect()
 
-    def _keep_warnings(self) -> None:
+    def _save_warnings(self) -> None:
         self._caught = warnings.catch_warnings()
         self._caught.__enter__()
         self._filters, self._show = warnings.filters[:], warnings.showwarning
 
     def _redirect(self) -> None:
         with suppress(OSError):
-            if os.path.samestat(self._file, os.fstat(STANDARD_OUTPUT)):
+            if os.path.samestat(self._printed_stat, os.fstat(STANDARD_OUTPUT)):
                 return
-        os.dup2(self._printed.fileno(), STANDARD_OUTPUT)
+        os.dup2(self._printed_file.fileno(), STANDARD_OUTPUT)
 
-    def put_right(self) -> None:
-        """Make everything as it was, and log what was printed."""
+    def restore(self) -> None:
+        """Restore the saved state, and log what was printed since."""
         if warnings.filters != self._filters or warnings.showwarning is not self._show:
             self._caught.__exit__()
-            self._keep_warnings()
+            self._save_warnings()
         os.fchdir(self._folder)
         for number, handler in self._handlers.items():
             # A handler that is not Python's is None, and cannot be set again.
@@ -82,21 +83,21 @@ class ProcessState:
             sys.stdout.flush()
 
     def _log_printed(self) -> None:
-        if not os.lseek(self._printed.fileno(), 0, os.SEEK_CUR):
+        if not os.lseek(self._printed_file.fileno(), 0, os.SEEK_CUR):
             return
-        self._printed.seek(0)
-        printed = self._printed.read(LONGEST_PRINTED)
-        self._printed.seek(0)
-        self._printed.truncate()
+        self._printed_file.seek(0)
+        printed = self._printed_file.read(LONGEST_PRINTED_BYTES)
+        self._printed_file.seek(0)
+        self._printed_file.truncate()
         log.info("plugin_printed", text=printed.decode("utf-8", "replace"))
 
     def close(self) -> None:
-        """Let standard output be what it was before."""
+        """Restore standard output and warnings for good."""
         _libc.fflush(None)  # C code has a buffer of its own.
         self._flush()
         self._log_printed()
-        os.dup2(self._output, STANDARD_OUTPUT)
+        os.dup2(self._original_output, STANDARD_OUTPUT)
         self._caught.__exit__()
-        for descriptor in (self._output, self._folder):
+        for descriptor in (self._original_output, self._folder):
             os.close(descriptor)
-        self._printed.close()
+        self._printed_file.close()

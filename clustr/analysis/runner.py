@@ -1,7 +1,7 @@
 """The runner: runs one analyzer on images in this process, within its limits.
 
-It knows no database, queue or storage: it is given images and says how each analysis ended.
-Whatever the plugin's code does, there is an end with a reason, unless it takes the process with it.
+It knows no database, queue or storage: it gets images and returns the end of each analysis. Every
+analysis has an end with a reason, whatever the plugin's code does, unless it ends the process.
 """
 
 import json
@@ -20,7 +20,14 @@ from marshmallow import Schema, ValidationError, fields, validate
 
 from clustr import logs
 from clustr.analysis.http_session import Session
-from clustr.analysis.limits import MEGABYTE, Interrupted, MemoryLimit, TimeLimits, TimeUp, memory
+from clustr.analysis.limits import (
+    MEGABYTE,
+    Interrupted,
+    MemoryLimit,
+    TimeLimits,
+    TimeUp,
+    memory_usage,
+)
 from clustr.analysis.process_state import ProcessState
 from clustr.analysis.temp_folder import temp_folder
 from clustr.domain import failure_messages
@@ -37,7 +44,7 @@ DEEPEST_RESULT = 50
 LARGEST_MODEL_INFO_BYTES = 10_000
 TEARDOWN_SECONDS = 10.0
 _encode = json.JSONEncoder(allow_nan=False).encode
-# What a process may grow by that is kept, where its analyzer does not say.
+# How much a persistent process may grow when its analyzer has no `memory_mb`.
 LARGEST_GROWTH_MEGABYTES = 2048
 
 
@@ -48,7 +55,8 @@ class DimensionsField(Schema):
     height = fields.Integer(required=True, strict=True, validate=validate.Range(min=1))
 
 
-# What an analyzer may write into the upload's own fields: listings read them back without looking.
+# What an analyzer may write into the upload's own fields. It is checked here, because listings
+# return these fields unchecked.
 UPLOAD_FIELDS: dict[str, fields.Field[Any]] = {
     "caption": fields.String(),
     "tags": fields.List(fields.String()),
@@ -72,8 +80,8 @@ class End:
         result: in plain JSON values, when it succeeded.
         error: why, when it did not.
         fields: what the result puts into the upload's own fields.
-        after: seconds after which the analyzer asks to be tried again, if it was deferred and says.
-        seconds: how long it took.
+        after: the seconds after which the analyzer asks for another attempt, if it is deferred.
+        seconds: how long the analysis took.
     """
 
     state: State
@@ -85,10 +93,10 @@ class End:
 
 
 class InvalidBatchAnswer(Exception):
-    """`analyze_batch` did not answer as it has to."""
+    """`analyze_batch` did not return a list with one answer for each image."""
 
 
-def _id_of(image: Image) -> dict[str, str]:
+def _default_log_context(image: Image) -> dict[str, str]:
     return {"upload_id": image.id}
 
 
@@ -96,14 +104,14 @@ class Runner:
     """One analyzer, run in the main thread of this process.
 
     Args:
-        plugin: the one that brings it.
-        interruptible: the plugin's code runs in blocks of this, which can be cut short.
+        plugin: the plugin that registers the analyzer.
+        interruptible: a context manager around each call of the plugin's code; it may interrupt it.
 
     Attributes:
-        prepared: whether it is set up.
-        provenance: what is stored beside every result, once it is.
-        limits, surroundings: how long the plugin's code may take, and what is put right after it,
-            once it is prepared.
+        prepared: whether the analyzer is set up.
+        provenance: what is stored beside every result, once the analyzer is set up.
+        limits, process_state: the time limits of the plugin's code and the state that is restored
+            after it, once the analyzer is set up.
     """
 
     def __init__(
@@ -122,17 +130,17 @@ class Runner:
         self._resources = ExitStack()
 
     def prepare(self) -> None:
-        """Set the analyzer up, unless it is; what it may take of memory counts from here.
+        """Set the analyzer up, unless it is set up; its memory limit counts from here.
 
         Raises:
-            NotPrepared: it cannot be set up; it says why.
-            Interrupted: it was cut short.
+            NotPrepared: it cannot be set up; the message says why.
+            Interrupted: SIGTERM interrupted it.
         """
         self._memory = MemoryLimit(self.analyzer.memory_mb)
         if self.prepared:
             return
-        self.surroundings = ProcessState()
-        self._resources.callback(self.surroundings.close)
+        self.process_state = ProcessState()
+        self._resources.callback(self.process_state.close)
         self.limits = self._resources.enter_context(TimeLimits())
         self._context = partial(
             Context,
@@ -145,9 +153,9 @@ class Runner:
         try:
             self._set_up()
         finally:
-            self.limits.rest()
+            self.limits.stop_watching()
         self.prepared = True
-        self._resident_bytes = memory()[1]
+        self._resident_bytes = memory_usage()[1]
 
     def _set_up(self) -> None:
         try:
@@ -159,11 +167,11 @@ class Runner:
             raise NotPrepared(f"setup() took longer than {SETUP_SECONDS} seconds") from error
         except BaseException as error:
             log.error("setup_raised", exc_info=authors_frames(error))
-            said = (
-                self._said_of_memory(error)
+            problem = (
+                self._memory_error_message(error)
                 or f"raised {failure_messages.describe_exception(error)}"
             )
-            raise NotPrepared(f"setup() {said}") from error
+            raise NotPrepared(f"setup() {problem}") from error
         self.provenance = {
             "plugin": self._plugin.name,
             "plugin_version": self._plugin.version,
@@ -172,55 +180,62 @@ class Runner:
         }
 
     def _model_info(self) -> dict[str, Any]:
-        """What the analyzer says of its model; nothing, if that cannot be stored."""
+        """The result of the analyzer's `model_info`; empty, if that fails or cannot be stored."""
         try:
-            said = self._call(SETUP_SECONDS, self.analyzer.model_info)
-            return _plain(dict(said), "the model's description", LARGEST_MODEL_INFO_BYTES)
+            description = self._call(SETUP_SECONDS, self.analyzer.model_info)
+            return _to_json_values(
+                dict(description), "the model's description", LARGEST_MODEL_INFO_BYTES
+            )
         except Interrupted:
             raise
         except BaseException as error:
             log.error("model_info_not_used", exc_info=authors_frames(error))
             return {}
 
-    def grown(self) -> bool:
-        """Whether the process has more in memory than it should keep since it was set up."""
-        most = self.analyzer.memory_mb or LARGEST_GROWTH_MEGABYTES
-        return memory()[1] - self._resident_bytes > most * MEGABYTE
+    def has_grown(self) -> bool:
+        """Whether the process has grown by more memory than it may keep since it was set up."""
+        max_megabytes = self.analyzer.memory_mb or LARGEST_GROWTH_MEGABYTES
+        return memory_usage()[1] - self._resident_bytes > max_megabytes * MEGABYTE
 
     def run(
-        self, images: Sequence[Image], about: Callable[[Image], Mapping[str, str]] = _id_of
+        self,
+        images: Sequence[Image],
+        log_context: Callable[[Image], Mapping[str, str]] = _default_log_context,
     ) -> Iterator[tuple[Image, End]]:
-        """How the analysis of each image ends.
+        """Analyze images; yield each with the end of its analysis.
 
-        When the last end is a deferral, what the analyzer needs is away, and the images that were
-        not looked at have no end.
+        When the last end is a deferral, what the analyzer needs is unavailable, and the images that
+        were not analyzed have no end.
 
         Args:
-            about: what lines of the log say while an image is looked at.
+            log_context: the keys and values that log lines get while an image is analyzed.
 
         Raises:
-            Interrupted: it was cut short; the images under way have no end.
+            Interrupted: SIGTERM interrupted it; the current images have no end.
         """
         remaining = iter(images)
         size = self.analyzer.batch_size
         try:
-            while some := list(islice(remaining, size if size > 1 else None)):
-                ends = self._together(some) if size > 1 and len(some) > 1 else None
+            while batch := list(islice(remaining, size if size > 1 else None)):
+                ends = self._analyze_batch(batch) if size > 1 and len(batch) > 1 else None
                 if ends is None:
-                    ends = self._one_by_one(some, about)
+                    ends = self._analyze_each(batch, log_context)
                 for image, end in ends:
                     yield image, end
                 if end.state is State.DEFERRED:
                     return
         finally:
-            self.limits.rest()
+            self.limits.stop_watching()
 
-    def _together(self, images: list[Image]) -> list[tuple[Image, End]] | None:
-        """How they end, the deferred ones first; None when one of them spoils it for the others."""
+    def _analyze_batch(self, images: list[Image]) -> list[tuple[Image, End]] | None:
+        """Analyze images together; None when that raised, and each has to be analyzed alone.
+
+        Deferred ends come first: the last end is a deferral only if all are, as `run` expects.
+        """
         began = time.perf_counter()
         try:
-            answers = self._answers(images)
-            ends = [self._judge(answer) for answer in answers]
+            answers = self._call_analyze_batch(images)
+            ends = [self._end_from_answer(answer) for answer in answers]
         except Interrupted:
             raise
         except InvalidBatchAnswer as error:
@@ -228,15 +243,15 @@ class Runner:
         except BaseException as error:
             log.warning("batch_raised", images=len(images), exc_info=authors_frames(error))
             return None
-        each = (time.perf_counter() - began) / len(images)
-        pairs = [(i, replace(e, seconds=each)) for i, e in zip(images, ends, strict=True)]
+        seconds_each = (time.perf_counter() - began) / len(images)
+        pairs = [(i, replace(e, seconds=seconds_each)) for i, e in zip(images, ends, strict=True)]
         return sorted(pairs, key=lambda pair: pair[1].state is not State.DEFERRED)
 
-    def _answers(self, images: list[Image]) -> list[Any]:
-        """What `analyze_batch` returns, an answer for each image.
+    def _call_analyze_batch(self, images: list[Image]) -> list[Any]:
+        """Call `analyze_batch`, and return its answers, one for each image.
 
         Raises:
-            WrongAnswer: it returned something else.
+            InvalidBatchAnswer: it returned something else.
         """
         seconds = self.analyzer.timeout * len(images)
         answers = self._call(seconds, self.analyzer.analyze_batch, images)
@@ -248,48 +263,48 @@ class Runner:
             raise InvalidBatchAnswer(f"analyze_batch() returned {counts}")
         return answers
 
-    def _one_by_one(
-        self, images: list[Image], about: Callable[[Image], Mapping[str, str]]
+    def _analyze_each(
+        self, images: list[Image], log_context: Callable[[Image], Mapping[str, str]]
     ) -> Iterator[tuple[Image, End]]:
         for image in images:
             began = time.perf_counter()
-            bound = structlog.contextvars.bind_contextvars(**about(image))
+            bound = structlog.contextvars.bind_contextvars(**log_context(image))
             try:
-                end = self._alone(image)
+                end = self._analyze_image(image)
             finally:
                 structlog.contextvars.reset_contextvars(**bound)
             yield image, replace(end, seconds=time.perf_counter() - began)
             if end.state is State.DEFERRED:
                 return
 
-    def _alone(self, image: Image) -> End:
+    def _analyze_image(self, image: Image) -> End:
         try:
             if self.analyzer.batch_size > 1:
-                return self._judge(self._answers([image])[0])
+                return self._end_from_answer(self._call_analyze_batch([image])[0])
             seconds = self.analyzer.timeout
-            return self._success(self._call(seconds, self.analyzer.analyze, image))
+            return self._end_from_result(self._call(seconds, self.analyzer.analyze, image))
         except Interrupted:
             raise
         except BaseException as error:
-            return self._judge_raised(error)
+            return self._end_from_exception(error)
 
     def _call(self, seconds: float, call: Callable[..., Any], *arguments: Any) -> Any:
-        """Call the plugin's code, within all limits and leaving nothing behind."""
+        """Call the plugin's code within all limits, and restore the process's state after it."""
         context = self._context(deadline=time.monotonic() + seconds)
         try:
             with self.limits.limit(seconds), self._memory, self._interruptible:
                 return call(*arguments, context)
         finally:
-            self.surroundings.put_right()
+            self.process_state.restore()
 
-    def _judge(self, answer: Any) -> End:
+    def _end_from_answer(self, answer: Any) -> End:
         if isinstance(answer, Outcome):
-            return self._judge_raised(answer)
-        return self._success(answer)
+            return self._end_from_exception(answer)
+        return self._end_from_result(answer)
 
-    def _judge_raised(self, error: BaseException) -> End:
-        if said := self._said_of_memory(error):
-            return End(State.FAILED, error=said)
+    def _end_from_exception(self, error: BaseException) -> End:
+        if message := self._memory_error_message(error):
+            return End(State.FAILED, error=message)
         match error:
             case Skip():
                 return End(State.SKIPPED, error=failure_messages.as_plain_text(error))
@@ -305,41 +320,41 @@ class Runner:
         log.error("analyzer_raised", exc_info=authors_frames(error))
         return End(State.FAILED, error=failure_messages.describe_exception(error))
 
-    def _said_of_memory(self, error: BaseException | None) -> str | None:
-        """What there is to say when an error comes from the limit of memory."""
+    def _memory_error_message(self, error: BaseException | None) -> str | None:
+        """The message for an error that the memory limit caused; None for any other error."""
         for _ in range(10):  # A plugin could make a ring of causes.
             if isinstance(error, MemoryError) and self.analyzer.memory_mb:
                 return f"needed more memory than its limit of {self.analyzer.memory_mb} MB"
             error = error.__cause__ if error else None
         return None
 
-    def _success(self, result: Any) -> End:
+    def _end_from_result(self, result: Any) -> End:
         try:
-            result = self._storable(result)
-            filled = self._filled(result)
+            result = self._validate_result(result)
+            upload_fields = self._upload_field_values(result)
         except ValueError as error:
             return End(State.FAILED, error=failure_messages.as_plain_text(error))
-        return End(State.SUCCEEDED, result=result, fields=filled)
+        return End(State.SUCCEEDED, result=result, fields=upload_fields)
 
-    def _storable(self, result: Any) -> dict[str, Any]:
-        """The result in plain JSON values.
+    def _validate_result(self, result: Any) -> dict[str, Any]:
+        """Check a result, and return it in plain JSON values.
 
         Raises:
-            ValueError: it does not fit its schema, or is nothing that JSON and MongoDB both hold.
+            ValueError: it does not fit its schema, or JSON or MongoDB cannot hold it.
         """
         if not isinstance(result, dict):
             raise ValueError(f"returned {type(result).__name__} instead of a dict")
-        plain = _plain(result, "the result", LARGEST_RESULT_BYTES)
+        plain = _to_json_values(result, "the result", LARGEST_RESULT_BYTES)
         if errors := self._schema.validate(plain):
-            said = json.dumps(errors, default=str)
-            raise ValueError(f"the result does not fit its schema: {said}")
+            problems = json.dumps(errors, default=str)
+            raise ValueError(f"the result does not fit its schema: {problems}")
         return plain
 
-    def _filled(self, result: Mapping[str, Any]) -> dict[str, Any]:
-        """What the result puts into the upload's own fields.
+    def _upload_field_values(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        """The values that the result gives to the upload's own fields.
 
         Raises:
-            ValueError: it does not fit there.
+            ValueError: one of them does not fit its field.
         """
         keys = self.analyzer.fields
         values = {name: result[key] for name, key in keys.items() if result.get(key) is not None}
@@ -348,8 +363,8 @@ class Runner:
         try:
             return self._upload_fields.load(values)
         except ValidationError as error:
-            said = json.dumps(error.messages)
-            raise ValueError(f"the result does not fit the upload's fields: {said}") from error
+            problems = json.dumps(error.messages)
+            raise ValueError(f"the result does not fit the upload's fields: {problems}") from error
 
     def close(self) -> None:
         """Tear the analyzer down, if it was set up."""
@@ -357,31 +372,32 @@ class Runner:
             try:
                 with self.limits.limit(TEARDOWN_SECONDS):
                     self.analyzer.teardown()
-            except BaseException as error:  # What was analyzed is written down; this is the end.
+            except BaseException as error:  # All results are stored by now.
                 log.error("teardown_raised", exc_info=authors_frames(error))
             finally:
-                self.surroundings.put_right()
+                self.process_state.restore()
         self.prepared = False
         self._resources.close()
 
 
-def _plain(value: dict[str, Any], what: str, most_bytes: int) -> dict[str, Any]:
-    """A value as what JSON makes of it.
+def _to_json_values(value: dict[str, Any], what: str, max_bytes: int) -> dict[str, Any]:
+    """A value as it comes back from JSON.
 
     Args:
-        what: what it is called in errors.
+        what: the value's name in errors.
+        max_bytes: how long its JSON may be.
 
     Raises:
-        ValueError: it is nothing that JSON and MongoDB can both hold, or too much.
+        ValueError: JSON or MongoDB cannot hold it, or it is too large.
     """
     try:
         text = _encode(value)
-        plain = json.loads(text) if len(text) <= most_bytes else None
-        # JavaScript and MongoDB hold no larger ones; it refuses halves of characters, too.
+        plain = json.loads(text) if len(text) <= max_bytes else None
+        # JavaScript and MongoDB hold no larger integers. orjson refuses lone surrogates, too.
         orjson.dumps(plain, option=orjson.OPT_STRICT_INTEGER)
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{what} cannot be written as JSON: {error}") from error
-    if len(text) > most_bytes:
+    if len(text) > max_bytes:
         raise ValueError(f"{what} has {len(text)} bytes of JSON")
     if "\\u0000" in text or not is_within(plain, DEEPEST_RESULT):
         raise ValueError(f"{what} has NUL characters or is nested too deeply")

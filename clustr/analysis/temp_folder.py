@@ -1,7 +1,7 @@
-"""Scratch folders: one for a process's own use, which goes when that does, however it ends.
+"""Temporary folders of processes, which are removed even when their process is killed.
 
-A process that is killed cannot remove its folder. The folder is locked for as long as the process
-lives, by which others on this host can tell whether anybody needs it.
+A process that is killed cannot remove its folder. But it holds a lock on the folder while it
+lives, so that other processes on this host can tell which folders are abandoned.
 """
 
 import fcntl
@@ -17,14 +17,16 @@ PREFIX = "clustr-scratch-"
 
 @contextmanager
 def temp_folder() -> Iterator[Path]:
-    """A new folder for the block."""
-    made = Path(tempfile.mkdtemp(prefix=".clustr-"))
-    lock = _opened(made)
+    """Make a folder for the block, and remove it afterwards."""
+    unlocked = Path(tempfile.mkdtemp(prefix=".clustr-"))
+    lock = _open_folder(unlocked)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        folder = made.rename(made.with_name(f"{PREFIX}{made.name.removeprefix('.clustr-')}"))
+        folder = unlocked.rename(
+            unlocked.with_name(f"{PREFIX}{unlocked.name.removeprefix('.clustr-')}")
+        )
         try:
-            yield folder  # It has this name only since it is locked.
+            yield folder  # Only a locked folder has this name.
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     finally:
@@ -33,10 +35,10 @@ def temp_folder() -> Iterator[Path]:
 
 
 def remove_abandoned_folders() -> None:
-    """Remove the folders of processes that are gone."""
+    """Remove the temporary folders of this host whose processes are gone."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         with suppress(OSError):  # It belongs to another user, or has been removed by now.
-            lock = _opened(folder)
+            lock = _open_folder(folder)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(folder, ignore_errors=True)
@@ -46,5 +48,5 @@ def remove_abandoned_folders() -> None:
                 os.close(lock)
 
 
-def _opened(folder: Path) -> int:
+def _open_folder(folder: Path) -> int:
     return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)

@@ -12,7 +12,7 @@ from clustr.cli.running_service import read_settings_of_running_service
 from clustr.components import build_reanalysis
 from clustr.database import AnalysisSelection, Database, Job, JobState, UploadsForAnalyzer
 from clustr.domain.errors import ClustrError, DatabaseUnavailable, InvalidInput
-from clustr.services.bulk import AnalysisOrders
+from clustr.services.bulk import AnalysisJobs
 from clustr.settings import Settings
 
 DONE, SOME_FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
@@ -57,12 +57,12 @@ def analyze(analyzer: str, select: str | None, limit: int | None, dry_run: bool)
     selection = UploadsForAnalyzer(analyzer, AnalysisSelection(select), limit=limit)
     settings = read_settings_of_running_service()
     logs.configure(settings.log_format, "error")
-    with build_reanalysis(settings) as (analysis_orders, database):
+    with build_reanalysis(settings) as (analysis_jobs, database):
         try:
             if dry_run:
-                say_estimate(analysis_orders, selection)
+                say_estimate(analysis_jobs, selection)
                 return
-            job = analysis_orders.order(selection, uuid4().hex)
+            job = analysis_jobs.create(selection, uuid4().hex)
         except InvalidInput as error:
             refuse(" ".join(message for said in error.errors.values() for message in said))
         except DatabaseUnavailable:
@@ -77,8 +77,8 @@ def refuse(reason: str) -> NoReturn:
     sys.exit(REFUSED)
 
 
-def say_estimate(analysis_orders: AnalysisOrders, selection: UploadsForAnalyzer) -> None:
-    found = analysis_orders.estimate(selection)
+def say_estimate(analysis_jobs: AnalysisJobs, selection: UploadsForAnalyzer) -> None:
+    found = analysis_jobs.estimate(selection)
     takes = "nobody knows yet how long one takes"
     if found.seconds is not None:
         takes = f"one worker takes about {duration(found.seconds)}"

@@ -19,7 +19,7 @@ from clustr.domain import failure_messages
 from clustr.domain.secrets import HIDDEN
 from clustr.imaging import images
 from clustr.plugin_manager import PluginState
-from clustr.settings import Settings, declared, unknown_variables
+from clustr.settings import Settings, declared_settings, describe_unknown_variables
 
 
 @click.group()
@@ -38,7 +38,10 @@ def check(limit: float) -> None:
     place = read_sources()
     seen = inspect_plugins(place.settings, limit)
     problems = [*place.problems, *more_problems(place.settings, seen)]
-    ignored = [*unknown_variables(place.settings.environment, variables(seen)), *seen.warnings]
+    ignored = [
+        *describe_unknown_variables(place.settings.environment, variables(seen)),
+        *seen.warnings,
+    ]
     for problem in problems:
         click.echo(f"problem: {line(problem)}")
     for sentence in ignored:
@@ -82,7 +85,7 @@ def show() -> None:
 
 def rows_of(place: PluginSources) -> Iterator[tuple[str, str, str]]:
     """Name, origin and value of each setting."""
-    for field in declared():
+    for field in declared_settings():
         name, value = field.name.upper(), getattr(place.settings, field.name)
         source = "default"
         if name in place.settings.given:

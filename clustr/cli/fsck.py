@@ -59,7 +59,7 @@ def fsck(repair: bool, yes: bool, quick: bool, as_json: bool, grace: float, limi
         with build_fsck(settings, timedelta(seconds=grace), quick) as check:
             findings = look(check, as_json)
             repaired: list[Finding] = []
-            reason = check.too_much(findings, limit) if repair else None
+            reason = check.refusal_reason(findings, limit) if repair else None
             if repair and not reason and agreed(findings, yes):
                 reason = put_right(check, findings, repaired)
             report(check.checked, findings, repaired, as_json)

@@ -149,7 +149,7 @@ class FileRun:
         pictures: dict[int, Image] = {}
         for number in numbers:
             try:
-                pictures[number] = local_run.image_at(self._files[number], accepted, {})
+                pictures[number] = local_run.read_image(self._files[number], accepted, {})
             except (RefusedFile, OSError) as error:
                 refused = result_as_json(
                     self._files[number], REFUSED, failure_messages.as_plain_text(error)

@@ -13,6 +13,6 @@ def read_settings_of_running_service() -> Settings:
         StartUpError: a setting cannot be used.
     """
     settings = read_settings()
-    noted = servers.noted_addresses(settings.data_folder)
+    noted = servers.read_addresses(settings.data_folder)
     started = {name.lower(): url for name, url in noted.items() if name not in settings.given}
     return dataclasses.replace(settings, **started)

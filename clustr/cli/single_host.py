@@ -17,9 +17,15 @@ from clustr.database.replica_set import ensure_primary
 from clustr.domain.errors import DatabaseUnavailable
 from clustr.domain.supported_releases import why_unsupported
 from clustr.plugin_manager import check_enabled, find_candidates, ignored_names, ignored_variables
-from clustr.settings import Settings, unknown_variables
+from clustr.settings import Settings, describe_unknown_variables
 from clustr.supervisor import servers
-from clustr.supervisor.processes import Attempts, Child, Notification, Supervisor, command
+from clustr.supervisor.processes import (
+    Child,
+    ForkedCheck,
+    Notification,
+    Supervisor,
+    command_starter,
+)
 
 # How long each may take to end, in seconds. All of them together: less than ten.
 STOP_SECONDS = {"web": 4.0, "worker": 3.0, "redis": 0.5, "mongod": 2.0}
@@ -53,16 +59,16 @@ def up(settings: Settings, workers: int) -> int:
     if "REDIS_URL" not in settings.given:
         child, started["REDIS_URL"] = _redis(data, passwords)
         children.append(child)
-    servers.note_addresses(data, started)
+    servers.write_addresses(data, started)
     environment = _environment(settings) | started
     children += [_worker(environment, workers), _web(settings, environment)]
     supervisor = Supervisor(children)
     if storage.is_open_to_others(data):
-        supervisor.say(
+        supervisor.print_line(
             f"DATA_FOLDER={data} can be read by every account of this machine; "
             f"chmod 700 {shlex.quote(str(data))} keeps it to its owner"
         )
-    return supervisor.run(lambda: supervisor.say(_welcome(settings, workers, environment)))
+    return supervisor.run(lambda: supervisor.print_line(_welcome(settings, workers, environment)))
 
 
 def _environment(settings: Settings) -> dict[str, str]:
@@ -82,9 +88,9 @@ def _mongod(data: Path, lock: int, passwords: servers.Passwords) -> tuple[Child,
     child = Child(
         "mongod",
         # It has a part in the lock on its data, which thereby lasts until it has ended.
-        command(arguments, os.environ, inherited=[lock]),
+        command_starter(arguments, os.environ, inherited=[lock]),
         # In a process of its own: a client of MongoDB has threads.
-        ready=Attempts(functools.partial(_become_primary, port, passwords)),
+        ready=ForkedCheck(functools.partial(_become_primary, port, passwords)),
         ready_seconds=60,  # after a crash it reads its journal first
         stop_seconds=STOP_SECONDS["mongod"],
         log_file=servers.mongod_log(data),
@@ -117,7 +123,7 @@ def _redis(data: Path, passwords: servers.Passwords) -> tuple[Child, str]:
     port = servers.free_port()
     child = Child(
         "redis",
-        command(servers.redis_arguments(program, port, data), os.environ),
+        command_starter(servers.redis_arguments(program, port, data), os.environ),
         ready=lambda: servers.redis_answers(port, passwords),
         stop_seconds=STOP_SECONDS["redis"],
         log_file=servers.redis_log(data),
@@ -130,7 +136,7 @@ def _worker(environment: dict[str, str], workers: int) -> Child:
     ready = Notification()
     return Child(
         "worker",
-        command(arguments, {**environment, "NOTIFY_SOCKET": ready.address}),
+        command_starter(arguments, {**environment, "NOTIFY_SOCKET": ready.address}),
         ready=ready,
         stop_seconds=STOP_SECONDS["worker"],
     )
@@ -148,8 +154,8 @@ def _web(settings: Settings, environment: dict[str, str]) -> Child:
         arguments.append("--reload")
     return Child(
         "web",
-        command([*arguments, "clustr.app:create_app()"], environment),
-        ready=Attempts(lambda: _ask_web(_reachable_host(settings.host), settings.port)),
+        command_starter([*arguments, "clustr.app:create_app()"], environment),
+        ready=ForkedCheck(lambda: _ask_web(_reachable_host(settings.host), settings.port)),
         stop_seconds=STOP_SECONDS["web"],
     )
 
@@ -173,7 +179,7 @@ def _ignored(settings: Settings) -> str:
     """The lines that say what is set but means nothing, as far as that is seen without plugins."""
     plugins = [candidate.name for candidate in find_candidates(settings.plugins_folder)]
     sentences = [
-        *unknown_variables(settings.environment),
+        *describe_unknown_variables(settings.environment),
         *ignored_names(settings.plugins_enabled, settings.plugins_disabled, plugins),
         *ignored_variables(settings.environment, plugins),
     ]

@@ -45,7 +45,7 @@ def run_in_child(run: Callable[[Send], None], seconds: float) -> ChildResult:
     """
     with tempfile.TemporaryFile() as output:
         reader, writer = os.pipe()
-        pid = processes.function(lambda: _be_child(run, writer, output.fileno()))().pid
+        pid = processes.function_starter(lambda: _be_child(run, writer, output.fileno()))().pid
         os.close(writer)
         with os.fdopen(reader, "rb", buffering=0) as pipe:
             lines, status = _listen(pipe.fileno(), pid, seconds)

@@ -1,9 +1,9 @@
-"""Bulk: what is done to many uploads at once, as jobs that go on where they were.
+"""Bulk jobs: work on many uploads, which goes on where it was after a crash.
 
-Somebody writes a job down; one process of all takes it up and does it step by step, each step a
-batch of uploads and a word in the database on how far it is. When that process is killed another
-goes on, and does at most one batch once more, which changes nothing. A new kind of job is one class
-here and one line in `JobRunner`.
+A request or command stores a job in the database. One process at a time does the jobs step by
+step: a step handles a batch of uploads and stores how far the job is. When that process is killed,
+another takes over and repeats at most one batch, which changes nothing. A new kind of job is one
+class here, which `JobRunner` has to know.
 """
 
 import time
@@ -46,29 +46,33 @@ log = logs.logger(__name__)
 LEASE = "jobs"
 LEASE_SECONDS = 15.0
 IDLE_SECONDS = 1.0
-# Between two steps as long a pause as the step took, so that others have the database, too.
+# After each step the runner sleeps as long as the step took, to leave the database to others.
 SHORTEST_PAUSE_SECONDS = 0.02
-# What is counted is counted so often at most, and the less often the longer it takes.
+# Counts are made at most so often, and less often the longer a count takes: the pause is at least
+# so many times the duration of the count.
 COUNT_EVERY_SECONDS = 1.0
 COUNT_PAUSES = 10
 STATISTICS_EVERY_SECONDS = 10.0
 STATISTICS_PAUSES = 20
-TALLIES = "/tallies"  # no analyzer is called so
+UPLOAD_TOTALS = "/tallies"  # stands beside names of analyzers, and cannot be one
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """How many uploads are selected, and how many seconds one worker would take for them.
+    """The size of a job before it is created.
 
-    The seconds are None while nobody knows how long one takes.
+    Attributes:
+        matched: how many uploads are selected.
+        seconds: how long one worker would take for them; None while the analyzer's speed is
+            unknown.
     """
 
     matched: int
     seconds: float | None
 
 
-class AnalysisOrders:
-    """Takes orders for analyses: of uploads that came before an analyzer, or to be done again."""
+class AnalysisJobs:
+    """Creates jobs that run an analyzer on uploads that lack its analysis, or run it again."""
 
     def __init__(
         self,
@@ -83,12 +87,12 @@ class AnalysisOrders:
         self._services = services
 
     def estimate(self, selection: UploadsForAnalyzer) -> Estimate:
-        """What an order would come to.
+        """Estimate the size of the job that `create` would create.
 
         Raises:
             InvalidInput: there is no such analyzer.
-            NotConfigured: nobody has said where its service is.
-            TooSlow: there are too many uploads to count them for somebody who waits.
+            NotConfigured: the address of its service is not known.
+            TooSlow: there are too many uploads to count them within a request.
         """
         analyzer = analyzer_named(self._plugin_manager, selection.analyzer)
         self._services.require(analyzer)
@@ -97,87 +101,97 @@ class AnalysisOrders:
         seconds = round(matched * durations.p50 / 1000, 1) if durations else None
         return Estimate(matched, seconds)
 
-    def order(self, selection: UploadsForAnalyzer, request_id: str) -> Job:
-        """Write down a job that has the analyzer look at what is selected.
+    def create(self, selection: UploadsForAnalyzer, request_id: str) -> Job:
+        """Create a job that runs the analyzer on the selected uploads.
+
+        Args:
+            request_id: of the request that creates it, for the log.
 
         Raises:
             InvalidInput: there is no such analyzer.
-            NotConfigured: nobody has said where its service is.
-            TooManyJobs: as many as may wait or run already.
+            NotConfigured: the address of its service is not known.
+            TooManyJobs: as many jobs as are allowed wait or run already.
         """
         self._services.require(analyzer_named(self._plugin_manager, selection.analyzer))
         self._database.jobs.require_room()
-        return add_analyses(self._database, selection, request_id)
+        return add_analysis_job(self._database, selection, request_id)
 
     def run_again(self, upload_id: str, name: str, versions: Versions = ANY_VERSION) -> Upload:
-        """Have an analyzer look at one upload (again), as soon as at a new one.
+        """Queue the analysis of one upload by one analyzer (again), like that of a new upload.
 
         Args:
-            versions: of which the upload may be.
+            versions: the versions that the upload may have (`If-Match`).
 
         Returns:
             the upload with the analysis queued; its last good result stays for now.
 
         Raises:
             NotFound: there is no such upload, or no such analyzer.
-            NotConfigured: nobody has said where its service is.
-            Outdated: the upload is of none of these versions.
-            UnderWay: the analysis has not come to its end.
+            NotConfigured: the address of its service is not known.
+            Outdated: the upload has none of these versions.
+            UnderWay: the analysis has not ended yet.
         """
         if name not in self._plugin_manager.analyzers:
-            said = failure_messages.unknown_name("analyzer", name, self._plugin_manager.analyzers)
-            raise NotFound(f"{said[0].upper()}{said[1:]}")
+            problem = failure_messages.unknown_name(
+                "analyzer", name, self._plugin_manager.analyzers
+            )
+            raise NotFound(f"{problem[0].upper()}{problem[1:]}")
         analyzer = self._plugin_manager.analyzers[name]
         self._services.require(analyzer)
-        dependants = dependants_of(self._plugin_manager, name)
-        upload = self._database.selections.queue_one(upload_id, analyzer, dependants, versions)
+        dependents = dependents_of(self._plugin_manager, name)
+        upload = self._database.selections.queue_one(upload_id, analyzer, dependents, versions)
         self._ringer.ring([analyzer])
         return upload
 
 
-class BulkOrders:
-    """Takes orders to do the same to many uploads."""
+class BulkJobs:
+    """Creates jobs that do one of `BULK_KINDS` to many uploads."""
 
     def __init__(self, database: Database):
         self._database = database
 
-    def matched(self, kind: str, chosen: SelectedUploads) -> int:
-        """How many uploads there are at this moment that an order is about.
+    def count_matched(self, kind: str, selected_uploads: SelectedUploads) -> int:
+        """Count the uploads that a job of this kind would handle now.
 
         Raises:
-            TooSlow: there are too many uploads to count them for somebody who waits.
+            TooSlow: there are too many uploads to count them within a request.
         """
         return self._database.selections.count_chosen(
-            replace(chosen, trashed=kind == RestoreUploads.kind)
+            replace(selected_uploads, trashed=kind == RestoreUploads.kind)
         )
 
-    def order(
-        self, kind: str, chosen: SelectedUploads, tags: Sequence[str] | None, request_id: str
+    def create(
+        self,
+        kind: str,
+        selected_uploads: SelectedUploads,
+        tags: Sequence[str] | None,
+        request_id: str,
     ) -> Job:
-        """Write down a job that does this kind of thing to what is chosen.
+        """Create a job of this kind for the selected uploads.
 
         Args:
             kind: `delete`, `restore`, `tag` or `untag`.
-            tags: for the last two, which.
+            tags: which to add or remove, for the last two kinds.
+            request_id: of the request that creates it, for the log.
 
         Raises:
-            TooManyJobs: as many as may wait or run already.
+            TooManyJobs: as many jobs as are allowed wait or run already.
         """
         self._database.jobs.require_room()
-        parameters = chosen.parameters() | ({"tags": [*tags]} if tags else {})
-        return _added(self._database, kind, parameters, request_id)
+        parameters = selected_uploads.parameters() | ({"tags": [*tags]} if tags else {})
+        return _add_job(self._database, kind, parameters, request_id)
 
 
-def add_analyses(database: Database, selection: UploadsForAnalyzer, request_id: str) -> Job:
-    """Write down a job that has an analyzer look at what is selected, however many jobs wait."""
-    return _added(database, AnalyzeUploads.kind, selection.parameters(), request_id)
+def add_analysis_job(database: Database, selection: UploadsForAnalyzer, request_id: str) -> Job:
+    """Store a job that runs an analyzer on the selected uploads, however many jobs wait."""
+    return _add_job(database, AnalyzeUploads.kind, selection.parameters(), request_id)
 
 
-def _added(database: Database, kind: str, parameters: Mapping[str, Any], request_id: str) -> Job:
-    """Write down a job; the log has the number of the ids that it names, which can be thousands."""
+def _add_job(database: Database, kind: str, parameters: Mapping[str, Any], request_id: str) -> Job:
+    """Store a job. The log gets the number of its ids instead of thousands of ids."""
     job = database.jobs.add(kind, parameters, request_id)
-    said = {name: len(v) if name == "ids" else v for name, v in parameters.items()}
-    log.info("job_added", job=job.id, kind=kind, parameters=said)
+    logged = {name: len(v) if name == "ids" else v for name, v in parameters.items()}
+    log.info("job_added", job=job.id, kind=kind, parameters=logged)
     return job
 
 
@@ -198,25 +212,25 @@ def analyzer_named(plugin_manager: PluginManager, name: str) -> Analyzer:
     return plugin_manager.analyzers[name]
 
 
-def dependants_of(plugin_manager: PluginManager, name: str) -> list[str]:
+def dependents_of(plugin_manager: PluginManager, name: str) -> list[str]:
     """The names of the analyzers that require this one, directly or by another."""
-    found = [name]
+    names = [name]
     for analyzer in plugin_manager.analyzers.values():  # Those that are required come first.
-        if any(required in found for required in analyzer.requires):
-            found.append(analyzer.name)
-    return found[1:]
+        if any(required in names for required in analyzer.requires):
+            names.append(analyzer.name)
+    return names[1:]
 
 
 @dataclass(frozen=True, slots=True)
 class JobProgress:
-    """How far a job is after one more step.
+    """How far a job is after a step.
 
     Attributes:
         after: the id of the last upload that was handled.
-        total: how many uploads it is about, once that is known.
-        counts: how many have come how far.
-        ended: whether all is done.
-        failures: what went wrong with single uploads since the step before.
+        total: how many uploads the job handles, once that is known.
+        counts: how many uploads or analyses are in each state, and how many are `selected`.
+        ended: whether the job is done.
+        failures: the uploads that this step failed for.
         busy: whether the next step can be done at once.
     """
 
@@ -234,16 +248,16 @@ class JobKind(Protocol):
     kind: str
 
     def step(self, job: Job) -> JobProgress:
-        """Handle the next batch; to handle it once more has to change nothing."""
+        """Handle the next batch; to repeat it must change nothing."""
         ...
 
     def reclaim(self, job: Job) -> JobProgress:
-        """Undo a part of what the job began and nobody has done, for it was cancelled."""
+        """Handle a part of a cancelled job: undo what it has begun and no worker has done yet."""
         ...
 
 
 class AnalyzeUploads:
-    """Has one analyzer look at uploads (again); the job ends with the last of its analyses."""
+    """Runs one analyzer on uploads (again); the job ends with the last of its analyses."""
 
     kind = "analyze"
 
@@ -251,55 +265,55 @@ class AnalyzeUploads:
         self._database = database
         self._queue = queue
         self._plugin_manager = plugin_manager
-        self._count_at: dict[str, float] = {}
+        self._next_count_at: dict[str, float] = {}
 
     def step(self, job: Job) -> JobProgress:
-        """Queue a batch; when all are queued, see how far they are."""
+        """Queue a batch of analyses; when all are queued, check how far they are."""
         selection = UploadsForAnalyzer.of(job.parameters)
         analyzer = analyzer_named(self._plugin_manager, selection.analyzer)
         if job.total is not None:
-            return self._watch(job)
-        dependants = dependants_of(self._plugin_manager, analyzer.name)
-        batch = self._database.selections.queue(job, selection, analyzer, dependants)
+            return self._check_analyses(job)
+        dependents = dependents_of(self._plugin_manager, analyzer.name)
+        batch = self._database.selections.queue(job, selection, analyzer, dependents)
         if batch.selected:
-            self._ring(analyzer)
+            self._notify_workers(analyzer)
         selected = job.counts.get("selected", 0) + batch.selected
-        counts = {**self._counts(job), "selected": selected}
+        counts = {**self._count_states(job), "selected": selected}
         return JobProgress(batch.after, selected if batch.last else None, counts)
 
-    def _watch(self, job: Job) -> JobProgress:
-        counts = self._counts(job)
-        if _unfinished(counts):
+    def _check_analyses(self, job: Job) -> JobProgress:
+        counts = self._count_states(job)
+        if _has_unfinished(counts):
             return JobProgress(job.after, job.total, counts, busy=False)
-        counts = self._final_counts(job)  # Those before may be of before the last batch.
-        if _unfinished(counts):
+        counts = self._final_counts(job)  # The counts above may be older than the last batch.
+        if _has_unfinished(counts):
             return JobProgress(job.after, job.total, counts, busy=False)
         failures = self._database.selections.failures(job.id) if counts[State.FAILED] else []
         return JobProgress(job.after, job.total, counts, ended=True, failures=failures)
 
-    def _counts(self, job: Job) -> dict[str, int]:
-        """How many analyses are in each state, as they were counted a short while ago."""
+    def _count_states(self, job: Job) -> dict[str, int]:
+        """Count the job's analyses by state; while it is not time to, return the last counts."""
         began = time.monotonic()
-        if began < self._count_at.get(job.id, 0):
+        if began < self._next_count_at.get(job.id, 0):
             return dict(job.counts)
         states = self._database.selections.states(job.id)
         pause = max(COUNT_EVERY_SECONDS, COUNT_PAUSES * (time.monotonic() - began))
-        self._count_at[job.id] = time.monotonic() + pause
+        self._next_count_at[job.id] = time.monotonic() + pause
         return {**job.counts, **states}
 
     def _final_counts(self, job: Job) -> dict[str, int]:
-        self._count_at.pop(job.id, None)
+        self._next_count_at.pop(job.id, None)
         return {"selected": 0, **job.counts, **self._database.selections.states(job.id)}
 
     def reclaim(self, job: Job) -> JobProgress:
-        """Let a batch of what nobody has begun with be as before."""
-        more = self._database.selections.put_back(job.id)
+        """Take a batch of analyses that no worker has begun out of the queue again."""
+        has_more = self._database.selections.put_back(job.id)
         counts = self._final_counts(job)
         others = sum(counts[state] for state in State if state is not State.CANCELLED)
         counts[State.CANCELLED] = max(0, counts["selected"] - others)
-        return JobProgress(job.after, job.total, counts, ended=not more)
+        return JobProgress(job.after, job.total, counts, ended=not has_more)
 
-    def _ring(self, analyzer: Analyzer) -> None:
+    def _notify_workers(self, analyzer: Analyzer) -> None:
         try:
             self._queue.ring([analyzer])
         except QueueUnavailable:
@@ -307,42 +321,46 @@ class AnalyzeUploads:
 
 
 def uploads_of_job(job: Job) -> SelectedUploads:
-    """Which uploads a job is about that does one thing to each of them."""
+    """The uploads that a job of `BULK_KINDS` handles."""
     return SelectedUploads.of(job.parameters, trashed=job.kind == RestoreUploads.kind)
 
 
 class ForEachUpload:
-    """Does one thing to each of the uploads that are chosen; each kind says what."""
+    """Base of the kinds of jobs that handle each selected upload on its own."""
 
     kind: str
-    batch: int
+    batch_size: int
 
     def __init__(self, database: Database, removal: Removal):
         self._database = database
         self._removal = removal
 
     def step(self, job: Job) -> JobProgress:
-        """Handle the next few, and say what became of each of them."""
-        some = self._database.selections.next(job, uploads_of_job(job), self.batch)
-        done, failures = self._do(job, some.ids)
-        failures += [Failure(unknown, "There is no such upload.") for unknown in some.unknown]
-        before = job.counts
+        """Handle the next batch."""
+        batch = self._database.selections.next(job, uploads_of_job(job), self.batch_size)
+        done, failures = self._handle(job, batch.ids)
+        failures += [Failure(unknown, "There is no such upload.") for unknown in batch.unknown]
+        previous = job.counts
         counts = {
-            "selected": before.get("selected", 0) + done + len(failures),
-            State.SUCCEEDED: before.get(State.SUCCEEDED, 0) + done,
-            State.FAILED: before.get(State.FAILED, 0) + len(failures),
+            "selected": previous.get("selected", 0) + done + len(failures),
+            State.SUCCEEDED: previous.get(State.SUCCEEDED, 0) + done,
+            State.FAILED: previous.get(State.FAILED, 0) + len(failures),
         }
-        total = counts["selected"] if some.last else None
-        return JobProgress(some.after, total, counts, ended=some.last, failures=failures)
+        total = counts["selected"] if batch.last else None
+        return JobProgress(batch.after, total, counts, ended=batch.last, failures=failures)
 
-    def _do(self, job: Job, ids: list[str]) -> tuple[int, list[Failure]]:
-        """Do it to these; how many have it done, also before, and what went wrong with others."""
+    def _handle(self, job: Job, ids: list[str]) -> tuple[int, list[Failure]]:
+        """Handle these uploads.
+
+        Returns:
+            how many are as the job wants them, also since before, and the failures of the others.
+        """
         raise NotImplementedError
 
     def reclaim(self, job: Job) -> JobProgress:
-        """Leave the rest as it is; what is done stays done."""
+        """Leave the rest as it is; what is done stays."""
         counts = dict(job.counts)
-        if ids := uploads_of_job(job).ids:  # Of a filter nobody knows how many more there were.
+        if ids := uploads_of_job(job).ids:  # With a filter the number of the rest is not known.
             counts[State.CANCELLED] = len({*ids}) - counts.get("selected", 0)
         return JobProgress(job.after, job.total, counts, ended=True)
 
@@ -350,24 +368,24 @@ class ForEachUpload:
 class MoveUploads(ForEachUpload):
     """Moves uploads into the trash, or out of it."""
 
-    batch = 50
+    batch_size = 50
 
-    def _do(self, job: Job, ids: list[str]) -> tuple[int, list[Failure]]:
+    def _handle(self, job: Job, ids: list[str]) -> tuple[int, list[Failure]]:
         already = self._database.selections.done(job, uploads_of_job(job), ids)
         done, failures = len(already), []
         for upload_id in ids:
             if upload_id in already:
                 continue
             try:
-                done += self._move(upload_id, job)
+                done += self._move_upload(upload_id, job)
             except DatabaseUnavailable:
                 raise
             except ClustrError as error:
                 failures.append(Failure(upload_id, str(error)))
         return done, failures
 
-    def _move(self, upload_id: str, job: Job) -> bool:
-        """Move one upload; False when it is none of the chosen any more."""
+    def _move_upload(self, upload_id: str, job: Job) -> bool:
+        """Move one upload; False when it is not among the selected ones any more."""
         raise NotImplementedError
 
 
@@ -376,11 +394,11 @@ class DeleteUploads(MoveUploads):
 
     kind = "delete"
 
-    def _do(self, job: Job, ids: list[str]) -> tuple[int, list[Failure]]:
-        # Of copies the original goes last: with each that goes all others have to name another.
-        return super()._do(job, ids[::-1])
+    def _handle(self, job: Job, ids: list[str]) -> tuple[int, list[Failure]]:
+        # Of copies, remove the original last: when it goes, all others have to name another.
+        return super()._handle(job, ids[::-1])
 
-    def _move(self, upload_id: str, job: Job) -> bool:
+    def _move_upload(self, upload_id: str, job: Job) -> bool:
         return self._removal.remove(upload_id, job=job.id, filter=uploads_of_job(job).filter)
 
 
@@ -389,68 +407,68 @@ class RestoreUploads(MoveUploads):
 
     kind = "restore"
 
-    def _move(self, upload_id: str, job: Job) -> bool:
+    def _move_upload(self, upload_id: str, job: Job) -> bool:
         self._removal.restore(upload_id, job=job.id)
         return True
 
 
 class AddTags(ForEachUpload):
-    """Adds tags to uploads, as a human's word."""
+    """Adds tags to uploads, as an edit by a human."""
 
     kind = "tag"
-    batch = 500
+    batch_size = 500
 
-    def _do(self, job: Job, ids: list[str]) -> tuple[int, list[Failure]]:
-        tagged = {*self._database.editing.tag(ids, self._words(tuple(job.parameters["tags"])))}
+    def _handle(self, job: Job, ids: list[str]) -> tuple[int, list[Failure]]:
+        tagged = {*self._database.editing.tag(ids, self._tag_edit(tuple(job.parameters["tags"])))}
         return len(tagged), [Failure(i, TOO_MANY) for i in ids if i not in tagged]
 
-    def _words(self, tags: tuple[str, ...]) -> TagEdit:
+    def _tag_edit(self, tags: tuple[str, ...]) -> TagEdit:
         return TagEdit(add=tags)
 
 
 class RemoveTags(AddTags):
-    """Takes tags from uploads, as a human's word."""
+    """Removes tags from uploads, as an edit by a human."""
 
     kind = "untag"
 
-    def _words(self, tags: tuple[str, ...]) -> TagEdit:
+    def _tag_edit(self, tags: tuple[str, ...]) -> TagEdit:
         return TagEdit(remove=tags)
 
 
-KINDS = (DeleteUploads, RestoreUploads, AddTags, RemoveTags)
+BULK_KINDS = (DeleteUploads, RestoreUploads, AddTags, RemoveTags)
 
 
 def reason_of(error: Exception) -> str:
-    """What to say of a job that cannot go on."""
+    """The error that a failed job shows."""
     if isinstance(error, InvalidInput):
-        return " ".join(message for said in error.errors.values() for message in said)
+        return " ".join(message for messages in error.errors.values() for message in messages)
     return failure_messages.describe_exception(error)
 
 
-def _unfinished(counts: Mapping[str, int]) -> bool:
+def _has_unfinished(counts: Mapping[str, int]) -> bool:
     return any(counts.get(state, 0) for state in UNFINISHED)
 
 
 class JobRunner:
-    """Does the jobs, in one process at a time, and counts the analyses now and then."""
+    """Runs the jobs in one process at a time, and counts analyses and uploads now and then."""
 
     def __init__(
         self, database: Database, queue: Queue, plugin_manager: PluginManager, removal: Removal
     ):
         self._database = database
         self._plugin_manager = plugin_manager
-        works: list[JobKind] = [AnalyzeUploads(database, queue, plugin_manager)]
-        works += [kind(database, removal) for kind in KINDS]
-        self._works = {work.kind: work for work in works}
+        kinds: list[JobKind] = [AnalyzeUploads(database, queue, plugin_manager)]
+        kinds += [kind(database, removal) for kind in BULK_KINDS]
+        self._kinds = {kind.kind: kind for kind in kinds}
         self._owner = uuid4().hex
         self._indexed = False
-        self._count_at = dict.fromkeys([*plugin_manager.analyzers, TALLIES], 0.0)
-        self._tallied_seconds = 0.0
+        self._next_count_at = dict.fromkeys([*plugin_manager.analyzers, UPLOAD_TOTALS], 0.0)
+        self._totals_seconds = 0.0
         self._changed_at = time.monotonic()
-        self._counted_from = dict.fromkeys(self._count_at, 0.0)
+        self._last_count_began_at = dict.fromkeys(self._next_count_at, 0.0)
 
     def run_forever(self) -> None:
-        """One round after another; while the database is away a round does nothing."""
+        """Call `run_once` again and again; errors such as a missing database are only logged."""
         while True:
             began, busy = time.monotonic(), False
             try:
@@ -461,7 +479,7 @@ class JobRunner:
             time.sleep(max(SHORTEST_PAUSE_SECONDS, took) if busy else IDLE_SECONDS)
 
     def run_once(self) -> bool:
-        """One step of every job, unless another process is the one that acts.
+        """Do one step of every job, unless another process holds the lease.
 
         Returns:
             whether there is more to do at once.
@@ -469,56 +487,58 @@ class JobRunner:
         jobs = self._database.jobs.unended()
         backfills = self._database.default_services.due_backfills()
         began = time.monotonic()
-        to_count = [name for name, count_at in self._count_at.items() if began >= count_at]
+        to_count = [name for name, count_at in self._next_count_at.items() if began >= count_at]
         to_count = [name for name in to_count if self._may_have_changed(name)]
         if not jobs and not to_count and not backfills:
             return False
         if not self._database.leases.take(LEASE, self._owner, LEASE_SECONDS):
             later = began + STATISTICS_EVERY_SECONDS
-            self._count_at.update(dict.fromkeys(to_count, later))
+            self._next_count_at.update(dict.fromkeys(to_count, later))
             return False
-        if not self._indexed:  # The web side does it too, but may have started without MongoDB.
+        if not self._indexed:  # A web process makes them, too, unless it started without MongoDB.
             self._database.make_indexes()
             self._indexed = True
         for name, count in backfills.items():
-            self._backfill(name, count)
-        busy = [self._advance(job) for job in jobs]
+            self._order_backfill(name, count)
+        busy = [self._advance_job(job) for job in jobs]
         if to_count:
-            self._count(to_count[0])
+            self._count_analyses(to_count[0])
         return any(busy) or len(to_count) > 1
 
     def stop(self) -> None:
         """Let another process take over at once."""
         self._database.leases.give_back(LEASE, self._owner)
 
-    def _backfill(self, name: str, count: int) -> None:
-        """Order what an analyzer has not looked at while its service was not known.
+    def _order_backfill(self, name: str, count: int) -> None:
+        """Add jobs for the uploads that an analyzer missed while its service was not known.
 
-        So also for the analyzers that require it, which were skipped. Should this process be
-        killed before it has written that down, all is ordered once more, and finds nothing.
+        The analyzers that require it get jobs as well, because they were skipped. When this process
+        is killed before it has stored that this is done, the jobs are added again and find nothing.
         """
         names = (
-            [name, *dependants_of(self._plugin_manager, name)]
+            [name, *dependents_of(self._plugin_manager, name)]
             if name in self._plugin_manager.analyzers
             else []
         )
-        for one in names:
-            if self._plugin_manager.analyzers[one].auto:
-                add_analyses(
-                    self._database, UploadsForAnalyzer(one, AnalysisSelection.MISSING), uuid4().hex
+        for analyzer_name in names:
+            if self._plugin_manager.analyzers[analyzer_name].auto:
+                add_analysis_job(
+                    self._database,
+                    UploadsForAnalyzer(analyzer_name, AnalysisSelection.MISSING),
+                    uuid4().hex,
                 )
         self._database.default_services.backfill_ordered(name, count)
 
-    def _advance(self, job: Job) -> bool:
-        """Do one step of a job and write down how far it is; whether more can be done at once."""
+    def _advance_job(self, job: Job) -> bool:
+        """Do one step of a job and store how far it is; whether more can be done at once."""
         if job.state is JobState.QUEUED and not job.cancel_requested_at:
             return self._database.jobs.begin(job, self._database.selections.newest())
         try:
-            work = self._works[job.kind]
-            step = work.reclaim(job) if job.cancel_requested_at else work.step(job)
+            kind = self._kinds[job.kind]
+            step = kind.reclaim(job) if job.cancel_requested_at else kind.step(job)
         except DatabaseUnavailable:
             raise
-        except Exception as error:  # It would go wrong at every round; the other jobs go on.
+        except Exception as error:  # It would fail in every round; the other jobs go on.
             log.exception("job_failed", job=job.id)
             self._database.jobs.end(job, JobState.FAILED, job.counts, error=reason_of(error))
             return False
@@ -534,40 +554,40 @@ class JobRunner:
         return False
 
     def _may_have_changed(self, name: str) -> bool:
-        """Whether what was counted last may be otherwise by now; if not, it is looked at later."""
-        if name == TALLIES and self._tallied_seconds:
+        """Whether the last count may be outdated; if not, put the next one off."""
+        if name == UPLOAD_TOTALS and self._totals_seconds:
             return True  # The counting goes on.
         moment = time.monotonic()
         if self._database.change_watch.changed():
             self._changed_at = moment
-        if self._counted_from[name] <= self._changed_at:
+        if self._last_count_began_at[name] <= self._changed_at:
             return True
-        self._count_at[name] = moment + STATISTICS_EVERY_SECONDS
+        self._next_count_at[name] = moment + STATISTICS_EVERY_SECONDS
         return False
 
-    def _count(self, name: str) -> None:
-        """Count the analyses of one analyzer; the next time is the later the longer that takes."""
-        if name == TALLIES:
-            self._tally()
+    def _count_analyses(self, name: str) -> None:
+        """Count the analyses of one analyzer; the longer that takes, the later comes the next."""
+        if name == UPLOAD_TOTALS:
+            self._count_uploads()
             return
-        began = self._counted_from[name] = time.monotonic()
+        began = self._last_count_began_at[name] = time.monotonic()
         try:
             self._database.statistics.count(self._plugin_manager.analyzers[name])
         finally:
             took = time.monotonic() - began
             pause = max(STATISTICS_EVERY_SECONDS, STATISTICS_PAUSES * took)
-            self._count_at[name] = time.monotonic() + pause
+            self._next_count_at[name] = time.monotonic() + pause
 
-    def _tally(self) -> None:
-        """Count some more uploads; when all have been, the next time is as for the analyses."""
-        began, is_over = time.monotonic(), True
-        if not self._tallied_seconds:
-            self._counted_from[TALLIES] = began
+    def _count_uploads(self) -> None:
+        """Count a part of the uploads; when all are counted, schedule the next count."""
+        began, is_complete = time.monotonic(), True
+        if not self._totals_seconds:
+            self._last_count_began_at[UPLOAD_TOTALS] = began
         try:
-            is_over = self._database.counters.step()
+            is_complete = self._database.counters.step()
         finally:
-            self._tallied_seconds += time.monotonic() - began
-            if is_over:
-                pause = max(STATISTICS_EVERY_SECONDS, STATISTICS_PAUSES * self._tallied_seconds)
-                self._count_at[TALLIES] = time.monotonic() + pause
-                self._tallied_seconds = 0.0
+            self._totals_seconds += time.monotonic() - began
+            if is_complete:
+                pause = max(STATISTICS_EVERY_SECONDS, STATISTICS_PAUSES * self._totals_seconds)
+                self._next_count_at[UPLOAD_TOTALS] = time.monotonic() + pause
+                self._totals_seconds = 0.0

@@ -1,9 +1,9 @@
-"""Default services: what is done while nobody has said where the service of an analyzer is.
+"""Default services: analyzers whose service has no configured address.
 
 An analyzer such as that of a captioner expects its service at a default address. As long as no
-other address was set and nothing has answered there, the analyzer is *not configured*: uploads are
-accepted without an analysis by it. Workers look for the service now and then; once it is found, or
-an address is set, what is missing is made by a back-fill.
+other address is set and no service has answered there, the analyzer is *not configured*: uploads
+are accepted without an analysis by it. Workers look for the service now and then. Once it answers,
+or an address is set, a back-fill makes the missing analyses.
 """
 
 import tempfile
@@ -23,7 +23,7 @@ from clustr.plugins import Analyzer, Context, HttpAnalyzer
 
 log = logs.logger(__name__)
 
-LOOK_EVERY_SECONDS = 5.0
+REFRESH_EVERY_SECONDS = 5.0
 SEARCH_SECONDS = 3.0
 
 
@@ -31,52 +31,57 @@ class DefaultServices:
     """Knows which analyzers are not configured.
 
     Attributes:
-        not_configured: the names of those analyzers, as far as this process knows. To read it
-            costs nothing; `look` and `watch` keep it up to date.
+        not_configured: the names of those analyzers, as far as this process knows. It is in
+            memory; `refresh` and `watch` keep it up to date.
     """
 
     def __init__(self, database: Database, plugin_manager: PluginManager):
         self._database = database
         self._plugin_manager = plugin_manager
         analyzers = plugin_manager.analyzers.values()
-        calling = frozenset(
+        with_service = frozenset(
             a.name for a in analyzers if has_address(plugin_manager.plugin_of(a), a)
         )
-        self._unsettled = calling  # Of these MongoDB has not said yet that they are configured.
-        self._unset = frozenset(
+        # The analyzers that MongoDB does not have as configured yet.
+        self._unconfirmed = with_service
+        self._at_default_address = frozenset(
             name
-            for name in calling
+            for name in with_service
             if is_default_address(plugin_manager.plugin_of(plugin_manager.analyzers[name]))
         )
-        self.not_configured = self._unset
+        self.not_configured = self._at_default_address
 
-    def look(self) -> None:
-        """Read from MongoDB what was found, and write down whose address is set.
+    def refresh(self) -> None:
+        """Read from MongoDB which services were found, and store which addresses are set.
 
         Raises:
-            DatabaseUnavailable: MongoDB does not answer; what was known before still counts.
+            DatabaseUnavailable: MongoDB does not answer; `not_configured` stays as it was.
         """
-        for name in self._unsettled:
-            if self._database.default_services.is_configured(name, name not in self._unset):
-                self._unsettled -= {name}
-        self.not_configured = self._unset & self._unsettled
+        for name in self._unconfirmed:
+            if self._database.default_services.is_configured(
+                name, name not in self._at_default_address
+            ):
+                self._unconfirmed -= {name}
+        self.not_configured = self._at_default_address & self._unconfirmed
 
     def watch(self) -> None:
-        """Look now, and every few seconds in a thread of its own, until all are configured.
+        """Refresh now, and then every few seconds in a thread until all are configured.
 
-        What is configured once stays so. The thread ends with the database.
+        An analyzer that is configured once stays so. The thread ends when the database is closed.
         """
-        self._look_if_possible()
-        if self._unsettled:
-            threading.Thread(target=self._keep_looking, name="services", daemon=True).start()
+        self._try_refresh()
+        if self._unconfirmed:
+            threading.Thread(
+                target=self._refresh_until_confirmed, name="services", daemon=True
+            ).start()
 
-    def _keep_looking(self) -> None:
-        while self._unsettled and not self._database.closed.wait(LOOK_EVERY_SECONDS):
-            self._look_if_possible()
+    def _refresh_until_confirmed(self) -> None:
+        while self._unconfirmed and not self._database.closed.wait(REFRESH_EVERY_SECONDS):
+            self._try_refresh()
 
-    def _look_if_possible(self) -> None:
+    def _try_refresh(self) -> None:
         try:
-            self.look()
+            self.refresh()
         except ClustrError as error:
             log.warning("default_services_not_read", reason=str(error))
         except Exception:
@@ -84,24 +89,24 @@ class DefaultServices:
                 raise
 
     def search(self) -> None:
-        """Ask at each default address whether the service is there by now.
+        """Ask at each default address whether the service answers by now.
 
-        Analyses that were ordered before anybody knew that it is not are withdrawn.
+        Where it does not, analyses that are queued for the analyzer are withdrawn.
 
         Raises:
             DatabaseUnavailable: MongoDB does not answer.
         """
-        self.look()
+        self.refresh()
         for name in self.not_configured:
-            if self._is_there(self._plugin_manager.analyzers[name]):
+            if self._service_answers(self._plugin_manager.analyzers[name]):
                 if self._database.default_services.configure(name):
                     log.info("default_service_found", analyzer=name)
             elif withdrawn := self._database.analyses.withdraw(name):
                 self._database.circuit_breakers.close(name)
                 log.info("analyses_withdrawn", analyzer=name, count=withdrawn)
-        self.look()
+        self.refresh()
 
-    def _is_there(self, analyzer: Analyzer) -> bool:
+    def _service_answers(self, analyzer: Analyzer) -> bool:
         try:
             with context_of(self._plugin_manager.plugin_of(analyzer), SEARCH_SECONDS) as context:
                 return isinstance(analyzer, HttpAnalyzer) and analyzer.is_there(context)
@@ -111,13 +116,13 @@ class DefaultServices:
             return False
 
     def require(self, analyzer: Analyzer) -> None:
-        """See that an analyzer can be asked for something.
+        """Check that an analyzer is configured.
 
         Raises:
-            NotConfigured: it cannot; the error says how it could.
+            NotConfigured: it is not; the error says how to configure it.
         """
         if analyzer.name in self.not_configured:
-            self.look()
+            self.refresh()
         if analyzer.name in self.not_configured:
             raise NotConfigured(f"{analyzer.name} is not configured. {self.advice(analyzer)}")
 
@@ -128,7 +133,11 @@ class DefaultServices:
 
 @contextmanager
 def context_of(plugin: Plugin, seconds: float) -> Iterator[Context]:
-    """What an analyzer of a plugin may use to ask its service how it is, within so many seconds."""
+    """The context with which an analyzer asks its service for its health.
+
+    Args:
+        seconds: how long that may take.
+    """
     with tempfile.TemporaryDirectory(prefix="clustr-") as folder, Session() as http:
         yield Context(
             config=plugin.config,

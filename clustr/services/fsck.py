@@ -1,10 +1,10 @@
-"""The check of the store: does every record have its file, and every file its record.
+"""The check of the store: whether every record has its file, and every file its record.
 
-It can run while the service takes uploads in. A file is there a moment before its record: only
-those that are older than a grace are looked at. Nothing is deleted but temporary files, and
-thumbnails, which can be made again: files go into `UPLOAD_FOLDER/.quarantine`, records into the
-collection `<uploads>_quarantine`; and only after another look at that moment. How much memory it
-takes depends on what is wrong, not on how much is stored.
+It can run while the service accepts uploads. A file exists a moment before its record, so only
+files that are older than a grace period are checked. A repair deletes only temporary files, and
+thumbnails, which can be made again. It moves other files into `UPLOAD_FOLDER/.quarantine`, and
+records into the collection `<uploads>_quarantine`, after it has checked them once more. The memory
+it takes depends on what is wrong, not on how much is stored.
 """
 
 import hashlib
@@ -37,28 +37,33 @@ from clustr.domain.models import State
 from clustr.imaging import images
 from clustr.storage import ID, TRASH, LocalStorage, StoredFile, writing
 
-FILES_AT_A_TIME = 1000
+BATCH_SIZE = 1000
 STUCK_AFTER = timedelta(minutes=10)
-# So many uploads may go whatever part of all they are.
+# A repair may remove so many uploads, whatever part of all they are.
 ALWAYS_ALLOWED = 10
 
 
 class FindingKind(StrEnum):
-    """What can be wrong."""
+    """The kinds of findings."""
 
     MISSING = "missing"
     ORPHANED = "orphaned"
     CORRUPT = "corrupt"
     UNDECODABLE = "undecodable"
     STUCK = "stuck"
-    MISPLACED = "misplaced"  # It is in the trash and its upload is not, or the other way round.
+    MISPLACED = "misplaced"  # Only one of file and upload is in the trash.
     TEMPORARY = "temporary"
-    THUMBNAILS = "thumbnails"  # Those of an upload that is not there.
-    UNREADABLE = "unreadable"  # It may be readable tomorrow: nothing is done about it.
-    FOREIGN = "foreign"  # It is not Clustr's, which is no defect, and is left alone.
+    THUMBNAILS = "thumbnails"  # Their upload does not exist.
+    UNREADABLE = "unreadable"  # It may be readable later: it is not repaired.
+    FOREIGN = "foreign"  # It is not Clustr's: no defect, and not repaired.
 
 
-OF_A_RECORD = (FindingKind.MISSING, FindingKind.CORRUPT, FindingKind.UNDECODABLE, FindingKind.STUCK)
+RECORD_KINDS = (
+    FindingKind.MISSING,
+    FindingKind.CORRUPT,
+    FindingKind.UNDECODABLE,
+    FindingKind.STUCK,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +71,11 @@ class Finding:
     """One thing that is wrong.
 
     Attributes:
-        id: the upload that it is about, if any.
-        file: the file that it is about, if any, as its key below `UPLOAD_FOLDER`.
-        detail: what exactly is wrong; two findings with the same words are the same.
-        analysis: the one that is stuck.
-        removes: whether repairing it takes an upload, an original or the work on one away.
+        id: the id of the upload, if there is one.
+        file: the file, if there is one, as its key below `UPLOAD_FOLDER`.
+        detail: what exactly is wrong; findings are compared by it, too.
+        analysis: the analysis that is stuck.
+        removes: whether its repair removes an upload, an original or an analysis.
     """
 
     kind: FindingKind
@@ -82,21 +87,24 @@ class Finding:
 
     @property
     def repairable(self) -> bool:
-        """Whether anything can be done about it."""
+        """Whether it can be repaired."""
         return self.kind not in (FindingKind.UNREADABLE, FindingKind.FOREIGN)
 
 
 class RepairRefused(Exception):
-    """Why nothing is looked at or changed, in one sentence."""
+    """The check or repair is refused; the message says why, in one sentence."""
 
 
 class Fsck:
-    """One check.
+    """One check of the store.
 
     Args:
-        analyzers: the names of those that the loaded plugins bring.
-        grace: how old a file without a record must be to count as one, and a temporary file.
-        quick: do not read the files.
+        analyzers: the names of the analyzers of the loaded plugins.
+        grace: how old a file must be to be reported as orphaned or temporary.
+        quick: whether to leave the content of files unread.
+
+    Attributes:
+        checked: how many `uploads` and `files` were checked so far.
     """
 
     def __init__(
@@ -115,11 +123,11 @@ class Fsck:
         self.checked: Counter[str] = Counter(uploads=0, files=0)
 
     def findings(self) -> Iterator[Finding]:
-        """Look at everything once.
+        """Check everything once, and yield what is wrong.
 
         Raises:
-            Refused: the store looks unmounted.
-            DatabaseUnavailable, StorageUnavailable: it cannot be looked at.
+            RepairRefused: the store looks unmounted.
+            DatabaseUnavailable, StorageUnavailable: the check cannot go on.
         """
         self._require_store()
         for record in self._database.integrity.records():
@@ -127,15 +135,15 @@ class Fsck:
             if isinstance(record, ForeignDocument):
                 detail = f"the record is not one that Clustr has written: {record.reason}"
                 yield Finding(FindingKind.FOREIGN, record.id, None, detail)
-            elif self._look_at(record):  # It may have been read a while ago: what is it now?
-                fresh = self._database.integrity.record(record.id)
-                yield from self._look_at(fresh) if fresh else ()
-        yield from self._look_at_files()
-        yield from self._look_at_trash()
+            elif self._check_record(record):  # The record may be outdated: check it as it is now.
+                reread = self._database.integrity.record(record.id)
+                yield from self._check_record(reread) if reread else ()
+        yield from self._check_files()
+        yield from self._check_trash()
         for entry in self._storage.left_behind(now() - self._grace):
-            detail = f"of an upload without an end, last written to at {_said(entry.since)}"
+            detail = f"of an upload without an end, last written to at {_format_time(entry.since)}"
             yield Finding(FindingKind.TEMPORARY, None, entry.key, detail)
-        yield from self._look_at_thumbnails()
+        yield from self._check_thumbnails()
 
     def _require_store(self) -> None:
         if not self._storage.is_there():
@@ -143,11 +151,11 @@ class Fsck:
                 "UPLOAD_FOLDER looks as if it is not mounted: it has no .clustr-store"
             )
 
-    def _look_at(self, record: StoredRecord) -> list[Finding]:
-        """What is wrong with an upload: its file, or else its analyses."""
+    def _check_record(self, record: StoredRecord) -> list[Finding]:
+        """Find what is wrong with the file of an upload, or else with its analyses."""
         key = self._storage.key(record.filename)
         try:
-            problem = self._problem_with(record)
+            problem = self._check_file(record)
         except NotFound:
             problem = FindingKind.MISSING, "the file is not there"
             if self._storage.trash.has(record.filename):
@@ -161,15 +169,15 @@ class Fsck:
                 f"the file cannot be read: {getattr(cause, 'strerror', '')}",
             )
         if problem is None:
-            return [*self._stuck(record)]
+            return [*self._find_stuck(record)]
         kind, detail = problem
         return [Finding(kind, record.id, key, detail, removes=kind is not FindingKind.UNREADABLE)]
 
-    def _problem_with(self, record: StoredRecord) -> tuple[FindingKind, str] | None:
-        """What is wrong with the file of an upload.
+    def _check_file(self, record: StoredRecord) -> tuple[FindingKind, str] | None:
+        """Find what is wrong with the file of an upload: kind and detail, or None.
 
         Raises:
-            NotFound: it is not there.
+            NotFound: the file does not exist.
             StorageUnavailable, OSError: it cannot be read.
         """
         with self._storage.open(record.filename) as file:
@@ -184,73 +192,75 @@ class Fsck:
             extension = record.filename.rpartition(".")[2]
             if not images.can_read(extension):
                 return FindingKind.UNREADABLE, f"what reads {extension} is not installed here"
-            return _undecodable(file)
+            return _check_decoding(file)
 
-    def _stuck(self, record: StoredRecord) -> Iterator[Finding]:
+    def _find_stuck(self, record: StoredRecord) -> Iterator[Finding]:
         lost_before = now() - STUCK_AFTER
-        for one in record.pending:
-            if one.state is State.RUNNING and one.lease_until > lost_before:
-                continue  # Somebody is at it: elsewhere the plugin may be loaded.
-            if one.name not in self._analyzers:
-                detail = f"{one.name} is {one.state}, but no plugin that is loaded brings it"
-                yield Finding(FindingKind.STUCK, record.id, None, detail, one, removes=True)
-            elif one.state is State.RUNNING:
-                since = _said(one.lease_until)
-                detail = f"{one.name} is running, but nobody has been at it since {since}"
-                yield Finding(FindingKind.STUCK, record.id, None, detail, one)
+        for analysis in record.pending:
+            if analysis.state is State.RUNNING and analysis.lease_until > lost_before:
+                continue  # A worker runs it, which may have the plugin loaded.
+            if analysis.name not in self._analyzers:
+                detail = (
+                    f"{analysis.name} is {analysis.state}, but no plugin that is loaded brings it"
+                )
+                yield Finding(FindingKind.STUCK, record.id, None, detail, analysis, removes=True)
+            elif analysis.state is State.RUNNING:
+                since = _format_time(analysis.lease_until)
+                detail = f"{analysis.name} is running, but nobody has been at it since {since}"
+                yield Finding(FindingKind.STUCK, record.id, None, detail, analysis)
 
-    def _look_at_files(self) -> Iterator[Finding]:
+    def _check_files(self) -> Iterator[Finding]:
         entries = self._storage.entries()
-        while batch := list(islice(entries, FILES_AT_A_TIME)):
+        while batch := list(islice(entries, BATCH_SIZE)):
             self.checked["files"] += len(batch)
             for entry in batch:
                 if entry.upload_id is None:
                     yield Finding(
                         FindingKind.FOREIGN, None, entry.key, "it is not a file of Clustr's"
                     )
-            for entry in self._without_record([e for e in batch if e.upload_id]):
-                if found := self._orphan(entry.key):
-                    yield found
+            for entry in self._files_without_record([e for e in batch if e.upload_id]):
+                if finding := self._find_orphan(entry.key):
+                    yield finding
 
-    def _without_record(self, entries: Iterable[StoredFile]) -> list[StoredFile]:
+    def _files_without_record(self, entries: Iterable[StoredFile]) -> list[StoredFile]:
         old = [entry for entry in entries if entry.since < now() - self._grace]
-        named = self._database.integrity.filenames([entry.upload_id for entry in old])
-        named |= self._database.trash.filenames([entry.upload_id for entry in old])
-        keys = {self._storage.key(filename) for filename in named}
+        named_files = self._database.integrity.filenames([entry.upload_id for entry in old])
+        named_files |= self._database.trash.filenames([entry.upload_id for entry in old])
+        keys = {self._storage.key(filename) for filename in named_files}
         return [entry for entry in old if entry.key not in keys]
 
-    def _orphan(self, key: str) -> Finding | None:
-        """The finding that no record names this file, if that is so now."""
+    def _find_orphan(self, key: str) -> Finding | None:
+        """The finding that no record has this file; None when one has, or the file is gone."""
         entry = self._storage.entry(key)
-        if entry is None or not self._without_record([entry]):
+        if entry is None or not self._files_without_record([entry]):
             return None
-        detail = f"no upload has this file, which is here since {_said(entry.since)}"
+        detail = f"no upload has this file, which is here since {_format_time(entry.since)}"
         return Finding(FindingKind.ORPHANED, entry.upload_id, key, detail, removes=True)
 
-    def _look_at_trash(self) -> Iterator[Finding]:
+    def _check_trash(self) -> Iterator[Finding]:
         for upload_id, filename in self._database.trash.settled():
-            yield from self._look_at_trashed(upload_id, filename)
+            yield from self._check_trashed_upload(upload_id, filename)
         for filename, since in self._storage.trash.files():
             if since < now() - self._grace:
-                yield from self._look_at_trash_file(filename)
+                yield from self._check_trash_file(filename)
 
-    def _look_at_trashed(self, upload_id: str, filename: str) -> list[Finding]:
-        """What is wrong with an upload that is in the trash; what is under way is left alone."""
+    def _check_trashed_upload(self, upload_id: str, filename: str) -> list[Finding]:
+        """Find what is wrong with an upload in the trash; one that is being moved is left out."""
         trash, key = self._storage.trash, self._storage.key(filename)
         if trash.has(filename):
             return []
         detail = "the upload is in the trash, but its file is not"
-        found = Finding(FindingKind.MISPLACED, upload_id, key, detail)
+        finding = Finding(FindingKind.MISPLACED, upload_id, key, detail)
         if self._storage.entry(key) is None:
             detail = "the upload is in the trash, and its file is not there"
-            found = Finding(
+            finding = Finding(
                 FindingKind.MISSING, upload_id, trash.key(filename), detail, removes=True
             )
-        there = self._database.trash.step_of(upload_id) is TrashStep.THERE
-        return [found] if there and not trash.has(filename) else []
+        is_settled = self._database.trash.step_of(upload_id) is TrashStep.THERE
+        return [finding] if is_settled and not trash.has(filename) else []
 
-    def _look_at_trash_file(self, filename: str) -> list[Finding]:
-        """What is wrong with a file that is in the trash; of a record nobody has seen its place."""
+    def _check_trash_file(self, filename: str) -> list[Finding]:
+        """Find what is wrong with a file in the trash that no record in the trash has."""
         trash, upload_id = self._storage.trash, filename.partition(".")[0]
         if not ID.fullmatch(upload_id):
             return [
@@ -260,118 +270,127 @@ class Fsck:
             ]
         if self._database.trash.step_of(upload_id):
             return []
-        named = self._database.integrity.filenames([upload_id])
+        named_files = self._database.integrity.filenames([upload_id])
         in_place = self._storage.entry(self._storage.key(filename)) is not None
-        if (named and not in_place) or not trash.has(filename):
-            return []  # The former was found with its upload.
+        if (named_files and not in_place) or not trash.has(filename):
+            return []  # In the first case the finding comes with the upload.
         detail = "no upload of the trash has this file"
         return [
-            Finding(FindingKind.ORPHANED, upload_id, trash.key(filename), detail, removes=not named)
+            Finding(
+                FindingKind.ORPHANED,
+                upload_id,
+                trash.key(filename),
+                detail,
+                removes=not named_files,
+            )
         ]
 
-    def _look_at_thumbnails(self) -> Iterator[Finding]:
+    def _check_thumbnails(self) -> Iterator[Finding]:
         entries = self._storage.thumbnails()
-        while batch := list(islice(entries, FILES_AT_A_TIME)):
-            for entry in self._without_upload(batch):
-                detail = f"no upload has these thumbnails, last changed at {_said(entry.since)}"
+        while batch := list(islice(entries, BATCH_SIZE)):
+            for entry in self._thumbnails_without_upload(batch):
+                detail = (
+                    f"no upload has these thumbnails, last changed at {_format_time(entry.since)}"
+                )
                 yield Finding(FindingKind.THUMBNAILS, entry.upload_id, entry.key, detail)
 
-    def _without_upload(self, entries: Sequence[StoredFile]) -> list[StoredFile]:
-        """Those of these thumbnails whose upload is not there, and was not a while ago."""
+    def _thumbnails_without_upload(self, entries: Sequence[StoredFile]) -> list[StoredFile]:
+        """Those of these thumbnails that are older than the grace period and have no upload."""
         old = [entry for entry in entries if entry.since < now() - self._grace]
-        named = self._database.integrity.filenames([entry.upload_id for entry in old])
-        named |= self._database.trash.filenames([entry.upload_id for entry in old])
-        ids = {filename.partition(".")[0] for filename in named}
+        named_files = self._database.integrity.filenames([entry.upload_id for entry in old])
+        named_files |= self._database.trash.filenames([entry.upload_id for entry in old])
+        ids = {filename.partition(".")[0] for filename in named_files}
         return [entry for entry in old if entry.upload_id not in ids]
 
-    def too_much(self, findings: Sequence[Finding], percent: float) -> str | None:
-        """Why so much may not be repaired, if it may not.
+    def refusal_reason(self, findings: Sequence[Finding], percent: float) -> str | None:
+        """The reason to refuse a repair that would remove too much; None if it may go ahead.
 
-        A wrong setting or a lost database looks as if nearly everything were wrong.
+        With a wrong setting or a lost database nearly everything looks wrong.
 
         Args:
-            percent: of all uploads and files without one, how many may go.
+            percent: which part of all uploads and orphaned files a repair may remove.
         """
-        going = {finding.id for finding in findings if finding.removes}
+        affected = {finding.id for finding in findings if finding.removes}
         orphaned = sum(finding.kind is FindingKind.ORPHANED for finding in findings)
         everything = self.checked["uploads"] + orphaned
-        if len(going) <= max(ALWAYS_ALLOWED, everything * percent / 100):
+        if len(affected) <= max(ALWAYS_ALLOWED, everything * percent / 100):
             return None
         return (
-            f"{len(going)} of {everything} uploads would go, which is more than {percent:g} %: see "
-            "whether the settings name the right database, folder and plugins; --limit allows more"
+            f"{len(affected)} of {everything} uploads would go, which is more than {percent:g} %: "
+            "see whether the settings name the right database, folder and plugins; "
+            "--limit allows more"
         )
 
     def repair(self, finding: Finding) -> bool:
-        """Put one thing right.
+        """Repair one finding.
 
         Returns:
-            whether it was done; what is not as it was found any more is left alone.
+            whether it was repaired; a finding that does not hold any more is left alone.
 
         Raises:
-            Refused: the store looks unmounted.
-            DatabaseUnavailable, StorageFull, StorageUnavailable: it cannot be done.
+            RepairRefused: the store looks unmounted.
+            DatabaseUnavailable, StorageFull, StorageUnavailable: the repair failed.
         """
         if not finding.repairable:
             return False
         self._require_store()
         if finding.file and finding.file.startswith(f"{TRASH}/"):
-            return self._put_right_in_trash(finding)
+            return self._repair_in_trash(finding)
         if finding.kind is FindingKind.MISPLACED:
-            return self._put_in_place(finding)
-        if finding.kind in OF_A_RECORD:
+            return self._repair_misplaced(finding)
+        if finding.kind in RECORD_KINDS:
             record = self._database.integrity.record(finding.id)
-            if record is None or finding not in self._look_at(record):
+            if record is None or finding not in self._check_record(record):
                 return False
-            return self._put_right(finding, record)
+            return self._repair_record(finding, record)
         if finding.kind is FindingKind.ORPHANED:
-            again = self._orphan(finding.file)
-            return again == finding and self._storage.quarantine(finding.file, finding.kind)
+            found_again = self._find_orphan(finding.file)
+            return found_again == finding and self._storage.quarantine(finding.file, finding.kind)
         if finding.kind is FindingKind.THUMBNAILS:
-            inspection, trash = self._database.integrity, self._database.trash
-            if inspection.filenames([finding.id]) or trash.filenames([finding.id]):
+            integrity, trash = self._database.integrity, self._database.trash
+            if integrity.filenames([finding.id]) or trash.filenames([finding.id]):
                 return False
             return self._storage.forget_thumbnails(finding.id)
         return self._storage.discard(finding.file, now() - self._grace)
 
-    def _put_right_in_trash(self, finding: Finding) -> bool:
+    def _repair_in_trash(self, finding: Finding) -> bool:
         filename = finding.file.rpartition("/")[2]
         if finding.kind is FindingKind.MISSING:
-            again = self._look_at_trashed(finding.id, filename) == [finding]
-            return again and self._database.trash.quarantine(finding.id, finding.detail)
-        again = self._look_at_trash_file(filename) == [finding]
-        return again and self._storage.quarantine(finding.file, finding.kind)
+            found_again = self._check_trashed_upload(finding.id, filename) == [finding]
+            return found_again and self._database.trash.quarantine(finding.id, finding.detail)
+        found_again = self._check_trash_file(filename) == [finding]
+        return found_again and self._storage.quarantine(finding.file, finding.kind)
 
-    def _put_in_place(self, finding: Finding) -> bool:
+    def _repair_misplaced(self, finding: Finding) -> bool:
         filename = finding.file.rpartition("/")[2]
         record = self._database.integrity.record(finding.id)
         with writing():
-            if record and finding in self._look_at(record):
+            if record and finding in self._check_record(record):
                 return self._storage.trash.put_back(filename)
-            if finding in self._look_at_trashed(finding.id, filename):
+            if finding in self._check_trashed_upload(finding.id, filename):
                 return self._storage.trash.put(filename)
         return False
 
-    def _put_right(self, finding: Finding, record: StoredRecord) -> bool:
-        inspection = self._database.integrity
+    def _repair_record(self, finding: Finding, record: StoredRecord) -> bool:
+        integrity = self._database.integrity
         if finding.kind is FindingKind.STUCK:
-            act = inspection.cancel if finding.removes else inspection.queue_again
-            return act(record.id, finding.analysis, finding.detail)
-        # The record goes first: a file without one is seen by nobody, and found the next time.
-        if not inspection.quarantine(record, f"{finding.kind}: {finding.detail}"):
+            repair = integrity.cancel if finding.removes else integrity.queue_again
+            return repair(record.id, finding.analysis, finding.detail)
+        # The record goes first: nobody sees a file without a record, and the next check finds it.
+        if not integrity.quarantine(record, f"{finding.kind}: {finding.detail}"):
             return False
-        gone = finding.kind is FindingKind.MISSING or self._storage.quarantine(
+        is_gone = finding.kind is FindingKind.MISSING or self._storage.quarantine(
             finding.file, finding.kind
         )
         self._storage.forget_thumbnails(record.filename)
-        return gone
+        return is_gone
 
 
-def _undecodable(file: BinaryIO) -> tuple[FindingKind, str] | None:
-    """Why the picture in a file cannot be seen, if it cannot."""
+def _check_decoding(file: BinaryIO) -> tuple[FindingKind, str] | None:
+    """Find out why the image in a file cannot be decoded: kind and detail, or None."""
     try:
         images.inspect(file, images.FORMATS)
-    except TooManyPixels:  # It was accepted: the limit has been lowered since.
+    except TooManyPixels:  # It was accepted, and the limit was lowered later.
         return None
     except (Undecodable, UnsupportedType, Empty) as error:
         if isinstance(error.__cause__, MemoryError):
@@ -380,5 +399,5 @@ def _undecodable(file: BinaryIO) -> tuple[FindingKind, str] | None:
     return None
 
 
-def _said(moment: datetime) -> str:
+def _format_time(moment: datetime) -> str:
     return moment.isoformat().replace("+00:00", "Z")

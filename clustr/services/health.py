@@ -1,4 +1,4 @@
-"""Health: how the service and all that it needs are, asked at once and within a time limit."""
+"""Health checks of the service and of all that it needs, run in parallel with a time limit."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -21,29 +21,29 @@ log = logs.logger(__name__)
 
 ANSWER_SECONDS = 2.5
 
-# What is worth a look: an upload that waits for so long, and room for so few more of them.
+# The service is degraded when an upload waits for longer, or when there is less free space.
 LONGEST_WAIT_SECONDS = 60
-LEAST_UPLOADS = 10  # of the largest that are accepted
-LEAST_INODES = 1000
+MIN_UPLOADS = 10  # of the largest that are accepted
+MIN_INODES = 1000
 
 HEALTHY, DEGRADED, UNHEALTHY = "healthy", "degraded", "unhealthy"
 DISABLED, NOT_CONFIGURED = "disabled", "not_configured"
-# What is missing on purpose is no trouble.
-FINE = (HEALTHY, DISABLED, NOT_CONFIGURED)
+# A service that is switched off or not configured does not make the whole degraded.
+ACCEPTABLE_STATUSES = (HEALTHY, DISABLED, NOT_CONFIGURED)
 CRITICAL_SERVICES = ("database", "storage")
-# The name under which clients find the service that captions come from, whatever it is.
+# The name under which clients find the service that writes captions, whatever its own name is.
 CAPTIONER = "captioner"
 CORE_SERVICES = ("backend", "database", "queue", "storage")
 STATUSES = (DISABLED, NOT_CONFIGURED, HEALTHY, DEGRADED, UNHEALTHY)  # the worst last
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
-    """How one service is.
+class ServiceHealth:
+    """The health of one service.
 
     Attributes:
         status: `healthy`, `degraded`, `unhealthy`, `not_configured` or `disabled`.
-        details: what else there is to say; the reason for its status is the `detail`.
+        details: further values; `detail` among them is the reason for the status.
         milliseconds: how long its check took.
     """
 
@@ -53,7 +53,10 @@ class Service:
 
 
 class HealthChecks:
-    """The checks of all services. One that hangs is reported so, and is not asked twice at once."""
+    """The checks of all services.
+
+    A check that hangs makes its service unhealthy, and is not started again before it has ended.
+    """
 
     def __init__(
         self,
@@ -69,175 +72,189 @@ class HealthChecks:
         self._storage = storage
         self._queue = queue
         self._plugin_manager = plugin_manager
-        self._least_bytes = LEAST_UPLOADS * max_upload_size
+        self._min_free_bytes = MIN_UPLOADS * max_upload_size
         self._began_at = time.monotonic()
-        self._checks: dict[str, Callable[[], dict[str, Service]]] = {
-            "backend": self._backend,
-            "database": self._database_details,
-            "queue": self._queue_state,
-            "storage": self._storage_state,
+        self._checks: dict[str, Callable[[], dict[str, ServiceHealth]]] = {
+            "backend": self._check_backend,
+            "database": self._check_database,
+            "queue": self._check_queue,
+            "storage": self._check_storage,
         }
         for analyzer in plugin_manager.analyzers.values():
-            # In capitals, so that one of the name of a core service does not take its place.
+            # In capitals, so that an analyzer cannot replace a core service of the same name.
             if type(analyzer).health is not Analyzer.health:
-                self._checks[analyzer.name.upper()] = lambda a=analyzer: self._of_analyzer(a)
+                self._checks[analyzer.name.upper()] = lambda a=analyzer: self._check_analyzer(a)
         self._threads = ThreadPoolExecutor(2 * len(self._checks), "health")
-        self._running: dict[str, Future[dict[str, Service]]] = {}
+        self._running: dict[str, Future[dict[str, ServiceHealth]]] = {}
 
-    def services(self) -> dict[str, Service]:
-        """How every service is, by its name."""
+    def check_services(self) -> dict[str, ServiceHealth]:
+        """Run all checks; return the health of every service by its name."""
         for name, check in self._checks.items():
             if name not in self._running or self._running[name].done():
-                self._running[name] = self._threads.submit(_timed, name.lower(), check)
-        asked = dict(self._running)
-        wait(asked.values(), timeout=ANSWER_SECONDS)
-        answers = {name: _answer(name.lower(), future) for name, future in asked.items()}
-        found: dict[str, Service] = {}
+                self._running[name] = self._threads.submit(_run_check, name.lower(), check)
+        futures = dict(self._running)
+        wait(futures.values(), timeout=ANSWER_SECONDS)
+        answers = {
+            name: _result_or_timeout(name.lower(), future) for name, future in futures.items()
+        }
+        results: dict[str, ServiceHealth] = {}
         for name in CORE_SERVICES:
-            found |= answers.pop(name)
-        found[CAPTIONER] = self._captioner(answers)
-        for services in answers.values():  # Those of plugins come last and replace none.
+            results |= answers.pop(name)
+        results[CAPTIONER] = self._captioner_service(answers)
+        for services in answers.values():  # Plugins' services come last and replace none.
             for name, service in services.items():
-                found.setdefault(name, service)
-        return found
+                results.setdefault(name, service)
+        return results
 
-    def _captioner(self, answers: Mapping[str, dict[str, Service]]) -> Service:
-        """The service of the analyzer that fills `caption`; of several, that in the worst state."""
-        found = []
+    def _captioner_service(self, answers: Mapping[str, dict[str, ServiceHealth]]) -> ServiceHealth:
+        """The service of the analyzer that fills `caption`; of several, the least healthy one."""
+        captioners = []
         for analyzer in self._plugin_manager.analyzers.values():
             if "caption" in analyzer.fields:
                 needed = answers.get(analyzer.name.upper(), {}).values()
                 detail = f"The analyzer {analyzer.name} writes captions and needs no service."
-                found.append(next(iter(needed), Service(HEALTHY, {"detail": detail})))
-        if found:
-            return max(found, key=lambda service: STATUSES.index(service.status))
-        return Service(DISABLED, {"detail": self._no_captions()})
+                captioners.append(next(iter(needed), ServiceHealth(HEALTHY, {"detail": detail})))
+        if captioners:
+            return max(captioners, key=lambda service: STATUSES.index(service.status))
+        return ServiceHealth(DISABLED, {"detail": self._explain_no_captions()})
 
-    def _no_captions(self) -> str:
+    def _explain_no_captions(self) -> str:
         """Why no analyzer writes captions, as far as that is known."""
         missing = [
             f"{p.name} ({p.reason or p.state})" for p in self._plugin_manager.plugins if p.reason
         ]
-        why = f" Plugins that are not loaded: {', '.join(missing)}." if missing else ""
-        return f"No loaded plugin writes captions.{why}"
+        explanation = f" Plugins that are not loaded: {', '.join(missing)}." if missing else ""
+        return f"No loaded plugin writes captions.{explanation}"
 
-    def ready(self) -> bool:
-        """Whether uploads can be taken: the database and the storage are there."""
-        services = self.services()
+    def is_ready(self) -> bool:
+        """Whether uploads can be accepted: neither the database nor the storage is unhealthy."""
+        services = self.check_services()
         return all(services[name].status != UNHEALTHY for name in CRITICAL_SERVICES)
 
-    def _backend(self) -> dict[str, Service]:
+    def _check_backend(self) -> dict[str, ServiceHealth]:
         uptime = round(time.monotonic() - self._began_at, 1)
         details = {"version": __version__, "uptime_seconds": uptime}
-        return {"backend": Service(HEALTHY, details)}
+        return {"backend": ServiceHealth(HEALTHY, details)}
 
-    def _database_details(self) -> dict[str, Service]:
+    def _check_database(self) -> dict[str, ServiceHealth]:
         counts = {"image_count": self._database.uploads.estimated_count()}
-        tally = self._database.counters.totals()
-        if tally and tally.captioned is not None:
-            counts["captioned_images"] = tally.captioned
-            counts["uncaptioned_images"] = tally.uploads - tally.captioned
-        return {"database": Service(HEALTHY, {**self._database.describe(), **counts})}
+        totals = self._database.counters.totals()
+        if totals and totals.captioned is not None:
+            counts["captioned_images"] = totals.captioned
+            counts["uncaptioned_images"] = totals.uploads - totals.captioned
+        return {"database": ServiceHealth(HEALTHY, {**self._database.describe(), **counts})}
 
-    def _storage_state(self) -> dict[str, Service]:
+    def _check_storage(self) -> dict[str, ServiceHealth]:
         self._storage.check()
         room = self._storage.room()
         details = {"free_bytes": room.bytes, "free_inodes": room.inodes}
-        if room.bytes < self._least_bytes:
+        if room.bytes < self._min_free_bytes:
             detail = f"There is room for {failure_messages.size_text(room.bytes)} only."
-        elif room.inodes is not None and room.inodes < LEAST_INODES:
+        elif room.inodes is not None and room.inodes < MIN_INODES:
             detail = f"There is room for {room.inodes} files only (inodes)."
         else:
-            return {"storage": Service(HEALTHY, details)}
-        return {"storage": Service(DEGRADED, {"detail": detail, **details})}
+            return {"storage": ServiceHealth(HEALTHY, details)}
+        return {"storage": ServiceHealth(DEGRADED, {"detail": detail, **details})}
 
-    def _queue_state(self) -> dict[str, Service]:
+    def _check_queue(self) -> dict[str, ServiceHealth]:
         analyzers = self._analyzers_in_use()
-        waiting = self._waiting_seconds(analyzers)
-        more = {"waiting_seconds": waiting, "deferred": self._deferred()}
+        waiting = self._longest_wait_seconds(analyzers)
+        waiting_work = {"waiting_seconds": waiting, "deferred": self._count_deferred()}
         try:
-            workers = self._queue.workers({analyzer.queue for analyzer in analyzers})
-            details = {"jobs": self._queue.lengths(), "workers": workers, **more}
+            workers = self._queue.count_workers({analyzer.queue for analyzer in analyzers})
+            details = {"jobs": self._queue.count_jobs(), "workers": workers, **waiting_work}
         except QueueUnavailable as error:
-            return {"queue": Service(UNHEALTHY, {"detail": str(error), **more})}
-        without = [queue for queue, count in workers.items() if not count]
-        if without:
-            detail = f"No worker is there for the queue {', '.join(without)}: run `clustr worker`."
+            return {"queue": ServiceHealth(UNHEALTHY, {"detail": str(error), **waiting_work})}
+        unserved = [queue for queue, count in workers.items() if not count]
+        if unserved:
+            detail = f"No worker is there for the queue {', '.join(unserved)}: run `clustr worker`."
         elif waiting is not None and waiting > LONGEST_WAIT_SECONDS:
             detail = f"An upload has waited for {waiting:.0f} s for its analysis to begin."
         else:
-            return {"queue": Service(HEALTHY, details)}
-        return {"queue": Service(DEGRADED, {"detail": detail, **details})}
+            return {"queue": ServiceHealth(HEALTHY, details)}
+        return {"queue": ServiceHealth(DEGRADED, {"detail": detail, **details})}
 
     def _analyzers_in_use(self) -> list[Analyzer]:
-        without = self._default_services.not_configured
-        return [a for a in self._plugin_manager.analyzers.values() if a.name not in without]
+        not_configured = self._default_services.not_configured
+        return [a for a in self._plugin_manager.analyzers.values() if a.name not in not_configured]
 
-    def _waiting_seconds(self, analyzers: Iterable[Analyzer]) -> float | None:
-        """For how long the upload has waited that waits longest; None if nobody can say."""
+    def _longest_wait_seconds(self, analyzers: Iterable[Analyzer]) -> float | None:
+        """For how long the oldest queued upload has waited; None while MongoDB is away."""
         moment = now()
         try:
-            found = [self._database.analyses.waiting_since(analyzer.name) for analyzer in analyzers]
+            waiting_since = [
+                self._database.analyses.waiting_since(analyzer.name) for analyzer in analyzers
+            ]
         except DatabaseUnavailable:
             return None
-        waited = [(moment - since).total_seconds() for since in found if since]
-        return round(max([0.0, *waited]), 1)
+        waiting_seconds = [(moment - since).total_seconds() for since in waiting_since if since]
+        return round(max([0.0, *waiting_seconds]), 1)
 
-    def _deferred(self) -> dict[str, dict[str, Any]] | None:
-        """How many analyses are deferred and since when, by analyzer; None if nobody can say."""
+    def _count_deferred(self) -> dict[str, dict[str, Any]] | None:
+        """How many analyses are deferred, and since when, by analyzer; None without MongoDB."""
         try:
-            found = {
+            deferred = {
                 name: self._database.analyses.deferred(name)
                 for name in self._plugin_manager.analyzers
             }
         except DatabaseUnavailable:
             return None
-        return {name: {"count": d.count, "since": d.since} for name, d in found.items() if d}
+        return {name: {"count": d.count, "since": d.since} for name, d in deferred.items() if d}
 
-    def _of_analyzer(self, analyzer: Analyzer) -> dict[str, Service]:
+    def _check_analyzer(self, analyzer: Analyzer) -> dict[str, ServiceHealth]:
         plugin = self._plugin_manager.plugin_of(analyzer)
         if analyzer.name in self._default_services.not_configured:
             details = {"detail": advice(plugin, analyzer), "url": default_address(plugin)}
-            return {service_of(analyzer): Service(NOT_CONFIGURED, details)}
+            return {service_of(analyzer): ServiceHealth(NOT_CONFIGURED, details)}
         with context_of(plugin, ANSWER_SECONDS) as context:
             health = analyzer.health(context)
         if not isinstance(health, Health):
             return {}
-        said = {"detail": failure_messages.as_plain_text(health.detail)} if health.detail else {}
+        details = {"detail": failure_messages.as_plain_text(health.detail)} if health.detail else {}
         url = (
             failure_messages.without_credentials(failure_messages.as_plain_text(health.url))
             if health.url
             else None
         )
-        where = {"url": url} if url else {}
+        address = {"url": url} if url else {}
         status = HEALTHY if health.healthy else UNHEALTHY
-        return {failure_messages.as_plain_text(health.service): Service(status, said | where)}
+        return {
+            failure_messages.as_plain_text(health.service): ServiceHealth(status, details | address)
+        }
 
 
-def _timed(name: str, check: Callable[[], dict[str, Service]]) -> dict[str, Service]:
-    """What a check finds, with how long it took; when it raises, that is what it has found."""
+def _run_check(
+    name: str, check: Callable[[], dict[str, ServiceHealth]]
+) -> dict[str, ServiceHealth]:
+    """Run a check and measure its time; one that raises makes its service unhealthy."""
     began = time.monotonic()
     try:
-        found = check()
+        results = check()
     except ClustrError as error:
-        found = {name: Service(UNHEALTHY, {"detail": str(error)})}
-    except BaseException as error:  # It may be a plugin's, which has only itself in trouble.
+        results = {name: ServiceHealth(UNHEALTHY, {"detail": str(error)})}
+    except BaseException as error:  # The check may be a plugin's, and fails alone.
         log.error("health_check_raised", service=name, exc_info=authors_frames(error))
-        found = {name: Service(UNHEALTHY, {"detail": "its health check failed"})}
+        results = {name: ServiceHealth(UNHEALTHY, {"detail": "its health check failed"})}
     took = (time.monotonic() - began) * 1000
-    return {name: replace(service, milliseconds=took) for name, service in found.items()}
+    return {name: replace(service, milliseconds=took) for name, service in results.items()}
 
 
-def _answer(name: str, future: "Future[dict[str, Service]]") -> dict[str, Service]:
+def _result_or_timeout(
+    name: str, future: "Future[dict[str, ServiceHealth]]"
+) -> dict[str, ServiceHealth]:
     if future.done():
         return future.result()
-    late = {"detail": "did not answer in time"}
-    return {name: Service(UNHEALTHY, late, ANSWER_SECONDS * 1000)}
+    details = {"detail": "did not answer in time"}
+    return {name: ServiceHealth(UNHEALTHY, details, ANSWER_SECONDS * 1000)}
 
 
-def overall(services: dict[str, Service]) -> str:
-    """`critical` without what uploads need, `degraded` without something else, else `healthy`."""
+def overall_status(services: dict[str, ServiceHealth]) -> str:
+    """The status of the whole service.
+
+    It is `critical` when uploads cannot be accepted, `degraded` when another service is not as it
+    should be, else `healthy`.
+    """
     if any(services[name].status == UNHEALTHY for name in CRITICAL_SERVICES):
         return "critical"
-    fine = all(service.status in FINE for service in services.values())
-    return HEALTHY if fine else DEGRADED
+    all_acceptable = all(service.status in ACCEPTABLE_STATUSES for service in services.values())
+    return HEALTHY if all_acceptable else DEGRADED

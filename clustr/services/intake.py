@@ -1,9 +1,9 @@
 """Intake: what happens to the files of a request until they are safely stored.
 
-The order is what makes the answer true. A file is received under a temporary name on its final file
-system; checked; written to the disk; renamed; its folder written to the disk; then all uploads of
-the request are inserted at once, with the analyses to do; then the workers are called. Whoever is
-told that an upload exists can rely on it from then on, whatever loses power.
+The order guarantees that an upload in an answer survives a loss of power. A file is received under
+a temporary name on its final file system, checked, synced and renamed, and its folder is synced.
+Then all uploads of the request are inserted at once, with their queued analyses. Then workers are
+notified.
 """
 
 import hashlib
@@ -56,8 +56,8 @@ class AcceptedFile:
 
     Attributes:
         index: which file of the request it is, from 0.
-        upload: what is answered for it.
-        reused: whether that was there already, and the file was not kept.
+        upload: the upload that the answer shows for it.
+        reused: whether that upload was there before, so that the file was not kept.
     """
 
     index: int
@@ -67,10 +67,12 @@ class AcceptedFile:
 
 @dataclass(frozen=True, slots=True)
 class RejectedFile:
-    """A file that was not accepted, and why; without index and name when there is no file.
+    """A file that was not accepted.
 
     Attributes:
-        index: which file of the request it is, from 0.
+        index: which file of the request it is, from 0; None when there is no file.
+        original_name: its cleaned name; None when there is no file.
+        error: why it was not accepted.
     """
 
     index: int | None
@@ -80,26 +82,26 @@ class RejectedFile:
 
 @dataclass(frozen=True, slots=True)
 class IntakeOptions:
-    """What a client can ask for besides.
+    """The options of an upload request.
 
     Attributes:
-        key: the `Idempotency-Key`, by which the request is known when it is sent again.
-        reuse: whether an upload with the same bytes is to be answered instead of a new one.
+        key: the `Idempotency-Key`, which identifies the request when it is sent again.
+        reuse: whether to return an upload with the same bytes instead of storing a new one.
     """
 
     key: str | None = None
     reuse: bool = False
 
 
-Checked = tuple[ReceivedFile, InspectedImage]
+CheckedFile = tuple[ReceivedFile, InspectedImage]
 
 
 class Intake:
-    """Takes files in.
+    """Checks and stores the files of upload requests.
 
     Args:
-        analyzers: those that there are, each after those that it requires.
-        services: knows which of them are not configured, and make no analyses.
+        analyzers: all analyzers by name, each after those that it requires.
+        services: knows which analyzers are not configured; new uploads get no analyses of these.
         formats: the image formats to accept.
         max_upload_size: bytes of one file at most.
         on_stored: called with every new upload once it is stored; it returns at once.
@@ -128,12 +130,12 @@ class Intake:
 
     @contextmanager
     def receiving(self) -> Iterator["UploadSession"]:
-        """Receive the files of one request; what is not accepted by the end is removed."""
-        reception = UploadSession(self._storage, self._max_upload_size)
+        """Receive the files of one request; at the end, remove those that were not accepted."""
+        session = UploadSession(self._storage, self._max_upload_size)
         try:
-            yield reception
+            yield session
         finally:
-            reception.close()
+            session.close()
 
     def accept(
         self,
@@ -141,23 +143,26 @@ class Intake:
         request_id: str,
         options: IntakeOptions = IntakeOptions(),
     ) -> tuple[list[AcceptedFile], list[RejectedFile]]:
-        """Store those files that are images and refuse the others, each for its own reason.
+        """Store those files that are images, and refuse the others, each with its own error.
+
+        Args:
+            received: the files of the request, in its order.
 
         Returns:
-            the accepted in the order of their files, and the refused in theirs.
+            the accepted and the refused files, both in the order of the request.
 
         Raises:
             DatabaseUnavailable, StorageFull: nothing was stored.
-            InvalidInput: the key was given to a request with other files before.
-            BeingAnswered: the same request is being answered at this moment.
+            InvalidInput: an earlier request with the same key had other files.
+            BeingAnswered: another process answers the same request at this moment.
         """
         began = time.perf_counter()
-        checked: list[Checked] = []
+        checked: list[CheckedFile] = []
         refused: list[RejectedFile] = []
         indices: list[int] = []
         for index, item in enumerate(received):
             try:
-                checked.append((item, self._check(item.file)))
+                checked.append((item, self._inspect(item.file)))
                 indices.append(index)
             except RefusedFile as error:
                 refused.append(RejectedFile(index, clean_name(item.name), error))
@@ -168,62 +173,67 @@ class Intake:
                 )
                 log.info("upload_refused", code=error.code, size=item.file.size, cause=cause)
         retry = Retry(options.key, fingerprint(received), 0) if options.key else None
-        stored = self._store(checked, request_id, retry, options.reuse) if checked else []
+        stored = self._store_files(checked, request_id, retry, options.reuse) if checked else []
         duration = round((time.perf_counter() - began) * 1000, 1)
         for upload, reused in stored:
             event = "upload_reused" if reused else "upload_stored"
             log.info(event, upload_id=upload.id, size=upload.size, duration_ms=duration)
-        return [AcceptedFile(i, *each) for i, each in zip(indices, stored, strict=True)], refused
+        return [AcceptedFile(i, *pair) for i, pair in zip(indices, stored, strict=True)], refused
 
-    def _check(self, file: IncomingFile) -> InspectedImage:
+    def _inspect(self, file: IncomingFile) -> InspectedImage:
         if file.too_large:
-            most = failure_messages.size_text(self._max_upload_size)
-            raise TooLarge(f"The file is larger than {most}, the most that one file may have.")
-        with writing():  # It is being stored, and may be gone with the file system it was on.
+            limit = failure_messages.size_text(self._max_upload_size)
+            raise TooLarge(f"The file is larger than {limit}, the most that one file may have.")
+        with writing():  # The file system of the temporary file may have been unmounted.
             return images.inspect(file.content(), self._formats, limit_time=True)
 
-    def _store(
-        self, checked: list[Checked], request_id: str, retry: Retry | None, reuse: bool
+    def _store_files(
+        self, checked: list[CheckedFile], request_id: str, retry: Retry | None, reuse: bool
     ) -> list[tuple[Upload, bool]]:
-        """For each file the upload, and whether that was there and the file was not kept."""
-        before = self._stored_before(retry) if retry else {}
+        """Store the files; return each one's upload, and whether that was there before."""
+        stored_before = self._find_stored_before(retry) if retry else {}
         hashes = [received.file.sha256 for received, _ in checked]
-        known = self._database.uploads.first_uploads_with_bytes(hashes) if reuse else {}
-        chosen: list[tuple[Upload, bool]] = []
+        reusable = self._database.uploads.first_uploads_with_bytes(hashes) if reuse else {}
+        pairs: list[tuple[Upload, bool]] = []
         new: list[tuple[ReceivedFile, Upload]] = []
         for position, (received, inspected) in enumerate(checked):
-            upload = before.get(position) or known.get(received.file.sha256)
-            reused = position not in before and upload is not None
+            upload = stored_before.get(position) or reusable.get(received.file.sha256)
+            reused = position not in stored_before and upload is not None
             if upload is None:
-                upload = self._describe(received, inspected, request_id)
+                upload = self._build_upload(received, inspected, request_id)
                 if retry:
                     upload = replace(upload, retry=replace(retry, position=position))
                 new.append((received, upload))
             if reuse:
-                known.setdefault(upload.sha256, upload)
-            chosen.append((upload, reused))
-        added = self._add(new, reuse) if new else {}
-        stored = [(added.get(upload.id, upload), upload, reused) for upload, reused in chosen]
-        return [(there, reused or there.id != upload.id) for there, upload, reused in stored]
+                reusable.setdefault(upload.sha256, upload)
+            pairs.append((upload, reused))
+        added = self._add_uploads(new, reuse) if new else {}
+        stored = [(added.get(upload.id, upload), upload, reused) for upload, reused in pairs]
+        return [(result, reused or result.id != upload.id) for result, upload, reused in stored]
 
-    def _stored_before(self, retry: Retry) -> dict[int, Upload]:
-        """What an earlier request with the same key stored, by position; a part of it at worst."""
+    def _find_stored_before(self, retry: Retry) -> dict[int, Upload]:
+        """The uploads that an earlier request with the same key stored, by position.
+
+        When that request was interrupted, some may be missing.
+        """
         stored, trashed = self._database.uploads.of_request(retry.key)
         if any(upload.retry.fingerprint != retry.fingerprint for upload in stored):
             problem = "This key was given to a request with other files; take a new one."
             raise InvalidInput({"Idempotency-Key": [problem]})
-        if trashed:  # From now on the key stands for what is stored instead.
+        if trashed:  # The key is then free for the new uploads.
             self._database.trash.release(trashed)
         return {upload.retry.position: upload for upload in stored}
 
-    def _add(self, new: list[tuple[ReceivedFile, Upload]], reuse: bool) -> dict[str, Upload]:
-        """Store files and uploads.
+    def _add_uploads(
+        self, new: list[tuple[ReceivedFile, Upload]], reuse: bool
+    ) -> dict[str, Upload]:
+        """Store files and uploads, and notify workers and plugins.
 
         Args:
-            reuse: whether a file is not to be kept whose bytes another has stored meanwhile.
+            reuse: whether to drop a file when another request has stored the same bytes meanwhile.
 
         Returns:
-            by the ids that they have: the uploads as they are stored, or those of others instead.
+            by the ids of the new uploads: the stored uploads, or those to reuse instead.
         """
         uploads = self._database.uploads.ask([upload for _, upload in new])
         self._require_our_store()
@@ -231,18 +241,20 @@ class Intake:
         try:
             stored = self._database.uploads.add(uploads, reuse)
         except DatabaseRefused:
-            # Not when the database is away: it may have stored them all the same.
+            # When the database is unavailable the files stay: it may have stored the uploads.
             self._remove_files(uploads)
             raise
         except BeingAnswered:
-            there = self._database.integrity.filenames([upload.id for upload in uploads])
-            self._remove_files([upload for upload in uploads if upload.filename not in there])
+            stored_names = self._database.integrity.filenames([upload.id for upload in uploads])
+            self._remove_files(
+                [upload for upload in uploads if upload.filename not in stored_names]
+            )
             raise
-        added = {upload.id: there for upload, there in zip(uploads, stored, strict=True)}
+        added = {upload.id: result for upload, result in zip(uploads, stored, strict=True)}
         self._remove_files([upload for upload in uploads if added[upload.id].id != upload.id])
-        mine = [there for upload_id, there in added.items() if there.id == upload_id]
-        self._ring(mine)
-        for upload in mine:
+        own_uploads = [result for upload_id, result in added.items() if result.id == upload_id]
+        self._notify_workers(own_uploads)
+        for upload in own_uploads:
             self._on_stored(upload)
         return added
 
@@ -263,11 +275,11 @@ class Intake:
         for upload in uploads:
             self._storage.remove(upload.filename)
 
-    def _describe(
+    def _build_upload(
         self, received: ReceivedFile, inspected: InspectedImage, request_id: str
     ) -> Upload:
         upload_id, moment = new_id(), now()
-        analyses = self._planned(inspected.format)
+        analyses = self._planned_analyses(inspected.format)
         return Upload(
             id=upload_id,
             original_name=clean_name(received.name),
@@ -284,31 +296,31 @@ class Intake:
             request_id=request_id,
         )
 
-    def _planned(self, format: Format) -> tuple[Analysis, ...]:
-        """The analyses of a new upload in this format."""
-        without = self._services.not_configured
-        if (format, without) not in self._plans:
-            self._plans[format, without] = tuple(self._plan(format, without))
-        return self._plans[format, without]
+    def _planned_analyses(self, format: Format) -> tuple[Analysis, ...]:
+        """The analyses of a new upload in this format, from a cache."""
+        not_configured = self._services.not_configured
+        if (format, not_configured) not in self._plans:
+            self._plans[format, not_configured] = tuple(self._plan_analyses(format, not_configured))
+        return self._plans[format, not_configured]
 
-    def _plan(self, format: Format, without: frozenset[str]) -> Iterator[Analysis]:
-        """Make its analyses, those that need no analyzer's run, too."""
-        hopeful: set[str] = set()
+    def _plan_analyses(self, format: Format, not_configured: frozenset[str]) -> Iterator[Analysis]:
+        """Make the analyses of a new upload, also those that are skipped from the start."""
+        possible: set[str] = set()
         for analyzer in self._analyzers:
-            if analyzer.name in without:
+            if analyzer.name in not_configured:
                 continue
             state, error = State.WAITING if analyzer.requires else State.QUEUED, None
-            missing = [name for name in analyzer.requires if name not in hopeful]
+            missing = [name for name in analyzer.requires if name not in possible]
             if analyzer.formats and format.content_type not in analyzer.formats:
                 state, error = State.SKIPPED, f"does not look at {format.content_type}"
-            elif missing:  # It does not look at this format, either, or not at every upload.
+            elif missing:  # The required analyzer skips this format, or does not run by itself.
                 state, error = State.SKIPPED, f"requires {missing[0]}"
             else:
-                hopeful.add(analyzer.name)
+                possible.add(analyzer.name)
             requires = tuple(analyzer.requires)
             yield Analysis(analyzer.name, analyzer.version, state, error=error, requires=requires)
 
-    def _ring(self, uploads: list[Upload]) -> None:
+    def _notify_workers(self, uploads: list[Upload]) -> None:
         waiting = {a.name for u in uploads for a in u.analyses if a.state is State.QUEUED}
         self._ringer.ring(a for a in self._analyzers if a.name in waiting)
 
@@ -333,8 +345,8 @@ class UploadSession:
 
 
 def fingerprint(received: Sequence[ReceivedFile]) -> str:
-    """By what a request is known to have the same files as another, in the same order."""
-    # Of a file that is too large not everything was hashed.
+    """A hash of the files of a request and of their order, to compare two requests."""
+    # A file that is too large was not hashed to its end.
     lines = [
         f"{item.file.size} {'' if item.file.too_large else item.file.sha256} {item.name}"
         for item in received
@@ -343,23 +355,23 @@ def fingerprint(received: Sequence[ReceivedFile]) -> str:
 
 
 def clean_name(name: str) -> str:
-    """A client's file name as data: no folders, control or direction characters, 255 at most.
+    """Clean a client's file name: no folders, control or direction characters, 255 at most.
 
     Direction marks go, too: they can make a name look like another.
     """
     last = name.replace("\\", "/").rsplit("/", 1)[-1]
-    return _without(DIRECTION_MARKS + DIRECTION_CHANGES, last)[:LONGEST_NAME] or "unnamed"
+    return _remove_characters(DIRECTION_MARKS + DIRECTION_CHANGES, last)[:LONGEST_NAME] or "unnamed"
 
 
 def clean_text(text: str) -> str:
-    """What a human wrote as data: one line, no control characters, nothing that turns text around.
+    """Clean text that a human wrote: one line, no control characters, nothing that turns text.
 
-    What is not seen itself, such as joiners and direction marks, stays beside what is.
+    Joiners and direction marks, which are not visible themselves, stay beside visible characters.
     """
-    cleaned = _without(DIRECTION_CHANGES, " ".join(text.split()))
+    cleaned = _remove_characters(DIRECTION_CHANGES, " ".join(text.split()))
     return "" if all(unicodedata.category(c) == "Cf" for c in cleaned) else cleaned
 
 
-def _without(dropped: str, text: str) -> str:
+def _remove_characters(dropped: str, text: str) -> str:
     kept = (c for c in text if unicodedata.category(c) not in ("Cc", "Cs") and c not in dropped)
     return unicodedata.normalize("NFC", "".join(kept)).strip()

@@ -1,4 +1,4 @@
-"""Notices: plugins of a web process are told of what happened, beside its requests."""
+"""Plugin events: a web process calls plugins' hooks in a thread, beside its requests."""
 
 import queue
 import threading
@@ -12,46 +12,48 @@ from clustr.plugin_manager import PluginManager
 
 log = logs.logger(__name__)
 
-STORED = "clustr_upload_stored"
-DELETED = "clustr_upload_deleted"
-MOST_WAITING = 1000
+STORED_HOOK = "clustr_upload_stored"
+DELETED_HOOK = "clustr_upload_deleted"
+MAX_WAITING = 1000
 
 
 class PluginEvents:
-    """Tells plugins in a thread of its own, one notice after the other.
+    """Calls the hooks of plugins in a thread of its own, one event after the other.
 
-    When they take longer than new ones come, those that are too many are dropped.
+    At most `MAX_WAITING` events wait; further ones are dropped and logged.
     """
 
     def __init__(self, plugin_manager: PluginManager):
         self._plugin_manager = plugin_manager
-        self._waiting: queue.Queue[tuple[str, Upload, dict[str, Any]]] = queue.Queue(MOST_WAITING)
+        self._waiting: queue.Queue[tuple[str, Upload, dict[str, Any]]] = queue.Queue(MAX_WAITING)
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
 
-    def stored(self, upload: Upload) -> None:
-        """Tell that an upload was stored; this returns at once."""
-        self._announce(STORED, upload)
+    def notify_stored(self, upload: Upload) -> None:
+        """Notify plugins that an upload was stored; return at once."""
+        self._enqueue(STORED_HOOK, upload)
 
-    def deleted(self, upload: Upload) -> None:
-        """Tell that an upload was removed for good; this returns at once."""
-        self._announce(DELETED, upload)
+    def notify_deleted(self, upload: Upload) -> None:
+        """Notify plugins that an upload was removed for good; return at once."""
+        self._enqueue(DELETED_HOOK, upload)
 
-    def _announce(self, hook: str, upload: Upload) -> None:
+    def _enqueue(self, hook: str, upload: Upload) -> None:
         if not self._plugin_manager.implements(hook):
             return
-        with self._starting:  # Not before: it would not survive a fork.
+        with self._starting:  # The thread starts only now, because it would not survive a fork.
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="notices", daemon=True)
+                self._thread = threading.Thread(
+                    target=self._notify_forever, name="notices", daemon=True
+                )
                 self._thread.start()
-        about = structlog.contextvars.get_contextvars() | {"upload_id": upload.id}
+        log_context = structlog.contextvars.get_contextvars() | {"upload_id": upload.id}
         try:
-            self._waiting.put_nowait((hook, upload, about))
+            self._waiting.put_nowait((hook, upload, log_context))
         except queue.Full:
             log.error("notice_dropped", hook=hook, upload_id=upload.id)
 
-    def _work(self) -> None:
+    def _notify_forever(self) -> None:
         while True:
-            hook, upload, about = self._waiting.get()
-            with structlog.contextvars.bound_contextvars(**about):
+            hook, upload, log_context = self._waiting.get()
+            with structlog.contextvars.bound_contextvars(**log_context):
                 self._plugin_manager.notify(hook, upload=upload)

@@ -1,7 +1,7 @@
 """Removal: uploads go into the trash, come back, and are removed for good.
 
-First the record is moved, which decides; then the file is. Whoever is killed between the two has
-left a claim in the record: by that the reconciler does the rest, which is the same done once more.
+The record is changed first, and decides; then the file is moved. A process that is killed between
+the two leaves a claim in the record, and the reconciler repeats the step, which is idempotent.
 """
 
 import time
@@ -18,8 +18,8 @@ from clustr.storage import LocalStorage, writing
 
 log = logs.logger(__name__)
 
-# What a round of the reconciler does at most; the rest is for the next ones.
-AT_A_TIME = 100
+# How many uploads, and for how long, a round of the reconciler handles at most.
+BATCH_SIZE = 100
 ROUND_SECONDS = 1.0
 WAIT_SECONDS = 2.0
 
@@ -56,17 +56,18 @@ class Removal:
         """Put an upload into the trash, or remove it for good, also from the trash.
 
         Args:
-            job: the one that it is for, if any.
-            versions: of which it may be.
-            filter: what it has to be like at the moment of its removal; see `Trash.throw`.
+            permanently: whether to remove it for good even if there is a trash.
+            job: the id of the bulk job that removes it, if any.
+            versions: the versions that the upload may have (`If-Match`).
+            filter: what the upload has to match at the moment of its removal; see `Trash.throw`.
 
         Returns:
-            False when it does not meet the filter, and is left where it is.
+            False when it does not match the filter, and is left where it is.
 
         Raises:
             NotFound: there is no such upload.
-            Outdated: it is of none of these versions.
-            StorageFull: its file cannot be moved or removed now; that is done as soon as it can be.
+            Outdated: it has none of these versions.
+            StorageFull: its file cannot be moved or removed now; the reconciler does so later.
         """
         for_good = permanently or self.trash_days == 0
         self._require_store()
@@ -88,13 +89,14 @@ class Removal:
         """Bring an upload back from the trash.
 
         Args:
-            versions: of which it may be.
+            job: the id of the bulk job that restores it, if any.
+            versions: the versions that the upload may have (`If-Match`).
 
         Raises:
             NotFound: it is not in the trash.
-            Outdated: it is of none of these versions.
-            UnderWay: it is being put into the trash, and that takes its time.
-            StorageFull: its file cannot be moved now; that is done as soon as it can be.
+            Outdated: it has none of these versions.
+            UnderWay: it is being moved to the trash, and that takes longer than `WAIT_SECONDS`.
+            StorageFull: its file cannot be moved now; the reconciler does so later.
         """
         self._require_store()
         until = time.monotonic() + WAIT_SECONDS
@@ -106,23 +108,23 @@ class Removal:
                 if time.monotonic() > until:
                     raise
                 time.sleep(0.02)
-        return self._put_back(claim, job) or self._uploads.get(upload_id)
+        return self._restore_file(claim, job) or self._uploads.get(upload_id)
 
     def _require_store(self) -> None:
-        """See that the store is there: no file is in one that is not mounted.
+        """Check that the store is mounted; in one that is not, all files look as if missing.
 
         Raises:
-            StorageFull: it is not.
+            StorageFull: it is not mounted.
         """
         if not self._storage.is_there():
             raise StorageFull
 
     def _finish(self, claim: RemovalClaim) -> None:
-        """Do with the file what its record says."""
+        """Do the step that the claim in the record names."""
         steps: dict[TrashStep, Callable[[RemovalClaim], object]] = {
             TrashStep.MOVING: self._move_to_trash,
-            TrashStep.RESTORING: self._put_back,
-            TrashStep.REMOVING: self._remove,
+            TrashStep.RESTORING: self._restore_file,
+            TrashStep.REMOVING: self._remove_for_good,
         }
         steps[claim.step](claim)
 
@@ -134,20 +136,20 @@ class Removal:
         if self._trash.settle(claim):
             log.info("upload_trashed", upload_id=claim.upload.id)
         else:
-            self._follow(claim)
+            self._follow_record(claim)
 
-    def _put_back(self, claim: RemovalClaim, job: str | None = None) -> Upload | None:
-        """Restore it; None when somebody else has taken that over."""
+    def _restore_file(self, claim: RemovalClaim, job: str | None = None) -> Upload | None:
+        """Restore an upload; None when another process has taken the claim over."""
         with writing():
             self._storage.trash.put_back(claim.upload.filename)
         upload = self._trash.restore(claim, job)
         if upload:
             log.info("upload_restored", upload_id=upload.id)
         else:
-            self._follow(claim)
+            self._follow_record(claim)
         return upload
 
-    def _remove(self, claim: RemovalClaim) -> None:
+    def _remove_for_good(self, claim: RemovalClaim) -> None:
         filename = claim.upload.filename
         with writing():
             self._storage.trash.remove(filename)
@@ -156,8 +158,8 @@ class Removal:
             log.info("upload_deleted", upload_id=claim.upload.id)
             self._on_deleted(claim.upload)
 
-    def _follow(self, claim: RemovalClaim) -> None:
-        """Having come late, let the file be where its record says by now."""
+    def _follow_record(self, claim: RemovalClaim) -> None:
+        """Move the file to where its record says by now, after another process took the claim."""
         log.warning("claim_lost", upload_id=claim.upload.id, step=claim.step)
         step = self._trash.step_of(claim.upload.id)
         with writing():
@@ -172,22 +174,22 @@ class Removal:
                     self._storage.trash.put_back(claim.upload.filename)
 
     def resume(self) -> None:
-        """Finish some of what was begun and left, and remove some whose time in the trash is over.
+        """Finish some abandoned steps, and remove some uploads whose time in the trash is over.
 
         Raises:
-            DatabaseUnavailable: it cannot be done now.
-            StorageFull: the store is not there.
+            DatabaseUnavailable: MongoDB does not answer.
+            StorageFull: the store is not mounted.
         """
         self._require_store()
         until = time.monotonic() + ROUND_SECONDS
-        for claim in self._trash.begun(AT_A_TIME):
+        for claim in self._trash.begun(BATCH_SIZE):
             log.warning("removal_taken_over", upload_id=claim.upload.id, step=claim.step)
-            with suppress(StorageFull):  # That is logged; others shall not wait for it.
+            with suppress(StorageFull):  # It is logged, and must not hold up the others.
                 self._finish(claim)
-        over = now() - timedelta(days=self.trash_days)
-        for upload_id in self._trash.removed_before(over, AT_A_TIME):
+        expired_before = now() - timedelta(days=self.trash_days)
+        for upload_id in self._trash.removed_before(expired_before, BATCH_SIZE):
             if time.monotonic() > until:
                 return
-            # Somebody may be faster, to restore it or to remove it.
+            # Another process may have restored or removed it meanwhile.
             with suppress(NotFound, StorageFull):
                 self._finish(self._trash.claim(upload_id, TrashStep.REMOVING))

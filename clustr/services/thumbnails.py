@@ -41,7 +41,7 @@ class Thumbnail:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class ThumbnailRequest:
     """A thumbnail that is to be made.
 
     Attributes:
@@ -57,8 +57,8 @@ class Wish:
     extension: str
     trashed: bool = False
 
-    def logged(self) -> dict[str, str | int]:
-        """What the log says of it."""
+    def log_fields(self) -> dict[str, str | int]:
+        """The fields of its log lines."""
         return {"filename": self.filename, "size": self.size, "format": self.extension}
 
 
@@ -67,9 +67,13 @@ def name_of(size: int, extension: str) -> str:
     return f"{size}-v{VERSION}.{extension}"
 
 
-def snapped(size: int) -> int:
-    """The size that is made for one that is asked for: the same or the next larger one."""
-    return next(each for each in SIZES if each >= size)
+def snap_size(size: int) -> int:
+    """The size in `SIZES` that is served for a requested one: the same or the next larger one.
+
+    Args:
+        size: pixels of the longer side, at most the largest of `SIZES`.
+    """
+    return next(made for made in SIZES if made >= size)
 
 
 class Thumbnails:
@@ -99,10 +103,10 @@ class Thumbnails:
         content = self._storage.open_thumbnail(key)
         if content is not None:
             return Thumbnail(content, tag, key)
-        wish = Wish(self._filename(upload_id), keys, size, extension)
-        return self._kept(wish, tag)
+        request = ThumbnailRequest(self._find_filename(upload_id), keys, size, extension)
+        return self._make_and_keep(request, tag)
 
-    def of_trashed(self, upload_id: str, size: int, extension: str) -> Thumbnail:
+    def get_trashed(self, upload_id: str, size: int, extension: str) -> Thumbnail:
         """A thumbnail of an upload of the trash; the database is asked whether it is there.
 
         It lies beside those of uploads under a name of its own, so that nobody is served it as one
@@ -124,7 +128,9 @@ class Thumbnails:
         content = self._storage.open_thumbnail(key)
         if content is not None:
             return Thumbnail(content, tag, key)
-        return self._kept(Wish(filename, keys, size, extension, trashed=True), tag)
+        return self._make_and_keep(
+            ThumbnailRequest(filename, keys, size, extension, trashed=True), tag
+        )
 
     def _keys(self, upload_id: str, prefix: str = "") -> dict[tuple[int, str], str]:
         """Where all thumbnails of an upload lie, by size and extension."""
@@ -136,35 +142,39 @@ class Thumbnails:
             for size in SIZES
         }
 
-    def _kept(self, wish: Wish, tag: str) -> Thumbnail:
+    def _make_and_keep(self, request: ThumbnailRequest, tag: str) -> Thumbnail:
         """A thumbnail that was not there a moment ago, made and kept where that can be."""
-        key = wish.keys[wish.size, wish.extension]
+        key = request.keys[request.size, request.extension]
         try:
-            with self._storage.making_thumbnails(key, wish.keys.values(), WAIT_SECONDS) as wanted:
+            with self._storage.making_thumbnails(
+                key, request.keys.values(), WAIT_SECONDS
+            ) as wanted:
                 content = self._storage.open_thumbnail(key)  # Another may have made it meanwhile.
                 if content is not None:
                     return Thumbnail(content, tag, key)
-                made, is_kept = self._make_wanted(wish, wanted)
+                made, is_kept = self._make_wanted(request, wanted)
                 return Thumbnail(io.BytesIO(made), tag, key if is_kept else None)
         except StorageFull:  # The store is full or can only be read: then it is made each time.
-            [(_, made)] = self._make(wish, lambda: [(wish.size, wish.extension)])
+            [(_, made)] = self._make(request, lambda: [(request.size, request.extension)])
             return Thumbnail(io.BytesIO(made), tag, None)
 
-    def _make_wanted(self, wish: Wish, wanted: Callable[[], Collection[str]]) -> tuple[bytes, bool]:
-        """Make what is wished, and all else that others wait for; whether that could be kept.
+    def _make_wanted(
+        self, request: ThumbnailRequest, wanted: Callable[[], Collection[str]]
+    ) -> tuple[bytes, bool]:
+        """Make what is requested, and all else that others wait for; whether that could be kept.
 
         Args:
             wanted: says where those are to lie that are waited for.
         """
-        by_key = {key: each for each, key in wish.keys.items()}
+        by_key = {key: each for each, key in request.keys.items()}
         mine, is_kept = None, False
-        for each, made in self._make(wish, lambda: [by_key[key] for key in wanted()]):
-            kept = self._keep(wish.keys[each], wish.filename, made, wish.trashed)
-            if each == (wish.size, wish.extension):
+        for each, made in self._make(request, lambda: [by_key[key] for key in wanted()]):
+            kept = self._keep(request.keys[each], request.filename, made, request.trashed)
+            if each == (request.size, request.extension):
                 mine, is_kept = made, kept
         return mine, is_kept
 
-    def _filename(self, upload_id: str) -> str:
+    def _find_filename(self, upload_id: str) -> str:
         """The file name of an original, by the names that it can have."""
         for extension in images.CONTENT_TYPES:
             filename = f"{upload_id}.{extension}"
@@ -173,34 +183,36 @@ class Thumbnails:
         return self._database.uploads.get(upload_id).filename  # This says what is wrong, too.
 
     def _make(
-        self, wish: Wish, wanted: Callable[[], Collection[tuple[int, str]]]
+        self, request: ThumbnailRequest, wanted: Callable[[], Collection[tuple[int, str]]]
     ) -> Iterator[tuple[tuple[int, str], bytes]]:
         """Make thumbnails by one decode: this one of a larger, or all of the original."""
-        made = self._make_smaller(wish)
+        made = self._make_smaller(request)
         if made is not None:
-            log.info("thumbnail_made", **wish.logged(), source="thumbnail")
-            yield (wish.size, wish.extension), made
+            log.info("thumbnail_made", **request.log_fields(), source="thumbnail")
+            yield (request.size, request.extension), made
             return
-        open_original = self._storage.open_trashed if wish.trashed else self._storage.open
+        open_original = self._storage.open_trashed if request.trashed else self._storage.open
         decode = token_hex(4)
-        with open_original(wish.filename) as file, reading():
+        with open_original(request.filename) as file, reading():
             for (size, extension), made in images.thumbnails(file, wanted):
-                one = replace(wish, size=size, extension=extension)
-                log.info("thumbnail_made", **one.logged(), source="original", decode=decode)
+                one = replace(request, size=size, extension=extension)
+                log.info("thumbnail_made", **one.log_fields(), source="original", decode=decode)
                 yield (size, extension), made
 
-    def _make_smaller(self, wish: Wish) -> bytes | None:
+    def _make_smaller(self, request: ThumbnailRequest) -> bytes | None:
         """Make a thumbnail of the smallest that is kept in its format and large enough."""
         for size in SIZES:
-            if size >= images.TIMES_LARGER * wish.size:
-                larger = self._storage.open_thumbnail(wish.keys[size, wish.extension])
+            if size >= images.TIMES_LARGER * request.size:
+                larger = self._storage.open_thumbnail(request.keys[size, request.extension])
                 if larger is None:
                     continue
                 try:
                     with larger as file, reading():
-                        made = images.smaller(file, wish.size, wish.extension)
+                        made = images.smaller(file, request.size, request.extension)
                 except RefusedFile as error:
-                    log.warning("thumbnail_broken", **wish.logged(), larger=size, error=str(error))
+                    log.warning(
+                        "thumbnail_broken", **request.log_fields(), larger=size, error=str(error)
+                    )
                     continue
                 if made is not None:
                     return made

@@ -2,9 +2,9 @@
 
     gunicorn -c python:clustr.supervisor.gunicorn_settings wsgi:app
 
-What a deployer changes goes into `config/gunicorn.conf.py`, which begins with these. What is not
-set here stays as gunicorn has it, such as its limits for request lines and headers, and that it
-refuses or drops what could be read in two ways.
+Changes for a deployment go into `config/gunicorn.conf.py`, which starts from these. What is not set
+here keeps gunicorn's default, such as the limits for request lines and headers, and the refusal of
+ambiguous requests.
 """
 
 import json
@@ -35,26 +35,27 @@ RETRY_SECONDS = 1.0
 log = logger(__name__)
 
 _start_failed = mmap.mmap(-1, 1)  # shared with the workers, which are forks
-_serves = mmap.mmap(-1, 1)
+_has_served = mmap.mmap(-1, 1)
 
 
 class Worker(BoundedThreadWorker):
-    """Our worker; why it cannot start it says in one line."""
+    """Clustr's worker, which reports in one line why it cannot start."""
 
     def load_wsgi(self) -> None:
-        """Load the application; if it cannot start, say why in one line.
+        """Load the application; if it cannot start, report why in one line.
 
-        Then end the rest, unless one has served already: what it needs went away since, such as the
-        file system of the uploads, and the others can do without. gunicorn has an exit code for a
-        start that fails, but fails itself when a second worker ends with it.
+        Then end gunicorn, unless a worker has served already: in that case something became
+        unavailable since, such as the file system of the uploads, and the other workers go on.
+        gunicorn has an exit code for a start that fails, but crashes when a second worker ends with
+        it.
         """
         try:
             super().load_wsgi()
-            _serves[0] = 1
+            _has_served[0] = 1
             log.info("web_process_ready", pid=self.pid)
         except StartUpError as error:
             sys.stderr.write(f"clustr: {error}\n")
-            if _serves[0]:
+            if _has_served[0]:
                 time.sleep(RETRY_SECONDS)
                 sys.exit()  # gunicorn starts another.
             _start_failed[0] = 1
@@ -65,7 +66,11 @@ class Worker(BoundedThreadWorker):
 def write_problem(client: socket.socket, status: int, reason: str, detail: str) -> None:
     """Answer what cannot be read as a request, in the form and with the headers of other errors.
 
-    Nothing of the application has seen it; what it would have added has to be said here again.
+    The application does not see such a request, so the headers that it adds are repeated here.
+
+    Args:
+        status, reason: of the status line.
+        detail: gunicorn's error, for the log only.
     """
     request_id = uuid4().hex
     log.info("request_unreadable", status=status, detail=detail, request_id=request_id)
@@ -91,17 +96,17 @@ def write_problem(client: socket.socket, status: int, reason: str, detail: str) 
     util.write_nonblock(client, head.encode() + body)
 
 
-# gunicorn would send a page that repeats what was sent, and has no place to give it another.
+# gunicorn would send a page that repeats parts of the request, and has no setting to change that.
 util.write_error = write_problem
 
 
 def on_exit(server: Arbiter) -> None:
-    """Give the exit code of a start that failed."""
+    """Exit with gunicorn's code for a failed start, if a worker could not load the application."""
     if _start_failed[0]:
         sys.exit(Arbiter.APP_LOAD_ERROR)
 
 
-class NoSilentClients(logging.Filter):
+class SilentClientFilter(logging.Filter):
     """Drops the traceback that gunicorn logs for each client that stays silent for too long."""
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -111,10 +116,11 @@ class NoSilentClients(logging.Filter):
 
 
 def when_ready(server: Arbiter) -> None:
-    """Close connections of clients that fall silent in the middle of a request or of an answer.
+    """Limit how long connections wait for clients that stop sending or receiving in the middle.
 
-    gunicorn waits for them without end, each holding a thread. How long to wait for something to
-    receive (socket(7)) and to get rid of what is sent (tcp(7)), the accepted sockets inherit.
+    gunicorn waits for them without end, and each holds a thread. The accepted sockets inherit the
+    time-outs for receiving (SO_RCVTIMEO of socket(7)) and for unacknowledged data
+    (TCP_USER_TIMEOUT of tcp(7)).
     """
     for listener in server.LISTENERS:
         limit = struct.pack("@ll", SILENCE_SECONDS, 0)
@@ -135,31 +141,31 @@ except StartUpError as _error:
     sys.exit(f"clustr: {_error}")
 
 
-def _address(host: str, port: int) -> str:
+def _bind_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-bind = _address(_settings.host, _settings.port)
+bind = _bind_address(_settings.host, _settings.port)
 workers = _settings.web_workers
 worker_class = Worker
-threads = 80  # those that send slowly hold three quarters of them at most
+threads = 80  # clients that send slowly hold three quarters of them at most
 worker_connections = 1000
 keepalive = 15
 timeout = 60  # for a process whose main thread does not react; a slow request is not that
 graceful_timeout = 5
 
-# Heartbeats are files; on a disk they could wait for it.
+# gunicorn's heartbeats are files; on a disk, a slow disk would delay them.
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
 
 control_socket_disable = True
 
-# Whom to believe in `X-Forwarded-*` is the application's to decide (PROXY_HOPS).
+# The application decides which `X-Forwarded-*` to trust (PROXY_HOPS), not gunicorn.
 secure_scheme_headers: dict[str, str] = {}
 forwarder_headers = ""
 
 accesslog = None  # the application logs its requests itself, with their ids
 logconfig_dict = logging_config(_settings.log_format, _settings.log_level)
-logconfig_dict["filters"]["silent"] = {"()": NoSilentClients}
+logconfig_dict["filters"]["silent"] = {"()": SilentClientFilter}
 _level = "INFO" if _settings.log_level == "debug" else _settings.log_level.upper()
 _logger = {"level": _level, "propagate": True, "filters": ["silent"]}
 logconfig_dict["loggers"]["gunicorn.error"] = _logger

@@ -1,8 +1,8 @@
-"""Child processes that end with the process that made them, and a supervisor that keeps them up.
+"""Child processes that end with their parent, and a supervisor that keeps them running.
 
 Everything here is for a process without threads: it forks, and a fork of a process with threads
-can hang on a lock that nobody holds any more. Children are made from the main thread because the
-kernel ends them when the *thread* that forked them ends (prctl(2), PR_SET_PDEATHSIG).
+can hang on a lock whose owner does not exist in the fork. Children are forked from the main thread
+because the kernel ends them when the *thread* that forked them ends (prctl(2), PR_SET_PDEATHSIG).
 """
 
 import collections
@@ -34,7 +34,7 @@ LONGEST_LINE_BYTES = 64 * 1024
 LARGEST_LOG_BYTES = 10 * 1024 * 1024
 OLD_LOGS = 3
 LOG_CHECK_SECONDS = 10.0
-COLOURS = (36, 35, 33, 32, 34)  # cyan, magenta, yellow, green, blue (ECMA-48)
+COLORS = (36, 35, 33, 32, 34)  # cyan, magenta, yellow, green, blue (ECMA-48)
 
 
 def die_with_parent(parent_pid: int) -> None:
@@ -43,7 +43,10 @@ def die_with_parent(parent_pid: int) -> None:
     A fork clears this, an exec keeps it.
 
     Args:
-        parent_pid: the process that made this one; when it has ended already, so does this one.
+        parent_pid: the process that forked this one; when it has ended already, this one exits.
+
+    Raises:
+        OSError: the kernel refuses.
     """
     if _libc.prctl(PR_SET_PDEATHSIG, *map(ctypes.c_ulong, (signal.SIGKILL, 0, 0, 0))) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) was refused")
@@ -51,20 +54,20 @@ def die_with_parent(parent_pid: int) -> None:
         os._exit(1)
 
 
-class Started(NamedTuple):
-    """A process that runs, and the reading end of the pipe that it writes to, if it has one."""
+class StartedProcess(NamedTuple):
+    """A running process, and the reading end of the pipe that it writes to, if it has one."""
 
     pid: int
     output: int | None = None
 
 
-Start = Callable[[], Started]
+Starter = Callable[[], StartedProcess]
 
 
-def command(
+def command_starter(
     arguments: Sequence[str], environment: Mapping[str, str], inherited: Sequence[int] = ()
-) -> Start:
-    """A way to start a program in a session of its own, its output going to a pipe.
+) -> Starter:
+    """Make a function that starts a program in a session of its own, with its output in a pipe.
 
     Args:
         arguments: the program's absolute path and its arguments.
@@ -85,29 +88,31 @@ def command(
             os.write(2, f"{arguments[0]}: {error.strerror}\n".encode())
         return 127
 
-    def start() -> Started:
+    def start() -> StartedProcess:
         reading, writing = os.pipe()
         pid = _fork(lambda: execute(writing))
         os.close(writing)
-        return Started(pid, reading)
+        return StartedProcess(pid, reading)
 
     return start
 
 
-def function(run: Callable[[], int]) -> Start:
-    """A way to run a function in a fork, in a session of its own, with the output of this process.
+def function_starter(run: Callable[[], int]) -> Starter:
+    """Make a function that forks a process, in a session of its own, which calls `run`.
+
+    The fork has the standard output and error of this process.
 
     Args:
         run: returns the exit code.
     """
-    return lambda: Started(_fork(run))
+    return lambda: StartedProcess(_fork(run))
 
 
 def _fork(run: Callable[[], int]) -> int:
     parent_pid = os.getpid()
-    sys.stdout.flush()  # or the child would write once more what waits to be written
+    sys.stdout.flush()  # or the child would write the buffered text once more
     sys.stderr.flush()
-    # A signal that came in between would be handled in the child as if it were the parent.
+    # Or a signal that comes between the fork and the reset would run the parent's handlers.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     pid = os.fork()
     if pid:
@@ -117,7 +122,7 @@ def _fork(run: Callable[[], int]) -> int:
     try:
         os.setsid()
         die_with_parent(parent_pid)
-        _forget_signal_handlers()
+        _reset_signal_handlers()
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         code = run()
     except SystemExit as end:
@@ -131,7 +136,7 @@ def _fork(run: Callable[[], int]) -> int:
         os._exit(code)
 
 
-def _forget_signal_handlers() -> None:
+def _reset_signal_handlers() -> None:
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1):
         if signal.getsignal(number) != signal.SIG_IGN:
@@ -142,8 +147,8 @@ def _forget_signal_handlers() -> None:
 class Notification:
     """A message from a child that it is ready: the protocol of systemd, see sd_notify(3).
 
-    Called, it answers whether the message has come, as `Child.ready` has to; not to be called again
-    after that. The child finds `address` in its environment as NOTIFY_SOCKET.
+    A call returns whether the message has come, as `Child.ready` has to; after a true answer it
+    must not be called again. The child needs `address` in its environment as NOTIFY_SOCKET.
     """
 
     def __init__(self) -> None:
@@ -162,22 +167,22 @@ class Notification:
 
 
 def notify_ready() -> None:
-    """Tell who started this process that it is ready, if they asked to be told."""
+    """Tell the supervisor of this process that it is ready, if it set NOTIFY_SOCKET."""
     address = os.environ.get("NOTIFY_SOCKET", "").replace("@", "\0", 1)
     sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-    with sender, contextlib.suppress(OSError):  # nobody asked, or nobody listens any more
+    with sender, contextlib.suppress(OSError):  # it is not set, or nobody listens
         sender.sendto(b"READY=1", address)
 
 
-class Attempts:
-    """Something to wait for that takes a while: a function, run in forks until one ends well.
+class ForkedCheck:
+    """A slow check for `Child.ready`: a function that runs in forks until one exits with 0.
 
-    Called, it answers at once whether that has happened; as `Child.ready` it keeps the
-    supervisor free of what the function does, threads for instance.
+    A call returns at once whether that has happened. The fork keeps away from the supervisor what
+    the function does, such as starting threads.
     """
 
     def __init__(self, run: Callable[[], int]):
-        self._start = function(run)
+        self._start = function_starter(run)
         self._pid: int | None = None
 
     def __call__(self) -> bool:
@@ -195,18 +200,18 @@ class Child:
     """A process to keep running.
 
     Args:
-        name: what people call it.
-        start: starts it; from `command` or `function`.
-        ready: answers soon whether it does its work by now; without it, it does so from the start.
-        ready_seconds: how long that may take.
+        name: its name in the output.
+        start: starts it; from `command_starter` or `function_starter`.
+        ready: returns quickly whether the child is ready; None if it is ready from the start.
+        ready_seconds: how long it may take to become ready.
         stop_seconds: how long it may take to end after SIGTERM, before it is killed.
-        log_file: where it logs, if it does so by itself; its output is then not printed. This file
-            is rotated once it is large.
-        reopen_log: the signal that has it open that file anew; None when it does so for each line.
+        log_file: the file in which it logs, if it does; its output is then not printed. The
+            supervisor rotates this file once it is large.
+        reopen_log: the signal that makes it open that file again; None if it does so for each line.
     """
 
     name: str
-    start: Start
+    start: Starter
     ready: Callable[[], bool] | None = None
     ready_seconds: float = 30.0
     stop_seconds: float = 2.0
@@ -215,7 +220,7 @@ class Child:
 
 
 def has_terminal() -> bool:
-    """Whether this process has a terminal that can close on it (tty(4))."""
+    """Whether this process has a controlling terminal (tty(4))."""
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
     except OSError:
@@ -228,14 +233,14 @@ def old_log(log_file: Path, number: int) -> Path:
     return log_file.with_name(f"{log_file.name}.{number}")
 
 
-class _State:
-    """What the supervisor knows of one child."""
+class _ChildState:
+    """The state of one child of the supervisor."""
 
     def __init__(self, child: Child):
         self.child = child
         self.pid: int | None = None
         self.started_at = 0.0
-        self.ended = ""
+        self.exit_description = ""
         self.restart_at: float | None = None
         self.delay_seconds = FIRST_DELAY_SECONDS
         self.last_lines: collections.deque[str] = collections.deque(maxlen=20)
@@ -244,13 +249,15 @@ class _State:
         if self.pid is not None:
             os.kill(self.pid, number)
 
-    def note_end(self, status: int) -> None:
+    def record_exit(self, status: int) -> None:
         code = os.waitstatus_to_exitcode(status)
-        self.ended = f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+        self.exit_description = (
+            f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+        )
         self.pid = None
 
-    def put_off_restart(self) -> float:
-        """Set when it shall be started again; the seconds until then."""
+    def schedule_restart(self) -> float:
+        """Set the time of the next start; return the seconds until then."""
         now = time.monotonic()
         if now - self.started_at > STEADY_SECONDS:
             self.delay_seconds = FIRST_DELAY_SECONDS
@@ -274,22 +281,24 @@ class _State:
         if self.child.reopen_log:
             self.signal(self.child.reopen_log)
 
-    def last_words(self) -> str:
-        """What its output says last: a message of Clustr's own, or else the last line."""
+    def last_output(self) -> str:
+        """The end of its output, for a message: an error of Clustr's own, or the last line."""
         lines = [line for line in self.last_lines if line.strip()]
-        own = [line.removeprefix("clustr: ") for line in lines if line.startswith("clustr: ")]
-        words = f": {(own or lines)[-1].strip()}" if lines else ""
-        where = f" (see {self.child.log_file})" if self.child.log_file else ""
-        return words + where
+        own_errors = [
+            line.removeprefix("clustr: ") for line in lines if line.startswith("clustr: ")
+        ]
+        last_line = f": {(own_errors or lines)[-1].strip()}" if lines else ""
+        hint = f" (see {self.child.log_file})" if self.child.log_file else ""
+        return last_line + hint
 
 
-class _Output:
+class _OutputPipe:
     """The lines that come out of one pipe."""
 
-    def __init__(self, state: _State, descriptor: int):
+    def __init__(self, state: _ChildState, descriptor: int):
         self.state = state
         self.descriptor = descriptor
-        self._rest = b""
+        self._incomplete_line = b""
         os.set_blocking(descriptor, False)
 
     def read(self) -> list[str] | None:
@@ -299,12 +308,12 @@ class _Output:
             BlockingIOError: nothing is there at the moment.
         """
         data = os.read(self.descriptor, LONGEST_LINE_BYTES)
-        if not data and not self._rest:
+        if not data and not self._incomplete_line:
             return None
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        if not data or len(self._rest) > LONGEST_LINE_BYTES:
-            lines.append(self._rest)
-            self._rest = b""
+        *lines, self._incomplete_line = (self._incomplete_line + data).split(b"\n")
+        if not data or len(self._incomplete_line) > LONGEST_LINE_BYTES:
+            lines.append(self._incomplete_line)
+            self._incomplete_line = b""
         return [line.decode(errors="replace") for line in lines]
 
 
@@ -313,23 +322,23 @@ class Supervisor:
 
     Args:
         children: in the order in which they are started; each waits until the one before is ready.
-        report: takes sentences about what happens to them; by default they are printed.
-        together: stop them all at the same time, because none of them needs another.
+        report: gets a sentence about each child that ends; by default it is printed.
+        stop_together: whether to stop all at the same time, because none of them needs another.
 
     Attributes:
-        stopped_by: the signal that asked for the end, when there was one.
-        terminal_closed: whether that was because the terminal is gone that there was.
+        stopped_by: the signal that asked to stop, if one did.
+        terminal_closed: whether the terminal was closed when that signal came.
     """
 
     def __init__(
         self,
         children: Sequence[Child],
         report: Callable[[str], None] | None = None,
-        together: bool = False,
+        stop_together: bool = False,
     ):
-        self._states = [_State(child) for child in children]
-        self._together = together
-        self._report = report or (lambda text: self._print_for("clustr", text))
+        self._states = [_ChildState(child) for child in children]
+        self._stop_together = stop_together
+        self._report = report or (lambda text: self._print_labeled("clustr", text))
         self._selector = selectors.DefaultSelector()
         self._stop_requests = 0
         self._logs_checked_at = float("-inf")
@@ -337,14 +346,14 @@ class Supervisor:
         self.stopped_by: signal.Signals | None = None
         self.terminal_closed = False
 
-    def run(self, when_started: Callable[[], None] = lambda: None) -> int:
+    def run(self, on_started: Callable[[], None] = lambda: None) -> int:
         """Run until SIGTERM, SIGINT or SIGHUP; a second one kills what has not ended by then.
 
-        SIGUSR1, by which daemons are told to open their logs again, changes nothing: what is logged
-        goes to standard error.
+        SIGUSR1, which asks daemons to reopen their logs, changes nothing: logs go to standard
+        error.
 
         Args:
-            when_started: called once, when all are ready.
+            on_started: called once, when all are ready.
 
         Returns:
             The exit code: 0 after an orderly end, 1 when a second signal cut it short.
@@ -352,11 +361,11 @@ class Supervisor:
         Raises:
             StartUpError: a child ended or did not become ready in time; all are stopped by then.
         """
-        with self._signals():
+        with self._handle_signals():
             try:
                 if self._start_all():
                     notify_ready()
-                    when_started()
+                    on_started()
                 while not self._stop_requests:
                     self._turn(self._seconds_to_next_task())
                     self._restart_the_dead()
@@ -365,16 +374,16 @@ class Supervisor:
                 self._stop_all()
         return 0 if self._stop_requests < 2 else 1
 
-    def say(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         """Print text to standard output."""
         try:
             sys.stdout.write(f"{text}\n")
             sys.stdout.flush()
-        except OSError:  # whoever read it is gone, which is no reason to stop serving
+        except OSError:  # the reader is gone, which is no reason to stop serving
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
+    def _handle_signals(self) -> Iterator[None]:
         """Count requests to stop, and let every signal wake the selector."""
 
         def request_stop(number: int, _frame: object) -> None:
@@ -411,32 +420,32 @@ class Supervisor:
             self._wait_until_ready(state)
         return not self._stop_requests
 
-    def _start(self, state: _State) -> None:
+    def _start(self, state: _ChildState) -> None:
         state.pid, output = state.child.start()
         state.started_at = time.monotonic()
-        state.ended, state.restart_at = "", None
+        state.exit_description, state.restart_at = "", None
         if output is not None:
-            self._selector.register(output, selectors.EVENT_READ, _Output(state, output))
+            self._selector.register(output, selectors.EVENT_READ, _OutputPipe(state, output))
 
-    def _wait_until_ready(self, state: _State) -> None:
+    def _wait_until_ready(self, state: _ChildState) -> None:
         child = state.child
         while not self._stop_requests:
-            self._turn(POLL_SECONDS)
+            self._poll(POLL_SECONDS)
             for other in self._states:  # one that was ready before may have ended since
-                if other.ended:
-                    words = f"({other.ended}){other.last_words()}"
-                    raise StartUpError(f"{other.child.name} ended while starting {words}")
+                if other.exit_description:
+                    reason = f"({other.exit_description}){other.last_output()}"
+                    raise StartUpError(f"{other.child.name} ended while starting {reason}")
             if child.ready is None or child.ready():
                 return
             if time.monotonic() > state.started_at + child.ready_seconds:
-                words = f"within {child.ready_seconds:g} seconds{state.last_words()}"
-                raise StartUpError(f"{child.name} did not answer {words}")
+                reason = f"within {child.ready_seconds:g} seconds{state.last_output()}"
+                raise StartUpError(f"{child.name} did not answer {reason}")
 
-    def _turn(self, seconds: float | None) -> None:
-        """Wait for something to happen, at most so long; pass output on and notice deaths."""
+    def _poll(self, seconds: float | None) -> None:
+        """Wait for output or a signal, at most so long; print output and record ended children."""
         for key, _ in self._selector.select(seconds):
             if key.data is not None:
-                self._pass_on(key.data)
+                self._print_output(key.data)
                 continue
             with contextlib.suppress(BlockingIOError):
                 os.read(key.fd, 4096)  # one byte for each signal; they only had to wake us
@@ -444,10 +453,10 @@ class Supervisor:
             if state.pid is not None:
                 ended, status = os.waitpid(state.pid, os.WNOHANG)
                 if ended:
-                    state.note_end(status)
-                    self._pass_on_the_rest(state)
+                    state.record_exit(status)
+                    self._print_remaining_output(state)
 
-    def _pass_on(self, output: _Output) -> bool:
+    def _print_output(self, output: _OutputPipe) -> bool:
         """Print what came out of a pipe; False when there is nothing at the moment, or no more."""
         try:
             lines = output.read()
@@ -460,21 +469,21 @@ class Supervisor:
         for line in lines:
             output.state.last_lines.append(line)
             if output.state.child.log_file is None:
-                self._print_for(output.state.child.name, line)
+                self._print_labeled(output.state.child.name, line)
         return True
 
-    def _pass_on_the_rest(self, state: _State) -> None:
+    def _print_remaining_output(self, state: _ChildState) -> None:
         for key in list(self._selector.get_map().values()):
             if key.data is not None and key.data.state is state:
-                while self._pass_on(key.data):
+                while self._print_output(key.data):
                     pass
 
-    def _print_for(self, name: str, line: str) -> None:
+    def _print_labeled(self, name: str, line: str) -> None:
         names = ["clustr", *(state.child.name for state in self._states)]
         label = f"{name:<{max(map(len, names))}} |"
         if sys.stdout.isatty():
-            label = f"\x1b[{COLOURS[names.index(name) % len(COLOURS)]}m{label}\x1b[0m"
-        self.say(f"{label} {line}")
+            label = f"\x1b[{COLORS[names.index(name) % len(COLORS)]}m{label}\x1b[0m"
+        self.print_line(f"{label} {line}")
 
     def _seconds_to_next_task(self) -> float | None:
         times = [state.restart_at for state in self._states if state.restart_at is not None]
@@ -497,18 +506,18 @@ class Supervisor:
             if state.pid is not None:
                 continue
             if state.restart_at is None:
-                seconds = state.put_off_restart()
-                name, words = state.child.name, f"({state.ended}){state.last_words()}"
-                self._report(f"{name} ended {words}; it starts again in {seconds:g} seconds")
+                seconds = state.schedule_restart()
+                name, reason = state.child.name, f"({state.exit_description}){state.last_output()}"
+                self._report(f"{name} ended {reason}; it starts again in {seconds:g} seconds")
             elif time.monotonic() >= state.restart_at:
                 self._start(state)
 
     def _stop_all(self) -> None:
         one_by_one = [[state] for state in reversed(self._states)]
-        for states in [self._states] if self._together else one_by_one:
+        for states in [self._states] if self._stop_together else one_by_one:
             self._stop(states)
 
-    def _stop(self, states: Sequence[_State]) -> None:
+    def _stop(self, states: Sequence[_ChildState]) -> None:
         for state in states:
             state.signal(signal.SIGTERM)
         limit = time.monotonic() + max(state.child.stop_seconds for state in states)
@@ -518,6 +527,6 @@ class Supervisor:
                 for state in states:
                     state.signal(signal.SIGKILL)
                 seconds_left = POLL_SECONDS
-            self._turn(seconds_left)
+            self._poll(seconds_left)
         for state in states:
-            self._pass_on_the_rest(state)
+            self._print_remaining_output(state)

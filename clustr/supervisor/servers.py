@@ -112,8 +112,8 @@ def find_program(
     Raises:
         StartUpError: it is nowhere; the message says the three ways to have one.
     """
-    if found := program_on_path(program, search_path):
-        return found
+    if path_on_path := program_on_path(program, search_path):
+        return path_on_path
     path = installed_path(program, installed)
     if not os.access(path, os.X_OK):
         raise StartUpError(
@@ -130,24 +130,24 @@ def program_on_path(program: Program, search_path: str | None = None) -> str | N
 
 
 def version_of(program: str) -> str:
-    """The version that a server's program says it is of; empty when it says none."""
+    """The version that a server's program prints; empty when it prints none."""
     try:
-        said = subprocess.run(
+        output = subprocess.run(
             [program, "--version"], capture_output=True, text=True, timeout=10, check=False
         ).stdout
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    found = re.search(r"\bv=?(\d+(?:\.\d+)+)", said)
-    return found[1] if found else ""
+    match = re.search(r"\bv=?(\d+(?:\.\d+)+)", output)
+    return match[1] if match else ""
 
 
 class Passwords(NamedTuple):
-    """What the servers of a data folder ask for.
+    """The passwords of the servers of a data folder.
 
     Attributes:
-        mongodb_key: the key file's content, with which members of a replica set know each other.
-        mongodb: of the user `MONGODB_USER`.
-        redis: of everybody.
+        mongodb_key: the key file's content, which members of a replica set authenticate with.
+        mongodb: the password of the user `MONGODB_USER`.
+        redis: the password for every client of Redis.
     """
 
     mongodb_key: str
@@ -156,9 +156,9 @@ class Passwords(NamedTuple):
 
 
 def make_passwords(data_folder: Path) -> Passwords:
-    """The passwords of a data folder; those that are missing are made.
+    """Read the passwords of a data folder, and make those that are missing.
 
-    They are kept in files for the owner alone, because a command line can be read by everybody.
+    They are kept in files that only the owner can read, because everybody can read a command line.
 
     Raises:
         StartUpError: they cannot be read or written.
@@ -166,7 +166,9 @@ def make_passwords(data_folder: Path) -> Passwords:
     folder = data_folder / PASSWORDS
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        passwords = Passwords(*(_make_password(folder / name) for name in Passwords._fields))
+        passwords = Passwords(
+            *(_read_or_make_password(folder / name) for name in Passwords._fields)
+        )
         lines = [f"requirepass {passwords.redis}"]
         lines += [f'rename-command {name} ""' for name in REDIS_COMMANDS_OFF]
         write_private(redis_configuration(data_folder), "\n".join([*lines, ""]).encode())
@@ -177,32 +179,32 @@ def make_passwords(data_folder: Path) -> Passwords:
     return passwords
 
 
-def _make_password(path: Path) -> str:
+def _read_or_make_password(path: Path) -> str:
     with contextlib.suppress(FileNotFoundError):
-        path.chmod(0o600)  # A copy may have another mode, with which mongod refuses its key file.
-        if kept := path.read_text(encoding="ascii"):
-            return kept
-    made = secrets.token_hex(32)
-    write_private(path, made.encode())
-    return made
+        path.chmod(0o600)  # A copy may have a mode with which mongod refuses a key file.
+        if password := path.read_text(encoding="ascii"):
+            return password
+    password = secrets.token_hex(32)
+    write_private(path, password.encode())
+    return password
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Write a file that nobody but its owner can read, in one step."""
-    written = path.with_name(f"{path.name}.new")
-    written.unlink(missing_ok=True)
-    descriptor = os.open(written, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    """Write a file that only its owner can read, and replace an older one in one step."""
+    temporary = path.with_name(f"{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
-    written.replace(path)
+    temporary.replace(path)
 
 
 def mongod_arguments(program: str, port: int, data_folder: Path) -> list[str]:
-    """The command line of a `mongod` that is to be the one member of a replica set.
+    """The command line of a `mongod` that is the only member of a replica set.
 
-    A replica set, even of one, is what makes an acknowledged write survive a crash of `mongod`.
-    With a key file it lets in only who has a password (`make_passwords`). Without the bypass,
-    nobody on this machine is let in while there is no user yet.
+    In a replica set, even of one, an acknowledged write survives a crash of `mongod`. The key file
+    makes it require authentication (`make_passwords`). Without the bypass for localhost, it admits
+    nobody on this machine while there is no user yet.
     """
     arguments = [program, "--bind_ip", LOOPBACK, "--port", str(port), "--nounixsocket", "--quiet"]
     arguments += ["--dbpath", str(data_folder / "mongodb")]
@@ -211,15 +213,15 @@ def mongod_arguments(program: str, port: int, data_folder: Path) -> list[str]:
     arguments += ["--replSet", REPLICA_SET, "--oplogSize", "512"]  # mebibytes
     arguments += ["--keyFile", str(data_folder / PASSWORDS / "mongodb_key")]
     arguments += ["--setParameter", "enableLocalhostAuthBypass=false"]
-    # Many rounds make a guess dear, which is of no use for 256 random bits; each new connection
-    # pays for them. This is the least that mongod takes.
+    # Many iterations make guesses expensive, which 256 random bits do not need; and every new
+    # connection pays for them. This is the least that mongod accepts.
     arguments += ["--setParameter", "scramSHA256IterationCount=5000"]
     arguments += ["--wiredTigerCacheSizeGB", "0.5"]
     arguments += ["--setParameter", "diagnosticDataCollectionEnabled=false"]
-    # There is nothing to compress on loopback, and versions before 6.0.27 let whoever connects read
-    # their memory by a message that says it is compressed with zlib (CVE-2025-14847).
+    # Compression is of no use on loopback, and in versions before 6.0.27 a client that is not
+    # authenticated can read memory with a message compressed with zlib (CVE-2025-14847).
     arguments += ["--networkMessageCompressors", "disabled"]
-    # Ours take milliseconds. One whose process was killed is in the way of others for so long.
+    # Clustr's transactions take milliseconds. One whose process was killed blocks others so long.
     arguments += ["--setParameter", "transactionLifetimeLimitSeconds=3"]
     return arguments
 
@@ -234,14 +236,17 @@ def mongod_log(data_folder: Path) -> Path:
 
 
 def redis_arguments(program: str, port: int, data_folder: Path) -> list[str]:
-    """The command line of a Redis that keeps nothing on disk: what it carries can be made again.
+    """The command line of a Redis that keeps nothing on disk: all its data can be made again.
 
     Its password is in its configuration (`make_passwords`).
     """
     arguments = [program, str(redis_configuration(data_folder))]
     arguments += ["--bind", LOOPBACK, "--port", str(port), "--daemonize", "no"]
     arguments += ["--dir", str(data_folder / "redis"), "--save", "", "--appendonly", "no"]
-    arguments += ["--maxmemory-policy", "noeviction"]  # better to refuse a job than to drop one
+    arguments += [
+        "--maxmemory-policy",
+        "noeviction",
+    ]  # it is better to refuse a job than to drop one
     arguments += ["--logfile", str(redis_log(data_folder)), "--loglevel", "warning"]
     return arguments
 
@@ -271,20 +276,23 @@ def redis_answers(port: int, passwords: Passwords) -> bool:
 def free_port() -> int:
     """A port of loopback that is free at the moment.
 
-    It is none of those that the kernel gives to outgoing connections: one of these, made while
-    the server is away, could take its port, by connecting to itself even.
+    It is outside of the kernel's range for outgoing connections (ip(7), ip_local_port_range): an
+    outgoing connection could take such a port while the server is down, even one to that port.
+
+    Raises:
+        StartUpError: no free port was found.
     """
     ephemeral = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii")
     highest = max(int(ephemeral.split()[0]) - 1, 20_100)
     for port in random.sample(range(20_000, highest), k=100):
         with contextlib.suppress(OSError):
-            _listen(socket.AF_INET, (LOOPBACK, port))
+            _try_to_listen(socket.AF_INET, (LOOPBACK, port))
             return port
     raise StartUpError(f"no free port was found on {LOOPBACK} from 20000 to {highest}")
 
 
 def check_port(host: str, port: int) -> None:
-    """See that this address can be listened on.
+    """Check that this address can be listened on.
 
     Raises:
         StartUpError: it cannot; the message names HOST or PORT.
@@ -294,7 +302,7 @@ def check_port(host: str, port: int) -> None:
     except OSError as error:
         raise StartUpError(f"HOST={host!r} is no address of this machine: {error}") from error
     try:
-        _listen(family, address)
+        _try_to_listen(family, address)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise StartUpError(
@@ -305,7 +313,7 @@ def check_port(host: str, port: int) -> None:
         ) from error
 
 
-def _listen(family: int, address: tuple[object, ...]) -> None:
+def _try_to_listen(family: int, address: tuple[object, ...]) -> None:
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do
         listener.bind(address)
@@ -313,11 +321,11 @@ def _listen(family: int, address: tuple[object, ...]) -> None:
 
 
 def make_folder(folder: Path, setting: str, mode: int = 0o700) -> None:
-    """Make a folder if there is none, and see that files can be written into it.
+    """Make a folder if there is none, and check that files can be written into it.
 
     Args:
         setting: the name of the setting that it comes from, for the message.
-        mode: of the folder when it is made; one that is there keeps its own.
+        mode: its mode when it is made; an existing folder keeps its own.
 
     Raises:
         StartUpError: it cannot be made or written.
@@ -332,34 +340,34 @@ def make_folder(folder: Path, setting: str, mode: int = 0o700) -> None:
         raise StartUpError(f"{setting}={folder} cannot be written: {error.strerror}") from error
 
 
-def note_addresses(data_folder: Path, addresses: Mapping[str, str]) -> None:
-    """Write down where the servers listen that were started on this data folder.
+def write_addresses(data_folder: Path, addresses: Mapping[str, str]) -> None:
+    """Store the addresses of the servers that were started on this data folder.
 
     Args:
-        addresses: by the settings that they stand for; with the passwords, for the owner alone.
+        addresses: URLs with passwords, by the names of the settings that they stand for.
     """
     write_private(data_folder / ADDRESSES, orjson.dumps(addresses))
 
 
-def noted_addresses(data_folder: Path) -> dict[str, str]:
-    """Where the servers listen that a `clustr up` has started on this data folder, if one runs.
+def read_addresses(data_folder: Path) -> dict[str, str]:
+    """The addresses of the servers that a running `clustr up` has started on this data folder.
 
-    What another left behind counts for nothing: its ports may be those of somebody else by now. Nor
-    does a folder that this user may not look into.
+    The result is empty when none runs: other processes may have the ports of one that has ended. It
+    is also empty when this user cannot read the folder.
     """
     with contextlib.suppress(OSError), (data_folder / LOCK).open("rb") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:  # Somebody holds it.
+        except BlockingIOError:  # A running `clustr up` holds it.
             return orjson.loads((data_folder / ADDRESSES).read_bytes())
     return {}
 
 
 def lock_folder(data_folder: Path, seconds: float = 3.0) -> int:
-    """Claim a data folder for this process, and for those that inherit the file descriptor.
+    """Lock a data folder for this process, and for those that inherit the file descriptor.
 
     Args:
-        seconds: how long to wait, for what was killed a moment ago to be gone.
+        seconds: how long to wait for another process to release it, such as one that was killed.
 
     Returns:
         The file descriptor that holds the lock, until all who have it have closed it.

@@ -75,11 +75,11 @@ def plugin_with(config: Mapping[str, Any] | None, secrets: Mapping[str, Any] | N
 def image_of(path: Path, results: Mapping[str, dict[str, Any]] | None) -> Image:
     """What an analyzer is given of a file, whatever is in it."""
     try:
-        return local_run.image_at(path, images.FORMATS, results or {})
+        return local_run.read_image(path, images.FORMATS, results or {})
     except RefusedFile:
         extension = path.suffix.lstrip(".").lower()
         content_type = images.CONTENT_TYPES.get(extension, "image/jpeg")
-        return local_run.image_described_as(path, content_type, 1, 1, results or {})
+        return local_run.build_image(path, content_type, 1, 1, results or {})
 
 
 @contextmanager

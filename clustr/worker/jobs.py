@@ -1,4 +1,4 @@
-"""The entrance from the queue: what the process of an analyzer does with the calls that come."""
+"""What the persistent process of an analyzer does: it runs the analyzer for each call it gets."""
 
 from socket import socket
 
@@ -12,35 +12,39 @@ from clustr.settings import Settings
 
 log = logs.logger(__name__)
 
-_prepared: tuple[Settings, PluginManager] | None = None
+_configuration: tuple[Settings, PluginManager] | None = None
 
 
-def prepare(settings: Settings, plugin_manager: PluginManager) -> None:
-    """Say, before any job is forked, with which settings and plugins they run."""
-    global _prepared
-    _prepared = (settings, plugin_manager)
+def configure(settings: Settings, plugin_manager: PluginManager) -> None:
+    """Set the settings and plugins of all jobs, before the first process is forked."""
+    global _configuration
+    _configuration = (settings, plugin_manager)
 
 
-def answer_calls(analyzer: str, line: socket) -> int:
-    """Run an analyzer again and again, in a process that is kept; the exit code.
+def answer_calls(analyzer: str, connection: socket) -> int:
+    """Run an analyzer once for each call, until a run leaves this process unfit for another.
 
     Args:
-        line: where the calls come from, each with the id of its run.
+        analyzer: its name.
+        connection: brings the calls, each with the id of its run.
+
+    Returns:
+        the exit code.
     """
     interruption = Interruption()
-    calls = IncomingCalls(line, interruption)
+    calls = IncomingCalls(connection, interruption)
     components = None
     for run in calls:
-        components = components or _build()
-        fit = False
+        components = components or _build_components()
+        reusable = False
         try:
-            fit = components is not None and components.engine.run(analyzer, run, interruption)
-        except ClustrError as error:  # What it holds is taken back when its lease has ended.
+            reusable = components is not None and components.engine.run(analyzer, run, interruption)
+        except ClustrError as error:  # The reconciler reclaims its analyses when their lease ends.
             log.error("call_not_finished", analyzer=analyzer, reason=str(error))
         except Exception:  # A fault of ours, or a database whose indexes are not made yet.
             log.exception("call_failed", analyzer=analyzer)
-        calls.answer(last=not fit)
-        if not fit:
+        calls.answer(last=not reusable)
+        if not reusable:
             break
     if components:
         components.engine.close()
@@ -48,9 +52,9 @@ def answer_calls(analyzer: str, line: socket) -> int:
     return 0
 
 
-def _build() -> WorkerComponents | None:
+def _build_components() -> WorkerComponents | None:
     try:
-        return build_worker(*_prepared)
-    except StartUpError as error:  # What waits goes on waiting, and is rung for again.
+        return build_worker(*_configuration)
+    except StartUpError as error:  # Its work stays queued, and the reconciler rings again.
         log.error("job_not_run", reason=str(error))
         return None

@@ -1,4 +1,4 @@
-"""The door for workers: RQ workers that run analyzers; beside them the reconciler and the jobs."""
+"""`clustr worker`: RQ workers that run analyzers, and beside them the reconciler and the jobs."""
 
 import contextlib
 import os
@@ -32,49 +32,49 @@ from clustr.domain.errors import ClustrError, DatabaseUnavailable, QueueUnavaila
 from clustr.domain.supported_releases import why_unsupported
 from clustr.plugin_manager import PluginManager
 from clustr.queue import (
-    JOB,
+    JOB_FUNCTION,
     JOB_SECONDS_TO_LIVE,
     WORKER_SECONDS_TO_LIVE,
     Queue,
-    answering,
     connect,
     queue_name,
+    translate_redis_errors,
 )
 from clustr.services.bulk import JobRunner
 from clustr.services.reconciler import Reconciler
 from clustr.settings import Settings
 from clustr.storage import LocalStorage
 from clustr.supervisor import servers
-from clustr.supervisor.processes import Child, Supervisor, function
+from clustr.supervisor.processes import Child, Supervisor, function_starter
 from clustr.worker import jobs
 
 log = logs.logger(__name__)
 
-# A process is kept so long for the next call; one of an analyzer with `keep_loaded`, for ever.
+# How long a process stays for the next call; that of an analyzer with `keep_loaded` stays for ever.
 IDLE_SECONDS = 60.0
 CLAIM_EVERY_SECONDS = 1.0
 
-HUNG = 1  # the exit code after `faulthandler.dump_traceback_later(…, exit=True)`
+HUNG_EXIT_CODE = 1  # the exit code after `faulthandler.dump_traceback_later(…, exit=True)`
 
 
 class AnalysisJob(Job):
-    """An RQ job that can do nothing but answer a bell, whatever Redis says about it.
+    """An RQ job that can do nothing but run an analyzer, whatever Redis says about it.
 
-    Jobs are JSON, but that alone would let one name any function of the installation, to be run as
-    its work or as a callback, or an address to post to.
+    Jobs are JSON. Even so, a job of RQ can name any function of the installation as its work or as
+    a callback, or a URL to post to: that is switched off here.
     """
 
-    func = None  # It is called by its name in a kept process, and never run by RQ.
+    func = None  # A persistent process runs the analyzer; RQ never calls a function.
     success_callback = failure_callback = stopped_callback = None
 
     def send_webhooks(self, *_args: Any, **_kwargs: Any) -> None:
-        """Call nobody."""
+        """Send none."""
 
-    def is_a_bell(self) -> bool:
-        """Whether it is what our own side enqueues: the one function, given two texts."""
+    def is_analysis_job(self) -> bool:
+        """Whether it is a job as `Queue.ring` enqueues them: `JOB_FUNCTION` with two texts."""
         try:
             texts = [isinstance(argument, str) for argument in self.args]
-            return self.func_name == JOB and not self.kwargs and texts == [True, True]
+            return self.func_name == JOB_FUNCTION and not self.kwargs and texts == [True, True]
         except (DeserializationError, TypeError, ValueError):  # A pickle, for one.
             return False
 
@@ -86,52 +86,51 @@ class AnalysisWorker(Worker):
     max_connection_wait_time = 5.0
     settings: Settings
     plugin_manager: PluginManager
-    kept = PersistentProcesses(jobs.answer_calls)
+    processes = PersistentProcesses(jobs.answer_calls)
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
-        """Give a sign of life, and be among the workers again after Redis has lost what it had."""
+        """Send a heartbeat; register again, in case that Redis has lost its data."""
         super().heartbeat(timeout, pipeline)
         register(self, pipeline)
-        self.kept.release_idle()
+        self.processes.release_idle()
 
     def execute_job(self, job: AnalysisJob, queue: Any) -> None:
-        if not job.is_a_bell():
+        if not job.is_analysis_job():
             log.error("job_refused", job=job.id)
             job.delete()
             return
-        if (
-            job.args[0] not in self.plugin_manager.analyzers
-        ):  # Its work is left to workers that have it.
+        # Its work is left to workers that have the analyzer.
+        if job.args[0] not in self.plugin_manager.analyzers:
             log.warning("analyzer_unknown", analyzer=job.args[0])
             job.delete()
             return
         super().execute_job(job, queue)
-        if is_under_way(job):  # A plugin ended the process, and with the exit code of a success.
+        if is_started(job):  # A plugin ended the process with exit code 0.
             self.handle_work_horse_killed(job, None, os.EX_OK, None)
             job.delete()
 
     def fork_work_horse(self, job: AnalysisJob, queue: Any) -> None:
-        """Have the job done in the process of its analyzer, which is made if there is none."""
+        """Call the persistent process of the job's analyzer, which is forked if there is none."""
         name, run = job.args
         self.prepare_job_execution(job, len(self.queues) == 1)
-        # RQ has just taken its end from it, which it had while it waited.
+        # RQ has just removed the expiry that the job had while it waited.
         self.connection.expire(job.key, job.timeout + JOB_SECONDS_TO_LIVE)
         idle_seconds = None if self.plugin_manager.analyzers[name].keep_loaded else IDLE_SECONDS
-        self._horse_pid = self.kept.call(name, run, idle_seconds)
+        self._horse_pid = self.processes.call(name, run, idle_seconds)
 
     def wait_for_horse(self) -> tuple[int | None, int | None, Any]:
-        """Wait for the answer of the process, or for its end."""
-        return self.horse_pid, self.kept.wait(), None
+        """Wait until the process answers or ends: its id, the wait status, no resource usage."""
+        return self.horse_pid, self.processes.wait(), None
 
     def monitor_work_horse(self, job: AnalysisJob, queue: Any, execution: Any) -> None:
-        """Wait for the end of the job, within its limit, and tell Redis of it."""
+        """Wait for the end of the job within its time-out, and record a success in Redis."""
         super().monitor_work_horse(job, queue, execution)
-        if self.kept.take_answer():
+        if self.processes.take_answer():
             job.ended_at = now()
             self.handle_job_success(job, queue, queue.started_job_registry, execution)
 
     def handle_warm_shutdown_request(self) -> None:
-        """Ask the running job to stop: what it has not ended is put back at once."""
+        """Ask the running job to stop: it releases the analyses that it has not finished."""
         if self.horse_pid:
             with contextlib.suppress(ProcessLookupError):  # It has ended, just now.
                 os.kill(self.horse_pid, signal.SIGTERM)
@@ -139,23 +138,23 @@ class AnalysisWorker(Worker):
     def handle_work_horse_killed(
         self, job: AnalysisJob, retpid: int | None, ret_val: int | None, rusage: Any
     ) -> None:
-        """Take back what the dead process held, without waiting for the end of its lease."""
+        """Reclaim the analyses of the dead process without waiting for the end of their lease."""
         name, run = job.args
         reason = describe_death(ret_val)
         log.error("work_horse_died", analyzer=name, run=run, reason=reason)
         remove_abandoned_folders()
         database = build_database(self.settings, WORKER_SECONDS)
         try:
-            most = self.plugin_manager.analyzers[name].max_attempts
-            database.analyses.reclaim(name, most, reason, run)
+            max_attempts = self.plugin_manager.analyzers[name].max_attempts
+            database.analyses.reclaim(name, max_attempts, reason, run)
         except ClustrError as error:
             log.warning("analyses_not_taken_back", reason=str(error))
         finally:
             database.close()
 
 
-def is_under_way(job: Job) -> bool:
-    """Whether Redis says that a worker is at it; a job that came to its end is not there at all."""
+def is_started(job: Job) -> bool:
+    """Whether Redis still has the job as started; a job that has ended is not in Redis any more."""
     try:
         return job.get_status() is JobStatus.STARTED
     except InvalidJobOperation:
@@ -163,16 +162,20 @@ def is_under_way(job: Job) -> bool:
 
 
 def describe_death(status: int | None) -> str:
-    """How a process ended, from its wait status."""
+    """How a process ended, in words.
+
+    Args:
+        status: its wait status (wait(2)); None when that is not known.
+    """
     if status is None:
         return "its process was lost"
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
-        known = number in set(signal.Signals)
-        name = signal.Signals(number).name if known else f"signal {number}"
+        has_name = number in set(signal.Signals)
+        name = signal.Signals(number).name if has_name else f"signal {number}"
         return f"its process was killed by {name}"
     code = os.waitstatus_to_exitcode(status)
-    if code == HUNG:
+    if code == HUNG_EXIT_CODE:
         return f"its process hung beyond its time limit, or ended itself with exit code {code}"
     return f"its process ended with exit code {code}"
 
@@ -180,15 +183,14 @@ def describe_death(status: int | None) -> str:
 def run(settings: Settings, queues: tuple[str, ...], workers: int) -> int:
     """Run workers and the reconciler until SIGTERM or SIGINT.
 
-    At SIGHUP they end in the same way and the program begins anew under its process id, with the
-    settings and plugins that there are by then; when its terminal has closed it ends.
+    At SIGHUP they end as well; the program then starts again under the same process id and reads
+    settings and plugins anew. When SIGHUP came because the terminal has closed, it ends.
 
-    This process opens no client and loads every plugin once: its children are forks that share
-    what was loaded.
+    This process opens no client. It loads every plugin once, and its forks share what was loaded.
 
     Args:
-        queues: the kinds of work to take, the first before the others.
-        workers: how many RQ workers.
+        queues: the kinds of work to take (`clustr.queue.KINDS`).
+        workers: the number of RQ workers.
 
     Returns:
         the exit code.
@@ -197,28 +199,29 @@ def run(settings: Settings, queues: tuple[str, ...], workers: int) -> int:
         StartUpError: a setting cannot be used.
     """
     logs.configure(settings.log_format, settings.log_level)
-    # In a process of its own: it asks MongoDB.
-    _, status = os.waitpid(function(lambda: prepare_store(settings))().pid, 0)
+    # In a process of its own, because it opens clients, which no fork may inherit.
+    _, status = os.waitpid(function_starter(lambda: prepare_backends(settings))().pid, 0)
     if status:
         return os.waitstatus_to_exitcode(status)
     plugin_manager = build_plugin_manager(settings)
-    jobs.prepare(settings, plugin_manager)
+    jobs.configure(settings, plugin_manager)
     children = [
         Child(
-            "reconciler", function(lambda: run_maintenance(settings, plugin_manager, "reconciler"))
+            "reconciler",
+            function_starter(lambda: run_maintenance(settings, plugin_manager, "reconciler")),
         ),
-        Child("jobs", function(lambda: run_maintenance(settings, plugin_manager, "bulk"))),
+        Child("jobs", function_starter(lambda: run_maintenance(settings, plugin_manager, "bulk"))),
     ]
     children += [
         Child(
             f"worker-{n}",
-            function(lambda: run_worker(settings, plugin_manager, queues)),
+            function_starter(lambda: run_worker(settings, plugin_manager, queues)),
             stop_seconds=5,
         )
         for n in range(1, workers + 1)
     ]
     supervisor = Supervisor(
-        children, report=lambda said: log.error("child_ended", said=said), together=True
+        children, report=lambda text: log.error("child_ended", said=text), stop_together=True
     )
     code = supervisor.run()
     reason = supervisor.stopped_by.name if supervisor.stopped_by else "nothing"
@@ -229,11 +232,11 @@ def run(settings: Settings, queues: tuple[str, ...], workers: int) -> int:
     return code
 
 
-def prepare_store(settings: Settings) -> int:
-    """See that the addresses, the database, if it is there, and the store can be used.
+def prepare_backends(settings: Settings) -> int:
+    """Check the addresses, the store, and the database if it answers; prepare the store.
 
     Returns:
-        the exit code: 2 when they cannot, and why has been said.
+        the exit code: 2 when one of them cannot be used; the reason is on standard error.
     """
     database = None
     try:
@@ -256,23 +259,24 @@ def prepare_store(settings: Settings) -> int:
 
 
 def log_unsupported(settings: Settings, database: Database) -> None:
-    """Log which of the servers, as far as they answer, their makers do not support any more.
+    """Log a warning for each server that answers in a release that its maker no longer supports.
 
-    Of those that `clustr up` has started it says so itself.
+    Servers that `clustr up` has started are left out: it logs them itself.
     """
     versions = {}
     with contextlib.suppress(DatabaseUnavailable):
         versions["MONGODB_URL"] = "MongoDB", database.describe()["version"]
-    with contextlib.suppress(QueueUnavailable), answering():
+    with contextlib.suppress(QueueUnavailable), translate_redis_errors():
         client = connect(settings.redis_url, WEB_SECONDS)
-        told = client.info("server")
+        server_info = client.info("server")
         client.close()
-        if told.get("server_name", "redis") == "redis":  # Valkey says the version of a Redis, too.
-            versions["REDIS_URL"] = "Redis", told["redis_version"]
-    own, today = servers.noted_addresses(settings.data_folder), datetime.now(UTC).date()
+        # Valkey gives a `redis_version`, too: that of the Redis it is compatible with.
+        if server_info.get("server_name", "redis") == "redis":
+            versions["REDIS_URL"] = "Redis", server_info["redis_version"]
+    own_urls, today = servers.read_addresses(settings.data_folder), datetime.now(UTC).date()
     for setting, (product, version) in versions.items():
         reason = why_unsupported(product, version, today)
-        if reason and own.get(setting) != getattr(settings, setting.lower()):
+        if reason and own_urls.get(setting) != getattr(settings, setting.lower()):
             log.warning("server_unsupported", reason=f"{setting}: {reason}")
 
 
@@ -293,7 +297,7 @@ def claim_when_there(settings: Settings) -> None:
 
 
 def run_worker(settings: Settings, plugin_manager: PluginManager, queues: tuple[str, ...]) -> int:
-    """Be one RQ worker.
+    """Run one RQ worker until it is asked to stop.
 
     Returns:
         the exit code: 1 when Redis went away in the middle of something, 2 when it cannot begin.
@@ -307,27 +311,30 @@ def run_worker(settings: Settings, plugin_manager: PluginManager, queues: tuple[
     AnalysisWorker.settings = settings
     AnalysisWorker.plugin_manager = plugin_manager
     try:
-        with answering():
+        with translate_redis_errors():
             worker = AnalysisWorker(
                 [queue_name(settings.redis_prefix, kind) for kind in queues],
                 connection=connect(settings.redis_url, timeout_seconds=None),
                 serializer=JSONSerializer,
                 worker_ttl=WORKER_SECONDS_TO_LIVE,
             )
-            # In turn, or a long backlog of one kind of work would leave the others to wait.
+            # Round robin, or a long backlog of one kind of work would make the others wait.
             worker.work(logging_level=None, dequeue_strategy=DequeueStrategy.ROUND_ROBIN)
     except QueueUnavailable:
         return 1
     finally:
-        AnalysisWorker.kept.stop()
+        AnalysisWorker.processes.stop()
     return 0
 
 
 def run_maintenance(settings: Settings, plugin_manager: PluginManager, name: str) -> int:
-    """Run for ever what works beside the workers; the exit code is 2 when it cannot begin.
+    """Run the reconciler or the bulk jobs until SIGTERM.
 
     Args:
-        name: which of `WorkerParts` that is: `reconciler` or `bulk`.
+        name: the attribute of `WorkerComponents` to run: `reconciler` or `bulk`.
+
+    Returns:
+        the exit code: 2 when it cannot start.
     """
     try:
         claim_when_there(settings)
@@ -335,11 +342,11 @@ def run_maintenance(settings: Settings, plugin_manager: PluginManager, name: str
     except StartUpError as error:
         log.error(f"{name}_not_started", reason=str(error))
         return 2
-    part: Reconciler | JobRunner = getattr(components, name)
+    component: Reconciler | JobRunner = getattr(components, name)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
-        part.run_forever()
+        component.run_forever()
     finally:
-        part.stop()
+        component.stop()
         components.database.close()
     return 0

@@ -71,8 +71,8 @@ def order_analyses(order: dict[str, Any]) -> Response:
     """
     selection = selection_of(order)
     if order["dry_run"]:
-        return jsonify(dump_estimate(components.analysis_orders.estimate(selection)))
-    job = components.analysis_orders.order(selection, request_id())
+        return jsonify(dump_estimate(components.analysis_jobs.estimate(selection)))
+    job = components.analysis_jobs.create(selection, request_id())
     response = jsonify(dump_job(job))
     response.status_code = 202
     response.headers["Location"] = path_to(f"/api/jobs/{job.id}")

@@ -31,7 +31,7 @@ from clustr.domain.models import Upload
 from clustr.imaging import images
 from clustr.imaging.images import CONTENT_TYPES
 from clustr.services.intake import clean_name
-from clustr.services.thumbnails import VERSION, Thumbnail, snapped
+from clustr.services.thumbnails import VERSION, Thumbnail, snap_size
 
 FILENAME = re.compile(rf"([0-9a-f]{{24}})\.({'|'.join(CONTENT_TYPES)})")
 
@@ -162,7 +162,7 @@ def get_thumbnail(query: dict[str, int], upload_id: str) -> Response:
     decoder for is installed any more, is refused as in an upload.
     """
     extension = preferred(request.environ.get("HTTP_ACCEPT", ""))
-    thumbnail = components.thumbnails.get(upload_id, snapped(query["size"]), extension)
+    thumbnail = components.thumbnails.get(upload_id, snap_size(query["size"]), extension)
     kept = FOR_EVER if query.get("v") == VERSION else FOR_MINUTES
     headers = headers_of_thumbnail(thumbnail, extension, kept)
     return file_response(thumbnail.content, thumbnail.key, headers)

@@ -13,7 +13,7 @@ from clustr.api.http.blueprint import Blueprint
 from clustr.api.http.request_context import components, milliseconds_so_far
 from clustr.api.schemas.service import AliveSchema, HealthSchema, ServiceSchema
 from clustr.domain.errors import NotFound
-from clustr.services.health import HEALTHY, Service, overall
+from clustr.services.health import HEALTHY, ServiceHealth, overall_status
 
 SERVICE = {
     "in": "path",
@@ -61,10 +61,10 @@ def health() -> Response:
 
     `critical` without the database or the storage, `degraded` without something else. Always 200.
     """
-    services = components.health.services()
+    services = components.health.check_services()
     return jsonify(
         {
-            "status": overall(services),
+            "status": overall_status(services),
             "timestamp": datetime.now(UTC),
             "services": {name: dump_service(service) for name, service in services.items()},
             "response_time": in_words(milliseconds_so_far()),
@@ -90,7 +90,7 @@ def ready() -> Response:
 
     That is so while the database and the storage are there; a queue that is away delays analyses.
     """
-    if components.health.ready():
+    if components.health.is_ready():
         return jsonify({"status": "ready"})
     response = jsonify({"status": "not ready"})
     response.status_code = 503
@@ -106,12 +106,12 @@ def page() -> Response:
 
     What `GET /api/health` says, for people with a browser. It needs no JavaScript.
     """
-    services = components.health.services()
+    services = components.health.check_services()
     response = make_response(
         render_template(
             "clustr_health.html",
             style=STYLE,
-            status=overall(services),
+            status=overall_status(services),
             services={name: dump_service(service) for name, service in services.items()},
             timestamp=datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
             version=__version__,
@@ -131,13 +131,13 @@ def one_service(service: str) -> Response:
 
     The same as its member of `services` in `GET /api/health`. The names are those of that answer.
     """
-    services = components.health.services()
+    services = components.health.check_services()
     if service not in services:
         raise NotFound(f"There is no service {service}; there are {', '.join(services)}.")
     return jsonify(dump_service(services[service]))
 
 
-def dump_service(service: Service) -> dict[str, Any]:
+def dump_service(service: ServiceHealth) -> dict[str, Any]:
     """A service in the shape of `ServiceSchema`."""
     reason = service.details.get("detail")
     error = {"error": reason} if reason and service.status != HEALTHY else {}

@@ -26,7 +26,7 @@ from clustr.api.schemas.changes import (
     dump_trashed,
 )
 from clustr.api.schemas.uploads import FileQuerySchema, ThumbnailQuerySchema
-from clustr.services.thumbnails import snapped
+from clustr.services.thumbnails import snap_size
 
 LINKS = links_to_upload(
     "$response.body#/data/0/id",
@@ -97,6 +97,6 @@ def get_trashed_thumbnail(query: dict[str, int], upload_id: str) -> Response:
     As of an upload that is not in the trash.
     """
     extension = preferred(request.environ.get("HTTP_ACCEPT", ""))
-    thumbnail = components.thumbnails.of_trashed(upload_id, snapped(query["size"]), extension)
+    thumbnail = components.thumbnails.get_trashed(upload_id, snap_size(query["size"]), extension)
     headers = headers_of_thumbnail(thumbnail, extension, FOR_MINUTES)
     return file_response(thumbnail.content, thumbnail.key, headers)

@@ -167,9 +167,7 @@ def run_analysis(headers: dict[str, str], upload_id: str, analyzer: str) -> Resp
     analysis is under way, or when the analyzer is not configured.
     """
     versions = versions_of(headers, upload_id)
-    found = analysis_of(
-        components.analysis_orders.run_again(upload_id, analyzer, versions), analyzer
-    )
+    found = analysis_of(components.analysis_jobs.run_again(upload_id, analyzer, versions), analyzer)
     response = jsonify(dump_analysis(found, components, True))
     response.status_code = 202
     response.headers["Location"] = path_to(f"/api/uploads/{upload_id}/analyses/{analyzer}")

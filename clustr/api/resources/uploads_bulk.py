@@ -42,8 +42,10 @@ def change_uploads(order: dict[str, Any]) -> Response:
     """
     kind, chosen = order["action"], uploads_of_order(order)
     if order["dry_run"]:
-        return jsonify({"matched": components.changes.matched(kind, chosen)})
-    job = components.changes.order(kind, chosen, distinct_tags(order.get("tags", ())), request_id())
+        return jsonify({"matched": components.bulk_jobs.count_matched(kind, chosen)})
+    job = components.bulk_jobs.create(
+        kind, chosen, distinct_tags(order.get("tags", ())), request_id()
+    )
     response = jsonify(dump_job(job))
     response.status_code = 202
     response.headers["Location"] = path_to(f"/api/jobs/{job.id}")

@@ -33,7 +33,7 @@ from clustr.database import (
 )
 from clustr.database.editing import MOST_TAGS
 from clustr.database.trash import COUNTED_TOTAL
-from clustr.services.bulk import KINDS
+from clustr.services.bulk import BULK_KINDS
 from clustr.services.intake import clean_name, clean_text
 
 LONGEST_CAPTION = 1000
@@ -261,7 +261,7 @@ class BulkOrderSchema(BodySchema):
 
     action = fields.String(
         required=True,
-        validate=validate.OneOf([kind.kind for kind in KINDS]),
+        validate=validate.OneOf([kind.kind for kind in BULK_KINDS]),
         metadata={
             "description": "`delete` puts them into the trash, `restore` brings them back; `tag` "
             "adds `tags`, `untag` removes them, as an edit does, whatever the case of letters.",
