@@ -9,8 +9,8 @@ import click
 from clustr import __version__
 from clustr.domain.errors import StartUpError
 
-# Where each command is. A module is imported when its command is called: what `clustr up` needs
-# takes far longer to import than `clustr plugins list` takes in all.
+# The module and function of each command. A module is imported when its command is called, because
+# the imports of `clustr up` take far longer than the whole of `clustr plugins list`.
 COMMANDS = {
     "up": "clustr.cli.start:up",
     "worker": "clustr.cli.start:run_worker",
@@ -23,7 +23,7 @@ COMMANDS = {
 
 
 class Commands(click.Group):
-    """The group of commands: says in one line what keeps one from starting."""
+    """The group of commands, which imports a command when it is called."""
 
     def list_commands(self, _context: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -35,7 +35,7 @@ class Commands(click.Group):
         return getattr(import_module(module), attribute)
 
     def invoke(self, context: click.Context) -> Any:
-        """Run the command; what keeps it from starting is said in one line."""
+        """Run the command; an error that keeps it from starting is printed in one line."""
         try:
             return super().invoke(context)
         except StartUpError as error:

@@ -18,18 +18,18 @@ class Application(Flask):
     """A Flask whose views are all synchronous."""
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """The function itself: to look each time whether it is one takes a tenth of a request."""
+        """Return the function itself: Flask's check for coroutines takes a tenth of a request."""
         return func
 
 
 def create_app(settings: Settings | None = None) -> Flask:
-    """Build the application; call it in the process that serves, after any fork.
+    """Build the application. Call it in the process that serves, after any fork.
 
-    It starts without its database too, and serves as soon as that is there; not with one that does
-    not let it in.
+    The application also starts while the database cannot be reached, and serves once it can. It
+    does not start when the database refuses its credentials.
 
     Args:
-        settings: by default what the environment and `.env` say.
+        settings: by default those of the environment and `.env`.
 
     Raises:
         StartUpError: a setting cannot be used.

@@ -36,19 +36,19 @@ from clustr.services.thumbnails import Thumbnails
 from clustr.settings import Settings, describe_unknown_variables
 from clustr.storage import LocalStorage
 
-if TYPE_CHECKING:  # Workers do without Flask.
+if TYPE_CHECKING:  # Workers do not import Flask.
     from flask_smorest import Blueprint
 
 log = logs.logger(__name__)
 
-# In the request path a dependency that is away must be noticed soon; a worker can be more patient.
-WEB_SECONDS = 2.0
-WORKER_SECONDS = 10.0
+# A request must not wait long for MongoDB or Redis when they are away; a worker can.
+WEB_TIMEOUT_SECONDS = 2.0
+WORKER_TIMEOUT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class WebComponents:
-    """What the web side works with."""
+    """The collaborators of a web process."""
 
     settings: Settings
     database: Database
@@ -66,16 +66,16 @@ class WebComponents:
 
 @dataclass(frozen=True)
 class WorkerComponents:
-    """What a worker works with."""
+    """The collaborators of a worker process."""
 
     database: Database
     engine: AnalysisEngine
     reconciler: Reconciler
-    bulk: JobRunner
+    job_runner: JobRunner
 
 
 def build_plugin_manager(settings: Settings) -> PluginManager:
-    """Load the plugins; this opens nothing and may be done before a fork.
+    """Load the plugins. This opens no connection and may be done before a fork.
 
     Raises:
         StartUpError: a setting cannot be used.
@@ -94,6 +94,7 @@ def build_plugin_manager(settings: Settings) -> PluginManager:
 
 
 def build_database(settings: Settings, timeout_seconds: float) -> Database:
+    """Build the client of MongoDB; each of its operations takes at most `timeout_seconds`."""
     return Database(
         settings.mongodb_url,
         settings.mongodb_database,
@@ -103,15 +104,15 @@ def build_database(settings: Settings, timeout_seconds: float) -> Database:
 
 
 def claim_installation(database: Database, storage: LocalStorage, queue: Queue) -> bool:
-    """See that upload folder and Redis are no other installation's, and mark them as this one's.
+    """Mark the upload folder and Redis as this installation's.
 
-    What is away is left to the first use: the intake's, the ringer's, a worker's.
+    What cannot be reached is claimed at its first use: by the intake, the ringer or a worker.
 
     Returns:
         whether both are marked.
 
     Raises:
-        StartUpError: one of them is another installation's.
+        StartUpError: the folder or Redis belongs to another installation.
     """
     try:
         storage.claim(database.installation)
@@ -123,7 +124,7 @@ def claim_installation(database: Database, storage: LocalStorage, queue: Queue) 
 
 
 def indexed_result_fields(plugin_manager: PluginManager) -> frozenset[str]:
-    """The fields of results that plugins want an index for."""
+    """Return the fields of results for which a plugin asks for an index."""
     return frozenset(filter.field for filter in plugin_manager.filters.values() if filter.indexed)
 
 
@@ -132,18 +133,18 @@ def build_web(
     library: Callable[[Database, Plugin], Library],
     problem_with_routes: "Callable[[Plugin, list[Blueprint]], str | None]",
 ) -> WebComponents:
-    """Build what the web side needs.
+    """Build the collaborators of a web process.
 
     Args:
-        library: makes the uploads for a plugin's routes.
-        problem_with_routes: says why the routes of a plugin cannot be used, if they cannot.
+        library: makes the object through which a plugin's routes read uploads.
+        problem_with_routes: returns why the routes of a plugin cannot be used, or None.
 
     Raises:
         StartUpError: a setting cannot be used.
     """
     images.prepare(settings.max_image_pixels)
     decode_limits.limit_memory(settings.decode_memory)
-    database = build_database(settings, WEB_SECONDS)
+    database = build_database(settings, WEB_TIMEOUT_SECONDS)
     plugin_manager = build_plugin_manager(settings)
     blueprints = plugin_manager.blueprints(partial(library, database), problem_with_routes)
     database.indexed = indexed_result_fields(plugin_manager)
@@ -152,60 +153,61 @@ def build_web(
     storage.warn_if_open()
     queue = Queue(settings.redis_url, settings.redis_prefix)
     claim_installation(database, storage, queue)
-    by_default = "ALLOWED_EXTENSIONS" not in settings.given
+    formats_are_default = "ALLOWED_EXTENSIONS" not in settings.given
     try:
-        formats = images.formats_for(settings.allowed_extensions, leave_out=by_default)
+        formats = images.formats_for(settings.allowed_extensions, leave_out=formats_are_default)
     except ValueError as error:
         raise StartUpError(f"ALLOWED_EXTENSIONS: {error}") from error
-    notices = PluginEvents(plugin_manager)
-    most = settings.max_upload_size
+    plugin_events = PluginEvents(plugin_manager)
+    max_upload_bytes = settings.max_upload_size
     ringer = DoorbellRinger(queue, database.installation)
-    services = DefaultServices(database, plugin_manager)
-    services.watch()
+    default_services = DefaultServices(database, plugin_manager)
+    default_services.watch()
     intake = Intake(
         database,
         storage,
         ringer,
         plugin_manager.analyzers,
         formats,
-        most,
-        notices.notify_stored,
-        services,
+        max_upload_bytes,
+        plugin_events.notify_stored,
+        default_services,
     )
-    health = HealthChecks(database, storage, queue, plugin_manager, services, most)
-    analysis_jobs = AnalysisJobs(database, plugin_manager, ringer, services)
+    health = HealthChecks(
+        database, storage, queue, plugin_manager, default_services, max_upload_bytes
+    )
+    analysis_jobs = AnalysisJobs(database, plugin_manager, ringer, default_services)
     return WebComponents(
         settings,
         database,
         storage,
         plugin_manager,
         blueprints,
-        services,
+        default_services,
         intake,
         health,
         analysis_jobs,
         Thumbnails(database, storage),
-        Removal(database, storage, notices.notify_deleted, settings.trash_days),
+        Removal(database, storage, plugin_events.notify_deleted, settings.trash_days),
         BulkJobs(database),
     )
 
 
 def build_worker(settings: Settings, plugin_manager: PluginManager) -> WorkerComponents:
-    """Build what a worker needs.
+    """Build the collaborators of a worker process.
 
     Raises:
         StartUpError: a setting cannot be used.
     """
     images.prepare(settings.max_image_pixels)
-    database = build_database(settings, WORKER_SECONDS)
+    database = build_database(settings, WORKER_TIMEOUT_SECONDS)
     database.indexed = indexed_result_fields(plugin_manager)
     storage = LocalStorage(settings.upload_folder)
     storage.prepare(database.in_use)
     queue = Queue(settings.redis_url, settings.redis_prefix)
 
-    def on_deleted(
-        upload: Upload,
-    ) -> None:  # Nobody waits for it, and however many there are, all come.
+    def on_deleted(upload: Upload) -> None:
+        # Called directly, not through `PluginEvents`, which drops events when many wait.
         plugin_manager.notify(DELETED_HOOK, upload=upload)
 
     removal = Removal(database, storage, on_deleted, settings.trash_days)
@@ -225,10 +227,17 @@ def build_worker(settings: Settings, plugin_manager: PluginManager) -> WorkerCom
 
 
 @contextmanager
-def build_reanalysis(settings: Settings) -> Iterator[tuple[AnalysisJobs, Database]]:
-    """Build what orders analyses, and the database in which to see how far they are."""
+def build_analysis_jobs(settings: Settings) -> Iterator[tuple[AnalysisJobs, Database]]:
+    """Build the service that orders analyses, and the database that has their progress.
+
+    Yields:
+        Both, for the block; the database is closed after it.
+
+    Raises:
+        StartUpError: a setting cannot be used.
+    """
     plugin_manager = build_plugin_manager(settings)
-    database = build_database(settings, WEB_SECONDS)
+    database = build_database(settings, WEB_TIMEOUT_SECONDS)
     try:
         queue = Queue(settings.redis_url, settings.redis_prefix)
         ringer = DoorbellRinger(queue, database.installation)
@@ -244,14 +253,18 @@ def build_reanalysis(settings: Settings) -> Iterator[tuple[AnalysisJobs, Databas
 
 @contextmanager
 def build_fsck(settings: Settings, grace: timedelta, quick: bool) -> Iterator[Fsck]:
-    """Build what checks the store, for the block; nothing is made where there is no store.
+    """Build the integrity check for the block; nothing is created where there is no store.
+
+    Args:
+        grace: how old a file must be to count as orphaned.
+        quick: whether to leave the bytes of the files unread.
 
     Raises:
         StartUpError: a setting cannot be used.
     """
     images.prepare(settings.max_image_pixels)
     plugin_manager = build_plugin_manager(settings)
-    database = build_database(settings, WORKER_SECONDS)
+    database = build_database(settings, WORKER_TIMEOUT_SECONDS)
     try:
         database.require_initiated()
         storage = LocalStorage(settings.upload_folder)

@@ -48,9 +48,9 @@ def engine(workshop: Workshop) -> Iterator[JobRunner]:
     )
     built.database.make_indexes()
     try:
-        yield built.bulk
+        yield built.job_runner
     finally:
-        built.bulk.stop()
+        built.job_runner.stop()
         built.database.close()
 
 

@@ -11,7 +11,7 @@ import pytest
 import requests
 from calling import get, get_raw, part, upload
 
-from clustr.api.http.errors import TABLE
+from clustr.api.http.errors import ERROR_TABLE
 from clustr.api.schemas.uploads import ProblemSchema
 from clustr.domain import errors
 
@@ -43,20 +43,20 @@ def check(answer: requests.Response, status: int) -> dict:
 
 def test_every_error_has_a_row():
     not_answered = {errors.RefusedFile, errors.StartUpError, errors.InvalidSettings}
-    assert set(TABLE) == subclasses(errors.ClustrError) - not_answered
+    assert set(ERROR_TABLE) == subclasses(errors.ClustrError) - not_answered
 
 
 def test_rows_have_statuses_that_say_who_can_help():
-    for error, row in TABLE.items():
+    for error, row in ERROR_TABLE.items():
         assert 400 <= row.status < 500 or row.status in (503, 507), error
         assert re.fullmatch(r"[a-z]+(_[a-z]+)*", row.name)
         assert row.title
-    names = [row.name for row in set(TABLE.values())]  # A client need not tell some apart.
+    names = [row.name for row in set(ERROR_TABLE.values())]  # A client need not tell some apart.
     assert len(names) == len(set(names))
 
 
 def test_codes_of_refused_files_are_those_of_the_contract():
-    found = {each.code: TABLE[each].status for each in subclasses(errors.RefusedFile)}
+    found = {each.code: ERROR_TABLE[each].status for each in subclasses(errors.RefusedFile)}
     assert found == {
         "unsupported_type": 415,
         "too_large": 413,
@@ -65,7 +65,7 @@ def test_codes_of_refused_files_are_those_of_the_contract():
         "empty": 422,
         "no_files": 422,
     }
-    assert all(TABLE[each].name == each.code for each in subclasses(errors.RefusedFile))
+    assert all(ERROR_TABLE[each].name == each.code for each in subclasses(errors.RefusedFile))
 
 
 @pytest.mark.parametrize(

@@ -352,8 +352,10 @@ def test_jobs_are_done_to_uploads_alone(among, worker, by):
 
     def ended(path: str, **body: Any) -> dict[str, int]:
         job_id = client.post(path, json=body | chosen).json["id"]
-        run_until(worker.bulk, lambda: client.get(f"/api/jobs/{job_id}").json["state"] != "queued")
-        run_until(worker.bulk, lambda: client.get(f"/api/jobs/{job_id}").json["finished_at"])
+        run_until(
+            worker.job_runner, lambda: client.get(f"/api/jobs/{job_id}").json["state"] != "queued"
+        )
+        run_until(worker.job_runner, lambda: client.get(f"/api/jobs/{job_id}").json["finished_at"])
         job = client.get(f"/api/jobs/{job_id}").json
         assert job["error"] is None
         return job["counts"]
@@ -370,12 +372,14 @@ def test_jobs_are_done_to_uploads_alone(among, worker, by):
     job_id = client.post("/api/analyses", json={"analyzer": "it", "select": "all"} | chosen).json[
         "id"
     ]
-    run_until(worker.bulk, lambda: client.get(f"/api/jobs/{job_id}").json["total"] is not None)
+    run_until(
+        worker.job_runner, lambda: client.get(f"/api/jobs/{job_id}").json["total"] is not None
+    )
     worker.engine.run("it", "again", Interruption())
-    run_until(worker.bulk, lambda: client.get(f"/api/jobs/{job_id}").json["finished_at"])
+    run_until(worker.job_runner, lambda: client.get(f"/api/jobs/{job_id}").json["finished_at"])
     among.ids = [*among.ids, among.trashed]
     assert among.strangers() == before
-    worker.bulk.stop()
+    worker.job_runner.stop()
 
 
 def test_fsck_names_each_and_leaves_it_alone(among):

@@ -37,8 +37,8 @@ def at_once(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Iterator[Job
     monkeypatch.setattr(bulk, "STATISTICS_PAUSES", 0)
     settings = workshop.settings
     made = components.build_worker(settings, components.build_plugin_manager(settings))
-    yield made.bulk
-    made.bulk.stop()
+    yield made.job_runner
+    made.job_runner.stop()
     made.database.close()
 
 

@@ -16,8 +16,8 @@ from flask import Flask
 from marshmallow import EXCLUDE, Schema, fields
 from running import Up
 
-from clustr.api.http.errors import by_field, problem_json
-from clustr.api.http.json_provider import Provider
+from clustr.api.http.errors import messages_by_field, problem_json
+from clustr.api.http.json_provider import OrjsonProvider
 from clustr.domain import json_input
 from clustr.domain.errors import StartUpError
 from clustr.plugin_manager.configuration import read_tables
@@ -159,12 +159,12 @@ def test_a_large_body_in_chunks_is_too_large(service: Up) -> None:
 
 def test_whatever_an_error_has_to_say_can_be_written() -> None:
     app = Flask("test")
-    app.json = Provider(app)
+    app.json = OrjsonProvider(app)
     with app.app_context():
         body = {"detail": "\ud800", "errors": {"\udc00": ["\ud800", object(), 10**5000, {1: "x"}]}}
         document = json.loads(problem_json(body))
     assert document["detail"] == "?"
-    assert by_field({"json": {str(n): ["no"] for n in range(1000)}}).keys() == {
+    assert messages_by_field({"json": {str(n): ["no"] for n in range(1000)}}).keys() == {
         str(n) for n in range(100)
     }
 

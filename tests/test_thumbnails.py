@@ -444,13 +444,14 @@ MAKER = """
 import sys
 from clustr.imaging import images
 from clustr import logs
-from clustr.components import WEB_SECONDS, build_database
+from clustr.components import WEB_TIMEOUT_SECONDS, build_database
 from clustr.settings import read_settings
 from clustr.storage import LocalStorage
 from clustr.services.thumbnails import Thumbnails
 settings = read_settings()
 images.prepare(settings.max_image_pixels)
-thumbnails = Thumbnails(build_database(settings, WEB_SECONDS), LocalStorage(settings.upload_folder))
+database = build_database(settings, WEB_TIMEOUT_SECONDS)
+thumbnails = Thumbnails(database, LocalStorage(settings.upload_folder))
 logs.configure("json", "error")
 print("ready", flush=True)
 thumbnails.get(sys.argv[1], 300, "jpg")

@@ -1,6 +1,6 @@
-"""HTTP: a module for each resource, the shapes of bodies, and what is the same for all.
+"""The HTTP API: a module for each resource, the schemas of bodies, and the code shared by all.
 
-What the service does is in `clustr.services` and `clustr.database`; nothing here does it itself.
+The views translate between HTTP and `clustr.services` or `clustr.database`, which do the work.
 """
 
 from flask import Flask
@@ -11,7 +11,7 @@ from clustr.api.http import json_provider
 from clustr.api.http.errors import ProblemApi
 from clustr.api.http.middleware import register_middleware
 from clustr.api.http.request_context import EXTENSION
-from clustr.api.http.routing import UploadId
+from clustr.api.http.routing import UploadIdConverter
 from clustr.api.plugin_filters import PluginFilters
 from clustr.api.resources import (
     analyses,
@@ -45,17 +45,17 @@ answered 421. Pages of other origins than `CORS_ORIGINS` can read no answer, and
 changed is answered 403; clients that are no browsers are not concerned.
 """
 
-# What no request but an upload comes near to.
+# The largest body of any request but an upload, whose limit is a setting.
 LARGEST_BODY_BYTES = 1_000_000
 
 
 def register(app: Flask, components: WebComponents) -> None:
-    """Give an app all routes of the API, with the parts that they work with."""
+    """Register all routes of the API with an app, and the components that the views use."""
     app.extensions[EXTENSION] = components
     filters = PluginFilters(components.plugin_manager.filters.values())
     app.extensions[plugin_filters.EXTENSION] = filters
-    app.json = json_provider.Provider(app)
-    app.url_map.converters["upload_id"] = UploadId
+    app.json = json_provider.OrjsonProvider(app)
+    app.url_map.converters["upload_id"] = UploadIdConverter
     app.config.update(
         API_TITLE="Clustr",
         API_VERSION=__version__,
@@ -65,17 +65,27 @@ def register(app: Flask, components: WebComponents) -> None:
     )
     register_middleware(app, components.settings)
     api = ProblemApi(app, spec_kwargs={"info": {"description": DESCRIPTION}})
-    of_uploads = (upload, uploads, upload_detail, uploads_bulk, trash, analyses, jobs, tags, stats)
-    for blueprint in (root, *of_uploads, health, plugins):
+    upload_resources = (
+        upload,
+        uploads,
+        upload_detail,
+        uploads_bulk,
+        trash,
+        analyses,
+        jobs,
+        tags,
+        stats,
+    )
+    for blueprint in (root, *upload_resources, health, plugins):
         api.register_blueprint(blueprint.blueprint)
-    api.register_blueprint(files.of_upload)
+    api.register_blueprint(files.upload_blueprint)
     api.register_blueprint(files.blueprint, url_prefix=components.settings.upload_url_path)
     if components.settings.debug_endpoints:
         api.register_blueprint(debug.blueprint)
     app.register_blueprint(docs.blueprint)
-    # Plugins come last: of two things with the same name, Flask takes the first.
+    # Plugins come last: of two templates or rules that are the same, Flask takes the first.
     for plugin, blueprint in components.blueprints:
         plugin_routes.mount(app, api, plugin, blueprint)
-    api.complete = lambda document: openapi.complete(
-        plugin_routes.describe(document, components.plugin_manager, filters)
+    api.complete_document = lambda document: openapi.complete(
+        plugin_routes.describe_plugins(document, components.plugin_manager, filters)
     )

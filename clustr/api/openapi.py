@@ -1,15 +1,16 @@
 """Completes the OpenAPI document for the tools that read it: generators of clients, and linters.
 
-What is here was found by generating clients with the usual tools and compiling them; `make clients`
-does it again. OpenAPI 3.0 can say some things in several ways of which tools understand one.
+Each step is here because a common generator of clients failed without it; `make clients` generates
+and compiles them again. OpenAPI 3.0 allows several forms for some things of which tools understand
+one.
 """
 
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
-from clustr.api.schemas.listing import SORTED
-from clustr.api.schemas.uploads import CODES
+from clustr.api.schemas.listing import SORT_VALUES
+from clustr.api.schemas.uploads import REFUSAL_CODES
 from clustr.database import SEARCHED, AnalysisSelection, JobState
 from clustr.domain.models import State, Status
 from clustr.imaging.images import CONTENT_TYPES
@@ -17,14 +18,14 @@ from clustr.plugin_manager import PluginState
 
 Node = dict[str, Any]
 
-# What apispec says beside a reference that can be null.
+# What apispec writes beside a reference that can be null.
 OBJECT_OR_NULL = {"type": "object", "nullable": True}
 
 LICENSE = {"name": "MIT", "url": "https://spdx.org/licenses/MIT.html"}
 CONTACT = {"name": "Clustr"}
 
-# Under which heading readers find the operations of each blueprint.
-TAGS = {
+# The heading under which the operations of each blueprint stand.
+HEADINGS = {
     "upload": "Uploads",
     "uploads": "Uploads",
     "one_upload": "Uploads",
@@ -41,7 +42,7 @@ TAGS = {
     "health": "Health",
     "debug": "Debugging",
 }
-DESCRIPTIONS = {
+HEADING_DESCRIPTIONS = {
     "Uploads": "Send images in; list, search, read, change and remove what has been sent",
     "Files": "The bytes of originals, and thumbnails of them",
     "Trash": "What was removed and can be restored",
@@ -54,12 +55,12 @@ DESCRIPTIONS = {
     "Debugging": "For people who look for a fault",
 }
 
-# Names for sets of values, which generators would number otherwise.
-ENUMS: dict[tuple[str, ...], str] = {
+# Names for enumerations; without them generators number them.
+ENUM_NAMES: dict[tuple[str, ...], str] = {
     tuple(Status): "UploadStatus",
     tuple(State): "AnalysisStatus",
     tuple(sorted(CONTENT_TYPES.values())): "ContentType",
-    tuple(SORTED): "UploadSort",
+    tuple(SORT_VALUES): "UploadSort",
     tuple(SEARCHED): "SearchedField",
     ("score", "newest"): "SearchOrder",
     ("keep", "reuse"): "Duplicates",
@@ -73,12 +74,12 @@ ENUMS: dict[tuple[str, ...], str] = {
     ("healthy", "degraded", "critical"): "HealthStatus",
     ("healthy", "degraded", "unhealthy", "not_configured", "disabled"): "ServiceStatus",
     ("alive", "ready", "not ready"): "ProbeStatus",
-    tuple(CODES): "RefusalCode",
+    tuple(REFUSAL_CODES): "RefusalCode",
 }
 
 
 def complete(document: Node) -> Node:
-    """The document as tools understand it best; it is changed in place.
+    """Change the document in place into the form that most tools understand, and return it.
 
     - A member that has the shape of a schema or is null has a copy of that, which is `nullable`:
       beside a reference that means nothing in OpenAPI 3.0, and each other way of saying it is
@@ -88,16 +89,16 @@ def complete(document: Node) -> Node:
     - Operations stand under headings for readers, not under the names of modules.
     """
     _copy_nullable_references(document)
-    _leave_out_unused(document)
+    _remove_unused_schemas(document)
     _name_enums(document)
-    _say_bytes_first(document)
-    _group(document)
+    _put_octet_stream_first(document)
+    _group_operations(document)
     document["info"] |= {"license": LICENSE, "contact": CONTACT}
     return document
 
 
 def _nodes(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Node]]:
-    """Every object in the document, with the names that lead to it; examples are left out."""
+    """Yield every object of the document with the names that lead to it, but for examples."""
     if isinstance(node, list):
         for inner in node:
             yield from _nodes(inner, path)
@@ -108,7 +109,7 @@ def _nodes(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
 
 
 def _copy_nullable_references(document: Node) -> None:
-    """Replace what apispec makes of them, which is also true of every object."""
+    """Replace apispec's `anyOf` for nullable references, which would accept any object."""
     schemas = document["components"]["schemas"]
     for _, node in _nodes(document):
         if OBJECT_OR_NULL in node.get("anyOf", ()):
@@ -117,10 +118,10 @@ def _copy_nullable_references(document: Node) -> None:
             node |= deepcopy(schemas[name.rpartition("/")[2]]) | more | {"nullable": True}
 
 
-def _leave_out_unused(document: Node) -> None:
-    """Leave out the schemas that nothing refers to any more, but for those of results.
+def _remove_unused_schemas(document: Node) -> None:
+    """Remove the schemas that nothing refers to any more, but for those of results.
 
-    Those are known by their names: whoever writes an analyzer looks for its own.
+    Authors of analyzers look the schema of their results up by its name.
     """
     schemas = document["components"]["schemas"]
     used = {node["$ref"].rpartition("/")[2] for _, node in _nodes(document) if "$ref" in node}
@@ -130,46 +131,48 @@ def _leave_out_unused(document: Node) -> None:
 
 
 def _name_enums(document: Node) -> None:
-    """Make a schema of each set of values, and refer to it where the values stood."""
+    """Move each enumeration into a schema of its own, and refer to that."""
     schemas = document["components"]["schemas"]
     names: dict[tuple[str, ...], str] = {}
     for path, node in list(_nodes(document)):
         values = tuple(node.get("enum", ()))
         if len(values) < 2 or not all(isinstance(value, str) for value in values):
             continue
-        name = names.setdefault(values, ENUMS.get(values) or _name_of_place(path))
+        name = names.setdefault(values, ENUM_NAMES.get(values) or _name_from_path(path))
         schemas[name] = {"type": "string", "enum": list(values)}
         if any(value.startswith("-") for value in values):
-            # Generators make names of values, and would make the same of these and the others.
+            # Generators drop the minus sign, so that two values would have the same name.
             varnames = [f"{v[1:]}_descending" if v.startswith("-") else v for v in values]
             schemas[name]["x-enum-varnames"] = varnames
         reference = {"$ref": f"#/components/schemas/{name}"}
-        if "default" in node:  # Beside a reference it would cost clients the type.
+        if "default" in node:  # Beside a reference, generators lose the type.
             schemas[name]["default"] = node["default"]
-        more = {key: node[key] for key in node if key not in ("type", "enum", "default")}
+        siblings = {key: node[key] for key in node if key not in ("type", "enum", "default")}
         node.clear()
-        node |= {"allOf": [reference], **more} if more else reference
+        node |= {"allOf": [reference], **siblings} if siblings else reference
 
 
-def _name_of_place(path: tuple[str, ...]) -> str:
-    """A name for values by the schema and the members in which they stand."""
+def _name_from_path(path: tuple[str, ...]) -> str:
+    """Make a name for an enumeration from the schema and the members that contain it."""
     inner = [name for name in path if name not in ("components", "schemas", "properties", "items")]
     return "".join(name[:1].upper() + name[1:] for name in inner if name.isidentifier())
 
 
-def _say_bytes_first(document: Node) -> None:
+def _put_octet_stream_first(document: Node) -> None:
     for _, node in _nodes(document["paths"]):
         content = node.get("content", {})
         if "image/*" in content:
             node["content"] = {"application/octet-stream": content["image/*"], **content}
 
 
-def _group(document: Node) -> None:
+def _group_operations(document: Node) -> None:
     headings: Node = {}
     renamed: dict[str, str] = {}
     for tag in document.get("tags", ()):
         heading = renamed[tag["name"]] = _heading(tag["name"])
-        headings.setdefault(heading, DESCRIPTIONS.get(heading) or tag.get("description", ""))
+        headings.setdefault(
+            heading, HEADING_DESCRIPTIONS.get(heading) or tag.get("description", "")
+        )
     document["tags"] = [{"name": n, "description": headings[n]} for n in headings]
     for item in document["paths"].values():
         for operation in item.values():
@@ -178,7 +181,7 @@ def _group(document: Node) -> None:
 
 
 def _heading(tag: str) -> str:
-    """The heading for a blueprint; a plugin's is `x-<plugin>-<blueprint>`."""
+    """Return the heading for the tag of a blueprint; a plugin's is `x-<plugin>-<blueprint>`."""
     if tag.startswith("x-"):
         return f"Plugin {tag.split('-')[1]}"
-    return TAGS[tag]
+    return HEADINGS[tag]

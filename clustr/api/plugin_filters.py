@@ -1,8 +1,8 @@
 """The filters of the listing that the plugins of this installation bring.
 
-`?analyses.brightness.mean__gte=0.5` names an analyzer, a field of its results and an operator, of
-which `eq` goes without saying. What a client sends is a value and nothing else: it is read by the
-type that the filter declares, and compared as the results are stored, that is as JSON.
+`?analyses.brightness.mean__gte=0.5` names an analyzer, a field of its results and an operator; `eq`
+is the default. The value is parsed by the field type that the filter declares, then serialized to
+JSON, as results are stored, and compared with those.
 """
 
 import difflib
@@ -19,7 +19,7 @@ from werkzeug.local import LocalProxy
 
 from clustr import logs
 from clustr.api.http.blueprint import Blueprint
-from clustr.api.http.fields import as_stored
+from clustr.api.http.fields import normalize_text
 from clustr.api.http.json_schema import query_parameters
 from clustr.api.schemas.listing import UploadQuerySchema
 from clustr.database import Condition
@@ -28,8 +28,10 @@ from clustr.plugins import Filter
 
 log = logs.logger(__name__)
 
-PARAMETER = re.compile(r"analyses\.(?P<analyzer>[^.]*)\.(?P<field>.+?)(__(?P<operator>[^_]*))?\Z")
-MEANINGS = {
+PARAMETER_NAME = re.compile(
+    r"analyses\.(?P<analyzer>[^.]*)\.(?P<field>.+?)(__(?P<operator>[^_]*))?\Z"
+)
+OPERATOR_MEANINGS = {
     "eq": "is",
     "ne": "is not",
     "gt": "is greater than",
@@ -37,66 +39,74 @@ MEANINGS = {
     "lt": "is less than",
     "lte": "is at most",
 }
-UNKNOWN = Schema().error_messages["unknown"]
+UNKNOWN_FIELD = Schema().error_messages["unknown"]
 LONGEST_NAME = 100
 LARGEST_NUMBER = 2**63 - 1
-QUERIES_KEPT = 100
+CACHED_QUERIES = 100
 EXTENSION = "clustr.plugin_filters"
 
 
-def parameter(filter: Filter, operator: str) -> str:
-    """The name in the query of a filter with one of its operators."""
+def parameter_name(filter: Filter, operator: str) -> str:
+    """Return the name of the query parameter for a filter with one of its operators."""
     name = f"analyses.{filter.analyzer}.{filter.field}"
     return name if operator == "eq" else f"{name}__{operator}"
 
 
 class PluginFilters:
-    """All filters of an installation, as parameters of the listing.
+    """All filters of an installation, as query parameters of the listing.
 
     Attributes:
-        schema: of the whole query of the listing, the filters included.
+        schema: the schema of the whole query, with the filters of plugins.
     """
 
     def __init__(self, filters: Iterable[Filter]):
         self._declared = {
-            parameter(filter, operator): (filter, operator)
+            parameter_name(filter, operator): (filter, operator)
             for filter in filters
-            if _usable(filter)
+            if _is_usable(filter)
             for operator in filter.operators
         }
-        # A schema would take a dot in the name of a field for one inside another.
+        # marshmallow reads a dot in the name of a field as a path, hence the neutral names.
         self._names = {f"filter{i}": name for i, name in enumerate(self._declared)}
-        declared = {key: _field(name, *self._declared[name]) for key, name in self._names.items()}
-        found = self
+        declared = {
+            key: _parameter_field(name, *self._declared[name]) for key, name in self._names.items()
+        }
+        plugin_filters = self
 
         class ListingQuery(UploadQuerySchema):
             """The query of the listing in this installation."""
 
             def handle_error(self, error: ValidationError, *_: Any, **__: Any) -> None:
-                for name, said in error.messages.items():
-                    if said == [UNKNOWN]:
-                        error.messages[name] = [found.unknown(name, self.fields)]
+                for name, messages in error.messages.items():
+                    if messages == [UNKNOWN_FIELD]:
+                        error.messages[name] = [plugin_filters.explain_unknown(name, self.fields)]
 
         self.schema = type("ListingQuery", (ListingQuery,), declared)()
-        # The same is asked again and again, and to understand it takes a tenth of an answer.
-        self._understood = lru_cache(QUERIES_KEPT)(self._understand)
+        # Clients repeat their queries, and parsing one takes a tenth of the time of an answer.
+        self._parse_cached = lru_cache(CACHED_QUERIES)(self._parse)
 
-    def read(self) -> tuple[Mapping[str, Any], Sequence[Condition]]:
-        """The query of this request: what is no filter by its name, and the conditions.
+    def read_query(self) -> tuple[Mapping[str, Any], Sequence[Condition]]:
+        """Parse the query of this request.
+
+        Returns:
+            The parameters that are no filters of plugins, by name, and the conditions of those
+            that are.
 
         Raises:
-            UnprocessableEntity, InvalidInput: something cannot be used; each is named.
+            UnprocessableEntity, InvalidInput: parameters are invalid; the error names each.
         """
-        return self._understood(request.query_string)
+        return self._parse_cached(request.query_string)
 
-    def _understand(self, _query: bytes) -> tuple[Mapping[str, Any], Sequence[Condition]]:
+    def _parse(self, _query: bytes) -> tuple[Mapping[str, Any], Sequence[Condition]]:
         query = Blueprint.ARGUMENTS_PARSER.parse(self.schema, location="query")
-        twice = [name for name, given in request.args.lists() if len(given) > 1 and name != "tag"]
-        if twice:
-            raise InvalidInput({name: ["Give it once."] for name in twice})
-        given = {self._names[key]: query.pop(key) for key in self._names if key in query}
+        repeated = [
+            name for name, values in request.args.lists() if len(values) > 1 and name != "tag"
+        ]
+        if repeated:
+            raise InvalidInput({name: ["Give it once."] for name in repeated})
+        filter_values = {self._names[key]: query.pop(key) for key in self._names if key in query}
         conditions = []
-        for name, value in given.items():
+        for name, value in filter_values.items():
             filter, operator = self._declared[name]
             stored = filter.type._serialize(value, None, None)
             stored = float(stored) if isinstance(stored, Decimal) else stored
@@ -105,8 +115,8 @@ class PluginFilters:
             conditions.append(Condition(filter.analyzer, filter.field, operator, stored))
         return query, conditions
 
-    def unindexed(self, conditions: Iterable[Condition]) -> dict[str, list[str]]:
-        """What to say of those conditions of a search that took too long that have no index."""
+    def explain_unindexed(self, conditions: Iterable[Condition]) -> dict[str, list[str]]:
+        """Return an error for each condition without an index, after a search took too long."""
         return {
             name: ["It has no index, and there are too many uploads to look at each of them."]
             for name, (filter, operator) in self._declared.items()
@@ -116,32 +126,32 @@ class PluginFilters:
             and condition.operator == operator
         }
 
-    def unknown(self, name: str, known: Mapping[str, fields.Field[Any]]) -> str:
-        """What is wrong with the name of a parameter, and what it can be."""
-        asked = PARAMETER.match(name)
-        if not asked or not self._declared:
+    def explain_unknown(self, name: str, known: Mapping[str, fields.Field[Any]]) -> str:
+        """Say which part of a parameter's name is unknown, and which names there are."""
+        parts = PARAMETER_NAME.match(name)
+        if not parts or not self._declared:
             names = [field.data_key or key for key, field in known.items()]
-            return _unknown("parameter", name, names)
+            return _unknown_name_message("parameter", name, names)
         filters = [filter for filter, _ in self._declared.values()]
         analyzers = sorted({filter.analyzer for filter in filters})
-        if asked["analyzer"] not in analyzers:
-            return _unknown("analyzer with filters", asked["analyzer"], analyzers)
-        of_this = {f.field: f for f in filters if f.analyzer == asked["analyzer"]}
-        if asked["field"] not in of_this:
-            what = f"field of {asked['analyzer']} with a filter"
-            return _unknown(what, asked["field"], sorted(of_this))
-        what = f"operator of {asked['analyzer']}.{asked['field']}"
-        operators = of_this[asked["field"]].operators
-        return _unknown(what, asked["operator"] or "eq (no suffix)", operators)
+        if parts["analyzer"] not in analyzers:
+            return _unknown_name_message("analyzer with filters", parts["analyzer"], analyzers)
+        by_field = {f.field: f for f in filters if f.analyzer == parts["analyzer"]}
+        if parts["field"] not in by_field:
+            what = f"field of {parts['analyzer']} with a filter"
+            return _unknown_name_message(what, parts["field"], sorted(by_field))
+        what = f"operator of {parts['analyzer']}.{parts['field']}"
+        operators = by_field[parts["field"]].operators
+        return _unknown_name_message(what, parts["operator"] or "eq (no suffix)", operators)
 
 
 installed_filters = cast(PluginFilters, LocalProxy(lambda: current_app.extensions[EXTENSION]))
 
 
-def _usable(filter: Filter) -> bool:
-    """Whether the type of a filter can be copied and described, as marshmallow's own can."""
+def _is_usable(filter: Filter) -> bool:
+    """Whether the field type of a filter can be copied and described in OpenAPI."""
     try:
-        query_parameters(Schema.from_dict({"filter": _field("filter", filter, "eq")})())
+        query_parameters(Schema.from_dict({"filter": _parameter_field("filter", filter, "eq")})())
     except Exception:
         name = f"{filter.analyzer}.{filter.field}"
         log.error("filter_not_usable", filter=name, exc_info=True)
@@ -149,22 +159,22 @@ def _usable(filter: Filter) -> bool:
     return True
 
 
-def _unknown(what: str, name: str, known: Sequence[str]) -> str:
-    """That there is no such name, which one may have been meant, and which there are."""
+def _unknown_name_message(what: str, name: str, known: Sequence[str]) -> str:
+    """Say that a name is unknown, suggest a close one, and list all."""
     close = difflib.get_close_matches(name, known, n=1)
-    meant = f"; did you mean `{close[0]}`?" if close else "."
-    there = ", ".join(f"`{one}`" for one in known)
-    return f"There is no {what} `{name[:LONGEST_NAME]}`{meant} There are {there}."
+    suggestion = f"; did you mean `{close[0]}`?" if close else "."
+    choices = ", ".join(f"`{choice}`" for choice in known)
+    return f"There is no {what} `{name[:LONGEST_NAME]}`{suggestion} There are {choices}."
 
 
-def _field(name: str, filter: Filter, operator: str) -> fields.Field[Any]:
-    """The parameter of a filter with one of its operators."""
+def _parameter_field(name: str, filter: Filter, operator: str) -> fields.Field[Any]:
+    """Make the marshmallow field for a filter with one of its operators."""
     field = deepcopy(filter.type)
     field.data_key = name
     field.required, field.allow_none, field.load_default = False, False, missing
-    said = f"{filter.summary}: " if filter.summary else ""
-    matched = f"`{filter.field}` of `{filter.analyzer}` {MEANINGS[operator]} this"
-    slow = "" if filter.indexed else "; without an index, so slow among very many uploads"
-    field.pre_load = [as_stored, *field.pre_load]
-    field.metadata = {**field.metadata, "description": f"{said}{matched}{slow}."}
+    summary = f"{filter.summary}: " if filter.summary else ""
+    condition = f"`{filter.field}` of `{filter.analyzer}` {OPERATOR_MEANINGS[operator]} this"
+    cost = "" if filter.indexed else "; without an index, so slow among very many uploads"
+    field.pre_load = [normalize_text, *field.pre_load]
+    field.metadata = {**field.metadata, "description": f"{summary}{condition}{cost}."}
     return field

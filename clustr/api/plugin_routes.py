@@ -1,4 +1,4 @@
-"""What the plugins of an installation add to the API: routes of their own, and typed results."""
+"""Adds the routes of plugins to the app, and the schemas of their results to the document."""
 
 import functools
 import re
@@ -20,18 +20,18 @@ from clustr.plugin_manager import Plugin, PluginManager
 from clustr.plugins import Analyzer, Upload
 
 PREFIX = "/api/x"
-METHODS = ("get", "put", "post", "patch", "delete", "head", "options", "trace")
+HTTP_METHODS = ("get", "put", "post", "patch", "delete", "head", "options", "trace")
 REFERENCE = re.compile(r'"\$ref": *"#/components/(\w+)/([^"]*)"')
-# What Flask and flask-smorest answer themselves.
-NOT_ROUTES = ("HEAD", "OPTIONS")
+# Flask and flask-smorest add these to every rule.
+AUTOMATIC_METHODS = ("HEAD", "OPTIONS")
 
 
 class PluginLibrary:
-    """The uploads for the routes of one plugin; its methods are those of `clustr.plugins.Library`.
+    """Read access to uploads for the routes of one plugin: implements `clustr.plugins.Library`.
 
     Args:
-        database: where they are.
-        plugin: whose filters decide by what it can find uploads.
+        database: where the uploads are.
+        plugin: its indexed filters are the fields by which it can find uploads.
     """
 
     def __init__(self, database: Database, plugin: Plugin):
@@ -42,9 +42,9 @@ class PluginLibrary:
         return self._uploads.get(upload_id)
 
     def find(self, analyzer: str, field: str, values: list[Any], limit: int = 1000) -> list[Upload]:
-        indexed = [(one.analyzer, one.field) for one in self._plugin.filters if one.indexed]
-        if (analyzer, field) not in indexed:
-            declared = ", ".join(".".join(one) for one in indexed) or "none"
+        indexed_fields = [(f.analyzer, f.field) for f in self._plugin.filters if f.indexed]
+        if (analyzer, field) not in indexed_fields:
+            declared = ", ".join(".".join(pair) for pair in indexed_fields) or "none"
             raise ValueError(
                 f"find() needs an indexed Filter of the plugin {self._plugin.name} on "
                 f"{analyzer}.{field}; there are: {declared}"
@@ -56,57 +56,57 @@ class PluginLibrary:
 
 
 def problem_with_routes(plugin: Plugin, blueprints: list[Blueprint]) -> str | None:
-    """Why these routes of a plugin cannot be mounted, if they cannot.
+    """Return why the routes of a plugin cannot be mounted, or None.
 
-    They are mounted on an app of their own for it, since what was done to one cannot be undone.
+    This mounts them on an app of its own, because Flask cannot remove a blueprint again.
     """
-    trial = Flask("trial", static_folder=None)
-    trial.config.update(API_TITLE="trial", API_VERSION="1", OPENAPI_VERSION="3.0.3")
-    api = ProblemApi(trial)
-    before = _of_whole_app(trial)
+    trial_app = Flask("trial", static_folder=None)
+    trial_app.config.update(API_TITLE="trial", API_VERSION="1", OPENAPI_VERSION="3.0.3")
+    api = ProblemApi(trial_app)
+    before = _count_app_wide_registrations(trial_app)
     for blueprint in blueprints:
-        mount(trial, api, plugin, blueprint)
+        mount(trial_app, api, plugin, blueprint)
     document = api.spec.to_dict()
-    for kind, name in REFERENCE.findall(trial.json.dumps(document)):
+    for kind, name in REFERENCE.findall(trial_app.json.dumps(document)):
         if name not in document["components"].get(kind, {}):
             return f"its routes are described with {name}, which is no schema or answer"
-    if _of_whole_app(trial) != before:
+    if _count_app_wide_registrations(trial_app) != before:
         return (
             "one of its blueprints changes the whole application, such as with before_app_request "
             "or app_errorhandler; use before_request or errorhandler"
         )
-    called = Counter(
+    route_counts = Counter(
         (method, re.sub(r"<(?:(.+?):)?\w+>", r"<\1>", rule.rule))
-        for rule in trial.url_map.iter_rules()
-        for method in rule.methods.difference(NOT_ROUTES)
+        for rule in trial_app.url_map.iter_rules()
+        for method in rule.methods.difference(AUTOMATIC_METHODS)
     )
-    for (method, rule), times in called.items():
+    for (method, rule), count in route_counts.items():
         if not rule.startswith(f"{PREFIX}/{plugin.name}/"):
             return f"it has the route {rule}, which is not below {PREFIX}/{plugin.name}/"
-        if times > 1:
+        if count > 1:
             return f"it has the route {method} {rule} twice"
     return None
 
 
 def mount(app: Flask, api: ProblemApi, plugin: Plugin, blueprint: Blueprint) -> None:
-    """Give an app the routes of a blueprint, below the plugin's own path."""
+    """Register a plugin's blueprint with an app, below `/api/x/<plugin>`."""
     before = set(app.view_functions)
-    with api.named_for(plugin.name):
+    with api.prefix_schema_names(plugin.name):
         api.register_blueprint(
             blueprint,
-            # With hyphens, which no name of ours or of a plugin has, so that none is another's.
+            # Names of ours and of plugins have no hyphens, so this name cannot be taken.
             name=f"x-{plugin.name}-{blueprint.name}",
             url_prefix=f"{PREFIX}/{plugin.name}{blueprint.url_prefix or ''}",
         )
     for endpoint in set(app.view_functions) - before:
-        app.view_functions[endpoint] = _contained(app.view_functions[endpoint])
+        app.view_functions[endpoint] = _turn_exit_into_error(app.view_functions[endpoint])
 
 
-def _contained(view: Callable[..., Any]) -> Callable[..., Any]:
-    """A view whose `sys.exit()` is a fault of this request and does not end the server."""
+def _turn_exit_into_error(view: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a view so that `sys.exit()` in it fails this request and does not end the server."""
 
     @functools.wraps(view)
-    def contained(*arguments: Any, **named: Any) -> Any:
+    def guarded(*arguments: Any, **named: Any) -> Any:
         try:
             return view(*arguments, **named)
         except (Exception, KeyboardInterrupt):
@@ -114,11 +114,11 @@ def _contained(view: Callable[..., Any]) -> Callable[..., Any]:
         except BaseException as error:
             raise RuntimeError(f"a plugin's view raised {type(error).__name__}") from error
 
-    return contained
+    return guarded
 
 
-def _of_whole_app(app: Flask) -> list[int]:
-    """How much is registered for every request, whoever answers it."""
+def _count_app_wide_registrations(app: Flask) -> list[int]:
+    """Count the hooks, handlers and converters that apply to the whole app."""
     registered = (
         app.before_request_funcs,
         app.after_request_funcs,
@@ -137,26 +137,26 @@ def _of_whole_app(app: Flask) -> list[int]:
     ]
 
 
-def describe(
+def describe_plugins(
     document: dict[str, Any], plugin_manager: PluginManager, filters: PluginFilters
 ) -> dict[str, Any]:
-    """Complete the OpenAPI document with what is different in each installation."""
+    """Add the analyzers, filters and routes of this installation to the OpenAPI document."""
     schemas = document["components"]["schemas"]
     for analyzer in plugin_manager.analyzers.values():
-        schemas[f"AnalysisResult_{analyzer.name}"] = _described(analyzer)
-        schemas[f"Analysis_{analyzer.name}"] = _analysis(schemas["Analysis"], analyzer)
-    known = {name: _reference(f"Analysis_{name}") for name in plugin_manager.analyzers}
-    # Others are there too, of which TypeScript cannot say that they differ from those with names.
+        schemas[f"AnalysisResult_{analyzer.name}"] = _result_schema(analyzer)
+        schemas[f"Analysis_{analyzer.name}"] = _analysis_schema(schemas["Analysis"], analyzer)
+    references = {name: _schema_reference(f"Analysis_{name}") for name in plugin_manager.analyzers}
+    # There is no `additionalProperties`: TypeScript has no type for all members but the named ones.
     schemas["UploadAnalyses"] = {
         "type": "object",
         "description": "The state of each analysis, by the analyzer's name; those of analyzers "
         "that are not installed any more have the shape of `Analysis`.",
-        "properties": known,
+        "properties": references,
     }
     for name in ("Upload", "ListedUpload"):
         properties = schemas[name]["properties"]
-        kept = {key: properties["analyses"][key] for key in ("description", "example")}
-        properties["analyses"] = {"allOf": [_reference("UploadAnalyses")], **kept}
+        annotations = {key: properties["analyses"][key] for key in ("description", "example")}
+        properties["analyses"] = {"allOf": [_schema_reference("UploadAnalyses")], **annotations}
     if plugin_manager.analyzers:
         schemas["AnalysisOrder"]["properties"]["analyzer"]["enum"] = sorted(
             plugin_manager.analyzers
@@ -164,8 +164,8 @@ def describe(
     document["paths"]["/api/uploads"]["get"]["parameters"] = query_parameters(filters.schema)
     for plugin in plugin_manager.plugins:
         for method, path, operation in _operations(document, plugin):
-            own = operation.get("operationId") or f"{method}_{path}"
-            name = re.sub(r"\W+", "_", f"{plugin.name}_{own}").strip("_")
+            operation_id = operation.get("operationId") or f"{method}_{path}"
+            name = re.sub(r"\W+", "_", f"{plugin.name}_{operation_id}").strip("_")
             operation["operationId"] = name
             operation.setdefault("summary", f"{method.upper()} {path}")
         for tag in document.get("tags", ()):
@@ -177,29 +177,32 @@ def describe(
 def _operations(
     document: dict[str, Any], plugin: Plugin
 ) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """The operations of a plugin, with their method and their path below its own."""
+    """Yield method, path below the plugin's prefix, and operation of a plugin's routes."""
     prefix = f"{PREFIX}/{plugin.name}/"
     for path, item in document["paths"].items():
         if path.startswith(prefix):
-            for method in METHODS:
+            for method in HTTP_METHODS:
                 if method in item:
                     yield method, path.removeprefix(prefix), item[method]
 
 
-def _described(analyzer: Analyzer) -> dict[str, Any]:
+def _result_schema(analyzer: Analyzer) -> dict[str, Any]:
     schema: type[Schema] = analyzer.result_schema
-    told = {"properties": {}, "description": f"What `{analyzer.name}` finds: {analyzer.summary}."}
-    return told | json_schema(schema)
+    defaults = {
+        "properties": {},
+        "description": f"What `{analyzer.name}` finds: {analyzer.summary}.",
+    }
+    return defaults | json_schema(schema)
 
 
-def _analysis(analysis: dict[str, Any], analyzer: Analyzer) -> dict[str, Any]:
-    """The schema of an analysis whose result has the shape that this analyzer gives it."""
+def _analysis_schema(analysis: dict[str, Any], analyzer: Analyzer) -> dict[str, Any]:
+    """Return the schema of an analysis whose result has the schema of this analyzer."""
     result = {
-        "anyOf": [_reference(f"AnalysisResult_{analyzer.name}"), OBJECT_OR_NULL],
+        "anyOf": [_schema_reference(f"AnalysisResult_{analyzer.name}"), OBJECT_OR_NULL],
         "description": "What the analyzer found; left out of listings.",
     }
     return {**analysis, "properties": {**analysis["properties"], "result": result}}
 
 
-def _reference(name: str) -> dict[str, str]:
+def _schema_reference(name: str) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{name}"}

@@ -1,4 +1,4 @@
-"""The command line: a module for each command of `clustr`, imported when that is called.
+"""The command line: a module for each command of `clustr`, imported when the command is called.
 
-What the commands do to uploads is in `clustr.services`; what they print is here.
+The modules parse options and print; `clustr.services` does the work on uploads.
 """

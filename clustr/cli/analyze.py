@@ -1,4 +1,4 @@
-"""`clustr analyze`: have an analyzer look at what it has not looked at, or once more."""
+"""`clustr analyze`: run an analyzer on uploads without a result of it, or again."""
 
 import sys
 import time
@@ -9,17 +9,18 @@ import click
 
 from clustr import logs
 from clustr.cli.running_service import read_settings_of_running_service
-from clustr.components import build_reanalysis
+from clustr.components import build_analysis_jobs
 from clustr.database import AnalysisSelection, Database, Job, JobState, UploadsForAnalyzer
 from clustr.domain.errors import ClustrError, DatabaseUnavailable, InvalidInput
 from clustr.services.bulk import AnalysisJobs
 from clustr.settings import Settings
 
+# Exit codes.
 DONE, SOME_FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
-LOOK_EVERY_SECONDS = 0.5
-# On a terminal a line is written over and over; elsewhere each is one more line to read.
-SAY_EVERY_SECONDS = 5.0
-PATIENCE_SECONDS = 5.0
+POLL_SECONDS = 0.5
+# On a terminal the progress bar is overwritten; elsewhere each print is one more line.
+PRINT_SECONDS = 5.0
+NO_WORKER_HINT_SECONDS = 5.0
 BAR_WIDTH = 30
 
 
@@ -57,19 +58,19 @@ def analyze(analyzer: str, select: str | None, limit: int | None, dry_run: bool)
     selection = UploadsForAnalyzer(analyzer, AnalysisSelection(select), limit=limit)
     settings = read_settings_of_running_service()
     logs.configure(settings.log_format, "error")
-    with build_reanalysis(settings) as (analysis_jobs, database):
+    with build_analysis_jobs(settings) as (analysis_jobs, database):
         try:
             if dry_run:
-                say_estimate(analysis_jobs, selection)
+                print_estimate(analysis_jobs, selection)
                 return
             job = analysis_jobs.create(selection, uuid4().hex)
         except InvalidInput as error:
-            refuse(" ".join(message for said in error.errors.values() for message in said))
+            refuse(" ".join(message for messages in error.errors.values() for message in messages))
         except DatabaseUnavailable:
             refuse("MongoDB does not answer at the address of MONGODB_URL")
         except ClustrError as error:
             refuse(str(error))
-        sys.exit(watch(database, job, settings))
+        sys.exit(watch_job(database, job, settings))
 
 
 def refuse(reason: str) -> NoReturn:
@@ -77,112 +78,116 @@ def refuse(reason: str) -> NoReturn:
     sys.exit(REFUSED)
 
 
-def say_estimate(analysis_jobs: AnalysisJobs, selection: UploadsForAnalyzer) -> None:
-    found = analysis_jobs.estimate(selection)
-    takes = "nobody knows yet how long one takes"
-    if found.seconds is not None:
-        takes = f"one worker takes about {duration(found.seconds)}"
-    click.echo(f"{found.matched} uploads; {takes}. Nothing was changed.")
+def print_estimate(analysis_jobs: AnalysisJobs, selection: UploadsForAnalyzer) -> None:
+    """Print how many uploads are selected, and how long one worker takes for them."""
+    estimate = analysis_jobs.estimate(selection)
+    duration = "nobody knows yet how long one takes"
+    if estimate.seconds is not None:
+        duration = f"one worker takes about {format_duration(estimate.seconds)}"
+    click.echo(f"{estimate.matched} uploads; {duration}. Nothing was changed.")
 
 
-def duration(seconds: float) -> str:
-    """A duration in words for people, as in `2 h 5 min`."""
+def format_duration(seconds: float) -> str:
+    """Format a duration for people, such as `2 h 5 min`."""
     if seconds < 60:
         return f"{max(1, round(seconds))} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def watch(database: Database, job: Job, settings: Settings) -> int:
-    """Say how far the job is until it ends; the exit code."""
+def watch_job(database: Database, job: Job, settings: Settings) -> int:
+    """Print the progress of a job until it ends, and return the exit code."""
     progress = Progress(sys.stdout.isatty())
-    progress.line(f"Job {job.id}: {job.parameters['select']} of {job.parameters['analyzer']}.")
+    progress.print_line(
+        f"Job {job.id}: {job.parameters['select']} of {job.parameters['analyzer']}."
+    )
     try:
         while not job.ended:
-            time.sleep(LOOK_EVERY_SECONDS)
-            job = looked_up(database, job, progress)
+            time.sleep(POLL_SECONDS)
+            job = read_job(database, job, progress)
             progress.show(job)
     except KeyboardInterrupt:
         address = settings.base_url or f"http://{settings.host}:{settings.port}"
-        progress.line(
+        progress.print_line(
             f"The job goes on. To cancel it: curl -X POST {address}/api/jobs/{job.id}/cancel"
         )
         return INTERRUPTED
-    progress.line(ending(job))
-    fine = job.state is JobState.SUCCEEDED and not job.counts.get("failed")
-    return DONE if fine else SOME_FAILED
+    progress.print_line(format_outcome(job))
+    succeeded = job.state is JobState.SUCCEEDED and not job.counts.get("failed")
+    return DONE if succeeded else SOME_FAILED
 
 
-def looked_up(database: Database, job: Job, progress: "Progress") -> Job:
-    """The job as it is now, or as it was while the database does not answer."""
+def read_job(database: Database, job: Job, progress: "Progress") -> Job:
+    """Read the job again; return the old state while the database does not answer."""
     try:
         return database.jobs.get(job.id)
     except DatabaseUnavailable:
-        progress.once("MongoDB does not answer; the job goes on when it does.")
+        progress.print_once("MongoDB does not answer; the job goes on when it does.")
         return job
 
 
-def ending(job: Job) -> str:
-    counts = [f"{job.counts[name]} {name}" for name in SAID if job.counts.get(name)]
-    said = f"{job.state.capitalize()}: {', '.join(counts) or 'there was nothing to do'}."
-    return f"{said} {job.error}" if job.error else said
+def format_outcome(job: Job) -> str:
+    """Format the final state of a job, its counts and its error."""
+    counts = [f"{job.counts[name]} {name}" for name in PRINTED_COUNTS if job.counts.get(name)]
+    outcome = f"{job.state.capitalize()}: {', '.join(counts) or 'there was nothing to do'}."
+    return f"{outcome} {job.error}" if job.error else outcome
 
 
-SAID = ("succeeded", "skipped", "failed", "deferred", "running", "cancelled")
+PRINTED_COUNTS = ("succeeded", "skipped", "failed", "deferred", "running", "cancelled")
 
 
 class Progress:
-    """What is said while a job is under way.
+    """Prints the progress of a job.
 
     Args:
-        terminal: whether there is somebody who watches a bar.
+        terminal: whether to draw a bar, which is overwritten.
     """
 
     def __init__(self, terminal: bool):
         self._terminal = terminal
-        self._began = self._said_at = time.monotonic()
-        self._said: set[str] = set()
+        self._began_at = self._printed_at = time.monotonic()
+        self._printed: set[str] = set()
         self._bar = ""
 
-    def line(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         if self._bar:
             click.echo()
             self._bar = ""
         click.echo(text)
 
-    def once(self, text: str) -> None:
-        if text not in self._said:
-            self._said.add(text)
-            self.line(text)
+    def print_once(self, text: str) -> None:
+        if text not in self._printed:
+            self._printed.add(text)
+            self.print_line(text)
 
     def show(self, job: Job) -> None:
-        """Say how far the job is, as often as is good to read."""
-        moment = time.monotonic()
-        if job.state is JobState.QUEUED and moment - self._began > PATIENCE_SECONDS:
-            self.once("No worker has taken it up yet; `clustr worker` starts one.")
+        """Print the progress of the job, unless it was printed a short time ago."""
+        now = time.monotonic()
+        if job.state is JobState.QUEUED and now - self._began_at > NO_WORKER_HINT_SECONDS:
+            self.print_once("No worker has taken it up yet; `clustr worker` starts one.")
         if self._terminal:
             self._draw(job)
-        elif moment - self._said_at >= SAY_EVERY_SECONDS and not job.ended:
-            self._said_at = moment
-            self.line(text_of(job))
+        elif now - self._printed_at >= PRINT_SECONDS and not job.ended:
+            self._printed_at = now
+            self.print_line(format_progress(job))
 
     def _draw(self, job: Job) -> None:
-        done, total = finished(job), job.total or job.counts.get("selected", 0)
+        done, total = count_finished(job), job.total or job.counts.get("selected", 0)
         filled = BAR_WIDTH * done // total if total else 0
-        bar = f"[{'#' * filled:<{BAR_WIDTH}}] {text_of(job)}"
+        bar = f"[{'#' * filled:<{BAR_WIDTH}}] {format_progress(job)}"
         click.echo(f"\r{bar:<{len(self._bar)}}", nl=False)
         self._bar = bar
 
 
-def finished(job: Job) -> int:
+def count_finished(job: Job) -> int:
     return sum(job.counts.get(state, 0) for state in ("succeeded", "skipped", "failed"))
 
 
-def text_of(job: Job) -> str:
+def format_progress(job: Job) -> str:
     selected = job.counts.get("selected", 0)
-    more = "" if job.total is not None else " so far"
-    said = f"{finished(job)} of {selected}{more}"
-    others = [
+    suffix = "" if job.total is not None else " so far"
+    progress = f"{count_finished(job)} of {selected}{suffix}"
+    other_counts = [
         f"{job.counts[name]} {name}" for name in ("failed", "deferred") if job.counts.get(name)
     ]
-    return ", ".join([said, *others])
+    return ", ".join([progress, *other_counts])

@@ -1,4 +1,4 @@
-"""`clustr config`: what is set, where that comes from, and what is wrong with it."""
+"""`clustr config`: shows the settings and where they come from, and checks them."""
 
 import os
 import sys
@@ -10,11 +10,11 @@ import click
 from clustr.cli.inspect_plugins import (
     InspectedPlugins,
     PluginSources,
-    find_sources,
     inspect_plugins,
     read_sources,
+    read_sources_and_print_problems,
 )
-from clustr.cli.plugins import FINE, PROBLEMS, limit_of, line
+from clustr.cli.plugins import FINE, PROBLEMS, limit_option, single_line
 from clustr.domain import failure_messages
 from clustr.domain.secrets import HIDDEN
 from clustr.imaging import images
@@ -28,44 +28,49 @@ def config() -> None:
 
 
 @config.command()
-@limit_of(30.0)
+@limit_option(30.0)
 def check(limit: float) -> None:
     """Check all settings and the configuration of plugins.
 
     Exit code: 0 when all is fine, 1 when something would keep Clustr or a plugin from starting, or
     is set and has no effect.
     """
-    place = read_sources()
-    seen = inspect_plugins(place.settings, limit)
-    problems = [*place.problems, *more_problems(place.settings, seen)]
+    sources = read_sources()
+    inspected = inspect_plugins(sources.settings, limit)
+    problems = [*sources.problems, *find_problems_in_use(sources.settings, inspected)]
     ignored = [
-        *describe_unknown_variables(place.settings.environment, variables(seen)),
-        *seen.warnings,
+        *describe_unknown_variables(sources.settings.environment, plugin_variables(inspected)),
+        *inspected.warnings,
     ]
     for problem in problems:
-        click.echo(f"problem: {line(problem)}")
+        click.echo(f"problem: {single_line(problem)}")
     for sentence in ignored:
-        click.echo(f"without effect: {line(sentence)}")
+        click.echo(f"without effect: {single_line(sentence)}")
     if problems or ignored:
         sys.exit(PROBLEMS)
     click.echo("Nothing is wrong with the settings.")
 
 
-def more_problems(settings: Settings, seen: InspectedPlugins) -> Iterator[str]:
-    """What is found wrong only where a setting is used."""
-    by_default = "ALLOWED_EXTENSIONS" not in settings.given
+def find_problems_in_use(settings: Settings, inspected: InspectedPlugins) -> Iterator[str]:
+    """Yield the problems that reading the settings does not find, but using them."""
+    formats_are_default = "ALLOWED_EXTENSIONS" not in settings.given
     try:
-        images.formats_for(settings.allowed_extensions, leave_out=by_default)
+        images.formats_for(settings.allowed_extensions, leave_out=formats_are_default)
     except ValueError as error:
         yield f"ALLOWED_EXTENSIONS: {error}"
-    for one in seen.plugins:
-        if one["state"] not in (PluginState.LOADED, PluginState.DISABLED):
-            yield f"the plugin {one['name']} is {one['state']}: {one['reason']}"
+    for plugin in inspected.plugins:
+        if plugin["state"] not in (PluginState.LOADED, PluginState.DISABLED):
+            yield f"the plugin {plugin['name']} is {plugin['state']}: {plugin['reason']}"
 
 
-def variables(seen: InspectedPlugins) -> set[str]:
-    """The environment variables that plugins take configuration from."""
-    return {name for one in seen.plugins for key in one["config"] for name in key["environment"]}
+def plugin_variables(inspected: InspectedPlugins) -> set[str]:
+    """Return the environment variables that configure plugins."""
+    return {
+        name
+        for plugin in inspected.plugins
+        for key in plugin["config"]
+        for name in key["environment"]
+    }
 
 
 @config.command()
@@ -75,29 +80,29 @@ def show() -> None:
     What plugins are configured with is shown by `clustr plugins show NAME`. Exit code: 0, or 1 when
     a setting cannot be used.
     """
-    place = find_sources()
-    rows = list(rows_of(place))
+    sources = read_sources_and_print_problems()
+    rows = list(setting_rows(sources))
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for name, source, value in rows:
         click.echo(f"{name.ljust(widths[0])}  {source.ljust(widths[1])}  {value}".rstrip())
-    sys.exit(PROBLEMS if place.problems else FINE)
+    sys.exit(PROBLEMS if sources.problems else FINE)
 
 
-def rows_of(place: PluginSources) -> Iterator[tuple[str, str, str]]:
-    """Name, origin and value of each setting."""
+def setting_rows(sources: PluginSources) -> Iterator[tuple[str, str, str]]:
+    """Yield the name, source and printable value of each setting, without credentials."""
     for field in declared_settings():
-        name, value = field.name.upper(), getattr(place.settings, field.name)
+        name, value = field.name.upper(), getattr(sources.settings, field.name)
         source = "default"
-        if name in place.settings.given:
+        if name in sources.settings.given:
             source = "environment" if name in os.environ else ".env"
-        text = written(value)
+        text = format_value(value)
         if field.metadata["secret"]:
             text = failure_messages.without_credentials(text) or HIDDEN
-        yield name, source, line(text)
+        yield name, source, single_line(text)
 
 
-def written(value: Any) -> str:
-    """A value as it would be set."""
+def format_value(value: Any) -> str:
+    """Format a value as it would be in the environment."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):

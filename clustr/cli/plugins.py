@@ -1,7 +1,7 @@
-"""`clustr plugins`: which plugins there are, and what is wrong with them.
+"""`clustr plugins`: lists, checks and runs plugins, and writes new ones.
 
-Everything here works when everything is broken: no server is asked for anything, and what belongs
-to a plugin is done in a process of its own, which may hang or die.
+The commands also work when servers are down and plugins are broken: they connect to no server, and
+code of plugins runs in child processes, which may hang or crash.
 """
 
 import json
@@ -16,21 +16,27 @@ import click
 
 from clustr.cli import scaffold
 from clustr.cli.config_example import example_configuration
-from clustr.cli.inspect_plugins import InspectedPlugins, find_sources, import_alone, inspect_plugins
+from clustr.cli.inspect_plugins import (
+    InspectedPlugins,
+    import_in_child,
+    inspect_plugins,
+    read_sources_and_print_problems,
+)
 from clustr.cli.requirements import pinned_requirements, unmet_requirements
-from clustr.cli.run import GOOD, FileRun, for_people, needed_for
+from clustr.cli.run import GOOD_STATES, FileRun, find_needed_plugins, format_result
 from clustr.cli.subprocess_check import ChildResult
 from clustr.domain import failure_messages
 from clustr.plugin_manager import Candidate, PluginState, find_candidates, is_switched_off
 from clustr.plugin_manager.configuration import RESERVED
 from clustr.plugin_manager.declarations import NAME
 
+# Exit codes.
 FINE, PROBLEMS, REFUSED = 0, 1, 2
 SLOW_SECONDS = 1.0
 
 
-def limit_of(seconds: float) -> Callable[..., Any]:
-    """The option that says how long the commands wait for a plugin."""
+def limit_option(seconds: float) -> Callable[..., Any]:
+    """Make the option `--limit`: how many seconds a command waits for a plugin."""
     return click.option(
         "--limit",
         default=seconds,
@@ -55,77 +61,86 @@ def plugins() -> None:
 
 @plugins.command(name="list")
 @as_json
-@limit_of(10.0)
+@limit_option(10.0)
 def list_plugins(as_json: bool, limit: float) -> None:
     """List all plugins, those that could not be loaded among them."""
-    place = find_sources()
-    seen = inspect_plugins(place.settings, limit)
+    sources = read_sources_and_print_problems()
+    inspected = inspect_plugins(sources.settings, limit)
     if as_json:
-        print_json({"data": seen.plugins, "warnings": seen.warnings})
+        print_json({"data": inspected.plugins, "warnings": inspected.warnings})
     else:
-        for row in table(seen.plugins):
+        for row in table_rows(inspected.plugins):
             click.echo(row)
-        say_warnings(seen)
-    sys.exit(PROBLEMS if place.problems else FINE)
+        print_warnings(inspected)
+    sys.exit(PROBLEMS if sources.problems else FINE)
 
 
 @plugins.command()
 @click.argument("name")
 @as_json
-@limit_of(10.0)
+@limit_option(10.0)
 def show(name: str, as_json: bool, limit: float) -> None:
     """Show everything about one plugin, but its secrets."""
-    place = find_sources()
-    for one in chosen(inspect_plugins(place.settings, limit), name):
+    sources = read_sources_and_print_problems()
+    for plugin in select_plugins(inspect_plugins(sources.settings, limit), name):
         if as_json:
-            print_json(one)
+            print_json(plugin)
         else:
-            click.echo("\n".join(plugin_details(one)))
-    sys.exit(PROBLEMS if place.problems else FINE)
+            click.echo("\n".join(plugin_details(plugin)))
+    sys.exit(PROBLEMS if sources.problems else FINE)
 
 
 @plugins.command()
 @click.argument("name")
-@limit_of(10.0)
+@limit_option(10.0)
 def config(name: str, limit: float) -> None:
     """Print an example of a plugin's configuration, for the file PLUGINS_CONFIG."""
-    place = find_sources()
-    one = chosen(inspect_plugins(place.settings, limit), name)[0]
-    if not one["hooks"]:
-        refuse(f"it is not known what can be configured: {name} is {one['state']}: {one['reason']}")
-    click.echo(example_configuration(name, one["config"]), nl=False)
-    sys.exit(PROBLEMS if place.problems else FINE)
+    sources = read_sources_and_print_problems()
+    plugin = select_plugins(inspect_plugins(sources.settings, limit), name)[0]
+    if not plugin["hooks"]:
+        refuse(
+            f"it is not known what can be configured: {name} is {plugin['state']}: "
+            f"{plugin['reason']}"
+        )
+    click.echo(example_configuration(name, plugin["config"]), nl=False)
+    sys.exit(PROBLEMS if sources.problems else FINE)
 
 
 @plugins.command()
 @click.argument("name", required=False)
-@limit_of(30.0)
+@limit_option(30.0)
 def check(name: str | None, limit: float) -> None:
     """Check one plugin, or all: whether it can be loaded, and how it behaves.
 
     Each is imported in a process of its own. Exit code: 0 when all is fine, 1 when something is
     wrong; a warning is not.
     """
-    place = find_sources()
-    settings = place.settings
+    sources = read_sources_and_print_problems()
+    settings = sources.settings
     switches = settings.plugins_enabled, settings.plugins_disabled
     candidates = list(find_candidates(settings.plugins_folder))
     names = [candidate.name for candidate in candidates]
     if name and name not in names:
         refuse(failure_messages.unknown_name("plugin", name, names))
-    trials = {
-        number: import_alone(candidate, limit)
+    import_results = {
+        number: import_in_child(candidate, limit)
         for number, candidate in enumerate(candidates)
         if name in (None, candidate.name) and not is_switched_off(candidate.name, *switches)
     }
-    lost = {names[n]: f"import: {trial.failure}" for n, trial in trials.items() if trial.failure}
-    seen = inspect_plugins(settings, limit, lost)
-    wrong = 0
-    for number, one in enumerate(seen.plugins):
-        if name in (None, one["name"]):
-            wrong += report(one, *findings(candidates[number], one, trials.get(number)))
-    say_warnings(seen)
-    sys.exit(PROBLEMS if wrong or place.problems else FINE)
+    excluded = {
+        names[n]: f"import: {result.failure}"
+        for n, result in import_results.items()
+        if result.failure
+    }
+    inspected = inspect_plugins(settings, limit, excluded)
+    problem_count = 0
+    for number, plugin in enumerate(inspected.plugins):
+        if name in (None, plugin["name"]):
+            problem_count += print_findings(
+                plugin, *check_plugin(candidates[number], plugin, import_results.get(number))
+            )
+    print_warnings(inspected)
+    sys.exit(PROBLEMS if problem_count or sources.problems else FINE)
 
 
 @plugins.command(name="run")
@@ -138,7 +153,7 @@ def check(name: str | None, limit: float) -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, a line for each file.")
-@limit_of(10.0)
+@limit_option(10.0)
 def run_analyzer(analyzer: str, files: tuple[Path, ...], as_json: bool, limit: float) -> None:
     """Run ANALYZER on files and print what it says of each; nothing is stored.
 
@@ -149,19 +164,19 @@ def run_analyzer(analyzer: str, files: tuple[Path, ...], as_json: bool, limit: f
     when a file is no image or an analysis failed or would have to wait, 2 when it could not be
     done.
     """
-    place = find_sources()
-    needed = needed_for(analyzer, place.settings, limit)
-    ends = FileRun(analyzer, files, place.settings, needed).ends()
-    for end in ends:
+    sources = read_sources_and_print_problems()
+    needed = find_needed_plugins(analyzer, sources.settings, limit)
+    results = FileRun(analyzer, files, sources.settings, needed).results()
+    for result in results:
         if as_json:
-            click.echo(json.dumps(end))
+            click.echo(json.dumps(result))
         else:
-            heading, *rest = for_people(end)
-            click.echo(line(heading))
+            heading, *rest = format_result(result)
+            click.echo(single_line(heading))
             for text in rest:
-                click.echo("\n".join(line_of_code(one) for one in text.splitlines()))
-    fine = all(end["state"] in GOOD for end in ends)
-    sys.exit(PROBLEMS if place.problems or not fine else FINE)
+                click.echo("\n".join(code_line(code) for code in text.splitlines()))
+    all_good = all(result["state"] in GOOD_STATES for result in results)
+    sys.exit(PROBLEMS if sources.problems or not all_good else FINE)
 
 
 @plugins.command()
@@ -175,11 +190,11 @@ def new(name: str, http: bool, drop_in: bool) -> None:
             f"{name} cannot be the name of a plugin: it must match {NAME.pattern}, and "
             f"{' and '.join(RESERVED)} are kept for Clustr"
         )
-    folder = find_sources().settings.plugins_folder
+    folder = read_sources_and_print_problems().settings.plugins_folder
     if name in [candidate.name for candidate in find_candidates(folder)]:
         refuse(f"there is a plugin {name} already")
     target = folder / name if drop_in else Path(f"clustr-{name.replace('_', '-')}")
-    contents = scaffold.drop_in(name, http) if drop_in else scaffold.project(name, http)
+    contents = scaffold.drop_in_files(name, http) if drop_in else scaffold.project_files(name, http)
     try:
         scaffold.write_files(target, contents)
     except OSError as error:
@@ -187,140 +202,163 @@ def new(name: str, http: bool, drop_in: bool) -> None:
     click.echo(f"Wrote {target}; its README.md says how to go on.")
 
 
-def findings(
-    candidate: Candidate, one: dict[str, Any], trial: ChildResult | None
+def check_plugin(
+    candidate: Candidate, plugin: dict[str, Any], import_result: ChildResult | None
 ) -> tuple[list[str], list[str]]:
-    """What is wrong with a plugin, and what is only worth a warning."""
-    if one["state"] == PluginState.DISABLED:
+    """Return the problems of a plugin, and its warnings."""
+    if plugin["state"] == PluginState.DISABLED:
         return [], []
-    problems = [] if one["state"] == PluginState.LOADED else [f"{one['state']}: {one['reason']}"]
-    warnings = list(behaviour(trial)) if trial else []
+    problems = (
+        [] if plugin["state"] == PluginState.LOADED else [f"{plugin['state']}: {plugin['reason']}"]
+    )
+    warnings = list(import_warnings(import_result)) if import_result else []
     if candidate.distribution and candidate.distribution.name != "clustr":
         problems += unmet_requirements(candidate.distribution)
         warnings += pinned_requirements(candidate.distribution)
     return problems, warnings
 
 
-def behaviour(trial: ChildResult) -> Iterator[str]:
-    """What a plugin does at its import that it should not."""
-    if trial.printed:
-        yield f"it prints when it is imported: {trial.printed.splitlines()[0]}"
-    for sent in trial.sent:
-        if sent["heavy"]:
-            names = ", ".join(sent["heavy"])
+def import_warnings(import_result: ChildResult) -> Iterator[str]:
+    """Yield a warning for each side effect of a plugin's import."""
+    if import_result.printed:
+        yield f"it prints when it is imported: {import_result.printed.splitlines()[0]}"
+    for message in import_result.sent:
+        if message["heavy"]:
+            names = ", ".join(message["heavy"])
             yield f"its import imports {names}; import what is heavy in setup()"
-        if sent["seconds"] > SLOW_SECONDS:
-            yield f"its import takes {sent['seconds']:.1f} seconds"
-        if sent["threads"]:
+        if message["seconds"] > SLOW_SECONDS:
+            yield f"its import takes {message['seconds']:.1f} seconds"
+        if message["threads"]:
             yield "its import begins a thread, which is lost in the processes that analyze"
 
 
-def report(one: dict[str, Any], problems: list[str], warnings: list[str]) -> int:
-    """Print what was found; how many problems there are."""
-    state = "disabled" if one["state"] == PluginState.DISABLED else "fine"
-    click.echo(f"{line(one['name'])}: {'' if problems else state}".rstrip())
+def print_findings(plugin: dict[str, Any], problems: list[str], warnings: list[str]) -> int:
+    """Print the problems and warnings of a plugin, and return the number of problems."""
+    state = "disabled" if plugin["state"] == PluginState.DISABLED else "fine"
+    click.echo(f"{single_line(plugin['name'])}: {'' if problems else state}".rstrip())
     for problem in problems:
-        click.echo(f"  problem: {line(problem)}")
+        click.echo(f"  problem: {single_line(problem)}")
     for warning in warnings:
-        click.echo(f"  warning: {line(warning)}")
+        click.echo(f"  warning: {single_line(warning)}")
     return len(problems)
 
 
-def chosen(seen: InspectedPlugins, name: str) -> list[dict[str, Any]]:
-    """The plugins of this name: several, when they are in conflict."""
-    found = [one for one in seen.plugins if one["name"] == name]
-    if not found:
-        refuse(failure_messages.unknown_name("plugin", name, [one["name"] for one in seen.plugins]))
-    return found
+def select_plugins(inspected: InspectedPlugins, name: str) -> list[dict[str, Any]]:
+    """Return the plugins of this name: several when they are in conflict."""
+    selected = [plugin for plugin in inspected.plugins if plugin["name"] == name]
+    if not selected:
+        refuse(
+            failure_messages.unknown_name(
+                "plugin", name, [plugin["name"] for plugin in inspected.plugins]
+            )
+        )
+    return selected
 
 
 def refuse(reason: str) -> NoReturn:
-    click.echo(f"clustr: {line(reason)}", err=True)
+    click.echo(f"clustr: {single_line(reason)}", err=True)
     sys.exit(REFUSED)
 
 
-def say_warnings(seen: InspectedPlugins) -> None:
-    for warning in seen.warnings:
-        click.echo(f"warning: {line(warning)}", err=True)
+def print_warnings(inspected: InspectedPlugins) -> None:
+    for warning in inspected.warnings:
+        click.echo(f"warning: {single_line(warning)}", err=True)
 
 
 def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
-def line(text: object) -> str:
-    """A text of others in one line that a terminal can be given."""
+def single_line(text: object) -> str:
+    """Make foreign text safe for a terminal: one line, unprintable characters replaced."""
     return "".join(c if c.isprintable() else "?" for c in " ".join(str(text).split()))
 
 
-def table(found: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """The list for people, in columns."""
+def table_rows(plugins_found: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """Yield the lines of a table of all plugins, with its heading."""
     rows = [("NAME", "VERSION", "SOURCE", "STATE", "ANALYZERS", "LOAD", "REASON")]
-    for one in found:
-        analyzers = ", ".join(f"{a['name']} v{a['version']} {a['queue']}" for a in one["analyzers"])
-        took = f"{one['load_ms']:.0f} ms"
-        shown = (one["version"], one["source"], one["state"], analyzers, took, one["reason"])
-        rows.append((line(one["name"]), *(line(value or "-") for value in shown)))
+    for plugin in plugins_found:
+        analyzers = ", ".join(
+            f"{a['name']} v{a['version']} {a['queue']}" for a in plugin["analyzers"]
+        )
+        load_time = f"{plugin['load_ms']:.0f} ms"
+        values = (
+            plugin["version"],
+            plugin["source"],
+            plugin["state"],
+            analyzers,
+            load_time,
+            plugin["reason"],
+        )
+        rows.append((single_line(plugin["name"]), *(single_line(value or "-") for value in values)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         yield "  ".join(cells).rstrip()
 
 
-def plugin_details(one: dict[str, Any]) -> Iterator[str]:
-    """Everything about one plugin, for people."""
-    yield f"{line(one['name'])} {line(one['version'] or '')}".rstrip()
-    yield from fact("state", f"{one['state']}, after {one['load_ms']:.0f} ms")
-    yield from fact("reason", one["reason"])
-    yield from fact("source", one["source"])
-    yield from fact("file", one["file"])
-    yield from fact("hooks", ", ".join(one["hooks"]))
-    yield from fact("routes", f"{one['blueprints']} blueprints" if one["blueprints"] else None)
-    for analyzer in one["analyzers"]:
-        yield from about_analyzer(analyzer)
-    for filter in one["filters"]:
+def plugin_details(plugin: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines that describe one plugin."""
+    yield f"{single_line(plugin['name'])} {single_line(plugin['version'] or '')}".rstrip()
+    yield from detail_lines("state", f"{plugin['state']}, after {plugin['load_ms']:.0f} ms")
+    yield from detail_lines("reason", plugin["reason"])
+    yield from detail_lines("source", plugin["source"])
+    yield from detail_lines("file", plugin["file"])
+    yield from detail_lines("hooks", ", ".join(plugin["hooks"]))
+    yield from detail_lines(
+        "routes", f"{plugin['blueprints']} blueprints" if plugin["blueprints"] else None
+    )
+    for analyzer in plugin["analyzers"]:
+        yield from analyzer_details(analyzer)
+    for filter in plugin["filters"]:
         name = f"analyses.{filter['analyzer']}.{filter['field']}"
-        yield f"\nfilter {line(name)}"
-        yield from fact("summary", filter["summary"])
-        yield from fact("type", filter["type"])
-        yield from fact("operators", ", ".join(filter["operators"]))
-        yield from fact("indexed", "yes" if filter["indexed"] else "no")
-    for key in one["config"]:
-        yield f"\nkey {line(key['key'])}"
-        yield from fact("value", None if key["value"] is None else json.dumps(key["value"]))
-        yield from fact("meaning", key["description"])
-        yield from fact("type", key["type"] + ("; required" if key["required"] else ""))
-        yield from fact("default", None if key["default"] is None else json.dumps(key["default"]))
-        yield from fact("variables", ", ".join(key["environment"]))
-    if one["traceback"]:
-        yield "\n" + "\n".join(line_of_code(text) for text in one["traceback"].splitlines())
+        yield f"\nfilter {single_line(name)}"
+        yield from detail_lines("summary", filter["summary"])
+        yield from detail_lines("type", filter["type"])
+        yield from detail_lines("operators", ", ".join(filter["operators"]))
+        yield from detail_lines("indexed", "yes" if filter["indexed"] else "no")
+    for key in plugin["config"]:
+        yield f"\nkey {single_line(key['key'])}"
+        yield from detail_lines("value", None if key["value"] is None else json.dumps(key["value"]))
+        yield from detail_lines("meaning", key["description"])
+        yield from detail_lines("type", key["type"] + ("; required" if key["required"] else ""))
+        yield from detail_lines(
+            "default", None if key["default"] is None else json.dumps(key["default"])
+        )
+        yield from detail_lines("variables", ", ".join(key["environment"]))
+    if plugin["traceback"]:
+        yield "\n" + "\n".join(code_line(text) for text in plugin["traceback"].splitlines())
 
 
-def about_analyzer(analyzer: dict[str, Any]) -> Iterator[str]:
+def analyzer_details(analyzer: dict[str, Any]) -> Iterator[str]:
     yield f"\nanalyzer {analyzer['name']} v{analyzer['version']}"
-    yield from fact("summary", analyzer["summary"])
-    yield from fact("queue", analyzer["queue"])
-    yield from fact("formats", ", ".join(analyzer["formats"]) or "all")
-    yield from fact("requires", ", ".join(analyzer["requires"]))
-    yield from fact("when", "at every upload" if analyzer["auto"] else "only when asked for")
-    yield from fact("timeout", f"{analyzer['timeout']:g} seconds")
-    yield from fact("attempts", f"{analyzer['max_attempts']} at most")
+    yield from detail_lines("summary", analyzer["summary"])
+    yield from detail_lines("queue", analyzer["queue"])
+    yield from detail_lines("formats", ", ".join(analyzer["formats"]) or "all")
+    yield from detail_lines("requires", ", ".join(analyzer["requires"]))
+    yield from detail_lines(
+        "when", "at every upload" if analyzer["auto"] else "only when asked for"
+    )
+    yield from detail_lines("timeout", f"{analyzer['timeout']:g} seconds")
+    yield from detail_lines("attempts", f"{analyzer['max_attempts']} at most")
     memory = analyzer["memory_mb"]
-    yield from fact("memory", f"{memory} megabytes more at most" if memory else "no limit")
-    yield from fact("batches", f"of {analyzer['batch_size']} images at most")
-    yield from fact("process", "kept for ever" if analyzer["keep_loaded"] else "kept for a minute")
+    yield from detail_lines("memory", f"{memory} megabytes more at most" if memory else "no limit")
+    yield from detail_lines("batches", f"of {analyzer['batch_size']} images at most")
+    yield from detail_lines(
+        "process", "kept for ever" if analyzer["keep_loaded"] else "kept for a minute"
+    )
     fills = (f"{name} from {key}" for name, key in analyzer["fields"].items())
-    yield from fact("fills", ", ".join(fills))
+    yield from detail_lines("fills", ", ".join(fills))
     result = (f"{name} ({type})" for name, type in analyzer["result"].items())
-    yield from fact("result", "; ".join(result))
+    yield from detail_lines("result", "; ".join(result))
 
 
-def fact(name: str, value: object) -> Iterator[str]:
-    """A line with a name and a value, which is wrapped; none when there is no value."""
+def detail_lines(name: str, value: object) -> Iterator[str]:
+    """Yield a name and its value as one wrapped text; nothing when there is no value."""
     if value:
         width = max(40, min(shutil.get_terminal_size().columns, 120))
         yield textwrap.fill(
-            line(value),
+            single_line(value),
             width,
             initial_indent=f"  {name:<10} ",
             subsequent_indent=" " * 13,
@@ -329,5 +367,5 @@ def fact(name: str, value: object) -> Iterator[str]:
         )
 
 
-def line_of_code(text: str) -> str:
+def code_line(text: str) -> str:
     return "  " + "".join(c if c.isprintable() else "?" for c in text.expandtabs())

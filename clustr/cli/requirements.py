@@ -1,4 +1,4 @@
-"""What an installed plugin says it needs, beside what is installed."""
+"""Compares the requirements of an installed plugin with the installed packages."""
 
 import importlib.metadata
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ PINS = ("==", "===")
 
 
 def unmet_requirements(distribution: Distribution) -> Iterator[str]:
-    """Each requirement that what is installed does not meet, in one sentence."""
+    """Yield a sentence for each requirement that the installed packages do not meet."""
     for requirement in _requirements(distribution):
-        installed = _version(requirement.name)
+        installed = _installed_version(requirement.name)
         if installed is None:
             yield f"it requires {requirement}, which is not installed"
         elif not requirement.specifier.contains(installed, prereleases=True):
@@ -22,19 +22,19 @@ def unmet_requirements(distribution: Distribution) -> Iterator[str]:
 
 
 def pinned_requirements(distribution: Distribution) -> Iterator[str]:
-    """Each requirement that nails down a package that Clustr needs too, in one sentence."""
-    ours = {
+    """Yield a sentence for each requirement that pins Clustr or a package that Clustr needs."""
+    clustr_requirements = {
         canonicalize_name(one.name)
         for one in _requirements(importlib.metadata.distribution(CLUSTR))
     }
     for requirement in _requirements(distribution):
-        exactly = any(one.operator in PINS for one in requirement.specifier)
-        if exactly and canonicalize_name(requirement.name) in {*ours, CLUSTR}:
+        is_pinned = any(one.operator in PINS for one in requirement.specifier)
+        if is_pinned and canonicalize_name(requirement.name) in {*clustr_requirements, CLUSTR}:
             yield f"it requires {requirement}, so that Clustr cannot be given a newer one"
 
 
 def _requirements(distribution: Distribution) -> Iterator[Requirement]:
-    """What it requires here and without any of its extras."""
+    """Yield the requirements that apply to this environment, without those of extras."""
     for line in distribution.requires or ():
         try:
             requirement = Requirement(line)
@@ -44,7 +44,7 @@ def _requirements(distribution: Distribution) -> Iterator[Requirement]:
             yield requirement
 
 
-def _version(name: str) -> str | None:
+def _installed_version(name: str) -> str | None:
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

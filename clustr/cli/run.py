@@ -1,8 +1,8 @@
-"""`clustr plugins run`: an analyzer on files, with no server at all.
+"""`clustr plugins run`: runs an analyzer on files, without any server.
 
-Plugins are loaded in one process to see who brings the analyzer, and run in another, where nothing
-else is loaded. A file that ends that process is told as a failure, and the others are tried in a
-new one.
+One child process loads all plugins, to find the one with the analyzer. Another loads only the
+plugins that are needed, and runs it. If a file ends that process, the file is reported as failed
+and the remaining ones run in a new process.
 """
 
 import dataclasses
@@ -30,108 +30,121 @@ from clustr.plugins import Analyzer, Image
 from clustr.plugins.analyzer import SETUP_SECONDS
 from clustr.settings import Settings
 
-# Of a file that would not be accepted as an upload.
+# The state of a file that would not be accepted as an upload.
 REFUSED = "refused"
-GOOD = (State.SUCCEEDED, State.SKIPPED)
+GOOD_STATES = (State.SUCCEEDED, State.SKIPPED)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class NeededPlugins:
-    """What has to be loaded for an analyzer.
+    """The plugins that have to be loaded for an analyzer.
 
     Attributes:
-        plugins: the names of those that bring it and what it requires.
-        seconds: what one step of the work takes at most: to set an analyzer up, or one image.
+        plugins: the names of those with the analyzer and with the analyzers that it requires.
+        seconds: the longest that one step takes: the setup of an analyzer, or one image.
     """
 
     plugins: tuple[str, ...]
     seconds: float
 
 
-def needed_for(name: str, settings: Settings, limit: float) -> NeededPlugins:
+def find_needed_plugins(name: str, settings: Settings, limit: float) -> NeededPlugins:
     """Find the analyzer, also in a plugin that the settings switch off.
 
     Args:
-        limit: the seconds that a plugin may take to load.
+        limit: how many seconds a plugin may take to load.
 
     Raises:
-        StartUpError: no plugin that can be loaded brings it.
+        StartUpError: no plugin that can be loaded has it.
     """
-    seen = inspect_plugins(settings, limit)
-    if name not in analyzers_of(seen):
-        seen = inspect_plugins(switched_on(settings, None), limit)
-    analyzers = analyzers_of(seen)
+    inspected = inspect_plugins(settings, limit)
+    if name not in analyzers_of(inspected):
+        inspected = inspect_plugins(enable_plugins(settings, None), limit)
+    analyzers = analyzers_of(inspected)
     if name not in analyzers:
-        raise StartUpError(not_found(name, seen))
-    names, waiting = [], [name]
-    while waiting:
-        names.append(waiting.pop())
-        waiting += analyzers[names[-1]][1]["requires"]
-    longest = max(analyzers[one][1]["timeout"] for one in names)
-    # The plugin's code has these limits itself: setup() and model_info() each, and an image.
-    seconds = 2 * (SETUP_SECONDS + GRACE_SECONDS) + longest + GRACE_SECONDS
-    return NeededPlugins(tuple({analyzers[one][0] for one in names}), seconds)
+        raise StartUpError(not_found_message(name, inspected))
+    names, pending = [], [name]
+    while pending:
+        names.append(pending.pop())
+        pending += analyzers[names[-1]][1]["requires"]
+    max_timeout = max(analyzers[required][1]["timeout"] for required in names)
+    # The runner enforces these limits itself: on setup(), on model_info(), and on an image.
+    seconds = 2 * (SETUP_SECONDS + GRACE_SECONDS) + max_timeout + GRACE_SECONDS
+    return NeededPlugins(tuple({analyzers[required][0] for required in names}), seconds)
 
 
-def analyzers_of(seen: InspectedPlugins) -> dict[str, tuple[str, dict[str, Any]]]:
-    """By its name each analyzer that can be loaded, with the plugin that brings it."""
-    return {a["name"]: (one["name"], a) for one in seen.plugins for a in one["analyzers"]}
+def analyzers_of(inspected: InspectedPlugins) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return by name each analyzer that can be loaded, with the name of its plugin."""
+    return {
+        analyzer["name"]: (plugin["name"], analyzer)
+        for plugin in inspected.plugins
+        for analyzer in plugin["analyzers"]
+    }
 
 
-def not_found(name: str, seen: InspectedPlugins) -> str:
-    said = failure_messages.unknown_name("analyzer", name, analyzers_of(seen))
-    for one in seen.plugins:
-        if one["name"] == name and one["state"] != PluginState.LOADED:
-            return f"the plugin {name} is {one['state']}: {one['reason']}"
-    return said
+def not_found_message(name: str, inspected: InspectedPlugins) -> str:
+    message = failure_messages.unknown_name("analyzer", name, analyzers_of(inspected))
+    for plugin in inspected.plugins:
+        if plugin["name"] == name and plugin["state"] != PluginState.LOADED:
+            return f"the plugin {name} is {plugin['state']}: {plugin['reason']}"
+    return message
 
 
-def switched_on(settings: Settings, names: tuple[str, ...] | None) -> Settings:
-    """The settings with these plugins switched on alone; None for all."""
+def enable_plugins(settings: Settings, names: tuple[str, ...] | None) -> Settings:
+    """Return the settings with only these plugins enabled; None enables all."""
     return dataclasses.replace(settings, plugins_enabled=names, plugins_disabled=())
 
 
 class FileRun:
-    """An analyzer on files, as far as that has come.
+    """Runs an analyzer on files, and collects the results.
 
     Args:
-        settings: with the plugins switched on that are needed.
+        needed: the plugins to load; all others are disabled.
     """
 
     def __init__(self, name: str, files: Sequence[Path], settings: Settings, needed: NeededPlugins):
         self._name = name
         self._files = files
-        self._settings = switched_on(settings, needed.plugins)
+        self._settings = enable_plugins(settings, needed.plugins)
         self._needed = needed
-        self._told: dict[int, dict[str, Any]] = {}
-        self._terminal = os.dup(STANDARD_ERROR)  # for what the plugin logs
+        self._results: dict[int, dict[str, Any]] = {}
+        self._terminal = os.dup(STANDARD_ERROR)  # where the child process logs
 
-    def ends(self) -> list[dict[str, Any]]:
-        """What the analyzer says of each file, in their order."""
-        while left := [n for n in range(len(self._files)) if n not in self._told]:
-            trial = run_in_child(
-                lambda send, left=left: self._work(left, send), self._needed.seconds
+    def results(self) -> list[dict[str, Any]]:
+        """Run the analyzer, and return the result of each file in their order."""
+        while pending := [n for n in range(len(self._files)) if n not in self._results]:
+            child = run_in_child(
+                lambda send, pending=pending: self._run_in_child(pending, send),
+                self._needed.seconds,
             )
-            self._told |= {said["number"]: said["told"] for said in trial.sent if "told" in said}
-            if trial.failure:
-                self._take_down(trial, left)
+            self._results |= {
+                message["number"]: message["result"]
+                for message in child.sent
+                if "result" in message
+            }
+            if child.failure:
+                self._record_failure(child, pending)
         os.close(self._terminal)
-        return [self._told[number] for number in range(len(self._files))]
+        return [self._results[number] for number in range(len(self._files))]
 
-    def _take_down(self, trial: ChildResult, left: Sequence[int]) -> None:
-        """What there is to say when a plugin has ended the process that works."""
-        at = next((said for said in reversed(trial.sent) if "analyzer" in said), None)
-        if at is None:
-            raise StartUpError(f"plugins cannot be loaded: {trial.failure}\n{trial.printed}")
-        during = "setup()" if at["number"] is None else "analyze()"
-        error = f"{at['analyzer']}: {during}: {trial.failure}"
-        if at["number"] is not None and time.monotonic() > at["until"]:
-            error = f"{at['analyzer']}: took longer than {at['seconds']:g} seconds, and was deaf"
-        for number in left if at["number"] is None else [at["number"]]:
-            self._told.setdefault(number, result_as_json(self._files[number], State.FAILED, error))
+    def _record_failure(self, child: ChildResult, pending: Sequence[int]) -> None:
+        """Record as failed the files during which a plugin ended the child process."""
+        last = next((message for message in reversed(child.sent) if "analyzer" in message), None)
+        if last is None:
+            raise StartUpError(f"plugins cannot be loaded: {child.failure}\n{child.printed}")
+        step = "setup()" if last["number"] is None else "analyze()"
+        error = f"{last['analyzer']}: {step}: {child.failure}"
+        if last["number"] is not None and time.monotonic() > last["until"]:
+            error = (
+                f"{last['analyzer']}: took longer than {last['seconds']:g} seconds, and was deaf"
+            )
+        for number in pending if last["number"] is None else [last["number"]]:
+            self._results.setdefault(
+                number, result_as_json(self._files[number], State.FAILED, error)
+            )
 
-    def _work(self, numbers: Sequence[int], send: Send) -> None:
-        """Be the process that works."""
+    def _run_in_child(self, numbers: Sequence[int], send: Send) -> None:
+        """Load the plugins and run the analyzers; this is the code of the child process."""
         logs.configure("console", "critical")
         settings = self._settings
         plugin_manager = load_plugins(
@@ -144,68 +157,68 @@ class FileRun:
         os.dup2(self._terminal, STANDARD_ERROR)
         logs.configure("console", "info")
         images.prepare(settings.max_image_pixels)
-        by_default = "ALLOWED_EXTENSIONS" not in settings.given
-        accepted = images.formats_for(settings.allowed_extensions, leave_out=by_default)
-        pictures: dict[int, Image] = {}
+        formats_are_default = "ALLOWED_EXTENSIONS" not in settings.given
+        accepted = images.formats_for(settings.allowed_extensions, leave_out=formats_are_default)
+        loaded: dict[int, Image] = {}
         for number in numbers:
             try:
-                pictures[number] = local_run.read_image(self._files[number], accepted, {})
+                loaded[number] = local_run.read_image(self._files[number], accepted, {})
             except (RefusedFile, OSError) as error:
                 refused = result_as_json(
                     self._files[number], REFUSED, failure_messages.as_plain_text(error)
                 )
-                send({"number": number, "told": refused})
-        for analyzer in chain(plugin_manager, self._name):
+                send({"number": number, "result": refused})
+        for analyzer in analyzers_in_order(plugin_manager, self._name):
             is_last = analyzer.name == self._name
-            for number, end in self._stage(analyzer, plugin_manager, pictures, send):
+            for number, end in self._run_analyzer(analyzer, plugin_manager, loaded, send):
                 if is_last or end.state is not State.SUCCEEDED:
                     error = end.error if is_last else f"requires {analyzer.name}: {end.error}"
                     state = end.state if is_last else State.SKIPPED
-                    said = result_as_json(
+                    result = result_as_json(
                         self._files[number], state, error, end if is_last else None
                     )
-                    send({"number": number, "told": said})
-                    del pictures[number]
+                    send({"number": number, "result": result})
+                    del loaded[number]
                 else:
-                    known = {**pictures[number].results, analyzer.name: end.result}
-                    pictures[number] = dataclasses.replace(pictures[number], results=known)
+                    results = {**loaded[number].results, analyzer.name: end.result}
+                    loaded[number] = dataclasses.replace(loaded[number], results=results)
 
-    def _stage(
+    def _run_analyzer(
         self,
         analyzer: Analyzer,
         plugin_manager: PluginManager,
-        pictures: dict[int, Image],
+        loaded: dict[int, Image],
         send: Send,
     ) -> Iterator[tuple[int, End]]:
-        """How one analyzer's analyses of all images end."""
-        numbers = list(pictures)
+        """Run one analyzer on all loaded images, and yield the number and end of each."""
+        numbers = list(loaded)
         send({"analyzer": analyzer.name, "number": None})
 
-        def announced() -> Iterator[Image]:
+        def announce_each() -> Iterator[Image]:
             for number in numbers:
                 until = time.monotonic() + analyzer.timeout
-                about = {"until": until, "seconds": analyzer.timeout}
-                send({"analyzer": analyzer.name, "number": number, **about})
-                yield pictures[number]
+                deadline = {"until": until, "seconds": analyzer.timeout}
+                send({"analyzer": analyzer.name, "number": number, **deadline})
+                yield loaded[number]
 
-        ends = local_run.run_each(analyzer, plugin_manager.plugin_of(analyzer), announced())
+        ends = local_run.run_each(analyzer, plugin_manager.plugin_of(analyzer), announce_each())
         for number, (_, end) in zip(numbers, ends, strict=True):
             yield number, end
 
 
-def chain(plugin_manager: PluginManager, name: str) -> list[Analyzer]:
-    """The analyzer, after all that it requires."""
-    wanted = {name}
+def analyzers_in_order(plugin_manager: PluginManager, name: str) -> list[Analyzer]:
+    """Return the analyzer and those that it requires, in the order in which to run them."""
+    needed = {name}
     for analyzer in reversed(plugin_manager.analyzers.values()):
-        if analyzer.name in wanted:
-            wanted |= set(analyzer.requires)
-    return [analyzer for analyzer in plugin_manager.analyzers.values() if analyzer.name in wanted]
+        if analyzer.name in needed:
+            needed |= set(analyzer.requires)
+    return [analyzer for analyzer in plugin_manager.analyzers.values() if analyzer.name in needed]
 
 
 def result_as_json(
     file: Path, state: str, error: str | None, end: End | None = None
 ) -> dict[str, Any]:
-    """What there is to say of a file, in plain values."""
+    """Return the result of a file in JSON values."""
     return {
         "file": str(file),
         "state": state,
@@ -216,13 +229,13 @@ def result_as_json(
     }
 
 
-def for_people(said: dict[str, Any]) -> Iterator[str]:
-    """The same in lines to read."""
-    took = "" if said["duration_ms"] is None else f", after {said['duration_ms']:.0f} ms"
-    yield f"{said['file']}: {said['state']}{took}"
-    if said["error"]:
-        yield said["error"]
-    if said["result"] is not None:
-        yield json.dumps(said["result"], indent=2)
-    for name, value in said["fields"].items():
+def format_result(result: dict[str, Any]) -> Iterator[str]:
+    """Yield a result of `result_as_json` as texts for people, the heading first."""
+    duration = "" if result["duration_ms"] is None else f", after {result['duration_ms']:.0f} ms"
+    yield f"{result['file']}: {result['state']}{duration}"
+    if result["error"]:
+        yield result["error"]
+    if result["result"] is not None:
+        yield json.dumps(result["result"], indent=2)
+    for name, value in result["fields"].items():
         yield f"{name} of the upload: {json.dumps(value)}"

@@ -1,4 +1,4 @@
-"""The settings of the service that a command looks after."""
+"""Reads the settings of the service that a command works on."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ from clustr.supervisor import servers
 
 
 def read_settings_of_running_service() -> Settings:
-    """The settings, with the addresses of servers that a `clustr up` on the same data has started.
+    """Read the settings, with the addresses of servers that `clustr up` started on the same data.
 
     Raises:
         StartUpError: a setting cannot be used.

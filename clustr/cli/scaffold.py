@@ -1,4 +1,4 @@
-"""A new plugin: a complete project, or a drop-in, that passes its tests as it is written."""
+"""Writes a new plugin: a complete project, or a drop-in, which passes its own tests."""
 
 from collections.abc import Iterator
 from importlib.resources import files
@@ -10,8 +10,8 @@ from clustr import __version__
 TEMPLATES = files("clustr.cli") / "templates"
 
 
-def project(name: str, http: bool) -> Iterator[tuple[str, str]]:
-    """The files of a distribution with one plugin: where each is, and what is in it.
+def project_files(name: str, http: bool) -> Iterator[tuple[str, str]]:
+    """Yield the relative path and the content of each file of a project with one plugin.
 
     Args:
         http: whether its analyzer calls a service.
@@ -20,7 +20,7 @@ def project(name: str, http: bool) -> Iterator[tuple[str, str]]:
     kind = "http_analyzer" if http else "analyzer"
     code = f"src/{module}/__init__.py"
     values = {
-        **_names(name),
+        **_name_values(name),
         "module": module,
         "distribution": f"clustr-{name.replace('_', '-')}",
         "version": __version__,
@@ -29,26 +29,26 @@ def project(name: str, http: bool) -> Iterator[tuple[str, str]]:
         "test": "pip install -e .[test]\npytest",
         "code": code,
     }
-    yield "pyproject.toml", _filled("pyproject", values)
-    yield "README.md", _filled("readme", values)
-    yield code, _filled(kind, values)
-    yield f"tests/test_{name}.py", _filled(f"test_{kind}", values)
-    yield ".github/workflows/test.yml", _filled("workflow", values)
+    yield "pyproject.toml", _fill_template("pyproject", values)
+    yield "README.md", _fill_template("readme", values)
+    yield code, _fill_template(kind, values)
+    yield f"tests/test_{name}.py", _fill_template(f"test_{kind}", values)
+    yield ".github/workflows/test.yml", _fill_template("workflow", values)
 
 
-def drop_in(name: str, http: bool) -> Iterator[tuple[str, str]]:
-    """The same as a package in the folder of drop-ins, with its test inside."""
+def drop_in_files(name: str, http: bool) -> Iterator[tuple[str, str]]:
+    """Yield the same for a package in PLUGINS_FOLDER, with its test inside."""
     kind = "http_analyzer" if http else "analyzer"
     values = {
-        **_names(name),
+        **_name_values(name),
         "import_line": f"import {name} as plugin",
         "install": f"# this folder, {name}, lies in PLUGINS_FOLDER",
         "test": f"pip install pytest\npytest test_{name}.py",
         "code": "__init__.py",
     }
-    yield "__init__.py", _filled(kind, values)
-    yield "README.md", _filled("readme", values)
-    yield f"test_{name}.py", _filled(f"test_{kind}", values)
+    yield "__init__.py", _fill_template(kind, values)
+    yield "README.md", _fill_template("readme", values)
+    yield f"test_{name}.py", _fill_template(f"test_{kind}", values)
 
 
 def write_files(folder: Path, contents: Iterator[tuple[str, str]]) -> None:
@@ -58,21 +58,21 @@ def write_files(folder: Path, contents: Iterator[tuple[str, str]]) -> None:
         FileExistsError: it is there already.
     """
     folder.mkdir(parents=True)
-    for place, text in contents:
-        file = folder / place
+    for path, text in contents:
+        file = folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
 
 
-def _names(name: str) -> dict[str, str]:
-    words = name.split("_")
+def _name_values(name: str) -> dict[str, str]:
+    parts = name.split("_")
     return {
         "name": name,
-        "Class": "".join(word.capitalize() for word in words),
-        "title": " ".join(words).strip().capitalize(),
+        "Class": "".join(word.capitalize() for word in parts),
+        "title": " ".join(parts).strip().capitalize(),
     }
 
 
-def _filled(template: str, values: dict[str, str]) -> str:
+def _fill_template(template: str, values: dict[str, str]) -> str:
     text = (TEMPLATES / f"{template}.txt").read_text(encoding="utf-8")
     return Template(text).substitute(values)

@@ -1,4 +1,4 @@
-"""`clustr up`: everything on one machine, in the foreground."""
+"""`clustr up`: runs web, worker, MongoDB and Redis on one machine, in the foreground."""
 
 import functools
 import http.client
@@ -27,7 +27,7 @@ from clustr.supervisor.processes import (
     command_starter,
 )
 
-# How long each may take to end, in seconds. All of them together: less than ten.
+# How long each process may take to stop. Together they take less than ten seconds.
 STOP_SECONDS = {"web": 4.0, "worker": 3.0, "redis": 0.5, "mongod": 2.0}
 
 
@@ -35,14 +35,14 @@ def up(settings: Settings, workers: int) -> int:
     """Run the service until a signal ends it.
 
     Args:
-        settings: what was read; servers whose address is not among `given` are started too.
-        workers: how many RQ workers.
+        settings: MongoDB and Redis are started unless their addresses are among `given`.
+        workers: how many RQ workers to run.
 
     Returns:
         The exit code.
 
     Raises:
-        StartUpError: something that is needed is not there, in use, or does not start.
+        StartUpError: a program or folder is missing or in use, or a process does not start.
     """
     data = settings.data_folder
     check_enabled(settings.plugins_folder, settings.plugins_enabled)
@@ -54,32 +54,35 @@ def up(settings: Settings, workers: int) -> int:
     children: list[Child] = []
     started: dict[str, str] = {}
     if "MONGODB_URL" not in settings.given:
-        child, started["MONGODB_URL"] = _mongod(data, lock, passwords)
+        child, started["MONGODB_URL"] = _mongod_child(data, lock, passwords)
         children.append(child)
     if "REDIS_URL" not in settings.given:
-        child, started["REDIS_URL"] = _redis(data, passwords)
+        child, started["REDIS_URL"] = _redis_child(data, passwords)
         children.append(child)
     servers.write_addresses(data, started)
-    environment = _environment(settings) | started
-    children += [_worker(environment, workers), _web(settings, environment)]
+    environment = _child_environment(settings) | started
+    children += [_worker_child(environment, workers), _web_child(settings, environment)]
     supervisor = Supervisor(children)
     if storage.is_open_to_others(data):
         supervisor.print_line(
             f"DATA_FOLDER={data} can be read by every account of this machine; "
             f"chmod 700 {shlex.quote(str(data))} keeps it to its owner"
         )
-    return supervisor.run(lambda: supervisor.print_line(_welcome(settings, workers, environment)))
+    return supervisor.run(
+        lambda: supervisor.print_line(_welcome_text(settings, workers, environment))
+    )
 
 
-def _environment(settings: Settings) -> dict[str, str]:
+def _child_environment(settings: Settings) -> dict[str, str]:
     environment = dict(os.environ, PYTHONUNBUFFERED="1")
-    environment.pop("NOTIFY_SOCKET", None)  # whoever listens there waits for us, not for gunicorn
+    # The service manager (sd_notify(3)) waits for us, not for gunicorn.
+    environment.pop("NOTIFY_SOCKET", None)
     if settings.log_format == "auto" and sys.stdout.isatty():
-        environment["LOG_FORMAT"] = "console"  # theirs is a pipe
+        environment["LOG_FORMAT"] = "console"  # for the children standard output is a pipe
     return environment
 
 
-def _mongod(data: Path, lock: int, passwords: servers.Passwords) -> tuple[Child, str]:
+def _mongod_child(data: Path, lock: int, passwords: servers.Passwords) -> tuple[Child, str]:
     program = servers.find_program(servers.MONGOD)
     for folder in ("mongodb", "log"):
         servers.make_folder(data / folder, "DATA_FOLDER")
@@ -87,9 +90,9 @@ def _mongod(data: Path, lock: int, passwords: servers.Passwords) -> tuple[Child,
     arguments = servers.mongod_arguments(program, port, data)
     child = Child(
         "mongod",
-        # It has a part in the lock on its data, which thereby lasts until it has ended.
+        # mongod inherits the lock on its data, so that the lock lasts until mongod has ended.
         command_starter(arguments, os.environ, inherited=[lock]),
-        # In a process of its own: a client of MongoDB has threads.
+        # In a process of its own, because a client of MongoDB has threads, which forks lose.
         ready=ForkedCheck(functools.partial(_become_primary, port, passwords)),
         ready_seconds=60,  # after a crash it reads its journal first
         stop_seconds=STOP_SECONDS["mongod"],
@@ -100,7 +103,7 @@ def _mongod(data: Path, lock: int, passwords: servers.Passwords) -> tuple[Child,
 
 
 def _become_primary(port: int, passwords: servers.Passwords) -> int:
-    """Make it the primary of its replica set; the exit code is 0 when it is."""
+    """Make mongod the primary of its replica set; return 0 as exit code when it is."""
     try:
         ensure_primary(
             servers.LOOPBACK,
@@ -116,7 +119,7 @@ def _become_primary(port: int, passwords: servers.Passwords) -> int:
     return 0
 
 
-def _redis(data: Path, passwords: servers.Passwords) -> tuple[Child, str]:
+def _redis_child(data: Path, passwords: servers.Passwords) -> tuple[Child, str]:
     program = servers.find_program(servers.REDIS)
     for folder in ("redis", "log"):
         servers.make_folder(data / folder, "DATA_FOLDER")
@@ -131,7 +134,7 @@ def _redis(data: Path, passwords: servers.Passwords) -> tuple[Child, str]:
     return child, servers.redis_url(port, passwords)
 
 
-def _worker(environment: dict[str, str], workers: int) -> Child:
+def _worker_child(environment: dict[str, str], workers: int) -> Child:
     arguments = [sys.executable, "-m", "clustr", "worker", "--workers", str(workers)]
     ready = Notification()
     return Child(
@@ -142,7 +145,7 @@ def _worker(environment: dict[str, str], workers: int) -> Child:
     )
 
 
-def _web(settings: Settings, environment: dict[str, str]) -> Child:
+def _web_child(settings: Settings, environment: dict[str, str]) -> Child:
     arguments = [
         sys.executable,
         "-m",
@@ -155,18 +158,18 @@ def _web(settings: Settings, environment: dict[str, str]) -> Child:
     return Child(
         "web",
         command_starter([*arguments, "clustr.app:create_app()"], environment),
-        ready=ForkedCheck(lambda: _ask_web(_reachable_host(settings.host), settings.port)),
+        ready=ForkedCheck(lambda: _check_web(_reachable_host(settings.host), settings.port)),
         stop_seconds=STOP_SECONDS["web"],
     )
 
 
 def _reachable_host(host: str) -> str:
-    """An address to reach what listens on this one, which may stand for every address."""
+    """Return an address that reaches a server on `host`, which may mean every address."""
     return {"0.0.0.0": servers.LOOPBACK, "": servers.LOOPBACK, "::": "::1"}.get(host, host)  # noqa: S104
 
 
-def _ask_web(host: str, port: int) -> int:
-    """Ask whether the web side serves; the exit code is 0 when it does."""
+def _check_web(host: str, port: int) -> int:
+    """Request `/api/health/live`; return 0 as exit code when the web process answers."""
     connection = http.client.HTTPConnection(host, port, timeout=5)
     try:
         connection.request("GET", "/api/health/live")
@@ -175,8 +178,8 @@ def _ask_web(host: str, port: int) -> int:
         return 1
 
 
-def _ignored(settings: Settings) -> str:
-    """The lines that say what is set but means nothing, as far as that is seen without plugins."""
+def _ignored_settings_lines(settings: Settings) -> str:
+    """List the settings without effect, as far as they are known without loading plugins."""
     plugins = [candidate.name for candidate in find_candidates(settings.plugins_folder)]
     sentences = [
         *describe_unknown_variables(settings.environment),
@@ -186,13 +189,13 @@ def _ignored(settings: Settings) -> str:
     return "".join(f"  without effect: {sentence}\n" for sentence in sentences)
 
 
-def _welcome(settings: Settings, workers: int, environment: dict[str, str]) -> str:
-    """What was started, where the data is, and three things to try."""
+def _welcome_text(settings: Settings, workers: int, environment: dict[str, str]) -> str:
+    """Say what was started, where the data is, and three commands to try."""
     data = settings.data_folder
     host = _reachable_host(settings.host)
     url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
 
-    def place(setting: str, folder: Path) -> str:
+    def server_location(setting: str, folder: Path) -> str:
         if setting in settings.given:
             return f"the one of {setting}"
         address = urlsplit(environment[setting]).netloc.rpartition("@")[2]
@@ -203,14 +206,14 @@ Clustr {__version__} serves on {url}, its API is explained at {url}/docs
 
   web      {settings.web_workers} processes
   workers  {workers}
-  MongoDB  {place("MONGODB_URL", data / "mongodb")}
-  Redis    {place("REDIS_URL", data / "redis")}
+  MongoDB  {server_location("MONGODB_URL", data / "mongodb")}
+  Redis    {server_location("REDIS_URL", data / "redis")}
   uploads  {settings.upload_folder}
   logs     {data / "log"}
-{_ignored(settings)}{_unsupported(settings)}
+{_ignored_settings_lines(settings)}{_unsupported_servers_lines(settings)}
 Things to try:
 
-  curl -F {shlex.quote(f"files=@{_sample(data)}")} {url}/api/upload
+  curl -F {shlex.quote(f"files=@{_sample_image(data)}")} {url}/api/upload
   curl {url}/api/uploads
   curl {url}/api/health
 
@@ -218,10 +221,10 @@ Ctrl-C ends all of it.
 """
 
 
-def _unsupported(settings: Settings) -> str:
-    """What is to be known of the servers that were started here, if their makers support them not.
+def _unsupported_servers_lines(settings: Settings) -> str:
+    """Warn of servers started here whose version is no longer supported by its vendor.
 
-    Of those that were there the workers say it, in the log.
+    For other servers the workers log the warning.
     """
     today = datetime.now(UTC).date()
     lines = []
@@ -229,17 +232,17 @@ def _unsupported(settings: Settings) -> str:
         if program.setting in settings.given:
             continue
         version = servers.version_of(servers.find_program(program))
-        if said := version and why_unsupported(product, version, today):
+        if warning := version and why_unsupported(product, version, today):
             lines.append(
-                f"  note: {said} For a trial that is fine: it is reached from this machine alone, "
-                f"with its password. For more, install another {program.name} on PATH, or set "
-                f"{program.setting}.\n"
+                f"  note: {warning} For a trial that is fine: it is reached from this machine "
+                f"alone, with its password. For more, install another {program.name} on PATH, or "
+                f"set {program.setting}.\n"
             )
     return "".join(lines)
 
 
-def _sample(data: Path) -> Path:
-    """A small picture to try an upload with, made at the first start."""
+def _sample_image(data: Path) -> Path:
+    """Return the path of a small image to upload; the first start creates it."""
     path = data / "sample.jpg"
     if not path.exists():
         rising = Image.linear_gradient("L").resize((640, 480))

@@ -18,26 +18,32 @@ from clustr.worker import rq_worker
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1))
 def up(host: str | None, port: str | None, data: str | None, workers: int) -> None:
     """Run everything in the foreground: MongoDB, Redis, workers and web."""
-    # The children read the same settings, from the environment that they are given.
+    # In the environment, because the children read their settings from it.
     for name, value in {"HOST": host, "PORT": port, "DATA_FOLDER": data}.items():
         if value is not None:
             os.environ[name] = value
     sys.exit(single_host.up(read_settings(), workers))
 
 
-def _kinds(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
-    kinds = tuple(dict.fromkeys(kind.strip() for kind in value.split(",") if kind.strip()))
-    unknown = [kind for kind in kinds if kind not in KINDS]
-    if unknown or not kinds:
+def _parse_kinds(
+    _context: click.Context, _parameter: click.Parameter, value: str
+) -> tuple[str, ...]:
+    queues = tuple(dict.fromkeys(queue.strip() for queue in value.split(",") if queue.strip()))
+    unknown = [queue for queue in queues if queue not in KINDS]
+    if unknown or not queues:
         names = ", ".join(unknown)
         problem = f"there is no queue {names}" if unknown else "no queue is named"
         raise click.BadParameter(f"{problem}; there are {', '.join(KINDS)}")
-    return kinds
+    return queues
 
 
 @click.command(name="worker")
 @click.option(
-    "--queues", default=",".join(KINDS), show_default=True, callback=_kinds, help="Which to serve."
+    "--queues",
+    default=",".join(KINDS),
+    show_default=True,
+    callback=_parse_kinds,
+    help="Which to serve.",
 )
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1))
 def run_worker(queues: tuple[str, ...], workers: int) -> None:

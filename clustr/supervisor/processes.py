@@ -367,8 +367,8 @@ class Supervisor:
                     notify_ready()
                     on_started()
                 while not self._stop_requests:
-                    self._turn(self._seconds_to_next_task())
-                    self._restart_the_dead()
+                    self._poll(self._seconds_to_next_task())
+                    self._restart_ended_children()
                     self._rotate_logs()
             finally:
                 self._stop_all()

@@ -20,8 +20,8 @@ from clustr import logs
 from clustr.analysis.persistent_process import PersistentProcesses
 from clustr.analysis.temp_folder import remove_abandoned_folders
 from clustr.components import (
-    WEB_SECONDS,
-    WORKER_SECONDS,
+    WEB_TIMEOUT_SECONDS,
+    WORKER_TIMEOUT_SECONDS,
     build_database,
     build_plugin_manager,
     build_worker,
@@ -143,7 +143,7 @@ class AnalysisWorker(Worker):
         reason = describe_death(ret_val)
         log.error("work_horse_died", analyzer=name, run=run, reason=reason)
         remove_abandoned_folders()
-        database = build_database(self.settings, WORKER_SECONDS)
+        database = build_database(self.settings, WORKER_TIMEOUT_SECONDS)
         try:
             max_attempts = self.plugin_manager.analyzers[name].max_attempts
             database.analyses.reclaim(name, max_attempts, reason, run)
@@ -240,8 +240,8 @@ def prepare_backends(settings: Settings) -> int:
     """
     database = None
     try:
-        queue = Queue(settings.redis_url, settings.redis_prefix, WEB_SECONDS)
-        database = build_database(settings, WEB_SECONDS)
+        queue = Queue(settings.redis_url, settings.redis_prefix, WEB_TIMEOUT_SECONDS)
+        database = build_database(settings, WEB_TIMEOUT_SECONDS)
         with contextlib.suppress(DatabaseUnavailable):
             database.in_use()
         storage = LocalStorage(settings.upload_folder)
@@ -267,7 +267,7 @@ def log_unsupported(settings: Settings, database: Database) -> None:
     with contextlib.suppress(DatabaseUnavailable):
         versions["MONGODB_URL"] = "MongoDB", database.describe()["version"]
     with contextlib.suppress(QueueUnavailable), translate_redis_errors():
-        client = connect(settings.redis_url, WEB_SECONDS)
+        client = connect(settings.redis_url, WEB_TIMEOUT_SECONDS)
         server_info = client.info("server")
         client.close()
         # Valkey gives a `redis_version`, too: that of the Redis it is compatible with.
@@ -286,9 +286,9 @@ def claim_when_there(settings: Settings) -> None:
     Raises:
         StartUpError: one of them is another's.
     """
-    database = build_database(settings, WEB_SECONDS)
+    database = build_database(settings, WEB_TIMEOUT_SECONDS)
     storage = LocalStorage(settings.upload_folder)
-    queue = Queue(settings.redis_url, settings.redis_prefix, WEB_SECONDS)
+    queue = Queue(settings.redis_url, settings.redis_prefix, WEB_TIMEOUT_SECONDS)
     try:
         while not claim_installation(database, storage, queue):
             time.sleep(CLAIM_EVERY_SECONDS)

@@ -1,4 +1,1 @@
-"""What is the same for all requests: errors, middleware, entity tags, JSON, URLs, fields.
-
-Nothing here belongs to one resource.
-"""
+"""What all resources share: errors, middleware, entity tags, JSON, URLs, kinds of fields."""

@@ -1,4 +1,4 @@
-"""flask-smorest's blueprint, a little stricter and with a name for every operation."""
+"""flask-smorest's blueprint, stricter about parameters and with an id for every operation."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -16,9 +16,9 @@ from clustr.domain.errors import InvalidInput, NotJson
 
 
 class Parser(FlaskParser):
-    """webargs' parser, told not to ignore what it does not know in a query.
+    """webargs' parser, which refuses unknown query parameters.
 
-    It reads JSON within the limits of all JSON from outside.
+    It parses JSON with `clustr.domain.json_input`, which has the limits for all foreign JSON.
     """
 
     DEFAULT_UNKNOWN_BY_LOCATION: ClassVar = {
@@ -28,14 +28,14 @@ class Parser(FlaskParser):
 
     def _raw_load_json(self, req: Request) -> Any:
         if not is_json_request(req):
-            # To take what is sent in another type for nothing would be to answer beside the point.
+            # webargs would treat a body of another type as if there were none.
             if req.mimetype or req.get_data():
                 raise NotJson(req.mimetype)
             return missing
         body = req.get_data()
-        most_bytes = req.max_content_length
-        # Of a body in chunks werkzeug reads no more than is allowed, and does not say so.
-        if req.content_length is None and most_bytes and len(body) >= most_bytes:
+        max_bytes = req.max_content_length
+        # werkzeug silently cuts off a chunked body at the limit.
+        if req.content_length is None and max_bytes and len(body) >= max_bytes:
             raise RequestEntityTooLarge
         try:
             return json_input.loads(body) if body else missing
@@ -45,25 +45,25 @@ class Parser(FlaskParser):
     def handle_error(
         self, error: ValidationError, req: Request, schema: Schema, **more: Any
     ) -> Any:
-        """Say of names that are unknown which there are."""
-        for said in error.messages.values():
-            if not isinstance(said, dict):
+        """List the known names in the error for an unknown one."""
+        for messages in error.messages.values():
+            if not isinstance(messages, dict):
                 continue
             unknown = [schema.error_messages["unknown"]]
-            for name in [name for name, one in said.items() if one == unknown]:
+            for name in [name for name, message in messages.items() if message == unknown]:
                 known = [field.data_key or key for key, field in schema.fields.items()]
-                said[name] = [failure_messages.unknown_name("parameter", name, known)]
+                messages[name] = [failure_messages.unknown_name("parameter", name, known)]
         super().handle_error(error, req, schema, **more)
 
 
 class Blueprint(flask_smorest.Blueprint):
-    """A misspelt parameter is an error that says so: ignored, it would look as if it worked."""
+    """A blueprint that refuses misspelt parameters, which would otherwise have no effect."""
 
     ARGUMENTS_PARSER = Parser()
 
     def arguments(self, schema: type[Schema], **options: Any) -> Callable[..., Any]:
-        """Load arguments with one schema object, not with a new one for each request."""
-        load = self._named(super().arguments(schema(), **options))
+        """Load arguments with one schema object instead of a new one for each request."""
+        load = self._name_error_response(super().arguments(schema(), **options))
         if options.get("location", "json") != "json":
             return load
         not_json = self.alt_response(415, "UNSUPPORTED_MEDIA_TYPE")
@@ -71,37 +71,37 @@ class Blueprint(flask_smorest.Blueprint):
         return lambda view: too_large(not_json(load(view)))
 
     @staticmethod
-    def _named(load: Callable[..., Any]) -> Callable[..., Any]:
-        """Refer to the answer for wrong arguments by our name; flask-smorest's is up to Python."""
+    def _name_error_response(load: Callable[..., Any]) -> Callable[..., Any]:
+        """Name the 422 response; the name that flask-smorest uses depends on Python's version."""
 
-        def named(view: Callable[..., Any]) -> Callable[..., Any]:
-            loading = load(view)
-            loading._apidoc["arguments"]["responses"][422] = "UNPROCESSABLE_ENTITY"
-            return loading
+        def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
+            view_with_arguments = load(view)
+            view_with_arguments._apidoc["arguments"]["responses"][422] = "UNPROCESSABLE_ENTITY"
+            return view_with_arguments
 
-        return named
+        return decorate
 
     def alt_response(self, *args: Any, **options: Any) -> Callable[..., Any]:
-        """Document an answer, without one more function to call around the view for each."""
+        """Document a response without wrapping the view in one more function."""
         document = super().alt_response(*args, **options)
 
-        def documented(view: Callable[..., Any]) -> Callable[..., Any]:
+        def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
             view._apidoc = document(view)._apidoc
             return view
 
-        return documented
+        return decorate
 
     def route(self, rule: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
-        """Register a view, whose name also names the operation in clients that are generated."""
+        """Register a view; its name becomes the `operationId`, which generated clients use."""
         register = super().route(rule, **options)
-        describe = [self.alt_response(400, "BAD_REQUEST")]
+        response_decorators = [self.alt_response(400, "BAD_REQUEST")]
         if not SAFE_METHODS.issuperset(options.get("methods", ("GET",))):
-            describe.append(self.alt_response(403, "FORBIDDEN"))
+            response_decorators.append(self.alt_response(403, "FORBIDDEN"))
 
-        def documented(view: Callable[..., Any]) -> Any:
+        def decorate(view: Callable[..., Any]) -> Any:
             view = self.doc(operationId=view.__name__)(view)
-            for answer in describe:
-                view = answer(view)
+            for add_response in response_decorators:
+                view = add_response(view)
             return register(view)
 
-        return documented
+        return decorate

@@ -1,4 +1,4 @@
-"""Errors as problem documents (RFC 9457), and the one table that gives every error its status."""
+"""Errors as problem documents (RFC 9457), with the table that maps each error to a status."""
 
 import http
 from collections.abc import Callable, Iterator
@@ -28,12 +28,12 @@ from clustr.domain import errors, failure_messages
 
 log = logs.logger(__name__)
 
-# What marshmallow and webargs call the whole of something, and a place of the request.
-OF_WHOLE = "_schema"
-PLACES = {"json": "body"}
+# marshmallow's key for errors of a whole object, and our names for webargs' locations.
+SCHEMA_KEY = "_schema"
+LOCATION_NAMES = {"json": "body"}
 
-# What is allowed, where marshmallow says only what is not.
-ALLOWED = {
+# Appended to messages of marshmallow that do not say what is allowed.
+EXPECTATIONS = {
     "Not a valid boolean.": " Expected true or false.",
     "Not a valid integer.": " Expected a whole number, such as 20.",
     "Not a valid number.": " Expected a number, such as 0.5.",
@@ -43,17 +43,17 @@ ALLOWED = {
     "Invalid JSON body.": " Send JSON (RFC 8259) in UTF-8.",
 }
 
-PROBLEM = "application/problem+json"
+PROBLEM_CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = "5"
-# What a client sent can have any number of mistakes, and names of any length.
-MOST_MISTAKES = 100
+# Limits on what a problem document repeats: a body can have any number of errors, of any depth.
+MAX_LISTED_ERRORS = 100
 LONGEST_NAME = 200
-DEEPEST_SAID = 5
+MAX_DEPTH = 5
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorRow:
-    """How one error is answered: its status, and the name and title of its problem document."""
+    """The status of an error, and the name and title of its problem document."""
 
     status: int
     name: str
@@ -62,8 +62,8 @@ class ErrorRow:
 
 DATABASE_UNAVAILABLE = ErrorRow(503, "database_unavailable", "Database unavailable")
 
-# A domain error that had no row here would be answered as a fault; a test sees to it that none has.
-TABLE: dict[type[errors.ClustrError], ErrorRow] = {
+# A domain error without a row would be answered with 500; a test checks that each has one.
+ERROR_TABLE: dict[type[errors.ClustrError], ErrorRow] = {
     errors.InvalidInput: ErrorRow(422, "invalid_input", "Invalid input"),
     errors.NotFound: ErrorRow(404, "not_found", "Not found"),
     errors.InTrash: ErrorRow(404, "in_trash", "In the trash"),
@@ -94,12 +94,14 @@ TABLE: dict[type[errors.ClustrError], ErrorRow] = {
     errors.Empty: ErrorRow(422, "empty", "Empty file"),
     errors.NoFiles: ErrorRow(422, "no_files", "No files"),
 }
-BY_NAME = {row.name: row for row in TABLE.values()}
+ROWS_BY_NAME = {row.name: row for row in ERROR_TABLE.values()}
 
-# What the OpenAPI document shows for a status that several errors can have.
-WRONG_LIMIT = {"limit": ["Must be greater than or equal to 1 and less than or equal to 100."]}
-# What Python called these up to 3.12, and werkzeug does; the document is the same for every Python.
-NAMES = {
+# The example in the OpenAPI document for a status that several errors can have.
+EXAMPLE_FIELD_ERRORS = {
+    "limit": ["Must be greater than or equal to 1 and less than or equal to 100."]
+}
+# The names of Python up to 3.12 and of werkzeug, so that the document is the same on every Python.
+STATUS_NAMES = {
     413: ("REQUEST_ENTITY_TOO_LARGE", "Request Entity Too Large"),
     414: ("REQUEST_URI_TOO_LONG", "Request-URI Too Long"),
     416: ("REQUESTED_RANGE_NOT_SATISFIABLE", "Requested Range Not Satisfiable"),
@@ -112,18 +114,18 @@ NEW_NAMES = {
     "RANGE_NOT_SATISFIABLE": 416,
     "UNPROCESSABLE_CONTENT": 422,
 }
-EXAMPLES: dict[int, tuple[errors.ClustrError, dict[str, Any]]] = {
+EXAMPLE_ERRORS: dict[int, tuple[errors.ClustrError, dict[str, Any]]] = {
     403: (errors.OriginNotAllowed(), {}),
     409: (errors.BeingAnswered(), {}),
     404: (errors.NotFound("There is no upload with the id 692192f4e13f5a0c4d1b7a90."), {}),
     412: (errors.Outdated(), {}),
     415: (errors.NotJson("text/plain"), {}),
-    422: (errors.InvalidInput(WRONG_LIMIT), {"errors": WRONG_LIMIT}),
+    422: (errors.InvalidInput(EXAMPLE_FIELD_ERRORS), {"errors": EXAMPLE_FIELD_ERRORS}),
     503: (errors.DatabaseUnavailable(), {}),
     507: (errors.StorageFull(), {}),
 }
-# What is said of an error that has no words but those that werkzeug has for people with browsers.
-DETAILS = {
+# Replaces werkzeug's descriptions, which address people with browsers.
+DEFAULT_DETAILS = {
     400: "The request is malformed and cannot be read.",
     401: "The request has to say who sends it.",
     403: "The request is not allowed.",
@@ -149,48 +151,50 @@ EXAMPLE_REQUEST_ID = "7f2c9d0e5b1a4c3f8e6d7a9b0c1d2e3f"
 
 
 class ProblemApi(flask_smorest.Api):
-    """flask-smorest with problem documents for all errors, in answers and in the document.
+    """flask-smorest's Api with problem documents for all errors.
 
     Attributes:
-        complete: what is done to the document once all routes are known.
+        complete_document: changes the OpenAPI document once all routes are known, and returns it.
     """
 
     ERROR_SCHEMA = ProblemSchema
 
     def __init__(self, app: Flask, spec_kwargs: dict[str, Any] | None = None):
-        self._prefix = ""
+        self._schema_prefix = ""
         self._document: dict[str, Any] | None = None
-        self._completing = Lock()
-        self.complete: Callable[[dict[str, Any]], dict[str, Any]] = lambda document: document
+        self._document_lock = Lock()
+        self.complete_document: Callable[[dict[str, Any]], dict[str, Any]] = lambda document: (
+            document
+        )
         plugin = MarshmallowPlugin(schema_name_resolver=self._name_of_schema)
         super().__init__(app, spec_kwargs={**(spec_kwargs or {}), "marshmallow_plugin": plugin})
 
     @contextmanager
-    def named_for(self, plugin: str) -> Iterator[None]:
-        """Let the schemas of what is registered in the block be called after their plugin."""
-        self._prefix = f"{plugin}_"
+    def prefix_schema_names(self, plugin: str) -> Iterator[None]:
+        """Begin the names of schemas that are registered in the block with the plugin's."""
+        self._schema_prefix = f"{plugin}_"
         try:
             yield
         finally:
-            self._prefix = ""
+            self._schema_prefix = ""
 
     def _name_of_schema(self, schema: Any) -> str:
-        return self._prefix + resolver(schema)
+        return self._schema_prefix + resolver(schema)
 
     @property
     def document(self) -> dict[str, Any]:
-        """The OpenAPI document, which is the same for the whole life of the process.
+        """The OpenAPI document, built once for the life of the process.
 
-        Of several threads that want it first, one makes it, for it is completed in place;
-        `functools.cached_property` lets all of them do so since Python 3.12.
+        The lock lets only one thread build it, because it is completed in place;
+        `functools.cached_property` has had no lock since Python 3.12.
         """
-        with self._completing:
+        with self._document_lock:
             if self._document is None:
-                self._document = for_javascript(self.complete(self.spec.to_dict()))
+                self._document = for_javascript(self.complete_document(self.spec.to_dict()))
             return self._document
 
     def _openapi_json(self) -> Response:
-        # Behind a proxy that adds a prefix, clients have to put that before every path.
+        # Behind a proxy that adds a prefix, clients must put it before every path.
         servers = [{"url": request.script_root or "/"}]
         body = current_app.json.dumps({**self.document, "servers": servers})
         return Response(body, mimetype="application/json")
@@ -205,45 +209,45 @@ class ProblemApi(flask_smorest.Api):
     def _register_responses(self) -> None:
         for status in http.HTTPStatus:
             if status >= 400:
-                self._register_problem(*name_of(status), status)
+                self._register_problem(*name_and_phrase_of(status), status)
         get_ref = self.spec.components.get_ref
 
         def get_ref_by_either_name(kind: str, named: Any) -> dict[str, Any]:
             if kind == "response" and isinstance(named, str) and named in NEW_NAMES:
-                named = NAMES[NEW_NAMES[named]][0]
+                named = STATUS_NAMES[NEW_NAMES[named]][0]
             return get_ref(kind, named)
 
         self.spec.components.get_ref = get_ref_by_either_name
         self._register_problem("DEFAULT_ERROR", "Any other error", http.HTTPStatus(500))
 
     def _register_etag_headers(self) -> None:
-        """Nothing of flask-smorest's ETags or pages is used, so nothing of them is documented."""
+        """Document no headers: flask-smorest's ETags and pagination are not used."""
 
     _register_pagination_header = _register_etag_headers
 
     def _register_problem(self, name: str, description: str, status: http.HTTPStatus) -> None:
-        if status in EXAMPLES:
-            error, more = EXAMPLES[status]
-            shown = example(TABLE[type(error)], str(error), "/api/uploads", **more)
-            description = TABLE[type(error)].title
+        if status in EXAMPLE_ERRORS:
+            error, more = EXAMPLE_ERRORS[status]
+            body = example_problem(ERROR_TABLE[type(error)], str(error), "/api/uploads", **more)
+            description = ERROR_TABLE[type(error)].title
         else:
-            own_name, phrase = name_of(status)
+            own_name, phrase = name_and_phrase_of(status)
             row = ErrorRow(status, own_name.lower(), phrase)
-            shown = example(row, DETAILS.get(status, f"{phrase}."), "/api/uploads")
-        answer = {"description": description, "schema": self.ERROR_SCHEMA, "example": shown}
-        prepare_response(answer, self.spec, PROBLEM)
-        self.spec.components.response(name, answer, lazy=True)
+            body = example_problem(row, DEFAULT_DETAILS.get(status, f"{phrase}."), "/api/uploads")
+        response = {"description": description, "schema": self.ERROR_SCHEMA, "example": body}
+        prepare_response(response, self.spec, PROBLEM_CONTENT_TYPE)
+        self.spec.components.response(name, response, lazy=True)
 
 
-def name_of(status: http.HTTPStatus) -> tuple[str, str]:
-    """The name of an answer in the OpenAPI document, and the phrase that HTTP has for it."""
-    return NAMES.get(status, (status.name, status.phrase))
+def name_and_phrase_of(status: http.HTTPStatus) -> tuple[str, str]:
+    """Return the name of a response in the OpenAPI document, and HTTP's phrase for it."""
+    return STATUS_NAMES.get(status, (status.name, status.phrase))
 
 
 def document(
     row: ErrorRow, detail: str, instance: str, request_id: str, **more: Any
 ) -> dict[str, Any]:
-    """A problem document."""
+    """Build a problem document."""
     return {
         "type": f"urn:clustr:problem:{row.name}",
         "title": row.title,
@@ -255,66 +259,66 @@ def document(
     }
 
 
-def example(row: ErrorRow, detail: str, instance: str, **more: Any) -> dict[str, Any]:
-    """A problem document for readers of the OpenAPI pages."""
+def example_problem(row: ErrorRow, detail: str, instance: str, **more: Any) -> dict[str, Any]:
+    """Build a problem document as an example for the OpenAPI document."""
     return document(row, detail, instance, EXAMPLE_REQUEST_ID, **more)
 
 
-def problem(row: ErrorRow, detail: str, **more: Any) -> Response:
-    """An answer that says what went wrong, in the form of RFC 9457.
+def problem_response(row: ErrorRow, detail: str, **more: Any) -> Response:
+    """Build the response for an error: a problem document (RFC 9457).
 
     Args:
         detail: one sentence for the person who called.
-        more: further members of the document, `errors` for one.
+        more: further members of the document, such as `errors`.
     """
     body = document(row, detail, request.path, request_id(), **more)
-    response = Response(problem_json(body), row.status, mimetype=PROBLEM)
+    response = Response(problem_json(body), row.status, mimetype=PROBLEM_CONTENT_TYPE)
     if row.status == http.HTTPStatus.SERVICE_UNAVAILABLE:
         response.headers["Retry-After"] = RETRY_AFTER_SECONDS
     return response
 
 
 def problem_json(body: dict[str, Any]) -> str:
-    """A problem document as JSON, whatever there is in it."""
+    """Serialize a problem document; values that have no JSON are replaced by text."""
     try:
         return current_app.json.dumps(body)
-    except (TypeError, ValueError, RecursionError):  # Half a character of a plugin's, for one.
-        return current_app.json.dumps(_sayable(body))
+    except (TypeError, ValueError, RecursionError):  # Such as a lone surrogate from a plugin.
+        return current_app.json.dumps(_json_safe(body))
 
 
-def _sayable(value: Any, depth: int = 0) -> Any:
+def _json_safe(value: Any, depth: int = 0) -> Any:
     if isinstance(value, bool | float | None):
         return value
-    if depth < DEEPEST_SAID and isinstance(value, dict):
+    if depth < MAX_DEPTH and isinstance(value, dict):
         return {
-            failure_messages.as_plain_text(key): _sayable(one, depth + 1)
-            for key, one in value.items()
+            failure_messages.as_plain_text(key): _json_safe(item, depth + 1)
+            for key, item in value.items()
         }
-    if depth < DEEPEST_SAID and isinstance(value, list | tuple):
-        return [_sayable(one, depth + 1) for one in value]
+    if depth < MAX_DEPTH and isinstance(value, list | tuple):
+        return [_json_safe(item, depth + 1) for item in value]
     is_short = isinstance(value, int) and value.bit_length() < 64
     return value if is_short else failure_messages.as_plain_text(value)
 
 
 def handle_clustr_error(error: errors.ClustrError) -> Response:
-    """Answer an error of the domain."""
+    """Answer a domain error with the status of its row."""
     more: dict[str, Any] = {}
     if isinstance(error, errors.InvalidInput):
         more["errors"] = error.errors
     if isinstance(error, errors.InTrash):
         more["trashed_at"] = error.trashed_at
-    return problem(TABLE[type(error)], str(error), **more)
+    return problem_response(ERROR_TABLE[type(error)], str(error), **more)
 
 
 def handle_malformed_body(error: ParseException | NoMoreData) -> Response:
-    """Answer what gunicorn raises where a body is read that is malformed."""
+    """Answer what gunicorn raises while a malformed body is read."""
     log.info("body_malformed", reason=failure_messages.as_plain_text(error)[:LONGEST_NAME])
     return handle_clustr_error(errors.MalformedBody())
 
 
 def handle_http_exception(error: HTTPException) -> Response:
     """Answer what Flask, werkzeug and webargs raise: 404, 405, 413, invalid arguments and so on."""
-    if error.code is None or error.code < 400:  # A redirect, for one: that is an answer already.
+    if error.code is None or error.code < 400:  # Such as a redirect, which is a response already.
         return error.get_response()
     if isinstance(error, NotFound) and error is request.routing_exception:
         without_slash = path_without_slash()
@@ -322,10 +326,10 @@ def handle_http_exception(error: HTTPException) -> Response:
             return redirect(without_slash, http.HTTPStatus.PERMANENT_REDIRECT)
     messages = getattr(error, "data", {}).get("messages")
     if messages:
-        return handle_clustr_error(errors.InvalidInput(by_field(messages)))
+        return handle_clustr_error(errors.InvalidInput(messages_by_field(messages)))
     name = error.name.lower().replace(" ", "_")
-    row = BY_NAME.get(name) or ErrorRow(error.code, name, error.name)
-    response = problem(row, detail_of(error))
+    row = ROWS_BY_NAME.get(name) or ErrorRow(error.code, name, error.name)
+    response = problem_response(row, detail_of(error))
     for header, value in error.get_headers():
         if header.lower() not in ("content-type", "content-length"):
             response.headers[header] = value
@@ -333,10 +337,10 @@ def handle_http_exception(error: HTTPException) -> Response:
 
 
 def path_without_slash() -> str | None:
-    """Where there is something, when only a slash at the end of the path is too much.
+    """Return the redirect target when the path exists without its trailing slash, else None.
 
-    The reference is relative to what was asked for, so that no proxy's prefix has to be known and
-    no path, such as `//elsewhere/`, can lead to another host.
+    The reference is relative to the requested path: so it needs no prefix of a proxy, and no path,
+    such as `//elsewhere/`, can lead to another host.
     """
     path = request.path.removesuffix("/")
     if path == request.path or not current_app.create_url_adapter(request).allowed_methods(path):
@@ -347,45 +351,47 @@ def path_without_slash() -> str | None:
 
 
 def detail_of(error: HTTPException) -> str:
-    """What an exception of Flask, werkzeug or a plugin says to the person who called."""
+    """Return the text of an exception of Flask, werkzeug or a plugin, for the caller."""
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         allowed = ", ".join(sorted(error.valid_methods))
         return f"{request.method} is not allowed here; allowed are {allowed}."
-    # What a plugin says with flask-smorest's `abort(409, message="...")`.
-    said = getattr(error, "data", {}).get("message") or error.description
-    if said and said != type(error).description:
-        return str(said)
+    # A plugin's message from flask-smorest's `abort(409, message="...")`.
+    message = getattr(error, "data", {}).get("message") or error.description
+    if message and message != type(error).description:
+        return str(message)
     if isinstance(error, RequestEntityTooLarge):
-        most = failure_messages.size_text(current_app.config["MAX_CONTENT_LENGTH"])
-        return f"The body of the request is larger than {most}, the most that is accepted here."
-    return DETAILS.get(error.code or 500, f"{error.name}.")
+        max_size = failure_messages.size_text(current_app.config["MAX_CONTENT_LENGTH"])
+        return f"The body of the request is larger than {max_size}, the most that is accepted here."
+    return DEFAULT_DETAILS.get(error.code or 500, f"{error.name}.")
 
 
-def by_field(messages: dict[str, Any]) -> dict[str, list[str]]:
-    """What webargs says is wrong, by the name of the field; one in a list is `sha256.0`.
+def messages_by_field(messages: dict[str, Any]) -> dict[str, list[str]]:
+    """Flatten the messages of webargs by the name of the field; one in a list is `sha256.0`.
 
-    It puts the place, such as `query`, above the names, or says of the place that it is unusable.
-    What marshmallow says of an object as a whole is under the name of the object, or of the place.
-    The first hundred are enough.
+    webargs nests the names below the location, such as `query`, or has messages for the location
+    itself. Messages of marshmallow for a whole object go under the object's name, or the location.
+    At most `MAX_LISTED_ERRORS` fields are kept.
     """
-    found: dict[str, list[str]] = {}
+    result: dict[str, list[str]] = {}
 
-    def collect(place: str, names: tuple[str, ...], said: Any) -> None:
-        if isinstance(said, dict):
-            for inner, more in said.items():
-                collect(place, names if inner == OF_WHOLE else (*names, str(inner)), more)
-        elif len(found) < MOST_MISTAKES:
-            said = [said] if isinstance(said, str) else said
-            mended = [f"{one}{ALLOWED.get(one, '')}" for one in said]
-            found.setdefault((".".join(names) or place)[:LONGEST_NAME], []).extend(mended)
+    def collect(location: str, names: tuple[str, ...], field_messages: Any) -> None:
+        if isinstance(field_messages, dict):
+            for inner, inner_messages in field_messages.items():
+                collect(
+                    location, names if inner == SCHEMA_KEY else (*names, str(inner)), inner_messages
+                )
+        elif len(result) < MAX_LISTED_ERRORS:
+            field_messages = [field_messages] if isinstance(field_messages, str) else field_messages
+            texts = [f"{text}{EXPECTATIONS.get(text, '')}" for text in field_messages]
+            result.setdefault((".".join(names) or location)[:LONGEST_NAME], []).extend(texts)
 
-    for place, said in messages.items():
-        collect(PLACES.get(place, place), (), said)
-    return found
+    for location, field_messages in messages.items():
+        collect(LOCATION_NAMES.get(location, location), (), field_messages)
+    return result
 
 
 def handle_fault(error: Exception) -> Response:
-    """Answer what nobody expected, without a word of what it was; the log has it all."""
+    """Answer an unexpected exception with 500; its details go to the log alone."""
     log.error("fault", exc_info=error)
     detail = "Something went wrong on our side; the log has it under this request's id."
-    return problem(ErrorRow(500, "fault", "Internal Server Error"), detail)
+    return problem_response(ErrorRow(500, "fault", "Internal Server Error"), detail)

@@ -1,8 +1,8 @@
 """The version of an upload, and its `ETag`, which begins with it.
 
-The version changes when a person changes the upload, and is what `If-Match` compares, and so does
-`If-None-Match` where something is changed; the rest of the tag is a digest of the whole answer, for
-`If-None-Match` where it is read. docs/decisions/versions.md says why.
+The version changes when a person changes the upload. `If-Match` compares it, and so does
+`If-None-Match` in requests that change something. The rest of the tag is a digest of the whole
+response, which `If-None-Match` compares in reads. docs/decisions/versions.md has the reasons.
 """
 
 import re
@@ -17,48 +17,48 @@ from clustr.database import Versions
 from clustr.domain.errors import Outdated
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-TAG = re.compile(r"([0-9a-f]{24})-([0-9a-f]{1,11})(?:\.[0-9a-f]{16})?")
+ETAG_PATTERN = re.compile(r"([0-9a-f]{24})-([0-9a-f]{1,11})(?:\.[0-9a-f]{16})?")
 NEVER_EDITED = 0
 
 
 def version_of(upload_id: str, edited_at: datetime | None) -> str:
-    """The version of an upload: its id and when a person last changed it, in UTC."""
+    """Return the version of an upload: its id and the time of a person's last edit, in UTC."""
     if edited_at is None:
         return f"{upload_id}-{NEVER_EDITED}"
     return f"{upload_id}-{(edited_at.replace(tzinfo=UTC) - EPOCH) // timedelta(milliseconds=1):x}"
 
 
-def tag_with(response: Response, version: str) -> Response:
-    """Give an answer with an upload its strong `ETag`."""
+def add_etag(response: Response, version: str) -> Response:
+    """Set the strong `ETag` of a response with an upload."""
     digest = blake2b(response.get_data(), digest_size=8).hexdigest()
     response.set_etag(f"{version}.{digest}")
     return response
 
 
-def versions_of(headers: Mapping[str, str], upload_id: str) -> Versions:
-    """The versions of an upload that `If-Match` and `If-None-Match` let be changed.
+def versions_from_headers(headers: Mapping[str, str], upload_id: str) -> Versions:
+    """Return the versions of an upload that `If-Match` and `If-None-Match` allow to be changed.
 
-    Both name tags, or versions as they are in bodies. RFC 9110, 13.1.1 and 13.1.2: the first is
-    compared strongly, so that a weak tag never matches; the second weakly.
+    Both headers have tags, or versions as in bodies. RFC 9110, sections 13.1.1 and 13.1.2:
+    `If-Match` compares strongly, so that a weak tag never matches; `If-None-Match` weakly.
 
     Args:
         headers: the conditions, in the shape of `ConditionSchema`.
     """
-    only: list[datetime | None] | None = None
-    none_of: list[datetime | None] | None = []
+    allowed: list[datetime | None] | None = None
+    excluded: list[datetime | None] | None = []
     if "if_match" in headers:
         tags = parse_etags(headers["if_match"])
-        only = None if tags.star_tag else _versions_in(tags.as_set(), upload_id)
+        allowed = None if tags.star_tag else _versions_from_tags(tags.as_set(), upload_id)
     if "if_none_match" in headers:
         tags = parse_etags(headers["if_none_match"])
-        of_tags = _versions_in(tags.as_set(include_weak=True), upload_id)
-        none_of = None if tags.star_tag else of_tags
-    return Versions(only, none_of)
+        versions = _versions_from_tags(tags.as_set(include_weak=True), upload_id)
+        excluded = None if tags.star_tag else versions
+    return Versions(allowed, excluded)
 
 
-def _versions_in(tags: Iterable[str], upload_id: str) -> list[datetime | None]:
-    found = [TAG.fullmatch(tag or "") for tag in tags]
-    return [_edited_at(int(each[2], 16)) for each in found if each and each[1] == upload_id]
+def _versions_from_tags(tags: Iterable[str], upload_id: str) -> list[datetime | None]:
+    matches = [ETAG_PATTERN.fullmatch(tag or "") for tag in tags]
+    return [_edited_at(int(match[2], 16)) for match in matches if match and match[1] == upload_id]
 
 
 def _edited_at(milliseconds: int) -> datetime | None:
@@ -67,14 +67,14 @@ def _edited_at(milliseconds: int) -> datetime | None:
     return EPOCH + timedelta(milliseconds=milliseconds)
 
 
-def refuse_versions() -> None:
-    """Refuse to change something on the condition of a version where nothing has one.
+def refuse_if_match() -> None:
+    """Refuse `If-Match` on changes of resources that have no version.
 
-    It is done before the requests of a blueprint. RFC 9110, 13.1.1: without a representation the
-    condition is false, and to ignore it would be to change what the client wanted left alone.
+    Blueprints run this before their requests. RFC 9110, section 13.1.1: without a representation
+    the condition is false, so to ignore it would change what the client wanted left alone.
 
     Raises:
-        Outdated: the request names a version.
+        Outdated: the request has `If-Match` and changes something.
     """
     if request.method not in ("GET", "HEAD", "OPTIONS") and "If-Match" in request.headers:
         raise Outdated("Nothing here has a version: If-Match is only for what changes one upload.")

@@ -1,4 +1,4 @@
-"""The kinds of fields and parameters of which the shapes on the wire are made."""
+"""The kinds of fields and parameters that the schemas of requests and responses share."""
 
 import re
 import unicodedata
@@ -12,15 +12,15 @@ from clustr.domain import failure_messages
 
 EXAMPLE_ID = "692192f4e13f5a0c4d1b7a90"
 EXAMPLE_HASH = "5f2b7a0d4c8e9f1a3b6c7d8e0f1a2b3c4d5e6f7a8b9c0d1e2f3a4b5c6d7e8f90"
-EXAMPLE_MOMENT = "2026-11-22T10:38:28.000000Z"
-NO_MOMENT = f"Expected a date and time (ISO 8601), such as {EXAMPLE_MOMENT}."
+EXAMPLE_DATE_TIME = "2026-11-22T10:38:28.000000Z"
+DATE_TIME_EXPECTED = f"Expected a date and time (ISO 8601), such as {EXAMPLE_DATE_TIME}."
 
 
 class Pattern(validate.Regexp):
-    """A pattern that a whole text has to match.
+    """A validator for a pattern that a whole text has to match.
 
-    `$` matches before a line break at the end, too; but patterns are also read by clients, of
-    which those in JavaScript have no `\\Z`.
+    Python's `$` also matches before a trailing line break. `\\Z` would not, but the patterns are in
+    the OpenAPI document, and JavaScript has no `\\Z`.
     """
 
     def __call__(self, value: str) -> str:
@@ -32,26 +32,29 @@ class Pattern(validate.Regexp):
 ID_PATTERN = "^[0-9a-f]{24}$"
 HEX_ID = Pattern(ID_PATTERN, error="An id is 24 hexadecimal digits, in lower case.")
 HEX_SHA256 = Pattern("^[0-9a-f]{64}$", error="A SHA-256 is 64 hexadecimal digits, in lower case.")
-# To look for what a name may have meant takes its time.
-MOST_EXPLAINED = 20
+# The search for the name that was meant is slow.
+MAX_SUGGESTIONS = 20
 POSITIVE = validate.Range(min=1)
 NOT_NEGATIVE = validate.Range(min=0)
 
 
 def text(description: str, example: Any = None, **more: Any) -> fields.String:
+    """Make a string field; `more` goes to marshmallow."""
     return fields.String(metadata=_metadata(description, example), **more)
 
 
 def number(description: str, example: Any = None, **more: Any) -> fields.Integer:
+    """Make an integer field; `more` goes to marshmallow."""
     return fields.Integer(metadata=_metadata(description, example), **more)
 
 
-def moment(description: str, **more: Any) -> fields.AwareDateTime:
-    return fields.AwareDateTime(metadata=_metadata(description, EXAMPLE_MOMENT), **more)
+def date_time(description: str, **more: Any) -> fields.AwareDateTime:
+    """Make a field for a time in responses; for one that a client sends see `date_time_input`."""
+    return fields.AwareDateTime(metadata=_metadata(description, EXAMPLE_DATE_TIME), **more)
 
 
 def one_of(names: type[StrEnum], description: str) -> fields.Enum[Any]:
-    """A field for one of these names, which is always there."""
+    """Make a required field for one of these names."""
     return fields.Enum(
         names, by_value=fields.String, required=True, metadata={"description": description}
     )
@@ -61,8 +64,8 @@ def _metadata(description: str, example: Any) -> dict[str, Any]:
     return {"description": description} | ({} if example is None else {"example": example})
 
 
-def id_in_path(name: str, description: str) -> dict[str, Any]:
-    """A parameter of a path, in the words of the OpenAPI document."""
+def id_path_parameter(name: str, description: str) -> dict[str, Any]:
+    """Describe a path parameter that is an id, for the OpenAPI document."""
     return {
         "in": "path",
         "name": name,
@@ -73,15 +76,15 @@ def id_in_path(name: str, description: str) -> dict[str, Any]:
     }
 
 
-UPLOAD_ID = id_in_path("upload_id", "The id of the upload.")
+UPLOAD_ID_PARAMETER = id_path_parameter("upload_id", "The id of the upload.")
 
 
 def links_to_upload(upload_id: str, operations: dict[str, str]) -> dict[str, Any]:
-    """Where a client goes on from an answer, for programs that read the OpenAPI document.
+    """Build OpenAPI links from a response to operations on an upload.
 
     Args:
-        upload_id: the expression for the id, in the language of OpenAPI's links.
-        operations: what each operation that it can go on with is for.
+        upload_id: the expression for the id in the response (OpenAPI 3.0, runtime expressions).
+        operations: by operation id, what following the link gives.
     """
     return {
         operation: {
@@ -93,23 +96,23 @@ def links_to_upload(upload_id: str, operations: dict[str, str]) -> dict[str, Any
     }
 
 
-def as_stored(value: Any) -> Any:
-    """What a client asks for, written as what is stored: in NFC, and without spaces around it."""
+def normalize_text(value: Any) -> Any:
+    """Normalize a text as stored texts are: in NFC, without surrounding whitespace."""
     return unicodedata.normalize("NFC", value).strip() if isinstance(value, str) else value
 
 
-def without_spaces(value: Any) -> Any:
-    """A name that a client asks for, without spaces around it; a line break belongs to no name."""
+def strip_spaces(value: Any) -> Any:
+    """Strip spaces around a name, but no line breaks: those make a name invalid."""
     return value.strip(" ") if isinstance(value, str) else value
 
 
-def hash_as_stored(value: Any) -> Any:
-    """A hash that a client asks for, written as what is stored."""
-    return without_spaces(value).lower() if isinstance(value, str) else value
+def normalize_hash(value: Any) -> Any:
+    """Normalize a hash as stored hashes are: in lower case, without surrounding spaces."""
+    return strip_spaces(value).lower() if isinstance(value, str) else value
 
 
-class WholeNumber(fields.Integer):
-    """Digits as everybody writes them; Python also reads 1_000, other scripts and spaces."""
+class QueryInteger(fields.Integer):
+    """An integer in ASCII digits; Python's `int` also takes 1_000, other scripts and spaces."""
 
     def _validated(self, value: Any) -> int:
         if not re.fullmatch(r"-?[0-9]+", value):
@@ -117,8 +120,8 @@ class WholeNumber(fields.Integer):
         return super()._validated(value)
 
 
-class TrueOrFalse(fields.Boolean):
-    """A truth value of JSON, and not a number or a text that can be taken for one."""
+class StrictBoolean(fields.Boolean):
+    """A boolean of JSON; marshmallow's also takes numbers and texts such as "yes"."""
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> bool | None:
         if not isinstance(value, bool):
@@ -126,32 +129,32 @@ class TrueOrFalse(fields.Boolean):
         return value
 
 
-def point_in_time(description: str, **more: Any) -> fields.AwareDateTime:
-    """A moment that a client sends; without an offset it is UTC."""
+def date_time_input(description: str, **more: Any) -> fields.AwareDateTime:
+    """Make a field for a time that a client sends; without an offset it is in UTC."""
     return fields.AwareDateTime(
         default_timezone=UTC,
-        error_messages={"invalid": NO_MOMENT, "invalid_awareness": NO_MOMENT},
-        validate=_within_utc,
-        metadata={"description": description, "example": EXAMPLE_MOMENT},
+        error_messages={"invalid": DATE_TIME_EXPECTED, "invalid_awareness": DATE_TIME_EXPECTED},
+        validate=_check_fits_utc,
+        metadata={"description": description, "example": EXAMPLE_DATE_TIME},
         **more,
     )
 
 
-def _within_utc(value: datetime) -> None:
+def _check_fits_utc(value: datetime) -> None:
     try:
         value.astimezone(UTC)
     except OverflowError as error:
-        raise ValidationError(NO_MOMENT) from error
+        raise ValidationError(DATE_TIME_EXPECTED) from error
 
 
 class BodySchema(Schema):
-    """What a client sends; of a misspelt member it is said what may have been meant."""
+    """A JSON body; the error for an unknown member suggests the one that was meant."""
 
     error_messages: ClassVar = {"type": "Expected a JSON object, in braces: {…}."}
 
     def handle_error(self, error: ValidationError, *_: Any, **__: Any) -> None:
-        """Say more of what is unknown than that it is."""
+        """Replace the messages for unknown members by ones with a suggestion."""
         unknown = [self.error_messages["unknown"]]
-        names = [name for name, said in error.messages.items() if said == unknown]
-        for name in names[:MOST_EXPLAINED]:
+        names = [name for name, messages in error.messages.items() if messages == unknown]
+        for name in names[:MAX_SUGGESTIONS]:
             error.messages[name] = [failure_messages.unknown_name("field", name, self.fields)]

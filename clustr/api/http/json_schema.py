@@ -1,4 +1,4 @@
-"""Marshmallow schemas, such as those of plugins, as JSON schemas that others can read."""
+"""Converts marshmallow schemas, such as those of plugins, to JSON schemas."""
 
 import re
 from typing import Any
@@ -11,41 +11,41 @@ from clustr import logs
 
 log = logs.logger(__name__)
 
-# Of patterns, what other languages do not know; a filter or a result of a plugin may have it.
+# Syntax of regular expressions that JavaScript lacks; schemas of plugins may have it.
 PYTHON_ONLY = re.compile(r"\(\?[P#aiLmsux(]|\\[NaZ]|[*+?}]\+")
-_inlining = MarshmallowPlugin(schema_name_resolver=lambda _schema: None)
-APISpec("", "", "3.0.3", plugins=[_inlining])
+_inlining_plugin = MarshmallowPlugin(schema_name_resolver=lambda _schema: None)
+APISpec("", "", "3.0.3", plugins=[_inlining_plugin])
 
 
 def json_schema(schema: type[Schema]) -> dict[str, Any]:
-    """A marshmallow schema as one JSON schema, with nothing referred to elsewhere.
+    """Convert a marshmallow schema to one JSON schema without references.
 
-    One that cannot be written down, such as one that contains itself, is just an object.
+    One that cannot be converted, such as one that contains itself, becomes `{"type": "object"}`.
     """
     try:
-        return for_javascript(_inlining.converter.schema2jsonschema(schema))
-    except Exception:  # What a plugin's schema does must not take anybody else's from sight.
+        return for_javascript(_inlining_plugin.converter.schema2jsonschema(schema))
+    except Exception:  # An error in one plugin's schema must not hide the others.
         log.warning("schema_not_described", schema=schema.__name__, exc_info=True)
         return {"type": "object"}
 
 
 def query_parameters(schema: Schema) -> list[dict[str, Any]]:
-    """What a query consists of, as parameters of the OpenAPI document."""
-    return for_javascript(_inlining.converter.schema2parameters(schema, location="query"))
+    """Convert the schema of a query to parameters of the OpenAPI document."""
+    return for_javascript(_inlining_plugin.converter.schema2parameters(schema, location="query"))
 
 
 def for_javascript(node: Any) -> Any:
-    """The schema, with patterns as others read them; what only Python understands is left out."""
+    """Rewrite the patterns of a JSON schema for JavaScript; leave out those it cannot read."""
     if isinstance(node, list):
-        return [for_javascript(one) for one in node]
+        return [for_javascript(item) for item in node]
     if not isinstance(node, dict):
         return node
-    written = {key: for_javascript(value) for key, value in node.items()}
-    if isinstance(written.get("pattern"), str):
-        pattern = written["pattern"].replace(r"\Z", "$").replace(r"\A", "^")
-        # marshmallow begins to match at the start of a text.
+    converted = {key: for_javascript(value) for key, value in node.items()}
+    if isinstance(converted.get("pattern"), str):
+        pattern = converted["pattern"].replace(r"\Z", "$").replace(r"\A", "^")
+        # marshmallow uses `re.match`, which begins at the start of a text.
         pattern = pattern if pattern.startswith("^") else f"^(?:{pattern})"
-        written["pattern"] = pattern
+        converted["pattern"] = pattern
         if PYTHON_ONLY.search(pattern):
-            del written["pattern"]
-    return written
+            del converted["pattern"]
+    return converted

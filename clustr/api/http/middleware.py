@@ -1,4 +1,4 @@
-"""What is the same for every request and answer: id, log line, headers."""
+"""Runs before and after every request: id, log line, headers, checks of host and origin."""
 
 import re
 import time
@@ -10,7 +10,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from clustr import logs
 from clustr.api.http.origins import AllowedHosts, AllowedOrigins
-from clustr.api.http.request_context import milliseconds_so_far
+from clustr.api.http.request_context import elapsed_milliseconds
 from clustr.settings import Settings
 
 log = logs.logger("clustr.access")
@@ -24,7 +24,7 @@ HEADERS = {
 
 
 def register_middleware(app: Flask, settings: Settings) -> None:
-    """Give every answer its id, its headers and its line in the log, if the caller may call."""
+    """Register the checks of host and origin, and the id, log line and headers of requests."""
     if settings.proxy_hops:
         hops = settings.proxy_hops
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops, x_prefix=hops)
@@ -38,25 +38,26 @@ def register_middleware(app: Flask, settings: Settings) -> None:
 
 
 def begin_request() -> None:
-    """Note when the request came in, and take its id or make one."""
+    """Note when the request came in, and take the client's id for it or make one."""
     g.clock = time.perf_counter
     g.began_at = g.clock()
-    sent = request.environ.get("HTTP_X_REQUEST_ID", "")
-    g.request_id = sent if REQUEST_ID.fullmatch(sent) else token_hex(16)
+    sent_id = request.environ.get("HTTP_X_REQUEST_ID", "")
+    g.request_id = sent_id if REQUEST_ID.fullmatch(sent_id) else token_hex(16)
     structlog.contextvars.bind_contextvars(request_id=g.request_id)
 
 
 def end_request(response: Response) -> Response:
     response.headers.add("X-Request-ID", g.request_id)
-    own = set(response.headers.keys())  # A page of the documentation has a policy of its own.
+    # A page of the documentation has a policy of its own.
+    own_headers = set(response.headers.keys())
     for name, value in HEADERS.items():
-        if name not in own:
+        if name not in own_headers:
             response.headers.add(name, value)
     log.info(
         "request",
         method=request.method,
         path=request.path,
         status=response.status_code,
-        duration_ms=milliseconds_so_far(),
+        duration_ms=elapsed_milliseconds(),
     )
     return response

@@ -1,7 +1,7 @@
-"""Reads the files of a request straight into where they are stored: those of a form, or one alone.
+"""Reads uploaded files from a request and writes them to storage as their bytes arrive.
 
-The parser is the library `multipart`, which hands the bytes of a part on as they come, without
-keeping or copying them; docs/decisions/multipart.md has the figures.
+The body is a form (RFC 7578) or one file. The library `multipart` parses forms, because it passes
+the bytes of a part on without keeping or copying them; docs/decisions/multipart.md has the figures.
 """
 
 import re
@@ -22,26 +22,26 @@ from clustr.domain import failure_messages
 
 READ_BYTES = 256 * 1024
 
-# A form for uploads has few other parts, and small ones. A part's header has the file's name, which
-# some clients percent-encode: 16 KiB are enough for the longest that a file system can have.
-OTHER_PARTS = 20
-OTHER_BYTES = 64 * 1024
-HEADER_BYTES = 16 * 1024
-LONGEST_NAME = 100  # of a part that is not wanted, to tell the client
+# A form for uploads has few and small parts that are no files. The headers of a part contain the
+# file's name, which some clients percent-encode: 16 KiB hold the longest name of any file system.
+MAX_OTHER_PARTS = 20
+MAX_OTHER_BYTES = 64 * 1024
+MAX_HEADER_BYTES = 16 * 1024
+LONGEST_NAME = 100  # of an ignored part, in characters; the client is told these names
 
 ENCODED_NAME = re.compile(r"filename\*\s*=\s*utf-8'[^']*'([^;\s]+)", re.IGNORECASE)
 
 
-class Unreadable(Exception):
-    """This is no form, or it is cut off; the message says what it is instead."""
+class UnreadableBody(Exception):
+    """The body is no form, or is cut off; the message says what it is instead."""
 
 
-class TooMuch(Exception):
-    """The form has more of something than is allowed; the message says of what."""
+class LimitExceeded(Exception):
+    """The body exceeds a limit; the message says which."""
 
 
-class File(Protocol):
-    """Where a file is written to; when it is `hopeless` it need not even be read to its end."""
+class WritableFile(Protocol):
+    """What a file is written to; while `hopeless`, it is refused anyway and need not be read."""
 
     @property
     def hopeless(self) -> bool: ...
@@ -49,95 +49,97 @@ class File(Protocol):
     def write(self, data: bytes) -> None: ...
 
 
-AnyFile = TypeVar("AnyFile", bound=File)
+AnyFile = TypeVar("AnyFile", bound=WritableFile)
 
 
 @dataclass(slots=True)
 class Form(Generic[AnyFile]):
-    """What was in a form.
+    """The contents of a form.
 
     Attributes:
-        files: those of the field that was asked for, with the names that the client gave them.
+        files: the files of the field, each with the name that the client gave it.
         others: the names of the other parts.
     """
 
     files: list[tuple[str, AnyFile]] = field(default_factory=list)
-    others: list[str] = field(default_factory=list)
+    other_names: list[str] = field(default_factory=list)
 
 
-def too_large(max_bytes: int) -> str:
-    """What to say of a request that is larger than a request may be."""
-    most = failure_messages.size_text(max_bytes)
-    return f"The request is larger than {most}, the most that is accepted."
+def too_large_message(max_bytes: int) -> str:
+    """Return the error for a request of more than `max_bytes`."""
+    max_size = failure_messages.size_text(max_bytes)
+    return f"The request is larger than {max_size}, the most that is accepted."
 
 
 def read_form(
     stream: IO[bytes],
     content_type: str,
-    wanted: str,
+    field_name: str,
     open_file: Callable[[], AnyFile],
     max_files: int,
     max_bytes: int,
 ) -> Form[AnyFile]:
-    """Read a form to its end, or as far as there is hope.
+    """Read a form to its end, or until the request is certain to be refused.
 
-    There is none behind a file that is hopeless, nor in a large one that has another name than
-    `wanted` and is the first: somebody does not know how to send it.
+    Reading stops at a file that is refused anyway, and at a large first file under another name
+    than `field_name`: the client then used the wrong name, and no file follows.
 
     Args:
         stream: the body; it ends where the body does.
-        content_type: the header of that name.
-        wanted: the name of the parts that are files to be kept; brackets may follow it, as PHP and
+        content_type: the header `Content-Type`.
+        field_name: the name of the parts that hold the files; brackets may follow it, as PHP and
             axios name the parts of a list.
-        open_file: called for each of them.
-        max_files: how many of them there may be.
+        open_file: called for each file; returns what it is written to.
+        max_files: how many files the form may have.
         max_bytes: how long the whole body may be.
 
     Raises:
-        Unreadable: it is no form, or not a whole one.
-        TooMuch: the body is too long, there are too many parts, or too much is in the others.
+        UnreadableBody: it is no form, or it is cut off.
+        LimitExceeded: the body, the number of parts or the size of the other parts is too large.
     """
-    kind, options = parse_options_header(content_type)
-    if kind != "multipart/form-data" or not options.get("boundary"):
-        raise Unreadable("no form" if kind != "multipart/form-data" else "a form without boundary")
+    media_type, options = parse_options_header(content_type)
+    if media_type != "multipart/form-data" or not options.get("boundary"):
+        raise UnreadableBody(
+            "no form" if media_type != "multipart/form-data" else "a form without boundary"
+        )
     parser = PushMultipartParser(
         options["boundary"],
-        max_header_size=HEADER_BYTES,
-        max_segment_count=max_files + OTHER_PARTS,
-        header_charset="latin-1",  # any bytes; `_text` says what they mean
+        max_header_size=MAX_HEADER_BYTES,
+        max_segment_count=max_files + MAX_OTHER_PARTS,
+        header_charset="latin-1",  # takes any bytes; `_decode_header` decodes them
     )
-    reader = _Reader(wanted, open_file, max_files)
-    left = max_bytes
+    reader = _FormReader(field_name, open_file, max_files)
+    remaining_bytes = max_bytes
     try:
         while not parser.closed and not reader.hopeless:
-            data = _read(stream, min(READ_BYTES, left + 1))
-            left -= len(data)
-            if left < 0:
-                raise TooMuch(too_large(max_bytes))
+            data = _read_chunk(stream, min(READ_BYTES, remaining_bytes + 1))
+            remaining_bytes -= len(data)
+            if remaining_bytes < 0:
+                raise LimitExceeded(too_large_message(max_bytes))
             for event in parser.parse(data):
-                reader.take(event)
+                reader.handle_event(event)
     except ParserLimitReached as error:
-        parts = max_files + OTHER_PARTS
+        max_parts = max_files + MAX_OTHER_PARTS
         reason = (
-            f"A form may have at most {parts} parts, and each part at most "
-            f"{failure_messages.size_text(HEADER_BYTES)} of headers."
+            f"A form may have at most {max_parts} parts, and each part at most "
+            f"{failure_messages.size_text(MAX_HEADER_BYTES)} of headers."
         )
-        raise TooMuch(reason) from error
+        raise LimitExceeded(reason) from error
     except MultipartError as error:
-        raise Unreadable("a form that is cut off or malformed") from error
+        raise UnreadableBody("a form that is cut off or malformed") from error
     return reader.form
 
 
 def read_file(
-    stream: IO[bytes], length: int | None, disposition: str, file: File, max_bytes: int
+    stream: IO[bytes], length: int | None, disposition: str, file: WritableFile, max_bytes: int
 ) -> str:
-    """Read a body that is one file, to its end or until that is hopeless.
+    """Read a body that is one file, to its end or until the file is refused anyway.
 
     Args:
         stream: the body; it ends where the body does.
         length: how many bytes of it there should be, if the client has said so.
         disposition: the header `Content-Disposition`, which may name the file.
-        file: where it is written to.
+        file: what the body is written to.
         max_bytes: how long the body may be.
 
     Returns:
@@ -148,32 +150,32 @@ def read_file(
         TooMuch: it is too long.
     """
     count = 0
-    while not file.hopeless and (data := _read(stream, READ_BYTES)):
+    while not file.hopeless and (data := _read_chunk(stream, READ_BYTES)):
         count += len(data)
         if count > max_bytes:
-            raise TooMuch(too_large(max_bytes))
+            raise LimitExceeded(too_large_message(max_bytes))
         file.write(data)
     if length is not None and count < length and not file.hopeless:
-        raise Unreadable("a body that is cut off")
+        raise UnreadableBody("a body that is cut off")
     _, options = parse_options_header(disposition)
-    return _named(options.get("filename"), disposition) or ""
+    return _name_from_disposition(options.get("filename"), disposition) or ""
 
 
-def _read(stream: IO[bytes], size: int) -> bytes:
+def _read_chunk(stream: IO[bytes], size: int) -> bytes:
     """Read from the client, which may go away, or may send what is no body."""
     try:
         return stream.read(size)
     except (OSError, ValueError) as error:
-        raise Unreadable("a body that is cut off") from error
+        raise UnreadableBody("a body that is cut off") from error
 
 
-class _Reader(Generic[AnyFile]):
-    """Takes what the parser finds: the head of a part, its bytes, then None at its end."""
+class _FormReader(Generic[AnyFile]):
+    """Handles the parser's events: the headers of a part, its bytes, then None at its end."""
 
-    def __init__(self, wanted: str, open_file: Callable[[], AnyFile], max_files: int):
+    def __init__(self, field_name: str, open_file: Callable[[], AnyFile], max_files: int):
         self.form: Form[AnyFile] = Form()
-        self._wanted = wanted
-        self._is_wanted = re.compile(rf"{re.escape(wanted)}(\[[0-9]*\])?")
+        self._field_name = field_name
+        self._field_pattern = re.compile(rf"{re.escape(field_name)}(\[[0-9]*\])?")
         self._open_file = open_file
         self._max_files = max_files
         self._file: AnyFile | None = None
@@ -185,55 +187,55 @@ class _Reader(Generic[AnyFile]):
     def hopeless(self) -> bool:
         return self._misnamed or (self._file is not None and self._file.hopeless)
 
-    def take(self, event: MultipartSegment | bytes | bytearray | None) -> None:
+    def handle_event(self, event: MultipartSegment | bytes | bytearray | None) -> None:
         if isinstance(event, MultipartSegment):
-            self._begin(event)
+            self._begin_part(event)
         elif event is None:
             self._file = None
         elif self._file is not None:
             self._file.write(event)
         else:
-            self._pass_over(len(event))
+            self._skip_bytes(len(event))
 
-    def _pass_over(self, count: int) -> None:
+    def _skip_bytes(self, count: int) -> None:
         self._other_bytes += count
-        if self._other_bytes <= OTHER_BYTES:
+        if self._other_bytes <= MAX_OTHER_BYTES:
             return
         if not self._other_is_file or self.form.files:
-            most = failure_messages.size_text(OTHER_BYTES)
-            raise TooMuch(
-                f"Parts that are not named {self._wanted} may have {most} together; "
-                f"there are more with the one named `{self.form.others[-1]}`."
+            max_size = failure_messages.size_text(MAX_OTHER_BYTES)
+            raise LimitExceeded(
+                f"Parts that are not named {self._field_name} may have {max_size} together; "
+                f"there are more with the one named `{self.form.other_names[-1]}`."
             )
         self._misnamed = True
 
-    def _begin(self, part: MultipartSegment) -> None:
+    def _begin_part(self, part: MultipartSegment) -> None:
         file_name = _file_name(part)
-        if not self._is_wanted.fullmatch(part.name or "") or file_name is None:
-            self.form.others.append(_text(part.name or "")[:LONGEST_NAME])
+        if not self._field_pattern.fullmatch(part.name or "") or file_name is None:
+            self.form.other_names.append(_decode_header(part.name or "")[:LONGEST_NAME])
             self._other_is_file = file_name is not None
             return
         if len(self.form.files) == self._max_files:
-            raise TooMuch(f"A request may have at most {self._max_files} files.")
+            raise LimitExceeded(f"A request may have at most {self._max_files} files.")
         self._file = self._open_file()
         self.form.files.append((file_name, self._file))
 
 
 def _file_name(part: MultipartSegment) -> str | None:
-    """The name that the client gave a file.
+    """Return the name that the client gave a file, or None.
 
-    RFC 7578 forbids the form `filename*=`, but some clients send names outside of ASCII so.
+    RFC 7578, section 4.2, forbids `filename*=`, but some clients use it for names outside of ASCII.
     """
-    return _named(part.filename, part.header("Content-Disposition", ""))
+    return _name_from_disposition(part.filename, part.header("Content-Disposition", ""))
 
 
-def _named(name: str | None, disposition: str) -> str | None:
+def _name_from_disposition(name: str | None, disposition: str) -> str | None:
     if name is not None:
-        return _text(name)
-    encoded = ENCODED_NAME.search(disposition)
-    return unquote(encoded[1]) if encoded else None
+        return _decode_header(name)
+    match = ENCODED_NAME.search(disposition)
+    return unquote(match[1]) if match else None
 
 
-def _text(value: str) -> str:
-    """What a header's bytes, read as Latin-1, mean in UTF-8, whether or not they are that."""
+def _decode_header(value: str) -> str:
+    """Decode a header as UTF-8 that was decoded as Latin-1; invalid bytes are replaced."""
     return value.encode("latin-1").decode("utf-8", "replace")

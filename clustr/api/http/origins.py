@@ -1,10 +1,10 @@
-"""Who may call: the names of the service (`Host`), and the pages of other origins (`Origin`).
+"""Decides who may call: by the name of the service in `Host`, and the page's `Origin`.
 
-There is no log-in, so what keeps a page from elsewhere out is what its browser says of it. Such a
-page cannot read an answer that does not allow its origin (CORS), but a browser sends its forms, and
-some of its other requests, without asking first: what changes something is refused here. A page
-whose own name leads to this machine (DNS rebinding) is of our origin as its browser sees it; the
-name in `Host` is then not one of ours.
+There is no log-in, so foreign pages are kept out by the headers that their browsers send. A page
+of another origin cannot read a response that does not allow it (CORS), but a browser sends forms
+and some other requests without a preflight: of those, requests that change something are refused
+here. With DNS rebinding, a foreign page has our origin in the eyes of its browser; then `Host` has
+a name that is not ours.
 """
 
 import ipaddress
@@ -28,7 +28,7 @@ ORIGIN_ON_LOOPBACK = re.compile(
     rf"https?://({'|'.join(map(re.escape, LOOPBACK_NAMES))})(:[0-9]{{1,5}})?", re.IGNORECASE
 )
 
-EXPOSED = ", ".join(
+EXPOSED_HEADERS = ", ".join(
     [
         "X-Request-ID",
         "ETag",
@@ -40,16 +40,16 @@ EXPOSED = ", ".join(
         "Accept-Ranges",
     ]
 )
-METHODS = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
+ALLOWED_METHODS = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 PREFLIGHT_SECONDS = "600"
 
 
 class AllowedHosts:
     """The names by which the service may be called.
 
-    Names of loopback, `HOST` and the host of `BASE_URL` always are among them. While the service
-    listens on every address, so is each address of the machine: nobody knows which these are, and
-    no address can be made to lead elsewhere as a name can.
+    These are `ALLOWED_HOSTS`, the names of loopback, `HOST` and the host of `BASE_URL`. While the
+    service listens on every address, all IP addresses are allowed too: the machine's own are not
+    known, and DNS rebinding needs a name.
     """
 
     def __init__(self, settings: Settings):
@@ -59,16 +59,16 @@ class AllowedHosts:
             names.add(settings.host)
         if settings.base_url:
             names.add(_without_port(urlsplit(settings.base_url).netloc.rpartition("@")[2]))
-        self._everything = "*" in names
-        self._names = {_name(name) for name in names}
-        self._is_allowed = lru_cache(maxsize=100)(self._look_up)
+        self._allow_all = "*" in names
+        self._names = {_normalize_host(name) for name in names}
+        self._is_allowed = lru_cache(maxsize=100)(self._compute_allowed)
 
     def check(self) -> None:
         """Check the name by which the service is called now.
 
         Raises:
-            MalformedHost: it is no name; HTTP/1.1 demands one (RFC 9112, section 3.2).
-            HostNotAllowed: it is a name, but none of ours.
+            MalformedHost: there is no valid name; HTTP/1.1 requires one (RFC 9112, section 3.2).
+            HostNotAllowed: the name is valid, but not one of ours.
         """
         environ = request.environ
         host = environ.get("HTTP_HOST")
@@ -79,21 +79,21 @@ class AllowedHosts:
             log.warning("host_refused", host=(host or "")[:LONGEST_LOGGED], malformed=malformed)
             raise MalformedHost if malformed else HostNotAllowed
 
-    def _look_up(self, host: str) -> bool:
+    def _compute_allowed(self, host: str) -> bool:
         if not host_is_trusted(host):
             return False
-        name = _name(_without_port(host))
+        name = _normalize_host(_without_port(host))
         if self._every_address and _is_address(name):
             return True
-        return self._everything or name in self._names
+        return self._allow_all or name in self._names
 
 
 def _without_port(host: str) -> str:
     return re.sub(r":[0-9]*\Z", "", host)
 
 
-def _name(host: str) -> str:
-    """A host without a port, in the one form in which hosts are compared."""
+def _normalize_host(host: str) -> str:
+    """Normalize a host without a port, so that equal hosts compare equal."""
     if not _is_address(host):
         return host.lower().removesuffix(".")
     address = ipaddress.ip_address(host.strip("[]"))
@@ -117,22 +117,23 @@ class AllowedOrigins:
     """
 
     def __init__(self, origins: Iterable[str], base_url: str):
-        self._everybody = "*" in origins
+        self._allow_all = "*" in origins
         self._on_loopback = LOOPBACK in origins
-        self._named = {origin.lower() for origin in origins} - {"*", LOOPBACK}
+        self._listed = {origin.lower() for origin in origins} - {"*", LOOPBACK}
         self._base_origin = _origin_of(base_url) if base_url else None
-        self._is_allowed = lru_cache(maxsize=100)(self._look_up)
+        self._is_allowed = lru_cache(maxsize=100)(self._compute_allowed)
 
     def check(self) -> None:
-        """Check that a request which changes something is not made by a page from elsewhere.
+        """Check that no page of another origin makes a request which changes something.
 
-        Other clients than browsers send neither header, and no page can choose their values.
+        It reads `Origin` and `Sec-Fetch-Site`, whose values no page can choose. Clients that are
+        no browsers send neither and are allowed.
 
         Raises:
-            OriginNotAllowed: it is.
+            OriginNotAllowed: a page of another origin makes the request.
         """
         environ = request.environ
-        if self._everybody or environ["REQUEST_METHOD"] in SAFE_METHODS:
+        if self._allow_all or environ["REQUEST_METHOD"] in SAFE_METHODS:
             return
         origin = environ.get("HTTP_ORIGIN")
         site = environ.get("HTTP_SEC_FETCH_SITE")
@@ -149,47 +150,49 @@ class AllowedOrigins:
         return origin.lower() in (own.lower(), self._base_origin)
 
     def add_headers(self, response: Response) -> Response:
-        """Say whose pages may read the answer, and what they may call."""
+        """Add the CORS headers: which pages may read the response, and what they may call."""
         headers, environ = response.headers, request.environ
-        if self._everybody:
+        if self._allow_all:
             headers["Access-Control-Allow-Origin"] = "*"
         else:
-            # Whether or not this origin is allowed: caches must give another one another answer.
+            # Set for every origin, because caches must not give one origin's response to another.
             vary = headers.get("Vary")
             headers["Vary"] = f"{vary}, Origin" if vary else "Origin"
             origin = environ.get("HTTP_ORIGIN")
             if origin is None or not self._is_allowed(origin):
                 return response
             headers["Access-Control-Allow-Origin"] = origin
-            if origin.lower() in self._named:
+            if origin.lower() in self._listed:
                 headers["Access-Control-Allow-Credentials"] = "true"
-        headers["Access-Control-Expose-Headers"] = EXPOSED
+        headers["Access-Control-Expose-Headers"] = EXPOSED_HEADERS
         if environ["REQUEST_METHOD"] == "OPTIONS":
-            headers["Access-Control-Allow-Methods"] = METHODS
+            headers["Access-Control-Allow-Methods"] = ALLOWED_METHODS
             headers["Access-Control-Max-Age"] = PREFLIGHT_SECONDS
-            wanted = environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS")
-            if wanted:
-                headers["Access-Control-Allow-Headers"] = wanted
+            requested_headers = environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS")
+            if requested_headers:
+                headers["Access-Control-Allow-Headers"] = requested_headers
         return response
 
-    def _look_up(self, origin: str) -> bool:
+    def _compute_allowed(self, origin: str) -> bool:
         if self._on_loopback and ORIGIN_ON_LOOPBACK.fullmatch(origin):
             return True
-        return origin.lower() in self._named
+        return origin.lower() in self._listed
 
 
 @lru_cache
 def resource_policy(origins: tuple[str, ...]) -> str:
-    """Which pages may show files (`Cross-Origin-Resource-Policy`), by what `CORS_ORIGINS` says.
+    """Return the `Cross-Origin-Resource-Policy` of files for the value of `CORS_ORIGINS`.
 
-    `localhost` and `127.0.0.1` are different sites to a browser, so that a page on one of them
-    shows pictures of a service on the other only if every page may.
+    `localhost` and `127.0.0.1` are different sites to a browser: a page on one of them can only
+    show images of a service on the other if all pages can.
     """
-    wide = {"*", LOOPBACK}.intersection(origins) or any(map(ORIGIN_ON_LOOPBACK.fullmatch, origins))
-    return "cross-origin" if wide else "same-site"
+    cross_origin = {"*", LOOPBACK}.intersection(origins) or any(
+        map(ORIGIN_ON_LOOPBACK.fullmatch, origins)
+    )
+    return "cross-origin" if cross_origin else "same-site"
 
 
 def _origin_of(url: str) -> str:
-    """The origin of an address, as browsers write it: without the port that its scheme has."""
+    """Return the origin of a URL as browsers write it, without the default port of its scheme."""
     parts = urlsplit(url.lower())
     return f"{parts.scheme}://{get_host(parts.scheme, parts.netloc.rpartition('@')[2])}"

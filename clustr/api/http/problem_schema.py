@@ -1,12 +1,12 @@
-"""The shape of every answer that says what went wrong."""
+"""The schema of all error responses."""
 
 from marshmallow import Schema, fields, validate
 
-from clustr.api.http.fields import EXAMPLE_HASH, Pattern, moment, number, text
+from clustr.api.http.fields import EXAMPLE_HASH, Pattern, date_time, number, text
 
 
 class ProblemSchema(Schema):
-    """What went wrong, as a problem document (RFC 9457)."""
+    """A problem document (RFC 9457)."""
 
     type = text(
         "Which problem this is: what a program should look at.",
@@ -34,7 +34,7 @@ class ProblemSchema(Schema):
             "example": {"limit": ["Not a valid integer."]},
         },
     )
-    trashed_at = moment(
+    trashed_at = date_time(
         "Since when the upload is in the trash; only there when `type` is "
         "`urn:clustr:problem:in_trash`: it can be restored."
     )

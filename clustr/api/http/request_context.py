@@ -1,4 +1,4 @@
-"""What belongs to the request that is being answered."""
+"""The current request: its id, its duration so far, and the components of its app."""
 
 from typing import cast
 
@@ -13,10 +13,10 @@ components = cast(WebComponents, LocalProxy(lambda: current_app.extensions[EXTEN
 
 
 def request_id() -> str:
-    """The id of the request, which is in its answer and in every log line about it."""
+    """Return the id of the request, which is in its response and in all its log lines."""
     return g.request_id
 
 
-def milliseconds_so_far() -> float:
-    """Milliseconds since the request came in."""
+def elapsed_milliseconds() -> float:
+    """Return the milliseconds since the request came in."""
     return round((g.clock() - g.began_at) * 1000, 2)

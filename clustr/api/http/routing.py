@@ -1,13 +1,13 @@
-"""How paths are told from each other."""
+"""The URL converter for ids of uploads."""
 
 from werkzeug.routing import BaseConverter
 
 
-class UploadId(BaseConverter):
-    """The place of an upload's id; what is none is for the view to refuse with a reason.
+class UploadIdConverter(BaseConverter):
+    """Matches the path segment of an upload's id; the view refuses an invalid id with a reason.
 
-    The names of the resources beside the ids are left to their own routes, so that a method which
-    these do not have is refused as such.
+    It does not match the names of resources beside the ids, so that a wrong method on those is
+    answered 405.
     """
 
     regex = "(?!(?:exists|bulk)(?:/|$))[^/]+"

@@ -1,4 +1,4 @@
-"""The addresses that clients are told."""
+"""The URLs in responses."""
 
 from functools import lru_cache
 from urllib.parse import urlsplit
@@ -11,37 +11,37 @@ from clustr.services.thumbnails import DEFAULT_SIZE, VERSION
 
 
 def url_of(filename: str) -> str:
-    """Where clients find an original: below `BASE_URL`, or else the host that they called."""
+    """Return the URL of an original, below `base_url()`."""
     return f"{base_url()}{components.settings.upload_url_path}/{filename}"
 
 
 def thumbnail_url_of(upload_id: str) -> str:
-    """Where clients find a thumbnail of an upload, by an address that is cached for ever."""
+    """Return the URL of an upload's thumbnail, which has a version and is cached for ever."""
     return f"{base_url()}/api/uploads/{upload_id}/thumbnail?size={DEFAULT_SIZE}&v={VERSION}"
 
 
 def trashed_url_of(upload_id: str) -> str:
-    """Where clients find the original of an upload of the trash."""
+    """Return the URL of the original of an upload in the trash."""
     return f"{base_url()}/api/trash/{upload_id}/file"
 
 
 def trashed_thumbnail_url_of(upload_id: str) -> str:
-    """Where clients find a thumbnail of an upload of the trash."""
+    """Return the URL of the thumbnail of an upload in the trash."""
     return f"{base_url()}/api/trash/{upload_id}/thumbnail?size={DEFAULT_SIZE}"
 
 
-def path_to(path: str) -> str:
-    """The path of something as clients find it, below that of `BASE_URL` or of a proxy."""
+def public_path(path: str) -> str:
+    """Prepend the path of `BASE_URL`, or the prefix of a proxy, to a path of the service."""
     return f"{urlsplit(base_url()).path}{path}"
 
 
 def base_url() -> str:
-    """Where clients find everything: `BASE_URL`, or else the host that they called."""
-    url = components.settings.base_url or called_url(
+    """Return `BASE_URL`, or else the host that the client called, without a slash at the end."""
+    url = components.settings.base_url or request_base_url(
         request.scheme, request.host, request.root_path
     )
     return url.rstrip("/")
 
 
-# To write it takes longer than the rest of an upload's answer.
-called_url = lru_cache(maxsize=100)(get_current_url)
+# Cached because building it takes longer than the rest of a response with an upload.
+request_base_url = lru_cache(maxsize=100)(get_current_url)

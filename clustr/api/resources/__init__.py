@@ -1,4 +1,4 @@
 """The resources of the API, a module with a blueprint each.
 
-The shapes of bodies are in `clustr.api.schemas`; what is the same for all is in `clustr.api.http`.
+The schemas of bodies are in `clustr.api.schemas`; code that all share is in `clustr.api.http`.
 """

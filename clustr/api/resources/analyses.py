@@ -1,13 +1,13 @@
-"""`/api/analyses`: the analyses of all uploads together, and having them done (again)."""
+"""`/api/analyses`: statistics of all analyses, and orders to run an analyzer on many uploads."""
 
 from typing import Any
 
 from flask import Response, jsonify
 
 from clustr.api.http.blueprint import Blueprint
-from clustr.api.http.etags import refuse_versions
+from clustr.api.http.etags import refuse_if_match
 from clustr.api.http.request_context import components, request_id
-from clustr.api.http.urls import path_to
+from clustr.api.http.urls import public_path
 from clustr.api.schemas.jobs import (
     AnalysesSchema,
     AnalysisOrderSchema,
@@ -16,10 +16,10 @@ from clustr.api.schemas.jobs import (
     dump_estimate,
     dump_job,
     dump_statistics,
-    selection_of,
+    selection_from,
 )
 
-LOCATION = {
+LOCATION_HEADER = {
     "Location": {
         "schema": {"type": "string"},
         "description": "Where the job is, to see how far it is or to cancel it.",
@@ -32,7 +32,7 @@ blueprint = Blueprint(
     url_prefix="/api/analyses",
     description="The analyses of all uploads together",
 )
-blueprint.before_request(refuse_versions)
+blueprint.before_request(refuse_if_match)
 
 
 @blueprint.route("")
@@ -43,9 +43,9 @@ def list_analyses() -> Response:
 
     They are counted by the workers now and then, not for this answer.
     """
-    counted = components.database.statistics.all()
+    counts = components.database.statistics.all()
     data = [
-        dump_statistics(analyzer, components.plugin_manager.plugin_of(analyzer), counted.get(name))
+        dump_statistics(analyzer, components.plugin_manager.plugin_of(analyzer), counts.get(name))
         for name, analyzer in components.plugin_manager.analyzers.items()
     ]
     return jsonify({"data": data})
@@ -53,7 +53,7 @@ def list_analyses() -> Response:
 
 @blueprint.route("", methods=["POST"])
 @blueprint.arguments(AnalysisOrderSchema)
-@blueprint.response(202, JobSchema, headers=LOCATION, description="The job that does it.")
+@blueprint.response(202, JobSchema, headers=LOCATION_HEADER, description="The job that does it.")
 @blueprint.alt_response(
     200, schema=EstimateSchema, description="With `dry_run`: what it would come to."
 )
@@ -69,11 +69,11 @@ def order_analyses(order: dict[str, Any]) -> Response:
     wait or run at once; when there are as many, this is 503 with the `type`
     `urn:clustr:problem:too_many_jobs`.
     """
-    selection = selection_of(order)
+    selection = selection_from(order)
     if order["dry_run"]:
         return jsonify(dump_estimate(components.analysis_jobs.estimate(selection)))
     job = components.analysis_jobs.create(selection, request_id())
     response = jsonify(dump_job(job))
     response.status_code = 202
-    response.headers["Location"] = path_to(f"/api/jobs/{job.id}")
+    response.headers["Location"] = public_path(f"/api/jobs/{job.id}")
     return response

@@ -1,4 +1,4 @@
-"""`/api/debug`: for those who look for a fault; only with `DEBUG_ENDPOINTS` on."""
+"""`/api/debug`: help in finding faults; registered only with `DEBUG_ENDPOINTS`."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def compare_dimensions(query: dict[str, Any]) -> Response:
     """
     upload = components.database.uploads.get(query["id"])
     with components.storage.open(upload.filename) as file:
-        found = images.inspect(file, images.FORMATS)
+        image = images.inspect(file, images.FORMATS)
     stored = {"width": upload.width, "height": upload.height}
-    read = {"width": found.width, "height": found.height}
+    read = {"width": image.width, "height": image.height}
     return jsonify({"id": upload.id, "stored": stored, "read": read, "match": stored == read})

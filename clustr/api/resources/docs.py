@@ -1,9 +1,9 @@
-"""The pages that show the OpenAPI document, and what browsers and crawlers ask every site for.
+"""The pages for the OpenAPI document, and the files that browsers and crawlers ask every site for.
 
 Swagger UI is at /docs and ReDoc at /redoc.
 
-All they load lies in `static/` beside this module, so no request leaves the host. What others
-wrote there is listed in `static/ASSETS.toml`; the two scripts that start the pages are ours.
+Both load files from `static/` in `clustr/api/` alone, so no request leaves the host. The files of
+other projects are listed in `static/ASSETS.toml`; the two scripts that start the pages are ours.
 """
 
 import hashlib
@@ -20,14 +20,14 @@ from flask import (
     send_from_directory,
 )
 
-# The templates bear our name because flask-smorest brings a `redoc.html` of its own, and Flask
-# takes the first of a name.
+# The names of the templates begin with `clustr_` because flask-smorest has a `redoc.html`, too, and
+# Flask takes the first template of a name.
 blueprint = Blueprint("docs", __name__, template_folder="../templates")
 
 _FOLDER = Path(__file__).parent.parent / "static"
 
-# The types are stated because Python reads them from the machine's tables, and a browser that is
-# told `nosniff` refuses a script of another type.
+# The types are stated because Python guesses them from tables of the machine, and with `nosniff` a
+# browser refuses a script of another type.
 _ASSETS = {
     "swagger-ui.css": "text/css",
     "swagger-ui-bundle.js": "text/javascript",
@@ -90,17 +90,17 @@ def robots() -> Response:
 
 def _page(template: str, policy: dict[str, str]) -> Response:
     title = current_app.config["API_TITLE"]
-    response = make_response(render_template(template, title=title, address_of=_address_of))
+    response = make_response(render_template(template, title=title, address_of=_asset_url))
     response.headers["Content-Security-Policy"] = "; ".join(
         f"{directive} {sources}" for directive, sources in policy.items()
     )
     return response
 
 
-def _address_of(name: str) -> str:
-    """The address of an asset: relative, so that it also holds behind a proxy that adds a prefix.
+def _asset_url(name: str) -> str:
+    """Return the URL of an asset: relative, so that it works behind a proxy that adds a prefix.
 
-    It changes with the content, for browsers keep what they got from it for a year.
+    It changes with the content, because browsers cache the asset for a year.
     """
     return f"docs/assets/{name}?v={_digest(name)}"
 

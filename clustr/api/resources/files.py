@@ -1,8 +1,9 @@
-"""Files: the originals' bytes, and thumbnails of them.
+"""Serves files: the bytes of originals, and thumbnails.
 
-`/uploads/<filename>` and thumbnails of what is in its place are answered without a look into the
-database. With `ACCEL_REDIRECT` nginx sends what is asked for without conditions or ranges; those
-are answered here, so that they mean the same and are refused in the same words.
+`/uploads/<filename>`, and thumbnails while the original is in its place, need no query to the
+database. With `ACCEL_REDIRECT` nginx sends the files of requests without conditions or ranges; the
+others are answered here, so that their meaning and their errors are the same with and without
+nginx.
 """
 
 import os
@@ -17,7 +18,7 @@ from werkzeug.http import http_date, parse_accept_header, parse_range_header
 from werkzeug.wsgi import wrap_file
 
 from clustr.api.http.blueprint import Blueprint
-from clustr.api.http.fields import UPLOAD_ID
+from clustr.api.http.fields import UPLOAD_ID_PARAMETER
 from clustr.api.http.origins import resource_policy
 from clustr.api.http.request_context import components
 from clustr.api.schemas.uploads import (
@@ -33,15 +34,15 @@ from clustr.imaging.images import CONTENT_TYPES
 from clustr.services.intake import clean_name
 from clustr.services.thumbnails import VERSION, Thumbnail, snap_size
 
-FILENAME = re.compile(rf"([0-9a-f]{{24}})\.({'|'.join(CONTENT_TYPES)})")
+FILENAME_REGEX = re.compile(rf"([0-9a-f]{{24}})\.({'|'.join(CONTENT_TYPES)})")
 
-FOR_EVER = "public, max-age=31536000, immutable"
-FOR_MINUTES = "public, max-age=300"
+CACHE_FOREVER = "public, max-age=31536000, immutable"
+CACHE_FOR_MINUTES = "public, max-age=300"
 
-# Which characters stand for themselves in `filename*` (RFC 8187, attr-char), besides letters.
+# Unescaped in `filename*`, besides letters and digits (RFC 8187, section 3.2.1, attr-char).
 PLAIN_CHARACTERS = "!#$&+-.^_`|~"
 
-CONDITIONS = {
+CONDITIONAL_HEADERS = {
     "HTTP_RANGE",
     "HTTP_IF_RANGE",
     "HTTP_IF_MATCH",
@@ -50,26 +51,26 @@ CONDITIONS = {
     "HTTP_IF_UNMODIFIED_SINCE",
 }
 
-# What cannot be in a name on one system or the other, or says there where the file shall lie.
-NOT_IN_NAMES = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
+# Characters that Windows or Unix forbid in names, path separators among them.
+FORBIDDEN_CHARACTERS = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
 # https://learn.microsoft.com/windows/win32/fileio/naming-a-file
-RESERVED = re.compile(
+RESERVED_NAMES = re.compile(
     "(con|prn|aux|nul|conin\\$|conout\\$|(com|lpt)[0-9\u00b9\u00b2\u00b3]) *([.]|\\Z)",
     re.IGNORECASE,
 )
 EXTENSIONS = {
     format.extension: (format.extension, *format.other_extensions) for format in images.FORMATS
 }
-LONGEST_NAME_BYTES = 255  # of most file systems
+LONGEST_NAME_BYTES = 255  # the limit of most file systems
 
-BYTES = {"type": "string", "format": "binary"}
-DISPOSITION = {
+BINARY_SCHEMA = {"type": "string", "format": "binary"}
+DISPOSITION_HEADER = {
     "Content-Disposition": {
         "schema": {"type": "string"},
         "description": "`inline` or `attachment`, and the original name.",
     }
 }
-STORED_FILENAME = {
+STORED_FILENAME_PARAMETER = {
     "in": "path",
     "name": "stored_filename",
     "required": True,
@@ -79,7 +80,7 @@ STORED_FILENAME = {
 }
 
 blueprint = Blueprint("files", __name__, description="The originals")
-of_upload = Blueprint(
+upload_blueprint = Blueprint(
     "files_of_upload",
     __name__,
     url_prefix="/api/uploads/<upload_id:upload_id>",
@@ -87,35 +88,38 @@ of_upload = Blueprint(
 )
 
 
-def documented(kind: str, **success: Any) -> Any:
-    """Document what every answer with a file can be."""
+def document_file_responses(kind: str, **success: Any) -> Any:
+    """Document the responses that all views of files have."""
 
-    def document(view: Any) -> Any:
-        for describe in (
+    def decorate(view: Any) -> Any:
+        for decorator in (
             blueprint.alt_response(503, "SERVICE_UNAVAILABLE"),
             blueprint.alt_response(416, "REQUESTED_RANGE_NOT_SATISFIABLE"),
             blueprint.alt_response(404, "NOT_FOUND"),
             blueprint.alt_response(304, description="The client has it already."),
             blueprint.alt_response(
-                206, schema=BYTES, content_type=kind, description="The range that was asked for."
+                206,
+                schema=BINARY_SCHEMA,
+                content_type=kind,
+                description="The range that was asked for.",
             ),
-            blueprint.response(200, BYTES, content_type=kind, **success),
+            blueprint.response(200, BINARY_SCHEMA, content_type=kind, **success),
         ):
-            view = describe(view)
+            view = decorator(view)
         return view
 
-    return document
+    return decorate
 
 
-@blueprint.route("/<stored_filename>", parameters=[STORED_FILENAME])
-@documented("image/*", description="The image.")
+@blueprint.route("/<stored_filename>", parameters=[STORED_FILENAME_PARAMETER])
+@document_file_responses("image/*", description="The image.")
 def get_file(stored_filename: str) -> Response:
     """Get an original
 
     Its bytes never change, so it can be cached for ever. `Range`, `If-Range`, `If-None-Match` and
     `If-Modified-Since` are understood.
     """
-    name = FILENAME.fullmatch(stored_filename)
+    name = FILENAME_REGEX.fullmatch(stored_filename)
     if name is None:
         raise NotFound(f"There is no file {stored_filename}.")
     return file_response(
@@ -125,15 +129,15 @@ def get_file(stored_filename: str) -> Response:
             "Content-Type": CONTENT_TYPES[name[2]],
             "ETag": f'"{name[1]}"',
             "Last-Modified": http_date(int(name[1][:8], 16)),
-            "Cache-Control": FOR_EVER,
+            "Cache-Control": CACHE_FOREVER,
         },
     )
 
 
-@of_upload.route("/file", parameters=[UPLOAD_ID])
-@of_upload.arguments(FileQuerySchema, location="query")
-@documented("image/*", description="The image.", headers=DISPOSITION)
-@of_upload.alt_response(422, "UNPROCESSABLE_ENTITY")
+@upload_blueprint.route("/file", parameters=[UPLOAD_ID_PARAMETER])
+@upload_blueprint.arguments(FileQuerySchema, location="query")
+@document_file_responses("image/*", description="The image.", headers=DISPOSITION_HEADER)
+@upload_blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
 def get_original(query: dict[str, int], upload_id: str) -> Response:
     """Get the original of an upload under its own name
 
@@ -145,12 +149,14 @@ def get_original(query: dict[str, int], upload_id: str) -> Response:
     return file_response(file, key, headers_of_original(upload, query["download"]))
 
 
-@of_upload.route("/thumbnail", parameters=[UPLOAD_ID])
-@of_upload.arguments(ThumbnailQuerySchema, location="query")
-@documented("image/*", description="The thumbnail: `image/jpeg`, `image/webp` or `image/avif`.")
-@of_upload.alt_response(413, "REQUEST_ENTITY_TOO_LARGE")
-@of_upload.alt_response(415, "UNSUPPORTED_MEDIA_TYPE")
-@of_upload.alt_response(422, "UNPROCESSABLE_ENTITY")
+@upload_blueprint.route("/thumbnail", parameters=[UPLOAD_ID_PARAMETER])
+@upload_blueprint.arguments(ThumbnailQuerySchema, location="query")
+@document_file_responses(
+    "image/*", description="The thumbnail: `image/jpeg`, `image/webp` or `image/avif`."
+)
+@upload_blueprint.alt_response(413, "REQUEST_ENTITY_TOO_LARGE")
+@upload_blueprint.alt_response(415, "UNSUPPORTED_MEDIA_TYPE")
+@upload_blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
 def get_thumbnail(query: dict[str, int], upload_id: str) -> Response:
     """Get a thumbnail of an upload
 
@@ -161,56 +167,59 @@ def get_thumbnail(query: dict[str, int], upload_id: str) -> Response:
     The `thumbnail_url` of an upload can be cached for ever. An original that is broken, or that no
     decoder for is installed any more, is refused as in an upload.
     """
-    extension = preferred(request.environ.get("HTTP_ACCEPT", ""))
+    extension = preferred_extension(request.environ.get("HTTP_ACCEPT", ""))
     thumbnail = components.thumbnails.get(upload_id, snap_size(query["size"]), extension)
-    kept = FOR_EVER if query.get("v") == VERSION else FOR_MINUTES
-    headers = headers_of_thumbnail(thumbnail, extension, kept)
+    cache_control = CACHE_FOREVER if query.get("v") == VERSION else CACHE_FOR_MINUTES
+    headers = headers_of_thumbnail(thumbnail, extension, cache_control)
     return file_response(thumbnail.content, thumbnail.key, headers)
 
 
 def headers_of_original(upload: Upload, download: int) -> dict[str, str]:
-    """The headers of an original under its own name."""
+    """Return the headers for an original under its own name."""
     kind = "attachment" if download else "inline"
     return {
         "Content-Type": upload.content_type,
-        "Content-Disposition": disposition(kind, download_name(upload)),
+        "Content-Disposition": content_disposition(kind, download_name(upload)),
         "ETag": f'"{upload.sha256}"',
         "Last-Modified": http_date(upload.upload_time),
-        "Cache-Control": FOR_MINUTES,  # The name can be changed.
+        "Cache-Control": CACHE_FOR_MINUTES,  # The name can be changed.
     }
 
 
-def headers_of_thumbnail(thumbnail: Thumbnail, extension: str, kept: str) -> dict[str, str]:
-    """The headers of a thumbnail.
+def headers_of_thumbnail(
+    thumbnail: Thumbnail, extension: str, cache_control: str
+) -> dict[str, str]:
+    """Return the headers for a thumbnail.
 
     Args:
-        kept: for how long, as `Cache-Control` says it.
+        extension: that of its format.
+        cache_control: the value of `Cache-Control`.
     """
     return {
         "Content-Type": CONTENT_TYPES[extension],
         "ETag": f'"{thumbnail.tag}"',
-        "Cache-Control": kept,
+        "Cache-Control": cache_control,
         "Vary": "Accept",
     }
 
 
 class WholeFile(Response):
-    """An answer with a file as it is, of which the headers say all that there is to say."""
+    """A response with a whole file, whose headers are complete."""
 
     def get_wsgi_headers(self, environ: dict[str, Any]) -> Headers:
-        """The headers; Werkzeug would copy them one by one, in order to complete them."""
+        """Return the headers themselves; Werkzeug would copy them one by one to complete them."""
         return self.headers
 
 
 def file_response(file: BinaryIO, key: str | None, headers: dict[str, str]) -> Response:
-    """Answer with a file, or the part of it that is wanted.
+    """Respond with a file, or with the range that the request asks for.
 
     Args:
-        key: where it lies below the folder of uploads; None when it does not.
-        headers: those that are not the same for every file; `ETag` is one of them.
+        key: its path below the folder of uploads, for nginx; None when it is elsewhere.
+        headers: those that differ between files, `ETag` among them.
     """
     headers["Cross-Origin-Resource-Policy"] = resource_policy(components.settings.cors_origins)
-    whole = CONDITIONS.isdisjoint(request.environ)
+    whole = CONDITIONAL_HEADERS.isdisjoint(request.environ)
     if whole and key and components.settings.accel_redirect:
         file.close()
         headers["X-Accel-Redirect"] = f"{components.settings.accel_redirect}/{key}"
@@ -219,67 +228,68 @@ def file_response(file: BinaryIO, key: str | None, headers: dict[str, str]) -> R
     file.seek(0)
     headers |= {"Accept-Ranges": "bytes", "Content-Length": str(size)}
     body = wrap_file(request.environ, file)
-    if whole:  # Most are, and looking for what is wanted takes time.
+    if whole:  # Most requests are, and evaluating conditions takes time.
         return WholeFile(body, headers=headers, direct_passthrough=True)
     response = Response(body, headers=headers, direct_passthrough=True)
-    in_parts = is_one_range(request.method, request.environ.get("HTTP_RANGE", ""), size)
+    in_parts = applies_range(request.method, request.environ.get("HTTP_RANGE", ""), size)
     return response.make_conditional(request, accept_ranges=in_parts, complete_length=size)
 
 
-def is_one_range(method: str, asked: str, size: int) -> bool:
-    """Whether to answer with the range that is asked for, or that it cannot be met.
+def applies_range(method: str, range_header: str, size: int) -> bool:
+    """Return whether to apply the header `Range`, and answer 206 or 416.
 
-    RFC 9110, 14.2: `Range` counts for GET alone, and in a unit that is not known not at all.
-    Several ranges are answered with the whole, when one of them can be met.
+    RFC 9110, section 14.2: `Range` is ignored for other methods than GET and for unknown units.
+    Several ranges are answered with the whole file if one of them can be satisfied.
     """
-    unit, equals, ranges = asked.partition("=")
+    unit, equals, ranges = range_header.partition("=")
     if method != "GET" or not equals or unit.strip().lower() != "bytes":
         return False
     if "," not in ranges:
         return True
-    each = [parse_range_header(f"bytes={one}") for one in ranges.split(",") if one.strip()]
-    return not any(one and one.range_for_length(size) for one in each)
+    parsed = [parse_range_header(f"bytes={part}") for part in ranges.split(",") if part.strip()]
+    return not any(part and part.range_for_length(size) for part in parsed)
 
 
 def download_name(upload: Upload) -> str:
-    """The name under which an original is saved: one that opens as an image and as nothing else.
+    """Return a safe name under which to save an original.
 
-    It ends in an extension of its true type, does not begin with a dot, and is none of the names
-    that Windows keeps for devices, whatever follows them.
+    It ends in an extension of its true type, so that it opens as an image, does not begin with a
+    dot, and is none of the names that Windows reserves for devices, with or without extension.
     """
-    name = NOT_IN_NAMES.sub("_", clean_name(upload.original_name)).strip(". ") or "unnamed"
-    if RESERVED.match(name):
+    name = FORBIDDEN_CHARACTERS.sub("_", clean_name(upload.original_name)).strip(". ") or "unnamed"
+    if RESERVED_NAMES.match(name):
         name = f"_{name}"
     stem, dot, extension = name.rpartition(".")
-    own = upload.filename.rpartition(".")[2]
-    if not dot or extension.lower() not in EXTENSIONS[own]:
-        stem, extension = name, own
-    longest = LONGEST_NAME_BYTES - len(extension) - 1
-    return f"{stem.encode()[:longest].decode(errors='ignore')}.{extension}"
+    true_extension = upload.filename.rpartition(".")[2]
+    if not dot or extension.lower() not in EXTENSIONS[true_extension]:
+        stem, extension = name, true_extension
+    max_stem_bytes = LONGEST_NAME_BYTES - len(extension) - 1
+    return f"{stem.encode()[:max_stem_bytes].decode(errors='ignore')}.{extension}"
 
 
-def disposition(kind: str, name: str) -> str:
-    """`Content-Disposition` with a file name (RFC 6266), also for those who read ASCII alone."""
-    plain = re.sub(r'[^ -~]|["%\\]', "_", name)
-    named = f'{kind}; filename="{plain}"'
-    if plain == name:
-        return named
-    return f"{named}; filename*=UTF-8''{quote(name, safe=PLAIN_CHARACTERS)}"
+def content_disposition(kind: str, name: str) -> str:
+    """Build `Content-Disposition` with a file name, and one in ASCII for old clients (RFC 6266)."""
+    ascii_name = re.sub(r'[^ -~]|["%\\]', "_", name)
+    header = f'{kind}; filename="{ascii_name}"'
+    if ascii_name == name:
+        return header
+    return f"{header}; filename*=UTF-8''{quote(name, safe=PLAIN_CHARACTERS)}"
 
 
 @lru_cache(1000)
-def preferred(accept: str) -> str:
-    """The format in which a client would best have a picture, by its extension.
+def preferred_extension(accept: str) -> str:
+    """Return the extension of the image format to send for a value of `Accept`.
 
-    JPEG unless another is named and not less wanted: `*/*` says nothing of what can be shown.
+    It is JPEG unless another format is named with at least the same quality; `*/*` does not count,
+    because clients send it without being able to show every format.
     """
-    wanted = parse_accept_header(accept.lower(), MIMEAccept)
-    named = dict(wanted)
-    quality = {"jpg": wanted.quality("image/jpeg")}
+    accepted = parse_accept_header(accept.lower(), MIMEAccept)
+    named_types = dict(accepted)
+    quality = {"jpg": accepted.quality("image/jpeg")}
     for extension in images.WRITERS:
         if extension != "jpg" and images.can_write(extension):
-            quality[extension] = named.get(CONTENT_TYPES[extension], 0)
+            quality[extension] = named_types.get(CONTENT_TYPES[extension], 0)
     best = max(quality.values())
-    if not best:  # Whoever can show none of them is better off with one than with an error.
+    if not best:  # A client that accepts none of them gets a JPEG rather than an error.
         return "jpg"
-    return next(each for each in images.WRITERS if quality.get(each) == best)
+    return next(name for name in images.WRITERS if quality.get(name) == best)

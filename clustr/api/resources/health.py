@@ -1,4 +1,4 @@
-"""`/api/health`: how the service and everything that it needs are."""
+"""`/api/health`: the health of the service and of all services that it needs."""
 
 import base64
 import hashlib
@@ -10,12 +10,12 @@ from markupsafe import Markup
 
 from clustr import __version__
 from clustr.api.http.blueprint import Blueprint
-from clustr.api.http.request_context import components, milliseconds_so_far
+from clustr.api.http.request_context import components, elapsed_milliseconds
 from clustr.api.schemas.service import AliveSchema, HealthSchema, ServiceSchema
 from clustr.domain.errors import NotFound
 from clustr.services.health import HEALTHY, ServiceHealth, overall_status
 
-SERVICE = {
+SERVICE_PARAMETER = {
     "in": "path",
     "name": "service",
     "required": True,
@@ -24,7 +24,7 @@ SERVICE = {
     "example": "database",
 }
 
-# Written into the page; the policy names it by its hash and allows no other, and no script.
+# Inlined in the page; the content security policy allows this style by its hash, and no script.
 STYLE = Markup("""
 body { font: 1rem/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; }
 table { border-collapse: collapse; width: 100%; }
@@ -67,7 +67,7 @@ def health() -> Response:
             "status": overall_status(services),
             "timestamp": datetime.now(UTC),
             "services": {name: dump_service(service) for name, service in services.items()},
-            "response_time": in_words(milliseconds_so_far()),
+            "response_time": format_milliseconds(elapsed_milliseconds()),
         }
     )
 
@@ -115,7 +115,7 @@ def page() -> Response:
             services={name: dump_service(service) for name, service in services.items()},
             timestamp=datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
             version=__version__,
-            as_text=as_text,
+            as_text=detail_text,
         )
     )
     response.headers["Content-Security-Policy"] = PAGE_POLICY
@@ -123,7 +123,7 @@ def page() -> Response:
     return response
 
 
-@blueprint.route("/<service>", parameters=[SERVICE])
+@blueprint.route("/<service>", parameters=[SERVICE_PARAMETER])
 @blueprint.response(200, ServiceSchema)
 @blueprint.alt_response(404, "NOT_FOUND")
 def one_service(service: str) -> Response:
@@ -138,17 +138,17 @@ def one_service(service: str) -> Response:
 
 
 def dump_service(service: ServiceHealth) -> dict[str, Any]:
-    """A service in the shape of `ServiceSchema`."""
+    """Convert the health of a service to the shape of `ServiceSchema`."""
     reason = service.details.get("detail")
     error = {"error": reason} if reason and service.status != HEALTHY else {}
-    took = {"response_time": in_words(service.milliseconds)}
-    return {"status": service.status, **took, **service.details, **error}
+    response_time = {"response_time": format_milliseconds(service.milliseconds)}
+    return {"status": service.status, **response_time, **service.details, **error}
 
 
-def as_text(value: Any) -> str:
-    """A detail of a service for people: a text as it is, anything else as in JSON."""
+def detail_text(value: Any) -> str:
+    """Format a detail of a service for people: a text as it is, anything else as JSON."""
     return value if isinstance(value, str) else current_app.json.dumps(value)
 
 
-def in_words(milliseconds: float) -> str:
+def format_milliseconds(milliseconds: float) -> str:
     return f"{milliseconds:.1f} ms"

@@ -1,21 +1,21 @@
-"""`/api/jobs`: what is being done to many uploads, and how far it is."""
+"""`/api/jobs`: jobs on many uploads, and their progress."""
 
 from typing import Any
 
 from flask import Response, jsonify
 
 from clustr.api.http.blueprint import Blueprint
-from clustr.api.http.etags import refuse_versions
-from clustr.api.http.fields import id_in_path
+from clustr.api.http.etags import refuse_if_match
+from clustr.api.http.fields import id_path_parameter
 from clustr.api.http.request_context import components
 from clustr.api.schemas.jobs import JobListSchema, JobQuerySchema, JobSchema, dump_job
 
-JOB_ID = id_in_path("job_id", "The id of the job.")
+JOB_ID_PARAMETER = id_path_parameter("job_id", "The id of the job.")
 
 blueprint = Blueprint(
     "jobs", __name__, url_prefix="/api/jobs", description="What is being done to many uploads"
 )
-blueprint.before_request(refuse_versions)
+blueprint.before_request(refuse_if_match)
 
 
 @blueprint.route("")
@@ -33,7 +33,7 @@ def list_jobs(query: dict[str, Any]) -> Response:
     return jsonify({"data": [dump_job(job, in_list=True) for job in jobs]})
 
 
-@blueprint.route("/<job_id>", parameters=[JOB_ID])
+@blueprint.route("/<job_id>", parameters=[JOB_ID_PARAMETER])
 @blueprint.response(200, JobSchema)
 @blueprint.alt_response(404, "NOT_FOUND")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
@@ -46,7 +46,7 @@ def get_job(job_id: str) -> Response:
     return jsonify(dump_job(components.database.jobs.get(job_id)))
 
 
-@blueprint.route("/<job_id>/cancel", methods=["POST"], parameters=[JOB_ID])
+@blueprint.route("/<job_id>/cancel", methods=["POST"], parameters=[JOB_ID_PARAMETER])
 @blueprint.response(202, JobSchema, description="The job, which ends soon.")
 @blueprint.alt_response(404, "NOT_FOUND")
 @blueprint.alt_response(412, "PRECONDITION_FAILED")

@@ -1,4 +1,4 @@
-"""`/api/plugins`: which plugins there are and what they bring."""
+"""`/api/plugins`: the plugins and their analyzers."""
 
 from flask import Response, jsonify
 
@@ -7,7 +7,7 @@ from clustr.api.http.request_context import components
 from clustr.api.schemas.service import PluginListSchema, PluginSchema, dump_plugin
 from clustr.domain.errors import NotFound
 
-NAME = {
+NAME_PARAMETER = {
     "in": "path",
     "name": "name",
     "required": True,
@@ -32,14 +32,14 @@ def list_plugins() -> Response:
     return jsonify(
         {
             "data": [
-                dump_plugin(one, components.default_services)
-                for one in components.plugin_manager.plugins
+                dump_plugin(plugin, components.default_services)
+                for plugin in components.plugin_manager.plugins
             ]
         }
     )
 
 
-@blueprint.route("/<name>", parameters=[NAME])
+@blueprint.route("/<name>", parameters=[NAME_PARAMETER])
 @blueprint.response(200, PluginSchema)
 @blueprint.alt_response(404, "NOT_FOUND")
 def get_plugin(name: str) -> Response:

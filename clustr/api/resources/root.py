@@ -1,4 +1,4 @@
-"""`GET /`: a sign of life."""
+"""`GET /`: whether the service and its database answer."""
 
 from datetime import UTC, datetime
 
@@ -6,7 +6,7 @@ from flask import Response, jsonify
 
 from clustr import __version__
 from clustr.api.http.blueprint import Blueprint
-from clustr.api.http.request_context import components, milliseconds_so_far
+from clustr.api.http.request_context import components, elapsed_milliseconds
 from clustr.api.schemas.service import OnlineSchema
 from clustr.domain.errors import DatabaseUnavailable
 
@@ -25,13 +25,13 @@ def online() -> Response:
             "status": "online",
             "timestamp": datetime.now(UTC),
             "version": __version__,
-            "database": database(),
-            "response_time": milliseconds_so_far(),
+            "database": database_status(),
+            "response_time": elapsed_milliseconds(),
         }
     )
 
 
-def database() -> dict[str, str | None]:
+def database_status() -> dict[str, str | None]:
     try:
         return {"status": "connected", "version": components.database.describe()["version"]}
     except DatabaseUnavailable:

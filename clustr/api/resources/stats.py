@@ -1,10 +1,10 @@
-"""`/api/stats`: how many uploads there are, of each kind."""
+"""`/api/stats`: counts of uploads by status, analyzer and day."""
 
 from flask import Response, jsonify
 from marshmallow import Schema, fields
 
 from clustr.api.http.blueprint import Blueprint
-from clustr.api.http.fields import NOT_NEGATIVE, moment, number
+from clustr.api.http.fields import NOT_NEGATIVE, date_time, number
 from clustr.api.http.request_context import components
 from clustr.domain.models import State, Status
 
@@ -13,7 +13,7 @@ blueprint = Blueprint(
 )
 
 
-def counts(description: str, example: dict[str, int]) -> fields.Dict:
+def counts_field(description: str, example: dict[str, int]) -> fields.Dict:
     return fields.Dict(
         keys=fields.String(),
         values=fields.Integer(validate=NOT_NEGATIVE),
@@ -23,18 +23,18 @@ def counts(description: str, example: dict[str, int]) -> fields.Dict:
 
 
 class AnalyzerCountsSchema(Schema):
-    """The analyses of one analyzer."""
+    """How many analyses of one analyzer are in each state."""
 
-    states = counts("How many are in each state; without those in which there is none.", {})
-    counted_at = moment("When they were counted.", required=True)
+    states = counts_field("How many are in each state; without those in which there is none.", {})
+    counted_at = date_time("When they were counted.", required=True)
 
 
 class StatsSchema(Schema):
-    """All uploads together, as they were counted last."""
+    """The latest counts of all uploads."""
 
     uploads = number("How many there are.", 42, required=True, validate=NOT_NEGATIVE)
     bytes = number("The bytes of all originals.", 5_250_000, required=True, validate=NOT_NEGATIVE)
-    statuses = counts("How many are of each status.", {Status.PROCESSED: 41, Status.ERROR: 1})
+    statuses = counts_field("How many are of each status.", {Status.PROCESSED: 41, Status.ERROR: 1})
     analyzers = fields.Dict(
         keys=fields.String(),
         values=fields.Nested(AnalyzerCountsSchema),
@@ -49,11 +49,11 @@ class StatsSchema(Schema):
             },
         },
     )
-    days = counts(
+    days = counts_field(
         "How many were uploaded on each day, in UTC, of the last 366 days on which there were any.",
         {"2026-11-22": 42},
     )
-    counted_at = moment(
+    counted_at = date_time(
         "When they were counted; null when they have not been yet.", required=True, allow_none=True
     )
 
@@ -66,18 +66,18 @@ def get_stats() -> Response:
 
     Workers count them now and then, so that to ask costs the same however many uploads there are.
     """
-    tally = components.database.counters.totals()
+    totals = components.database.counters.totals()
     analyzers = {
-        name: {"states": counted.states, "counted_at": counted.counted_at}
-        for name, counted in components.database.statistics.all().items()
+        name: {"states": counts.states, "counted_at": counts.counted_at}
+        for name, counts in components.database.statistics.all().items()
     }
     return jsonify(
         {
-            "uploads": tally.uploads if tally else 0,
-            "bytes": tally.bytes if tally else 0,
-            "statuses": tally.statuses if tally else {},
+            "uploads": totals.uploads if totals else 0,
+            "bytes": totals.bytes if totals else 0,
+            "statuses": totals.statuses if totals else {},
             "analyzers": analyzers,
-            "days": tally.days if tally else {},
-            "counted_at": tally.counted_at if tally else None,
+            "days": totals.days if totals else {},
+            "counted_at": totals.counted_at if totals else None,
         }
     )

@@ -1,4 +1,4 @@
-"""`/api/tags`: the words for what is to be seen, and how often each is used."""
+"""`/api/tags`: the tags of all uploads, and how many uploads have each."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from flask import Response, jsonify
 from marshmallow import Schema, fields, validate
 
 from clustr.api.http.blueprint import Blueprint
-from clustr.api.http.fields import POSITIVE, WholeNumber, as_stored, moment, number, text
+from clustr.api.http.fields import POSITIVE, QueryInteger, date_time, normalize_text, number, text
 from clustr.api.http.request_context import components
 
 LONGEST_PREFIX = 200
@@ -17,10 +17,10 @@ blueprint = Blueprint(
 
 
 class TagQuerySchema(Schema):
-    """Which tags are wanted."""
+    """The query of the list of tags."""
 
     prefix = fields.String(
-        pre_load=as_stored,
+        pre_load=normalize_text,
         load_default="",
         validate=validate.Length(max=LONGEST_PREFIX),
         metadata={
@@ -30,7 +30,7 @@ class TagQuerySchema(Schema):
             "example": "mun",
         },
     )
-    limit = WholeNumber(
+    limit = QueryInteger(
         load_default=100,
         validate=validate.Range(1, 1000),
         metadata={"description": "How many at most."},
@@ -50,10 +50,10 @@ class TagSchema(Schema):
 
 
 class TagListSchema(Schema):
-    """Tags as they were counted last."""
+    """A list of tags, with the latest counts."""
 
     data = fields.List(fields.Nested(TagSchema), required=True)
-    counted_at = moment(
+    counted_at = date_time(
         "When they were counted; null when they have not been yet.", required=True, allow_none=True
     )
 
@@ -70,7 +70,7 @@ def list_tags(query: dict[str, Any]) -> Response:
 
     Workers count them now and then, so that to ask costs the same however many uploads there are.
     """
-    found = components.database.counters.tags(query["prefix"], query["limit"])
+    counts = components.database.counters.tags(query["prefix"], query["limit"])
     totals = components.database.counters.totals()
-    data = [{"name": name, "count": count} for name, count in found.items()]
+    data = [{"name": name, "count": count} for name, count in counts.items()]
     return jsonify({"data": data, "counted_at": totals and totals.counted_at})

@@ -1,24 +1,24 @@
-"""`/api/trash`: the uploads that were removed and can be looked at and restored."""
+"""`/api/trash`: the removed uploads, which can still be read and restored."""
 
 from typing import Any
 
 from flask import Response, jsonify, request
 
 from clustr.api.http.blueprint import Blueprint
-from clustr.api.http.fields import UPLOAD_ID, links_to_upload
+from clustr.api.http.fields import UPLOAD_ID_PARAMETER, links_to_upload
 from clustr.api.http.json_provider import page_response
 from clustr.api.http.request_context import components
 from clustr.api.resources.files import (
-    DISPOSITION,
-    FOR_MINUTES,
-    documented,
+    CACHE_FOR_MINUTES,
+    DISPOSITION_HEADER,
+    document_file_responses,
     file_response,
     headers_of_original,
     headers_of_thumbnail,
-    preferred,
+    preferred_extension,
 )
 from clustr.api.schemas.changes import (
-    RESULTS,
+    RESULTS_FIELD,
     TrashedSchema,
     TrashPageSchema,
     TrashQuerySchema,
@@ -28,7 +28,7 @@ from clustr.api.schemas.changes import (
 from clustr.api.schemas.uploads import FileQuerySchema, ThumbnailQuerySchema
 from clustr.services.thumbnails import snap_size
 
-LINKS = links_to_upload(
+RESPONSE_LINKS = links_to_upload(
     "$response.body#/data/0/id",
     {
         "get_trashed_upload": "The first upload of the page with its results.",
@@ -44,7 +44,7 @@ blueprint = Blueprint(
 
 @blueprint.route("")
 @blueprint.arguments(TrashQuerySchema, location="query")
-@blueprint.doc(responses={200: {"links": LINKS}})
+@blueprint.doc(responses={200: {"links": RESPONSE_LINKS}})
 @blueprint.response(200, TrashPageSchema)
 @blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
@@ -53,12 +53,12 @@ def list_trash(query: dict[str, Any]) -> Response:
 
     Walk on with `cursor`, which costs the same at any depth.
     """
-    results = RESULTS in query.get("fields_", ())
+    results = RESULTS_FIELD in query.get("fields_", ())
     page = components.database.trash.page(query["limit"], query.get("cursor"), results)
     return page_response(dump_trash_page(page, query, components))
 
 
-@blueprint.route("/<upload_id:upload_id>", parameters=[UPLOAD_ID])
+@blueprint.route("/<upload_id:upload_id>", parameters=[UPLOAD_ID_PARAMETER])
 @blueprint.response(200, TrashedSchema)
 @blueprint.alt_response(404, "NOT_FOUND")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
@@ -71,9 +71,9 @@ def get_trashed_upload(upload_id: str) -> Response:
     return jsonify(dump_trashed(trashed, components, with_results=True))
 
 
-@blueprint.route("/<upload_id:upload_id>/file", parameters=[UPLOAD_ID])
+@blueprint.route("/<upload_id:upload_id>/file", parameters=[UPLOAD_ID_PARAMETER])
 @blueprint.arguments(FileQuerySchema, location="query")
-@documented("image/*", description="The image.", headers=DISPOSITION)
+@document_file_responses("image/*", description="The image.", headers=DISPOSITION_HEADER)
 @blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
 def get_trashed_original(query: dict[str, int], upload_id: str) -> Response:
     """Get the original of an upload of the trash under its own name
@@ -85,9 +85,11 @@ def get_trashed_original(query: dict[str, int], upload_id: str) -> Response:
     return file_response(file, None, headers_of_original(upload, query["download"]))
 
 
-@blueprint.route("/<upload_id:upload_id>/thumbnail", parameters=[UPLOAD_ID])
+@blueprint.route("/<upload_id:upload_id>/thumbnail", parameters=[UPLOAD_ID_PARAMETER])
 @blueprint.arguments(ThumbnailQuerySchema, location="query")
-@documented("image/*", description="The thumbnail: `image/jpeg`, `image/webp` or `image/avif`.")
+@document_file_responses(
+    "image/*", description="The thumbnail: `image/jpeg`, `image/webp` or `image/avif`."
+)
 @blueprint.alt_response(413, "REQUEST_ENTITY_TOO_LARGE")
 @blueprint.alt_response(415, "UNSUPPORTED_MEDIA_TYPE")
 @blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
@@ -96,7 +98,7 @@ def get_trashed_thumbnail(query: dict[str, int], upload_id: str) -> Response:
 
     As of an upload that is not in the trash.
     """
-    extension = preferred(request.environ.get("HTTP_ACCEPT", ""))
+    extension = preferred_extension(request.environ.get("HTTP_ACCEPT", ""))
     thumbnail = components.thumbnails.get_trashed(upload_id, snap_size(query["size"]), extension)
-    headers = headers_of_thumbnail(thumbnail, extension, FOR_MINUTES)
+    headers = headers_of_thumbnail(thumbnail, extension, CACHE_FOR_MINUTES)
     return file_response(thumbnail.content, thumbnail.key, headers)

@@ -1,4 +1,4 @@
-"""`POST /api/upload`: images come in."""
+"""`POST /api/upload`: receives images."""
 
 from typing import IO, Any
 
@@ -7,10 +7,22 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.wsgi import get_input_stream
 
 from clustr.api.http.blueprint import Blueprint
-from clustr.api.http.errors import PROBLEM, TABLE, example, problem
-from clustr.api.http.etags import refuse_versions
+from clustr.api.http.errors import (
+    ERROR_TABLE,
+    PROBLEM_CONTENT_TYPE,
+    example_problem,
+    problem_response,
+)
+from clustr.api.http.etags import refuse_if_match
 from clustr.api.http.fields import EXAMPLE_ID, links_to_upload
-from clustr.api.http.multipart import Form, TooMuch, Unreadable, read_file, read_form, too_large
+from clustr.api.http.multipart import (
+    Form,
+    LimitExceeded,
+    UnreadableBody,
+    read_file,
+    read_form,
+    too_large_message,
+)
 from clustr.api.http.request_context import components, request_id
 from clustr.api.schemas.uploads import (
     UploadedSchema,
@@ -23,21 +35,21 @@ from clustr.domain.errors import NoFiles, RefusedFile, TooManyPixels, Undecodabl
 from clustr.services.intake import IntakeOptions, ReceivedFile, RejectedFile, UploadSession
 from clustr.storage import IncomingFile
 
-FIELD = "files"
+FORM_FIELD = "files"
 HOW_TO_SEND = (
     "Send the images as multipart/form-data, each in a part named files with a file name, or one "
     "image as the body with its type, such as image/jpeg"
 )
 
-BODY = {
+REQUEST_BODY = {
     "required": True,
     "content": {
         "multipart/form-data": {
             "schema": {
                 "type": "object",
-                "required": [FIELD],
+                "required": [FORM_FIELD],
                 "properties": {
-                    FIELD: {
+                    FORM_FIELD: {
                         "type": "array",
                         "minItems": 1,
                         "items": {"type": "string", "format": "binary"},
@@ -48,26 +60,26 @@ BODY = {
         }
     },
 }
-TEXT_REFUSED = {
+EXAMPLE_UNSUPPORTED_TYPE = {
     "index": 1,
     "original_filename": "notes.pdf",
     "code": "unsupported_type",
     "detail": "This is a file of the kind PDF, which is none of the image formats that are "
     "accepted: jpg, png.",
 }
-LARGE_REFUSED = {
+EXAMPLE_TOO_MANY_PIXELS = {
     "index": 0,
     "original_filename": "poster.png",
     "code": "too_many_pixels",
     "detail": "The image has more than 50 megapixels (50000000 pixels), the most accepted.",
 }
-BROKEN_REFUSED = {
+EXAMPLE_UNDECODABLE = {
     "index": 0,
     "original_filename": "cat.jpg",
     "code": "undecodable",
     "detail": "The image is broken or incomplete.",
 }
-LINKS = links_to_upload(
+RESPONSE_LINKS = links_to_upload(
     "$response.body#/data/0/id",
     {
         "get_upload": "The upload, and how far its analyses are.",
@@ -88,7 +100,7 @@ LINKS = links_to_upload(
         "description": "The listing, which begins with it.",
     },
 }
-ACCEPTED = {
+EXAMPLE_ACCEPTED = {
     "message": "Successfully uploaded 1 file",
     "data": [
         {
@@ -104,47 +116,49 @@ ACCEPTED = {
             "reused": False,
         }
     ],
-    "errors": [TEXT_REFUSED],
+    "errors": [EXAMPLE_UNSUPPORTED_TYPE],
 }
 
 blueprint = Blueprint("upload", __name__, description="Images come in")
-blueprint.before_request(refuse_versions)
+blueprint.before_request(refuse_if_match)
 
 
-def refusal(error: type[RefusedFile], description: str, refused: dict[str, str]) -> Any:
-    """Document an answer that nothing was accepted."""
-    row = TABLE[error]
+def document_refusal(
+    error: type[RefusedFile], description: str, refused_file: dict[str, str]
+) -> Any:
+    """Document a response to a request of which no file was accepted."""
+    row = ERROR_TABLE[error]
     return blueprint.alt_response(
         row.status,
         schema=UploadProblemSchema,
-        content_type=PROBLEM,
+        content_type=PROBLEM_CONTENT_TYPE,
         description=description,
-        example=example(row, refused["detail"], "/api/upload", errors=[refused]),
+        example=example_problem(row, refused_file["detail"], "/api/upload", errors=[refused_file]),
     )
 
 
 @blueprint.route("/api/upload", methods=["POST"])
 @blueprint.arguments(UploadOptionsSchema, location="query")
 @blueprint.arguments(UploadHeadersSchema, location="headers")
-@blueprint.doc(requestBody=BODY, responses={201: {"links": LINKS}})
-@blueprint.response(201, UploadedSchema, description="What came of each.", example=ACCEPTED)
-@refusal(
+@blueprint.doc(requestBody=REQUEST_BODY, responses={201: {"links": RESPONSE_LINKS}})
+@blueprint.response(201, UploadedSchema, description="What came of each.", example=EXAMPLE_ACCEPTED)
+@document_refusal(
     TooManyPixels,
     "The first file has too many bytes (`too_large`) or pixels (`too_many_pixels`); without "
     "`errors`: the request as a whole is too large or has too many files.",
-    LARGE_REFUSED,
+    EXAMPLE_TOO_MANY_PIXELS,
 )
-@refusal(
+@document_refusal(
     UnsupportedType,
     "The first file is no image of an accepted format, whatever its name, or of a kind of it that "
     "cannot be read here, which `detail` names (`unsupported_type`).",
-    TEXT_REFUSED,
+    EXAMPLE_UNSUPPORTED_TYPE,
 )
-@refusal(
+@document_refusal(
     Undecodable,
     "The first file has no bytes (`empty`) or is broken (`undecodable`), or the request has no "
     "part named `files` with a file name (`no_files`).",
-    BROKEN_REFUSED,
+    EXAMPLE_UNDECODABLE,
 )
 @blueprint.alt_response(409, "CONFLICT")
 @blueprint.alt_response(412, "PRECONDITION_FAILED")
@@ -181,82 +195,85 @@ def upload_files(options: dict[str, str], headers: dict[str, str]) -> Response:
 
     The analyses go on after the answer: `GET /api/uploads/{upload_id}` shows how far they are.
     """
-    with components.intake.receiving() as reception:
+    with components.intake.receiving() as session:
         try:
-            received = receive(reception)
+            received = receive_files(session)
         except NoFiles as error:
-            return refuse([RejectedFile(None, None, error)])
+            return refusal_response([RejectedFile(None, None, error)])
         options = IntakeOptions(headers.get("key"), options["duplicates"] == "reuse")
         accepted, refused = components.intake.accept(received, request_id(), options)
         if not accepted:
-            return refuse(refused)
+            return refusal_response(refused)
         message = f"Successfully uploaded {len(accepted)} file{'s' if len(accepted) > 1 else ''}"
-        data = [dump_accepted(each) for each in accepted]
-        errors = [dump_refused(each) for each in refused]
+        data = [dump_accepted(file) for file in accepted]
+        errors = [dump_refused(file) for file in refused]
         response = jsonify({"message": message, "data": data, "errors": errors})
         response.status_code = 201
         return response
 
 
-def refuse(refused: list[RejectedFile]) -> Response:
-    """Answer that nothing was accepted: the first file decides how."""
+def refusal_response(refused: list[RejectedFile]) -> Response:
+    """Respond that no file was accepted; the first refused file decides the status."""
     first = refused[0].error
-    errors = [dump_refused(each) for each in refused]
-    return problem(TABLE[type(first)], str(first), errors=errors)
+    errors = [dump_refused(file) for file in refused]
+    return problem_response(ERROR_TABLE[type(first)], str(first), errors=errors)
 
 
-def receive(reception: UploadSession) -> list[ReceivedFile]:
-    """Read the request's files, straight to where they are stored.
+def receive_files(session: UploadSession) -> list[ReceivedFile]:
+    """Read the request's files and write them to storage as they arrive.
 
     Raises:
-        NoFiles: there are none, or the form cannot be read.
-        RequestEntityTooLarge: there are too many of them, or too much of something.
+        NoFiles: there are none, or the body cannot be read.
+        RequestEntityTooLarge: there are too many files, or the body exceeds another limit.
     """
     settings = components.settings
-    # Not `request.stream`, which copies all of it twice in order to count it.
+    # `request.stream` would copy the whole body twice to count its bytes.
     stream = get_input_stream(request.environ)
     try:
         if (request.content_length or 0) > settings.max_request_size:
-            raise TooMuch(too_large(settings.max_request_size))
-        if is_file(request.mimetype):
-            return [receive_file(reception, stream)]
+            raise LimitExceeded(too_large_message(settings.max_request_size))
+        if is_single_file(request.mimetype):
+            return [receive_file(session, stream)]
         form = read_form(
             stream,
             request.headers.get("Content-Type", ""),
-            FIELD,
-            reception.open,
+            FORM_FIELD,
+            session.open,
             settings.max_files_per_request,
             settings.max_request_size,
         )
-    except TooMuch as error:
+    except LimitExceeded as error:
         raise RequestEntityTooLarge(str(error)) from error
-    except Unreadable as error:
+    except UnreadableBody as error:
         raise NoFiles(f"{HOW_TO_SEND}; got {error}.") from error
     if not form.files:
-        raise NoFiles(f"{HOW_TO_SEND}; got {found_instead(form)}.")
+        raise NoFiles(f"{HOW_TO_SEND}; got {describe_parts(form)}.")
     return [ReceivedFile(name, file) for name, file in form.files]
 
 
-def is_file(content_type: str) -> bool:
-    """Whether a body of this type is a file by itself."""
+def is_single_file(content_type: str) -> bool:
+    """Return whether a body of this type is one file and not a form."""
     return content_type.startswith("image/") or content_type == "application/octet-stream"
 
 
-def receive_file(reception: UploadSession, stream: IO[bytes]) -> ReceivedFile:
+def receive_file(session: UploadSession, stream: IO[bytes]) -> ReceivedFile:
     """Read a body that is one file."""
     disposition = request.headers.get("Content-Disposition", "")
-    file, most = reception.open(), components.settings.max_request_size
-    return ReceivedFile(read_file(stream, request.content_length, disposition, file, most), file)
+    file, max_bytes = session.open(), components.settings.max_request_size
+    return ReceivedFile(
+        read_file(stream, request.content_length, disposition, file, max_bytes), file
+    )
 
 
-def found_instead(form: Form[IncomingFile]) -> str:
-    if FIELD in form.others:
+def describe_parts(form: Form[IncomingFile]) -> str:
+    """Describe the parts of a form without files, for the error."""
+    if FORM_FIELD in form.other_names:
         return "a part named files without a file name"
-    return f"only {', '.join(sorted(set(form.others))[:5])}" if form.others else "none"
+    return f"only {', '.join(sorted(set(form.other_names))[:5])}" if form.other_names else "none"
 
 
 def dump_refused(refused: RejectedFile) -> dict[str, str | int | None]:
-    """A refused file in the shape of `RefusedFileSchema`."""
+    """Convert a refused file to the shape of `RefusedFileSchema`."""
     return {
         "index": refused.index,
         "original_filename": refused.original_name,

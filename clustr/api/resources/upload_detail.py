@@ -1,20 +1,20 @@
-"""`/api/uploads/{id}`: what is done to one upload."""
+"""`/api/uploads/{id}`: changes of one upload, and its analyses."""
 
 from typing import Any
 
 from flask import Response, jsonify
 
 from clustr.api.http.blueprint import Blueprint
-from clustr.api.http.etags import tag_with, versions_of
-from clustr.api.http.fields import UPLOAD_ID, links_to_upload
+from clustr.api.http.etags import add_etag, versions_from_headers
+from clustr.api.http.fields import UPLOAD_ID_PARAMETER, links_to_upload
 from clustr.api.http.request_context import components
-from clustr.api.http.urls import path_to
+from clustr.api.http.urls import public_path
 from clustr.api.schemas.changes import (
     AnalysesOfUploadSchema,
     ConditionSchema,
     EditSchema,
     RemovalQuerySchema,
-    edit_from,
+    edit_from_body,
 )
 from clustr.api.schemas.uploads import (
     EXAMPLE_ETAG,
@@ -26,7 +26,7 @@ from clustr.api.schemas.uploads import (
 from clustr.domain.errors import NotFound
 from clustr.domain.models import Analysis, Upload
 
-ANALYZER = {
+ANALYZER_PARAMETER = {
     "in": "path",
     "name": "analyzer",
     "required": True,
@@ -34,20 +34,20 @@ ANALYZER = {
     "description": "The name of the analyzer.",
     "example": "dimensions",
 }
-ETAG = {
+ETAG_HEADER = {
     "ETag": {
         "schema": {"type": "string"},
         "description": "Of the upload as it is now; for `If-Match` and `If-None-Match`.",
         "example": EXAMPLE_ETAG,
     }
 }
-LOCATION = {
+LOCATION_HEADER = {
     "Location": {
         "schema": {"type": "string"},
         "description": "Where the analysis is, to see how far it is.",
     }
 }
-LINKS_INTO_TRASH = links_to_upload(
+TRASH_LINKS = links_to_upload(
     "$request.path.upload_id",
     {
         "get_trashed_upload": "The upload as it is in the trash.",
@@ -62,10 +62,10 @@ blueprint = Blueprint(
 )
 
 
-@blueprint.route("/<upload_id:upload_id>", methods=["PATCH"], parameters=[UPLOAD_ID])
+@blueprint.route("/<upload_id:upload_id>", methods=["PATCH"], parameters=[UPLOAD_ID_PARAMETER])
 @blueprint.arguments(ConditionSchema, location="headers")
 @blueprint.arguments(EditSchema, example=EXAMPLE_EDIT)
-@blueprint.response(200, UploadSchema, headers=ETAG, description="The upload as it is now.")
+@blueprint.response(200, UploadSchema, headers=ETAG_HEADER, description="The upload as it is now.")
 @blueprint.alt_response(404, "NOT_FOUND")
 @blueprint.alt_response(412, "PRECONDITION_FAILED")
 @blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
@@ -79,14 +79,16 @@ def edit_upload(headers: dict[str, str], edit: dict[str, Any], upload_id: str) -
     With `If-Match` the upload is changed only if no person has changed it since it was read; that
     an analysis has ended since does not matter.
     """
-    versions = versions_of(headers, upload_id)
-    return with_etag(components.database.editing.edit(upload_id, edit_from(edit), versions))
+    versions = versions_from_headers(headers, upload_id)
+    return upload_response(
+        components.database.editing.edit(upload_id, edit_from_body(edit), versions)
+    )
 
 
-@blueprint.route("/<upload_id:upload_id>", methods=["DELETE"], parameters=[UPLOAD_ID])
+@blueprint.route("/<upload_id:upload_id>", methods=["DELETE"], parameters=[UPLOAD_ID_PARAMETER])
 @blueprint.arguments(ConditionSchema, location="headers")
 @blueprint.arguments(RemovalQuerySchema, location="query")
-@blueprint.doc(responses={204: {"links": LINKS_INTO_TRASH}})
+@blueprint.doc(responses={204: {"links": TRASH_LINKS}})
 @blueprint.response(204, description="It is removed.")
 @blueprint.alt_response(404, "NOT_FOUND")
 @blueprint.alt_response(412, "PRECONDITION_FAILED")
@@ -101,14 +103,16 @@ def remove_upload(headers: dict[str, str], query: dict[str, bool], upload_id: st
     until the trash is emptied of it, after thirty days if it is not set otherwise (without any it
     is removed for good). With `permanently` it is removed for good at once, also from the trash.
     """
-    versions = versions_of(headers, upload_id)
+    versions = versions_from_headers(headers, upload_id)
     components.removal.remove(upload_id, query["permanently"], versions=versions)
     return Response(status=204)
 
 
-@blueprint.route("/<upload_id:upload_id>/restore", methods=["POST"], parameters=[UPLOAD_ID])
+@blueprint.route(
+    "/<upload_id:upload_id>/restore", methods=["POST"], parameters=[UPLOAD_ID_PARAMETER]
+)
 @blueprint.arguments(ConditionSchema, location="headers")
-@blueprint.response(200, UploadSchema, headers=ETAG, description="The upload, as it was.")
+@blueprint.response(200, UploadSchema, headers=ETAG_HEADER, description="The upload, as it was.")
 @blueprint.alt_response(404, "NOT_FOUND")
 @blueprint.alt_response(409, "CONFLICT")
 @blueprint.alt_response(412, "PRECONDITION_FAILED")
@@ -119,11 +123,11 @@ def restore_upload(headers: dict[str, str], upload_id: str) -> Response:
 
     With everything that was known of it; analyses that had not come to their end go on.
     """
-    versions = versions_of(headers, upload_id)
-    return with_etag(components.removal.restore(upload_id, versions=versions))
+    versions = versions_from_headers(headers, upload_id)
+    return upload_response(components.removal.restore(upload_id, versions=versions))
 
 
-@blueprint.route("/<upload_id:upload_id>/analyses", parameters=[UPLOAD_ID])
+@blueprint.route("/<upload_id:upload_id>/analyses", parameters=[UPLOAD_ID_PARAMETER])
 @blueprint.response(200, AnalysesOfUploadSchema)
 @blueprint.alt_response(404, "NOT_FOUND")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
@@ -137,7 +141,10 @@ def list_analyses_of_upload(upload_id: str) -> Response:
     return jsonify({"data": {a.name: dump_analysis(a, components, True) for a in upload.analyses}})
 
 
-@blueprint.route("/<upload_id:upload_id>/analyses/<analyzer>", parameters=[UPLOAD_ID, ANALYZER])
+@blueprint.route(
+    "/<upload_id:upload_id>/analyses/<analyzer>",
+    parameters=[UPLOAD_ID_PARAMETER, ANALYZER_PARAMETER],
+)
 @blueprint.response(200, AnalysisSchema)
 @blueprint.alt_response(404, "NOT_FOUND")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
@@ -147,15 +154,17 @@ def get_analysis(upload_id: str, analyzer: str) -> Response:
     Its `status` says how far it is; the `result`, once there is one, has the shape that
     `GET /api/plugins` gives as the analyzer's `result_schema`.
     """
-    found = analysis_of(components.database.uploads.get(upload_id), analyzer)
-    return jsonify(dump_analysis(found, components, True))
+    analysis = analysis_of(components.database.uploads.get(upload_id), analyzer)
+    return jsonify(dump_analysis(analysis, components, True))
 
 
 @blueprint.route(
-    "/<upload_id:upload_id>/analyses/<analyzer>", methods=["POST"], parameters=[UPLOAD_ID, ANALYZER]
+    "/<upload_id:upload_id>/analyses/<analyzer>",
+    methods=["POST"],
+    parameters=[UPLOAD_ID_PARAMETER, ANALYZER_PARAMETER],
 )
 @blueprint.arguments(ConditionSchema, location="headers")
-@blueprint.response(202, AnalysisSchema, headers=LOCATION, description="It is done soon.")
+@blueprint.response(202, AnalysisSchema, headers=LOCATION_HEADER, description="It is done soon.")
 @blueprint.alt_response(404, "NOT_FOUND")
 @blueprint.alt_response(409, "CONFLICT")
 @blueprint.alt_response(412, "PRECONDITION_FAILED")
@@ -166,16 +175,18 @@ def run_analysis(headers: dict[str, str], upload_id: str, analyzer: str) -> Resp
     As soon as at a new upload. A result that is there stays until there is a new one; 409 while the
     analysis is under way, or when the analyzer is not configured.
     """
-    versions = versions_of(headers, upload_id)
-    found = analysis_of(components.analysis_jobs.run_again(upload_id, analyzer, versions), analyzer)
-    response = jsonify(dump_analysis(found, components, True))
+    versions = versions_from_headers(headers, upload_id)
+    analysis = analysis_of(
+        components.analysis_jobs.run_again(upload_id, analyzer, versions), analyzer
+    )
+    response = jsonify(dump_analysis(analysis, components, True))
     response.status_code = 202
-    response.headers["Location"] = path_to(f"/api/uploads/{upload_id}/analyses/{analyzer}")
+    response.headers["Location"] = public_path(f"/api/uploads/{upload_id}/analyses/{analyzer}")
     return response
 
 
 def analysis_of(upload: Upload, name: str) -> Analysis:
-    """The analysis of an upload by this analyzer.
+    """Return the analysis of an upload by the analyzer `name`.
 
     Raises:
         NotFound: there is none.
@@ -186,7 +197,7 @@ def analysis_of(upload: Upload, name: str) -> Analysis:
     raise NotFound(f"There is no analysis {name} of the upload {upload.id}.")
 
 
-def with_etag(upload: Upload) -> Response:
-    """An answer with an upload and its entity tag."""
-    wire = dump_upload(upload, components, with_results=True)
-    return tag_with(jsonify(wire), wire["version"])
+def upload_response(upload: Upload) -> Response:
+    """Respond with an upload and its entity tag."""
+    body = dump_upload(upload, components, with_results=True)
+    return add_etag(jsonify(body), body["version"])

@@ -1,12 +1,12 @@
-"""`/api/uploads`: what has been uploaded."""
+"""`/api/uploads`: lists, searches and reads uploads."""
 
 from urllib.parse import urlencode
 
 from flask import Response, jsonify, request
 
 from clustr.api.http.blueprint import Blueprint
-from clustr.api.http.etags import tag_with
-from clustr.api.http.fields import UPLOAD_ID, links_to_upload
+from clustr.api.http.etags import add_etag
+from clustr.api.http.fields import UPLOAD_ID_PARAMETER, links_to_upload
 from clustr.api.http.json_provider import page_response
 from clustr.api.http.request_context import components
 from clustr.api.http.urls import base_url
@@ -16,14 +16,14 @@ from clustr.api.schemas.listing import (
     UploadPageSchema,
     dump_page,
     dump_search_page,
-    sort_by,
-    too_slow,
+    explain_too_slow,
+    sort_from_query,
 )
 from clustr.api.schemas.uploads import EXAMPLE_ETAG, ExistingSchema, HashesSchema, UploadSchema
 from clustr.database import Page, SearchQuery, filter_from_query, reading_record
 from clustr.domain.errors import InvalidInput, TooSlow
 
-LINKS = links_to_upload(
+RESPONSE_LINKS = links_to_upload(
     "$response.body#/data/0/id",
     {
         "edit_upload": "Say what is to be seen on the first upload of the page.",
@@ -43,13 +43,13 @@ LINKS = links_to_upload(
     },
 }
 
-IF_NONE_MATCH = {
+IF_NONE_MATCH_PARAMETER = {
     "in": "header",
     "name": "If-None-Match",
     "schema": {"type": "string"},
     "description": "The `ETag` of an answer before: an upload that is still the same is not sent.",
 }
-ETAG = {
+ETAG_HEADER = {
     "ETag": {
         "schema": {"type": "string"},
         "description": "Of the whole answer, for `If-None-Match`. It begins with the `version` of "
@@ -57,7 +57,7 @@ ETAG = {
         "example": EXAMPLE_ETAG,
     }
 }
-LINK = {
+LINK_HEADER = {
     "Link": {
         "schema": {"type": "string"},
         "description": "Where the `first` page is, and the `next` and `prev` one as far as there "
@@ -71,8 +71,8 @@ blueprint = Blueprint(
 
 
 @blueprint.route("")
-@blueprint.doc(responses={200: {"links": LINKS}})
-@blueprint.response(200, UploadPageSchema, headers=LINK)
+@blueprint.doc(responses={200: {"links": RESPONSE_LINKS}})
+@blueprint.response(200, UploadPageSchema, headers=LINK_HEADER)
 @blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
 def list_uploads() -> Response:
@@ -93,26 +93,30 @@ def list_uploads() -> Response:
     result yet meets none of them. The last good result counts, whatever has become of the analysis
     since.
     """
-    query, conditions = installed_filters.read()
-    wanted = filter_from_query(query, conditions)
-    sort, shape = sort_by(query, wanted), FieldSelection(components, query.get("fields_"))
+    query, conditions = installed_filters.read_query()
+    filters = filter_from_query(query, conditions)
+    sort = sort_from_query(query, filters)
+    selection = FieldSelection(components, query.get("fields_"))
     number = None if "cursor" in query else query.get("page", 1)
-    place = query["limit"], number or 1, query.get("cursor"), wanted
+    page_arguments = query["limit"], number or 1, query.get("cursor"), filters
     try:
         if "q" in query:
-            words = SearchQuery.read(query["q"])
-            found = components.database.search.page(words, *place, shape.projection)
-            page, wire = found.page, dump_search_page(found, words, shape, number, query["limit"])
+            search_query = SearchQuery.read(query["q"])
+            search_page = components.database.search.page(
+                search_query, *page_arguments, selection.projection
+            )
+            page = search_page.page
+            body = dump_search_page(search_page, search_query, selection, number, query["limit"])
         else:
-            page = components.database.listing.page(*place, sort, shape.projection)
-            wire = dump_page(page, shape, number, query["limit"])
+            page = components.database.listing.page(*page_arguments, sort, selection.projection)
+            body = dump_page(page, selection, number, query["limit"])
     except TooSlow as error:
-        if wanted.tag_keys and not components.database.tag_keys.are_complete():
-            raise  # Nobody asked wrongly: a little later an index answers it.
-        reason = installed_filters.unindexed(conditions) or too_slow(query, sort)
+        if filters.tag_keys and not components.database.tag_keys.are_complete():
+            raise  # The query is fine: the index of tags is still being built.
+        reason = installed_filters.explain_unindexed(conditions) or explain_too_slow(query, sort)
         raise InvalidInput(reason) from error
-    response = page_response(wire)
-    response.headers["Link"] = links_of(page, number)
+    response = page_response(body)
+    response.headers["Link"] = link_header(page, number)
     return response
 
 
@@ -120,18 +124,20 @@ def list_uploads() -> Response:
 @blueprint.arguments(HashesSchema)
 @blueprint.response(200, ExistingSchema)
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
-def find_existing(wanted: dict[str, list[str]]) -> Response:
+def find_existing(body: dict[str, list[str]]) -> Response:
     """Ask which files are stored already, by their SHA-256
 
     So that a client need not send what is known.
     """
-    hashes = wanted["sha256"]
+    hashes = body["sha256"]
     known = components.database.uploads.first_with_bytes(hashes)
-    return jsonify({"data": {each: known.get(each) for each in hashes}})
+    return jsonify({"data": {sha256: known.get(sha256) for sha256 in hashes}})
 
 
-@blueprint.route("/<upload_id:upload_id>", parameters=[UPLOAD_ID, IF_NONE_MATCH])
-@blueprint.response(200, UploadSchema, headers=ETAG)
+@blueprint.route(
+    "/<upload_id:upload_id>", parameters=[UPLOAD_ID_PARAMETER, IF_NONE_MATCH_PARAMETER]
+)
+@blueprint.response(200, UploadSchema, headers=ETAG_HEADER)
 @blueprint.alt_response(304, description="It is as the client has it.")
 @blueprint.alt_response(404, "NOT_FOUND")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
@@ -142,19 +148,19 @@ def get_upload(upload_id: str) -> Response:
     """
     document = components.database.listing.one(upload_id)
     with reading_record(upload_id):
-        wire = FieldSelection(components, None, with_results=True).write(document)
-        response = tag_with(jsonify(wire), wire["version"])
-    # To look for conditions of which there are none takes longer than to write the answer.
+        body = FieldSelection(components, None, with_results=True).dump(document)
+        response = add_etag(jsonify(body), body["version"])
+    # Without the header, `make_conditional` would take longer than writing the response.
     return response.make_conditional(request) if request.if_none_match else response
 
 
-def links_of(page: Page, number: int | None) -> str:
-    """The `Link` header of a page, with the same filters and order."""
-    asked = [(k, v) for k, v in request.args.items(multi=True) if k not in ("page", "cursor")]
+def link_header(page: Page, number: int | None) -> str:
+    """Build the header `Link` of a page (RFC 8288), with the same filters and order."""
+    parameters = [(k, v) for k, v in request.args.items(multi=True) if k not in ("page", "cursor")]
     path = f"{base_url()}{request.path}"
 
-    def link(relation: str, **place: object) -> str:
-        query = urlencode([*asked, *place.items()])
+    def link(relation: str, **position: object) -> str:
+        query = urlencode([*parameters, *position.items()])
         return f'<{path}?{query}>; rel="{relation}"' if query else f'<{path}>; rel="{relation}"'
 
     links = [link("first")]

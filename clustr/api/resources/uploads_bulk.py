@@ -1,15 +1,15 @@
-"""`/api/uploads/bulk`: the same done to many uploads."""
+"""`/api/uploads/bulk`: orders to remove, restore or tag many uploads."""
 
 from typing import Any
 
 from flask import Response, jsonify
 
 from clustr.api.http.blueprint import Blueprint
-from clustr.api.http.etags import refuse_versions
+from clustr.api.http.etags import refuse_if_match
 from clustr.api.http.request_context import components, request_id
-from clustr.api.http.urls import path_to
-from clustr.api.resources.analyses import LOCATION
-from clustr.api.schemas.changes import BulkOrderSchema, MatchedSchema, uploads_of_order
+from clustr.api.http.urls import public_path
+from clustr.api.resources.analyses import LOCATION_HEADER
+from clustr.api.schemas.changes import BulkOrderSchema, MatchedSchema, selected_uploads_from
 from clustr.api.schemas.jobs import JobSchema, dump_job
 from clustr.database import distinct_tags
 
@@ -21,12 +21,12 @@ blueprint = Blueprint(
     url_prefix="/api/uploads/bulk",
     description="The same done to many uploads",
 )
-blueprint.before_request(refuse_versions)
+blueprint.before_request(refuse_if_match)
 
 
 @blueprint.route("", methods=["POST"])
 @blueprint.arguments(BulkOrderSchema, example=EXAMPLE_ORDER)
-@blueprint.response(202, JobSchema, headers=LOCATION, description="The job that does it.")
+@blueprint.response(202, JobSchema, headers=LOCATION_HEADER, description="The job that does it.")
 @blueprint.alt_response(
     200, schema=MatchedSchema, description="With `dry_run`: what it would come to."
 )
@@ -40,13 +40,13 @@ def change_uploads(order: dict[str, Any]) -> Response:
     there. When it is cancelled, what is done stays done. At most 100 jobs wait or run at once; when
     there are as many, this is 503 with the `type` `urn:clustr:problem:too_many_jobs`.
     """
-    kind, chosen = order["action"], uploads_of_order(order)
+    action, uploads = order["action"], selected_uploads_from(order)
     if order["dry_run"]:
-        return jsonify({"matched": components.bulk_jobs.count_matched(kind, chosen)})
+        return jsonify({"matched": components.bulk_jobs.count_matched(action, uploads)})
     job = components.bulk_jobs.create(
-        kind, chosen, distinct_tags(order.get("tags", ())), request_id()
+        action, uploads, distinct_tags(order.get("tags", ())), request_id()
     )
     response = jsonify(dump_job(job))
     response.status_code = 202
-    response.headers["Location"] = path_to(f"/api/jobs/{job.id}")
+    response.headers["Location"] = public_path(f"/api/jobs/{job.id}")
     return response

@@ -1,4 +1,4 @@
-"""The shapes of requests and answers: marshmallow schemas, and the functions that fill them.
+"""marshmallow schemas of requests and responses, and the functions that convert to and from them.
 
-Nothing here asks the database; what is needed of the service is passed as an argument.
+Nothing here queries the database: the functions get what they need as arguments.
 """

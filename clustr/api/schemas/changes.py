@@ -1,4 +1,4 @@
-"""The shapes on the wire of changes to an upload, and of the trash."""
+"""Schemas of edits, bulk changes and the trash."""
 
 from collections.abc import Mapping
 from copy import copy
@@ -11,17 +11,17 @@ from clustr.api.http.fields import (
     EXAMPLE_ID,
     BodySchema,
     Pattern,
-    TrueOrFalse,
-    WholeNumber,
-    moment,
+    QueryInteger,
+    StrictBoolean,
+    date_time,
+    date_time_input,
     number,
-    point_in_time,
     text,
 )
 from clustr.api.http.urls import trashed_thumbnail_url_of, trashed_url_of
 from clustr.api.schemas.filters import FilterSchema, upload_ids
-from clustr.api.schemas.listing import RESULTS, NameList
-from clustr.api.schemas.uploads import LENGTH_OF_NAME, AnalysisSchema, UploadSchema, dump_upload
+from clustr.api.schemas.listing import RESULTS_FIELD, NameList
+from clustr.api.schemas.uploads import NAME_LENGTH, AnalysisSchema, UploadSchema, dump_upload
 from clustr.components import WebComponents
 from clustr.database import (
     SelectedUploads,
@@ -42,10 +42,10 @@ CURSOR_PATTERN = "^[0-9a-f]{24}-[0-9a-f]{1,11}$"
 
 
 class CleanText(fields.String):
-    """What a human wrote, on one line and without control characters.
+    """Text that a person wrote, converted to one line without control characters.
 
     Args:
-        may_be_empty: whether an empty text says something, too.
+        may_be_empty: whether an empty text is valid, too.
     """
 
     def __init__(self, may_be_empty: bool = False, **more: Any):
@@ -54,7 +54,7 @@ class CleanText(fields.String):
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
         sent = super()._deserialize(value, *args, **kwargs)
-        self._validate(sent)  # and once more when it is cleaned
+        self._validate(sent)  # marshmallow validates the cleaned text again
         cleaned = clean_text(sent)
         if not cleaned and not (self.may_be_empty and not sent):
             empty = ', or "" for none' if self.may_be_empty else ""
@@ -71,18 +71,18 @@ class FileName(fields.String):
         return clean_name(sent)
 
 
-def tag_list(description: str, least: int = 1) -> fields.List:
-    """Tags that a client sends; of those that are there twice the first stays later."""
-    each = CleanText(validate=validate.Length(1, LONGEST_TAG))
+def tag_list_field(description: str, min_tags: int = 1) -> fields.List:
+    """Make a field for tags that a client sends; duplicates are dropped later."""
+    tag = CleanText(validate=validate.Length(1, LONGEST_TAG))
     return fields.List(
-        each,
-        validate=validate.Length(least, MOST_TAGS),
+        tag,
+        validate=validate.Length(min_tags, MOST_TAGS),
         metadata={"description": description, "example": ["cat", "sofa"]},
     )
 
 
 class TagsEditSchema(BodySchema):
-    """What a human says of the tags: `set` alone, or `add`, `remove` or both.
+    """A person's edit of tags: `set` alone, or `add`, `remove` or both.
 
     Tags that differ in the case of letters alone are one tag.
     """
@@ -91,12 +91,12 @@ class TagsEditSchema(BodySchema):
         "type": 'Expected an object with `set`, or `add`, `remove` or both: {"add": ["cat"]}.'
     }
 
-    set = tag_list("These tags and no others, whatever analyzers say.", least=0)
-    add = tag_list(
+    set = tag_list_field("These tags and no others, whatever analyzers say.", min_tags=0)
+    add = tag_list_field(
         "These tags besides what analyzers say. One that is there stays as it is written: to add "
         "`Cat` where `cat` is adds nothing."
     )
-    remove = tag_list(
+    remove = tag_list_field(
         "Not these tags, in whatever case, also when analyzers say them again: `CAT` removes `cat`."
     )
 
@@ -112,7 +112,7 @@ class TagsEditSchema(BodySchema):
 
 
 class EditSchema(BodySchema):
-    """What a human says of an upload; what is left out stays as it is."""
+    """A person's edit of an upload; fields that are left out stay as they are."""
 
     caption = CleanText(
         may_be_empty=True,
@@ -126,7 +126,7 @@ class EditSchema(BodySchema):
     )
     original_name = FileName(
         allow_none=True,
-        validate=LENGTH_OF_NAME,
+        validate=NAME_LENGTH,
         metadata={
             "description": "The name of the file; folders and control characters are taken away. "
             "Null for the one that it was uploaded with.",
@@ -138,20 +138,20 @@ class EditSchema(BodySchema):
         allow_none=True,
         metadata={"description": "Which tags; null for those that the analyzers say."},
     )
-    taken_at = point_in_time(
+    taken_at = date_time_input(
         "When the picture was taken; without an offset it is UTC. Null for what the analyzers say.",
         allow_none=True,
     )
 
     @validates_schema
-    def check_any(self, words: dict[str, Any], **_more: Any) -> None:
-        if not words:
+    def check_any(self, edit: dict[str, Any], **_more: Any) -> None:
+        if not edit:
             allowed = ", ".join(f"`{name}`" for name in self.fields)
             raise ValidationError(f"Nothing to change; give at least one of {allowed}.", "body")
 
 
 class ConditionSchema(Schema):
-    """On what condition an upload is changed."""
+    """The headers with conditions for a change of an upload."""
 
     if_match = fields.String(
         data_key="If-Match",
@@ -182,7 +182,7 @@ class AnalysesOfUploadSchema(Schema):
 
 
 class RemovalQuerySchema(Schema):
-    """How an upload is to be removed."""
+    """The query of a removal."""
 
     permanently = fields.Boolean(
         load_default=False,
@@ -191,23 +191,23 @@ class RemovalQuerySchema(Schema):
 
 
 class TrashedSchema(UploadSchema):
-    """An upload in the trash. Its URLs are others until it is restored, and nothing is at the ones
-    that it had; it is no duplicate of any other.
+    """An upload in the trash. Until it is restored, it has other URLs and the former ones are
+    answered 404; it counts as no duplicate.
     """
 
-    trashed_at = moment("When it was removed.", required=True)
-    expires_at = moment("When it is removed for good.", required=True)
+    trashed_at = date_time("When it was removed.", required=True)
+    expires_at = date_time("When it is removed for good.", required=True)
 
 
 class TrashQuerySchema(Schema):
-    """Which part of the trash is wanted."""
+    """The query of the trash."""
 
-    limit = WholeNumber(
+    limit = QueryInteger(
         load_default=20,
         validate=validate.Range(1, 100),
         metadata={"description": "How many uploads on a page."},
     )
-    # What is no cursor is told by the database.
+    # The database refuses an invalid cursor.
     cursor = fields.String(
         metadata={
             "description": "The `next_cursor` of the answer before, to go on from there.",
@@ -215,19 +215,19 @@ class TrashQuerySchema(Schema):
         }
     )
     fields_ = NameList(
-        [*TrashedSchema().fields, RESULTS],
+        [*TrashedSchema().fields, RESULTS_FIELD],
         data_key="fields",
         metadata={
             "description": "The fields of an upload to answer with besides its id, with commas "
-            f"between them; with `{RESULTS}` the results of the analyses, too. By default all but "
-            "results.",
+            f"between them; with `{RESULTS_FIELD}` the results of the analyses, too. By default "
+            "all but results.",
             "example": "thumbnail_url,trashed_at",
         },
     )
 
 
 class ListedTrashedSchema(TrashedSchema):
-    """An upload of the trash as it is listed: its id, and the fields that were asked for."""
+    """An upload of the trash in a list: its id, and the selected fields."""
 
 
 for _name, _field in ListedTrashedSchema._declared_fields.items():
@@ -236,7 +236,7 @@ for _name, _field in ListedTrashedSchema._declared_fields.items():
 
 
 class TrashPageSchema(Schema):
-    """A part of the trash, what was removed last first."""
+    """A page of the trash, ordered by the time of removal, the latest first."""
 
     data = fields.List(fields.Nested(ListedTrashedSchema), required=True)
     total = number(
@@ -257,7 +257,7 @@ class TrashPageSchema(Schema):
 
 
 class BulkOrderSchema(BodySchema):
-    """What is to be done to which uploads."""
+    """An order to change many uploads."""
 
     action = fields.String(
         required=True,
@@ -273,8 +273,8 @@ class BulkOrderSchema(BodySchema):
         FilterSchema,
         metadata={"description": "All uploads that meet all of this; not beside `ids`."},
     )
-    tags = tag_list("Which, for `tag` and `untag`.")
-    dry_run = TrueOrFalse(
+    tags = tag_list_field("Which, for `tag` and `untag`.")
+    dry_run = StrictBoolean(
         load_default=False,
         metadata={"description": "Change nothing; only say how many there are.", "example": False},
     )
@@ -282,28 +282,28 @@ class BulkOrderSchema(BodySchema):
     @validates_schema
     def check_uploads(self, order: dict[str, Any], **_more: Any) -> None:
         if ("ids" in order) == ("filter" in order):
-            said = "Give either `ids` or `filter`; an empty `filter` is met by all uploads."
-            raise ValidationError(said, "ids")
+            message = "Give either `ids` or `filter`; an empty `filter` is met by all uploads."
+            raise ValidationError(message, "ids")
 
     @validates_schema
     def check_tags(self, order: dict[str, Any], **_more: Any) -> None:
-        wanted = order["action"] in ("tag", "untag")
-        if wanted and "tags" not in order:
+        needs_tags = order["action"] in ("tag", "untag")
+        if needs_tags and "tags" not in order:
             raise ValidationError("Missing data for required field.", "tags")
-        if not wanted and "tags" in order:
+        if not needs_tags and "tags" in order:
             raise ValidationError("Only for `tag` and `untag`.", "tags")
 
 
 class MatchedSchema(Schema):
-    """What an order would come to."""
+    """The answer to an order with `dry_run`."""
 
     matched = number(
         "How many uploads there are.", 500, required=True, validate=validate.Range(min=0)
     )
 
 
-def uploads_of_order(order: dict[str, Any]) -> SelectedUploads:
-    """Which uploads an order in the shape of `BulkOrderSchema` is about."""
+def selected_uploads_from(order: dict[str, Any]) -> SelectedUploads:
+    """Return the selection of an order in the shape of `BulkOrderSchema`."""
     ids = order.get("ids")
     return SelectedUploads(tuple(ids) if ids is not None else None, order.get("filter", {}))
 
@@ -311,7 +311,7 @@ def uploads_of_order(order: dict[str, Any]) -> SelectedUploads:
 def dump_trashed(
     trashed: TrashedUpload, components: WebComponents, with_results: bool
 ) -> dict[str, Any]:
-    """An upload of the trash in the shape of `TrashedSchema`."""
+    """Convert an upload of the trash to the shape of `TrashedSchema`."""
     upload = trashed.upload
     return {
         **dump_upload(upload, components, with_results),
@@ -326,13 +326,15 @@ def dump_trashed(
 def dump_trash_page(
     page: TrashPage, query: Mapping[str, Any], components: WebComponents
 ) -> dict[str, Any]:
-    """A part of the trash in the shape of `TrashPageSchema`."""
+    """Convert a page of the trash to the shape of `TrashPageSchema`."""
     names = query.get("fields_")
-    with_results = names is not None and RESULTS in names
-    data = [dump_trashed(each, components, with_results) for each in page.found]
+    with_results = names is not None and RESULTS_FIELD in names
+    data = [dump_trashed(item, components, with_results) for item in page.found]
     if names is not None:
-        kept = {"id", *names} | ({"analyses"} if with_results else set())
-        data = [{name: value for name, value in each.items() if name in kept} for each in data]
+        selected_names = {"id", *names} | ({"analyses"} if with_results else set())
+        data = [
+            {name: value for name, value in item.items() if name in selected_names} for item in data
+        ]
     return {
         "data": data,
         "total": page.total,
@@ -341,14 +343,14 @@ def dump_trash_page(
     }
 
 
-def edit_from(edit: dict[str, Any]) -> dict[str, Any]:
-    """What an edit in the shape of `EditSchema` says."""
-    words = dict(edit)
-    if words.get("tags") is not None:
-        words["tags"] = tag_edit_from(words["tags"])
-    return words
+def edit_from_body(edit: dict[str, Any]) -> dict[str, Any]:
+    """Convert an edit from the shape of `EditSchema` to the arguments of the database's `edit`."""
+    result = dict(edit)
+    if result.get("tags") is not None:
+        result["tags"] = tag_edit_from_body(result["tags"])
+    return result
 
 
-def tag_edit_from(tags: dict[str, Any]) -> TagEdit:
-    """What is said of the tags in the shape of `TagsEditSchema`, each tag once."""
-    return TagEdit(**{name: tuple(distinct_tags(said)) for name, said in tags.items()})
+def tag_edit_from_body(tags: dict[str, Any]) -> TagEdit:
+    """Convert an edit of tags from the shape of `TagsEditSchema`, dropping duplicate tags."""
+    return TagEdit(**{name: tuple(distinct_tags(tag_list)) for name, tag_list in tags.items()})

@@ -1,4 +1,4 @@
-"""The shapes on the wire of filters: which uploads are wanted."""
+"""Schemas of the filters of uploads, for queries and bodies."""
 
 from typing import Any
 
@@ -11,28 +11,28 @@ from clustr.api.http.fields import (
     HEX_SHA256,
     BodySchema,
     Pattern,
-    TrueOrFalse,
-    as_stored,
-    point_in_time,
-    without_spaces,
+    StrictBoolean,
+    date_time_input,
+    normalize_text,
+    strip_spaces,
 )
 from clustr.domain.models import State, Status
 from clustr.imaging.images import CONTENT_TYPES
 
-MOST_IDS = 10_000
-MOST_TAGS = 20
+MAX_IDS = 10_000
+MAX_TAGS = 20
 LONGEST_TAG = 200
 LARGEST_NUMBER = 2**53 - 1
 ANALYZER_NAME = Pattern(
     r"^[a-z][a-z0-9_]{0,99}$", error="A name is a-z, 0-9 and _, and begins with a letter."
 )
-DUPLICATE = {
+DUPLICATE_METADATA = {
     "description": "With `true` those beside which there is an older upload with the same bytes at "
     "this moment, outside of the trash; with `false` the others. Whatever is deleted by `true`, of "
     "the same bytes one upload stays.",
 }
-# By the names of the limits, which are numbers of JSON in a body and digits in a query.
-LIMITS = {
+# Descriptions by parameter; the values are JSON numbers in a body and digits in a query.
+LIMIT_DESCRIPTIONS = {
     "min_width": "Those at least so wide, in pixels.",
     "max_width": "Those at most so wide, in pixels.",
     "min_height": "Those at least so high, in pixels.",
@@ -43,39 +43,39 @@ LIMITS = {
 
 
 def upload_ids(description: str) -> fields.List:
-    """Ids of uploads that a client sends."""
+    """Make a field for a list of upload ids."""
     return fields.List(
         fields.String(validate=HEX_ID),
-        validate=validate.Length(1, MOST_IDS),
+        validate=validate.Length(1, MAX_IDS),
         metadata={"description": description, "example": [EXAMPLE_ID]},
     )
 
 
-def limits(kind: type[fields.Integer], **more: Any) -> dict[str, fields.Integer]:
-    """A field for each limit of width, height and size."""
+def limit_fields(field_type: type[fields.Integer], **more: Any) -> dict[str, fields.Integer]:
+    """Make the fields for the limits of width, height and size, by name."""
     valid = validate.Range(0, LARGEST_NUMBER)
     return {
-        name: kind(validate=valid, metadata={"description": description}, **more)
-        for name, description in LIMITS.items()
+        name: field_type(validate=valid, metadata={"description": description}, **more)
+        for name, description in LIMIT_DESCRIPTIONS.items()
     }
 
 
 class CommonFilterSchema(Schema):
-    """Filters that are the same in a body and in a query."""
+    """The filters that have the same types in a body and in a query."""
 
     status = fields.Enum(
         Status, by_value=fields.String, metadata={"description": "Those of this status."}
     )
     tag = fields.List(
-        fields.String(pre_load=as_stored, validate=validate.Length(1, LONGEST_TAG)),
-        validate=validate.Length(1, MOST_TAGS),
+        fields.String(pre_load=normalize_text, validate=validate.Length(1, LONGEST_TAG)),
+        validate=validate.Length(1, MAX_TAGS),
         metadata={
             "description": "Those with this tag, whatever the case of its letters; given several, "
             "with all of them."
         },
     )
     content_type = fields.String(
-        pre_load=without_spaces,
+        pre_load=strip_spaces,
         validate=validate.OneOf(sorted(CONTENT_TYPES.values())),
         metadata={"description": "Those of this true type."},
     )
@@ -87,7 +87,7 @@ class CommonFilterSchema(Schema):
         },
     )
     analyzer = fields.String(
-        pre_load=without_spaces,
+        pre_load=strip_spaces,
         validate=ANALYZER_NAME,
         metadata={"description": "The analyzer that `analysis_status` is about."},
     )
@@ -96,19 +96,21 @@ class CommonFilterSchema(Schema):
         by_value=fields.String,
         metadata={"description": "Those of which the analysis of `analyzer` is in this state."},
     )
-    uploaded_after = point_in_time("Those uploaded at this time or later.")
-    uploaded_before = point_in_time("Those uploaded before this time.")
-    taken_after = point_in_time("Those taken at this time or later.")
-    taken_before = point_in_time("Those taken before this time.")
+    uploaded_after = date_time_input("Those uploaded at this time or later.")
+    uploaded_before = date_time_input("Those uploaded before this time.")
+    taken_after = date_time_input("Those taken at this time or later.")
+    taken_before = date_time_input("Those taken before this time.")
 
     @validates_schema
     def check_analysis(self, filters: dict[str, Any], **_more: Any) -> None:
-        for one, other in (("analyzer", "analysis_status"), ("analysis_status", "analyzer")):
-            if one in filters and other not in filters:
-                raise ValidationError(f"It goes with `{one}`; give both.", other)
+        for given, needed in (("analyzer", "analysis_status"), ("analysis_status", "analyzer")):
+            if given in filters and needed not in filters:
+                raise ValidationError(f"It goes with `{given}`; give both.", needed)
 
 
-class FilterSchema(BodySchema.from_dict(limits(fields.Integer, strict=True)), CommonFilterSchema):
-    """Which uploads are looked at, by the filters of the listing."""
+class FilterSchema(
+    BodySchema.from_dict(limit_fields(fields.Integer, strict=True)), CommonFilterSchema
+):
+    """The filters of the listing in a body."""
 
-    duplicate = TrueOrFalse(metadata=DUPLICATE)
+    duplicate = StrictBoolean(metadata=DUPLICATE_METADATA)

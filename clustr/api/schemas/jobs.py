@@ -1,4 +1,4 @@
-"""The shapes on the wire of jobs, and of the analyses of all uploads together."""
+"""Schemas of jobs, and of the analyses of all uploads together."""
 
 from typing import Any
 
@@ -10,15 +10,15 @@ from clustr.api.http.fields import (
     HEX_ID,
     NOT_NEGATIVE,
     BodySchema,
-    TrueOrFalse,
-    WholeNumber,
-    moment,
+    QueryInteger,
+    StrictBoolean,
+    date_time,
     number,
     one_of,
     text,
 )
 from clustr.api.schemas.filters import FilterSchema, upload_ids
-from clustr.api.schemas.uploads import STATE
+from clustr.api.schemas.uploads import STATE_DESCRIPTION
 from clustr.database import AnalysisSelection, AnalyzerCounts, Job, JobState, UploadsForAnalyzer
 from clustr.domain.models import State
 from clustr.plugin_manager import Plugin
@@ -40,7 +40,7 @@ EXAMPLE_COUNTS = {
 
 
 class AnalysisOrderSchema(BodySchema):
-    """Which analyzer is to look at which uploads."""
+    """An order to run an analyzer on uploads."""
 
     analyzer = text("Its name.", "dimensions", required=True)
     select = one_of(
@@ -59,7 +59,7 @@ class AnalysisOrderSchema(BodySchema):
         validate=validate.Range(1, LARGEST_LIMIT),
         metadata={"description": "How many at most, the oldest first.", "example": 500},
     )
-    dry_run = TrueOrFalse(
+    dry_run = StrictBoolean(
         load_default=False,
         metadata={
             "description": "Change nothing; only say how many there are, and how long they take.",
@@ -69,7 +69,7 @@ class AnalysisOrderSchema(BodySchema):
 
 
 class EstimateSchema(Schema):
-    """What an order would come to."""
+    """The answer to an order with `dry_run`."""
 
     matched = number("How many uploads are selected.", 500, required=True, validate=NOT_NEGATIVE)
     estimated_seconds = fields.Float(
@@ -85,7 +85,7 @@ class EstimateSchema(Schema):
 
 
 class JobCountsSchema(Schema):
-    """How many uploads of a job have come how far."""
+    """How many uploads of a job are in each state."""
 
     selected = number("How many were selected so far.", 500, required=True, validate=NOT_NEGATIVE)
     waiting = number("They wait for another analysis.", 0, required=True, validate=NOT_NEGATIVE)
@@ -107,14 +107,14 @@ class JobCountsSchema(Schema):
 
 
 class JobFailureSchema(Schema):
-    """What went wrong with one upload of a job."""
+    """The error of one upload of a job."""
 
     id = text("The id of the upload.", EXAMPLE_ID, required=True, validate=HEX_ID)
     error = text("Why.", "took longer than 60 seconds", required=True)
 
 
 class JobSchema(Schema):
-    """What is to be done to many uploads, and how far that is."""
+    """A job on many uploads, and its progress."""
 
     id = text("24 hexadecimal digits.", EXAMPLE_ID, required=True, validate=HEX_ID)
     kind = fields.String(
@@ -159,15 +159,17 @@ class JobSchema(Schema):
     request_id = text(
         "The `X-Request-ID` of the request that ordered it.", EXAMPLE_HASH[:32], required=True
     )
-    created_at = moment("When it was ordered.", required=True)
-    started_at = moment("When a worker took it up.", required=True, allow_none=True)
-    finished_at = moment(
+    created_at = date_time("When it was ordered.", required=True)
+    started_at = date_time("When a worker took it up.", required=True, allow_none=True)
+    finished_at = date_time(
         "When it ended. It is removed thirty days later, or when 1,000 others have ended since.",
         required=True,
         allow_none=True,
     )
-    cancel_requested_at = moment("When somebody wanted it to end.", required=True, allow_none=True)
-    updated_at = moment("When anything of it last changed.", required=True)
+    cancel_requested_at = date_time(
+        "When somebody wanted it to end.", required=True, allow_none=True
+    )
+    updated_at = date_time("When anything of it last changed.", required=True)
 
 
 class JobListSchema(Schema):
@@ -177,9 +179,9 @@ class JobListSchema(Schema):
 
 
 class JobQuerySchema(Schema):
-    """Which jobs are wanted."""
+    """The query of the list of jobs."""
 
-    limit = WholeNumber(
+    limit = QueryInteger(
         load_default=20,
         validate=validate.Range(1, 100),
         metadata={"description": "How many jobs."},
@@ -187,7 +189,7 @@ class JobQuerySchema(Schema):
 
 
 class DurationsSchema(Schema):
-    """How long one image takes, in milliseconds, by the latest runs."""
+    """Percentiles of the duration of one image in the latest runs, in milliseconds."""
 
     p50 = fields.Float(
         required=True,
@@ -202,7 +204,7 @@ class DurationsSchema(Schema):
 
 
 class AnalyzerStatisticsSchema(Schema):
-    """How the analyses of one analyzer are."""
+    """Statistics of the analyses of one analyzer."""
 
     analyzer = text("Its name.", "dimensions", required=True)
     plugin = text("The plugin that brings it.", "dimensions", required=True)
@@ -213,11 +215,11 @@ class AnalyzerStatisticsSchema(Schema):
         required=True,
         metadata={
             "description": f"How many are in each state; those in which there is none are left "
-            f"out. {STATE}",
+            f"out. {STATE_DESCRIPTION}",
             "example": {"succeeded": 4807, "skipped": 12, "failed": 3, "queued": 187},
         },
     )
-    oldest_waiting_at = moment(
+    oldest_waiting_at = date_time(
         "Since when the one waits that has waited longest for its turn; null when none does.",
         required=True,
         allow_none=True,
@@ -241,7 +243,7 @@ class AnalyzerStatisticsSchema(Schema):
         allow_none=True,
         validate=NOT_NEGATIVE,
     )
-    counted_at = moment(
+    counted_at = date_time(
         "When all this was counted, which is done every ten seconds while uploads change, or less "
         "often when there is much to count; null when it never was, because no worker has run.",
         required=True,
@@ -250,13 +252,13 @@ class AnalyzerStatisticsSchema(Schema):
 
 
 class AnalysesSchema(Schema):
-    """How the analyses of all analyzers are."""
+    """Statistics of the analyses of all analyzers."""
 
     data = fields.List(fields.Nested(AnalyzerStatisticsSchema), required=True)
 
 
-def selection_of(order: dict[str, Any]) -> UploadsForAnalyzer:
-    """What an order in the shape of `AnalysisOrderSchema` selects."""
+def selection_from(order: dict[str, Any]) -> UploadsForAnalyzer:
+    """Return the selection of an order in the shape of `AnalysisOrderSchema`."""
     ids = order.get("ids")
     return UploadsForAnalyzer(
         analyzer=order["analyzer"],
@@ -268,12 +270,12 @@ def selection_of(order: dict[str, Any]) -> UploadsForAnalyzer:
 
 
 def dump_estimate(estimate: Estimate) -> dict[str, Any]:
-    """An estimate in the shape of `EstimateSchema`."""
+    """Convert an estimate to the shape of `EstimateSchema`."""
     return {"matched": estimate.matched, "estimated_seconds": estimate.seconds}
 
 
 def dump_job(job: Job, in_list: bool = False) -> dict[str, Any]:
-    """A job in the shape of `JobSchema`."""
+    """Convert a job to the shape of `JobSchema`."""
     wire = {
         "id": job.id,
         "kind": job.kind,
@@ -295,18 +297,18 @@ def dump_job(job: Job, in_list: bool = False) -> dict[str, Any]:
 
 
 def dump_statistics(
-    analyzer: Analyzer, plugin: Plugin, counted: AnalyzerCounts | None
+    analyzer: Analyzer, plugin: Plugin, counts: AnalyzerCounts | None
 ) -> dict[str, Any]:
-    """What was counted of an analyzer in the shape of `AnalyzerStatisticsSchema`."""
-    durations = counted.durations if counted else None
+    """Convert an analyzer's counts to the shape of `AnalyzerStatisticsSchema`."""
+    durations = counts.durations if counts else None
     return {
         "analyzer": analyzer.name,
         "plugin": plugin.name,
         "version": analyzer.version,
-        "states": counted.states if counted else {},
-        "oldest_waiting_at": counted.oldest_waiting_at if counted else None,
-        "rate_per_minute": counted.rate_per_minute if counted else None,
+        "states": counts.states if counts else {},
+        "oldest_waiting_at": counts.oldest_waiting_at if counts else None,
+        "rate_per_minute": counts.rate_per_minute if counts else None,
         "durations_ms": {"p50": durations.p50, "p95": durations.p95} if durations else None,
-        "stale": counted.stale if counted else None,
-        "counted_at": counted.counted_at if counted else None,
+        "stale": counts.stale if counts else None,
+        "counted_at": counts.counted_at if counts else None,
     }

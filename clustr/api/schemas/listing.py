@@ -1,4 +1,4 @@
-"""The shapes of the listing: what can be asked of it, and a page of it."""
+"""Schemas of the listing: its query parameters, and a page of it."""
 
 from collections.abc import Callable, Iterable, Mapping
 from copy import copy
@@ -11,14 +11,14 @@ from clustr.api.http.fields import (
     NOT_NEGATIVE,
     POSITIVE,
     Pattern,
-    WholeNumber,
-    as_stored,
+    QueryInteger,
+    normalize_text,
     number,
     text,
 )
 from clustr.api.http.json_provider import with_fraction
 from clustr.api.http.urls import thumbnail_url_of, url_of
-from clustr.api.schemas.filters import DUPLICATE, CommonFilterSchema, limits
+from clustr.api.schemas.filters import DUPLICATE_METADATA, CommonFilterSchema, limit_fields
 from clustr.api.schemas.uploads import UploadSchema
 from clustr.components import WebComponents
 from clustr.database import (
@@ -36,15 +36,15 @@ from clustr.database import (
 
 CURSOR_PATTERN = "^[A-Za-z0-9_-]{28,1500}$"
 EXAMPLE_CURSOR = "AQAAACodYNqtaSGS9OE_WgwNG3uQAAABqIEKuBA"
-SORTS = ("upload_time", "taken_at", "size", "name")
-SORTED = [f"{sign}{name}" for name in SORTS for sign in ("", "-")]
-RESULTS = "analyses.results"
+SORT_FIELDS = ("upload_time", "taken_at", "size", "name")
+SORT_VALUES = [f"{sign}{name}" for name in SORT_FIELDS for sign in ("", "-")]
+RESULTS_FIELD = "analyses.results"
 LONGEST_SEARCH = 500
-ID_GOES_HERE = "<id>"
+ID_PLACEHOLDER = "<id>"
 
 
 class NameList(fields.String):
-    """Names with commas between them, each of them known."""
+    """A comma-separated list of known names."""
 
     def __init__(self, known: Iterable[str], **more: Any):
         super().__init__(**more)
@@ -63,9 +63,9 @@ class NameList(fields.String):
 
 
 class PartSchema(Schema):
-    """Which part of the listing is wanted, in which order, and what of it."""
+    """Query parameters for page, order, search and fields."""
 
-    page = WholeNumber(
+    page = QueryInteger(
         validate=validate.Range(1, 1_000_000),
         metadata={
             "description": "Which page, from 1; not beside `cursor`, without which it is the "
@@ -73,12 +73,12 @@ class PartSchema(Schema):
             "further.",
         },
     )
-    limit = WholeNumber(
+    limit = QueryInteger(
         load_default=20,
         validate=validate.Range(1, 100),
         metadata={"description": "How many uploads on a page."},
     )
-    # What is no cursor is told by the database.
+    # The database refuses an invalid cursor.
     cursor = fields.String(
         metadata={
             "description": "The `next_cursor` of the answer before, to go on from there with the "
@@ -87,14 +87,14 @@ class PartSchema(Schema):
         }
     )
     sort = fields.String(
-        validate=validate.OneOf(SORTED),
+        validate=validate.OneOf(SORT_VALUES),
         metadata={
             "description": "The order, downwards with a `-`; by default that of a range that is "
             "asked for, else `-upload_time`. Uploads without a `taken_at` count as the earliest."
         },
     )
     q = fields.String(
-        pre_load=as_stored,
+        pre_load=normalize_text,
         validate=validate.Length(1, LONGEST_SEARCH),
         metadata={
             "description": "Those with one of these words in tags, caption or original name, "
@@ -106,21 +106,23 @@ class PartSchema(Schema):
         },
     )
     fields_ = NameList(
-        [*UploadSchema().fields, RESULTS],
+        [*UploadSchema().fields, RESULTS_FIELD],
         data_key="fields",
         metadata={
             "description": "The fields of an upload to answer with besides its id, with commas "
             "between them; "
-            f"with `{RESULTS}` the results of the analyses, too. By default all but results.",
+            f"with `{RESULTS_FIELD}` the results of the analyses, too. By default all but results.",
             "example": "id,caption,tags",
         },
     )
 
 
-class UploadQuerySchema(Schema.from_dict(limits(WholeNumber)), CommonFilterSchema, PartSchema):
-    """Which uploads are wanted, and which part of their listing."""
+class UploadQuerySchema(
+    Schema.from_dict(limit_fields(QueryInteger)), CommonFilterSchema, PartSchema
+):
+    """The query of the listing, without the filters of plugins."""
 
-    duplicate = fields.Boolean(truthy={"true"}, falsy={"false"}, metadata=DUPLICATE)
+    duplicate = fields.Boolean(truthy={"true"}, falsy={"false"}, metadata=DUPLICATE_METADATA)
 
     @validates_schema
     def check_what_goes_together(self, query: dict[str, Any], **_more: Any) -> None:
@@ -130,39 +132,43 @@ class UploadQuerySchema(Schema.from_dict(limits(WholeNumber)), CommonFilterSchem
             raise ValidationError("What is searched with `q` has an order of its own.", "sort")
 
 
-def sort_by(query: Mapping[str, Any], wanted: UploadFilter) -> Sort:
-    """The order that a query asks for, or that of the first range that has one."""
-    if asked := query.get("sort"):
-        return Sort(asked.removeprefix("-"), asked.startswith("-"))
-    return Sort(next((b.field for b in wanted.bounds if b.field in SORTS), "upload_time"))
+def sort_from_query(query: Mapping[str, Any], filters: UploadFilter) -> Sort:
+    """Return the sort of a query: the one asked for, else by the first range that can be sorted."""
+    if sort := query.get("sort"):
+        return Sort(sort.removeprefix("-"), sort.startswith("-"))
+    return Sort(
+        next((bound.field for bound in filters.bounds if bound.field in SORT_FIELDS), "upload_time")
+    )
 
 
-def too_slow(query: Mapping[str, Any], sort: Sort) -> dict[str, list[str]]:
-    """What to say of a search that took too long: by its parameters, what goes with them."""
+def explain_too_slow(query: Mapping[str, Any], sort: Sort) -> dict[str, list[str]]:
+    """Return errors for a search that took too long: by parameter, what makes it fast."""
     if "q" in query:
         return {"q": ["Too many uploads would have to be looked at; give rarer words."]}
-    said = {}
+    messages = {}
     for name, (field, _) in BOUNDS.items():
         if name not in query or field == sort.by:
             continue
-        if field in SORTS:
-            said[name] = [f"Among so many uploads it goes with `sort={field}` or `sort=-{field}`."]
-        else:
-            said[name] = [
-                "Among so many uploads too few match to be found in time, with any sort; narrow it "
-                f"down with a range of what is sorted by, one of {', '.join(SORTS)}."
+        if field in SORT_FIELDS:
+            messages[name] = [
+                f"Among so many uploads it goes with `sort={field}` or `sort=-{field}`."
             ]
-    if not said:
-        sorts = ", ".join(SORTED)
-        said["sort"] = [
+        else:
+            messages[name] = [
+                "Among so many uploads too few match to be found in time, with any sort; narrow it "
+                f"down with a range of what is sorted by, one of {', '.join(SORT_FIELDS)}."
+            ]
+    if not messages:
+        sorts = ", ".join(SORT_VALUES)
+        messages["sort"] = [
             "Too few of so many uploads match all filters to be found in time. Each filter by "
             f"itself goes with any sort: {sorts}."
         ]
-    return said
+    return messages
 
 
 class ListedUploadSchema(UploadSchema):
-    """An upload as it is listed: its id, and those of its fields that were asked for."""
+    """An upload in a list: its id, and the selected fields."""
 
     matched = fields.List(
         fields.String(validate=validate.OneOf(SEARCHED)),
@@ -173,14 +179,14 @@ class ListedUploadSchema(UploadSchema):
     )
 
 
-# The fields are those of `UploadSchema` itself, in which they stay required.
+# These are copies, because the fields of `UploadSchema` itself stay required.
 for _name, _field in ListedUploadSchema._declared_fields.items():
     ListedUploadSchema._declared_fields[_name] = optional = copy(_field)
     optional.required = _name == "id"
 
 
 class UploadPageSchema(Schema):
-    """A part of the listing."""
+    """A page of the listing."""
 
     data = fields.List(fields.Nested(ListedUploadSchema), required=True)
     total = number(
@@ -226,9 +232,9 @@ class UploadPageSchema(Schema):
     )
 
 
-# What is read of an upload to list it. To name it costs MongoDB half of what it costs to name what
-# is left out.
-READ = dict.fromkeys(
+# The fields of an upload that the listing reads. Naming them costs MongoDB half of what naming the
+# excluded fields would cost.
+PROJECTION = dict.fromkeys(
     (
         *("original_name", "filename", "upload_time", "taken_at", "size", "content_type", "sha256"),
         *("dimensions", "status", "caption", "tags", "faces", "face_cluster_ids", "duplicate_of"),
@@ -236,23 +242,23 @@ READ = dict.fromkeys(
     ),
     1,
 )
-OF_ANALYSIS = (
+ANALYSIS_FIELDS = (
     *("name", "state", "version", "attempts", "started_at", "finished_at", "provenance", "error"),
 )
-READ_ANALYSES = READ | {f"analyses.{name}": 1 for name in OF_ANALYSIS}
-READ_RESULTS = READ_ANALYSES | {"analyses.result": 1}
+PROJECTION_WITH_ANALYSES = PROJECTION | {f"analyses.{name}": 1 for name in ANALYSIS_FIELDS}
+PROJECTION_WITH_RESULTS = PROJECTION_WITH_ANALYSES | {"analyses.result": 1}
 
 
 class FieldSelection:
-    """How the uploads of one page are written.
+    """Dumps the uploads of one page, with the selected fields.
 
-    They are documents of MongoDB, and are not made into objects first: of a page of 100 that
-    would take most of the time. A test holds this to `upload_on_wire`.
+    It reads documents of MongoDB directly: making objects of them first would take most of the time
+    of a page of 100. A test checks that its output equals that of `dump_upload`.
 
     Args:
-        components: where files are kept, and which version each analyzer has.
-        names: the fields to answer with, results among them; None for all others.
-        with_results: whether results are there in any case.
+        components: gives the keys of files, and the current version of each analyzer.
+        names: the fields to dump; None for all without results.
+        with_results: whether to include results even if `names` does not.
     """
 
     def __init__(
@@ -261,28 +267,31 @@ class FieldSelection:
         names: tuple[str, ...] | None,
         with_results: bool = False,
     ):
-        self._names = names and ["id", *(name for name in names if name not in ("id", RESULTS))]
-        self._with_results = with_results or (names is not None and RESULTS in names)
+        self._names = names and [
+            "id",
+            *(name for name in names if name not in ("id", RESULTS_FIELD)),
+        ]
+        self._with_results = with_results or (names is not None and RESULTS_FIELD in names)
         if self._with_results and self._names is not None and "analyses" not in self._names:
             self._names.append("analyses")
         self._versions = {
-            name: one.version for name, one in components.plugin_manager.analyzers.items()
+            name: analyzer.version for name, analyzer in components.plugin_manager.analyzers.items()
         }
         self._key = components.storage.key
         self._url = url_of("")
-        self._thumbnail_url = thumbnail_url_of(ID_GOES_HERE).split(ID_GOES_HERE)
+        self._thumbnail_url = thumbnail_url_of(ID_PLACEHOLDER).split(ID_PLACEHOLDER)
 
     @property
     def projection(self) -> dict[str, int]:
-        """What is read for it, as MongoDB is told."""
+        """The projection for MongoDB: the fields that the selection reads."""
         if self._names is not None and "analyses" not in self._names:
-            return READ
-        return READ_RESULTS if self._with_results else READ_ANALYSES
+            return PROJECTION
+        return PROJECTION_WITH_RESULTS if self._with_results else PROJECTION_WITH_ANALYSES
 
-    def write(self, document: Mapping[str, Any]) -> dict[str, Any]:
-        """A document of the database in the shape of `ListedUploadSchema`.
+    def dump(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        """Convert a document of the database to the shape of `ListedUploadSchema`.
 
-        What it raises for a document of somebody else is among `UNLIKE_AN_UPLOAD`.
+        For a document that Clustr did not write, it raises one of `UNLIKE_AN_UPLOAD`.
         """
         get, upload_id, filename = document.get, str(document["_id"]), document["filename"]
         if not filename.startswith(upload_id):
@@ -306,14 +315,14 @@ class FieldSelection:
             "tags": get("tags") or [],
             "faces": get("faces") or [],
             "face_cluster_ids": get("face_cluster_ids") or [],
-            "analyses": {a["name"]: self._analysis(a) for a in get("analyses", ())},
+            "analyses": {a["name"]: self._dump_analysis(a) for a in get("analyses", ())},
             "duplicate_of": str(duplicate_of) if duplicate_of else None,
             "updated_at": with_fraction(document["updated_at"]),
             "version": version_of(upload_id, get("edited_at")),
         }
         return wire if self._names is None else {name: wire[name] for name in self._names}
 
-    def _analysis(self, analysis: Mapping[str, Any]) -> dict[str, Any]:
+    def _dump_analysis(self, analysis: Mapping[str, Any]) -> dict[str, Any]:
         get, version = analysis.get, analysis["version"]
         wire = {
             "status": analysis["state"],
@@ -328,33 +337,39 @@ class FieldSelection:
         return wire | {"result": get("result")} if self._with_results else wire
 
 
-def dump_page(page: Page, shape: FieldSelection, number: int | None, limit: int) -> dict[str, Any]:
-    """A page in the shape of `UploadPageSchema`."""
-    return _page_on_wire(page, shape.write, number, limit)
+def dump_page(
+    page: Page, selection: FieldSelection, number: int | None, limit: int
+) -> dict[str, Any]:
+    """Convert a page of the listing to the shape of `UploadPageSchema`."""
+    return _dump_page(page, selection.dump, number, limit)
 
 
 def dump_search_page(
-    found: SearchPage, words: SearchQuery, shape: FieldSelection, number: int | None, limit: int
+    search_page: SearchPage,
+    search_query: SearchQuery,
+    selection: FieldSelection,
+    number: int | None,
+    limit: int,
 ) -> dict[str, Any]:
-    """A page of what was found in the shape of `UploadPageSchema`."""
+    """Convert a page of a search to the shape of `UploadPageSchema`."""
 
-    def write(document: Mapping[str, Any]) -> dict[str, Any]:
-        return shape.write(document) | {"matched": words.matched_in(document)}
+    def dump(document: Mapping[str, Any]) -> dict[str, Any]:
+        return selection.dump(document) | {"matched": search_query.matched_in(document)}
 
-    return _page_on_wire(found.page, write, number, limit) | {"order": found.order}
+    return _dump_page(search_page.page, dump, number, limit) | {"order": search_page.order}
 
 
-def _page_on_wire(
+def _dump_page(
     page: Page,
-    write: Callable[[Mapping[str, Any]], dict[str, Any]],
+    dump: Callable[[Mapping[str, Any]], dict[str, Any]],
     number: int | None,
     limit: int,
 ) -> dict[str, Any]:
     data = []
     for document in page.uploads:
         try:
-            data.append(write(document))
-        except UNLIKE_AN_UPLOAD as error:  # What others have written is left out.
+            data.append(dump(document))
+        except UNLIKE_AN_UPLOAD as error:  # Records that Clustr did not write are left out.
             log_foreign(str(document["_id"]), f"{type(error).__name__}: {error}")
     is_whole = number == 1 and page.next_cursor is None
     return {

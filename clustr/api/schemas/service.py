@@ -1,10 +1,10 @@
-"""The shapes on the wire of what the service says of itself."""
+"""Schemas of health, plugins and the state of the service."""
 
 from typing import Any
 
 from marshmallow import INCLUDE, Schema, fields, validate
 
-from clustr.api.http.fields import NOT_NEGATIVE, Pattern, moment, number, one_of, text
+from clustr.api.http.fields import NOT_NEGATIVE, Pattern, date_time, number, one_of, text
 from clustr.api.http.json_schema import json_schema
 from clustr.plugin_manager import Plugin, PluginState
 from clustr.services.default_services import DefaultServices
@@ -17,7 +17,7 @@ EXAMPLE_RESULT_SCHEMA = {
 }
 
 
-def milliseconds() -> fields.Float:
+def response_time_field() -> fields.Float:
     return fields.Float(
         required=True,
         validate=NOT_NEGATIVE,
@@ -37,25 +37,25 @@ class DatabaseSchema(Schema):
 
 
 class OnlineSchema(Schema):
-    """That the service is there."""
+    """The answer of `GET /`."""
 
     status = fields.String(
         required=True,
         validate=validate.OneOf(["online"]),
         metadata={"description": "Always the same.", "example": "online"},
     )
-    timestamp = moment("The server's time.", required=True)
+    timestamp = date_time("The server's time.", required=True)
     version = text("Clustr's version.", "0.1.0", required=True)
-    response_time = milliseconds()
+    response_time = response_time_field()
     database = fields.Nested(DatabaseSchema, required=True)
 
 
-def milliseconds_in_words(description: str) -> fields.String:
+def response_time_text_field(description: str) -> fields.String:
     return text(description, "7.0 ms", required=True, validate=Pattern(r"^[0-9.]+ ms$"))
 
 
 class ServiceSchema(Schema):
-    """How one service is; more members say more about it."""
+    """The health of one service; further members are details of it."""
 
     class Meta:
         unknown = INCLUDE
@@ -70,7 +70,7 @@ class ServiceSchema(Schema):
             "example": "healthy",
         },
     )
-    response_time = milliseconds_in_words("How long its check took.")
+    response_time = response_time_text_field("How long its check took.")
     detail = text(
         "What there is to say of it: the reason, where it is not healthy.",
         "The queue cannot be reached at the moment; please try again.",
@@ -100,7 +100,7 @@ class ServiceSchema(Schema):
 
 
 class HealthSchema(Schema):
-    """How the service and all that it needs are."""
+    """The health of Clustr and of all services that it needs."""
 
     status = fields.String(
         required=True,
@@ -111,8 +111,8 @@ class HealthSchema(Schema):
             "example": "degraded",
         },
     )
-    timestamp = moment("The server's time.", required=True)
-    response_time = milliseconds_in_words("How long the answer took.")
+    timestamp = date_time("The server's time.", required=True)
+    response_time = response_time_text_field("How long the answer took.")
     services = fields.Dict(
         keys=fields.String(),
         values=fields.Nested(ServiceSchema),
@@ -171,7 +171,7 @@ class HealthSchema(Schema):
 
 
 class AliveSchema(Schema):
-    """That the process serves, or can take uploads."""
+    """The answers of the probes `/live` and `/ready`."""
 
     status = fields.String(
         required=True,
@@ -268,7 +268,7 @@ class PluginListSchema(Schema):
 
 
 def dump_plugin(plugin: Plugin, services: DefaultServices) -> dict[str, Any]:
-    """A plugin in the shape of `PluginSchema`."""
+    """Convert a plugin to the shape of `PluginSchema`."""
     missing = [a for a in plugin.analyzers if a.name in services.not_configured]
     return {
         "name": plugin.name,

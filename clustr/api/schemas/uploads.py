@@ -1,7 +1,7 @@
-"""The shapes on the wire of uploads: what the OpenAPI document shows and tests check.
+"""Schemas of uploads and analyses, for the OpenAPI document and the tests.
 
-Answers are not dumped through them but written by the functions at the end, which is many times
-faster; a test holds the two together.
+Responses are not dumped through the schemas but by the functions at the end, which are many times
+faster; a test checks that both agree.
 """
 
 from typing import Any
@@ -18,9 +18,9 @@ from clustr.api.http.fields import (
     POSITIVE,
     BodySchema,
     Pattern,
-    WholeNumber,
-    hash_as_stored,
-    moment,
+    QueryInteger,
+    date_time,
+    normalize_hash,
     number,
     one_of,
     text,
@@ -43,19 +43,26 @@ EXAMPLE_THUMBNAIL_URL = (
 FILENAME_PATTERN = rf"^[0-9a-f]{{24}}\.({'|'.join(CONTENT_TYPES)})$"
 
 
-STATUS = (
+STATUS_DESCRIPTION = (
     "`pending` while an analysis is unfinished, `error` when one failed for good, else `processed`."
 )
-STATE = (
+STATE_DESCRIPTION = (
     "`waiting` for another analysis, `queued`, `running`, `deferred` until a service that is away "
     "is back; and in the end `succeeded`, `skipped`, `failed` or `cancelled`."
 )
-LENGTH_OF_NAME = validate.Length(1, 255)
+NAME_LENGTH = validate.Length(1, 255)
 # Why a file was refused.
-CODES = ("unsupported_type", "too_large", "too_many_pixels", "undecodable", "empty", "no_files")
+REFUSAL_CODES = (
+    "unsupported_type",
+    "too_large",
+    "too_many_pixels",
+    "undecodable",
+    "empty",
+    "no_files",
+)
 
 
-def content_type() -> fields.String:
+def content_type_field() -> fields.String:
     return fields.String(
         required=True,
         validate=validate.OneOf(sorted(CONTENT_TYPES.values())),
@@ -66,7 +73,7 @@ def content_type() -> fields.String:
     )
 
 
-def duplicate_of() -> fields.String:
+def duplicate_of_field() -> fields.String:
     return text(
         "The id of the oldest upload with the same bytes that there is now, outside of the trash; "
         "null for that one itself. It changes when that one is removed or restored.",
@@ -77,7 +84,7 @@ def duplicate_of() -> fields.String:
     )
 
 
-def thumbnail_url() -> fields.String:
+def thumbnail_url_field() -> fields.String:
     return text(
         "Where a thumbnail of 300 pixels is; for another size put that in.",
         EXAMPLE_THUMBNAIL_URL,
@@ -103,7 +110,7 @@ class RefusedFileSchema(Schema):
     )
     code = fields.String(
         required=True,
-        validate=validate.OneOf(CODES),
+        validate=validate.OneOf(REFUSAL_CODES),
         metadata={"description": "Why it was refused.", "example": "unsupported_type"},
     )
     detail = text(
@@ -114,7 +121,7 @@ class RefusedFileSchema(Schema):
 
 
 class UploadProblemSchema(ProblemSchema):
-    """Why nothing of a request was accepted."""
+    """The error of an upload request of which no file was accepted."""
 
     errors = fields.Raw(
         metadata={
@@ -150,12 +157,12 @@ class AcceptedFileSchema(Schema):
         "The name that the client gave it, without folders and control characters.",
         "cat.jpg",
         required=True,
-        validate=LENGTH_OF_NAME,
+        validate=NAME_LENGTH,
     )
     file_size = number("Bytes.", 125_000, required=True, validate=POSITIVE)
-    content_type = content_type()
-    status = one_of(Status, STATUS)
-    duplicate_of = duplicate_of()
+    content_type = content_type_field()
+    status = one_of(Status, STATUS_DESCRIPTION)
+    duplicate_of = duplicate_of_field()
     reused = fields.Boolean(
         required=True,
         metadata={
@@ -167,7 +174,7 @@ class AcceptedFileSchema(Schema):
 
 
 class UploadedSchema(Schema):
-    """What came of the files of a request, each on its own."""
+    """The accepted and the refused files of a request."""
 
     message = text("A sentence.", "Successfully uploaded 2 files", required=True)
     data = fields.List(
@@ -183,14 +190,14 @@ class UploadedSchema(Schema):
 
 
 class DimensionsSchema(Schema):
-    """Pixels as displayed, that is with the EXIF orientation applied."""
+    """Width and height as displayed, that is with the EXIF orientation applied."""
 
     width = number("Pixels.", 1920, required=True, validate=POSITIVE)
     height = number("Pixels.", 1080, required=True, validate=POSITIVE)
 
 
 class ProvenanceSchema(Schema):
-    """What gave a result, besides the version of the analyzer."""
+    """The plugin, model and configuration that produced a result."""
 
     plugin = text("The plugin that brings the analyzer.", "dimensions", required=True)
     plugin_version = text(
@@ -214,13 +221,13 @@ class ProvenanceSchema(Schema):
 
 
 class AnalysisSchema(Schema):
-    """One analyzer's state on one upload."""
+    """The state of one analyzer's analysis of one upload."""
 
-    status = one_of(State, STATE)
+    status = one_of(State, STATE_DESCRIPTION)
     version = number("The version of the analyzer.", 1, required=True)
     attempts = number("How many runs began.", 1, required=True, validate=NOT_NEGATIVE)
-    started_at = moment("When the last run began.", required=True, allow_none=True)
-    finished_at = moment("When the last run ended.", required=True, allow_none=True)
+    started_at = date_time("When the last run began.", required=True, allow_none=True)
+    finished_at = date_time("When the last run ended.", required=True, allow_none=True)
     stale = fields.Boolean(
         required=True,
         metadata={
@@ -253,7 +260,7 @@ class UploadSchema(Schema):
         "The name that the client gave it, without folders and control characters.",
         "cat.jpg",
         required=True,
-        validate=LENGTH_OF_NAME,
+        validate=NAME_LENGTH,
     )
     filename = text(
         "Its name on the server: the id and the extension of the true type.",
@@ -267,16 +274,16 @@ class UploadSchema(Schema):
         required=True,
     )
     url = text("Where its bytes are.", EXAMPLE_URL, required=True)
-    thumbnail_url = thumbnail_url()
-    upload_time = moment("When it was uploaded.", required=True)
-    taken_at = moment(
+    thumbnail_url = thumbnail_url_field()
+    upload_time = date_time("When it was uploaded.", required=True)
+    taken_at = date_time(
         "When the picture was taken: what a person wrote, else what the analyzer `exif` found, "
         "whose result says where that is from.",
         required=True,
         allow_none=True,
     )
     size = number("Bytes.", 125_000, required=True, validate=POSITIVE)
-    content_type = content_type()
+    content_type = content_type_field()
     sha256 = text(
         "SHA-256 of the bytes, in hexadecimal digits.",
         EXAMPLE_HASH,
@@ -284,7 +291,7 @@ class UploadSchema(Schema):
         validate=HEX_SHA256,
     )
     dimensions = fields.Nested(DimensionsSchema, required=True)
-    status = one_of(Status, STATUS)
+    status = one_of(Status, STATUS_DESCRIPTION)
     caption = text("What is to be seen.", "a cat on a sofa", required=True, allow_none=True)
     tags = fields.List(
         fields.String(),
@@ -332,8 +339,8 @@ class UploadSchema(Schema):
             },
         },
     )
-    duplicate_of = duplicate_of()
-    updated_at = moment("When anything of it last changed.", required=True)
+    duplicate_of = duplicate_of_field()
+    updated_at = date_time("When anything of it last changed.", required=True)
     version = text(
         "Changes when a person changes the upload, and not when an analysis ends. Send it as "
         '`If-Match: "<version>"`, in double quotes, and the upload is changed only if nobody else '
@@ -344,7 +351,7 @@ class UploadSchema(Schema):
 
 
 class UploadOptionsSchema(Schema):
-    """How an upload is to be taken."""
+    """The query of an upload request."""
 
     duplicates = fields.String(
         load_default="keep",
@@ -357,9 +364,9 @@ class UploadOptionsSchema(Schema):
 
 
 class UploadHeadersSchema(Schema):
-    """What an upload can say in its headers."""
+    """The headers of an upload request."""
 
-    # It has no example: Swagger UI would send that with every request, whatever its files.
+    # It has no example, because Swagger UI would send that key with every request.
     key = fields.String(
         data_key="Idempotency-Key",
         validate=Pattern("^[!-~]{1,255}$", error="Expected 1 to 255 visible ASCII characters."),
@@ -371,10 +378,10 @@ class UploadHeadersSchema(Schema):
 
 
 class HashesSchema(BodySchema):
-    """Files that a client has."""
+    """The hashes of files that a client has."""
 
     sha256 = fields.List(
-        fields.String(pre_load=hash_as_stored, validate=HEX_SHA256),
+        fields.String(pre_load=normalize_hash, validate=HEX_SHA256),
         required=True,
         validate=validate.Length(1, 1000),
         metadata={
@@ -385,7 +392,7 @@ class HashesSchema(BodySchema):
 
 
 class ExistingSchema(Schema):
-    """Which of the files are stored."""
+    """The uploads with the hashes of a request."""
 
     data = fields.Dict(
         keys=fields.String(),
@@ -400,15 +407,15 @@ class ExistingSchema(Schema):
 
 
 class DimensionsQuerySchema(Schema):
-    """Whose dimensions are wanted."""
+    """The query of `/api/debug/dimensions`."""
 
     id = text("The id of an upload.", EXAMPLE_ID, required=True, validate=HEX_ID)
 
 
 class FileQuerySchema(Schema):
-    """How an original is wanted."""
+    """The query of an original."""
 
-    download = WholeNumber(
+    download = QueryInteger(
         load_default=0,
         validate=validate.Range(0, 1),
         metadata={"description": "1 to have browsers save it instead of showing it."},
@@ -416,9 +423,9 @@ class FileQuerySchema(Schema):
 
 
 class ThumbnailQuerySchema(Schema):
-    """Which thumbnail is wanted."""
+    """The query of a thumbnail."""
 
-    size = WholeNumber(
+    size = QueryInteger(
         load_default=DEFAULT_SIZE,
         validate=validate.Range(SIZES[0], SIZES[-1]),
         metadata={
@@ -426,7 +433,7 @@ class ThumbnailQuerySchema(Schema):
             f"{', '.join(map(str, SIZES))} is taken."
         },
     )
-    v = WholeNumber(
+    v = QueryInteger(
         metadata={
             "description": "How the thumbnail was made, as the `thumbnail_url` has it: with it the "
             "answer can be cached for ever, without it or with an older one for some minutes."
@@ -435,7 +442,7 @@ class ThumbnailQuerySchema(Schema):
 
 
 class ComparedDimensionsSchema(Schema):
-    """The dimensions that are stored beside those that the file has now."""
+    """The stored dimensions of an upload, and those of its file."""
 
     id = text("The id of the upload.", EXAMPLE_ID, required=True, validate=HEX_ID)
     stored = fields.Nested(DimensionsSchema, required=True)
@@ -446,7 +453,7 @@ class ComparedDimensionsSchema(Schema):
 
 
 def dump_upload(upload: Upload, components: WebComponents, with_results: bool) -> dict[str, Any]:
-    """An upload in the shape of `UploadSchema`."""
+    """Convert an upload to the shape of `UploadSchema`."""
     return {
         "id": upload.id,
         "original_name": upload.original_name,
@@ -475,7 +482,7 @@ def dump_upload(upload: Upload, components: WebComponents, with_results: bool) -
 def dump_analysis(
     analysis: Analysis, components: WebComponents, with_result: bool
 ) -> dict[str, Any]:
-    """An analysis in the shape of `AnalysisSchema`."""
+    """Convert an analysis to the shape of `AnalysisSchema`."""
     analyzer = components.plugin_manager.analyzers.get(analysis.name)
     wire = {
         "status": analysis.state,
@@ -491,7 +498,7 @@ def dump_analysis(
 
 
 def dump_accepted(accepted: AcceptedFile) -> dict[str, Any]:
-    """An accepted file in the shape of `AcceptedFileSchema`."""
+    """Convert an accepted file to the shape of `AcceptedFileSchema`."""
     upload = accepted.upload
     return {
         "index": accepted.index,
