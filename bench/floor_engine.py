@@ -7,7 +7,7 @@ from pymongo import UpdateOne, WriteConcern
 
 from clustr.database import now
 from clustr.database.analyses import WORK_INDEX
-from clustr.database.analysis_updates import settled_states, update_of_analysis, with_analysis
+from clustr.database.analysis_updates import settle_stages, update_of_analysis, with_analysis
 
 BATCH = 100
 NAME = "empty"
@@ -49,7 +49,7 @@ def finish(uploads: pymongo.collection.Collection, keys: list[object]) -> None:
         "provenance": PROVENANCE,
     }
     held = with_analysis(name=NAME, state="running", run="floor")
-    change = [*update_of_analysis(NAME, ended, {}, moment), *settled_states()]
+    change = [*update_of_analysis(NAME, ended, {}, moment), *settle_stages()]
     uploads.bulk_write([UpdateOne({"_id": key, **held}, change) for key in keys], ordered=False)
 
 

@@ -21,7 +21,7 @@ from bench.large import children
 from bench.rows import Figure
 from bench.seed import WORDS, seed_library
 from bench.service import Contender, web
-from clustr.database.listing import MOST_SKIPPED
+from clustr.database.listing import MAX_SKIPPED
 
 SMALL, *LARGER = (1_000, 100_000, 1_000_000)
 CLIENTS = 4
@@ -118,7 +118,7 @@ def query_of(path: str) -> str:
 
 def far(contender: Contender, first: str, count: int) -> str:
     """The address of a page as far behind the first as every listing goes by number."""
-    number = min(MOST_SKIPPED // LIMIT, count // 400)
+    number = min(MAX_SKIPPED // LIMIT, count // 400)
     return f"{first}&cursor={ask(contender, f'{first}&page={number}')['next_cursor']}"
 
 
@@ -157,7 +157,7 @@ def slow(ours: Contender, path: str) -> float:
 
 def far_pages(ours: Contender) -> list[Figure]:
     """What a page by its number costs MongoDB at most: the farthest ones, and those behind them."""
-    farthest, middle = MOST_SKIPPED // LIMIT + 1, LARGER[-1] // LIMIT // 2
+    farthest, middle = MAX_SKIPPED // LIMIT + 1, LARGER[-1] // LIMIT // 2
     figures = []
     for number, work in ((farthest, "the farthest that is answered"), (middle, "refused with 422")):
         spent = {f: max(database_time(ours, f, number) for _ in range(3)) for f in LISTINGS}
@@ -184,7 +184,7 @@ def database_time(ours: Contender, first: str, number: int) -> float:
 
 def under_load(ours: Contender, rounds: int) -> list[Figure]:
     """The least route beside four who read pages far behind, and the memory that these take."""
-    paths = [f"{first}&page={MOST_SKIPPED // LIMIT + 1}" for first in LISTINGS]
+    paths = [f"{first}&page={MAX_SKIPPED // LIMIT + 1}" for first in LISTINGS]
     paths += [far(ours, first, LARGER[-1]) for first in LISTINGS]
     waits, memory = [], []
     with ThreadPoolExecutor(1) as other:

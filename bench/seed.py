@@ -11,7 +11,7 @@ from pymongo.collection import Collection
 
 from clustr.database import INDEXES, new_id, result_indexes
 from clustr.database.documents import ORIGINAL, facets, to_document
-from clustr.database.tags import with_keys
+from clustr.database.tags import tag_fields
 from clustr.domain.models import Analysis, State, Status, Upload
 
 BATCH = 1000
@@ -121,7 +121,7 @@ def in_library(pattern: dict[str, Any], number: int, moment: datetime) -> dict[s
         "duplicate_of": key_of(original) if original != number else None,
         "facets": facets(status, content_type, original != number),
         "caption": f"a photograph of {' and '.join(tags) or 'nothing'} number {number % 5000}",
-        **with_keys(tags),
+        **tag_fields(tags),
         "analyses": [analysis(name, status, moment) for name in ANALYZERS],
     }
     written.pop(ORIGINAL, None)

@@ -147,7 +147,7 @@ def build_web(
     database = build_database(settings, WEB_TIMEOUT_SECONDS)
     plugin_manager = build_plugin_manager(settings)
     blueprints = plugin_manager.blueprints(partial(library, database), problem_with_routes)
-    database.indexed = indexed_result_fields(plugin_manager)
+    database.indexed_fields = indexed_result_fields(plugin_manager)
     storage = LocalStorage(settings.upload_folder)
     storage.prepare(database.in_use)
     storage.warn_if_open()
@@ -201,7 +201,7 @@ def build_worker(settings: Settings, plugin_manager: PluginManager) -> WorkerCom
     """
     images.prepare(settings.max_image_pixels)
     database = build_database(settings, WORKER_TIMEOUT_SECONDS)
-    database.indexed = indexed_result_fields(plugin_manager)
+    database.indexed_fields = indexed_result_fields(plugin_manager)
     storage = LocalStorage(settings.upload_folder)
     storage.prepare(database.in_use)
     queue = Queue(settings.redis_url, settings.redis_prefix)

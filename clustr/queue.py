@@ -28,7 +28,7 @@ from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 from clustr import logs
 from clustr.domain import failure_messages
 from clustr.domain.errors import ClustrError, QueueUnavailable, StartUpError
-from clustr.domain.secrets import credentials_in, remember
+from clustr.domain.secrets import credentials_in, register_secrets
 from clustr.plugins import Analyzer
 from clustr.plugins.analyzer import SETUP_SECONDS
 
@@ -99,7 +99,7 @@ def connect(url: str, timeout_seconds: float | None) -> Redis:
     Raises:
         StartUpError: `url` is not the address of a Redis.
     """
-    remember(credentials_in(url))
+    register_secrets(credentials_in(url))
     try:
         _ = urlsplit(url).port  # redis-py's own error would show the text.
     except ValueError:

@@ -375,7 +375,7 @@ def _suggest_setting(name: str, known: Iterable[str]) -> str:
     if suggestion := _find_closest_setting(name, known):
         return f"did you mean {suggestion}?"
     kind, *key = name.split("__")
-    if key and failure_messages.one_slip_apart(kind, "PLUGIN"):
+    if key and failure_messages.is_one_typo_apart(kind, "PLUGIN"):
         return f"did you mean {PLUGIN_PREFIX}{'__'.join(key)}?"
     return f"settings have no prefix, and those of a plugin are {PLUGIN_PREFIX}<NAME>__<KEY>"
 
@@ -383,7 +383,7 @@ def _suggest_setting(name: str, known: Iterable[str]) -> str:
 def _find_closest_setting(name: str, known: Iterable[str]) -> str | None:
     """The setting of this name, or one that differs by one slip or in case; None if none does."""
     name = name.upper()
-    close = [other for other in sorted(known) if failure_messages.one_slip_apart(name, other)]
+    close = [other for other in sorted(known) if failure_messages.is_one_typo_apart(name, other)]
     return name if name in close else next(iter(close), None)
 
 

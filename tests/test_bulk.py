@@ -21,7 +21,7 @@ from clustr import components
 from clustr.api.http.request_context import EXTENSION
 from clustr.api.schemas import jobs as schemas
 from clustr.app import create_app
-from clustr.database import Job, JobState, UploadsForAnalyzer, now
+from clustr.database import Job, JobState, ReanalysisSelection, now
 from clustr.database.documents import facets
 from clustr.domain.models import State
 from clustr.services.bulk import JobRunner
@@ -316,7 +316,7 @@ def test_jobs_that_ended_are_removed_after_thirty_days(shelf):
 
 def test_jobs_that_ended_are_kept_up_to_a_number(shelf, monkeypatch):
     workshop, _ = shelf
-    monkeypatch.setattr("clustr.database.jobs.MOST_ENDED", 3)
+    monkeypatch.setattr("clustr.database.jobs.MAX_FINISHED", 3)
     with engine(workshop) as bulk:
         ids = []
         for _ in range(5):
@@ -336,7 +336,9 @@ def test_job_of_an_analyzer_that_is_gone_fails_and_others_go_on(shelf):
     workshop, ids = shelf
     put_on_shelf(workshop, ids)
     gone = workshop.web.database.jobs.add(
-        "analyze", UploadsForAnalyzer("gone", schemas.AnalysisSelection.ALL).parameters(), "request"
+        "analyze",
+        ReanalysisSelection("gone", schemas.AnalysisSelection.ALL).parameters(),
+        "request",
     )
     strange = workshop.web.database.jobs.add("strange", {}, "request")
     job_id = ordered(workshop, "it", "failed")
@@ -391,7 +393,9 @@ def test_a_batch_that_was_not_written_down_is_done_once_more_without_harm(worksh
     for _ in range(2):  # Two that die.
         job = job_of(workshop, job_id)
         assert job.counts["selected"] == 1000
-        batch = database.selections.queue(job, UploadsForAnalyzer.of(job.parameters), analyzer, ())
+        batch = database.selections.queue_batch(
+            job, ReanalysisSelection.from_parameters(job.parameters), analyzer, ()
+        )
         assert (batch.selected, batch.last) == (500, True)
         # Some of it is done by the time that somebody goes on.
         second = {"_id": {"$gt": ObjectId(job.after)}, "analyses.job": ObjectId(job_id)}

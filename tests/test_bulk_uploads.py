@@ -14,8 +14,8 @@ from test_bulk import end_of, engine, job_of, run_until
 from workshop import Workshop
 
 from clustr.api.schemas.jobs import JobSchema
-from clustr.database import AnalysisSelection, UploadsForAnalyzer
-from clustr.database.jobs import MOST_UNENDED
+from clustr.database import AnalysisSelection, ReanalysisSelection
+from clustr.database.jobs import MAX_UNFINISHED
 from clustr.services.bulk import MoveUploads, add_analysis_job
 
 
@@ -226,7 +226,7 @@ def test_a_batch_that_was_done_and_not_written_down_is_counted(workshop):
 def test_more_jobs_than_may_wait_are_refused_until_some_have_ended(workshop):
     workshop.analyzer("it", "return {}")
     unknown = [f"{number:024x}" for number in range(100)]
-    ids = [ordered(workshop, "tag", ids=unknown, tags=["a"]) for _ in range(MOST_UNENDED)]
+    ids = [ordered(workshop, "tag", ids=unknown, tags=["a"]) for _ in range(MAX_UNFINISHED)]
     client = workshop.app.test_client()
     orders = {
         "/api/uploads/bulk": {"action": "delete", "filter": {}},
@@ -236,12 +236,12 @@ def test_more_jobs_than_may_wait_are_refused_until_some_have_ended(workshop):
         answer = client.post(path, json=body)
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
         assert answer.json["type"] == "urn:clustr:problem:too_many_jobs"
-        assert answer.json["detail"].startswith(f"{MOST_UNENDED} jobs wait or run, ")
+        assert answer.json["detail"].startswith(f"{MAX_UNFINISHED} jobs wait or run, ")
         assert client.post(path, json={**body, "dry_run": True}).status_code == 200
-    assert [job.id for job in workshop.web.database.jobs.unended()] == sorted(ids)
+    assert [job.id for job in workshop.web.database.jobs.unfinished()] == sorted(ids)
     assert client.post(f"/api/jobs/{ids[3]}/cancel").status_code == 202
     workshop.worker()
-    wait_until(lambda: not workshop.web.database.jobs.unended(), 30, "an end of the jobs")
+    wait_until(lambda: not workshop.web.database.jobs.unfinished(), 30, "an end of the jobs")
     for path, body in orders.items():
         assert client.post(path, json=body).status_code == 202
 
@@ -250,9 +250,9 @@ def test_what_a_service_lacks_is_ordered_however_many_jobs_wait(workshop):
     """A back-fill that was refused would hold up the very jobs that are in its way."""
     workshop.analyzer("it", "return {}")
     (upload_id,) = workshop.upload()
-    for _ in range(MOST_UNENDED):
+    for _ in range(MAX_UNFINISHED):
         ordered(workshop, "untag", ids=[upload_id], tags=["a"])
     add_analysis_job(
-        workshop.web.database, UploadsForAnalyzer("it", AnalysisSelection.ALL), "request"
+        workshop.web.database, ReanalysisSelection("it", AnalysisSelection.ALL), "request"
     )
-    assert len(workshop.web.database.jobs.unended()) == MOST_UNENDED + 1
+    assert len(workshop.web.database.jobs.unfinished()) == MAX_UNFINISHED + 1

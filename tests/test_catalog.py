@@ -17,7 +17,7 @@ from pymongo.errors import OperationFailure
 from clustr.database import Database, FinishedAnalysis, new_id, now
 from clustr.database.analyses import BATCH
 from clustr.database.circuit_breakers import LONGEST_WAIT_SECONDS
-from clustr.database.connection import answering
+from clustr.database.connection import translate_errors
 from clustr.database.duplicates import INDEXES
 from clustr.domain.errors import DatabaseUnavailable
 from clustr.domain.models import UNFINISHED, Analysis, State, Status, Upload, status_of
@@ -126,9 +126,7 @@ def test_C6_concurrent_claims_never_share_an_analysis(database):
         taken: list[str] = []
         for size in itertools.cycle((1, 5, 3)):
             # None may be left over only because all those that one wanted were just taken.
-            if not (claimed := claim(database, run, size)) and not database.analyses.work_waits(
-                "a"
-            ):
+            if not (claimed := claim(database, run, size)) and not database.analyses.has_work("a"):
                 return taken
             taken += claimed
         raise AssertionError
@@ -206,7 +204,7 @@ def test_C9_finish_of_another_run_changes_nothing(database, collection):
     set_analysis(collection, upload_id, run="second")
     before = collection.find_one({})
     assert finish(database, upload_id, "first", result={"x": 1}) == 0
-    assert database.analyses.put_back("a", "first") == 0
+    assert database.analyses.release("a", "first") == 0
     database.analyses.renew("a", "first", timedelta(hours=1))
     assert collection.find_one({}) == before
     assert finish(database, upload_id, "second", result={"x": 2}) == 1
@@ -219,7 +217,7 @@ def test_F4c_nothing_resurrects_what_was_deleted(database, collection):
     claim(database)
     collection.delete_one({})
     assert finish(database, upload_id, result={"x": 1}, fields={"caption": "x"}) == 0
-    assert database.analyses.put_back("a", "run") == 0
+    assert database.analyses.release("a", "run") == 0
     assert database.analyses.reclaim("a", 3, "lost", "run") == 0
     assert collection.count_documents({}) == 0
 
@@ -310,7 +308,7 @@ def test_claim_reads_the_results_that_are_asked_for(database):
     def results_read(wanted: Any) -> list[Any]:
         arguments = ("c", 1, "run", 1, LEASE, State.QUEUED, wanted)
         [claimed] = database.analyses.claim(*arguments)
-        database.analyses.put_back("c", "run")
+        database.analyses.release("c", "run")
         return [analysis.result for analysis in claimed.upload.analyses]
 
     assert results_read(()) == [None, None, None]
@@ -347,7 +345,7 @@ def test_C13_what_is_put_back_has_had_no_attempt(database, collection):
     held, other_run = add(database, State.QUEUED, count=2)
     claim(database, "run")
     claim(database, "other")
-    assert database.analyses.put_back("a", "run") == 1
+    assert database.analyses.release("a", "run") == 1
     analysis = stored(collection, held)
     assert (analysis["state"], analysis["attempts"], analysis["crashes"]) == ("queued", 0, 0)
     assert "run" not in analysis
@@ -411,12 +409,12 @@ def test_success_leaves_no_error_of_earlier_attempts(database):
 
 def test_park_and_wake_move_all_that_there_is(database):
     add(database, State.QUEUED, State.QUEUED, count=BATCH + 3)
-    assert database.analyses.park("a", "the captioner is away") == BATCH + 3
+    assert database.analyses.defer_queued("a", "the captioner is away") == BATCH + 3
     assert claim(database) == []
     assert len(claim(database, analyzer="b")) == 1
-    assert database.analyses.deferred("a").count == BATCH + 3
-    assert database.analyses.deferred("b") is None
-    assert database.analyses.wake("a", all_of_them=True) == BATCH + 3
+    assert database.analyses.deferred_summary("a").count == BATCH + 3
+    assert database.analyses.deferred_summary("b") is None
+    assert database.analyses.requeue_deferred("a", include_not_due=True) == BATCH + 3
     assert len(claim(database, size=BATCH + 9)) == BATCH + 3
 
 
@@ -425,11 +423,11 @@ def test_only_what_is_due_is_woken(database, collection):
     claim(database, size=2)
     finish(database, due, state=State.DEFERRED, due_at=now() - timedelta(seconds=1))
     finish(database, later, state=State.DEFERRED, due_at=now() + timedelta(seconds=60))
-    assert database.analyses.work_waits("a")
-    assert database.analyses.wake("a", all_of_them=False) == 1
+    assert database.analyses.has_work("a")
+    assert database.analyses.requeue_deferred("a", include_not_due=False) == 1
     assert claim(database, size=9) == [due]
-    assert not database.analyses.work_waits("a")
-    assert database.analyses.work_waits("a", only_due=False)
+    assert not database.analyses.has_work("a")
+    assert database.analyses.has_work("a", only_due=False)
     assert stored(collection, later)["state"] == "deferred"
 
 
@@ -438,23 +436,23 @@ def test_D4_deferred_is_counted_since_the_first_time(database, collection):
     began = now()
     claim(database)
     finish(database, upload_id, state=State.DEFERRED, due_at=now())
-    since = database.analyses.deferred("a").since
+    since = database.analyses.deferred_summary("a").since
     assert began <= since <= now()
     hour_ago = since - timedelta(hours=1)
     set_analysis(collection, upload_id, deferred_at=hour_ago)
     claim(database, state=State.DEFERRED)
     finish(database, upload_id, state=State.DEFERRED, due_at=now())
-    assert database.analyses.deferred("a").since == hour_ago
-    database.analyses.wake("a", all_of_them=True)
-    database.analyses.park("a", "still away")
-    assert database.analyses.deferred("a").since == hour_ago
+    assert database.analyses.deferred_summary("a").since == hour_ago
+    database.analyses.requeue_deferred("a", include_not_due=True)
+    database.analyses.defer_queued("a", "still away")
+    assert database.analyses.deferred_summary("a").since == hour_ago
     claim(database, state=State.DEFERRED)
     finish(database, upload_id, result={})
-    assert database.analyses.deferred("a") is None
+    assert database.analyses.deferred_summary("a") is None
     set_analysis(collection, upload_id, state="queued")  # it is to be done anew
     claim(database)
     finish(database, upload_id, state=State.DEFERRED, due_at=now())
-    assert database.analyses.deferred("a").since >= since
+    assert database.analyses.deferred_summary("a").since >= since
 
 
 # Breakers and leases
@@ -492,17 +490,17 @@ def test_one_takes_the_probe(database, mongo_database):
 def test_F6c_lease_has_one_owner(database):
     owners = [f"owner-{number}" for number in range(6)]
     with ThreadPoolExecutor(len(owners)) as threads:
-        taken = list(threads.map(lambda owner: database.leases.take("x", owner, 30), owners))
+        taken = list(threads.map(lambda owner: database.leases.acquire("x", owner, 30), owners))
     assert sum(taken) == 1
     owner = owners[taken.index(True)]
-    assert database.leases.take("x", owner, 30)
-    assert not database.leases.take("x", "another", 30)
-    assert database.leases.take("y", "another", 30)
-    database.leases.give_back("x", "another")
-    assert not database.leases.take("x", "another", 30)
-    database.leases.give_back("x", owner)
-    assert database.leases.take("x", "another", -1)
-    assert database.leases.take("x", owner, 30)
+    assert database.leases.acquire("x", owner, 30)
+    assert not database.leases.acquire("x", "another", 30)
+    assert database.leases.acquire("y", "another", 30)
+    database.leases.release("x", "another")
+    assert not database.leases.acquire("x", "another", 30)
+    database.leases.release("x", owner)
+    assert database.leases.acquire("x", "another", -1)
+    assert database.leases.acquire("x", owner, 30)
 
 
 @pytest.mark.parametrize(
@@ -512,10 +510,10 @@ def test_F6c_lease_has_one_owner(database):
 def test_a_lease_is_prolonged_when_its_time_is_short_or_was_told_by_a_wrong_clock(
     database, mongo_database, left_seconds, prolonged
 ):
-    assert database.leases.take("x", "owner", 30)
+    assert database.leases.acquire("x", "owner", 30)
     until = now() + timedelta(seconds=left_seconds)
     mongo_database["leases"].update_one({"_id": "x"}, {"$set": {"until": until}})
-    assert database.leases.take("x", "owner", 30)
+    assert database.leases.acquire("x", "owner", 30)
     lease = mongo_database["leases"].find_one({"_id": "x"})
     assert (lease["until"] != until) == prolonged
     if prolonged:
@@ -542,9 +540,9 @@ def test_first_with_the_same_bytes_is_the_one_that_came_first(database):
     add_at(database, moment, highest, 1)
     other = add_at(database, moment, new_id(), 2)
     one, two, unknown = (f"{number:064x}" for number in (1, 2, 3))
-    assert database.uploads.first_with_bytes([one]) == {one: first}
-    assert database.uploads.first_with_bytes([one, two, unknown]) == {one: first, two: other}
-    assert database.uploads.first_uploads_with_bytes([one])[one].id == first
+    assert database.uploads.first_ids_by_hash([one]) == {one: first}
+    assert database.uploads.first_ids_by_hash([one, two, unknown]) == {one: first, two: other}
+    assert database.uploads.first_uploads_by_hash([one])[one].id == first
 
 
 # Errors
@@ -553,7 +551,7 @@ def test_first_with_the_same_bytes_is_the_one_that_came_first(database):
 def test_a_mongod_that_has_just_been_started_again_is_away_for_a_moment():
     """What one may say that was killed under load; nobody can make it say so."""
     said = "No keys found for HMAC that is valid for time"
-    with pytest.raises(DatabaseUnavailable), answering():
+    with pytest.raises(DatabaseUnavailable), translate_errors():
         raise OperationFailure(said, 211, {"errmsg": said, "code": 211})
 
 
@@ -590,12 +588,12 @@ def test_D9_what_was_written_while_the_clock_was_wrong_is_due(database, mongo_da
     mongo_database["uploads"].update_one(
         {"_id": ObjectId(put_off)}, {"$set": {"analyses.0.due_at": tomorrow}}
     )
-    assert database.analyses.work_waits("a")
-    assert database.analyses.wake("a", all_of_them=False) == 1
+    assert database.analyses.has_work("a")
+    assert database.analyses.requeue_deferred("a", include_not_due=False) == 1
     assert database.analyses.reclaim("a", 3, "lost") == 1
     assert sorted(claim(database, size=1) + claim(database, size=1)) == sorted([held, put_off])
-    assert database.leases.take("x", "of yesterday", timedelta(days=1).total_seconds())
-    assert database.leases.take("x", "of today", 30)
+    assert database.leases.acquire("x", "of yesterday", timedelta(days=1).total_seconds())
+    assert database.leases.acquire("x", "of today", 30)
     database.circuit_breakers.record_failure("a", "away")
     mongo_database["breakers"].update_one({"_id": "a"}, {"$set": {"probe_at": tomorrow}})
     assert database.circuit_breakers.get("a").due
@@ -647,8 +645,8 @@ def test_claim_costs_what_it_takes(database, plans):
 
 
 def test_question_for_work_costs_one_look(database, plans):
-    assert database.analyses.work_waits("a")
-    assert not database.analyses.work_waits("none")
+    assert database.analyses.has_work("a")
+    assert not database.analyses.has_work("none")
     check(plans(), "analyses.name", most=1)
 
 
@@ -656,7 +654,7 @@ def test_settling_what_is_old_costs_a_look_at_what_waits(database, collection, p
     [waiting] = add(database, State.SUCCEEDED, State.WAITING)
     set_analysis(collection, waiting, name="gone")
     collection.update_one({"_id": ObjectId(waiting)}, {"$set": {"analyses.1.requires": ["gone"]}})
-    assert database.analyses.settle(["b"], timedelta(0)) == 1
+    assert database.analyses.settle_waiting(["b"], timedelta(0)) == 1
     assert stored(collection, waiting, "b")["state"] == "queued"
     check(plans(), "analyses.name", most=1)
 
@@ -667,8 +665,8 @@ def test_question_for_what_is_put_off_costs_no_look_at_others(database, plans, m
     mongo_database.command("profile", 0)
     mongo_database["uploads"].update_many({}, {"$set": {"analyses.0.state": "deferred", **later}})
     mongo_database.command("profile", 2)
-    assert not database.analyses.work_waits("a")
-    assert database.analyses.wake("a", all_of_them=False) == 0
+    assert not database.analyses.has_work("a")
+    assert database.analyses.requeue_deferred("a", include_not_due=False) == 0
     check(plans(), "analyses.name", most=0)
 
 
@@ -678,14 +676,14 @@ def test_taking_back_nothing_costs_no_look_at_others(database, plans):
 
 
 def test_deferred_are_counted_by_the_index(database, plans):
-    assert database.analyses.deferred("a").count == 30
+    assert database.analyses.deferred_summary("a").count == 30
     check(plans(), "analyses.name", most=30)
 
 
 @pytest.mark.parametrize("count", [1, 20])
 def test_first_with_the_same_bytes_is_found_in_the_index_alone(database, plans, count):
     hashes = [f"{number:064x}" for number in range(count)]
-    assert len(database.uploads.first_with_bytes(hashes)) == count
+    assert len(database.uploads.first_ids_by_hash(hashes)) == count
     (plan,) = plans()
     assert plan["planSummary"].startswith(("IXSCAN", "DISTINCT_SCAN")), plan
     assert not plan.get("hasSortStage"), plan

@@ -207,7 +207,7 @@ def test_a_filter_is_asked_once_more_at_the_removal(workshop):
 
 
 def test_of_very_many_copies_some_are_told_at_a_time(workshop, monkeypatch):
-    monkeypatch.setattr("clustr.database.duplicates.TOLD_AT_ONCE", 2)
+    monkeypatch.setattr("clustr.database.duplicates.MAX_RELINKED", 2)
     ids = copies_of(workshop, photographs.photograph(), 8)
     for upload_id in ids[:2]:
         assert remove(workshop, upload_id) == 204
@@ -221,7 +221,7 @@ def test_what_died_before_it_looked_again_is_made_good(workshop):
     content = photographs.photograph()
     first, second = copies_of(workshop, content, 2)
     trash = workshop.web.database.trash
-    trash.throw(first, TrashStep.MOVING)
+    trash.add(first, TrashStep.MOVING)
     here = {"_id": ObjectId(second)}
     unseen = {"duplicate_of": ObjectId(first), "facets": ["any", "image/jpeg", "duplicate"]}
     workshop.collection.update_one(here, {"$set": unseen, "$unset": {"original_sha256": ""}})
@@ -252,13 +252,13 @@ def of_an_older_version(workshop: Workshop) -> list[list[str]]:
 
 def test_what_an_older_version_says_is_put_right(workshop, monkeypatch):
     monkeypatch.setattr("clustr.database.duplicates.BATCH", 5)
-    monkeypatch.setattr("clustr.database.duplicates.PUT_RIGHT_AT_ONCE", 1)
+    monkeypatch.setattr("clustr.database.duplicates.MAX_REPAIRED", 1)
     of_an_older_version(workshop)
     assert problems(listed(workshop))
-    steps = [*workshop.web.database.duplicates.walk()]
+    steps = [*workshop.web.database.duplicates.repair_all()]
     assert sum(steps) == 5
     assert max(steps) == 1
-    assert sum(workshop.web.database.duplicates.walk()) == 0
+    assert sum(workshop.web.database.duplicates.repair_all()) == 0
     assert_right(workshop)
 
 
@@ -275,7 +275,7 @@ def test_what_an_older_version_says_removes_no_last_copy(workshop):
     done(workshop, "delete", filter={"duplicate": True})
     live, _ = places(workshop)
     assert all(live & {*group} for group in groups)
-    assert sum(workshop.web.database.duplicates.walk())
+    assert sum(workshop.web.database.duplicates.repair_all())
     assert_right(workshop)
 
 

@@ -255,7 +255,7 @@ def test_an_order_is_taken_as_soon_as_the_captioner_was_found(workshop, captione
     [upload] = workshop.upload()
     services = workshop.web.default_services
     assert services.not_configured == {"talker"}
-    assert workshop.web.database.default_services.configure("talker")
+    assert workshop.web.database.default_services.mark_configured("talker")
     answer = workshop.app.test_client().post(f"/api/uploads/{upload}/analyses/talker")
     assert answer.status_code == 202
     assert services.not_configured == set()

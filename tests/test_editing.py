@@ -377,7 +377,9 @@ def test_the_version_of_a_body_is_one_for_if_match(workshop, upload_id):
 
 def test_a_tag_of_many_uploads_is_an_edit_of_each(workshop, upload_id):
     before = get(workshop, f"/api/uploads/{upload_id}").json["version"]
-    assert workshop.web.database.editing.tag([upload_id], TagEdit(add=("new",))) == [upload_id]
+    assert workshop.web.database.editing.edit_tags([upload_id], TagEdit(add=("new",))) == [
+        upload_id
+    ]
     assert edit(workshop, upload_id, {"caption": "x"}, If_Match=f'"{before}"').status_code == 412
 
 
@@ -553,7 +555,7 @@ def test_where_nothing_has_a_version_none_is_ignored(workshop, upload_id, path):
     answer = workshop.app.test_client().post(f"/api/{path}", **asked)
     assert answer.status_code == 412, answer.text
     assert "If-Match" in answer.json["detail"]
-    assert workshop.web.database.jobs.unended() == []
+    assert workshop.web.database.jobs.unfinished() == []
 
 
 def test_of_an_edit_and_a_removal_of_one_version_exactly_one_is_made(workshop):

@@ -27,7 +27,7 @@ from clustr.components import WorkerComponents, build_fsck
 from clustr.database.documents import (
     ANALYSIS,
     IS_UPLOAD,
-    LIKE_AN_UPLOAD,
+    LOOKS_LIKE_UPLOAD,
     SCHEMA,
     reason_why_foreign,
 )
@@ -165,7 +165,7 @@ class Among:
     def strangers(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Those of the records of others that nobody has to look into to see what they are."""
         like = {
-            str(one["_id"]) for one in self.workshop.collection.find(LIKE_AN_UPLOAD, {"_id": 1})
+            str(one["_id"]) for one in self.workshop.collection.find(LOOKS_LIKE_UPLOAD, {"_id": 1})
         }
         live, trashed = self.records_of_others()
         return [one for one in live if str(one["_id"]) not in like], trashed
@@ -308,7 +308,7 @@ def test_an_original_that_others_have_altered_is_in_nobodys_way(among, worker, d
     first = client.get(f"/api/uploads/{ids[0]}").json
     assert first["duplicate_of"] is None
     worker.reconciler.run_once()
-    [*worker.database.duplicates.walk()]
+    [*worker.database.duplicates.repair_all()]
     assert client.get(f"/api/uploads/{ids[0]}").json["duplicate_of"] is None
     assert client.delete(f"/api/uploads/{ids[0]}").status_code == 204
     assert client.post(f"/api/uploads/{ids[0]}/restore").status_code == 200
@@ -323,18 +323,18 @@ def test_all_that_is_done_in_the_background_goes_on(among, worker):
     before = among.planted_strangers
     worker.reconciler.run_once()
     worker.reconciler._complete_old_records()
-    [*database.duplicates.walk()]
-    assert database.analyses.settle(["it"], timedelta(0)) == 0
+    [*database.duplicates.repair_all()]
+    assert database.analyses.settle_waiting(["it"], timedelta(0)) == 0
     worker.engine.run("it", "run", Interruption())
     assert all(workshop.state_of(one, "it") == "succeeded" for one in among.ids)
-    assert database.analyses.park("it", "x") == database.analyses.withdraw("it") == 0
-    assert database.analyses.wake("it", all_of_them=True) == 0
-    assert not database.analyses.work_waits("it", only_due=False)
-    assert database.analyses.deferred("it") is None
+    assert database.analyses.defer_queued("it", "x") == database.analyses.withdraw("it") == 0
+    assert database.analyses.requeue_deferred("it", include_not_due=True) == 0
+    assert not database.analyses.has_work("it", only_due=False)
+    assert database.analyses.deferred_summary("it") is None
     database.statistics.count(workshop.web.plugin_manager.analyzers["it"])
     while not database.counters.step():
         pass
-    like = workshop.collection.count_documents(LIKE_AN_UPLOAD)
+    like = workshop.collection.count_documents(LOOKS_LIKE_UPLOAD)
     assert database.counters.totals().uploads == like
     assert database.counters.totals().statuses["processed"] == len(among.ids)
     worker.reconciler.run_once()

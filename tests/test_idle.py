@@ -56,10 +56,10 @@ def counted(workshop: Workshop) -> dict[str, Any]:
 
 def test_whatever_changes_an_upload_is_noticed_once(workshop):
     watch = ChangeWatch(workshop.collection)
-    assert watch.changed()  # before it began to watch
-    assert not watch.changed()
+    assert watch.has_changed()  # before it began to watch
+    assert not watch.has_changed()
     (upload_id,) = workshop.upload()
-    assert watch.changed()
+    assert watch.has_changed()
     client = workshop.app.test_client()
     for change in (
         lambda: edit(workshop, upload_id, {"tags": {"set": ["cat"]}}),
@@ -67,22 +67,22 @@ def test_whatever_changes_an_upload_is_noticed_once(workshop):
         lambda: client.post(f"/api/uploads/{upload_id}/restore"),
         lambda: workshop.collection.update_one({}, {"$set": {"analyses.0.state": "failed"}}),
     ):
-        assert not watch.changed()
+        assert not watch.has_changed()
         change()
-        assert watch.changed()
+        assert watch.has_changed()
     for same in ({"$set": {"analyses.0.state": "failed"}}, {"$unset": {"nothing": 1}}):
         workshop.collection.update_many({}, same)
     workshop.collection.database["another"].insert_one({})
-    assert not watch.changed()
+    assert not watch.has_changed()
 
 
 def test_when_mongodb_cannot_say_it_something_may_have_changed(workshop):
     watch = ChangeWatch(workshop.collection)
-    watch.changed()
+    watch.has_changed()
     watch._token = {"_data": "no token of MongoDB's"}
-    assert watch.changed()
-    assert watch.changed()
-    assert not watch.changed()
+    assert watch.has_changed()
+    assert watch.has_changed()
+    assert not watch.has_changed()
 
 
 def test_what_nobody_has_changed_is_not_counted_again(workshop, at_once):

@@ -16,8 +16,8 @@ from running import wait_until
 
 from clustr.database import INDEXES, Database, Sort, UploadFilter, new_id, now, result_indexes
 from clustr.database.documents import to_document
-from clustr.database.listing import RangeLimit, _write
-from clustr.database.tags import with_keys
+from clustr.database.listing import RangeLimit, _write_cursor
+from clustr.database.tags import tag_fields
 from clustr.domain.errors import InvalidInput
 from clustr.domain.models import Analysis, State, Status, Upload
 
@@ -74,7 +74,7 @@ def document(number: int) -> dict[str, Any]:
         request_id="seeded",
         duplicate_of=new_id() if number % 4 == 0 else None,
     )
-    written = to_document(upload) | with_keys(["sofa", "cat"][: 1 + number % 2])
+    written = to_document(upload) | tag_fields(["sofa", "cat"][: 1 + number % 2])
     if number % 3:
         written["taken_at"] = moment - timedelta(days=number % 60)
     return written
@@ -111,7 +111,7 @@ def walk(
 ) -> Iterator[list[ObjectId]]:
     cursor = None
     while True:
-        page = database.listing.page(limit, cursor=cursor, wanted=wanted, sort=sort)
+        page = database.listing.page(limit, cursor=cursor, upload_filter=wanted, sort=sort)
         yield [document["_id"] for document in page.uploads]
         cursor = page.next_cursor
         if cursor is None:
@@ -236,9 +236,9 @@ def test_a_page_by_number_reads_what_it_shows(database, collection, plans, wante
     """What is in front of it is passed over in the index alone."""
     expected = in_order(collection, wanted, sort)
     for number in (2, 5):
-        page = database.listing.page(10, number, wanted=wanted, sort=sort)
+        page = database.listing.page(10, number, upload_filter=wanted, sort=sort)
         assert [d["_id"] for d in page.uploads] == expected[number * 10 - 10 : number * 10]
-    assert database.listing.page(10, 900, wanted=wanted, sort=sort).uploads == []
+    assert database.listing.page(10, 900, upload_filter=wanted, sort=sort).uploads == []
     found = [plan for plan in plans() if "hint" in plan["command"]]
     assert len(found) == 5
     for plan in found:
@@ -280,8 +280,8 @@ def test_a_range_of_times_has_only_what_has_one(database, collection, plans, ope
 def test_a_cursor_that_somebody_made_leads_nowhere(database, collection):
     """Behind what is wanted there is nothing."""
     wanted, sort = UploadFilter(bounds=(RangeLimit("size", "gte", 1010),)), Sort("size")
-    behind = _write({"size": 1, "_id": ObjectId()}, sort, wanted, None)
-    page = database.listing.page(5, cursor=behind, wanted=wanted, sort=sort)
+    behind = _write_cursor({"size": 1, "_id": ObjectId()}, sort, wanted, None)
+    page = database.listing.page(5, cursor=behind, upload_filter=wanted, sort=sort)
     assert (page.uploads, page.next_cursor) == ([], None)
 
 
@@ -290,13 +290,13 @@ def test_uploads_of_an_older_version_are_listed_once_they_are_completed(database
         UploadFilter(duplicate=True),
         {d["_id"]: d["facets"] for d in collection.find()},
     )
-    found = database.listing.page(100, wanted=wanted).uploads
+    found = database.listing.page(100, upload_filter=wanted).uploads
     collection.update_many({"_id": {"$in": [*before][::2]}}, {"$unset": {"facets": True}})
-    assert len(database.listing.page(100, wanted=wanted).uploads) < len(found)
-    assert database.listing.complete() == len(before) / 2
-    assert database.listing.complete() == 0
+    assert len(database.listing.page(100, upload_filter=wanted).uploads) < len(found)
+    assert database.listing.add_missing_facets() == len(before) / 2
+    assert database.listing.add_missing_facets() == 0
     assert {d["_id"]: d["facets"] for d in collection.find()} == before
-    assert database.listing.page(100, wanted=wanted).uploads == found
+    assert database.listing.page(100, upload_filter=wanted).uploads == found
 
 
 def test_no_more_indexes_than_a_collection_should_have(collection):
@@ -306,7 +306,7 @@ def test_no_more_indexes_than_a_collection_should_have(collection):
 
 
 def test_a_cursor_is_of_its_sort_and_its_filters(database, collection):
-    cursor = database.listing.page(5, wanted=UploadFilter(status="processed")).next_cursor
+    cursor = database.listing.page(5, upload_filter=UploadFilter(status="processed")).next_cursor
     for wanted, sort in [
         (UploadFilter(), Sort()),
         (UploadFilter(status="pending"), Sort()),
@@ -314,24 +314,24 @@ def test_a_cursor_is_of_its_sort_and_its_filters(database, collection):
         (UploadFilter(status="processed"), Sort(descending=False)),
     ]:
         with pytest.raises(InvalidInput) as raised:
-            database.listing.page(5, cursor=cursor, wanted=wanted, sort=sort)
+            database.listing.page(5, cursor=cursor, upload_filter=wanted, sort=sort)
         assert list(raised.value.errors) == ["cursor"]
         assert "another sort" in raised.value.errors["cursor"][0]
 
 
 def test_a_total_is_counted_where_that_is_cheap(database, collection, monkeypatch):
-    page = database.listing.page(5, wanted=UploadFilter(status="processed"))
+    page = database.listing.page(5, upload_filter=UploadFilter(status="processed"))
     assert page.total == 400
     further = database.listing.page(
-        5, cursor=page.next_cursor, wanted=UploadFilter(status="processed")
+        5, cursor=page.next_cursor, upload_filter=UploadFilter(status="processed")
     )
     assert further.total == 400
     assert database.listing.page(5).total == COUNT
     monkeypatch.setattr("clustr.database.upload_counts.COUNTED_TOTAL", 100)
-    page = database.listing.page(5, wanted=UploadFilter(status="processed"))
+    page = database.listing.page(5, upload_filter=UploadFilter(status="processed"))
     assert page.total is None
     further = database.listing.page(
-        5, cursor=page.next_cursor, wanted=UploadFilter(status="processed")
+        5, cursor=page.next_cursor, upload_filter=UploadFilter(status="processed")
     )
     assert further.total is None
 
@@ -341,24 +341,24 @@ def test_what_a_page_is_behind_tells_that_there_are_too_many_to_count(
 ):
     monkeypatch.setattr("clustr.database.upload_counts.COUNTED_TOTAL", 100)
     wanted = UploadFilter(analysis=("a", State.FAILED))
-    page = database.listing.page(5, 21, wanted=wanted)
+    page = database.listing.page(5, 21, upload_filter=wanted)
     assert (len(page.uploads), page.total) == (5, None)
     plans()
     assert not list(collection.database["system.profile"].find({"op": "command"}))
 
 
 def test_behind_the_end_the_total_is_counted_too(database, collection):
-    page = database.listing.page(20, 400, wanted=UploadFilter(status="processed"))
+    page = database.listing.page(20, 400, upload_filter=UploadFilter(status="processed"))
     assert (page.uploads, page.total) == ([], 400)
 
 
 def test_pages_reach_so_far_among_many(database, collection, monkeypatch):
-    monkeypatch.setattr("clustr.database.listing.MOST_SKIPPED", 100)
+    monkeypatch.setattr("clustr.database.listing.MAX_SKIPPED", 100)
     assert len(database.listing.page(20, 6).uploads) == 20
     with pytest.raises(InvalidInput) as raised:
         database.listing.page(20, 7)
     assert "`cursor`" in raised.value.errors["page"][0]
-    monkeypatch.setattr("clustr.database.listing.MOST_SKIPPED", 1000)
+    monkeypatch.setattr("clustr.database.listing.MAX_SKIPPED", 1000)
     assert database.listing.page(100, 50).uploads == []
 
 

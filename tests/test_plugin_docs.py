@@ -28,7 +28,7 @@ import clustr.plugins
 import clustr.testing
 from clustr.domain.models import State, Status
 from clustr.plugin_manager import PluginManager, PluginState, load_plugins
-from clustr.plugin_manager.configuration import OF_ANALYZERS
+from clustr.plugin_manager.configuration import ANALYZER_KEYS
 from clustr.plugin_manager.registration import CLUSTR_API
 from clustr.plugins import Analysis, Analyzer, Context, HttpAnalyzer, Image, Upload, hooks
 from clustr.plugins.filters import OPERATORS
@@ -120,7 +120,7 @@ def test_every_method_and_outcome_is_documented() -> None:
 def test_words_with_a_fixed_set_are_all_documented() -> None:
     assert set(KINDS) <= code("analyzer.md")
     assert set(OPERATORS) <= code("hooks/clustr_register_filters.md")
-    assert set(OF_ANALYZERS) <= code("configuration.md")
+    assert set(ANALYZER_KEYS) <= code("configuration.md")
     assert {state.value for state in PluginState} == set(table("operating.md", "What is loaded"))
     assert {state.value for state in State} == set(table("operating.md", "How far analyses are"))
     assert f"now **{CLUSTR_API}**" in PAGES["compatibility.md"]

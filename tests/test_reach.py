@@ -322,14 +322,14 @@ def test_the_cost_of_a_search(workshop, client, crowd, monkeypatch):
     assert many["next_cursor"]
     monkeypatch.setattr("clustr.database.listing.SEARCH_SECONDS", 0.005)
     assert client.get("/api/uploads?analyses.brightness.marks=none").get_json()["total"] == 0
-    monkeypatch.setattr("clustr.database.listing.MOST_LOOKED_AT", 10_000)
+    monkeypatch.setattr("clustr.database.listing.MAX_EXAMINED", 10_000)
     slow = client.get("/api/uploads?analyses.brightness.marks=none")
     assert slow.status_code == 422
     assert list(slow.get_json()["errors"]) == ["analyses.brightness.marks"]
     assert "no index" in slow.get_json()["errors"]["analyses.brightness.marks"][0]
     with pytest.raises(TooSlow):
         never = Condition("brightness", "marks", "eq", "none")
-        workshop.web.database.listing.page(1, wanted=UploadFilter(conditions=(never,)))
+        workshop.web.database.listing.page(1, upload_filter=UploadFilter(conditions=(never,)))
 
 
 def test_routes_are_mounted_below_their_plugin(workshop, client):

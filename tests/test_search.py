@@ -11,7 +11,7 @@ from workshop import Workshop
 
 from clustr.database import new_id, now
 from clustr.database.documents import to_document
-from clustr.database.tags import with_keys
+from clustr.database.tags import tag_fields
 from clustr.domain.models import Status, Upload
 
 PROBLEM = "application/problem+json"
@@ -37,7 +37,7 @@ def document(name: str, caption: str | None = None, *tags: str, **more: Any) -> 
         request_id="seeded",
         caption=caption,
     )
-    return to_document(upload) | {"caption": caption, **with_keys(tags), **more}
+    return to_document(upload) | {"caption": caption, **tag_fields(tags), **more}
 
 
 FEW = {

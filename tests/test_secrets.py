@@ -21,7 +21,7 @@ from workshop import FIRST_PARTY
 from clustr import logs
 from clustr.domain import failure_messages
 from clustr.domain.errors import StartUpError
-from clustr.domain.secrets import Secret, Secrets, credentials_in, without_secrets, wrapped
+from clustr.domain.secrets import Secret, Secrets, credentials_in, without_secrets, wrap_secrets
 from clustr.settings import read_settings
 from clustr.supervisor.servers import free_port
 
@@ -287,7 +287,7 @@ def test_a_secret_is_used_as_a_text_and_not_shown_by_its_representation() -> Non
 
 
 def test_secret_values_are_a_mapping_that_shows_names_alone() -> None:
-    secrets = wrapped({"login": {"user": "me", "pins": ["12345", 678901]}, "on": True})
+    secrets = wrap_secrets({"login": {"user": "me", "pins": ["12345", 678901]}, "on": True})
     assert isinstance(secrets, Secrets)
     assert secrets["login"]["pins"] == ["12345", 678901]
     assert repr(secrets) == "{'login': ***, 'on': ***}"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from clustr.domain.errors import InvalidSettings, StartUpError
-from clustr.domain.failure_messages import one_slip_apart
+from clustr.domain.failure_messages import is_one_typo_apart
 from clustr.settings import (
     declared_settings,
     describe_unknown_variables,
@@ -314,11 +314,11 @@ def test_names_that_others_set_are_not_told() -> None:
 
 @pytest.mark.parametrize("other", ["abcd", "bcde", "abXde", "abcdeX", "Xabcde", "abdce", "bacde"])
 def test_one_slip(other: str) -> None:
-    assert one_slip_apart("abcde", other)
-    assert one_slip_apart(other, "abcde")
+    assert is_one_typo_apart("abcde", other)
+    assert is_one_typo_apart(other, "abcde")
 
 
 @pytest.mark.parametrize("other", ["", "abc", "aXXde", "badce", "edcba", "abcdeXX", "cbade"])
 def test_more_than_one_slip(other: str) -> None:
-    assert not one_slip_apart("abcde", other)
-    assert not one_slip_apart(other, "abcde")
+    assert not is_one_typo_apart("abcde", other)
+    assert not is_one_typo_apart(other, "abcde")

@@ -114,8 +114,8 @@ def test_what_took_too_long_is_found_by_looking_at_few(
 @pytest.mark.parametrize("down", [False, True])
 def test_what_would_look_at_too_many_is_refused(database, impatient, monkeypatch, down):
     wanted = UploadFilter(bounds=(WIDE,))
-    monkeypatch.setattr("clustr.database.listing.MOST_LOOKED_AT", COUNT + 1)
-    assert database.listing.page(4, wanted=wanted, sort=Sort("size", down)).total == 10
-    monkeypatch.setattr("clustr.database.listing.MOST_LOOKED_AT", 30)
+    monkeypatch.setattr("clustr.database.listing.MAX_EXAMINED", COUNT + 1)
+    assert database.listing.page(4, upload_filter=wanted, sort=Sort("size", down)).total == 10
+    monkeypatch.setattr("clustr.database.listing.MAX_EXAMINED", 30)
     with pytest.raises(TooSlow):
-        database.listing.page(40, wanted=wanted, sort=Sort("size", down))
+        database.listing.page(40, upload_filter=wanted, sort=Sort("size", down))

@@ -277,7 +277,7 @@ def test_what_was_put_into_the_trash_by_an_older_version_is_restored(workshop):
     assert client.post(f"/api/uploads/{ids[0]}/restore").get_json()["tags"] == ["Cat"]
     assert tags_of(workshop, ids[0]) == ["Cat"]
     with engine(workshop) as bulk:
-        assert sum(bulk._database.tag_keys.walk()) == 2
+        assert sum(bulk._database.tag_keys.add_all_missing()) == 2
     assert not {*OLD_INDEXES} & indexes(workshop)
     done(workshop, "/api/uploads/bulk", action="restore", filter={"tag": ["SOFA"]})
     assert tags_of(workshop, ids[1]) == ["CAT", "Sofa"]
@@ -285,27 +285,27 @@ def test_what_was_put_into_the_trash_by_an_older_version_is_restored(workshop):
 
 
 def test_keys_are_made_of_some_at_a_time(workshop, monkeypatch):
-    monkeypatch.setattr("clustr.database.tag_keys.LOOKED_AT_ONCE", 3)
+    monkeypatch.setattr("clustr.database.tag_keys.BATCH", 3)
     upload(workshop, *([f"Tag {number}"] for number in range(10)))
     before = [*workshop.collection.find().sort("_id", 1)]
     make_older(workshop)
     other = {"_id": ObjectId(), "tags": [1, {}]}
     workshop.collection.insert_many([other, {"_id": "other", "tags": "cat"}])
-    steps = [*workshop.web.database.tag_keys.walk()]
+    steps = [*workshop.web.database.tag_keys.add_all_missing()]
     assert sum(steps) == 10
     assert max(steps) <= 3
     ours = {"sha256": {"$exists": True}}
     assert [*workshop.collection.find(ours).sort("_id", 1)] == before
     assert workshop.collection.find_one({"_id": other["_id"]}) == other
-    assert [*workshop.web.database.tag_keys.walk()] == []
+    assert [*workshop.web.database.tag_keys.add_all_missing()] == []
 
 
 def test_what_changes_while_keys_are_made_has_them_in_the_end(workshop, monkeypatch):
     """An analysis that ends between the reading and the writing takes part in the next time."""
-    monkeypatch.setattr("clustr.database.tag_keys.LOOKED_AT_ONCE", 1)
+    monkeypatch.setattr("clustr.database.tag_keys.BATCH", 1)
     ids = upload(workshop, ["Cat"], ["Dog"], ["Sofa"])
     make_older(workshop)
-    walk = workshop.web.database.tag_keys.walk()
+    walk = workshop.web.database.tag_keys.add_all_missing()
     assert next(walk) == 1
     one = {"_id": ObjectId(ids[0])}
     workshop.collection.update_one(one, {"$unset": {"tag_keys": ""}})  # As if it had not matched.
@@ -317,13 +317,13 @@ def test_a_search_for_a_tag_that_is_too_slow_meanwhile_is_no_fault_of_the_client
     workshop, monkeypatch
 ):
     monkeypatch.setattr("clustr.database.listing.SEARCH_SECONDS", 1e-6)
-    monkeypatch.setattr("clustr.database.listing.MOST_LOOKED_AT", 2)
+    monkeypatch.setattr("clustr.database.listing.MAX_EXAMINED", 2)
     upload(workshop, ["Cat"], ["Dog"], ["Sofa"], ["Sofa"])
     make_older(workshop)
     answer = workshop.app.test_client().get("/api/uploads?tag=cat")
     assert answer.status_code == 503
     assert answer.headers["Retry-After"]
-    assert sum(workshop.web.database.tag_keys.walk()) == 4
+    assert sum(workshop.web.database.tag_keys.add_all_missing()) == 4
     assert len(found(workshop, tag="cat")) == 1
 
 

@@ -13,7 +13,7 @@ from running import wait_until
 
 from clustr.database import Database, new_id, now
 from clustr.database.documents import to_document
-from clustr.database.tags import with_keys
+from clustr.database.tags import tag_fields
 from clustr.domain.models import Status, Upload
 
 
@@ -50,7 +50,7 @@ def document(number: int, *tags: str) -> dict[str, Any]:
         analyses=(),
         request_id="seeded",
     )
-    return to_document(upload) | with_keys(tags)
+    return to_document(upload) | tag_fields(tags)
 
 
 def count(database: Database) -> int:
@@ -104,7 +104,7 @@ def test_spellings_are_counted_as_one_and_the_most_frequent_is_shown(
     database, collection, monkeypatch, batch
 ):
     monkeypatch.setattr("clustr.database.counters.BATCH", batch)
-    monkeypatch.setattr("clustr.database.counters.KEYED_AT_ONCE", 2)
+    monkeypatch.setattr("clustr.database.counters.KEY_BATCH", 2)
     spellings = ["CAT", *["Cat"] * 4, *["cat"] * 3, *["MÜNCHEN"] * 2, "München", "Munchen", "café"]
     collection.insert_many(document(n, spelling) for n, spelling in enumerate(spellings))
     count(database)
@@ -157,7 +157,7 @@ def test_a_round_that_was_broken_off_counts_nothing_twice(database, collection, 
     collection.insert_many(document(n, "cat") for n in range(10))
     assert not database.counters.step()
     assert not database.counters.step()
-    database.counters._round = None
+    database.counters._pass = None
     count(database)
     assert database.counters.tags("", 10) == {"cat": 10}
 

@@ -100,7 +100,7 @@ def test_an_estimate_is_put_right_after_mongod_was_killed(own_servers, monkeypat
         assert collection.estimated_document_count() == 100
         assert database.listing.page(10).total == 100
         count(database)
-        assert database.listing.page(10).total == database.counting.uploads() == 300
+        assert database.listing.page(10).total == database.upload_counts.count() == 300
         collection.insert_many(document(300 + n) for n in range(5))
         assert database.listing.page(10).total == 305
         # What it takes for few is no estimate.

@@ -380,7 +380,7 @@ def test_what_is_in_the_trash_says_so_wherever_it_is_asked_for(workshop):
 
 def test_what_is_being_moved_into_the_trash_can_be_looked_at(workshop):
     (upload_id,) = workshop.upload()
-    workshop.web.database.trash.throw(upload_id, TrashStep.MOVING)
+    workshop.web.database.trash.add(upload_id, TrashStep.MOVING)
     for below in ("", "/file", "/thumbnail"):
         with call(workshop, "GET", f"/api/trash/{upload_id}{below}") as answer:
             assert answer.status_code == 200, below
@@ -607,7 +607,7 @@ def test_a_process_that_is_killed_anywhere_leaves_it_whole(workshop):
 
 def test_the_reconciler_finishes_what_was_begun(workshop):
     (upload_id,) = workshop.upload()
-    workshop.web.database.trash.throw(upload_id, TrashStep.MOVING)  # and then its process died
+    workshop.web.database.trash.add(upload_id, TrashStep.MOVING)  # and then its process died
     assert file_of(workshop, upload_id).exists()
     moment = {"trash.claimed_at": now() - timedelta(minutes=1)}
     trash_of(workshop).update_one({}, {"$set": moment})
@@ -620,7 +620,7 @@ def test_the_reconciler_finishes_what_was_begun(workshop):
 
 def test_what_another_does_is_left_to_him_for_a_while(workshop):
     (upload_id,) = workshop.upload()
-    claim = workshop.web.database.trash.throw(upload_id, TrashStep.MOVING)
+    claim = workshop.web.database.trash.add(upload_id, TrashStep.MOVING)
     go_on(workshop, late=False)
     assert file_of(workshop, upload_id).exists()
     assert restore(workshop, upload_id).status_code == 409

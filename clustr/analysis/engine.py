@@ -89,11 +89,11 @@ class AnalysisEngine:
             self._clear_bell(analyzer)
             breaker = self._database.circuit_breakers.get(name)
             if breaker and breaker.open and not self._database.circuit_breakers.take_probe(name):
-                self._database.analyses.park(name, breaker.reason)
+                self._database.analyses.defer_queued(name, breaker.reason)
                 return True
             probing = breaker is not None and breaker.open
             if not probing:
-                self._database.analyses.wake(name, all_of_them=False)
+                self._database.analyses.requeue_deferred(name, include_not_due=False)
             return self._work_one_slice(
                 analyzer, run, interruption, probing, has_failed_before=breaker is not None
             )
@@ -137,7 +137,7 @@ class AnalysisEngine:
         except NotPrepared as error:  # The image is not at fault: its analysis is deferred.
             self._defer(analyzer, str(error))
         finally:
-            self._database.analyses.put_back(analyzer.name, run)
+            self._database.analyses.release(analyzer.name, run)
         if not interruption.requested:
             work.notify_workers_if_work_waits()
         return runner.prepared and not interruption.requested and not self._is_too_large(runner)
@@ -196,12 +196,12 @@ class AnalysisEngine:
     def _defer(self, analyzer: Analyzer, reason: str) -> None:
         breaker = self._database.circuit_breakers.record_failure(analyzer.name, reason)
         if breaker.open:
-            self._database.analyses.park(analyzer.name, reason)
+            self._database.analyses.defer_queued(analyzer.name, reason)
         log.warning("analyzer_put_off", reason=reason, probe_at=breaker.probe_at.isoformat())
 
     def _recover(self, analyzer: Analyzer) -> None:
         self._database.circuit_breakers.close(analyzer.name)
-        woken = self._database.analyses.wake(analyzer.name, all_of_them=True)
+        woken = self._database.analyses.requeue_deferred(analyzer.name, include_not_due=True)
         log.info("analyzer_recovered", woken=woken)
 
     @contextmanager
@@ -282,7 +282,7 @@ class WorkSlice:
 
     def notify_workers_if_work_waits(self) -> None:
         """Ring the doorbell of this analyzer if it has queued analyses."""
-        if self._database.analyses.work_waits(self.analyzer.name):
+        if self._database.analyses.has_work(self.analyzer.name):
             self.notify_workers([self.analyzer])
 
     def analyze(self, claims: list[ClaimedAnalysis]) -> str | None:
@@ -390,7 +390,7 @@ class WorkSlice:
         ended = [(claimed, end) for claimed, end in ends if end.state is not State.DEFERRED]
         if not all_written:
             ids = [claimed.upload.id for claimed, _ in ended]
-            stored_ids = self._database.analyses.ended(self.analyzer.name, self._run, ids)
+            stored_ids = self._database.analyses.finished_by_run(self.analyzer.name, self._run, ids)
             ended = [(claimed, end) for claimed, end in ended if claimed.upload.id in stored_ids]
         for position, (claimed, end) in enumerate(ended, 1):
             try:

@@ -31,9 +31,9 @@ from clustr.analysis.limits import (
 from clustr.analysis.process_state import ProcessState
 from clustr.analysis.temp_folder import temp_folder
 from clustr.domain import failure_messages
-from clustr.domain.json_input import is_within
+from clustr.domain.json_input import is_within_depth
 from clustr.domain.models import State
-from clustr.plugin_manager import Plugin, authors_frames
+from clustr.plugin_manager import Plugin, plugin_exc_info
 from clustr.plugins import Analyzer, ConfigError, Context, Fail, Image, Outcome, RetryLater, Skip
 from clustr.plugins.analyzer import SETUP_SECONDS
 
@@ -166,7 +166,7 @@ class Runner:
         except TimeUp as error:
             raise NotPrepared(f"setup() took longer than {SETUP_SECONDS} seconds") from error
         except BaseException as error:
-            log.error("setup_raised", exc_info=authors_frames(error))
+            log.error("setup_raised", exc_info=plugin_exc_info(error))
             problem = (
                 self._memory_error_message(error)
                 or f"raised {failure_messages.describe_exception(error)}"
@@ -189,7 +189,7 @@ class Runner:
         except Interrupted:
             raise
         except BaseException as error:
-            log.error("model_info_not_used", exc_info=authors_frames(error))
+            log.error("model_info_not_used", exc_info=plugin_exc_info(error))
             return {}
 
     def has_grown(self) -> bool:
@@ -241,7 +241,7 @@ class Runner:
         except InvalidBatchAnswer as error:
             ends = [End(State.FAILED, error=str(error))] * len(images)
         except BaseException as error:
-            log.warning("batch_raised", images=len(images), exc_info=authors_frames(error))
+            log.warning("batch_raised", images=len(images), exc_info=plugin_exc_info(error))
             return None
         seconds_each = (time.perf_counter() - began) / len(images)
         pairs = [(i, replace(e, seconds=seconds_each)) for i, e in zip(images, ends, strict=True)]
@@ -317,7 +317,7 @@ class Runner:
             case TimeUp():
                 error = f"took longer than {self.analyzer.timeout:g} seconds"
                 return End(State.FAILED, error=error)
-        log.error("analyzer_raised", exc_info=authors_frames(error))
+        log.error("analyzer_raised", exc_info=plugin_exc_info(error))
         return End(State.FAILED, error=failure_messages.describe_exception(error))
 
     def _memory_error_message(self, error: BaseException | None) -> str | None:
@@ -373,7 +373,7 @@ class Runner:
                 with self.limits.limit(TEARDOWN_SECONDS):
                     self.analyzer.teardown()
             except BaseException as error:  # All results are stored by now.
-                log.error("teardown_raised", exc_info=authors_frames(error))
+                log.error("teardown_raised", exc_info=plugin_exc_info(error))
             finally:
                 self.process_state.restore()
         self.prepared = False
@@ -399,6 +399,6 @@ def _to_json_values(value: dict[str, Any], what: str, max_bytes: int) -> dict[st
         raise ValueError(f"{what} cannot be written as JSON: {error}") from error
     if len(text) > max_bytes:
         raise ValueError(f"{what} has {len(text)} bytes of JSON")
-    if "\\u0000" in text or not is_within(plain, DEEPEST_RESULT):
+    if "\\u0000" in text or not is_within_depth(plain, DEEPEST_RESULT):
         raise ValueError(f"{what} has NUL characters or is nested too deeply")
     return plain

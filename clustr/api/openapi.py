@@ -11,7 +11,7 @@ from typing import Any
 
 from clustr.api.schemas.listing import SORT_VALUES
 from clustr.api.schemas.uploads import REFUSAL_CODES
-from clustr.database import SEARCHED, AnalysisSelection, JobState
+from clustr.database import MATCHED_FIELDS, AnalysisSelection, JobState
 from clustr.domain.models import State, Status
 from clustr.imaging.images import CONTENT_TYPES
 from clustr.plugin_manager import PluginState
@@ -61,7 +61,7 @@ ENUM_NAMES: dict[tuple[str, ...], str] = {
     tuple(State): "AnalysisStatus",
     tuple(sorted(CONTENT_TYPES.values())): "ContentType",
     tuple(SORT_VALUES): "UploadSort",
-    tuple(SEARCHED): "SearchedField",
+    tuple(MATCHED_FIELDS): "SearchedField",
     ("score", "newest"): "SearchOrder",
     ("keep", "reuse"): "Duplicates",
     ("delete", "restore", "tag", "untag"): "BulkAction",

@@ -10,7 +10,7 @@ import click
 from clustr import logs
 from clustr.cli.running_service import read_settings_of_running_service
 from clustr.components import build_analysis_jobs
-from clustr.database import AnalysisSelection, Database, Job, JobState, UploadsForAnalyzer
+from clustr.database import AnalysisSelection, Database, Job, JobState, ReanalysisSelection
 from clustr.domain.errors import ClustrError, DatabaseUnavailable, InvalidInput
 from clustr.services.bulk import AnalysisJobs
 from clustr.settings import Settings
@@ -55,7 +55,7 @@ def analyze(analyzer: str, select: str | None, limit: int | None, dry_run: bool)
     """
     if select is None:
         refuse("say which uploads: --missing, --stale, --failed or --all")
-    selection = UploadsForAnalyzer(analyzer, AnalysisSelection(select), limit=limit)
+    selection = ReanalysisSelection(analyzer, AnalysisSelection(select), limit=limit)
     settings = read_settings_of_running_service()
     logs.configure(settings.log_format, "error")
     with build_analysis_jobs(settings) as (analysis_jobs, database):
@@ -78,7 +78,7 @@ def refuse(reason: str) -> NoReturn:
     sys.exit(REFUSED)
 
 
-def print_estimate(analysis_jobs: AnalysisJobs, selection: UploadsForAnalyzer) -> None:
+def print_estimate(analysis_jobs: AnalysisJobs, selection: ReanalysisSelection) -> None:
     """Print how many uploads are selected, and how long one worker takes for them."""
     estimate = analysis_jobs.estimate(selection)
     duration = "nobody knows yet how long one takes"

@@ -20,7 +20,7 @@ from clustr.domain.errors import InvalidSettings, NotFound, StartUpError
 from clustr.domain.models import Upload
 from clustr.plugin_manager import Candidate, check_enabled, load_plugins
 from clustr.plugin_manager.configuration import read_tables
-from clustr.plugin_manager.declarations import HEAVY
+from clustr.plugin_manager.declarations import HEAVY_PACKAGES
 from clustr.settings import Settings, read_environment, read_settings
 
 PATH_SETTINGS = {"PLUGINS_FOLDER", "PLUGINS_CONFIG"}
@@ -172,7 +172,7 @@ def import_in_child(candidate: Candidate, seconds: float) -> ChildResult:
         send(
             {
                 "seconds": time.perf_counter() - began_at,
-                "heavy": sorted((set(sys.modules) - modules) & set(HEAVY)),
+                "heavy": sorted((set(sys.modules) - modules) & set(HEAVY_PACKAGES)),
                 "threads": threading.active_count() - threads,
             }
         )

@@ -9,7 +9,7 @@ from clustr.domain import failure_messages
 from clustr.domain.secrets import credentials_in
 from clustr.plugin_manager import Plugin
 from clustr.plugin_manager.configuration import SECRET
-from clustr.plugin_manager.configuration_keys import keys_of_configuration, type_of
+from clustr.plugin_manager.configuration_keys import configuration_keys_of, type_of
 from clustr.plugin_manager.service_addresses import advice, has_address, is_default_address
 from clustr.plugins import Analyzer, Filter
 
@@ -104,7 +104,7 @@ def _describe_configuration(plugin: Plugin) -> list[dict[str, Any]]:
             "secret": key.secret,
             "environment": list(key.variables),
         }
-        for key in keys_of_configuration(plugin.name, plugin.config_schema)
+        for key in configuration_keys_of(plugin.name, plugin.config_schema)
     ]
 
 

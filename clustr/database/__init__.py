@@ -1,23 +1,23 @@
-"""The database: all that Clustr knows, in MongoDB, with a module for each concern.
+"""The database: everything that Clustr stores in MongoDB, with one module for each concern.
 
-Only this package knows PyMongo. The bytes of files are in `clustr.storage`.
+Only this package uses PyMongo. `clustr.storage` stores the bytes of files.
 """
 
 from clustr.database.analyses import ClaimedAnalysis, DeferredAnalyses, FinishedAnalysis
-from clustr.database.bulk_selection import AnalysisSelection, SelectedUploads, UploadsForAnalyzer
+from clustr.database.bulk_selection import AnalysisSelection, ReanalysisSelection, UploadSelection
 from clustr.database.case_folding import tag_key
 from clustr.database.circuit_breakers import CircuitBreaker
 from clustr.database.clock import now
 from clustr.database.counters import Totals
 from clustr.database.database import INDEXES, Database
-from clustr.database.documents import UNLIKE_AN_UPLOAD, log_foreign, reading_record
+from clustr.database.documents import MALFORMED_RECORD_ERRORS, log_foreign_record, reading_record
 from clustr.database.editing import TagEdit
-from clustr.database.filters import BOUNDS, filter_from_query
+from clustr.database.filters import RANGE_FILTERS, filter_from_query
 from clustr.database.integrity import ForeignDocument, StoredRecord, UnfinishedAnalysis
 from clustr.database.jobs import Failure, Job, JobState
 from clustr.database.listing import Page, Sort, UploadFilter
 from clustr.database.not_found import TrashStep
-from clustr.database.search import SEARCHED, SearchPage, SearchQuery
+from clustr.database.search import MATCHED_FIELDS, SearchPage, SearchQuery
 from clustr.database.statistics import AnalyzerCounts
 from clustr.database.tags import distinct_tags
 from clustr.database.trash import RemovalClaim, TrashedUpload, TrashPage
@@ -27,11 +27,11 @@ from clustr.database.versions import ANY_VERSION, Versions
 
 __all__ = [
     "ANY_VERSION",
-    "BOUNDS",
     "COUNTED_TOTAL",
     "INDEXES",
-    "SEARCHED",
-    "UNLIKE_AN_UPLOAD",
+    "MALFORMED_RECORD_ERRORS",
+    "MATCHED_FIELDS",
+    "RANGE_FILTERS",
     "AnalysisSelection",
     "AnalyzerCounts",
     "CircuitBreaker",
@@ -45,10 +45,10 @@ __all__ = [
     "Job",
     "JobState",
     "Page",
+    "ReanalysisSelection",
     "RemovalClaim",
     "SearchPage",
     "SearchQuery",
-    "SelectedUploads",
     "Sort",
     "StoredRecord",
     "TagEdit",
@@ -58,11 +58,11 @@ __all__ = [
     "TrashedUpload",
     "UnfinishedAnalysis",
     "UploadFilter",
-    "UploadsForAnalyzer",
+    "UploadSelection",
     "Versions",
     "distinct_tags",
     "filter_from_query",
-    "log_foreign",
+    "log_foreign_record",
     "new_id",
     "now",
     "reading_record",

@@ -1,8 +1,8 @@
-"""The analyses inside the uploads: who works on which, and what came of it.
+"""The analyses inside the uploads: claiming them for a run, and storing how they ended.
 
-An analysis is claimed by writing the id of a run into it, with the end of a lease; every later
-change is made only where that run still holds it. So a worker that comes late, or a second one with
-the same job, or one whose upload was deleted, changes nothing.
+A run claims an analysis by writing its id and the end of its lease into it. Every later change
+applies only where that run still holds the analysis. So a late worker, a second worker with the
+same job, or a worker whose upload was deleted changes nothing.
 """
 
 from collections.abc import Container, Mapping, Sequence
@@ -15,9 +15,9 @@ from pymongo import UpdateOne, WriteConcern
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 
-from clustr.database.analysis_updates import settled_states, update_of_analysis, with_analysis
-from clustr.database.clock import FARTHEST, Clock, due_condition, now
-from clustr.database.connection import Document, answering
+from clustr.database.analysis_updates import settle_stages, update_of_analysis, with_analysis
+from clustr.database.clock import MAX_AHEAD, Clock, due_condition, now
+from clustr.database.connection import Document, translate_errors
 from clustr.database.documents import IS_UPLOAD, from_document
 from clustr.database.tag_keys import TagKeys
 from clustr.domain.errors import ForeignRecord
@@ -32,13 +32,13 @@ WORK = [
 WORK_INDEX = "work"
 INDEXES = {WORK_INDEX: {"keys": WORK}}
 
-# How many analyses are moved from one state to another by one command at most.
+# One command changes the state of at most this many analyses.
 BATCH = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimedAnalysis:
-    """An upload as it was before a run took its analysis; `attempts` counts this run too."""
+    """An upload as it was before a run claimed its analysis; `attempts` includes this run."""
 
     upload: Upload
     attempts: int
@@ -51,8 +51,8 @@ class FinishedAnalysis:
 
     Attributes:
         state: `succeeded`, `skipped`, `failed`, or `deferred` until `due_at`.
-        fields: what is written into the upload's own fields besides.
-        version, provenance: of what gave the result; they are kept beside it.
+        fields: values for the upload's own fields, by their names.
+        version, provenance: of what produced the result; they are stored beside it.
     """
 
     upload_id: str
@@ -67,7 +67,7 @@ class FinishedAnalysis:
 
 @dataclass(frozen=True, slots=True)
 class DeferredAnalyses:
-    """How many analyses of one analyzer are deferred, and since when the first of them is."""
+    """How many analyses of one analyzer are deferred, and since when the oldest of them is."""
 
     count: int
     since: datetime
@@ -76,7 +76,7 @@ class DeferredAnalyses:
 class Analyses:
     """The analyses of all uploads.
 
-    Claims and leases are not worth waiting for the journal: one that is lost is made again.
+    Claims and leases are written without waiting for the journal: a lost one is made again.
     """
 
     def __init__(self, collection: Collection[Document], clock: Clock, tag_keys: TagKeys):
@@ -98,10 +98,12 @@ class Analyses:
     ) -> list[ClaimedAnalysis]:
         """Take up to `size` analyses that are in this state for a run, the most urgent first.
 
-        One that has already brought a process down is taken alone, so that it harms no other.
+        An analysis that crashed a process before is claimed alone, so that it harms no other.
 
         Args:
-            version: of the analyzer; where there is a result its own version stays beside it.
+            version: of the analyzer. An analysis with a result keeps the version of that result.
+            run: the id of the run that claims them.
+            lease: how long the claim lasts unless it is renewed.
             results: the analyzers whose results are read; None for all of them.
         """
         moment = now()
@@ -120,7 +122,7 @@ class Analyses:
             {"it.name": analyzer, "it.state": state},
             {"bare.name": analyzer, "bare.result": {"$exists": False}},
         ]
-        with answering():
+        with translate_errors():
             found, uploads = self._most_urgent(analyzer, state, size, results)
             if not found:
                 return []
@@ -128,13 +130,15 @@ class Analyses:
             taken = self._unjournaled.update_many(
                 {**ids, **with_analysis(name=analyzer, state=state)}, changes, array_filters=filters
             )
-            if taken.modified_count < len(found):  # Another run was faster with some of them.
+            if taken.modified_count < len(found):  # Another run has claimed some of them first.
                 held = {**ids, **with_analysis(name=analyzer, run=run, state=State.RUNNING)}
-                mine = {document["_id"] for document in self._collection.find(held, {"_id": 1})}
-                found = [document for document in found if document["_id"] in mine]
+                held_ids = {document["_id"] for document in self._collection.find(held, {"_id": 1})}
+                found = [document for document in found if document["_id"] in held_ids]
         return [
             ClaimedAnalysis(
-                uploads[document["_id"]], _of(document, analyzer).get("attempts", 0) + 1, moment
+                uploads[document["_id"]],
+                _analysis_of(document, analyzer).get("attempts", 0) + 1,
+                moment,
             )
             for document in found
         ]
@@ -142,16 +146,16 @@ class Analyses:
     def _most_urgent(
         self, analyzer: str, state: State, size: int, results: Sequence[str] | None
     ) -> tuple[list[Document], dict[ObjectId, Upload]]:
-        """In the order of the index: by priority, then by the time since which they are due.
+        """The most urgent documents: by priority, then by the time since which they are due.
 
         Returns:
-            the documents, and their uploads by their keys; none of what others have written.
+            the documents, and their uploads by `_id`; foreign records are left out.
         """
-        wanted = with_analysis(name=analyzer, state=state)
+        query = with_analysis(name=analyzer, state=state)
         while True:
-            stages = [{"$match": {**wanted, "_id": {"$nin": [*self._foreign]}}}, {"$limit": size}]
+            stages = [{"$match": {**query, "_id": {"$nin": [*self._foreign]}}}, {"$limit": size}]
             if results is not None:
-                stages.append(_without_results_but(results))
+                stages.append(_results_only_of(results))
             uploads, foreign = {}, set()
             found = list(self._collection.aggregate(stages, hint=WORK_INDEX))
             for document in found:
@@ -161,61 +165,68 @@ class Analyses:
                     foreign.add(document["_id"])
             if not foreign:
                 break
-            self._foreign |= foreign  # They would be the most urgent for ever.
-        harmless = [d for d in found if not _of(d, analyzer).get("crashes")]
+            self._foreign |= foreign  # Otherwise they would stay the most urgent for ever.
+        harmless = [d for d in found if not _analysis_of(d, analyzer).get("crashes")]
         return harmless or found[:1], uploads
 
     def renew(self, analyzer: str, run: str, lease: timedelta) -> None:
-        """Prolong the lease of everything that a run holds."""
-        with answering():
+        """Extend the lease of everything that a run holds."""
+        with translate_errors():
             self._unjournaled.update_many(
                 with_analysis(name=analyzer, state=State.RUNNING, run=run),
                 {"$set": {"analyses.$.lease_until": now() + lease}},
             )
 
-    def finish(self, analyzer: str, run: str, ends: Sequence[FinishedAnalysis]) -> int:
-        """Write down how analyses of a run ended, and what their uploads are by that.
+    def finish(self, analyzer: str, run: str, finished: Sequence[FinishedAnalysis]) -> int:
+        """Store how analyses of a run ended, and update the status of their uploads.
 
         Returns:
-            how many were still held by the run and so were written.
+            how many the run still held; only those were written.
         """
-        if not ends:
+        if not finished:
             return 0
-        self._tag_keys.complete_these([end.upload_id for end in ends if "tags" in end.fields])
-        moment, after = now(), settled_states()
+        self._tag_keys.add_missing(
+            [analysis.upload_id for analysis in finished if "tags" in analysis.fields]
+        )
+        moment, after = now(), settle_stages()
         updates = [
             UpdateOne(
                 {
-                    "_id": ObjectId(end.upload_id),
+                    "_id": ObjectId(analysis.upload_id),
                     **with_analysis(name=analyzer, state=State.RUNNING, run=run),
                 },
-                [*update_of_analysis(analyzer, _changes(end, moment), end.fields, moment), *after],
+                [
+                    *update_of_analysis(
+                        analyzer, _analysis_changes(analysis, moment), analysis.fields, moment
+                    ),
+                    *after,
+                ],
             )
-            for end in ends
+            for analysis in finished
         ]
-        with answering():
+        with translate_errors():
             try:
                 return self._collection.bulk_write(updates, ordered=False).modified_count
             except BulkWriteError as error:
                 refused = {found["index"] for found in error.details["writeErrors"]}
-                if not all(ends[index].result for index in refused):
+                if not all(finished[index].result for index in refused):
                     raise
                 written = error.details["nModified"]
-        unstored = [_unstorable(ends[index]) for index in sorted(refused)]
+        unstored = [_failed_as_too_large(finished[index]) for index in sorted(refused)]
         return written + self.finish(analyzer, run, unstored)
 
-    def ended(self, analyzer: str, run: str, upload_ids: Sequence[str]) -> set[str]:
-        """Those of these uploads whose analysis was ended by this run."""
+    def finished_by_run(self, analyzer: str, run: str, upload_ids: Sequence[str]) -> set[str]:
+        """The ids among these of the uploads whose analysis this run has ended."""
         of_run = {
             "_id": {"$in": [ObjectId(upload_id) for upload_id in upload_ids]},
             **with_analysis(name=analyzer, run=run, state={"$nin": UNFINISHED}),
         }
-        with answering():
+        with translate_errors():
             return {str(document["_id"]) for document in self._collection.find(of_run, {"_id": 1})}
 
-    def put_back(self, analyzer: str, run: str) -> int:
-        """Queue again what a run holds and could not begin or end, without counting the attempt."""
-        with answering():
+    def release(self, analyzer: str, run: str) -> int:
+        """Queue what a run holds again, without counting the attempt; return how many."""
+        with translate_errors():
             return self._unjournaled.update_many(
                 with_analysis(name=analyzer, state=State.RUNNING, run=run),
                 {
@@ -226,10 +237,14 @@ class Analyses:
             ).modified_count
 
     def reclaim(self, analyzer: str, max_attempts: int, reason: str, run: str | None = None) -> int:
-        """Take analyses from runs that died: queue them again, or fail those that had their tries.
+        """Take analyses from runs that died: queue them again, or fail those out of attempts.
 
         Args:
+            reason: stored as their error.
             run: the run that is known to have died; by default every run whose lease has ended.
+
+        Returns:
+            how many analyses were taken.
         """
         if run is None and not self._clock.settled():
             return 0
@@ -238,10 +253,10 @@ class Analyses:
         hopeless = {**held, "crashes": {"$gte": max_attempts - 1}}
         moment = now()
         failed = {"state": State.FAILED, "error": reason, "finished_at": moment}
-        with answering():
+        with translate_errors():
             taken = self._collection.update_many(
                 with_analysis(**hopeless) | IS_UPLOAD,
-                [*update_of_analysis(analyzer, failed, {}, moment), *settled_states()],
+                [*update_of_analysis(analyzer, failed, {}, moment), *settle_stages()],
             ).modified_count
             return (
                 taken
@@ -255,19 +270,19 @@ class Analyses:
                 ).modified_count
             )
 
-    def park(self, analyzer: str, reason: str) -> int:
-        """Defer everything of an analyzer that is queued, because the service it needs is away."""
+    def defer_queued(self, analyzer: str, reason: str) -> int:
+        """Defer all queued analyses of an analyzer, because the service it needs is unavailable."""
         moment = now()
         changes = {"state": State.DEFERRED, "error": reason, "due_at": moment}
         queued = with_analysis(name=analyzer, state=State.QUEUED)
-        return self._move(
-            queued, [*update_of_analysis(analyzer, changes, {}, moment), *settled_states()]
+        return self._update_in_batches(
+            queued, [*update_of_analysis(analyzer, changes, {}, moment), *settle_stages()]
         )
 
     def withdraw(self, analyzer: str) -> int:
-        """Take back what was ordered of an analyzer and nobody has begun with.
+        """Remove the analyses of an analyzer that no run has begun; return how many.
 
-        An analysis with a result of before has succeeded then; another one is removed.
+        An analysis with an earlier result is not removed but becomes `succeeded` again.
         """
         states = [state for state in UNFINISHED if state is not State.RUNNING]
         is_meant = {"$and": [{"$eq": ["$$this.name", analyzer]}, {"$in": ["$$this.state", states]}]}
@@ -278,62 +293,65 @@ class Analyses:
         kept = {"$filter": {"input": "$analyses", "as": "this", "cond": left}}
         changed = {"$set": {"analyses": {"$map": {"input": kept, "in": as_before}}}}
         query = with_analysis(name=analyzer, state={"$in": states})
-        return self._move(query, [changed, *settled_states()])
+        return self._update_in_batches(query, [changed, *settle_stages()])
 
-    def wake(self, analyzer: str, all_of_them: bool) -> int:
-        """Queue what is deferred: all of it, or only what is due to be tried again."""
+    def requeue_deferred(self, analyzer: str, include_not_due: bool) -> int:
+        """Queue deferred analyses: all of them, or only those that are due for another attempt."""
         change = {"$set": {"analyses.$.state": State.QUEUED}}
-        return sum(self._move(query, change) for query in _deferred(analyzer, not all_of_them))
+        return sum(
+            self._update_in_batches(query, change)
+            for query in _deferred_queries(analyzer, not include_not_due)
+        )
 
-    def _move(self, query: Document, update: Document | list[Document]) -> int:
+    def _update_in_batches(self, query: Document, update: Document | list[Document]) -> int:
         moved = 0
         query = query | IS_UPLOAD
-        with answering():
+        with translate_errors():
             while ids := [d["_id"] for d in self._collection.find(query, {"_id": 1}).limit(BATCH)]:
-                here = {"_id": {"$in": ids}, **query}
-                moved += self._unjournaled.update_many(here, update).modified_count
+                batch_query = {"_id": {"$in": ids}, **query}
+                moved += self._unjournaled.update_many(batch_query, update).modified_count
         return moved
 
-    def work_waits(self, analyzer: str, only_due: bool = True) -> bool:
-        """Whether anything of an analyzer is queued, or deferred and, with `only_due`, due."""
+    def has_work(self, analyzer: str, only_due: bool = True) -> bool:
+        """Whether an analyzer has queued or deferred (with `only_due`: due) analyses."""
         queued = with_analysis(name=analyzer, state=State.QUEUED)
-        queries = [queued, *_deferred(analyzer, only_due)]
-        with answering():
+        queries = [queued, *_deferred_queries(analyzer, only_due)]
+        with translate_errors():
             return any(self._collection.find_one(q | IS_UPLOAD, {"_id": 1}) for q in queries)
 
     def waiting_since(self, analyzer: str) -> datetime | None:
-        """Since when the upload has been due that has waited longest for an analyzer, if one has.
+        """The due time of the upload that has waited longest for an analyzer; None if none waits.
 
-        Neither what is made anew nor what is deferred counts.
+        Neither analyses queued by jobs nor deferred ones count.
         """
         query = with_analysis(name=analyzer, state=State.QUEUED, priority=0)
         projection = {"analyses": {"$elemMatch": {"name": analyzer}}}
-        with answering():
+        with translate_errors():
             found = self._collection.find_one(query, projection, hint=WORK_INDEX)
         return found["analyses"][0]["due_at"] if found else None
 
-    def settle(self, known: Container[str], untouched_for: timedelta) -> int:
-        """Bring analyses to an end that wait for what nobody runs any more.
+    def settle_waiting(self, known: Container[str], untouched_for: timedelta) -> int:
+        """Settle analyses that wait for analyzers which no longer exist; return how many uploads.
 
         Args:
-            known: the analyzers that there are.
-            untouched_for: only of uploads that nobody has changed for so long: the analyzer may be
-                one that is being installed, or is away for a moment only.
+            known: the names of all analyzers that exist.
+            untouched_for: skip uploads that were changed more recently: the analyzer may be in the
+                middle of its installation, or absent for a moment only.
         """
-        with answering():
+        with translate_errors():
             names = [n for n in self._collection.distinct("analyses.name") if isinstance(n, str)]
             gone = [name for name in names if name not in known]
             old = {"updated_at": {"$lt": now() - untouched_for}}
             return sum(
                 self._collection.update_many(
                     {**with_analysis(name=name, state=State.WAITING), **old, **IS_UPLOAD},
-                    settled_states(gone),
+                    settle_stages(gone),
                 ).modified_count
                 for name in names
             )
 
-    def deferred(self, analyzer: str) -> DeferredAnalyses | None:
-        """What is deferred of one analyzer; None when nothing is."""
+    def deferred_summary(self, analyzer: str) -> DeferredAnalyses | None:
+        """The number and age of the deferred analyses of one analyzer; None when it has none."""
         of_this = {"$match": {"analyses.name": analyzer, "analyses.state": State.DEFERRED}}
         totals = {"count": {"$sum": 1}, "since": {"$min": "$analyses.deferred_at"}}
         stages: list[Document] = [
@@ -343,26 +361,26 @@ class Analyses:
             of_this,
             {"$group": {"_id": None, **totals}},
         ]
-        with answering():
+        with translate_errors():
             found = next(iter(self._collection.aggregate(stages, hint=WORK_INDEX)), None)
         return DeferredAnalyses(found["count"], found["since"]) if found else None
 
 
-def _deferred(analyzer: str, only_due: bool) -> list[Document]:
-    """Queries for what is deferred; for all that is due there are two, each a range of the index.
+def _deferred_queries(analyzer: str, only_due: bool) -> list[Document]:
+    """Queries for deferred analyses; with `only_due` two of them, each a range of the index.
 
-    See `clock.come`, which says the same in one condition that no index answers.
+    `clock.due_condition` is the same in one condition, which no index answers.
     """
     deferred = {"name": analyzer, "state": State.DEFERRED}
     if not only_due:
         return [with_analysis(**deferred)]
     moment = now()
-    times: tuple[Document, ...] = ({"$lte": moment}, {"$gte": moment + FARTHEST})
+    times: tuple[Document, ...] = ({"$lte": moment}, {"$gte": moment + MAX_AHEAD})
     return [with_analysis(**deferred, due_at=time) for time in times]
 
 
-def _without_results_but(names: Sequence[str]) -> Document:
-    """The stage that leaves results out, for they may be large, except those of some analyzers."""
+def _results_only_of(names: Sequence[str]) -> Document:
+    """The stage that drops results, which may be large, except those of these analyzers."""
     if not names:
         return {"$unset": "analyses.result"}
     without = {"$unsetField": {"field": "result", "input": "$$this"}}
@@ -370,24 +388,24 @@ def _without_results_but(names: Sequence[str]) -> Document:
     return {"$set": {"analyses": {"$map": {"input": "$analyses", "in": kept}}}}
 
 
-def _of(document: Document, analyzer: str) -> Document:
+def _analysis_of(document: Document, analyzer: str) -> Document:
     return next(a for a in document["analyses"] if a["name"] == analyzer)
 
 
-def _unstorable(end: FinishedAnalysis) -> FinishedAnalysis:
-    """What is written instead of a result that MongoDB refuses: all of an upload has its limit."""
+def _failed_as_too_large(analysis: FinishedAnalysis) -> FinishedAnalysis:
+    """The failure to store for a result that MongoDB refuses: a document is limited to 16 MiB."""
     error = "the result is too large to be stored beside the others of this upload"
-    return replace(end, state=State.FAILED, error=error, result=None, fields={})
+    return replace(analysis, state=State.FAILED, error=error, result=None, fields={})
 
 
-def _changes(end: FinishedAnalysis, moment: datetime) -> Document:
-    changes: Document = {"state": end.state, "error": end.error, "finished_at": moment}
-    if end.state is State.DEFERRED:
-        changes |= {"due_at": end.due_at}
-    if end.result is not None:
+def _analysis_changes(analysis: FinishedAnalysis, moment: datetime) -> Document:
+    changes: Document = {"state": analysis.state, "error": analysis.error, "finished_at": moment}
+    if analysis.state is State.DEFERRED:
+        changes |= {"due_at": analysis.due_at}
+    if analysis.result is not None:
         changes |= {
-            "result": end.result,
-            "version": end.version,
-            "provenance": end.provenance,
+            "result": analysis.result,
+            "version": analysis.version,
+            "provenance": analysis.provenance,
         }
     return changes

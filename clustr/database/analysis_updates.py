@@ -1,20 +1,20 @@
-"""Analyses inside uploads: how uploads are found by one of them, and how one of them is changed."""
+"""Queries and update stages for the analyses inside uploads."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from clustr.database.clock import FARTHEST, now
+from clustr.database.clock import MAX_AHEAD, now
 from clustr.database.connection import Document
 from clustr.database.documents import FACETS
-from clustr.database.tags import TagList, with_keys
+from clustr.database.tags import TagList, tag_fields
 from clustr.domain.models import UNFINISHED, State, Status
 
-# What a human can say of an upload otherwise than analyzers did.
-WORDS = ("caption", "original_name", "tags", "taken_at")
-# Those that are searched. When one of them was changed last is in an upload's `words_at`.
-SEARCHED = ("caption", "original_name", "tags")
-EDITED: Document = {"$gt": ["$human", None]}  # There is such a field.
+# The fields that a person can edit, whatever analyzers have written there.
+EDITABLE_FIELDS = ("caption", "original_name", "tags", "taken_at")
+# The fields in the text index. `words_at` is the time of the last change to one of them.
+TEXT_INDEX_FIELDS = ("caption", "original_name", "tags")
+HAS_EDITS: Document = {"$gt": ["$human", None]}  # The field `human` exists.
 
 
 def with_analysis(**conditions: Any) -> Document:
@@ -27,14 +27,14 @@ def update_of_analysis(
 ) -> list[Document]:
     """The stages of an update that change one analysis and fields of its upload.
 
-    `settled()` has to follow. Values are literals in it: a result may hold texts that begin with a
-    dollar sign.
+    `settle_stages()` has to follow. Values are wrapped in `$literal`, because a result may hold
+    texts that begin with a dollar sign.
     """
-    # What is deferred once more has been so since the first time.
+    # An analysis that is deferred again keeps the time of the first deferral.
     since = {"$ifNull": ["$$this.deferred_at", moment]}
     deferred_at = since if changes["state"] is State.DEFERRED else None
     derived: Document = {"deferred_at": deferred_at}
-    if "finished_at" in changes:  # Should the clock have been set back, no end is before its start.
+    if "finished_at" in changes:  # If the clock was set back, the end is not before the start.
         derived["finished_at"] = {"$max": ["$$this.started_at", changes["finished_at"]]}
     changed = {
         "$cond": [
@@ -43,35 +43,41 @@ def update_of_analysis(
             "$$this",
         ]
     }
-    literal = {name: {"$literal": value} for name, value in fields.items() if name not in WORDS}
+    literal = {
+        name: {"$literal": value} for name, value in fields.items() if name not in EDITABLE_FIELDS
+    }
     return [
         {"$set": {"analyses": {"$map": {"input": "$analyses", "in": changed}}, **literal}},
-        *_said({name: value for name, value in fields.items() if name in WORDS}),
+        *_analyzer_fields_stages(
+            {name: value for name, value in fields.items() if name in EDITABLE_FIELDS}
+        ),
     ]
 
 
-def _said(words: Mapping[str, Any]) -> list[Document]:
-    """The stages that write what an analyzer says where a human may have said something else."""
+def _analyzer_fields_stages(words: Mapping[str, Any]) -> list[Document]:
+    """The stages that write editable fields from an analyzer, where a person may have edited."""
     if not words:
         return []
-    keyed = with_keys(words["tags"]) if "tags" in words else {}
+    keyed = tag_fields(words["tags"]) if "tags" in words else {}
     literal = {name: {"$literal": value} for name, value in {**words, **keyed}.items()}
     found = {"$mergeObjects": ["$found", literal]}
-    plain = {name: {"$cond": [EDITED, f"${name}", value]} for name, value in literal.items()}
-    new = [{"$ne": [f"${name}", value]} for name, value in literal.items() if name in SEARCHED]
+    plain = {name: {"$cond": [HAS_EDITS, f"${name}", value]} for name, value in literal.items()}
+    new = [
+        {"$ne": [f"${name}", value]} for name, value in literal.items() if name in TEXT_INDEX_FIELDS
+    ]
     words_at = {"$cond": [{"$or": new}, now(), {"$ifNull": ["$words_at", "$$REMOVE"]}]}
-    found = {"$cond": [EDITED, found, "$$REMOVE"]}
-    return [{"$set": {**plain, "found": found, "words_at": words_at}}, effective_fields()]
+    found = {"$cond": [HAS_EDITS, found, "$$REMOVE"]}
+    return [{"$set": {**plain, "found": found, "words_at": words_at}}, effective_fields_stage()]
 
 
-def effective_fields() -> Document:
-    """The stage that writes into an upload's own fields what counts, where a human said something.
+def effective_fields_stage() -> Document:
+    """The stage that computes the own fields of an edited upload from edits and analyzers.
 
-    What the human said is in `human`; in `found` is what the fields would be without it. Uploads
-    of which no human said anything have neither.
+    `human` holds the edits; `found` holds what the fields would be without them. Uploads that
+    nobody has edited have neither.
     """
-    found = TagList.at("found.tags", "found.tag_keys")
-    added = TagList.at("human.tags.added", "human.tags.added_keys")
+    found = TagList.from_fields("found.tags", "found.tag_keys")
+    added = TagList.from_fields("human.tags.added", "human.tags.added_keys")
     removed = {"$ifNull": ["$human.tags.removed", []]}
     tags = found.without({"$concatArrays": [added.keys, removed]}).followed_by(added)
     words = {
@@ -79,39 +85,42 @@ def effective_fields() -> Document:
         "original_name": {"$ifNull": ["$human.original_name", "$found.original_name"]},
         "tags": {"$ifNull": ["$human.tags.set", tags.tags]},
         "tag_keys": {"$ifNull": ["$human.tags.set_keys", tags.keys]},
-        "taken_at": {"$ifNull": ["$human.taken_at", found_taken_at(), "$$REMOVE"]},
+        "taken_at": {"$ifNull": ["$human.taken_at", analyzer_taken_at(), "$$REMOVE"]},
     }
-    return {"$set": {name: {"$cond": [EDITED, word, f"${name}"]} for name, word in words.items()}}
+    return {
+        "$set": {name: {"$cond": [HAS_EDITS, word, f"${name}"]} for name, word in words.items()}
+    }
 
 
-def found_taken_at() -> Document:
-    """An expression for the time that analyzers say, of an upload of which a human said something.
+def analyzer_taken_at() -> Document:
+    """An expression for the `taken_at` from analyzers, of an edited upload.
 
-    Uploads that were edited before humans could say a time have none in `found`: the one of their
-    own is what analyzers say. In all others it is there, as null where analyzers say nothing.
+    Uploads that were edited before `taken_at` was editable lack it in `found`: their own
+    `taken_at` is from analyzers. All others have it, as null where analyzers give none.
     """
     old = {"$eq": [{"$type": "$found.taken_at"}, "missing"]}
     return {"$cond": [old, {"$ifNull": ["$taken_at", None]}, "$found.taken_at"]}
 
 
-def settled_states(gone: Sequence[str] = ()) -> list[Document]:
-    """The stages that end every update which changes the states of analyses.
+def settle_stages(removed_analyzers: Sequence[str] = ()) -> list[Document]:
+    """The final stages of every update that changes the states of analyses.
 
-    It is a pipeline, so that the status is derived from all analyses as they are at that moment.
-    An analysis that waits for others is queued when all of those have succeeded; it is skipped when
-    one of them ended otherwise or is not there. Then the upload's status follows from all states.
+    They derive the upload's status from all analyses as they are at that moment. First, a waiting
+    analysis is queued when all analyses that it requires have succeeded, and skipped when one of
+    them is missing or ended otherwise.
 
     Args:
-        gone: analyzers that nobody runs any more: what they have not ended is as if not there.
+        removed_analyzers: analyzers that no longer exist: their unfinished analyses count as
+            missing.
     """
     moment = now()
-    # One after the other, because the array is in the order of the requirements: what an analysis
-    # waits for has its new state by then.
+    # One after the other: the array is in the order of the requirements, so the analyses that one
+    # waits for have their new states by then.
     one_by_one = {
         "$reduce": {
             "input": "$analyses",
             "initialValue": [],
-            "in": {"$concatArrays": ["$$value", [_settled_one(gone, moment)]]},
+            "in": {"$concatArrays": ["$$value", [_settled_analysis(removed_analyzers, moment)]]},
         }
     }
     waits = {"$in": [State.WAITING, "$analyses.state"]}
@@ -127,27 +136,28 @@ def settled_states(gone: Sequence[str] = ()) -> list[Document]:
     }
     return [
         {"$set": {"analyses": {"$cond": [waits, one_by_one, "$analyses"]}}},
-        {"$set": {"status": status, "updated_at": later_updated_at(moment)}},
+        {"$set": {"status": status, "updated_at": next_updated_at(moment)}},
         {"$set": {"facets": FACETS}},
     ]
 
 
-def later_updated_at(moment: datetime) -> Document:
-    """The time of a change: never that of the one before, by which a version could be taken for it.
+def next_updated_at(moment: datetime) -> Document:
+    """An expression for the time of a change, always later than that of the previous change.
 
-    A time that lies far ahead was written while the clock was wrong.
+    Otherwise two versions of an upload could have the same time. A stored time far ahead of the
+    clock is ignored: it was written while the clock was wrong.
     """
     next = {"$add": ["$updated_at", 1]}
-    ahead = {"$and": [{"$gt": [next, moment]}, {"$lt": [next, moment + FARTHEST]}]}
+    ahead = {"$and": [{"$gt": [next, moment]}, {"$lt": [next, moment + MAX_AHEAD]}]}
     return {"$cond": [ahead, next, moment]}
 
 
-def _settled_one(gone: Sequence[str], moment: datetime) -> Document:
-    """An analysis, `$$this`, as it is after those before it, which are in `$$value`."""
+def _settled_analysis(removed_analyzers: Sequence[str], moment: datetime) -> Document:
+    """An expression for the analysis `$$this`, settled after the earlier ones in `$$value`."""
     succeeded = {"$eq": ["$$other.state", State.SUCCEEDED]}
     hopeful: Document = {"$in": ["$$other.state", [State.SUCCEEDED, *UNFINISHED]]}
-    if gone:
-        left = {"$not": {"$in": ["$$other.name", [*gone]]}}
+    if removed_analyzers:
+        left = {"$not": {"$in": ["$$other.name", [*removed_analyzers]]}}
         hopeful = {"$or": [succeeded, {"$and": [hopeful, left]}]}
     requires = {"$ifNull": ["$$this.requires", []]}
     hopeless = {

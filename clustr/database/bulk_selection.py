@@ -1,7 +1,7 @@
-"""Selections: which uploads one analyzer is to look at (again), and queueing them for a job.
+"""Selections of many uploads, and queueing analyses of them for a job.
 
-What is selected is queued behind what is uploaded. Its last good result stays where it is until a
-newer run succeeds. What is unfinished at that moment is left alone.
+Analyses that a job queues come after those of new uploads. The last good result stays until a newer
+run succeeds. Analyses that are unfinished at that moment are left alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,65 +14,65 @@ from bson import ObjectId
 from pymongo import ReturnDocument, WriteConcern
 from pymongo.collection import Collection
 
-from clustr.database.analysis_updates import settled_states, with_analysis
+from clustr.database.analysis_updates import settle_stages, with_analysis
 from clustr.database.clock import now
-from clustr.database.connection import Document, answering
+from clustr.database.connection import Document, translate_errors
 from clustr.database.documents import (
+    HAS_OBJECT_ID,
     IS_UPLOAD,
-    LIKE_AN_UPLOAD,
-    OF_AN_OBJECT_ID,
+    LOOKS_LIKE_UPLOAD,
     from_document,
-    key_of,
+    parse_id,
 )
 from clustr.database.filters import filter_from_query
-from clustr.database.jobs import MOST_FAILURES, Failure, Job
-from clustr.database.listing import DEFAULT, including_unkeyed_tags, query
+from clustr.database.jobs import MAX_FAILURES, Failure, Job
+from clustr.database.listing import DEFAULT_SORT, filter_query, include_unkeyed_uploads
 from clustr.database.not_found import not_found_error
 from clustr.database.tag_keys import TagKeys
 from clustr.database.trash import IS_TRASHED
-from clustr.database.versions import ANY_VERSION, Versions, of_version, require_version
+from clustr.database.versions import ANY_VERSION, Versions, require_version, version_query
 from clustr.domain.errors import DatabaseUnavailable, TooSlow, UnderWay
 from clustr.domain.models import UNFINISHED, State, Upload
 from clustr.plugins import Analyzer
 
-OF_JOB = "of_job"
+JOB_INDEX = "of_job"
 INDEXES = {
-    # Uploads of which no analysis was ever queued by a job are not in it.
-    OF_JOB: {
+    # Only uploads with an analysis that a job has queued are in it.
+    JOB_INDEX: {
         "keys": [("analyses.job", 1), ("analyses.state", 1)],
         "partialFilterExpression": {"analyses.job": {"$exists": True}},
     },
 }
-BY_ID = "_id_"
+ID_INDEX = "_id_"
 
 BATCH = 1000
 PRIORITY = 10
-BEFORE_ALL = ObjectId(bytes(12))
-# Nobody has begun with them; what runs ends by itself.
-NOT_BEGUN = (State.WAITING, State.QUEUED, State.DEFERRED)
-ENDED = tuple(state for state in State if state not in UNFINISHED)
-# To count what is selected, all uploads may have to be read once.
+LOWEST_ID = ObjectId(bytes(12))
+# No run has begun them. Running analyses are left to end by themselves.
+UNSTARTED_STATES = (State.WAITING, State.QUEUED, State.DEFERRED)
+ENDED_STATES = tuple(state for state in State if state not in UNFINISHED)
+# Counting a selection may read all uploads once.
 COUNT_SECONDS = 20.0
 
 
 class AnalysisSelection(StrEnum):
-    """Which analyses of an analyzer are selected, of those that are not under way."""
+    """Which analyses of an analyzer are selected, among those that are not in progress."""
 
-    MISSING = "missing"  # those without a result and without a word on why there is none
-    STALE = "stale"  # those of an earlier version of the analyzer
+    MISSING = "missing"  # no result, and no reason recorded why there is none
+    STALE = "stale"  # produced by an earlier version of the analyzer
     FAILED = "failed"
     ALL = "all"
 
 
 @dataclass(frozen=True, slots=True)
-class UploadsForAnalyzer:
-    """Which uploads one analyzer is to look at (again).
+class ReanalysisSelection:
+    """Which uploads one analyzer is to analyze (again).
 
     Attributes:
         analyzer: its name.
-        ids: the only uploads that are looked at; None for all.
-        filter: what those are like, as `filter_from_query` is told it.
-        limit: how many at most, the oldest first; None for all.
+        ids: the only uploads to consider; None for all.
+        filter: which of those, in the form that `filter_from_query` takes.
+        limit: the largest number of uploads, the oldest first; None for all.
     """
 
     analyzer: str
@@ -82,14 +82,14 @@ class UploadsForAnalyzer:
     limit: int | None = None
 
     def parameters(self) -> dict[str, Any]:
-        """What a job needs to know of it, without what was not said."""
+        """The parameters of a job for this selection, without those that are not set."""
         return {name: value for name, value in asdict(self).items() if value not in (None, {})}
 
     @staticmethod
-    def of(parameters: Mapping[str, Any]) -> "UploadsForAnalyzer":
+    def from_parameters(parameters: Mapping[str, Any]) -> "ReanalysisSelection":
         """The selection of a job with these parameters."""
         ids = parameters.get("ids")
-        return UploadsForAnalyzer(
+        return ReanalysisSelection(
             analyzer=parameters["analyzer"],
             select=AnalysisSelection(parameters["select"]),
             ids=tuple(ids) if ids is not None else None,
@@ -99,12 +99,13 @@ class UploadsForAnalyzer:
 
 
 @dataclass(frozen=True, slots=True)
-class SelectedUploads:
-    """Which uploads something is done to: the only ones by their ids, or those of a filter.
+class UploadSelection:
+    """The uploads that a job changes: given by their ids, or by a filter.
 
     Attributes:
-        filter: what they are like, as `filter_from_query` is told it.
-        trashed: whether they are those of the trash.
+        ids: the uploads; None to select by the filter.
+        filter: in the form that `filter_from_query` takes.
+        trashed: whether to select among the uploads in the trash.
     """
 
     ids: tuple[str, ...] | None = None
@@ -112,28 +113,28 @@ class SelectedUploads:
     trashed: bool = False
 
     def parameters(self) -> dict[str, Any]:
-        """What a job needs to know of it."""
+        """The parameters of a job for this selection."""
         if self.ids is not None:
             return {"ids": list(self.ids)}
         return {"filter": self.filter}
 
     @staticmethod
-    def of(parameters: Mapping[str, Any], trashed: bool) -> "SelectedUploads":
-        """What is chosen for a job with these parameters."""
+    def from_parameters(parameters: Mapping[str, Any], trashed: bool) -> "UploadSelection":
+        """The selection of a job with these parameters."""
         ids = parameters.get("ids")
         filter = parameters.get("filter", {})
-        return SelectedUploads(tuple(ids) if ids is not None else None, filter, trashed)
+        return UploadSelection(tuple(ids) if ids is not None else None, filter, trashed)
 
 
 @dataclass(frozen=True, slots=True)
 class SelectedBatch:
-    """The next few of what is chosen.
+    """The next few selected uploads.
 
     Attributes:
-        after: the last id that was looked at for it.
-        ids: what was found, in order.
-        unknown: those ids that were asked for and not found.
-        last: whether nothing follows.
+        after: the last id that was examined for this batch.
+        ids: the selected ids, in order.
+        unknown: ids of the selection that do not exist.
+        last: whether this is the last batch.
     """
 
     after: str | None
@@ -144,12 +145,12 @@ class SelectedBatch:
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """What came of one batch of a job.
+    """The result of one batch of a job.
 
     Attributes:
         after: the last upload of the batch.
-        selected: how many uploads of the batch are the job's.
-        last: whether no upload follows that could be the job's.
+        selected: how many uploads of the batch the job has queued.
+        last: whether this is the last batch.
     """
 
     after: str | None
@@ -157,11 +158,11 @@ class BatchResult:
     last: bool
 
 
-class BulkSelection:
-    """Queues analyses for jobs, and knows how far those of a job are.
+class Selections:
+    """Counts and reads selected uploads, and queues their analyses for jobs.
 
-    What is queued need not wait for the journal: how far the job is, is written down after it, and
-    that is acknowledged from the journal, in which all that was before it is then, too.
+    Queueing does not wait for the journal: the progress of the job is written afterwards and
+    acknowledged from the journal, which then holds all earlier writes, too.
     """
 
     def __init__(self, collection: Collection[Document], tag_keys: TagKeys):
@@ -170,223 +171,243 @@ class BulkSelection:
         self._trash = collection.database[f"{collection.name}_trash"]
         self._unjournaled = collection.with_options(write_concern=WriteConcern(w=1))
 
-    def count(self, selection: UploadsForAnalyzer, analyzer: Analyzer) -> int:
+    def count(self, selection: ReanalysisSelection, analyzer: Analyzer) -> int:
+        """How many uploads are selected for the analyzer at this moment.
+
+        Raises:
+            TooSlow: counting took longer than `COUNT_SECONDS`.
+        """
+        query = self._selection_query(selection, analyzer)
+        return self._count(self._collection, query, selection.ids, selection.limit)
+
+    def count_uploads(self, selection: UploadSelection) -> int:
         """How many uploads are selected at this moment.
 
         Raises:
-            TooSlow: there are too many to look at in `COUNT_SECONDS`.
+            TooSlow: counting took longer than `COUNT_SECONDS`.
         """
-        chosen = self._chosen(selection, analyzer)
-        return self._count(self._collection, chosen, selection.ids, selection.limit)
+        return self._count(
+            self._collection_of(selection), self._filter_query(selection.filter), selection.ids
+        )
 
-    def count_chosen(self, chosen: SelectedUploads) -> int:
-        """How many uploads are chosen at this moment.
-
-        Raises:
-            TooSlow: there are too many to look at in `COUNT_SECONDS`.
-        """
-        return self._count(self._of(chosen), self._meeting(chosen.filter), chosen.ids)
-
-    def _of(self, chosen: SelectedUploads) -> Collection[Document]:
-        return self._trash if chosen.trashed else self._collection
+    def _collection_of(self, selection: UploadSelection) -> Collection[Document]:
+        return self._trash if selection.trashed else self._collection
 
     def _count(
         self,
         collection: Collection[Document],
-        meeting: Document,
+        query: Document,
         ids: Sequence[str] | None,
         most: int | None = None,
     ) -> int:
         if ids is not None:
-            meeting = {**meeting, "_id": {"$in": [ObjectId(upload_id) for upload_id in ids]}}
+            query = {**query, "_id": {"$in": [ObjectId(upload_id) for upload_id in ids]}}
         limit = {"limit": most} if most else {}
         try:
-            with answering(), pymongo.timeout(COUNT_SECONDS):
-                return collection.count_documents(meeting, **limit)
+            with translate_errors(), pymongo.timeout(COUNT_SECONDS):
+                return collection.count_documents(query, **limit)
         except DatabaseUnavailable as error:
-            with answering():
+            with translate_errors():
                 self._collection.database.command("ping")
             raise TooSlow from error
 
-    def newest(self) -> str | None:
-        """The id of the newest upload, if there is any; it may be in the trash."""
-        with answering():
+    def newest_id(self) -> str | None:
+        """The id of the newest upload, which may be in the trash; None when there is none."""
+        with translate_errors():
             found = [
                 str(document["_id"])
                 for collection in (self._collection, self._trash)
-                for document in collection.find(OF_AN_OBJECT_ID, {"_id": 1})
-                .sort("_id", -1)
-                .limit(1)
+                for document in collection.find(HAS_OBJECT_ID, {"_id": 1}).sort("_id", -1).limit(1)
             ]
         return max(found, default=None)
 
-    def next(self, job: Job, chosen: SelectedUploads, size: int) -> SelectedBatch:
-        """The next few that are chosen after those that the job has handled.
+    def next_batch(self, job: Job, selection: UploadSelection, size: int) -> SelectedBatch:
+        """The next selected uploads after those that the job has handled.
 
-        What the job has done already, before it was written down how far it is, is among them.
+        Uploads that the job has moved already, before its progress was stored, are among them.
         """
-        collection, mine = self._of(chosen), {_mark(chosen): ObjectId(job.id)}
+        collection, moved_by_job = (
+            self._collection_of(selection),
+            {_job_field(selection): ObjectId(job.id)},
+        )
         others = self._trash if collection is self._collection else self._collection
-        with answering():
-            after, here, last = _next(collection, job, chosen.ids, size)
-            whole = IS_TRASHED if chosen.trashed else IS_UPLOAD
-            meeting = {**here, **self._meeting(chosen.filter), **whole}
-            found = {d["_id"] for d in collection.find(meeting, {"_id": 1})}
-            found |= {d["_id"] for d in others.find({**here, **mine}, {"_id": 1})}
+        with translate_errors():
+            after, batch_query, last = _next_range(collection, job, selection.ids, size)
+            whole = IS_TRASHED if selection.trashed else IS_UPLOAD
+            query = {**batch_query, **self._filter_query(selection.filter), **whole}
+            found = {d["_id"] for d in collection.find(query, {"_id": 1})}
+            found |= {d["_id"] for d in others.find({**batch_query, **moved_by_job}, {"_id": 1})}
         ids = sorted(map(str, found))
-        asked = {*map(str, here["_id"].get("$in", ()))}
-        return SelectedBatch(str(after) if after else job.after, ids, sorted(asked - {*ids}), last)
+        requested = {*map(str, batch_query["_id"].get("$in", ()))}
+        return SelectedBatch(
+            str(after) if after else job.after, ids, sorted(requested - {*ids}), last
+        )
 
-    def done(self, job: Job, chosen: SelectedUploads, ids: Sequence[str]) -> set[str]:
-        """Those of these ids that the job has moved into the trash, or out of it."""
-        others = self._collection if chosen.trashed else self._trash
-        here = {"_id": {"$in": [ObjectId(i) for i in ids]}, _mark(chosen): ObjectId(job.id)}
-        with answering():
-            return {str(document["_id"]) for document in others.find(here, {"_id": 1})}
+    def moved_by_job(self, job: Job, selection: UploadSelection, ids: Sequence[str]) -> set[str]:
+        """The ids among these of uploads that the job has moved into the trash, or out of it."""
+        others = self._collection if selection.trashed else self._trash
+        query = {
+            "_id": {"$in": [ObjectId(i) for i in ids]},
+            _job_field(selection): ObjectId(job.id),
+        }
+        with translate_errors():
+            return {str(document["_id"]) for document in others.find(query, {"_id": 1})}
 
-    def queue(
-        self, job: Job, selection: UploadsForAnalyzer, analyzer: Analyzer, dependants: Sequence[str]
+    def queue_batch(
+        self,
+        job: Job,
+        selection: ReanalysisSelection,
+        analyzer: Analyzer,
+        dependents: Sequence[str],
     ) -> BatchResult:
-        """Queue what is selected among the uploads that follow those which the job has handled.
+        """Queue the analysis of the selected uploads in the next batch of a job.
 
-        Done once more it changes nothing that it has changed.
+        Repeating the same batch changes nothing more.
 
         Args:
-            dependants: the names of the analyzers that require this one, directly or not: they
-                stay behind it in the order of an upload's analyses.
+            dependents: the names of the analyzers that require this one, directly or not: their
+                analyses stay behind it in the order of an upload's analyses.
         """
-        with answering():
-            after, here, last = _next(self._collection, job, selection.ids, BATCH)
-            chosen = self._chosen(selection, analyzer, ObjectId(job.id)) | IS_UPLOAD
-            mine = {**here, "analyses.job": ObjectId(job.id)}
-            wanted = here
+        with translate_errors():
+            after, batch_query, last = _next_range(self._collection, job, selection.ids, BATCH)
+            selected_query = (
+                self._selection_query(selection, analyzer, ObjectId(job.id)) | IS_UPLOAD
+            )
+            queued_by_job = {**batch_query, "analyses.job": ObjectId(job.id)}
+            limited_query = batch_query
             if selection.limit is not None:
-                had = self._collection.count_documents(mine, hint=BY_ID)
+                had = self._collection.count_documents(queued_by_job, hint=ID_INDEX)
                 left = max(0, selection.limit - job.counts.get("selected", 0) - had)
-                found = self._collection.find({**here, "$and": [chosen]}, {"_id": 1})
-                found = found.sort("_id", 1).hint(BY_ID).limit(left) if left else []
+                found = self._collection.find({**batch_query, "$and": [selected_query]}, {"_id": 1})
+                found = found.sort("_id", 1).hint(ID_INDEX).limit(left) if left else []
                 ids = [document["_id"] for document in found]
-                wanted = {"_id": {"$in": ids}}
+                limited_query = {"_id": {"$in": ids}}
                 last = last or len(ids) == left
             by_job = {"priority": PRIORITY, "job": ObjectId(job.id)}
-            update = [*_queued(analyzer, dependants, by_job), *settled_states()]
-            self._unjournaled.update_many({**wanted, "$and": [chosen]}, update, hint=BY_ID)
-            selected = self._collection.count_documents(mine, hint=BY_ID)
+            update = [*_queue_stages(analyzer, dependents, by_job), *settle_stages()]
+            self._unjournaled.update_many(
+                {**limited_query, "$and": [selected_query]}, update, hint=ID_INDEX
+            )
+            selected = self._collection.count_documents(queued_by_job, hint=ID_INDEX)
         return BatchResult(str(after) if after else job.after, selected, last)
 
-    def queue_one(
+    def queue_analysis(
         self,
         upload_id: str,
         analyzer: Analyzer,
-        dependants: Sequence[str],
+        dependents: Sequence[str],
         versions: Versions = ANY_VERSION,
     ) -> Upload:
-        """Queue one analysis of an upload, before all that jobs have queued.
+        """Queue one analysis of an upload, ahead of all that jobs have queued.
 
         Args:
-            dependants: as for `queue`.
-            versions: of which the upload may be.
+            dependents: as for `queue_batch`.
+            versions: the versions of the upload to which the change may be made.
 
         Returns:
-            the upload as it is then.
+            the upload after the change.
 
         Raises:
             NotFound: there is no such upload.
             ForeignRecord: its record is not one that Clustr has written.
-            Outdated: it is of none of these versions.
-            UnderWay: the analysis has not come to its end.
+            Outdated: the upload has another version.
+            UnderWay: the analysis is unfinished.
         """
-        here = {"_id": key_of(upload_id)}
-        ended = _by_analysis(AnalysisSelection.ALL, analyzer, {})
-        # No job has ordered it, and none takes it back.
+        query = {"_id": parse_id(upload_id)}
+        ended = _analysis_query(AnalysisSelection.ALL, analyzer, {})
+        # It belongs to no job, so that cancelling a job does not withdraw it.
         update = [
-            *_queued(analyzer, dependants, {"priority": 0, "job": "$$REMOVE"}),
-            *settled_states(),
+            *_queue_stages(analyzer, dependents, {"priority": 0, "job": "$$REMOVE"}),
+            *settle_stages(),
         ]
-        with answering():
+        with translate_errors():
             queued = self._collection.find_one_and_update(
-                {**here, **IS_UPLOAD, **of_version(versions), **ended},
+                {**query, **IS_UPLOAD, **version_query(versions), **ended},
                 update,
                 return_document=ReturnDocument.AFTER,
             )
             if queued is not None:
                 return from_document(queued)
-            there = self._collection.find_one(here)
-        if there is None:
+            existing = self._collection.find_one(query)
+        if existing is None:
             raise not_found_error(self._collection, upload_id)
-        from_document(there)
-        require_version(there, versions)
-        said = f"The analysis {analyzer.name} of this upload is still under way; try again later."
-        raise UnderWay(said)
+        from_document(existing)
+        require_version(existing, versions)
+        message = (
+            f"The analysis {analyzer.name} of this upload is still under way; try again later."
+        )
+        raise UnderWay(message)
 
-    def _chosen(
-        self, selection: UploadsForAnalyzer, analyzer: Analyzer, job: ObjectId | None = None
+    def _selection_query(
+        self, selection: ReanalysisSelection, analyzer: Analyzer, job: ObjectId | None = None
     ) -> Document:
-        """A query for the uploads that are selected, and are not the job's already."""
+        """A query for the selected uploads that the job has not queued already."""
         others = {"job": {"$ne": job}} if job else {}
-        by_analysis = _by_analysis(selection.select, analyzer, others)
-        return {"$and": [by_analysis, self._meeting(selection.filter)]}
+        by_analysis = _analysis_query(selection.select, analyzer, others)
+        return {"$and": [by_analysis, self._filter_query(selection.filter)]}
 
-    def _meeting(self, filter: Mapping[str, Any]) -> Document:
+    def _filter_query(self, filter: Mapping[str, Any]) -> Document:
         """A query for the uploads that meet a filter."""
-        wanted = query(including_unkeyed_tags(filter_from_query(filter), self._tag_keys), DEFAULT)
-        return {"$and": [wanted, LIKE_AN_UPLOAD]}
+        query = filter_query(
+            include_unkeyed_uploads(filter_from_query(filter), self._tag_keys), DEFAULT_SORT
+        )
+        return {"$and": [query, LOOKS_LIKE_UPLOAD]}
 
-    def states(self, job_id: str) -> dict[str, int]:
+    def count_states(self, job_id: str) -> dict[str, int]:
         """How many analyses of a job are in each state."""
-        with answering():
-            return {state: self._count_of(job_id, state) for state in State}
+        with translate_errors():
+            return {state: self._count_in_states(job_id, state) for state in State}
 
-    def _count_of(self, job_id: str, *states: State) -> int:
-        return self._collection.count_documents(_of_job(job_id, states), hint=OF_JOB)
+    def _count_in_states(self, job_id: str, *states: State) -> int:
+        return self._collection.count_documents(_job_query(job_id, states), hint=JOB_INDEX)
 
     def failures(self, job_id: str) -> list[Failure]:
-        """Which analyses of a job failed, and why; no more of them than are kept in a job."""
+        """Which analyses of a job failed, and why: the first `MAX_FAILURES` of them."""
         projection = {"analyses": {"$elemMatch": {"job": ObjectId(job_id)}}}
-        failed = _of_job(job_id, (State.FAILED,))
-        with answering():
+        failed = _job_query(job_id, (State.FAILED,))
+        with translate_errors():
             found = list(
-                self._collection.find(failed, projection).hint(OF_JOB).limit(MOST_FAILURES)
+                self._collection.find(failed, projection).hint(JOB_INDEX).limit(MAX_FAILURES)
             )
         return [
             Failure(str(document["_id"]), document["analyses"][0].get("error") or "")
             for document in found
         ]
 
-    def put_back(self, job_id: str) -> bool:
-        """Undo the queueing of a batch of those analyses of a job that nobody has begun with.
+    def withdraw_batch(self, job_id: str) -> bool:
+        """Withdraw a batch of the analyses of a job that no run has begun.
 
-        They are the job's no more.
+        They no longer belong to the job.
 
         Returns:
             whether there are more of them.
         """
-        not_begun = _of_job(job_id, NOT_BEGUN)
-        with answering():
-            found = self._collection.find(not_begun, {"_id": 1}).hint(OF_JOB).limit(BATCH)
+        not_begun = _job_query(job_id, UNSTARTED_STATES)
+        with translate_errors():
+            found = self._collection.find(not_begun, {"_id": 1}).hint(JOB_INDEX).limit(BATCH)
             ids = [document["_id"] for document in found]
-            update = [*_put_back(ObjectId(job_id)), *settled_states()]
+            update = [*_withdraw_stages(ObjectId(job_id)), *settle_stages()]
             self._collection.update_many({"_id": {"$in": ids}, **not_begun}, update)
         return len(ids) == BATCH
 
 
-def _mark(chosen: SelectedUploads) -> str:
-    """Where it says which job has moved an upload from where it is looked for."""
-    return "restored_by" if chosen.trashed else "trash.job"
+def _job_field(selection: UploadSelection) -> str:
+    """The field that names the job which has moved an upload out of the selected collection."""
+    return "restored_by" if selection.trashed else "trash.job"
 
 
-def _next(
+def _next_range(
     collection: Collection[Document], job: Job, ids: Sequence[str] | None, size: int
 ) -> tuple[ObjectId | None, Document, bool]:
-    """The last id of the next batch, a query for the batch, and whether nothing follows it.
+    """The last id of the next batch, a query for the batch, and whether it is the last one.
 
-    A batch is what is read, not what is found in it: however few are selected of how many, it
-    takes no longer.
+    `size` limits the uploads that are read, not those that are selected. So a batch takes the same
+    time, however few uploads are selected.
     """
-    before = ObjectId(job.after) if job.after else BEFORE_ALL
+    before = ObjectId(job.after) if job.after else LOWEST_ID
     if ids is not None:
-        asked = map(ObjectId, {*ids})
-        following_ids = sorted(key for key in asked if not job.after or key > before)
+        requested = map(ObjectId, {*ids})
+        following_ids = sorted(key for key in requested if not job.after or key > before)
         batch = following_ids[:size]
         return batch[-1] if batch else None, {"_id": {"$in": batch}}, len(following_ids) <= size
     if job.until is None:
@@ -397,27 +418,27 @@ def _next(
     return end, {"_id": {"$gt": before, "$lte": end}}, end == until
 
 
-def _of_job(job_id: str, states: Sequence[State]) -> Document:
+def _job_query(job_id: str, states: Sequence[State]) -> Document:
     """A query for uploads with an analysis of this job in one of these states."""
     key = ObjectId(job_id)
-    # The first condition is what tells MongoDB that the partial index has all of them.
+    # From the first condition MongoDB infers that the partial index holds all of them.
     return {"analyses.job": key, **with_analysis(job=key, state={"$in": list(states)})}
 
 
-def _by_analysis(select: AnalysisSelection, analyzer: Analyzer, others: Document) -> Document:
+def _analysis_query(select: AnalysisSelection, analyzer: Analyzer, others: Document) -> Document:
     """A query for the uploads whose analysis is to be run (again)."""
     name = analyzer.name
     absent = {"analyses.name": {"$ne": name}}
     if select is AnalysisSelection.FAILED:
         return with_analysis(name=name, state=State.FAILED, **others)
-    ended = {"name": name, "state": {"$in": ENDED}, **others}
+    ended = {"name": name, "state": {"$in": ENDED_STATES}, **others}
     if select is AnalysisSelection.STALE:
         return with_analysis(**ended, version={"$lt": analyzer.version})
     if select is AnalysisSelection.ALL:
         return {"$or": [absent, with_analysis(**ended)]}
     ended |= {"state": {"$in": [State.FAILED, State.CANCELLED]}}
-    # Without an attempt it was skipped for what it requires, or for its format: by now that may be
-    # different. An analyzer that had nothing to say itself is not asked again.
+    # An analysis without an attempt was skipped for its requirements or its format, which may have
+    # changed. An analysis that the analyzer itself has skipped is not selected.
     passed_over = {**ended, "state": State.SKIPPED, "attempts": 0}
     looked_at = {"content_type": {"$in": sorted(analyzer.formats)}} if analyzer.formats else {}
     return {
@@ -429,29 +450,29 @@ def _by_analysis(select: AnalysisSelection, analyzer: Analyzer, others: Document
     }
 
 
-def _queued(analyzer: Analyzer, dependants: Sequence[str], order: Document) -> list[Document]:
-    """An update that queues an analysis, and adds it where there is none.
+def _queue_stages(analyzer: Analyzer, dependents: Sequence[str], order: Document) -> list[Document]:
+    """The update that queues an analysis, and adds it where there is none.
 
-    It is put behind all that do not require it, because the analyses of an upload are in the order
-    of what they require.
+    The analysis goes behind all analyses that do not require it: the analyses of an upload are in
+    the order of their requirements.
 
     Args:
-        order: what it is queued with: its priority and its job.
+        order: the fields `priority` and `job` of the queued analysis.
     """
     moment = now()
-    mine = {"$eq": ["$$this.name", analyzer.name]}
-    behind = {"$in": ["$$this.name", list(dependants)]}
+    is_this = {"$eq": ["$$this.name", analyzer.name]}
+    behind = {"$in": ["$$this.name", list(dependents)]}
 
-    def those(condition: Document) -> Document:
+    def analyses_where(condition: Document) -> Document:
         return {"$filter": {"input": "$analyses", "as": "this", "cond": condition}}
 
-    before = {"$first": those(mine)}
+    before = {"$first": analyses_where(is_this)}
     looked_at = {"$in": ["$content_type", sorted(analyzer.formats)]} if analyzer.formats else True
     state = State.WAITING if analyzer.requires else State.QUEUED
     refusal = {"$concat": ["does not look at ", "$content_type"]}
     changed = {
         "name": analyzer.name,
-        # While there is a result it is the version that gave it.
+        # While there is a result, this is the version that produced it.
         "version": {
             "$cond": [{"$ifNull": ["$$before.result", False]}, "$$before.version", analyzer.version]
         },
@@ -467,14 +488,16 @@ def _queued(analyzer: Analyzer, dependants: Sequence[str], order: Document) -> l
     for name, value in order.items():
         both = {"$setField": {"field": name, "input": both, "value": value}}
     queued = {"$let": {"vars": {"before": before}, "in": both}}
-    ahead = {"$not": [{"$or": [mine, behind]}]}
-    in_order = {"$concatArrays": [those(ahead), [queued], those(behind)]}
+    ahead = {"$not": [{"$or": [is_this, behind]}]}
+    in_order = {"$concatArrays": [analyses_where(ahead), [queued], analyses_where(behind)]}
     return [{"$set": {"analyses": in_order}}]
 
 
-def _put_back(job: ObjectId) -> list[Document]:
-    """An update that lets the analyses of a job be as if it had not been, as far as they can."""
-    not_begun = {"$and": [{"$eq": ["$$this.job", job]}, {"$in": ["$$this.state", [*NOT_BEGUN]]}]}
+def _withdraw_stages(job: ObjectId) -> list[Document]:
+    """The update that restores the unstarted analyses of a job to what they were before it."""
+    not_begun = {
+        "$and": [{"$eq": ["$$this.job", job]}, {"$in": ["$$this.state", [*UNSTARTED_STATES]]}]
+    }
     good = {"state": State.SUCCEEDED, "error": None, "deferred_at": None}
     cancelled = {
         **good,

@@ -1,7 +1,7 @@
-"""Folding: texts as they are compared where the case of letters does not matter, or marks do not.
+"""Comparing texts without regard to the case of letters, or to diacritical marks.
 
-MongoDB folds the letters of ASCII alone in an update, and compares marks in a regular expression:
-what it needs to know of others is worked out here.
+In an update MongoDB folds only ASCII letters, and its regular expressions distinguish marks. So
+folded keys and patterns for other letters are computed here.
 """
 
 import re
@@ -9,20 +9,20 @@ import unicodedata
 from functools import cache, lru_cache
 from itertools import groupby
 
-# Where Unicode has letters that are others with marks: after it come syllables and ideographs. Of
-# those of Arabic MongoDB's text index keeps the marks.
+# The code points among which Unicode has letters composed with marks; syllables and ideographs
+# follow. Arabic is left out, because MongoDB's text index keeps its marks.
 MARKED_LETTERS = {*range(0x80, 0x3100)} - {*range(0x600, 0x700)}
 # ALM, LRM and RLM (UAX #9), as `str.translate` takes them away.
 DIRECTION_MARKS = dict.fromkeys((0x061C, 0x200E, 0x200F))
 
 
-def folded(text: str) -> str:
+def fold_text(text: str) -> str:
     """The text as MongoDB compares it: without the case of letters, and without marks on them."""
-    return _plain(unicodedata.normalize("NFKD", text.casefold()))
+    return _strip_marks(unicodedata.normalize("NFKD", text.casefold()))
 
 
 def tag_key(tag: str) -> str:
-    """What is the same for tags that differ in the case of letters alone (Unicode, 3.13, D145).
+    """The key that tags share when they differ only in case (Unicode, section 3.13, D145).
 
     Marks on letters stay: `schon` is not `schön`. Direction marks, which are not seen, are ignored.
     """
@@ -30,38 +30,40 @@ def tag_key(tag: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", tag).casefold())
 
 
-def pattern(text: str) -> str:
-    """A regular expression of MongoDB's for this text, whatever the marks on its letters.
+def search_pattern(text: str) -> str:
+    """A regular expression for MongoDB that matches this text with any marks on its letters.
 
-    It is for the option `i`, by which the case of letters does not matter either. What it finds is
-    what MongoDB's text index finds.
+    It is to be used with the option `i`, which ignores case. Then it matches the same texts as
+    MongoDB's text index.
     """
     composed = unicodedata.normalize("NFC", text)
-    return "".join(_pattern_of(each) for each in composed if not unicodedata.combining(each))
+    return "".join(_letter_pattern(each) for each in composed if not unicodedata.combining(each))
 
 
-def _plain(decomposed: str) -> str:
+def _strip_marks(decomposed: str) -> str:
     return "".join(each for each in decomposed if not unicodedata.combining(each))
 
 
 @lru_cache(1000)
-def _pattern_of(letter: str) -> str:
-    base = _bases().get(letter, letter).lower()
-    marked = "".join(_ranges([ord(each) for each, of in _bases().items() if of.lower() == base]))
-    # What is stored is composed, but not of each letter with marks there is a composed one.
+def _letter_pattern(letter: str) -> str:
+    base = _base_letters().get(letter, letter).lower()
+    marked = "".join(
+        _character_ranges([ord(each) for each, of in _base_letters().items() if of.lower() == base])
+    )
+    # Stored text is composed (NFC), but not every letter with a mark has a composed form.
     marks = r"\p{Mn}*" if base.isalnum() else ""
     return (f"[{base}{marked}]" if marked else re.escape(base)) + marks
 
 
 @cache
-def _bases() -> dict[str, str]:
-    """By the letters with marks what they are without."""
+def _base_letters() -> dict[str, str]:
+    """The letter without its marks, by each letter with marks."""
     letters = map(chr, sorted(MARKED_LETTERS))
-    plain = {letter: _plain(unicodedata.normalize("NFD", letter)) for letter in letters}
+    plain = {letter: _strip_marks(unicodedata.normalize("NFD", letter)) for letter in letters}
     return {letter: base for letter, base in plain.items() if len(base) == 1 and base != letter}
 
 
-def _ranges(codes: list[int]) -> list[str]:
+def _character_ranges(codes: list[int]) -> list[str]:
     ranges = []
     for _, run in groupby(enumerate(codes), lambda each: each[1] - each[0]):
         first, *rest = (chr(code) for _, code in run)

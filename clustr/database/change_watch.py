@@ -1,7 +1,7 @@
-"""Tells whether anything was written to a collection, at next to no cost while nothing was.
+"""Detects cheaply whether anything was written to a collection.
 
-MongoDB's change streams say it (https://www.mongodb.com/docs/manual/changeStreams/); a MongoDB that
-is no replica set has none, and there something is taken to have been written each time.
+It uses change streams (https://www.mongodb.com/docs/manual/changeStreams/). A MongoDB that is no
+replica set has none; there every call reports a change.
 """
 
 from typing import Any
@@ -9,34 +9,30 @@ from typing import Any
 from pymongo.collection import Collection
 from pymongo.errors import OperationFailure
 
-from clustr.database.connection import Document, answering
+from clustr.database.connection import Document, translate_errors
 
 
 class ChangeWatch:
-    """Watches a collection from one question to the next.
-
-    Args:
-        collection: what is watched.
-    """
+    """Watches a collection for changes between two calls of `has_changed`."""
 
     def __init__(self, collection: Collection[Document]):
         self._collection = collection
         self._token: Any = None
 
-    def changed(self) -> bool:
-        """Whether anything was written since the last time that this was asked, or may have been.
+    def has_changed(self) -> bool:
+        """Whether anything was, or may have been, written since the last call.
 
         Raises:
             DatabaseUnavailable: MongoDB does not answer.
         """
-        with answering():
+        with translate_errors():
             try:
-                return self._look()
-            except OperationFailure:  # It is no replica set, or has forgotten what was so long ago.
+                return self._read_stream()
+            except OperationFailure:  # No replica set, or the oplog no longer reaches back.
                 self._token = None
                 return True
 
-    def _look(self) -> bool:
+    def _read_stream(self) -> bool:
         only_that = [{"$project": {"_id": 1}}]
         if self._token is not None:
             with self._collection.watch(
@@ -46,5 +42,5 @@ class ChangeWatch:
                     self._token = stream.resume_token
                     return False
         with self._collection.watch(only_that, max_await_time_ms=1) as stream:
-            self._token = stream.resume_token  # of this moment
+            self._token = stream.resume_token  # of now
         return True

@@ -1,4 +1,4 @@
-"""Breakers: a service that is away is asked seldom, and not by everybody at once."""
+"""Circuit breakers: calls to an unavailable service are rare, and not made by all at once."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -8,10 +8,10 @@ from pymongo import ReturnDocument
 from pymongo.collection import Collection
 
 from clustr.database.clock import due_condition, is_due, now
-from clustr.database.connection import Document, answering
+from clustr.database.connection import Document, translate_errors
 
-# An analyzer that had to be put off this often without a success between is left alone but for one
-# probe after another; the wait between two grows up to the longest.
+# After this many failures in a row the breaker opens: then only one probe at a time is made, and
+# the wait between two probes grows up to the longest.
 FAILURES_TO_OPEN = 3
 LONGEST_WAIT_SECONDS = 9.0
 HIGHEST_POWER = 10  # of two; a float cannot hold that of a thousand failures
@@ -19,7 +19,7 @@ HIGHEST_POWER = 10  # of two; a float cannot hold that of a thousand failures
 
 @dataclass(frozen=True, slots=True)
 class CircuitBreaker:
-    """How an analyzer's service has answered lately."""
+    """The recent failures of an analyzer's service, and when to probe it next."""
 
     failures: int
     reason: str
@@ -31,24 +31,24 @@ class CircuitBreaker:
 
     @property
     def due(self) -> bool:
-        """Whether the service is to be asked again."""
+        """Whether the next probe is due."""
         return is_due(self.probe_at)
 
 
 class CircuitBreakers:
-    """One document for each analyzer that is being put off; none when all is well."""
+    """One document for each analyzer whose service has failed lately; none when all is well."""
 
     def __init__(self, collection: Collection[Document]):
         self._collection = collection
 
     def get(self, analyzer: str) -> CircuitBreaker | None:
-        with answering():
-            return _breaker(self._collection.find_one({"_id": analyzer}))
+        with translate_errors():
+            return _from_document(self._collection.find_one({"_id": analyzer}))
 
     def record_failure(self, analyzer: str, reason: str) -> CircuitBreaker:
-        """Count that the service was away and say when to ask again, a little at random."""
+        """Count a failure, and schedule the next probe after an exponential, randomized wait."""
         failures = {"$add": [{"$ifNull": ["$failures", 0]}, 1]}
-        with answering():
+        with translate_errors():
             document = self._collection.find_one_and_update(
                 {"_id": analyzer},
                 [{"$set": {"failures": failures, "reason": {"$literal": reason}}}],
@@ -64,21 +64,21 @@ class CircuitBreakers:
         return CircuitBreaker(document["failures"], document["reason"], document["probe_at"])
 
     def take_probe(self, analyzer: str) -> bool:
-        """Whether the caller is the one to ask the service now; nobody else is for a while."""
+        """Take the next probe; True for the one caller that is to make it now."""
         until = now() + timedelta(seconds=LONGEST_WAIT_SECONDS)
-        with answering():
+        with translate_errors():
             taken = self._collection.update_one(
                 {"_id": analyzer, "probe_at": due_condition()}, {"$set": {"probe_at": until}}
             )
         return taken.modified_count == 1
 
     def close(self, analyzer: str) -> None:
-        """The service has answered."""
-        with answering():
+        """Close the breaker: the service has answered."""
+        with translate_errors():
             self._collection.delete_one({"_id": analyzer})
 
 
-def _breaker(document: Document | None) -> CircuitBreaker | None:
+def _from_document(document: Document | None) -> CircuitBreaker | None:
     if document is None or "probe_at" not in document:
         return None
     return CircuitBreaker(document["failures"], document["reason"], document["probe_at"])

@@ -1,4 +1,4 @@
-"""The connection to MongoDB, and how its failures are called in Clustr."""
+"""The connection to MongoDB, and the translation of its errors into those of Clustr."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,23 +20,23 @@ from clustr import logs
 from clustr.database.clock import clock
 from clustr.domain import failure_messages
 from clustr.domain.errors import DatabaseRefused, DatabaseUnavailable, StartUpError
-from clustr.domain.secrets import credentials_in, remember
+from clustr.domain.secrets import credentials_in, register_secrets
 
 log = logs.logger(__name__)
 
 DISCOVERY_SECONDS = 2.0
 
-# From src/mongo/base/error_codes.yml of MongoDB; the last one is of its hosted kind, Atlas.
-REFUSALS = (UNAUTHORIZED := 13, AUTHENTICATION_FAILED := 18, ATLAS_ERROR := 8000)
-# A member of a replica set with accounts says this for a moment after it was killed and started
-# again: it has not read the keys yet by which it trusts the times that it is told.
+# From src/mongo/base/error_codes.yml of MongoDB; the last one is from Atlas.
+REFUSAL_CODES = (UNAUTHORIZED := 13, AUTHENTICATION_FAILED := 18, ATLAS_ERROR := 8000)
+# A member of a replica set with accounts returns this for a moment after a restart: it has not read
+# the keys yet that sign cluster times.
 KEY_NOT_FOUND = 211
 
 Document = dict[str, Any]
 
-# Times without a zone, which are in UTC: to give each of them one takes half of the time.
-# What others have written need be no text and no time that Python knows.
-PLAIN: CodecOptions[Document] = CodecOptions(
+# Times are naive and in UTC: adding a time zone to each takes half of the time of decoding.
+# Foreign records may hold text and times that Python cannot represent.
+NAIVE_UTC: CodecOptions[Document] = CodecOptions(
     tz_aware=False,
     unicode_decode_error_handler="replace",
     datetime_conversion=DatetimeConversion.DATETIME_AUTO,
@@ -44,19 +44,19 @@ PLAIN: CodecOptions[Document] = CodecOptions(
 
 
 def connect(url: str, timeout_seconds: float) -> pymongo.MongoClient[Document]:
-    """Make a client; it connects by itself, in the background.
+    """Make a client, which connects in the background.
 
-    What is written is acknowledged once it is in the journal of most members: an acknowledgement
-    from memory alone is lost when mongod is killed.
+    A write is acknowledged once it is in the journals of most members: a write that is only in
+    memory is lost when mongod is killed.
 
     Args:
-        url: where MongoDB is.
-        timeout_seconds: limit for every operation as a whole, finding the server included.
+        url: the address of MongoDB.
+        timeout_seconds: limit for every operation as a whole, including server selection.
 
     Raises:
-        StartUpError: the address is none.
+        StartUpError: the address is invalid.
     """
-    remember(credentials_in(url))
+    register_secrets(credentials_in(url))
     try:
         return pymongo.MongoClient(
             url,
@@ -65,25 +65,25 @@ def connect(url: str, timeout_seconds: float) -> pymongo.MongoClient[Document]:
             timeoutMS=int(timeout_seconds * 1000),
             tz_aware=True,
             tzinfo=UTC,
-            # What others have written need be no text and no time that Python knows.
+            # Foreign records may hold text and times that Python cannot represent.
             unicode_decode_error_handler="replace",
             datetime_conversion="DATETIME_AUTO",
             w="majority",
             journal=True,
         )
     except (InvalidURI, ConfigurationError, ValueError, TypeError) as error:
-        said = failure_messages.as_plain_text(error)
-        raise StartUpError(f"MONGODB_URL is no address of a MongoDB: {said}") from None
+        message = failure_messages.as_plain_text(error)
+        raise StartUpError(f"MONGODB_URL is no address of a MongoDB: {message}") from None
 
 
 def require_initiated(client: pymongo.MongoClient[Document]) -> None:
-    """See that what a client has found is not a replica set that was never initiated.
+    """Refuse a replica set that was never initiated.
 
-    Its members answer, but neither read nor write, and that does not heal by itself. They are of
-    the type RSGhost in MongoDB's specification of server discovery.
+    Its members answer, but can neither read nor write, and that needs an operator. MongoDB's
+    specification "Server Discovery and Monitoring" calls them RSGhost.
 
     Raises:
-        StartUpError: it was never initiated; the message has the command for that.
+        StartUpError: it was never initiated; the message has the command to do so.
     """
     found = client.topology_description.server_descriptions().values()
     ghosts = [server for server in found if server.server_type_name == "RSGhost"]
@@ -96,15 +96,15 @@ def require_initiated(client: pymongo.MongoClient[Document]) -> None:
 
 
 @contextmanager
-def answering() -> Iterator[None]:
-    """Turn MongoDB being away, frozen, locked, without a primary or not for us into errors."""
+def translate_errors() -> Iterator[None]:
+    """Turn PyMongo's errors into `DatabaseUnavailable` or `DatabaseRefused`; others pass."""
     try:
         yield
     except PyMongoError as error:
-        if isinstance(error, OperationFailure) and error.code in REFUSALS:
-            said = (error.details or {}).get("errmsg", "")[:300]
-            log.error("database_refused", error=said)
-            raise DatabaseRefused(said) from error
+        if isinstance(error, OperationFailure) and error.code in REFUSAL_CODES:
+            message = (error.details or {}).get("errmsg", "")[:300]
+            log.error("database_refused", error=message)
+            raise DatabaseRefused(message) from error
         away = isinstance(error, ConnectionFailure | ExecutionTimeout) or error.timeout
         if not away and getattr(error, "code", None) != KEY_NOT_FOUND:
             raise
@@ -113,24 +113,24 @@ def answering() -> Iterator[None]:
 
 
 def discover(client: pymongo.MongoClient[Document]) -> None:
-    """Have a client find out what is at its address, in `DISCOVERY_SECONDS` at most.
+    """Have a client discover the servers at its address, in `DISCOVERY_SECONDS` at most.
 
     Raises:
-        DatabaseRefused: MongoDB does not let us in. Only the first operation is told so at once;
-            later ones wait until the client has found out anew what is there.
+        DatabaseRefused: MongoDB refuses the credentials. Only the first operation fails at once;
+            later ones wait for another discovery.
     """
     try:
-        with answering(), pymongo.timeout(DISCOVERY_SECONDS):
+        with translate_errors(), pymongo.timeout(DISCOVERY_SECONDS):
             client.admin.command("ping")
     except DatabaseRefused:
         raise
     except DatabaseUnavailable:
-        pass  # Whoever asks for something is told so.
+        pass  # The operations that follow report it.
 
 
 @contextmanager
-def starting() -> Iterator[None]:
-    """At a start, turn MongoDB refusing us into what stops it: that does not heal by itself."""
+def translate_startup_errors() -> Iterator[None]:
+    """During start-up, turn `DatabaseRefused` into `StartUpError`: it needs an operator."""
     try:
         yield
     except DatabaseRefused as error:

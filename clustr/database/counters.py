@@ -1,8 +1,8 @@
-"""Tallies: how many uploads there are of each kind, and how many with each tag, as counted last.
+"""Counters: how many uploads there are of each kind, and how many with each tag.
 
-To count takes the longer the more uploads there are. So it is done in the background by one process
-for all, which goes through the uploads in the order of their ids, a batch at a time; those who ask
-read what the last round found, at the same cost however many uploads there are.
+The time to count grows with the number of uploads. So one process counts in the background: it goes
+through the uploads in the order of their ids, a batch at a time. Readers get the result of the last
+finished pass, at the same cost however many uploads there are.
 """
 
 from collections.abc import Mapping
@@ -14,16 +14,16 @@ from bson import ObjectId
 from pymongo import UpdateOne
 from pymongo.collection import Collection
 
-from clustr.database.case_folding import folded, tag_key
+from clustr.database.case_folding import fold_text, tag_key
 from clustr.database.clock import now
-from clustr.database.connection import Document, answering
-from clustr.database.documents import LIKE_AN_UPLOAD, OF_AN_OBJECT_ID
+from clustr.database.connection import Document, translate_errors
+from clustr.database.documents import HAS_OBJECT_ID, LOOKS_LIKE_UPLOAD
 
 BATCH = 20_000
-KEYED_AT_ONCE = 1000
-BEFORE_ALL = ObjectId(bytes(12))
-TOTALS = "uploads"
-MOST_DAYS = 366
+KEY_BATCH = 1000
+LOWEST_ID = ObjectId(bytes(12))
+TOTALS_ID = "uploads"
+MAX_DAYS = 366
 
 BY_FOLDED = [("folded", 1), ("_id", 1)]
 INDEXES = {
@@ -37,9 +37,10 @@ class Totals:
     """How many uploads there were at a moment.
 
     Attributes:
-        bytes: of all originals together.
-        captioned: how many have a caption; None of a tally that did not count them yet.
-        days: how many came on each day, in UTC, the newest day first; no more than a year of them.
+        bytes: the size of all originals together.
+        captioned: how many have a caption; None if an older version counted.
+        days: the number of uploads for each day in UTC (`2024-05-31`), the newest first, for at
+            most `MAX_DAYS` days.
         counted_at: when the counting began.
     """
 
@@ -53,17 +54,20 @@ class Totals:
 
 @dataclass(slots=True)
 class CountingPass:
-    """One time through all uploads: how far it is, and what it has found.
+    """One pass through all uploads: its progress, and the counts so far.
 
     Attributes:
-        estimated: how many uploads there are, as MongoDB estimated when the round began.
+        key: the id of the pass.
+        until: the newest upload when the pass began.
+        estimated: MongoDB's own estimate of the number of uploads when the pass began.
+        after: the last upload that was counted.
     """
 
     began_at: datetime
     key: ObjectId
     until: ObjectId
     estimated: int
-    after: ObjectId = BEFORE_ALL
+    after: ObjectId = LOWEST_ID
     statuses: dict[str, int] = field(default_factory=dict)
     days: dict[str, int] = field(default_factory=dict)
     bytes: int = 0
@@ -71,14 +75,14 @@ class CountingPass:
 
 
 class Counters:
-    """Counts the uploads, and keeps what was counted.
+    """Counts the uploads, and stores the counts.
 
     Args:
-        uploads: what is counted.
-        totals: where the figures about all uploads are kept.
-        tags: where the tags are kept, one document for each, by their keys; see
+        uploads: the collection to count.
+        totals: the collection for the figures about all uploads.
+        tags: the collection for the tags, one document for each, by its key; see
             `clustr.database.tags`.
-        spellings: where is counted how often each tag is written in each way.
+        spellings: the collection for the number of uses of each spelling of each tag.
     """
 
     def __init__(
@@ -92,12 +96,12 @@ class Counters:
         self._totals = totals
         self._tags = tags
         self._spellings = spellings
-        self._round: CountingPass | None = None
+        self._pass: CountingPass | None = None
 
     def totals(self) -> Totals | None:
-        """What was counted last; None before it was done for the first time."""
-        with answering():
-            found = self._totals.find_one({"_id": TOTALS})
+        """The totals of the last finished pass; None before the first one."""
+        with translate_errors():
+            found = self._totals.find_one({"_id": TOTALS_ID})
         if found is None:
             return None
         return Totals(
@@ -110,50 +114,50 @@ class Counters:
         )
 
     def tags(self, prefix: str, limit: int) -> dict[str, int]:
-        """Tags, each as it is written most often, and how many uploads have them.
+        """The number of uploads for each tag, in the most frequent spelling of the tag.
 
         Args:
-            prefix: with it those that begin so, whatever the case of letters and the marks on them,
-                in the order of their letters; else the most used.
+            prefix: only tags that begin with it, ignoring case and marks, in alphabetical order;
+                when it is empty, the most used tags.
         """
-        with answering():
+        with translate_errors():
             if prefix:
-                begin = folded(prefix)
+                begin = fold_text(prefix)
                 beginning = {"folded": {"$gte": begin, "$lt": begin + chr(0x10FFFF)}}
                 found = self._tags.find({**beginning, "count": {"$gt": 0}}).sort(BY_FOLDED)
             else:
                 found = self._tags.find({"count": {"$gt": 0}}).sort([("count", -1), ("_id", 1)])
-            # Of an older version they are by what is written.
+            # Documents of an older version have the tag itself as their `_id`.
             return {d.get("name", d["_id"]): d["count"] for d in found.limit(limit)}
 
     def step(self) -> bool:
-        """Count one batch of a round, or begin with one; whether the round is over."""
-        with answering():
-            if self._round is None:
-                self._round = self._begin()
-            if not self._count_batch(self._round):
+        """Count one batch of the current pass, or of a new one; return whether the pass is over."""
+        with translate_errors():
+            if self._pass is None:
+                self._pass = self._begin()
+            if not self._count_batch(self._pass):
                 return False
-            self._publish(self._round)
-        self._round = None
+            self._publish(self._pass)
+        self._pass = None
         return True
 
     def _begin(self) -> CountingPass:
-        newest = self._uploads.find_one(OF_AN_OBJECT_ID, {"_id": 1}, sort=[("_id", -1)])
+        newest = self._uploads.find_one(HAS_OBJECT_ID, {"_id": 1}, sort=[("_id", -1)])
         estimated = self._uploads.estimated_document_count()
-        return CountingPass(now(), ObjectId(), newest["_id"] if newest else BEFORE_ALL, estimated)
+        return CountingPass(now(), ObjectId(), newest["_id"] if newest else LOWEST_ID, estimated)
 
-    def _count_batch(self, round: CountingPass) -> bool:
-        """Count what follows; whether nothing follows any more."""
-        left = {"_id": {"$gt": round.after, "$lte": round.until}}
+    def _count_batch(self, counting_pass: CountingPass) -> bool:
+        """Count the next batch; return whether it was the last one."""
+        left = {"_id": {"$gt": counting_pass.after, "$lte": counting_pass.until}}
         ends = self._uploads.find(left, {"_id": 1}).sort("_id", 1).skip(BATCH - 1).limit(1)
-        end = next(iter(ends), {"_id": round.until})["_id"]
-        here = {"$match": {"_id": {"$gt": round.after, "$lte": end}, **LIKE_AN_UPLOAD}}
-        self._add(round, here)
-        self._add_tags(round, here)
-        round.after = end
-        return end == round.until
+        end = next(iter(ends), {"_id": counting_pass.until})["_id"]
+        here = {"$match": {"_id": {"$gt": counting_pass.after, "$lte": end}, **LOOKS_LIKE_UPLOAD}}
+        self._add_totals(counting_pass, here)
+        self._add_tags(counting_pass, here)
+        counting_pass.after = end
+        return end == counting_pass.until
 
-    def _add(self, round: CountingPass, here: Document) -> None:
+    def _add_totals(self, counting_pass: CountingPass, here: Document) -> None:
         day = {"$dateToString": {"date": "$upload_time", "format": "%Y-%m-%d"}}
         kinds = {"status": "$status", "day": day}
         captioned = {"$sum": {"$cond": [{"$gt": ["$caption", ""]}, 1, 0]}}
@@ -161,17 +165,17 @@ class Counters:
         group = {"_id": kinds, **sums}
         for found in self._uploads.aggregate([here, {"$group": group}]):
             status, day = found["_id"]["status"], found["_id"]["day"]
-            round.statuses[status] = round.statuses.get(status, 0) + found["count"]
-            round.days[day] = round.days.get(day, 0) + found["count"]
-            round.bytes += found["bytes"]
-            round.captioned += found["captioned"]
+            counting_pass.statuses[status] = counting_pass.statuses.get(status, 0) + found["count"]
+            counting_pass.days[day] = counting_pass.days.get(day, 0) + found["count"]
+            counting_pass.bytes += found["bytes"]
+            counting_pass.captioned += found["captioned"]
 
-    def _add_tags(self, round: CountingPass, here: Document) -> None:
-        """Add to what this round has counted of each spelling so far.
+    def _add_tags(self, counting_pass: CountingPass, here: Document) -> None:
+        """Add the tags of a batch to the counts of this pass, by spelling.
 
-        No upload has a tag twice, in whatever spelling.
+        No upload has a tag twice, not even in two spellings.
         """
-        mine = {"$eq": ["$round", round.key]}
+        mine = {"$eq": ["$round", counting_pass.key]}
         so_far = {"$cond": [mine, "$so_far", 0]}
         stages: list[Document] = [
             here,
@@ -179,13 +183,13 @@ class Counters:
             {"$unwind": "$tags"},
             {"$match": {"tags": {"$type": "string"}}},
             {"$group": {"_id": "$tags", "so_far": {"$sum": 1}}},
-            {"$addFields": {"round": round.key}},
+            {"$addFields": {"round": counting_pass.key}},
             {
                 "$merge": {
                     "into": self._spellings.name,
                     "whenMatched": [
                         {"$set": {"so_far": {"$add": [so_far, "$$new.so_far"]}}},
-                        {"$set": {"round": round.key}},
+                        {"$set": {"round": counting_pass.key}},
                     ],
                 }
             },
@@ -193,19 +197,19 @@ class Counters:
         self._uploads.aggregate(stages)
 
     def _key_spellings(self) -> None:
-        """Write beside the spellings that are new the key of their tag, which MongoDB cannot do."""
+        """Store the tag keys of new spellings, which MongoDB cannot compute."""
         new = self._spellings.find({"key": None}, {"_id": 1})
-        while some := list(islice(new, KEYED_AT_ONCE)):
+        while some := list(islice(new, KEY_BATCH)):
             self._spellings.bulk_write(
                 [
-                    UpdateOne({"_id": spelling["_id"]}, {"$set": _keys_of(spelling["_id"])})
+                    UpdateOne({"_id": spelling["_id"]}, {"$set": _spelling_keys(spelling["_id"])})
                     for spelling in some
                 ],
                 ordered=False,
             )
 
-    def _publish(self, round: CountingPass) -> None:
-        """Let what this round has found be what counts."""
+    def _publish(self, counting_pass: CountingPass) -> None:
+        """Publish the counts of a finished pass."""
         self._key_spellings()
         tag = {
             "name": {"$first": "$_id"},
@@ -214,22 +218,22 @@ class Counters:
             "round": {"$first": "$round"},
         }
         stages: list[Document] = [
-            {"$match": {"round": round.key}},
+            {"$match": {"round": counting_pass.key}},
             {"$sort": {"so_far": -1, "_id": 1}},
             {"$group": {"_id": "$key", **tag}},
             {"$merge": {"into": self._tags.name, "whenMatched": "replace"}},
         ]
         self._spellings.aggregate(stages, allowDiskUse=True)
         for counted in (self._tags, self._spellings):
-            counted.delete_many({"round": {"$ne": round.key}})
-        days = dict(sorted(round.days.items(), reverse=True)[:MOST_DAYS])
-        totals = {"bytes": round.bytes, "statuses": round.statuses, "days": days}
-        missed = sum(round.statuses.values()) - round.estimated
-        totals |= {"captioned": round.captioned, "missed": missed}
-        written = {**totals, "counted_at": round.began_at}
-        self._totals.replace_one({"_id": TOTALS}, written, upsert=True)
+            counted.delete_many({"round": {"$ne": counting_pass.key}})
+        days = dict(sorted(counting_pass.days.items(), reverse=True)[:MAX_DAYS])
+        totals = {"bytes": counting_pass.bytes, "statuses": counting_pass.statuses, "days": days}
+        missed = sum(counting_pass.statuses.values()) - counting_pass.estimated
+        totals |= {"captioned": counting_pass.captioned, "missed": missed}
+        written = {**totals, "counted_at": counting_pass.began_at}
+        self._totals.replace_one({"_id": TOTALS_ID}, written, upsert=True)
 
 
-def _keys_of(spelling: str) -> Document:
+def _spelling_keys(spelling: str) -> Document:
     key = tag_key(spelling)
-    return {"key": key, "folded": folded(key)}
+    return {"key": key, "folded": fold_text(key)}

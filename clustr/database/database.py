@@ -1,4 +1,4 @@
-"""All that is asked of MongoDB, by concern."""
+"""The `Database`: one attribute for each concern."""
 
 from threading import Event
 from typing import Any
@@ -17,12 +17,18 @@ from clustr.database import (
 )
 from clustr.database.analyses import Analyses
 from clustr.database.bulk_selection import (
-    BulkSelection,
+    Selections,
 )
 from clustr.database.change_watch import ChangeWatch
 from clustr.database.circuit_breakers import CircuitBreakers
 from clustr.database.clock import clock
-from clustr.database.connection import answering, connect, discover, require_initiated, starting
+from clustr.database.connection import (
+    connect,
+    discover,
+    require_initiated,
+    translate_errors,
+    translate_startup_errors,
+)
 from clustr.database.counters import Counters
 from clustr.database.default_services import DefaultServices
 from clustr.database.duplicates import Duplicates
@@ -30,7 +36,7 @@ from clustr.database.editing import Editing
 from clustr.database.indexes import make_indexes
 from clustr.database.installation import installation_id
 from clustr.database.integrity import (
-    IntegrityQueries,
+    Integrity,
 )
 from clustr.database.jobs import Jobs
 from clustr.database.leases import Leases
@@ -43,24 +49,24 @@ from clustr.database.upload_counts import UploadCounts
 from clustr.database.uploads import Uploads, result_indexes
 from clustr.domain.errors import DatabaseUnavailable, StartUpError
 
-# Those of the collection of uploads.
+# The indexes of the collection of uploads.
 INDEXES = uploads.INDEXES | duplicates.INDEXES | listing.INDEXES | search.INDEXES | analyses.INDEXES
 INDEXES |= bulk_selection.INDEXES | statistics.INDEXES
 
 
 class Database:
-    """The database, a part for each concern.
+    """The database, with one attribute for each concern.
 
     Args:
-        url: where MongoDB is.
+        url: the address of MongoDB.
         database: the name of the database.
         collection: the name of the collection of uploads.
         timeout_seconds: limit for every operation as a whole.
 
     Attributes:
-        indexed: the fields of results that `make_result_indexes` makes an index for; with dots
-            for one inside another.
-        closed: set when nothing can be asked any more.
+        indexed_fields: the fields of results for which `make_result_indexes` makes an index; dots
+            separate the keys of nested objects.
+        closed: set once the connection is closed.
     """
 
     def __init__(self, url: str, database: str, collection: str, timeout_seconds: float):
@@ -68,92 +74,94 @@ class Database:
         self._timeout_seconds = timeout_seconds
         self._database = self._client[database]
         self._uploads = self._database[collection]
-        self.indexed: frozenset[str] = frozenset()
+        self.indexed_fields: frozenset[str] = frozenset()
         self.closed = Event()
         self.duplicates = Duplicates(self._uploads)
         self.uploads = Uploads(self._uploads, self.duplicates)
-        self.counting = UploadCounts(self._uploads, self._database["tallies"])
+        self.upload_counts = UploadCounts(self._uploads, self._database["tallies"])
         self.tag_keys = TagKeys(self._uploads)
-        self.listing = Listing(self._uploads, self.counting, self.tag_keys)
-        self.search = Search(self._uploads, self.counting, self.listing, self.tag_keys)
+        self.listing = Listing(self._uploads, self.upload_counts, self.tag_keys)
+        self.search = Search(self._uploads, self.upload_counts, self.listing, self.tag_keys)
         self.editing = Editing(self._uploads, self.tag_keys)
         self.trash = Trash(self._uploads, self.duplicates, self.tag_keys)
         self.analyses = Analyses(self._uploads, clock, self.tag_keys)
         self.circuit_breakers = CircuitBreakers(self._database["breakers"])
         self.default_services = DefaultServices(self._database["default_services"], self._uploads)
         self.leases = Leases(self._database["leases"])
-        self.integrity = IntegrityQueries(self._uploads, self.duplicates)
+        self.integrity = Integrity(self._uploads, self.duplicates)
         self.jobs = Jobs(self._database["jobs"])
-        self.selections = BulkSelection(self._uploads, self.tag_keys)
+        self.selections = Selections(self._uploads, self.tag_keys)
         self.change_watch = ChangeWatch(self._uploads)
         self.statistics = Statistics(self._uploads, self._database["statistics"])
-        counted = [self._database[name] for name in ("tallies", "tags", "tag_spellings")]
-        self.counters = Counters(self._uploads, *counted)
+        collections = [self._database[name] for name in ("tallies", "tags", "tag_spellings")]
+        self.counters = Counters(self._uploads, *collections)
 
     def make_indexes(self) -> None:
-        """Make every index that is declared and not there yet, and anew what is there otherwise.
+        """Make every declared index that is missing, and replace those that differ.
 
         Raises:
-            DatabaseUnavailable: MongoDB does not answer, or they take too long to be made.
-            StartUpError: MongoDB does not let us, or the database is not Clustr's.
+            DatabaseUnavailable: MongoDB does not answer, or building an index takes too long.
+            StartUpError: MongoDB refuses us, or the database is not Clustr's.
         """
-        self._require_ours()
-        with starting(), answering():
+        self._require_own_database()
+        with translate_startup_errors(), translate_errors():
             make_indexes(self._uploads, INDEXES)
             make_indexes(self.trash.collection, trash.INDEXES)
             make_indexes(self._database["jobs"], jobs.INDEXES)
             make_indexes(self._database["tags"], counters.INDEXES)
 
     def make_result_indexes(self, seconds: float | None = None) -> None:
-        """Make the indexes on results that plugins ask for and that are not there yet.
+        """Make the missing indexes on results that plugins declare.
 
-        One that no plugin asks for any more is left, for it may be asked for again;
+        An index that no plugin declares any more is kept, because a plugin may declare it again;
         `unused_indexes` names it.
 
         Args:
-            seconds: how long that may take in all; by default the limit of any operation, in which
-                those of some 100,000 uploads are made.
+            seconds: the limit for all of them; by default that of any operation, which is enough
+                for some 100,000 uploads.
         """
-        self.uploads.index_results(sorted(self.indexed), seconds or self._timeout_seconds)
+        self.uploads.make_result_indexes(
+            sorted(self.indexed_fields), seconds or self._timeout_seconds
+        )
 
     def unused_indexes(self) -> list[str]:
-        """The names of the indexes on results that are there and that no plugin asks for."""
-        asked_for = result_indexes(self.indexed)
-        with answering():
-            there = [index["name"] for index in self._uploads.list_indexes()]
-        return [name for name in there if name.startswith("results.") and name not in asked_for]
+        """The names of existing indexes on results that no plugin declares."""
+        declared = result_indexes(self.indexed_fields)
+        with translate_errors():
+            existing = [index["name"] for index in self._uploads.list_indexes()]
+        return [name for name in existing if name.startswith("results.") and name not in declared]
 
     def in_use(self) -> bool:
-        """Whether there is an upload, in the trash at least, asked at a start.
+        """Whether there is any upload, the trash included; for use at start-up.
 
         Raises:
             DatabaseUnavailable: MongoDB does not answer.
-            StartUpError: MongoDB does not let us, or the database is not Clustr's.
+            StartUpError: MongoDB refuses us, or the database is not Clustr's.
         """
-        self._require_ours()
-        with starting():
+        self._require_own_database()
+        with translate_startup_errors():
             return self.uploads.any() or self.trash.any()
 
     def installation(self) -> str:
-        """The id of this installation, which is made the first time that it is asked for.
+        """The id of this installation, which the first call makes.
 
         Raises:
             DatabaseUnavailable: MongoDB does not answer.
-            StartUpError: MongoDB does not let us, or the database is not Clustr's.
+            StartUpError: MongoDB refuses us, or the database is not Clustr's.
         """
-        self._require_ours()
-        with starting(), answering():
+        self._require_own_database()
+        with translate_startup_errors(), translate_errors():
             return installation_id(self._database["installation"])
 
-    def _require_ours(self) -> None:
-        """See that the uploads are Clustr's, before anything is made beside them.
+    def _require_own_database(self) -> None:
+        """Check that the uploads are Clustr's, before anything is written to the database.
 
         Raises:
             StartUpError: they are not, or MongoDB cannot be used; nothing has been changed.
         """
         try:
-            with starting():
-                reason = self.uploads.foreign()
+            with translate_startup_errors():
+                reason = self.uploads.why_foreign()
         except DatabaseUnavailable:
             require_initiated(self._client)
             raise
@@ -166,23 +174,23 @@ class Database:
             )
 
     def require_initiated(self) -> None:
-        """See that MongoDB is not a replica set that was never initiated.
+        """Refuse a MongoDB whose replica set was never initiated.
 
         Raises:
-            StartUpError: it is, or MongoDB does not let us; another failure is not said here.
+            StartUpError: it was not, or MongoDB refuses us; other failures raise nothing here.
         """
-        with starting():
+        with translate_startup_errors():
             discover(self._client)
         require_initiated(self._client)
 
     def describe(self) -> dict[str, Any]:
-        """MongoDB's version, and whether what it acknowledges survives a crash.
+        """MongoDB's `version`, and whether it is `durable`: acknowledged writes survive a crash.
 
         Raises:
-            DatabaseUnavailable: it does not answer, or does not let us in.
+            DatabaseUnavailable: it does not answer, or refuses us.
         """
-        self.uploads.any()  # What follows it would tell anybody.
-        with answering():
+        self.uploads.any()  # The commands that follow need no credentials.
+        with translate_errors():
             version = self._client.server_info()["version"]
             replica_set = self._client.admin.command("hello").get("setName")
         return {"version": version, "durable": replica_set is not None}

@@ -1,8 +1,8 @@
-"""How an upload is written down in MongoDB, and read from there.
+"""Uploads as documents of MongoDB: their schema, writing and reading them.
 
-Others may write there, too. A record of theirs that cannot be read as an upload is left out of
-whatever holds several, and logged once by each process; `clustr fsck` names it. What an upload's
-record looks like is in `SCHEMA`: queries leave out other records by `IS_UPLOAD`.
+Other programs may write to the collection, too. A foreign record, which cannot be read as an
+upload, is left out of lists, and each process logs it once; `clustr fsck` names it. `SCHEMA` is the
+schema of an upload; queries leave out foreign records with `IS_UPLOAD`.
 """
 
 import re
@@ -26,7 +26,7 @@ from clustr.imaging.images import CONTENT_TYPES
 log = logs.logger(__name__)
 
 ID = re.compile(r"[0-9a-f]{24}")
-LONGEST_ID = 100  # of what is no id, to be repeated to the client
+LONGEST_ID = 100  # of an invalid id that an error repeats to the client
 
 TEXT = {"bsonType": "string"}
 NUMBER = {"bsonType": ["int", "long"]}
@@ -34,8 +34,8 @@ TIME = {"bsonType": "date"}
 TEXTS = {"bsonType": "array", "items": TEXT}
 
 
-def _or_null(schema: Document) -> Document:
-    """The schema of what can also be null; what is not required can be missing, too."""
+def _nullable(schema: Document) -> Document:
+    """The schema of a value that can also be null."""
     kinds = schema["bsonType"]
     return {**schema, "bsonType": [*([kinds] if isinstance(kinds, str) else kinds), "null"]}
 
@@ -45,24 +45,24 @@ ANALYSIS: Document = {
     "required": ["name", "version", "state"],
     "properties": {
         "name": TEXT,
-        "version": _or_null(NUMBER),
+        "version": _nullable(NUMBER),
         "state": {"enum": [str(state) for state in State]},
         "priority": NUMBER,
         "attempts": NUMBER,
         "crashes": NUMBER,
         "due_at": TIME,
-        "started_at": _or_null(TIME),
-        "finished_at": _or_null(TIME),
-        "deferred_at": _or_null(TIME),
-        "lease_until": _or_null(TIME),
-        "run": _or_null(TEXT),
-        "error": _or_null(TEXT),
+        "started_at": _nullable(TIME),
+        "finished_at": _nullable(TIME),
+        "deferred_at": _nullable(TIME),
+        "lease_until": _nullable(TIME),
+        "run": _nullable(TEXT),
+        "error": _nullable(TEXT),
         "requires": TEXTS,
         "provenance": {"bsonType": ["object", "null"]},
     },
 }
-# What the record of an upload is like, as a JSON Schema in MongoDB's manner. It says as much as is
-# read of a record: what becomes part of a header or a path, what is compared, what is counted with.
+# The schema of an upload's record, as MongoDB's `$jsonSchema`. It constrains what Clustr needs:
+# values that become part of a header or a path, that are compared, or that are computed with.
 SCHEMA: Document = {
     "required": [
         *("_id", "original_name", "filename", "content_type", "sha256", "size", "dimensions"),
@@ -82,14 +82,14 @@ SCHEMA: Document = {
         },
         "upload_time": TIME,
         "updated_at": TIME,
-        "edited_at": _or_null(TIME),
-        "taken_at": _or_null(TIME),
+        "edited_at": _nullable(TIME),
+        "taken_at": _nullable(TIME),
         "status": {"enum": [str(status) for status in Status]},
         "request_id": TEXT,
         "duplicate_of": {"bsonType": ["objectId", "null"]},
-        "caption": _or_null(TEXT),
-        "tags": _or_null(TEXTS),
-        "tag_keys": _or_null(TEXTS),
+        "caption": _nullable(TEXT),
+        "tags": _nullable(TEXTS),
+        "tag_keys": _nullable(TEXTS),
         "faces": {"bsonType": ["array", "null"]},
         "face_cluster_ids": {"bsonType": ["array", "null"]},
         "analyses": {"bsonType": "array", "items": ANALYSIS},
@@ -111,12 +111,12 @@ SCHEMA: Document = {
         },
         "found": {
             "bsonType": ["object", "null"],
-            "properties": {"tags": _or_null(TEXTS), "tag_keys": _or_null(TEXTS)},
+            "properties": {"tags": _nullable(TEXTS), "tag_keys": _nullable(TEXTS)},
         },
         "copies_changed": NUMBER,
     },
 }
-# Python knows no times before the first or after the last.
+# The range of `datetime` in Python.
 FIRST_MOMENT, LAST_MOMENT = (m.replace(tzinfo=UTC) for m in (datetime.min, datetime.max))
 
 
@@ -124,11 +124,15 @@ def _times_in(properties: Document) -> list[str]:
     return [name for name, schema in properties.items() if "date" in schema.get("bsonType", ())]
 
 
-def _met_by(schema: Document, times: Iterable[str], *denied: Document) -> Document:
-    """The part of a query that is met by what is like a schema.
+def _matches_schema(schema: Document, times: Iterable[str], *denied: Document) -> Document:
+    """The part of a query that documents of a schema match.
 
-    Said as a denial: so MongoDB does not look for an index for it, and what else is in the query
-    leads to the records.
+    It is a double negation, so that MongoDB does not try an index for it: the other conditions of
+    the query choose the index.
+
+    Args:
+        times: the fields that hold times, which have to be within the range of `datetime`.
+        denied: conditions that the documents must not match.
     """
     beyond = [{name: {"$lt": FIRST_MOMENT}} for name in times]
     beyond += [{name: {"$gt": LAST_MOMENT}} for name in times]
@@ -138,23 +142,23 @@ def _met_by(schema: Document, times: Iterable[str], *denied: Document) -> Docume
 _ID = {"$convert": {"input": "$_id", "to": "string", "onError": "", "onNull": ""}}
 _FILENAMES = [{"$concat": [_ID, f".{extension}"]} for extension in CONTENT_TYPES]
 _TIMES = _times_in(SCHEMA["properties"])
-_FLAT = {
+_SHALLOW_PROPERTIES = {
     name: {word: schema[word] for word in ("bsonType", "enum", "pattern") if word in schema}
     for name, schema in SCHEMA["properties"].items()
 }
-# The part of a query that only records meet which can be read as uploads: those for which there is
-# no `reason_why_foreign`. It costs MongoDB a tenth of a millisecond for a record.
-IS_UPLOAD = _met_by(
+# The part of a query that matches only records which can be read as uploads: those for which
+# `reason_why_foreign` is None. It takes MongoDB a tenth of a millisecond per record.
+IS_UPLOAD = _matches_schema(
     SCHEMA,
     [*_TIMES, *(f"analyses.{name}" for name in _times_in(ANALYSIS["properties"]))],
     {"$expr": {"$not": [{"$in": ["$filename", _FILENAMES]}]}},
 )
-# The same without a look into the lists and objects in them, for whoever goes through all uploads:
-# a tenth of the cost, for records that are none of other programs at least.
-LIKE_AN_UPLOAD = _met_by({**SCHEMA, "properties": _FLAT}, _TIMES)
-OF_AN_OBJECT_ID: Document = {"_id": {"$type": "objectId"}}
+# The same without checking nested lists and objects, for queries over all uploads: at a tenth of
+# the cost it leaves out the records of other programs at least.
+LOOKS_LIKE_UPLOAD = _matches_schema({**SCHEMA, "properties": _SHALLOW_PROPERTIES}, _TIMES)
+HAS_OBJECT_ID: Document = {"_id": {"$type": "objectId"}}
 
-KINDS: dict[str, type] = {
+PYTHON_TYPES: dict[str, type] = {
     "string": str,
     "int": int,
     "long": int,
@@ -165,49 +169,55 @@ KINDS: dict[str, type] = {
     "null": NoneType,
 }
 
-# What comes of a record that has not the fields of an upload, or other things in them.
-UNLIKE_AN_UPLOAD = (AttributeError, KeyError, OverflowError, TypeError, ValueError)
+# The exceptions from reading a record that lacks fields of an upload, or has other types in them.
+MALFORMED_RECORD_ERRORS = (AttributeError, KeyError, OverflowError, TypeError, ValueError)
 
 
-def key_of(text: str, kind: str = "upload") -> ObjectId:
-    """The key of what has this id.
+def parse_id(text: str, kind: str = "upload") -> ObjectId:
+    """The ObjectId of an id as clients write it: 24 hexadecimal digits, in lower case.
 
     Args:
-        kind: of what it is looked for.
+        kind: what the id is of, for the error.
 
     Raises:
         NotFound: this is no id of Clustr's, such as a UUID; so there is nothing with it.
     """
     if not ID.fullmatch(text):
         form = "an id is 24 hexadecimal digits, in lower case"
-        shown = failure_messages.as_plain_text(text)[:LONGEST_ID]
-        raise NotFound(f"There is no {kind} with the id {shown}; {form}.")
+        shortened = failure_messages.as_plain_text(text)[:LONGEST_ID]
+        raise NotFound(f"There is no {kind} with the id {shortened}; {form}.")
     return ObjectId(text)
 
 
-ANY = "any"
-DUPLICATE = {True: "duplicate", False: "original"}
+ANY_FACET = "any"
+DUPLICATE_FACETS = {True: "duplicate", False: "original"}
 # The field that only an original has, with its SHA-256; older ones lack it.
 ORIGINAL = "original_sha256"
-# The same as `facets`, of an upload as it is in the middle of an update.
+# An expression for `facets`, computed from the upload in an update.
 FACETS: list[object] = [
-    ANY,
+    ANY_FACET,
     "$content_type",
-    {"$cond": [{"$ifNull": ["$duplicate_of", False]}, DUPLICATE[True], DUPLICATE[False]]},
+    {
+        "$cond": [
+            {"$ifNull": ["$duplicate_of", False]},
+            DUPLICATE_FACETS[True],
+            DUPLICATE_FACETS[False],
+        ]
+    },
     "$status",
 ]
 
 
 def facets(status: str, content_type: str, duplicate: bool) -> list[str]:
-    """What an upload can be listed by besides tags and analyses, in one field.
+    """The values by which an upload can be listed besides tags and analyses, in one field.
 
-    So one index for each order answers for all of them, and for all uploads.
+    So one index for each sort order serves all of these filters, and the list of all uploads.
     """
-    return [ANY, content_type, DUPLICATE[duplicate], status]
+    return [ANY_FACET, content_type, DUPLICATE_FACETS[duplicate], status]
 
 
 def to_document(upload: Upload) -> Document:
-    """The document of a new upload: what waits to be analyzed is due at once."""
+    """The document of a new upload; its analyses are due at once."""
     document = {
         "_id": ObjectId(upload.id),
         "original_name": upload.original_name,
@@ -241,7 +251,7 @@ def _analysis_to_document(upload: Upload, analysis: Analysis) -> Document:
         "attempts": 0,
         "crashes": 0,
     }
-    if analysis.error:  # It ends before it begins.
+    if analysis.error:  # It is skipped without a run.
         document |= {"error": analysis.error, "finished_at": upload.upload_time}
     if analysis.requires:
         document["requires"] = analysis.requires
@@ -251,11 +261,11 @@ def _analysis_to_document(upload: Upload, analysis: Analysis) -> Document:
 def from_document(document: Document) -> Upload:
     """The upload of a document.
 
-    Its file name becomes a path, and its type a header: the name has to be that of its id, and the
-    type is the one that the name says.
+    The file name becomes part of a path, and the type a header: so the name has to belong to the
+    id, and the type is derived from the extension of the name.
 
     Raises:
-        ForeignRecord: it is not as Clustr writes one.
+        ForeignRecord: the document is not one that Clustr has written.
     """
     with reading_record(document["_id"]):
         return _from_document(document)
@@ -263,46 +273,46 @@ def from_document(document: Document) -> Upload:
 
 @contextmanager
 def reading_record(record_id: object) -> Iterator[None]:
-    """Turn what comes of a record that is none of an upload into `ForeignRecord`, and log it."""
+    """Turn `MALFORMED_RECORD_ERRORS` in the block into `ForeignRecord`, and log the record."""
     try:
         yield
-    except UNLIKE_AN_UPLOAD as error:
-        log_foreign(str(record_id), f"{type(error).__name__}: {error}")
+    except MALFORMED_RECORD_ERRORS as error:
+        log_foreign_record(str(record_id), f"{type(error).__name__}: {error}")
         raise ForeignRecord(record_id) from error
 
 
 def from_documents(documents: Iterable[Document]) -> Iterator[Upload]:
-    """The uploads of documents, without those that Clustr has not written."""
+    """The uploads of documents, without foreign records."""
     for document in documents:
         with suppress(ForeignRecord):
             yield from_document(document)
 
 
 def reason_why_foreign(document: Document) -> str | None:
-    """Why a record is not as Clustr writes one; None when it is."""
+    """Why a record cannot be read as an upload; None when it can."""
     try:
         _from_document(document)
-    except UNLIKE_AN_UPLOAD as error:
-        return _what_is_wrong(error)
+    except MALFORMED_RECORD_ERRORS as error:
+        return _describe_error(error)
     return None
 
 
-def _what_is_wrong(error: Exception) -> str:
-    said = f"no field {error}" if isinstance(error, KeyError) else str(error)
-    return said[:300]
+def _describe_error(error: Exception) -> str:
+    message = f"no field {error}" if isinstance(error, KeyError) else str(error)
+    return message[:300]
 
 
 @lru_cache(1000)
-def log_foreign(record_id: str, error: str) -> None:
-    """Log that this record is not one of Clustr's, which is done once."""
+def log_foreign_record(record_id: str, error: str) -> None:
+    """Log a foreign record, once in a process (as long as it is in the cache)."""
     log.warning("foreign_record", id=record_id, error=error[:300])
 
 
 def extension_of(document: Document) -> str:
-    """The extension of an upload's file name, which says its type.
+    """The extension of an upload's file name, from which its type follows.
 
     Raises:
-        ValueError: the name is none of Clustr's.
+        ValueError: the name is not one that Clustr gives.
     """
     upload_id, _, extension = document["filename"].partition(".")
     if upload_id != str(document["_id"]) or extension not in CONTENT_TYPES:
@@ -311,34 +321,39 @@ def extension_of(document: Document) -> str:
 
 
 def filenames_of(documents: Iterable[Document]) -> set[str]:
-    """The file names of documents; where one cannot be right, all that its file can have."""
+    """The file names of documents; for an invalid name, all names that its file can have."""
     names = set()
     for document in documents:
         try:
             extensions = [extension_of(document)]
-        except UNLIKE_AN_UPLOAD:
+        except MALFORMED_RECORD_ERRORS:
             extensions = [*CONTENT_TYPES]
         names |= {f"{document['_id']}.{extension}" for extension in extensions}
     return names
 
 
-class _Check:
-    """Sees whether a value is as a schema says, which is one of those above."""
+class _SchemaCheck:
+    """Checks values against one of the schemas above, as MongoDB's `$jsonSchema` does."""
 
     def __init__(self, schema: Mapping[str, Any]):
         kinds = schema.get("bsonType", ())
-        self._kinds = tuple(KINDS[kind] for kind in ([kinds] if isinstance(kinds, str) else kinds))
+        self._kinds = tuple(
+            PYTHON_TYPES[kind] for kind in ([kinds] if isinstance(kinds, str) else kinds)
+        )
         self._allowed = schema.get("enum")
         self._pattern = re.compile(schema.get("pattern", "").replace(r"\z", r"\Z"))
         self._required = schema.get("required", ())
-        self._inner = {n: _Check(inner) for n, inner in schema.get("properties", {}).items()}
-        self._element = _Check(schema["items"]) if "items" in schema else None
+        self._inner = {n: _SchemaCheck(inner) for n, inner in schema.get("properties", {}).items()}
+        self._element = _SchemaCheck(schema["items"]) if "items" in schema else None
 
     def require(self, value: Any, name: str = "the record") -> None:
-        """See that a value is so.
+        """Check a value.
+
+        Args:
+            name: the name of the value in errors.
 
         Raises:
-            KeyError, TypeError, ValueError: it is not.
+            KeyError, TypeError, ValueError: the value does not match the schema.
         """
         if self._kinds and (not isinstance(value, self._kinds) or isinstance(value, bool | Code)):
             raise TypeError(f"{name} is a {type(value).__name__}")
@@ -358,11 +373,11 @@ class _Check:
                 self._element.require(element, f"an element of {name}")
 
 
-_CHECK = _Check(SCHEMA)
+_UPLOAD_CHECK = _SchemaCheck(SCHEMA)
 
 
 def _from_document(document: Document) -> Upload:
-    _CHECK.require(document)
+    _UPLOAD_CHECK.require(document)
     content_type = CONTENT_TYPES[extension_of(document)]
     duplicate_of, retry = document.get("duplicate_of"), document.get("retry")
     return Upload(

@@ -1,18 +1,18 @@
-"""Copies: uploads with the same bytes, of which the oldest is the original and the others name it.
+"""Duplicates: of uploads with the same bytes the oldest is the original; the others refer to it.
 
-That is true of the uploads that there are now. Whoever takes an upload away or brings one back
-changes, in the same transaction, what the others say; of more than a thousand he tells the rest
-right after it. He always writes to the original, too: so of two who do that at once one
-has to begin anew, and it is as if they had done it one after the other.
+Removing or restoring an upload updates `duplicate_of` of the other copies in the same transaction;
+if there are more than `MAX_RELINKED`, the rest follow right after it. The transaction always writes
+to the original, too. So two concurrent transactions conflict, and MongoDB runs them one after the
+other.
 
-To insert an upload has to be fast and is no transaction. Who has inserted a duplicate looks after
-that whether the original is still the same; who has taken an original away looks after that whether
-a duplicate came meanwhile. One of the two sees the other. What is left when both die before that,
-the reconciler finds, and so it does what databases of older versions say otherwise.
+Inserting an upload has to be fast and is no transaction. After inserting a duplicate, the process
+checks that the original is still the same; after removing an original, it checks whether a
+duplicate was inserted meanwhile. One of the two sees the other. If both processes die before that,
+the reconciler repairs the links; it also corrects those of older versions.
 
-A record that is none of an upload is no copy, whatever SHA-256 it has. It may have been one, and
-then it has the mark of an original, which only one record can have: an upload with these bytes is
-an original without it.
+A foreign record is no copy, whatever its SHA-256. It may still have the mark of an original, the
+field `original_sha256`, which is unique: then an upload with these bytes is an original without the
+mark.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,167 +24,172 @@ from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
-from clustr.database.analysis_updates import later_updated_at
+from clustr.database.analysis_updates import next_updated_at
 from clustr.database.clock import now
-from clustr.database.connection import Document, answering
-from clustr.database.documents import FACETS, IS_UPLOAD, LIKE_AN_UPLOAD, ORIGINAL, facets
+from clustr.database.connection import Document, translate_errors
+from clustr.database.documents import FACETS, IS_UPLOAD, LOOKS_LIKE_UPLOAD, ORIGINAL, facets
 
 T = TypeVar("T")
 
-EARLIEST = [("upload_time", 1), ("_id", 1)]
-SAME_BYTES = "same_bytes"
+OLDEST_FIRST = [("upload_time", 1), ("_id", 1)]
+SAME_BYTES_INDEX = "same_bytes"
 INDEXES = {
-    SAME_BYTES: {"keys": [("sha256", 1), *EARLIEST]},
-    # Of two who insert the same new bytes at once only one inserts an original.
+    SAME_BYTES_INDEX: {"keys": [("sha256", 1), *OLDEST_FIRST]},
+    # If two processes insert the same new bytes at once, only one inserts an original.
     "one_original": {"keys": [(ORIGINAL, 1)], "unique": True, "sparse": True},
 }
 
-ILLEGAL_OPERATION = 20  # MongoDB's code of the error that it has no transactions.
+ILLEGAL_OPERATION = 20  # MongoDB's error code for having no transactions.
 
-# So many copies are told of a new original in one transaction; more would keep others too long.
-TOLD_AT_ONCE = 1000
-# What one step of a walk looks at, and of how many sums it puts right what is wrong.
+# One transaction links at most this many copies to a new original, so that it stays short.
+MAX_RELINKED = 1000
+# How many uploads one step of `repair_all` examines, and how many SHA-256 sums it repairs at most.
 BATCH = 5000
-PUT_RIGHT_AT_ONCE = 100
+MAX_REPAIRED = 100
 
-# Only of an upload among the others; see `clustr.database.documents` for the first.
-OF_COPIES = (ORIGINAL, "promoted_by", "copies_changed")
+# The fields of an original, which a duplicate or a restored upload does not keep.
+COPY_FIELDS = (ORIGINAL, "promoted_by", "copies_changed")
 
 
 class Duplicates:
-    """What the uploads say of those with the same bytes."""
+    """Keeps `duplicate_of` right among uploads with the same bytes."""
 
     def __init__(self, uploads: Collection[Document]):
         self._uploads = uploads
 
     def in_transaction(self, act: Callable[[ClientSession | None], T]) -> T:
-        """Do all of an act or nothing of it, and once more where others were in the way.
+        """Run a function in a transaction, again after a conflict, and return its result.
 
         A MongoDB that is no replica set has no transactions: there the writes are done one by one.
 
+        Args:
+            act: gets the session, or None where there are no transactions.
+
         Raises:
-            DatabaseUnavailable: it could not be done in the time of one operation.
+            DatabaseUnavailable: it did not succeed within the time limit of one operation.
         """
         client = self._uploads.database.client
         with (
-            answering(),
+            translate_errors(),
             pymongo.timeout(client.options.timeout),
             client.start_session() as session,
         ):
             while True:
                 try:
                     return session.with_transaction(act)
-                except DuplicateKeyError as error:  # Another has just made an original.
-                    if not second_original(error.details):
+                except DuplicateKeyError as error:  # Another process has just inserted an original.
+                    if not is_second_original(error.details):
                         raise
                 except OperationFailure as error:
                     if error.code != ILLEGAL_OPERATION:
                         raise
                     break
-        with answering():
+        with translate_errors():
             return act(None)
 
-    def original(
+    def find_original(
         self,
         sha256: str,
         session: ClientSession | None = None,
         without: ObjectId | None = None,
     ) -> Document | None:
-        """The oldest upload with these bytes, by its `_id` and `upload_time`, if there is any.
+        """The `_id` and `upload_time` of the oldest upload with these bytes; None if there is none.
 
         Args:
-            without: one that does not count.
+            without: an upload to ignore.
         """
-        here = {"sha256": sha256, **LIKE_AN_UPLOAD} | ({"_id": {"$ne": without}} if without else {})
-        shown = {"upload_time": 1}
-        return self._uploads.find_one(here, shown, sort=EARLIEST, session=session)
+        query = {"sha256": sha256, **LOOKS_LIKE_UPLOAD} | (
+            {"_id": {"$ne": without}} if without else {}
+        )
+        projection = {"upload_time": 1}
+        return self._uploads.find_one(query, projection, sort=OLDEST_FIRST, session=session)
 
-    def leave(
+    def update_after_removal(
         self, document: Document, session: ClientSession | None, job: ObjectId | None = None
     ) -> None:
-        """After an upload was taken away, see that those that are left have an original.
+        """After an upload was removed, give the remaining copies an original.
 
         Args:
-            document: what was taken away.
-            job: for which job, if any.
+            document: the removed upload.
+            job: the job that removes it, if any.
         """
-        original = self.original(document["sha256"], session)
+        original = self.find_original(document["sha256"], session)
         if original is None:
             return
-        if document.get("duplicate_of") == original["_id"]:  # Then so do the others.
-            self._write_to(original["_id"], session)
+        if document.get("duplicate_of") == original["_id"]:  # Then the others refer to it, too.
+            self._touch(original["_id"], session)
         else:
-            self._name(original["_id"], document["sha256"], session, job)
+            self._set_original(original["_id"], document["sha256"], session, job)
 
-    def join(self, document: Document, session: ClientSession | None) -> Document:
-        """Before an upload is brought back, see what it is among the others.
+    def prepare_restore(self, document: Document, session: ClientSession | None) -> Document:
+        """Before an upload is restored, link it with the other copies.
 
         Returns:
-            the document with what it has to say of them.
+            the document with its new `duplicate_of` and facets.
         """
         key, sha256 = document["_id"], document["sha256"]
-        other = self.original(sha256, session, without=key)
-        joined = {name: value for name, value in document.items() if name not in OF_COPIES}
+        other = self.find_original(sha256, session, without=key)
+        joined = {name: value for name, value in document.items() if name not in COPY_FIELDS}
         if other and (other["upload_time"], other["_id"]) < (document["upload_time"], key):
-            self._write_to(other["_id"], session)
+            self._touch(other["_id"], session)
             joined["duplicate_of"] = other["_id"]
         else:
             if other:
-                self._name_by_others(key, sha256, session)
+                self._relink_copies(key, sha256, session)
             joined["duplicate_of"] = None
-            if not self.marked_by_others([sha256], session):
+            if not self.find_foreign_marks([sha256], session):
                 joined[ORIGINAL] = sha256
         duplicate = joined["duplicate_of"] is not None
         return joined | {"facets": facets(document["status"], document["content_type"], duplicate)}
 
-    def marked_by_others(
+    def find_foreign_marks(
         self, hashes: Iterable[str], session: ClientSession | None = None
     ) -> set[str]:
-        """Those of these SHA-256 sums whose mark of an original is in a record of others."""
-        here = {ORIGINAL: {"$in": [*hashes]}, "$nor": [IS_UPLOAD]}
-        return {d[ORIGINAL] for d in self._uploads.find(here, {ORIGINAL: 1}, session=session)}
+        """The SHA-256 sums among these whose mark of an original is in a foreign record."""
+        query = {ORIGINAL: {"$in": [*hashes]}, "$nor": [IS_UPLOAD]}
+        return {d[ORIGINAL] for d in self._uploads.find(query, {ORIGINAL: 1}, session=session)}
 
-    def put_right(self, hashes: Iterable[str]) -> int:
-        """Let the uploads with each of these SHA-256 sums name their original, where they do not.
+    def repair(self, hashes: Iterable[str]) -> int:
+        """Link the uploads with these SHA-256 sums to their originals, where they are not.
 
         Returns:
-            of how many sums they did not.
+            how many of these sums needed a repair.
         """
-        wrong = self._wrong({"sha256": {"$in": [*hashes]}})
+        wrong = self._find_wrong({"sha256": {"$in": [*hashes]}})
         for sha256 in wrong:
-            self._put_right(sha256)
+            self._repair(sha256)
         return len(wrong)
 
-    def walk(self) -> Iterator[int]:
-        """Put right what is wrong of all uploads, some of them with each step.
+    def repair_all(self) -> Iterator[int]:
+        """Repair the links of all uploads, some of them with each step.
 
         Yields:
-            of how many SHA-256 sums the uploads named no original, or a wrong one.
+            how many SHA-256 sums needed a repair.
         """
         after = ""
         while True:
-            here: Document = {"sha256": {"$gt": after}}
-            with answering():
-                keys = self._uploads.find(here, {"sha256": 1, "_id": 0}).hint(SAME_BYTES)
+            query: Document = {"sha256": {"$gt": after}}
+            with translate_errors():
+                keys = self._uploads.find(query, {"sha256": 1, "_id": 0}).hint(SAME_BYTES_INDEX)
                 ends = [*keys.sort("sha256", 1).skip(BATCH - 1).limit(1)]
             if ends:
-                here["sha256"]["$lte"] = ends[0]["sha256"]
-            wrong = self._wrong(here)
+                query["sha256"]["$lte"] = ends[0]["sha256"]
+            wrong = self._find_wrong(query)
             for sha256 in wrong:
-                self._put_right(sha256)
+                self._repair(sha256)
             yield len(wrong)
-            if len(wrong) == PUT_RIGHT_AT_ONCE:
+            if len(wrong) == MAX_REPAIRED:
                 continue  # There may be more of them.
             if not ends:
                 return
             after = ends[0]["sha256"]
 
-    def _wrong(self, here: Document) -> list[str]:
-        """Of which SHA-256 sums the uploads do not name their original; some of them."""
+    def _find_wrong(self, query: Document) -> list[str]:
+        """SHA-256 sums whose uploads are not linked to their original: at most `MAX_REPAIRED`."""
         is_duplicate = {"$ifNull": ["$duplicate_of", False]}
         stages: list[Document] = [
-            {"$match": {**here, **LIKE_AN_UPLOAD}},
-            {"$sort": dict([("sha256", 1), *EARLIEST])},
+            {"$match": {**query, **LOOKS_LIKE_UPLOAD}},
+            {"$sort": dict([("sha256", 1), *OLDEST_FIRST])},
             {
                 "$group": {
                     "_id": "$sha256",
@@ -205,72 +210,70 @@ class Duplicates:
                     }
                 }
             },
-            {"$limit": PUT_RIGHT_AT_ONCE},
+            {"$limit": MAX_REPAIRED},
             {"$project": {"_id": 1}},
         ]
-        with answering():
-            return [d["_id"] for d in self._uploads.aggregate(stages, hint=SAME_BYTES)]
+        with translate_errors():
+            return [d["_id"] for d in self._uploads.aggregate(stages, hint=SAME_BYTES_INDEX)]
 
-    def _put_right(self, sha256: str) -> None:
-        def name(session: ClientSession | None) -> int:
-            original = self.original(sha256, session)
-            return self._name(original["_id"], sha256, session) if original else 0
+    def _repair(self, sha256: str) -> None:
+        def link_batch(session: ClientSession | None) -> int:
+            original = self.find_original(sha256, session)
+            return self._set_original(original["_id"], sha256, session) if original else 0
 
-        while self.in_transaction(name) == TOLD_AT_ONCE:
+        while self.in_transaction(link_batch) == MAX_RELINKED:
             pass
 
-    def _name(
+    def _set_original(
         self,
         original: ObjectId,
         sha256: str,
         session: ClientSession | None,
         job: ObjectId | None = None,
     ) -> int:
-        """Let this upload be the original, and the others with its bytes name it.
+        """Make this upload the original, and link the other copies to it.
 
         Returns:
-            how many others did not; when that is `TOLD_AT_ONCE` there may be more.
+            how many copies were linked; when that is `MAX_RELINKED` there may be more.
         """
-        told = self._name_by_others(original, sha256, session)
+        relinked = self._relink_copies(original, sha256, session)
         was_duplicate = {"$ifNull": ["$duplicate_of", False]}
-        marked_by_others = self.marked_by_others([sha256], session)
+        marked_by_others = self.find_foreign_marks([sha256], session)
         changes: Document = {
             "duplicate_of": None,
             ORIGINAL: "$$REMOVE" if marked_by_others else "$sha256",
-            "updated_at": {"$cond": [was_duplicate, later_updated_at(now()), "$updated_at"]},
+            "updated_at": {"$cond": [was_duplicate, next_updated_at(now()), "$updated_at"]},
             "copies_changed": {"$add": [{"$ifNull": ["$copies_changed", 0]}, 1]},
         }
         if job:
             changes["promoted_by"] = {"$cond": [was_duplicate, job, "$promoted_by"]}
         update = [{"$set": changes}, {"$set": {"facets": FACETS}}]
         self._uploads.update_one({"_id": original}, update, session=session)
-        return told
+        return relinked
 
-    def _name_by_others(
-        self, original: ObjectId, sha256: str, session: ClientSession | None
-    ) -> int:
+    def _relink_copies(self, original: ObjectId, sha256: str, session: ClientSession | None) -> int:
         others = {"sha256": sha256, "_id": {"$ne": original}, "duplicate_of": {"$ne": original}}
-        others |= LIKE_AN_UPLOAD
-        # First those that are originals by now: of the same bytes there can be only one.
+        others |= LOOKS_LIKE_UPLOAD
+        # Former originals come first: the index allows only one original for the same bytes.
         found = self._uploads.find(others, {"_id": 1}, session=session).sort("duplicate_of", 1)
-        keys = [document["_id"] for document in found.limit(TOLD_AT_ONCE)]
+        keys = [document["_id"] for document in found.limit(MAX_RELINKED)]
         if not keys:
             return 0
         update: list[Document] = [
-            {"$set": {"duplicate_of": original, "updated_at": later_updated_at(now())}},
-            {"$unset": [*OF_COPIES]},
+            {"$set": {"duplicate_of": original, "updated_at": next_updated_at(now())}},
+            {"$unset": [*COPY_FIELDS]},
             {"$set": {"facets": FACETS}},
         ]
         self._uploads.update_many({"_id": {"$in": keys}}, update, session=session)
         return len(keys)
 
-    def _write_to(self, original: ObjectId, session: ClientSession | None) -> None:
-        """Be in the way of all others who change which copies there are."""
-        # A write that changes nothing would not be.
+    def _touch(self, original: ObjectId, session: ClientSession | None) -> None:
+        """Write to the original, so that concurrent transactions on its copies conflict."""
+        # A write without a change would not conflict.
         update = {"$inc": {"copies_changed": 1}}
         self._uploads.update_one({"_id": original}, update, session=session)
 
 
-def second_original(error: Mapping[str, Any] | None) -> bool:
-    """Whether what MongoDB says is that there would be two originals of the same bytes."""
+def is_second_original(error: Mapping[str, Any] | None) -> bool:
+    """Whether a duplicate key error of MongoDB is about a second original of the same bytes."""
     return ORIGINAL in ((error or {}).get("keyPattern") or {})

@@ -1,8 +1,8 @@
-"""Editing: what humans say of an upload, kept apart from what analyzers say.
+"""Editing: what people write about an upload, stored apart from what analyzers write.
 
-Their words are in the field `human`, and what the upload would be without them in `found`. The
-upload's own fields hold what counts, and follow from both by the same update: whoever lists or
-searches reads plain fields.
+The field `human` holds the edits, and `found` what the upload's fields would be without them. The
+same update derives the upload's own fields from both, so that listing and searching read plain
+fields.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,34 +15,34 @@ from pymongo import ReturnDocument
 from pymongo.collection import Collection
 
 from clustr.database.analysis_updates import (
-    SEARCHED,
-    WORDS,
-    effective_fields,
-    found_taken_at,
-    later_updated_at,
+    EDITABLE_FIELDS,
+    TEXT_INDEX_FIELDS,
+    analyzer_taken_at,
+    effective_fields_stage,
+    next_updated_at,
 )
 from clustr.database.clock import now
-from clustr.database.connection import Document, answering
-from clustr.database.documents import IS_UPLOAD, from_document, key_of
+from clustr.database.connection import Document, translate_errors
+from clustr.database.documents import IS_UPLOAD, from_document, parse_id
 from clustr.database.not_found import not_found_error
 from clustr.database.tag_keys import TagKeys
-from clustr.database.tags import TagList, keys_without, with_keys
-from clustr.database.versions import ANY_VERSION, Versions, of_version, require_version
+from clustr.database.tags import TagList, exclude_keys, tag_fields
+from clustr.database.versions import ANY_VERSION, Versions, require_version, version_query
 from clustr.domain.errors import InvalidInput
 from clustr.domain.models import Upload
 
-MOST_TAGS = 100
-TOO_MANY = f"At most {MOST_TAGS} tags can be set or added, and as many removed."
+MAX_TAGS = 100
+TOO_MANY_TAGS = f"At most {MAX_TAGS} tags can be set or added, and as many removed."
 
 
 @dataclass(frozen=True, slots=True)
 class TagEdit:
-    """What a human says of the tags: these and no others, or those besides, and those not.
+    """A person's edit of the tags: it replaces all of them, or adds some and removes others.
 
-    A tag that is there already, but for the case of its letters, is not added: its spelling stays.
+    A tag that differs from an existing one only in case is not added: the spelling stays.
 
     Attributes:
-        set: the only tags; None when some are added or removed.
+        set: the new tags, which replace all others; None to add and remove.
     """
 
     set: tuple[str, ...] | None = None
@@ -50,11 +50,11 @@ class TagEdit:
     remove: tuple[str, ...] = ()
 
 
-Word = str | datetime | TagEdit
+EditedValue = str | datetime | TagEdit
 
 
 class Editing:
-    """Writes down what humans say."""
+    """Stores the edits of uploads."""
 
     def __init__(self, collection: Collection[Document], tag_keys: TagKeys):
         self._collection = collection
@@ -63,117 +63,130 @@ class Editing:
     def edit(
         self,
         upload_id: str,
-        words: Mapping[str, Word | None],
+        changes: Mapping[str, EditedValue | None],
         versions: Versions = ANY_VERSION,
     ) -> Upload:
-        """Write down what a human says of an upload.
+        """Edit an upload.
 
         Args:
-            words: for `caption`, `original_name`, `tags` and `taken_at`, as far as something is
-                said of them; None takes back what was said before.
-            versions: of which it may be.
+            changes: new values for some of `caption`, `original_name`, `tags` and `taken_at`; None
+                undoes earlier edits of the field.
+            versions: the versions of the upload to which the change may be made.
 
         Returns:
-            the upload as it is then.
+            the upload after the change.
 
         Raises:
-            InvalidInput: there would be more than `MOST_TAGS` tags of humans.
+            InvalidInput: there would be more than `MAX_TAGS` edited tags.
             NotFound: there is no such upload.
             ForeignRecord: its record is not one that Clustr has written.
-            Outdated: it is of none of these versions.
+            Outdated: the upload has another version.
         """
-        tags = words.get("tags")
-        here = {"_id": key_of(upload_id)}
+        tags = changes.get("tags")
+        query = {"_id": parse_id(upload_id)}
         room = {"$expr": _has_room(tags)} if isinstance(tags, TagEdit) else {}
-        self._tag_keys.complete_these([upload_id])
-        with answering():
+        self._tag_keys.add_missing([upload_id])
+        with translate_errors():
             changed = self._collection.find_one_and_update(
-                {**here, **IS_UPLOAD, **of_version(versions), **room},
-                _edited(words),
+                {**query, **IS_UPLOAD, **version_query(versions), **room},
+                _edit_stages(changes),
                 return_document=ReturnDocument.AFTER,
             )
             if changed is not None:
                 return from_document(changed)
-            there = self._collection.find_one(here)
-        if there is None:
+            existing = self._collection.find_one(query)
+        if existing is None:
             raise not_found_error(self._collection, upload_id)
-        from_document(there)
-        require_version(there, versions)
-        raise InvalidInput({"tags": [TOO_MANY]})
+        from_document(existing)
+        require_version(existing, versions)
+        raise InvalidInput({"tags": [TOO_MANY_TAGS]})
 
-    def tag(self, upload_ids: Sequence[str], tags: TagEdit) -> list[str]:
-        """Say the same of the tags of several uploads.
+    def edit_tags(self, upload_ids: Sequence[str], tags: TagEdit) -> list[str]:
+        """Edit the tags of several uploads.
 
         Returns:
-            the ids of those that have it so now; others have too many tags, or are not there.
+            the ids of the edited uploads; the others have too many tags, or do not exist.
         """
-        here = {"_id": {"$in": [ObjectId(upload_id) for upload_id in upload_ids]}}
-        with_room = {**here, **IS_UPLOAD, "$expr": _has_room(tags)}
-        self._tag_keys.complete_these(upload_ids)
-        with answering():
-            # What has room for these tags has room for them once more: they are there then.
-            self._collection.update_many(with_room, _edited({"tags": tags}))
+        query = {"_id": {"$in": [ObjectId(upload_id) for upload_id in upload_ids]}}
+        with_room = {**query, **IS_UPLOAD, "$expr": _has_room(tags)}
+        self._tag_keys.add_missing(upload_ids)
+        with translate_errors():
+            # An upload that had room for these tags still matches: adding them again adds nothing.
+            self._collection.update_many(with_room, _edit_stages({"tags": tags}))
             return [str(found["_id"]) for found in self._collection.find(with_room, {"_id": 1})]
 
 
-def _edited(words: Mapping[str, Word | None]) -> list[Document]:
-    """The update that writes down what a human says."""
-    said = {f"human.{name}": _said(name, words[name]) for name in WORDS if name in words}
+def _edit_stages(changes: Mapping[str, EditedValue | None]) -> list[Document]:
+    """The stages of the update that stores an edit."""
+    edits = {
+        f"human.{name}": _human_value(name, changes[name])
+        for name in EDITABLE_FIELDS
+        if name in changes
+    }
     nothing = {"$eq": ["$human", {}]}
     return [
-        {"$set": {"found": {"$ifNull": ["$found", {n: f"${n}" for n in (*WORDS, "tag_keys")}]}}},
-        {"$set": {"found.taken_at": found_taken_at()}},
-        {"$set": said},
-        effective_fields(),
+        {
+            "$set": {
+                "found": {
+                    "$ifNull": ["$found", {n: f"${n}" for n in (*EDITABLE_FIELDS, "tag_keys")}]
+                }
+            }
+        },
+        {"$set": {"found.taken_at": analyzer_taken_at()}},
+        {"$set": edits},
+        effective_fields_stage(),
         {
             "$set": {
                 "human": {"$cond": [nothing, "$$REMOVE", "$human"]},
                 "found": {"$cond": [nothing, "$$REMOVE", "$found"]},
-                "updated_at": later_updated_at(now()),
+                "updated_at": next_updated_at(now()),
             }
         },
         {"$set": {"edited_at": "$updated_at"}},
-        *([{"$set": {"words_at": "$updated_at"}}] if words.keys() & {*SEARCHED} else []),
+        *([{"$set": {"words_at": "$updated_at"}}] if changes.keys() & {*TEXT_INDEX_FIELDS} else []),
     ]
 
 
-def _said(name: str, word: Word | None) -> Any:
+def _human_value(name: str, word: EditedValue | None) -> Any:
     if word is None:
         return "$$REMOVE"
     if isinstance(word, TagEdit):
-        return _said_of_tags(word)
+        return _human_tags(word)
     return {"$literal": word}
 
 
-def _said_of_tags(tags: TagEdit) -> Document:
-    """What humans have said of the tags when this is said after all that was said before."""
+def _human_tags(tags: TagEdit) -> Document:
+    """An expression for `human.tags` after this edit, on top of all earlier ones."""
     if tags.set is not None:
-        said = with_keys(tags.set)
-        return {"$literal": {"set": said["tags"], "set_keys": said["tag_keys"]}}
-    only, added = _with("set", tags), _with("added", tags)
-    others = {"added": added.tags, "added_keys": added.keys, "removed": _removed(tags)}
+        fields = tag_fields(tags.set)
+        return {"$literal": {"set": fields["tags"], "set_keys": fields["tag_keys"]}}
+    only, added = _edited_list("set", tags), _edited_list("added", tags)
+    others = {"added": added.tags, "added_keys": added.keys, "removed": _removed_keys(tags)}
     changed = {"set": only.tags, "set_keys": only.keys}
     return {"$cond": [{"$gt": ["$human.tags.set", None]}, changed, others]}
 
 
-def _with(name: str, tags: TagEdit) -> TagList:
-    """A list of what humans said, with what is added, in the upload's spelling."""
-    before = TagList.at(f"human.tags.{name}", f"human.tags.{name}_keys")
-    new = TagList.of(tags.add).without(before.keys)
-    left = before.without({"$literal": with_keys(tags.remove)["tag_keys"]})
-    return left.followed_by(new.spelled_as(TagList.at("tags", "tag_keys")))
+def _edited_list(name: str, tags: TagEdit) -> TagList:
+    """One of the lists in `human.tags` after this edit, in the spelling of the upload's tags."""
+    before = TagList.from_fields(f"human.tags.{name}", f"human.tags.{name}_keys")
+    new = TagList.from_tags(tags.add).without(before.keys)
+    left = before.without({"$literal": tag_fields(tags.remove)["tag_keys"]})
+    return left.followed_by(new.spelled_as(TagList.from_fields("tags", "tag_keys")))
 
 
-def _removed(tags: TagEdit) -> Document:
-    """The keys of the tags that humans said are not to be there."""
-    added, removed = ({"$literal": with_keys(said)["tag_keys"]} for said in (tags.add, tags.remove))
-    before = keys_without({"$ifNull": ["$human.tags.removed", []]}, added)
-    return {"$concatArrays": [before, keys_without(removed, before)]}
+def _removed_keys(tags: TagEdit) -> Document:
+    """An expression for the keys of the removed tags after this edit."""
+    added, removed = (
+        {"$literal": tag_fields(tags_of_edit)["tag_keys"]}
+        for tags_of_edit in (tags.add, tags.remove)
+    )
+    before = exclude_keys({"$ifNull": ["$human.tags.removed", []]}, added)
+    return {"$concatArrays": [before, exclude_keys(removed, before)]}
 
 
 def _has_room(tags: TagEdit) -> Document | bool:
-    """An expression for: no list of what humans said gets too long."""
+    """An expression for whether no list in `human.tags` gets longer than `MAX_TAGS`."""
     if tags.set is not None:
         return True
-    lists = [_with("set", tags).keys, _with("added", tags).keys, _removed(tags)]
-    return {"$and": [{"$lte": [{"$size": each}, MOST_TAGS]} for each in lists]}
+    lists = [_edited_list("set", tags).keys, _edited_list("added", tags).keys, _removed_keys(tags)]
+    return {"$and": [{"$lte": [{"$size": each}, MAX_TAGS]} for each in lists]}

@@ -1,4 +1,4 @@
-"""Filters: what is wanted of uploads, under the names by which clients say so."""
+"""Filters of uploads, by the names of the query parameters."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -7,8 +7,8 @@ from clustr.database.case_folding import tag_key
 from clustr.database.listing import RangeLimit, UploadFilter
 from clustr.database.uploads import Condition
 
-# Those that are limits of ranges: of which field, and how it is compared.
-BOUNDS = {
+# The filters that are limits of ranges: the field, and how it is compared.
+RANGE_FILTERS = {
     "uploaded_after": ("upload_time", "gte"),
     "uploaded_before": ("upload_time", "lt"),
     "taken_after": ("taken_at", "gte"),
@@ -24,7 +24,11 @@ BOUNDS = {
 def filter_from_query(
     filters: Mapping[str, Any], conditions: Iterable[Condition] = ()
 ) -> UploadFilter:
-    """What these filters ask for, by their names, with conditions on results besides."""
+    """The `UploadFilter` of query parameters, with conditions on results besides.
+
+    Args:
+        filters: loaded values by the names of the parameters; unknown names are ignored.
+    """
     analyzer = filters.get("analyzer")
     return UploadFilter(
         status=filters.get("status"),
@@ -34,7 +38,9 @@ def filter_from_query(
         duplicate=filters.get("duplicate"),
         sha256=filters.get("sha256"),
         bounds=tuple(
-            RangeLimit(*BOUNDS[name], filters[name]) for name in BOUNDS if name in filters
+            RangeLimit(*RANGE_FILTERS[name], filters[name])
+            for name in RANGE_FILTERS
+            if name in filters
         ),
         conditions=tuple(conditions),
     )

@@ -1,4 +1,4 @@
-"""Indexes: made as they are declared, also where an older version declared them otherwise."""
+"""Making indexes as they are declared, also where an older version declared them otherwise."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,28 +18,28 @@ INDEX_OPTIONS_CONFLICT = 85
 INDEX_KEY_SPECS_CONFLICT = 86
 INDEX_BUILD_ABORTED = 276
 
-# Of a large collection it takes longer than a request may; gunicorn waits for a minute.
+# Building one on a large collection takes longer than a request may; gunicorn waits for a minute.
 BUILD_SECONDS = 45.0
 
 
 def make_indexes(collection: Collection[Document], declared: Mapping[str, Any]) -> None:
-    """Make every index that is declared and not there yet, and anew what is there otherwise.
+    """Make every declared index that is missing, and replace those that differ.
 
-    Any number of processes may do it at once.
+    Any number of processes may call it at once.
 
     Args:
         declared: the arguments of `create_index` by the name of the index.
     """
-    collection.database.command("ping")  # One that is away is noticed as soon as by a request.
+    collection.database.command("ping")  # Fails within the usual time limit.
     with pymongo.timeout(BUILD_SECONDS):
         for name, index in declared.items():
-            while not _made(collection, name, index):
+            while not _create_index(collection, name, index):
                 log.warning("index_replaced", index=name)
                 drop_index(collection, name)
 
 
-def _made(collection: Collection[Document], name: str, index: Mapping[str, Any]) -> bool:
-    """Make an index; False when another of its name is in the way."""
+def _create_index(collection: Collection[Document], name: str, index: Mapping[str, Any]) -> bool:
+    """Make an index; False when a different one with its name exists."""
     while True:
         try:
             collection.create_index(name=name, **index)
@@ -52,7 +52,7 @@ def _made(collection: Collection[Document], name: str, index: Mapping[str, Any])
 
 
 def drop_index(collection: Collection[Document], name: str) -> None:
-    """Let an index be no more, if it is there."""
+    """Drop an index, if it exists."""
     try:
         collection.drop_index(name)
     except OperationFailure as error:

@@ -8,12 +8,12 @@ from clustr.database.connection import Document
 
 
 def installation_id(collection: Collection[Document]) -> str:
-    """The id of this installation, which is made the first time that it is asked for.
+    """The id of this installation, which the first call makes.
 
-    By it an upload folder and a Redis are told from those of another installation.
+    It distinguishes the upload folder and the keys in Redis from those of other installations.
 
     Args:
-        collection: where it is kept.
+        collection: the collection that stores it.
     """
     found = collection.find_one_and_update(
         {"_id": "installation"},

@@ -1,11 +1,10 @@
-"""Jobs: what somebody wants done to many uploads, and how far that is.
+"""Jobs: changes of many uploads, and their progress.
 
-A job goes through the uploads in the order of their ids, a batch at a time, and `after` is the last
-id that it has handled. So whoever takes it up goes on where it was, and does a batch once more at
-worst.
+A job goes through the uploads in the order of their ids, a batch at a time; `after` is the last id
+that it has handled. So another process can continue it, and repeats one batch at worst.
 
-A client can order jobs without end, and each can name 10,000 uploads: so there is a limit to how
-many wait or run, and to how many of those that ended are kept.
+A client can order any number of jobs, and each can name 10,000 uploads. So the number of unfinished
+jobs is limited, and so is the number of finished jobs that are kept.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,27 +17,27 @@ from bson import ObjectId
 from pymongo.collection import Collection
 
 from clustr.database.clock import now
-from clustr.database.connection import Document, answering
-from clustr.database.documents import key_of
+from clustr.database.connection import Document, translate_errors
+from clustr.database.documents import parse_id
 from clustr.domain.errors import NotFound, TooManyJobs
 
-# So many may wait or run at once. At every step all of them are read.
-MOST_UNENDED = 100
-# Those that ended are kept for so long, and no more than so many of them.
-KEPT = timedelta(days=30)
-MOST_ENDED = 1000
+# At most this many jobs wait or run at once. Every step reads all of them.
+MAX_UNFINISHED = 100
+# Finished jobs are kept for this long, and at most this many of them.
+RETENTION = timedelta(days=30)
+MAX_FINISHED = 1000
 INDEXES = {
     "unended": {"keys": [("state", 1), ("_id", 1)]},
-    # MongoDB removes what has ended so long ago; what has not has no such time.
-    "ended": {"keys": [("finished_at", 1)], "expireAfterSeconds": int(KEPT.total_seconds())},
+    # A TTL index: MongoDB removes old finished jobs. Unfinished jobs lack the field.
+    "ended": {"keys": [("finished_at", 1)], "expireAfterSeconds": int(RETENTION.total_seconds())},
 }
 
-MOST_FAILURES = 1000
+MAX_FAILURES = 1000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class JobState(StrEnum):
-    """Where a job stands."""
+    """The state of a job."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -47,7 +46,7 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"
 
 
-UNENDED = (JobState.QUEUED, JobState.RUNNING)
+UNFINISHED_STATES = (JobState.QUEUED, JobState.RUNNING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +59,17 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is to be done to many uploads.
+    """A change of many uploads.
 
     Attributes:
-        parameters: what the kind of job needs to know, in plain values.
-        total: how many uploads it is about; None while they are still being found.
-        counts: how many uploads have come how far, in words of the kind.
+        parameters: plain values, which depend on the kind of job.
+        total: how many uploads it is about; None while that is unknown.
+        counts: numbers of uploads by names that depend on the kind of job.
         after: the id of the last upload that was handled.
-        until: the id of the newest upload when it began; those that came later are left alone.
-        failures: the first of them, by uploads; left out of lists.
+        until: the id of the newest upload when the job began; it leaves newer ones alone.
+        failures: the first `MAX_FAILURES` failures of single uploads; left out of lists.
         error: why the job as a whole failed.
-        cancel_requested_at: when somebody wanted it to end.
+        cancel_requested_at: when a client asked to cancel it.
     """
 
     id: str
@@ -92,7 +91,7 @@ class Job:
 
     @property
     def ended(self) -> bool:
-        return self.state not in UNENDED
+        return self.state not in UNFINISHED_STATES
 
 
 class Jobs:
@@ -101,23 +100,23 @@ class Jobs:
     def __init__(self, collection: Collection[Document]):
         self._collection = collection
 
-    def require_room(self) -> None:
-        """See that one more may wait.
+    def require_capacity(self) -> None:
+        """Check that one more job may be added.
 
-        Requests that are answered at the same moment can each find the last place free.
+        Concurrent requests can each find the last place free.
 
         Raises:
-            TooManyJobs: as many as may wait or run.
+            TooManyJobs: `MAX_UNFINISHED` jobs wait or run.
         """
-        with answering():
-            unended = self._collection.count_documents(
-                {"state": {"$in": UNENDED}}, limit=MOST_UNENDED
+        with translate_errors():
+            unfinished = self._collection.count_documents(
+                {"state": {"$in": UNFINISHED_STATES}}, limit=MAX_UNFINISHED
             )
-        if unended == MOST_UNENDED:
-            raise TooManyJobs(MOST_UNENDED)
+        if unfinished == MAX_UNFINISHED:
+            raise TooManyJobs(MAX_UNFINISHED)
 
     def add(self, kind: str, parameters: Mapping[str, Any], request_id: str) -> Job:
-        """Write down a new job, for whoever takes it up."""
+        """Add a new job to the queue."""
         moment = now()
         document = {
             "_id": ObjectId(),
@@ -133,48 +132,51 @@ class Jobs:
             "created_at": moment,
             "updated_at": moment,
         }
-        with answering():
+        with translate_errors():
             self._collection.insert_one(document)
-        return _job(document)
+        return _from_document(document)
 
     def get(self, job_id: str) -> Job:
         """The job with this id.
 
         Raises:
-            NotFound: there is none with it.
+            NotFound: there is no such job.
         """
-        key = key_of(job_id, "job")
-        with answering():
+        key = parse_id(job_id, "job")
+        with translate_errors():
             document = self._collection.find_one({"_id": key})
         if document is None:
             raise NotFound(
-                f"There is no job with the id {job_id}. Those that ended are kept for {KEPT.days} "
-                f"days, and no more than the newest {MOST_ENDED} of them."
+                f"There is no job with the id {job_id}. Those that ended are kept for "
+                f"{RETENTION.days} days, and no more than the newest {MAX_FINISHED} of them."
             )
-        return _job(document)
+        return _from_document(document)
 
     def newest(self, limit: int) -> list[Job]:
-        """The newest jobs, without the ids of uploads that they were given or that failed."""
+        """The newest jobs, the newest first, without their lists of upload ids and failures."""
         without = {"parameters.ids": 0, "failures": 0}
-        with answering():
+        with translate_errors():
             return [
-                _job(d) for d in self._collection.find({}, without).sort("_id", -1).limit(limit)
+                _from_document(d)
+                for d in self._collection.find({}, without).sort("_id", -1).limit(limit)
             ]
 
-    def unended(self) -> list[Job]:
-        """The jobs that have not come to their end, the oldest first."""
-        with answering():
-            found = map(_job, self._collection.find({"state": {"$in": UNENDED}}))
+    def unfinished(self) -> list[Job]:
+        """The jobs that wait or run, the oldest first."""
+        with translate_errors():
+            found = map(
+                _from_document, self._collection.find({"state": {"$in": UNFINISHED_STATES}})
+            )
             return sorted(found, key=lambda job: job.id)
 
     def begin(self, job: Job, until: str | None) -> bool:
-        """Say that a job is being worked on, up to this upload; whether it waited for that."""
+        """Mark a queued job as running, up to this upload; return whether it was queued."""
         changes = {
             "state": JobState.RUNNING,
             "until": ObjectId(until) if until else None,
             "started_at": now(),
         }
-        return self._change({"_id": ObjectId(job.id), "state": JobState.QUEUED}, changes)
+        return self._update({"_id": ObjectId(job.id), "state": JobState.QUEUED}, changes)
 
     def advance(
         self,
@@ -184,20 +186,20 @@ class Jobs:
         counts: Mapping[str, int],
         failures: Iterable[Failure] = (),
     ) -> bool:
-        """Write down how far a job is.
+        """Store the progress of a job.
 
         Args:
-            failures: those of single uploads since the last time.
+            failures: failures of single uploads since the last call.
 
         Returns:
-            whether it was still as far as `job` says: nobody else has worked on it.
+            whether the stored progress was that of `job`: no other process has worked on it.
         """
         changes = {
             "after": ObjectId(after) if after else None,
             "total": total,
             "counts": dict(counts),
         }
-        return self._change(_as_far_as(job), changes, failures)
+        return self._update(_unchanged_query(job), changes, failures)
 
     def end(
         self,
@@ -208,11 +210,14 @@ class Jobs:
         failures: Iterable[Failure] = (),
         total: int | None = None,
     ) -> bool:
-        """Write down that a job has come to its end, unless somebody else did so first.
+        """End a job, unless another process has ended or advanced it.
 
         Args:
-            failures: those of single uploads since the last time; the first thousand are kept.
+            failures: failures of single uploads since the last call.
             total: how many uploads it was about, if that was not known before.
+
+        Returns:
+            whether this call has ended it.
         """
         changes = {
             "state": state,
@@ -221,51 +226,55 @@ class Jobs:
             "error": error,
             "finished_at": now(),
         }
-        has_ended = self._change(_as_far_as(job), changes, failures)
+        has_ended = self._update(_unchanged_query(job), changes, failures)
         self._remove_oldest()
         return has_ended
 
     def _remove_oldest(self) -> None:
-        """Remove those that ended first, as far as they are more than are kept."""
+        """Remove the oldest finished jobs beyond `MAX_FINISHED`."""
         ended = self._collection.find({"finished_at": {"$gt": EPOCH}}, {"finished_at": 1})
-        with answering():
-            for last in ended.sort("finished_at", -1).skip(MOST_ENDED - 1).limit(1):
+        with translate_errors():
+            for last in ended.sort("finished_at", -1).skip(MAX_FINISHED - 1).limit(1):
                 self._collection.delete_many({"finished_at": {"$lt": last["finished_at"]}})
 
     def cancel(self, job_id: str) -> Job:
-        """Ask that a job ends soon; one that has ended stays as it is.
+        """Request that a job ends soon; a finished job stays as it is.
 
         Raises:
-            NotFound: there is none with it.
+            NotFound: there is no such job.
         """
         job = self.get(job_id)
-        here = {"_id": ObjectId(job.id), "state": {"$in": UNENDED}, "cancel_requested_at": None}
-        self._change(here, {"cancel_requested_at": now()})
+        query = {
+            "_id": ObjectId(job.id),
+            "state": {"$in": UNFINISHED_STATES},
+            "cancel_requested_at": None,
+        }
+        self._update(query, {"cancel_requested_at": now()})
         return self.get(job_id)
 
-    def _change(self, here: Document, changes: Document, failures: Iterable[Failure] = ()) -> bool:
+    def _update(self, query: Document, changes: Document, failures: Iterable[Failure] = ()) -> bool:
         more = [{"upload_id": ObjectId(f.upload_id), "error": f.error} for f in failures]
         update: Document = {"$set": {**changes, "updated_at": now()}}
         if more:
-            update["$push"] = {"failures": {"$each": more, "$slice": MOST_FAILURES}}
-        with answering():
-            changed = self._collection.update_one(here, update)
+            update["$push"] = {"failures": {"$each": more, "$slice": MAX_FAILURES}}
+        with translate_errors():
+            changed = self._collection.update_one(query, update)
         return changed.modified_count == 1
 
 
-def _as_far_as(job: Job) -> Document:
+def _unchanged_query(job: Job) -> Document:
     after = ObjectId(job.after) if job.after else None
-    return {"_id": ObjectId(job.id), "state": {"$in": UNENDED}, "after": after}
+    return {"_id": ObjectId(job.id), "state": {"$in": UNFINISHED_STATES}, "after": after}
 
 
-def _job(document: Document) -> Job:
+def _from_document(document: Document) -> Job:
     plain = ("kind", "parameters", "total", "counts", "error", "request_id")
     moments = ("created_at", "updated_at", "started_at", "finished_at", "cancel_requested_at")
     return Job(
         id=str(document["_id"]),
         state=JobState(document["state"]),
-        after=_text(document["after"]),
-        until=_text(document["until"]),
+        after=_id_text(document["after"]),
+        until=_id_text(document["until"]),
         failures=_failures(document.get("failures", ())),
         **{name: document[name] for name in plain},
         **{name: document.get(name) for name in moments},
@@ -276,5 +285,5 @@ def _failures(documents: Sequence[Document]) -> tuple[Failure, ...]:
     return tuple(Failure(str(found["upload_id"]), found["error"]) for found in documents)
 
 
-def _text(key: ObjectId | None) -> str | None:
+def _id_text(key: ObjectId | None) -> str | None:
     return str(key) if key else None

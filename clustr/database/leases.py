@@ -1,4 +1,4 @@
-"""Leases: which of many processes does what only one may do at a time."""
+"""Leases: work that only one of many processes may do at a time."""
 
 from datetime import timedelta
 
@@ -6,39 +6,39 @@ from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
 
 from clustr.database.clock import due_condition, now
-from clustr.database.connection import Document, answering
+from clustr.database.connection import Document, translate_errors
 
 
 class Leases:
-    """One document for each thing that is leased."""
+    """One document for each lease, by its name."""
 
     def __init__(self, collection: Collection[Document]):
         self._collection = collection
 
-    def take(self, name: str, owner: str, seconds: float) -> bool:
-        """Take or prolong a lease; False when another owner holds it.
+    def acquire(self, name: str, owner: str, seconds: float) -> bool:
+        """Acquire or renew a lease; False when another owner holds it.
 
         Nothing is written while more than a third of its time is left.
 
         Args:
-            seconds: how long it lasts, if it is taken or prolonged now.
+            seconds: the duration of the lease from now.
         """
         moment, lasts = now(), timedelta(seconds=seconds)
         until = moment + lasts
         free = {"_id": name, "$or": [{"owner": owner}, {"until": due_condition()}]}
-        # One that lasts longer was taken while the clock was ahead.
+        # A lease with a later end was acquired while the clock was ahead.
         fresh = {"_id": name, "owner": owner, "until": {"$gt": moment + lasts / 3, "$lte": until}}
-        with answering():
+        with translate_errors():
             if self._collection.find_one(fresh, {"_id": 1}):
                 return True
             try:
                 self._collection.update_one(
                     free, {"$set": {"owner": owner, "until": until}}, upsert=True
                 )
-            except DuplicateKeyError:  # It exists, but neither is it ours nor has it ended.
+            except DuplicateKeyError:  # Another owner holds it.
                 return False
         return True
 
-    def give_back(self, name: str, owner: str) -> None:
-        with answering():
+    def release(self, name: str, owner: str) -> None:
+        with translate_errors():
             self._collection.delete_one({"_id": name, "owner": owner})

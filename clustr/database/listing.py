@@ -1,9 +1,9 @@
 """Listings: uploads that match filters, in an order, a page at a time.
 
-A page costs the same at any depth and however many uploads there are: an index leads to its place,
-and what lies behind it in the index is the page. There is an index for every filter by which is
-asked whether something is so (`status`, a tag, …) with every order. What no index answers is looked
-for by reading uploads one by one: for a limited time, or else among a limited number of them.
+A page costs the same at any depth and for any number of uploads: it is a contiguous range of an
+index. There is an index for every equality filter (`status`, a tag, …) with every sort order. For
+other filters MongoDB examines uploads one by one: for a limited time first, and if that was not
+enough, a limited number of them.
 """
 
 import base64
@@ -25,77 +25,80 @@ from pymongo.errors import OperationFailure
 
 from clustr.database import upload_counts
 from clustr.database.analysis_updates import with_analysis
-from clustr.database.connection import PLAIN, Document, answering
+from clustr.database.connection import NAIVE_UTC, Document, translate_errors
 from clustr.database.documents import (
-    ANY,
-    DUPLICATE,
+    ANY_FACET,
+    DUPLICATE_FACETS,
     FACETS,
     FIRST_MOMENT,
-    LIKE_AN_UPLOAD,
-    UNLIKE_AN_UPLOAD,
+    LOOKS_LIKE_UPLOAD,
+    MALFORMED_RECORD_ERRORS,
 )
 from clustr.database.tag_keys import TagKeys
 from clustr.database.upload_counts import UploadCounts
 from clustr.database.uploads import (
     NEWEST_FIRST,
     Condition,
-    document_of,
-    limited,
-    on_results,
-    result_index,
+    find_document,
+    result_conditions,
+    result_index_name,
+    search_with_fallback,
 )
 from clustr.domain.errors import InvalidInput, TooSlow
 
-# By what can be sorted, with the field of the document.
+# The sort orders, each with the field of the document.
 SORTS = {
     "upload_time": "upload_time",
     "taken_at": "taken_at",
     "size": "size",
     "name": "original_name",
 }
-# What an upload has there.
-KINDS = {"upload_time": datetime, "taken_at": datetime | None, "size": int, "name": str}
-# Of what a range can be asked for.
-RANGES = {
+# The types of the values of these fields.
+VALUE_TYPES = {"upload_time": datetime, "taken_at": datetime | None, "size": int, "name": str}
+# The filters by a range, each with the field of the document.
+RANGE_FIELDS = {
     "upload_time": "upload_time",
     "taken_at": "taken_at",
     "size": "size",
     "width": "dimensions.width",
     "height": "dimensions.height",
 }
-# What an index begins with, by the filters that it is for.
-LEADS = {
+# The first fields of the indexes for each kind of filter.
+INDEX_PREFIXES = {
     "facets": [("facets", 1)],
     "tag_keys": [("tag_keys", 1)],
     "analyses": [("analyses.name", 1), ("analyses.state", 1)],
 }
-# Uploads without tags, as all are at first, are not in the indexes for tags.
-PARTIAL = {"tag_keys": {"partialFilterExpression": {"tag_keys": {"$exists": True}}}}
+# The indexes for tags leave out uploads without tags, as all uploads are at first.
+PARTIAL_FILTERS = {"tag_keys": {"partialFilterExpression": {"tag_keys": {"$exists": True}}}}
 INDEXES = {
-    f"{lead}_by_{sort}": {"keys": [*keys, (field, -1), ("_id", -1)], **PARTIAL.get(lead, {})}
-    for lead, keys in LEADS.items()
+    f"{lead}_by_{sort}": {
+        "keys": [*keys, (field, -1), ("_id", -1)],
+        **PARTIAL_FILTERS.get(lead, {}),
+    }
+    for lead, keys in INDEX_PREFIXES.items()
     for sort, field in SORTS.items()
 }
 
-MORE = 0xFFFFFFFF  # in a cursor: that there are more than are counted
+UNCOUNTED_TOTAL = 0xFFFFFFFF  # in a cursor: more uploads than are counted
 
-# Pages by number reach so far: what is in front of one has to be passed over in the index.
-MOST_SKIPPED = 10_000
+# How far pages by number reach: MongoDB has to skip all index entries before a page.
+MAX_SKIPPED = 10_000
 
-# MongoDB's code of the error that a range ends before it begins.
+# MongoDB's error code for a range that ends before it begins.
 EMPTY_RANGE = 51175
 
-COMPLETED_AT_ONCE = 1000
+FACETS_BATCH = 1000
 
-# What no index answers: so long, or so many uploads, whichever is more. To look at those takes
-# MongoDB about as long.
+# The limits for filters that no index answers: this time first, then this number of uploads.
+# MongoDB takes about that time to examine that many.
 SEARCH_SECONDS = 0.3
-MOST_LOOKED_AT = 50_000
+MAX_EXAMINED = 50_000
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-NO_CURSOR = "This is no cursor; take the `next_cursor` of an answer."
-OTHER_CURSOR = "This cursor is of another sort or of other filters; give those again beside it."
+INVALID_CURSOR = "This is no cursor; take the `next_cursor` of an answer."
+CURSOR_MISMATCH = "This cursor is of another sort or of other filters; give those again beside it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,7 @@ class RangeLimit:
     """A limit of a range.
 
     Attributes:
-        field: one of `RANGES`.
+        field: one of `RANGE_FIELDS`.
         operator: `gte`, `lte` or `lt`.
         value: a time, bytes or pixels.
     """
@@ -115,15 +118,16 @@ class RangeLimit:
 
 @dataclass(frozen=True, slots=True)
 class UploadFilter:
-    """Which uploads are listed: those for which all of this is so; None for what does not matter.
+    """Which uploads are listed: those that meet all of these conditions. None is no condition.
 
     Attributes:
-        tag_keys: the keys of the tags that they have all of; see `clustr.database.tags`.
+        tag_keys: the keys of tags, of which an upload needs all; see `clustr.database.tags`.
         analysis: an analyzer and the state of its analysis.
         duplicate: whether there is an older upload with the same bytes.
-        sha256: of the bytes.
-        conditions: on the results of analyses.
-        unkeyed: whether there may be uploads without keys of their tags, which no index leads to.
+        sha256: the SHA-256 of the bytes, in hexadecimal digits.
+        bounds: limits of ranges.
+        conditions: conditions on the results of analyses.
+        unkeyed: whether uploads may lack the keys of their tags; no index answers for those.
     """
 
     status: str | None = None
@@ -137,8 +141,8 @@ class UploadFilter:
     unkeyed: bool = field(default=False, repr=False)
 
     @property
-    def leads(self) -> list[str]:
-        """Which indexes can lead to what is wanted, one for each filter, the narrowest first."""
+    def index_prefixes(self) -> list[str]:
+        """The kinds of indexes for these filters, one for each filter, the most selective first."""
         return [
             *("tag_keys" for _ in self.tag_keys if not self.unkeyed),
             *(["analyses"] if self.analysis else []),
@@ -147,12 +151,12 @@ class UploadFilter:
 
     @property
     def facets(self) -> list[str]:
-        """The facets that those uploads have; see `clustr.database.documents`."""
-        duplicate = None if self.duplicate is None else DUPLICATE[self.duplicate]
+        """The facets that match these filters; see `clustr.database.documents`."""
+        duplicate = None if self.duplicate is None else DUPLICATE_FACETS[self.duplicate]
         return [facet for facet in (duplicate, self.status, self.content_type) if facet]
 
-    def ways(self, sort: "Sort") -> list["UploadFilter"]:
-        """What an index answers by itself, and holds all that is wanted, the narrowest first."""
+    def single_index_filters(self, sort: "Sort") -> list["UploadFilter"]:
+        """Wider filters that one index answers each, the most selective first."""
         bounds = tuple(bound for bound in self.bounds if bound.field == sort.by)
         ways = [
             UploadFilter(tag_keys=(k,), bounds=bounds) for k in self.tag_keys if not self.unkeyed
@@ -168,22 +172,22 @@ class UploadFilter:
         return ways or [UploadFilter(bounds=bounds)]
 
     def fingerprint(self) -> bytes:
-        """Four bytes that are different for what is wanted otherwise."""
+        """Four bytes that differ between filters, for cursors."""
         return hashlib.blake2b(repr(self).encode(), digest_size=4).digest()
 
 
-ANYTHING = UploadFilter()
+NO_FILTER = UploadFilter()
 
 
-def including_unkeyed_tags(wanted: UploadFilter, tag_keys: TagKeys) -> UploadFilter:
-    """What is wanted, also among uploads without keys of their tags while there may be some."""
-    unkeyed = bool(wanted.tag_keys) and not tag_keys.are_complete()
-    return replace(wanted, unkeyed=True) if unkeyed else wanted
+def include_unkeyed_uploads(upload_filter: UploadFilter, tag_keys: TagKeys) -> UploadFilter:
+    """The filter, set to match uploads without tag keys, too, while there may be some."""
+    unkeyed = bool(upload_filter.tag_keys) and not tag_keys.are_complete()
+    return replace(upload_filter, unkeyed=True) if unkeyed else upload_filter
 
 
 @dataclass(frozen=True, slots=True)
 class Sort:
-    """An order: by one of `SORTS`, and by id where that is the same."""
+    """A sort order: by one of `SORTS`, then by id."""
 
     by: str = "upload_time"
     descending: bool = True
@@ -194,25 +198,26 @@ class Sort:
 
     @property
     def keys(self) -> list[tuple[str, int]]:
-        """The order as MongoDB is told it."""
+        """The sort order in the form that PyMongo takes."""
         direction = -1 if self.descending else 1
         return [(self.field, direction), ("_id", direction)]
 
     def code(self) -> int:
-        """A number for the order."""
+        """A number for the order, for cursors."""
         return [*SORTS].index(self.by) * 2 + self.descending
 
 
-DEFAULT = Sort()
+DEFAULT_SORT = Sort()
 
 
 @dataclass(frozen=True, slots=True)
 class CursorPosition:
-    """Where a listing goes on: behind an upload.
+    """Where the next page of a listing begins: after an upload.
 
     Attributes:
-        value: what the upload is sorted by; None where it has none.
-        total: how many matched on the first page; None for too many to be counted.
+        value: the value of that upload in the sort field; None where it has none.
+        key: the `_id` of that upload.
+        total: how many uploads matched at the first page; None for too many to be counted.
     """
 
     value: Any
@@ -222,11 +227,13 @@ class CursorPosition:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some uploads of a listing, how many there are in all, and where the listing goes on.
+    """One page of a listing.
 
     Attributes:
-        uploads: as they are stored, with times that have no zone and are in UTC.
-        total: beyond `COUNTED_TOTAL` an estimate, or None where there is none.
+        uploads: documents as they are stored; their times are naive and in UTC.
+        total: the number of all uploads of the listing; beyond `COUNTED_TOTAL` an estimate, or
+            None where there is none.
+        next_cursor: the cursor for the next page; None on the last page.
     """
 
     uploads: list[Document]
@@ -240,404 +247,451 @@ class Listing:
     def __init__(
         self, collection: Collection[Document], upload_counts: UploadCounts, tag_keys: TagKeys
     ):
-        self._collection = collection.with_options(codec_options=PLAIN)
-        self._counting = upload_counts
+        self._collection = collection.with_options(codec_options=NAIVE_UTC)
+        self._upload_counts = upload_counts
         self._tag_keys = tag_keys
 
-    def one(self, upload_id: str) -> Document:
-        """The upload with this id, as those of a page are.
+    def get(self, upload_id: str) -> Document:
+        """The document of one upload, in the form of a page's.
 
         Raises:
-            NotFound: there is none with it.
+            NotFound: there is no such upload.
         """
-        return document_of(self._collection, upload_id)
+        return find_document(self._collection, upload_id)
 
     def page(
         self,
         limit: int,
         page: int = 1,
         cursor: str | None = None,
-        wanted: UploadFilter = ANYTHING,
-        sort: Sort = DEFAULT,
+        upload_filter: UploadFilter = NO_FILTER,
+        sort: Sort = DEFAULT_SORT,
         projection: Document | None = None,
     ) -> Page:
-        """Some of the uploads that are wanted.
+        """One page of the uploads that match the filter.
 
         Args:
-            limit: how many at most.
-            page: which page of that many, from 1; not used when there is a cursor.
+            limit: the largest number of uploads.
+            page: the number of the page, from 1; ignored when there is a cursor.
             cursor: the `next_cursor` of the page before; it costs the same at any depth.
-            projection: which fields are read, as MongoDB is told; by default all but the results
+            projection: the fields to read, as a MongoDB projection; by default all but the results
                 of analyses.
 
         Raises:
-            InvalidInput: this is no cursor, or none of this listing; or the page is too far.
-            TooSlow: no index answers it, and more than `MOST_LOOKED_AT` uploads would have to be
-                looked at, for longer than `SEARCH_SECONDS`.
+            InvalidInput: the cursor is invalid or of another listing, or the page is too far.
+            TooSlow: no index answers the filter, and it would take longer than `SEARCH_SECONDS` and
+                more than `MAX_EXAMINED` examined uploads.
         """
-        shown = {"analyses.result": 0} if projection is None else projection
-        usual = cursor is None and page == 1 and wanted == ANYTHING and sort == DEFAULT
-        if usual and not shown.get("analyses.result"):  # They can be more than fit into an answer.
-            with answering():
-                documents, total = self._newest(limit + 1, shown)
+        projection = {"analyses.result": 0} if projection is None else projection
+        is_first_page = (
+            cursor is None and page == 1 and upload_filter == NO_FILTER and sort == DEFAULT_SORT
+        )
+        # Results may not fit into one batch.
+        if is_first_page and not projection.get("analyses.result"):
+            with translate_errors():
+                documents, total = self._newest(limit + 1, projection)
             total = total if len(documents) > limit else len(documents)
-            return _page(documents, limit, sort, wanted, total)
-        wanted = including_unkeyed_tags(wanted, self._tag_keys)
-        place = _read(cursor, sort, wanted) if cursor is not None else None
-        skipped = (page - 1) * limit if place is None else 0
-        if skipped > MOST_SKIPPED:
-            self._refuse_where_that_is_much()
-        index = index_for(wanted, sort)
+            return _page(documents, limit, sort, upload_filter, total)
+        upload_filter = include_unkeyed_uploads(upload_filter, self._tag_keys)
+        position = _read_cursor(cursor, sort, upload_filter) if cursor is not None else None
+        skipped = (page - 1) * limit if position is None else 0
+        if skipped > MAX_SKIPPED:
+            self._refuse_deep_page()
+        index = index_for(upload_filter, sort)
 
-        def found(bounded: bool) -> tuple[list[Document], int | None]:
-            asked = wanted, sort, place, skipped, limit + 1, shown
-            looked = self.look_through if bounded else partial(self._documents, index)
-            documents = looked(*asked)
-            if place:
-                return documents, place.total
-            # A last page that is not empty tells how many there are, without a count.
+        def find(bounded: bool) -> tuple[list[Document], int | None]:
+            arguments = upload_filter, sort, position, skipped, limit + 1, projection
+            read = self.scan if bounded else partial(self._documents, index)
+            documents = read(*arguments)
+            if position:
+                return documents, position.total
+            # From a last page that is not empty the total follows, without a count.
             if len(documents) <= limit and (documents or not skipped):
                 return documents, skipped + len(documents)
             seen = skipped + len(documents) if documents else 0
-            return documents, self._count(wanted, sort, index, seen, bounded)
+            return documents, self._count(upload_filter, sort, index, seen, bounded)
 
         if index is None:
-            documents, total = limited(SEARCH_SECONDS, found)
+            documents, total = search_with_fallback(SEARCH_SECONDS, find)
         else:
-            with answering():
-                documents, total = found(bounded=False)
-        return _page(documents, limit, sort, wanted, total)
+            with translate_errors():
+                documents, total = find(bounded=False)
+        return _page(documents, limit, sort, upload_filter, total)
 
-    def _newest(self, count: int, shown: Document) -> tuple[list[Document], int]:
-        """The newest of all, and how many there are, in one round trip.
+    def _newest(self, count: int, projection: Document) -> tuple[list[Document], int]:
+        """The newest uploads, and how many there are in all, in one round trip.
 
-        This is the usual page: the second round trip would be a fifth of its cost.
+        This is the most frequent page; a second round trip would be a fifth of its cost.
         """
         newest: list[Document] = [
             {"$sort": dict(NEWEST_FIRST)},
             {"$limit": count},
-            *([{"$project": shown}] if shown else []),
+            *([{"$project": projection}] if projection else []),
         ]
-        return self._counting.beside(newest, {"batchSize": count + 4})
+        return self._upload_counts.aggregate_with_count(newest, {"batchSize": count + 4})
 
     def _documents(
         self,
         index: str | None,
-        wanted: UploadFilter,
+        upload_filter: UploadFilter,
         sort: Sort,
-        place: CursorPosition | None,
+        position: CursorPosition | None,
         skipped: int,
         count: int,
-        shown: Document,
+        projection: Document,
     ) -> list[Document]:
-        """So many that are wanted, in the order, from a place on or after the first few."""
+        """Up to `count` matching uploads in the sort order, after a position or the first few."""
         if index is None:
-            found = self._collection.find(query(wanted, sort, place), shown).sort(sort.keys)
+            found = self._collection.find(
+                filter_query(upload_filter, sort, position), projection
+            ).sort(sort.keys)
             return list(found.skip(skipped).limit(count))
         if skipped:
-            place = self._place_after(skipped, wanted, sort, None, index)
-            if place is None:
+            position = self._position_after(skipped, upload_filter, sort, None, index)
+            if position is None:
                 return []
-        found = self._collection.find(query(wanted, sort), shown).sort(sort.keys).hint(index)
-        if place is None:
+        found = (
+            self._collection.find(filter_query(upload_filter, sort), projection)
+            .sort(sort.keys)
+            .hint(index)
+        )
+        if position is None:
             return list(found.limit(count))
-        return _in_range(found.limit(count), span(wanted, sort, place))
+        return _find_in_range(found.limit(count), index_range(upload_filter, sort, position))
 
-    def look_through(
+    def scan(
         self,
-        wanted: UploadFilter,
+        upload_filter: UploadFilter,
         sort: Sort,
-        place: CursorPosition | None,
+        position: CursorPosition | None,
         skipped: int,
         count: int,
-        shown: Document,
+        projection: Document,
         words: Document | None = None,
     ) -> list[Document]:
-        """The same, where no index answers it, by looking at `MOST_LOOKED_AT` uploads at most.
+        """Like `_documents`, for filters without an index: examines at most `MAX_EXAMINED` uploads.
 
         Args:
             words: a further condition.
 
         Raises:
-            TooSlow: those were not enough.
+            TooSlow: examining that many was not enough.
         """
-        here = query(wanted, sort)
-        found = self._collection.find({"$and": [here, words]} if words else here, shown)
+        query = filter_query(upload_filter, sort)
+        found = self._collection.find({"$and": [query, words]} if words else query, projection)
         found = found.sort(sort.keys).skip(skipped).limit(count)
-        for way in wanted.ways(sort):
-            index = index_for(way, sort)
+        for wider_filter in upload_filter.single_index_filters(sort):
+            index = index_for(wider_filter, sort)
             assert index is not None
-            last = self._place_after(MOST_LOOKED_AT, way, sort, place, index)
-            within = _until(span(way, sort, place), last, way, sort)
-            documents = _in_range(found.clone().hint(index), within)
+            last = self._position_after(MAX_EXAMINED, wider_filter, sort, position, index)
+            within = _range_up_to(
+                index_range(wider_filter, sort, position), last, wider_filter, sort
+            )
+            documents = _find_in_range(found.clone().hint(index), within)
             if last is None or len(documents) == count:
                 return documents
-        for index in self._narrow_results(wanted.conditions):
-            here = query(wanted, sort, place)
-            found = self._collection.find({"$and": [here, words]} if words else here, shown)
+        for index in self._selective_result_indexes(upload_filter.conditions):
+            query = filter_query(upload_filter, sort, position)
+            found = self._collection.find({"$and": [query, words]} if words else query, projection)
             return list(found.sort(sort.keys).skip(skipped).limit(count).hint(index))
         raise TooSlow
 
-    def _narrow_results(self, conditions: Iterable[Condition]) -> Iterator[str]:
-        """The indexes on results in which no more than `MOST_LOOKED_AT` meet a condition."""
-        there = self._collection.index_information() if conditions else {}
+    def _selective_result_indexes(self, conditions: Iterable[Condition]) -> Iterator[str]:
+        """The indexes on results in which at most `MAX_EXAMINED` entries meet a condition."""
+        existing = self._collection.index_information() if conditions else {}
         for condition in conditions:
-            index = result_index(condition.field)
-            if index in there:
-                met = self._collection.find({"$and": on_results([condition])}, {"_id": 1})
-                if not [*met.hint(index).skip(MOST_LOOKED_AT).limit(1)]:
+            index = result_index_name(condition.field)
+            if index in existing:
+                met = self._collection.find({"$and": result_conditions([condition])}, {"_id": 1})
+                if not [*met.hint(index).skip(MAX_EXAMINED).limit(1)]:
                     yield index
 
-    def _place_after(
-        self, count: int, wanted: UploadFilter, sort: Sort, place: CursorPosition | None, index: str
+    def _position_after(
+        self,
+        count: int,
+        upload_filter: UploadFilter,
+        sort: Sort,
+        position: CursorPosition | None,
+        index: str,
     ) -> CursorPosition | None:
-        """Where the first so many end, by the index alone; None where there are fewer."""
+        """The position after `count` uploads, by the index alone; None if there are fewer."""
         keys = self._collection.find({}, {"_id": 1, sort.field: 1}).sort(sort.keys).hint(index)
-        last = _in_range(keys.skip(count - 1).limit(1), span(wanted, sort, place))
+        last = _find_in_range(
+            keys.skip(count - 1).limit(1), index_range(upload_filter, sort, position)
+        )
         return CursorPosition(last[0].get(sort.field), last[0]["_id"], None) if last else None
 
     def _count(
-        self, wanted: UploadFilter, sort: Sort, index: str | None, seen: int, bounded: bool
+        self, upload_filter: UploadFilter, sort: Sort, index: str | None, seen: int, bounded: bool
     ) -> int | None:
-        """How many match, of which so many were seen; None for more than are counted."""
-        if wanted == ANYTHING:
-            return max(seen, self._counting.beside([], {})[1])
+        """How many uploads match, at least `seen`; None for more than are counted."""
+        if upload_filter == NO_FILTER:
+            return max(seen, self._upload_counts.aggregate_with_count([], {})[1])
         most = upload_counts.COUNTED_TOTAL
         if seen > most:
             return None
         if bounded:
-            counted = len(self.look_through(wanted, sort, None, 0, most + 1, {"_id": 1}))
+            count = len(self.scan(upload_filter, sort, None, 0, most + 1, {"_id": 1}))
         else:
             options: Document = {"hint": index} if index else {}
-            here = query(wanted, sort)
-            counted = self._collection.count_documents(here, limit=most + 1, **options)
-        return counted if counted <= most else None
+            query = filter_query(upload_filter, sort)
+            count = self._collection.count_documents(query, limit=most + 1, **options)
+        return count if count <= most else None
 
-    def complete(self) -> int:
-        """Write into some uploads of an older version what they are listed by.
+    def add_missing_facets(self) -> int:
+        """Add `facets` to some uploads of an older version, which lack them.
 
         Returns:
-            how many; 0 when all have it.
+            how many lacked them; 0 when the work is done.
         """
-        lacking = {"facets": None, **LIKE_AN_UPLOAD}
-        with answering():
+        lacking = {"facets": None, **LOOKS_LIKE_UPLOAD}
+        with translate_errors():
             found = self._collection.find(lacking, {"_id": 1}).hint("facets_by_upload_time")
-            keys = [document["_id"] for document in found.limit(COMPLETED_AT_ONCE)]
+            keys = [document["_id"] for document in found.limit(FACETS_BATCH)]
             if keys:
-                here = {"_id": {"$in": keys}, **lacking}
-                self._collection.update_many(here, [{"$set": {"facets": FACETS}}])
+                query = {"_id": {"$in": keys}, **lacking}
+                self._collection.update_many(query, [{"$set": {"facets": FACETS}}])
         return len(keys)
 
-    def _refuse_where_that_is_much(self) -> None:
+    def _refuse_deep_page(self) -> None:
         keys = self._collection.find({}, {"_id": 1}).sort(NEWEST_FIRST).hint("newest_first")
-        with answering():
-            further = [*keys.skip(MOST_SKIPPED).limit(1)]
+        with translate_errors():
+            further = [*keys.skip(MAX_SKIPPED).limit(1)]
         if further:
-            reason = f"Pages reach to the upload of number {MOST_SKIPPED}; go on with `cursor`."
+            reason = f"Pages reach to the upload of number {MAX_SKIPPED}; go on with `cursor`."
             raise InvalidInput({"page": [reason]})
 
 
 def _page(
-    documents: list[Document], limit: int, sort: Sort, wanted: UploadFilter, total: int | None
+    documents: list[Document],
+    limit: int,
+    sort: Sort,
+    upload_filter: UploadFilter,
+    total: int | None,
 ) -> Page:
-    """The page of what was found, of which one more than its limit tells that it goes on.
+    """A page of these documents; one more than the limit shows that another page follows.
 
-    A record that others have written may have no place: then it goes on behind the last that has.
+    A foreign record may have no position: then the next page begins after the last document that
+    has one.
     """
     if len(documents) <= limit:
         return Page(documents, total, None)
     for count in range(limit, 0, -1):
         try:
-            following = _write(documents[count - 1], sort, wanted, total)
-        except (*UNLIKE_AN_UPLOAD, struct.error):
+            following = _write_cursor(documents[count - 1], sort, upload_filter, total)
+        except (*MALFORMED_RECORD_ERRORS, struct.error):
             continue
         return Page(documents[:count], total, following)
     following = None
-    if sort.by == "upload_time" and not sort.descending:  # Times come after whatever is none.
+    if sort.by == "upload_time" and not sort.descending:  # Times sort after other types.
         first = {"_id": ObjectId(bytes(12)), sort.field: FIRST_MOMENT}
         last = documents[limit - 1].get(sort.field)
         if last is None or isinstance(last, int | float | str):
-            following = _write(first, sort, wanted, total)
+            following = _write_cursor(first, sort, upload_filter, total)
     return Page(documents[:limit], total, following)
 
 
-def index_for(wanted: UploadFilter, sort: Sort) -> str | None:
-    """The index that answers this by itself; None where MongoDB has to look for the best way."""
-    leads = wanted.leads
-    of_others = [bound for bound in wanted.bounds if bound.field != sort.by]
-    # Of the same bytes there are few: MongoDB finds and sorts them.
-    if len(leads) > 1 or of_others or wanted.conditions or wanted.sha256 or wanted.unkeyed:
+def index_for(upload_filter: UploadFilter, sort: Sort) -> str | None:
+    """The index that answers a filter by itself; None where MongoDB has to choose a plan."""
+    leads = upload_filter.index_prefixes
+    of_others = [bound for bound in upload_filter.bounds if bound.field != sort.by]
+    # Few uploads have the same SHA-256: MongoDB finds and sorts them.
+    if (
+        len(leads) > 1
+        or of_others
+        or upload_filter.conditions
+        or upload_filter.sha256
+        or upload_filter.unkeyed
+    ):
         return None
     if leads:
         return f"{leads[0]}_by_{sort.by}"
     return "newest_first" if sort.by == "upload_time" else f"facets_by_{sort.by}"
 
 
-Key = list[tuple[str, Any]]
+IndexKey = list[tuple[str, Any]]
 
 
-def span(wanted: UploadFilter, sort: Sort, place: CursorPosition | None = None) -> tuple[Key, Key]:
-    """The one range of the index that holds what is wanted, from a place on.
+def index_range(
+    upload_filter: UploadFilter, sort: Sort, position: CursorPosition | None = None
+) -> tuple[IndexKey, IndexKey]:
+    """The range of the index that holds the matching uploads, from a position on.
 
     Returns:
-        where it begins and, no longer in it, where it ends. Every index goes downwards.
+        the first key (inclusive) and the last key (exclusive). Every index is descending.
     """
     value_from, id_from, value_to, id_to = MaxKey(), MaxKey(), MinKey(), MinKey()
-    for bound in wanted.bounds:
+    for bound in upload_filter.bounds:
         if bound.operator == "gte":
             value_to = bound.value
         else:
             value_from, id_from = bound.value, MaxKey() if bound.operator == "lte" else MinKey()
-    if wanted.bounds and value_to == MinKey():
-        value_to, id_to = None, MaxKey()  # What has no such field is in no range.
-    if place and sort.descending:
-        value_from, id_from = place.value, _before(place.key)
-    elif place:
-        value_to, id_to = place.value, place.key
-    lead = _lead(wanted, sort)
+    if upload_filter.bounds and value_to == MinKey():
+        value_to, id_to = None, MaxKey()  # Uploads without the field are in no range.
+    if position and sort.descending:
+        value_from, id_from = position.value, _preceding_id(position.key)
+    elif position:
+        value_to, id_to = position.value, position.key
+    lead = _index_prefix(upload_filter, sort)
     return (
         [*lead, (sort.field, value_from), ("_id", id_from)],
         [*lead, (sort.field, value_to), ("_id", id_to)],
     )
 
 
-def _until(
-    range: tuple[Key, Key], last: CursorPosition | None, wanted: UploadFilter, sort: Sort
-) -> tuple[Key, Key]:
-    """A range of the index as far as an upload in it; an ascending order begins at its end."""
+def _range_up_to(
+    range: tuple[IndexKey, IndexKey],
+    last: CursorPosition | None,
+    upload_filter: UploadFilter,
+    sort: Sort,
+) -> tuple[IndexKey, IndexKey]:
+    """A range of the index, cut at an upload in it; an ascending order begins at its end."""
     if last is None:
         return range
-    key = [*_lead(wanted, sort), (sort.field, last.value), ("_id", last.key)]
+    key = [*_index_prefix(upload_filter, sort), (sort.field, last.value), ("_id", last.key)]
     return (range[0], key) if sort.descending else (key, range[1])
 
 
-def _lead(wanted: UploadFilter, sort: Sort) -> Key:
-    """What the keys of that range begin with."""
-    if wanted.tag_keys:
-        return [("tag_keys", wanted.tag_keys[0])]
-    if wanted.analysis:
-        name, state = wanted.analysis
+def _index_prefix(upload_filter: UploadFilter, sort: Sort) -> IndexKey:
+    """The first fields of the keys of that range."""
+    if upload_filter.tag_keys:
+        return [("tag_keys", upload_filter.tag_keys[0])]
+    if upload_filter.analysis:
+        name, state = upload_filter.analysis
         return [("analyses.name", name), ("analyses.state", state)]
-    if wanted.facets:
-        return [("facets", wanted.facets[0])]
-    return [] if sort.by == "upload_time" else [("facets", ANY)]
+    if upload_filter.facets:
+        return [("facets", upload_filter.facets[0])]
+    return [] if sort.by == "upload_time" else [("facets", ANY_FACET)]
 
 
-def _in_range(found: Cursor[Document], range: tuple[Key, Key]) -> list[Document]:
-    """What is found in a range of an index."""
+def _find_in_range(found: Cursor[Document], range: tuple[IndexKey, IndexKey]) -> list[Document]:
+    """The documents of a query within a range of an index."""
     try:
         return list(found.min(range[0]).max(range[1]))
     except OperationFailure as error:
-        if error.code != EMPTY_RANGE:  # The cursor of someone who made it himself.
+        if error.code != EMPTY_RANGE:  # A client has forged a cursor.
             raise
         return []
 
 
-def query(wanted: UploadFilter, sort: Sort, place: CursorPosition | None = None) -> Document:
-    """The query for what is wanted, from a place on.
+def filter_query(
+    upload_filter: UploadFilter, sort: Sort, position: CursorPosition | None = None
+) -> Document:
+    """The query for the matching uploads, from a position on.
 
-    It has one branch for what is sorted like the upload at the place, and one for what follows.
+    One branch is for uploads with the same sort value as at the position, one for those after it.
     """
-    same = _equal(wanted, sort)
+    same = _equality_conditions(upload_filter, sort)
     within: Document = {}
-    for bound in wanted.bounds:
-        within.setdefault(RANGES[bound.field], {})[f"${bound.operator}"] = bound.value
-    here = within.pop(sort.field, {})
+    for bound in upload_filter.bounds:
+        within.setdefault(RANGE_FIELDS[bound.field], {})[f"${bound.operator}"] = bound.value
+    sort_range = within.pop(sort.field, {})
     same |= within
-    if place is None:
-        return same | ({sort.field: here} if here else {})
-    follow = {"$lt": place.key} if sort.descending else {"$gt": place.key}
-    level = {**same, sort.field: place.value, "_id": follow}
-    beyond = _beyond(sort, place.value, here)
+    if position is None:
+        return same | ({sort.field: sort_range} if sort_range else {})
+    follow = {"$lt": position.key} if sort.descending else {"$gt": position.key}
+    level = {**same, sort.field: position.value, "_id": follow}
+    beyond = _value_condition_after(sort, position.value, sort_range)
     return {"$or": [level, {**same, sort.field: beyond}]} if beyond else level
 
 
-def _equal(wanted: UploadFilter, sort: Sort) -> Document:
-    """The conditions that are not about the order."""
+def _equality_conditions(upload_filter: UploadFilter, sort: Sort) -> Document:
+    """The conditions that do not depend on the sort order."""
     conditions: list[Document] = []
-    if wanted.unkeyed:
-        conditions += map(_tagged_with, wanted.tag_keys)
+    if upload_filter.unkeyed:
+        conditions += map(_tagged_with, upload_filter.tag_keys)
     else:
-        conditions += [{"tag_keys": key} for key in wanted.tag_keys]
-    if wanted.sha256:
-        conditions.append({"sha256": wanted.sha256})
-    if wanted.analysis:
-        name, state = wanted.analysis
+        conditions += [{"tag_keys": key} for key in upload_filter.tag_keys]
+    if upload_filter.sha256:
+        conditions.append({"sha256": upload_filter.sha256})
+    if upload_filter.analysis:
+        name, state = upload_filter.analysis
         conditions.append(with_analysis(name=name, state=state))
-    facets = wanted.facets
+    facets = upload_filter.facets
     if not conditions and not facets and sort.by != "upload_time":
-        facets = [ANY]
+        facets = [ANY_FACET]
     conditions += [{"facets": facet} for facet in facets]
-    conditions += on_results(wanted.conditions)
+    conditions += result_conditions(upload_filter.conditions)
     if len(conditions) == 1:
         return dict(conditions[0])
     return {"$and": conditions} if conditions else {}
 
 
 def _tagged_with(key: str) -> Document:
-    """The condition that there is a tag with this key, of uploads without keys as well."""
-    # To MongoDB the one letter that is two in another case is none of them.
+    """The condition for a tag with this key, which uploads without tag keys can meet, too."""
+    # MongoDB does not fold `ß` to `ss`.
     written = re.escape(key).replace("ss", "(?:ss|ß)")
     spelled = {"$regex": rf"^(?:{written})\z", "$options": "i"}
     return {"$or": [{"tag_keys": key}, {"tag_keys": None, "tags": spelled}]}
 
 
-def _beyond(sort: Sort, value: Any, here: Document) -> Document | None:
-    """The condition for what is sorted behind a value, within a range; None when nothing is.
+def _value_condition_after(sort: Sort, value: Any, sort_range: Document) -> Document | None:
+    """The condition for sort values after this one, within a range; None when there are none.
 
-    What has no such field is sorted before all that has.
+    Uploads without the field are sorted before all others.
     """
     if sort.descending:
         if value is None:
             return None
-        # Also what has no such field is not greater.
-        return {**here, "$lt": value} if here else {"$not": {"$gte": value}}
+        # This matches uploads without the field, too.
+        return {**sort_range, "$lt": value} if sort_range else {"$not": {"$gte": value}}
     if value is None:
         return {"$gte": FIRST_MOMENT}
-    return {**here, "$gt": value}
+    return {**sort_range, "$gt": value}
 
 
-def _before(key: ObjectId) -> ObjectId:
-    """The id in front of this one; there is no upload with the least of all."""
+def _preceding_id(key: ObjectId) -> ObjectId:
+    """The id before this one. No upload has the lowest id, which has none before it."""
     number = int.from_bytes(key.binary, "big") - 1
     return ObjectId(max(number, 0).to_bytes(12, "big"))
 
 
-def _write(document: Document, sort: Sort, wanted: UploadFilter, total: int | None) -> str:
-    """A cursor for what follows an upload: the order, the filters, the total, and its place."""
+def _write_cursor(
+    document: Document, sort: Sort, upload_filter: UploadFilter, total: int | None
+) -> str:
+    """The cursor for the page after an upload: sort order, filters, total and position."""
     value = document.get(sort.field)
-    if not isinstance(value, KINDS[sort.by]):
+    if not isinstance(value, VALUE_TYPES[sort.by]):
         raise TypeError(f"{sort.field} cannot be sorted by")
-    head = struct.pack(">BI", sort.code(), MORE if total is None else total) + wanted.fingerprint()
-    packed = head + document["_id"].binary + _packed(value)
+    head = (
+        struct.pack(">BI", sort.code(), UNCOUNTED_TOTAL if total is None else total)
+        + upload_filter.fingerprint()
+    )
+    packed = head + document["_id"].binary + _pack_value(value)
     return base64.urlsafe_b64encode(packed).decode().rstrip("=")
 
 
-def _packed(value: Any) -> bytes:
+def _pack_value(value: Any) -> bytes:
     if value is None:
         return b""
     if isinstance(value, str):
-        return b"\0" + value.encode()  # so that one without letters is not None
+        return b"\0" + value.encode()  # so that an empty text differs from None
     if isinstance(value, datetime):
         value = (value.replace(tzinfo=UTC) - EPOCH) // timedelta(milliseconds=1)
     return struct.pack(">q", value)
 
 
-def _read(cursor: str, sort: Sort, wanted: UploadFilter) -> CursorPosition:
-    """The place that a cursor names."""
+def _read_cursor(cursor: str, sort: Sort, upload_filter: UploadFilter) -> CursorPosition:
+    """The position in a cursor.
+
+    Raises:
+        InvalidInput: the cursor is invalid, or of another sort order or other filters.
+    """
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         packed = base64.b64decode(padded, altchars=b"-_", validate=True)
         code, total = struct.unpack(">BI", packed[:5])
         fingerprint, key, value = packed[5:9], ObjectId(packed[9:21]), packed[21:]
-        if (code, fingerprint) != (sort.code(), wanted.fingerprint()):
-            raise InvalidInput({"cursor": [OTHER_CURSOR]})
-        return CursorPosition(_unpacked(value, sort), key, None if total == MORE else total)
+        if (code, fingerprint) != (sort.code(), upload_filter.fingerprint()):
+            raise InvalidInput({"cursor": [CURSOR_MISMATCH]})
+        return CursorPosition(
+            _unpack_value(value, sort), key, None if total == UNCOUNTED_TOTAL else total
+        )
     except (binascii.Error, ValueError, struct.error, OverflowError, InvalidId, TypeError) as error:
-        raise InvalidInput({"cursor": [NO_CURSOR]}) from error
+        raise InvalidInput({"cursor": [INVALID_CURSOR]}) from error
 
 
-def _unpacked(packed: bytes, sort: Sort) -> Any:
+def _unpack_value(packed: bytes, sort: Sort) -> Any:
     if not packed and sort.by == "taken_at":
         return None
     if sort.by == "name":

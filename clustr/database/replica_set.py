@@ -12,32 +12,32 @@ from clustr.domain.errors import DatabaseUnavailable
 NOT_YET_INITIALIZED = 94
 USER_NOT_FOUND = 11
 
-# What the service does, and what its operator needs to look after it.
+# What the service needs, and what its operator needs for maintenance.
 ROLES = ("readWriteAnyDatabase", "dbAdminAnyDatabase", "clusterMonitor", "hostManager")
 
 
 def ensure_primary(
     host: str, port: int, set_name: str, key: str, user: str, password: str, seconds: float
 ) -> None:
-    """See that the `mongod` at this address is the primary of its replica set, and has its user.
+    """Make the `mongod` at this address the primary of its replica set, and create its user.
 
-    The set is initiated at the first start. Its configuration stores the address; when that is
-    another one now, it is changed by force, for there is no primary that could do it otherwise.
+    The first start initiates the set. Its configuration stores the address. If the address has
+    changed, a forced reconfiguration is needed, because there is no primary to accept another.
 
     Clients have to be made after this: one that met the server before its set was initiated goes on
     believing that it has no sessions.
 
-    Whoever has the key is a member for `mongod`: the user `__system`, which is in no database. So
-    it works also where there are no users yet, as in data of the version before.
+    It authenticates with the key as the internal user `__system`, as members do. So it also works
+    without any user, as in the data of an older version.
 
     Args:
-        key: the content of its key file.
-        user: whom the service connects as; made where there is none.
-        password: what the user's is from now on.
-        seconds: how long it may take.
+        key: the content of the key file.
+        user: the user of the service, which is created if it is missing.
+        password: the new password of the user.
+        seconds: the time limit.
 
     Raises:
-        DatabaseUnavailable: it did not become primary in time.
+        DatabaseUnavailable: the server did not become primary in time.
     """
     address = f"{host}:{port}"
     limit = time.monotonic() + seconds
@@ -60,7 +60,7 @@ def ensure_primary(
 
 
 def _is_primary(client: MongoClient[dict[str, Any]], set_name: str, address: str) -> bool:
-    """Whether it is primary under this address; if not, do what is missing."""
+    """Whether it is primary under this address; if not, take the next step towards that."""
     members = [{"_id": 0, "host": address}]
     try:
         hello = client.admin.command("hello")
@@ -76,13 +76,13 @@ def _is_primary(client: MongoClient[dict[str, Any]], set_name: str, address: str
         if [member["host"] for member in config["members"]] != [address]:
             config |= {"members": members, "version": config["version"] + 1}
             client.admin.command("replSetReconfig", config, force=True)
-    except PyMongoError:  # it starts still, or is in the middle of an election
+    except PyMongoError:  # It is still starting, or in the middle of an election.
         pass
     return False
 
 
 def _has_user(client: MongoClient[dict[str, Any]], user: str, password: str) -> bool:
-    """Give the user this password; whether that was done."""
+    """Create the user or set its password; return whether that succeeded."""
     granted = {"pwd": password, "roles": list(ROLES)}
     try:
         try:

@@ -1,7 +1,7 @@
-"""Statistics: how the analyses of each analyzer are, as they were counted last.
+"""Statistics: the number of analyses of each analyzer by state, and their durations.
 
-To count takes the longer the more uploads there are. So it is not done for those who ask, but now
-and then by one process for all, and what it found is kept, one document for each analyzer.
+The time to count grows with the number of uploads. So one process counts now and then and stores
+the result, one document for each analyzer; readers get the last result.
 """
 
 from collections.abc import Mapping
@@ -14,33 +14,33 @@ from pymongo.collection import Collection
 
 from clustr.database.analyses import WORK_INDEX
 from clustr.database.analysis_updates import with_analysis
-from clustr.database.bulk_selection import ENDED
+from clustr.database.bulk_selection import ENDED_STATES
 from clustr.database.clock import now
-from clustr.database.connection import Document, answering
+from clustr.database.connection import Document, translate_errors
 from clustr.database.documents import IS_UPLOAD
 from clustr.domain.models import State
 from clustr.plugins import Analyzer
 
-RUNS = "runs"
-ONCE_ENDED: Document = {"analyses.finished_at": {"$exists": True}}
+RUNS_INDEX = "runs"
+HAS_ENDED: Document = {"analyses.finished_at": {"$exists": True}}
 INDEXES = {
-    # Uploads of which no analysis has ended yet are not in it.
-    RUNS: {
+    # It leaves out uploads without an ended analysis.
+    RUNS_INDEX: {
         "keys": [("analyses.name", 1), ("analyses.version", 1), ("analyses.finished_at", 1)],
-        "partialFilterExpression": ONCE_ENDED,
+        "partialFilterExpression": HAS_ENDED,
     },
 }
 
 RATE_MINUTES = 5
-# The runs that durations are taken from: of the first of these times that has enough of them.
+# Durations are of the runs in the first of these periods that has enough runs.
 PERIODS = (timedelta(minutes=5), timedelta(days=1), timedelta(days=36500))
 ENOUGH_RUNS = 20
-MOST_RUNS = 200
+MAX_RUNS = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Durations:
-    """How long one image takes, in milliseconds: half of them so long at most, and 95 of 100."""
+    """The median and the 95th percentile of the time for one image, in milliseconds."""
 
     p50: float
     p95: float
@@ -48,13 +48,13 @@ class Durations:
 
 @dataclass(frozen=True, slots=True)
 class AnalyzerCounts:
-    """How the analyses of one analyzer were at a moment.
+    """The analyses of one analyzer at a moment.
 
     Attributes:
-        states: how many are in each state, without those in which there is none.
-        oldest_waiting_at: since when the one waits that has waited longest for its turn.
-        rate_per_minute: how many ended in a minute, of late.
-        stale: how many ended that are of an earlier version of the analyzer.
+        states: how many are in each state, without empty states.
+        oldest_waiting_at: the due time of the analysis that has waited longest.
+        rate_per_minute: how many ended per minute in the last `RATE_MINUTES` minutes.
+        stale: how many ended analyses are of an earlier version of the analyzer.
     """
 
     states: Mapping[str, int]
@@ -66,11 +66,11 @@ class AnalyzerCounts:
 
 
 class Statistics:
-    """Counts the analyses of the uploads, and keeps what was counted.
+    """Counts the analyses of the uploads, and stores the counts.
 
     Args:
-        uploads: what is counted.
-        collection: where the counts are kept.
+        uploads: the collection to count.
+        collection: the collection for the counts.
     """
 
     def __init__(self, uploads: Collection[Document], collection: Collection[Document]):
@@ -78,14 +78,16 @@ class Statistics:
         self._collection = collection
 
     def all(self) -> dict[str, AnalyzerCounts]:
-        """What was counted last, by the names of the analyzers."""
-        with answering():
-            return {document["_id"]: _counted(document) for document in self._collection.find()}
+        """The last counts, by the names of the analyzers."""
+        with translate_errors():
+            return {
+                document["_id"]: _from_document(document) for document in self._collection.find()
+            }
 
     def count(self, analyzer: Analyzer) -> None:
-        """Count the analyses of an analyzer, and keep that."""
+        """Count the analyses of an analyzer, and store the counts."""
         durations = self.durations(analyzer)
-        with answering():
+        with translate_errors():
             counted: Document = {
                 "states": self._states(analyzer.name),
                 "oldest_waiting_at": self._oldest_waiting_at(analyzer.name),
@@ -97,7 +99,7 @@ class Statistics:
             self._collection.replace_one({"_id": analyzer.name}, counted, upsert=True)
 
     def _states(self, name: str) -> dict[str, int]:
-        # The many that succeeded are what is left of all: those are counted in the index alone.
+        # Most have succeeded: they are the total, counted in the index alone, less all others.
         total = self._uploads.count_documents({"analyses.name": name}, hint=WORK_INDEX)
         others = {
             state: self._uploads.count_documents(
@@ -106,12 +108,12 @@ class Statistics:
             for state in State
             if state is not State.SUCCEEDED
         }
-        # They are not counted at the same moment.
+        # The counts are of different moments, so the difference may be negative.
         succeeded = max(0, total - sum(others.values()))
         return {s: n for s, n in {State.SUCCEEDED: succeeded, **others}.items() if n}
 
     def _oldest_waiting_at(self, name: str) -> datetime | None:
-        """The first of each priority has waited longest of its kind, in the order of the index."""
+        """The earliest due time; in the order of the index it is the first of its priority."""
         projection = {"analyses": {"$elemMatch": {"name": name}}}
         found = [
             self._uploads.find_one(
@@ -129,25 +131,25 @@ class Statistics:
         """How many ended in the last minute, in the one before, and so on."""
         since = [timedelta(minutes=minute) for minute in range(RATE_MINUTES + 1)]
         return [
-            self._uploads.count_documents(_runs(analyzer, began, ended), hint=RUNS)
+            self._uploads.count_documents(_runs_query(analyzer, began, ended), hint=RUNS_INDEX)
             for ended, began in pairwise(since)
         ]
 
     def _stale(self, analyzer: Analyzer) -> int:
-        older = ONCE_ENDED | with_analysis(
-            name=analyzer.name, version={"$lt": analyzer.version}, state={"$in": ENDED}
+        older = HAS_ENDED | with_analysis(
+            name=analyzer.name, version={"$lt": analyzer.version}, state={"$in": ENDED_STATES}
         )
-        return self._uploads.count_documents(older, hint=RUNS)
+        return self._uploads.count_documents(older, hint=RUNS_INDEX)
 
     def durations(self, analyzer: Analyzer) -> Durations | None:
         """How long one image took in the latest runs; None when there were none."""
         found: list[Document] = []
-        with answering():
+        with translate_errors():
             for period in PERIODS:
                 found = self._latest_runs(analyzer, period)
                 if len(found) >= ENOUGH_RUNS:
                     break
-        milliseconds = sorted(_milliseconds_each(found))
+        milliseconds = sorted(_milliseconds_per_image(found))
         if not milliseconds:
             return None
         last = len(milliseconds) - 1
@@ -155,31 +157,31 @@ class Statistics:
 
     def _latest_runs(self, analyzer: Analyzer, period: timedelta) -> list[Document]:
         projection = {"analyses": {"$elemMatch": {"name": analyzer.name}}}
-        found = self._uploads.find(_runs(analyzer, period) | IS_UPLOAD, projection)
-        analyses = [d["analyses"][0] for d in found.hint(RUNS).limit(MOST_RUNS)]
+        found = self._uploads.find(_runs_query(analyzer, period) | IS_UPLOAD, projection)
+        analyses = [d["analyses"][0] for d in found.hint(RUNS_INDEX).limit(MAX_RUNS)]
         return [a for a in analyses if a.get("started_at") and a.get("finished_at")]
 
 
-def _runs(analyzer: Analyzer, period: timedelta, until: timedelta | None = None) -> Document:
-    """A query for the uploads whose analysis ended in this time before now.
+def _runs_query(analyzer: Analyzer, period: timedelta, until: timedelta | None = None) -> Document:
+    """A query for the uploads whose analysis ended within this period before now.
 
     Args:
-        until: so long before now that time ended; by default it has not.
+        until: the end of the period, before now; by default now.
     """
     moment = now()
     ended = {"$gte": moment - period} | ({"$lt": moment - until} if until else {})
-    return ONCE_ENDED | with_analysis(
+    return HAS_ENDED | with_analysis(
         name=analyzer.name,
         version={"$lte": analyzer.version},
         finished_at=ended,
-        # What was cancelled or never begun has ended, too, but says nothing.
+        # Cancelled analyses, and those that never began, have no duration.
         state={"$in": [State.SUCCEEDED, State.SKIPPED, State.FAILED]},
         started_at={"$ne": None},
     )
 
 
-def _milliseconds_each(analyses: list[dict[str, Any]]) -> list[float]:
-    """How long each took: what a run claimed at once was done one after the other."""
+def _milliseconds_per_image(analyses: list[dict[str, Any]]) -> list[float]:
+    """The time for each analysis: a run's claimed analyses share the time of the run."""
     together: dict[Any, list[datetime]] = {}
     for analysis in analyses:
         claim = (analysis.get("run"), analysis["started_at"])
@@ -192,9 +194,9 @@ def _milliseconds_each(analyses: list[dict[str, Any]]) -> list[float]:
 
 
 def _rate_per_minute(document: Document) -> float:
-    """How many ended in each of the last minutes, of which some are over since that was counted.
+    """The rate now, from counts by minute: the share of minutes that are too old by now is dropped.
 
-    So it falls while nothing ends, and nothing has to be counted for that.
+    So the rate falls while nothing ends, without another count.
     """
     minutes = document.get("ended_by_minute")
     if minutes is None:  # An older version counted it.
@@ -204,7 +206,7 @@ def _rate_per_minute(document: Document) -> float:
     return sum(part * ended for part, ended in zip(parts, minutes, strict=True)) / RATE_MINUTES
 
 
-def _counted(document: Document) -> AnalyzerCounts:
+def _from_document(document: Document) -> AnalyzerCounts:
     durations = document["durations"]
     return AnalyzerCounts(
         states=document["states"],

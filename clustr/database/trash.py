@@ -1,10 +1,10 @@
-"""The trash: uploads that were removed, until they are restored or removed for good.
+"""The trash: removed uploads, until they are restored or deleted for good.
 
-A record is either among the uploads or in the collection beside it, `<uploads>_trash`; it goes from
-one to the other in a transaction. (A MongoDB that is no replica set has none; such a one promises
-nothing anyway.) Where its file is to be follows from that. What is done with the file takes a
-moment: so long there is a claim in the record, which says what is being done and who does it. When
-he dies somebody else takes the claim over and does it once more.
+A record is either among the uploads or in the collection `<uploads>_trash`; a transaction moves it
+from one to the other. (A MongoDB that is no replica set has no transactions, and guarantees nothing
+anyway.) The collection determines where the file belongs. While a process moves or deletes the
+file, the record has a claim with the step and a token of that process. If the process dies, another
+one takes over the claim and repeats the step.
 """
 
 import re
@@ -21,24 +21,24 @@ from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
 
 from clustr.database.clock import now
-from clustr.database.connection import Document, answering
+from clustr.database.connection import Document, translate_errors
 from clustr.database.documents import (
     FIRST_MOMENT,
     IS_UPLOAD,
     LAST_MOMENT,
-    UNLIKE_AN_UPLOAD,
+    MALFORMED_RECORD_ERRORS,
     extension_of,
     filenames_of,
     from_document,
-    key_of,
+    parse_id,
     reading_record,
 )
 from clustr.database.duplicates import Duplicates
 from clustr.database.filters import filter_from_query
-from clustr.database.listing import DEFAULT, including_unkeyed_tags, query
-from clustr.database.not_found import IN_TRASH, TrashStep, not_found_error
+from clustr.database.listing import DEFAULT_SORT, filter_query, include_unkeyed_uploads
+from clustr.database.not_found import IN_TRASH_STEPS, TrashStep, not_found_error
 from clustr.database.tag_keys import TagKeys
-from clustr.database.versions import ANY_VERSION, Versions, of_version, require_version
+from clustr.database.versions import ANY_VERSION, Versions, require_version, version_query
 from clustr.domain.errors import ForeignRecord, InvalidInput, NotFound, UnderWay
 from clustr.domain.models import State, Upload
 
@@ -55,15 +55,15 @@ INDEXES = {
     },
 }
 
-# The part of a query that only records of the trash meet which Clustr can have written.
+# The part of a query that leaves out foreign records in the trash.
 IS_TRASHED: Document = {
     **IS_UPLOAD,
     "trash.step": {"$in": [str(step) for step in TrashStep]},
     "trash.at": {"$gte": FIRST_MOMENT, "$lte": LAST_MOMENT},
 }
 
-# Whoever has begun is done long before; then somebody else goes on.
-CLAIM = timedelta(seconds=15)
+# A step takes far less time than this; after it, another process takes over the claim.
+CLAIM_DURATION = timedelta(seconds=15)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 CURSOR = re.compile(r"([0-9a-f]{24})-([0-9a-f]{1,11})")
 
@@ -71,15 +71,15 @@ CURSOR = re.compile(r"([0-9a-f]{24})-([0-9a-f]{1,11})")
 COUNTED_TOTAL = 1000
 
 BATCH = 500
-BEFORE_ALL = ObjectId(bytes(12))
+LOWEST_ID = ObjectId(bytes(12))
 
 
 @dataclass(frozen=True, slots=True)
 class RemovalClaim:
-    """What somebody does with an upload of the trash.
+    """The claim of a process on an upload in the trash, and the step that it carries out.
 
     Attributes:
-        token: of who does it; whoever takes it over has another.
+        token: identifies the claim; a process that takes it over gets another one.
     """
 
     upload: Upload
@@ -89,7 +89,7 @@ class RemovalClaim:
 
 @dataclass(frozen=True, slots=True)
 class TrashedUpload:
-    """An upload in the trash, and since when it is there."""
+    """An upload in the trash, and when it was moved there."""
 
     upload: Upload
     trashed_at: datetime
@@ -97,10 +97,11 @@ class TrashedUpload:
 
 @dataclass(frozen=True, slots=True)
 class TrashPage:
-    """Some of what is in the trash, and where the listing goes on.
+    """One page of the trash.
 
     Attributes:
-        total: how many there are; None for more than are counted.
+        total: the number of all uploads in the trash; None for more than `COUNTED_TOTAL`.
+        next_cursor: the cursor for the next page; None on the last page.
     """
 
     found: list[TrashedUpload]
@@ -109,20 +110,20 @@ class TrashPage:
 
 
 class Trash:
-    """The collection of what is in the trash, beside that of the uploads."""
+    """The collection of uploads in the trash."""
 
-    def __init__(self, uploads: Collection[Document], copies: Duplicates, tag_keys: TagKeys):
+    def __init__(self, uploads: Collection[Document], duplicates: Duplicates, tag_keys: TagKeys):
         self._uploads = uploads
-        self._copies = copies
+        self._duplicates = duplicates
         self._tag_keys = tag_keys
         self.collection = uploads.database[f"{uploads.name}_trash"]
 
     def any(self) -> bool:
         """Whether anything is in the trash."""
-        with answering():
+        with translate_errors():
             return self.collection.find_one({}, {"_id": 1}) is not None
 
-    def throw(
+    def add(
         self,
         upload_id: str,
         step: TrashStep,
@@ -130,65 +131,67 @@ class Trash:
         versions: Versions = ANY_VERSION,
         filter: Mapping[str, Any] | None = None,
     ) -> RemovalClaim | None:
-        """Take an upload from among the others, to be moved aside or to be removed for good.
+        """Move the record of an upload into the trash, and claim the upload for a step.
 
         Args:
-            job: the one that it is for, if any.
-            versions: of which it may be.
-            filter: what it has to be like at this moment, as `filter_from_query` is told it.
+            step: `MOVING` to keep the upload in the trash, `REMOVING` to delete it for good.
+            job: the id of the job that removes it, if any.
+            versions: the versions of the upload that may be removed.
+            filter: a filter that the upload has to meet at this moment, in the form that
+                `filter_from_query` takes.
 
         Returns:
             the claim; None when the upload does not meet the filter (any more).
 
         Raises:
             NotFound: there is no such upload.
-            Outdated: it is of none of these versions.
+            Outdated: the upload has another version.
             ForeignRecord: its record is not one that Clustr has written.
         """
-        key, of_job = key_of(upload_id), ObjectId(job) if job else None
+        key, of_job = parse_id(upload_id), ObjectId(job) if job else None
 
         def move(session: ClientSession | None) -> Document | None:
             document = self._uploads.find_one({"_id": key}, session=session)
             if document is None:
                 raise not_found_error(self._uploads, upload_id)
-            from_document(document)  # What Clustr has not written, it does not take away either.
-            # An edit that comes between makes the transaction start anew, and this is seen then.
+            from_document(document)  # Raises for a foreign record, which stays.
+            # A concurrent edit restarts the transaction, which then sees the new version.
             require_version(document, versions)
-            if filter and not self._meets(document, filter, session, of_job):
+            if filter and not self._matches_filter(document, filter, session, of_job):
                 return None
-            trash = {"at": now(), **_claim(step), **({"job": of_job} if of_job else {})}
-            thrown = {**document, "trash": trash}
-            self.collection.replace_one({"_id": key}, thrown, upsert=True, session=session)
+            trash = {"at": now(), **_claim_fields(step), **({"job": of_job} if of_job else {})}
+            trashed = {**document, "trash": trash}
+            self.collection.replace_one({"_id": key}, trashed, upsert=True, session=session)
             self._uploads.delete_one({"_id": key}, session=session)
-            self._copies.leave(document, session, of_job)
-            return thrown
+            self._duplicates.update_after_removal(document, session, of_job)
+            return trashed
 
-        thrown = self._copies.in_transaction(move)
-        if thrown is None:
+        trashed = self._duplicates.in_transaction(move)
+        if trashed is None:
             return None
-        self._copies.put_right([thrown["sha256"]])
-        return _claimed(thrown)
+        self._duplicates.repair([trashed["sha256"]])
+        return _claim_from_document(trashed)
 
-    def _meets(
+    def _matches_filter(
         self,
         document: Document,
         filter: Mapping[str, Any],
         session: ClientSession | None,
         job: ObjectId | None,
     ) -> bool:
-        """Whether an upload meets a filter, whatever it says itself of being a duplicate.
+        """Whether an upload meets a filter, with its duplicates looked up at this moment.
 
-        What became an original because the same job removed another is not an original to it:
-        else a job that removes originals would go on until there is no copy left.
+        An upload that became an original because the same job removed another does not count as an
+        original: otherwise a job that removes originals would remove all copies.
         """
         others = {name: value for name, value in filter.items() if name != "duplicate"}
-        wanted = including_unkeyed_tags(filter_from_query(others), self._tag_keys)
-        here = {"$and": [{"_id": document["_id"]}, query(wanted, DEFAULT)]}
-        if self._uploads.find_one(here, {"_id": 1}, session=session) is None:
+        upload_filter = include_unkeyed_uploads(filter_from_query(others), self._tag_keys)
+        query = {"$and": [{"_id": document["_id"]}, filter_query(upload_filter, DEFAULT_SORT)]}
+        if self._uploads.find_one(query, {"_id": 1}, session=session) is None:
             return False
         if "duplicate" not in filter:
             return True
-        original = self._copies.original(document["sha256"], session)
+        original = self._duplicates.find_original(document["sha256"], session)
         if original["_id"] != document["_id"]:
             return filter["duplicate"]
         return not filter["duplicate"] and (job is None or document.get("promoted_by") != job)
@@ -196,79 +199,79 @@ class Trash:
     def claim(
         self, upload_id: str, step: TrashStep, versions: Versions = ANY_VERSION
     ) -> RemovalClaim:
-        """Claim what is in the trash, to restore it or to remove it for good.
+        """Claim an upload in the trash, to restore it or to delete it for good.
 
         Args:
-            versions: as for `throw`.
+            versions: as for `add`.
 
         Raises:
             NotFound: it is not in the trash.
-            Outdated: it is of none of these versions.
+            Outdated: the upload has another version.
             UnderWay: its file is being moved.
         """
-        key = key_of(upload_id)
-        # To remove a file that is being moved harms nobody; to put it back would.
-        steps = IN_TRASH if step is TrashStep.REMOVING else (TrashStep.THERE,)
-        here = {"_id": key, **IS_TRASHED, "trash.step": {"$in": steps}, **of_version(versions)}
-        claimed = self._claim(here, step)
+        key = parse_id(upload_id)
+        # A file that is being moved can be deleted safely, but not restored.
+        steps = IN_TRASH_STEPS if step is TrashStep.REMOVING else (TrashStep.STORED,)
+        query = {"_id": key, **IS_TRASHED, "trash.step": {"$in": steps}, **version_query(versions)}
+        claimed = self._take_claim(query, step)
         if claimed:
             return claimed
-        with answering():
-            shown = {"trash": 1, "edited_at": 1}
-            there = self.collection.find_one({"_id": key, **IS_TRASHED}, shown)
-        if there and there["trash"]["step"] in IN_TRASH:
-            require_version(there, versions)
-        if there and there["trash"]["step"] == TrashStep.MOVING:
+        with translate_errors():
+            projection = {"trash": 1, "edited_at": 1}
+            existing = self.collection.find_one({"_id": key, **IS_TRASHED}, projection)
+        if existing and existing["trash"]["step"] in IN_TRASH_STEPS:
+            require_version(existing, versions)
+        if existing and existing["trash"]["step"] == TrashStep.MOVING:
             raise UnderWay("It is being put into the trash at this moment; try again.")
         raise NotFound(f"There is no upload with the id {upload_id} in the trash.")
 
-    def begun(self, limit: int) -> list[RemovalClaim]:
-        """Take over what was begun so long ago that nobody is at it any more."""
-        late = {**IS_TRASHED, "trash.claimed_at": {"$lt": now() - CLAIM}}
+    def take_over_stale_claims(self, limit: int) -> list[RemovalClaim]:
+        """Take over claims that are so old that their processes have died; at most `limit`."""
+        late = {**IS_TRASHED, "trash.claimed_at": {"$lt": now() - CLAIM_DURATION}}
         late["trash.claim"] = {"$type": "objectId"}
-        with answering():
+        with translate_errors():
             found = list(self.collection.find(late, {"trash": 1}).limit(limit))
         taken = []
-        for each in found:
-            here = {"_id": each["_id"], "trash.claim": each["trash"]["claim"]}
+        for document in found:
+            query = {"_id": document["_id"], "trash.claim": document["trash"]["claim"]}
             with suppress(ForeignRecord):
-                claim = self._claim(here, each["trash"]["step"])
+                claim = self._take_claim(query, document["trash"]["step"])
                 taken += [claim] if claim else []
-        # Whoever has begun may have ended before he did this.
-        self._copies.put_right({claim.upload.sha256 for claim in taken})
+        # The process that died may not have got to this.
+        self._duplicates.repair({claim.upload.sha256 for claim in taken})
         return taken
 
-    def _claim(self, here: Document, step: str) -> RemovalClaim | None:
-        changes = {f"trash.{name}": value for name, value in _claim(TrashStep(step)).items()}
-        with answering():
+    def _take_claim(self, query: Document, step: str) -> RemovalClaim | None:
+        changes = {f"trash.{name}": value for name, value in _claim_fields(TrashStep(step)).items()}
+        with translate_errors():
             found = self.collection.find_one_and_update(
-                here, {"$set": changes}, return_document=ReturnDocument.AFTER
+                query, {"$set": changes}, return_document=ReturnDocument.AFTER
             )
-        return _claimed(found) if found else None
+        return _claim_from_document(found) if found else None
 
-    def settle(self, claim: RemovalClaim) -> bool:
-        """Say that a file has been moved aside; False when somebody else has taken that over."""
+    def mark_moved(self, claim: RemovalClaim) -> bool:
+        """Record that the file is in the trash; False when another process has the claim now."""
         changes = {
-            "$set": {"trash.step": TrashStep.THERE},
+            "$set": {"trash.step": TrashStep.STORED},
             "$unset": {"trash.claim": "", "trash.claimed_at": ""},
         }
-        with answering():
-            return self.collection.update_one(_of(claim), changes).modified_count == 1
+        with translate_errors():
+            return self.collection.update_one(_claim_query(claim), changes).modified_count == 1
 
     def restore(self, claim: RemovalClaim, job: str | None = None) -> Upload | None:
-        """Put an upload back among the others; None when somebody else has taken that over.
+        """Move an upload back among the others; None when another process has the claim now.
 
         Args:
-            job: the one that it is for, if any.
+            job: the id of the job that restores it, if any.
         """
         key = ObjectId(claim.upload.id)
-        self._tag_keys.complete_these([claim.upload.id])
+        self._tag_keys.add_missing([claim.upload.id])
 
         def move(session: ClientSession | None, without: Sequence[str] = ()) -> Document | None:
-            document = self.collection.find_one(_of(claim), session=session)
+            document = self.collection.find_one(_claim_query(claim), session=session)
             if document is None:
                 return None
-            restored = self._copies.join(_restored(document, job), session)
+            restored = self._duplicates.prepare_restore(_restored_document(document, job), session)
             for name in without:
                 restored.pop(name, None)
             self._uploads.replace_one({"_id": key}, restored, upsert=True, session=session)
@@ -276,138 +279,138 @@ class Trash:
             return restored
 
         try:
-            restored = self._copies.in_transaction(move)
-        except DuplicateKeyError:  # Its request was sent again, and answered with another upload.
-            restored = self._copies.in_transaction(lambda session: move(session, ("retry",)))
+            restored = self._duplicates.in_transaction(move)
+        except DuplicateKeyError:  # A repeated request has stored another upload with its key.
+            restored = self._duplicates.in_transaction(lambda session: move(session, ("retry",)))
         if restored is None:
             return None
-        self._copies.put_right([restored["sha256"]])
+        self._duplicates.repair([restored["sha256"]])
         return from_document(restored)
 
-    def release(self, upload_ids: Sequence[str]) -> None:
-        """Let the `Idempotency-Key` of these uploads stand for others from now on."""
-        here = {"_id": {"$in": [ObjectId(upload_id) for upload_id in upload_ids]}}
-        with answering():
-            self.collection.update_many(here, {"$unset": {"retry": ""}})
+    def release_idempotency_keys(self, upload_ids: Sequence[str]) -> None:
+        """Release the `Idempotency-Key` of these uploads, so that new uploads can have it."""
+        query = {"_id": {"$in": [ObjectId(upload_id) for upload_id in upload_ids]}}
+        with translate_errors():
+            self.collection.update_many(query, {"$unset": {"retry": ""}})
 
-    def forget(self, claim: RemovalClaim) -> bool:
-        """Remove a record for good; False when somebody else has done that."""
-        with answering():
-            return self.collection.delete_one(_of(claim)).deleted_count == 1
+    def delete(self, claim: RemovalClaim) -> bool:
+        """Delete a record for good; False when another process has the claim now."""
+        with translate_errors():
+            return self.collection.delete_one(_claim_query(claim)).deleted_count == 1
 
     def step_of(self, upload_id: str) -> TrashStep | None:
-        """What is being done with an upload of the trash; None when it is not there."""
-        with answering():
-            here = {"_id": ObjectId(upload_id), **IS_TRASHED}
-            found = self.collection.find_one(here, {"trash": 1})
+        """The current step of an upload in the trash; None when it is not there."""
+        with translate_errors():
+            query = {"_id": ObjectId(upload_id), **IS_TRASHED}
+            found = self.collection.find_one(query, {"trash": 1})
         return TrashStep(found["trash"]["step"]) if found else None
 
-    def settled(self) -> Iterator[tuple[str, str]]:
-        """Ids and file names of all that nobody is doing anything with, in the order of the ids."""
-        last = BEFORE_ALL
+    def stored_files(self) -> Iterator[tuple[str, str]]:
+        """Ids and file names of the unclaimed uploads in the trash, in the order of the ids."""
+        last = LOWEST_ID
         while True:
-            here = {"_id": {"$gt": last}, **IS_TRASHED, "trash.step": TrashStep.THERE}
-            with answering():
-                found = self.collection.find(here, {"filename": 1}).sort("_id", 1).limit(BATCH)
+            query = {"_id": {"$gt": last}, **IS_TRASHED, "trash.step": TrashStep.STORED}
+            with translate_errors():
+                found = self.collection.find(query, {"filename": 1}).sort("_id", 1).limit(BATCH)
                 batch = list(found)
             if not batch:
                 return
             for document in batch:
-                with suppress(*UNLIKE_AN_UPLOAD):
-                    extension_of(document)  # What others have written is no place of a file.
+                with suppress(*MALFORMED_RECORD_ERRORS):
+                    extension_of(document)  # The name in a foreign record is no path.
                     yield str(document["_id"]), document["filename"]
             last = batch[-1]["_id"]
 
     def filenames(self, upload_ids: Sequence[str]) -> set[str]:
-        """The file names of those of these uploads that are in the trash."""
-        here = {"_id": {"$in": [ObjectId(upload_id) for upload_id in upload_ids]}}
-        with answering():
-            return filenames_of(self.collection.find(here, {"filename": 1}))
+        """The file names of the ones among these uploads that are in the trash."""
+        query = {"_id": {"$in": [ObjectId(upload_id) for upload_id in upload_ids]}}
+        with translate_errors():
+            return filenames_of(self.collection.find(query, {"filename": 1}))
 
     def quarantine(self, upload_id: str, reason: str) -> bool:
-        """Move a record from the trash into the quarantine, unless something is being done with it.
+        """Move a record from the trash into the quarantine collection, unless it is claimed.
 
         Returns:
-            whether it was there.
+            whether it was moved.
         """
-        here = {"_id": ObjectId(upload_id), "trash.step": TrashStep.THERE}
+        query = {"_id": ObjectId(upload_id), "trash.step": TrashStep.STORED}
         quarantine = self._uploads.database[f"{self._uploads.name}_quarantine"]
-        with answering():
-            document = self.collection.find_one(here)
+        with translate_errors():
+            document = self.collection.find_one(query)
             if document is None:
                 return False
             copy = {"upload": document, "reason": reason, "quarantined_at": now()}
             copy_id = quarantine.insert_one(copy).inserted_id
-            if self.collection.delete_one(here).deleted_count:
+            if self.collection.delete_one(query).deleted_count:
                 return True
             quarantine.delete_one({"_id": copy_id})
         return False
 
-    def removed_before(self, moment: datetime, limit: int) -> list[str]:
-        """The ids of some that came into the trash before a moment, the first of them first."""
-        here = {**IS_TRASHED, "trash.at": {"$lt": moment}, "trash.step": {"$in": IN_TRASH}}
-        with answering():
-            found = self.collection.find(here, {"_id": 1}).sort("trash.at", 1).limit(limit)
+    def ids_trashed_before(self, moment: datetime, limit: int) -> list[str]:
+        """The ids of uploads that were trashed before a moment, the oldest first."""
+        query = {**IS_TRASHED, "trash.at": {"$lt": moment}, "trash.step": {"$in": IN_TRASH_STEPS}}
+        with translate_errors():
+            found = self.collection.find(query, {"_id": 1}).sort("trash.at", 1).limit(limit)
             return [str(document["_id"]) for document in found]
 
     def get(self, upload_id: str) -> TrashedUpload:
-        """What is in the trash under this id.
+        """An upload in the trash.
 
         Raises:
-            NotFound: it is not there.
+            NotFound: it is not in the trash.
             ForeignRecord: its record is not one that Clustr has written.
         """
-        here = {"_id": key_of(upload_id), "trash.step": {"$in": IN_TRASH}}
-        with answering():
-            found = self.collection.find_one(here)
+        query = {"_id": parse_id(upload_id), "trash.step": {"$in": IN_TRASH_STEPS}}
+        with translate_errors():
+            found = self.collection.find_one(query)
         if found is None:
             raise NotFound(f"There is no upload with the id {upload_id} in the trash.")
-        return _trashed(found)
+        return _trashed_upload(found)
 
     def page(self, limit: int, cursor: str | None = None, results: bool = False) -> TrashPage:
-        """What is in the trash, what came there last first.
+        """One page of the trash, the last trashed uploads first.
 
         Args:
-            limit: how many at most.
+            limit: the largest number of uploads.
             cursor: the `next_cursor` of the page before; it costs the same at any depth.
-            results: whether the results of analyses are wanted.
+            results: whether to read the results of analyses.
 
         Raises:
-            InvalidInput: this is no cursor.
+            InvalidInput: the cursor is invalid.
         """
-        here = {**IS_TRASHED, "trash.step": {"$in": IN_TRASH}}
-        with answering():
-            found = self.collection.find(here, None if results else {"analyses.result": 0})
+        query = {**IS_TRASHED, "trash.step": {"$in": IN_TRASH_STEPS}}
+        with translate_errors():
+            found = self.collection.find(query, None if results else {"analyses.result": 0})
             found = found.sort(NEWEST_REMOVED).hint(NEWEST_REMOVED).limit(limit + 1)
             if cursor is not None:
-                found = found.min(_place(cursor))
+                found = found.min(_read_cursor(cursor))
             documents = list(found)
             total = len(documents)
             if cursor is not None or total > limit:
-                total = self.collection.count_documents(here, limit=COUNTED_TOTAL + 1)
+                total = self.collection.count_documents(query, limit=COUNTED_TOTAL + 1)
         following = documents[limit:]
         trashed = []
         for document in documents[:limit]:
             with suppress(ForeignRecord):
-                trashed.append(_trashed(document))
+                trashed.append(_trashed_upload(document))
         return TrashPage(
             trashed,
             total if total <= COUNTED_TOTAL else None,
-            _cursor(following[0]) if following else None,
+            _write_cursor(following[0]) if following else None,
         )
 
 
-def _claim(step: TrashStep) -> Document:
+def _claim_fields(step: TrashStep) -> Document:
     return {"step": step, "claim": ObjectId(), "claimed_at": now()}
 
 
-def _claimed(document: Document) -> RemovalClaim:
+def _claim_from_document(document: Document) -> RemovalClaim:
     trash = document["trash"]
     return RemovalClaim(from_document(document), TrashStep(trash["step"]), trash["claim"])
 
 
-def _trashed(document: Document) -> TrashedUpload:
-    """What is in the trash; there it is no duplicate of any other."""
+def _trashed_upload(document: Document) -> TrashedUpload:
+    """An upload in the trash, where it is no duplicate of any other."""
     upload = replace(from_document(document), duplicate_of=None)
     with reading_record(upload.id):
         trashed_at = document["trash"]["at"]
@@ -416,33 +419,33 @@ def _trashed(document: Document) -> TrashedUpload:
     return TrashedUpload(upload, trashed_at)
 
 
-def _of(claim: RemovalClaim) -> Document:
+def _claim_query(claim: RemovalClaim) -> Document:
     return {"_id": ObjectId(claim.upload.id), "trash.claim": claim.token}
 
 
-def _restored(document: Document, job: str | None) -> Document:
-    """The record of an upload that is restored: nobody works on it any more."""
+def _restored_document(document: Document, job: str | None) -> Document:
+    """The record of a restored upload: no run holds its analyses any more."""
     later = max(now(), document["updated_at"] + timedelta(milliseconds=1))
     restored = {**document, "updated_at": later}
     del restored["trash"]
-    restored["analyses"] = [_let_go(analysis) for analysis in document["analyses"]]
+    restored["analyses"] = [_release_analysis(analysis) for analysis in document["analyses"]]
     return restored | ({"restored_by": ObjectId(job)} if job else {})
 
 
-def _let_go(analysis: Document) -> Document:
+def _release_analysis(analysis: Document) -> Document:
     if analysis["state"] != State.RUNNING:
         return analysis
     kept = {name: value for name, value in analysis.items() if name not in ("run", "lease_until")}
     return {**kept, "state": State.QUEUED, "attempts": max(0, analysis.get("attempts", 0) - 1)}
 
 
-def _cursor(document: Document) -> str:
-    """Where a listing goes on: the place in the index of the first of the next page."""
+def _write_cursor(document: Document) -> str:
+    """The cursor for the page that begins with this document."""
     milliseconds = (document["trash"]["at"] - EPOCH) // timedelta(milliseconds=1)
     return f"{document['_id']}-{milliseconds:x}"
 
 
-def _place(cursor: str) -> list[tuple[str, Any]]:
+def _read_cursor(cursor: str) -> list[tuple[str, Any]]:
     found = CURSOR.fullmatch(cursor)
     moment = int(found[2], 16) if found else 0
     try:

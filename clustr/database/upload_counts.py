@@ -1,12 +1,12 @@
-"""Counting: how many uploads there are, for those who ask for it with every page.
+"""The number of all uploads, at a cost that every page of a listing can afford.
 
-Up to `COUNTED_TOTAL` they are counted, in an index. Beyond it the number is an estimate: what
-MongoDB keeps beside the collection, which costs nothing to read, and is wrong for ever after mongod
-was killed (it then is that of the last checkpoint). So the tallies, which go through all uploads
-now and then, write down by how much it is wrong.
+Up to `COUNTED_TOTAL` uploads are counted in an index. Beyond it the number is an estimate from the
+metadata of the collection, which costs nothing to read. After mongod was killed that metadata stays
+wrong (it is of the last checkpoint). So `clustr.database.counters`, which counts all uploads now
+and then, stores the difference.
 
-Records of others are not counted as far as they lack `facets`, as those of other programs do, and
-not in an estimate, once the tallies have seen them.
+Foreign records are left out of the count if they lack `facets`, as those of other programs do, and
+of the estimate once the counters have passed them.
 """
 
 import time
@@ -16,19 +16,19 @@ from typing import Any
 from pymongo.collection import Collection
 from pymongo.errors import OperationFailure
 
-from clustr.database.connection import PLAIN, Document, answering
-from clustr.database.counters import TOTALS
-from clustr.database.documents import ANY
+from clustr.database.connection import NAIVE_UTC, Document, translate_errors
+from clustr.database.counters import TOTALS_ID
+from clustr.database.documents import ANY_FACET
 from clustr.database.uploads import NEWEST_FIRST
 
-# Up to this many that match are counted.
+# Up to this many matching uploads are counted.
 COUNTED_TOTAL = 1000
 
-# For so long there are more than that where there were a moment ago: to count so many with every
-# page takes a third of what the page takes MongoDB.
+# After a count above `COUNTED_TOTAL` there is no other count for this long: counting that many with
+# every page would take a third of the page's time in MongoDB.
 MANY_SECONDS = 1.0
 
-# MongoDB's code of the error that there is no such collection.
+# MongoDB's error code for a missing collection.
 NAMESPACE_NOT_FOUND = 26
 
 
@@ -36,56 +36,59 @@ class UploadCounts:
     """Counts the uploads.
 
     Args:
-        uploads: what is counted.
-        totals: where the tallies keep their figures.
+        uploads: the collection to count.
+        totals: the collection of the totals of `clustr.database.counters`.
     """
 
     def __init__(self, uploads: Collection[Document], totals: Collection[Document]):
-        self._uploads = uploads.with_options(codec_options=PLAIN)
+        self._uploads = uploads.with_options(codec_options=NAIVE_UTC)
         self._totals = totals
         self._many_until = float("-inf")
         self._missed = 0
 
-    def uploads(self) -> int:
-        """How many there are: up to `COUNTED_TOTAL` exactly, beyond it an estimate."""
-        with answering():
-            return self.beside([], {})[1]
+    def count(self) -> int:
+        """The number of uploads: exact up to `COUNTED_TOTAL`, beyond it an estimate."""
+        with translate_errors():
+            return self.aggregate_with_count([], {})[1]
 
-    def beside(
+    def aggregate_with_count(
         self, pipeline: list[Document], options: Mapping[str, Any]
     ) -> tuple[list[Document], int]:
-        """What an aggregation of the uploads gives, and how many there are, in one round trip.
+        """The result of an aggregation of the uploads, and their number, in one round trip.
 
         Args:
-            pipeline: what it gives has an `_id`; nothing is aggregated where it is empty.
-            options: those of the aggregation.
+            pipeline: its documents must have an `_id`; when it is empty, only the number is read.
+            options: options for `Collection.aggregate`.
         """
-        count_them = time.monotonic() >= self._many_until
-        # MongoDB 6.0 crashes where $collStats is not the first.
+        is_count_due = time.monotonic() >= self._many_until
+        # MongoDB 6.0 crashes unless $collStats is the first stage.
         stages: list[Document] = [{"$collStats": {"count": {}}}, {"$project": {"count": 1}}]
-        if count_them:
-            stages += [_union(self._uploads, _count()), _union(self._totals, MISSED)]
+        if is_count_due:
+            stages += [
+                _union(self._uploads, _count_stages()),
+                _union(self._totals, ESTIMATE_ERROR_STAGES),
+            ]
         if pipeline:
             stages.append(_union(self._uploads, pipeline))
         documents, estimate, counted = [], 0, COUNTED_TOTAL + 1
-        if count_them:
+        if is_count_due:
             counted = 0
-        for found in self._found(stages, options):
+        for found in self._aggregate(stages, options):
             if "_id" in found:
                 documents.append(found)
             elif "counted" in found:
                 counted = found["counted"]
             elif "missed" in found:
                 self._missed = found["missed"]
-            else:  # Of each shard, where there are several.
+            else:  # There is one for each shard.
                 estimate += found["count"]
         if counted <= COUNTED_TOTAL:
             return documents, counted
-        if count_them:
+        if is_count_due:
             self._many_until = time.monotonic() + MANY_SECONDS
         return documents, max(counted, estimate + self._missed)
 
-    def _found(self, stages: list[Document], options: Mapping[str, Any]) -> list[Document]:
+    def _aggregate(self, stages: list[Document], options: Mapping[str, Any]) -> list[Document]:
         try:
             return list(self._uploads.aggregate(stages, **options))
         except OperationFailure as error:
@@ -94,16 +97,16 @@ class UploadCounts:
             return []
 
 
-MISSED: list[Document] = [
-    {"$match": {"_id": TOTALS, "missed": {"$exists": True}}},
+ESTIMATE_ERROR_STAGES: list[Document] = [
+    {"$match": {"_id": TOTALS_ID, "missed": {"$exists": True}}},
     {"$project": {"_id": 0, "missed": 1}},
 ]
 
 
-def _count() -> list[Document]:
-    """What counts the uploads in an index as far as they are counted."""
+def _count_stages() -> list[Document]:
+    """The stages that count the uploads in an index, up to one more than `COUNTED_TOTAL`."""
     return [
-        {"$match": {"facets": ANY}},
+        {"$match": {"facets": ANY_FACET}},
         {"$sort": dict(NEWEST_FIRST)},
         {"$limit": COUNTED_TOTAL + 1},
         {"$group": {"_id": None, "counted": {"$sum": 1}}},

@@ -13,19 +13,19 @@ from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
 
 from clustr import logs
-from clustr.database.connection import Document, answering
+from clustr.database.connection import Document, translate_errors
 from clustr.database.documents import (
     FIRST_MOMENT,
+    HAS_OBJECT_ID,
     LAST_MOMENT,
-    OF_AN_OBJECT_ID,
     ORIGINAL,
     from_document,
     from_documents,
-    key_of,
+    parse_id,
     reason_why_foreign,
     to_document,
 )
-from clustr.database.duplicates import EARLIEST, Duplicates, second_original
+from clustr.database.duplicates import OLDEST_FIRST, Duplicates, is_second_original
 from clustr.database.indexes import make_indexes
 from clustr.database.not_found import not_found_error
 from clustr.domain.errors import BeingAnswered, DatabaseRefused, DatabaseUnavailable, TooSlow
@@ -45,24 +45,25 @@ INDEXES = {
     },
 }
 
-DUPLICATE_KEY = 11000  # MongoDB's code of the error.
+DUPLICATE_KEY = 11000  # MongoDB's error code.
 
-# A MongoDB that answered so lately is not asked whether it does.
+# For this long after an answer MongoDB is taken to be available, without a ping.
 ANSWERED_SECONDS = 0.1
 
-# A search may look at every upload there is, where no index helps; others shall not wait for it.
+# Without an index a search examines all uploads; this limit protects other operations.
 SEARCH_SECONDS = 2.0
 
-# By so many of the oldest and of the newest records is seen whose a database is.
-LOOKED_AT = 20
+# How many of the oldest and of the newest records are checked to see whose database it is.
+SAMPLE_SIZE = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What a result has to say for its upload to be found.
+    """A condition on a result of an analyzer.
 
     Attributes:
-        field: the key in the result; with dots for one inside another.
+        analyzer: the name of the analyzer.
+        field: the key in the result; dots separate the keys of nested objects.
         operator: `eq`, `ne`, `gt`, `gte`, `lt` or `lte`. Only results that have the field are
             looked at; a list meets a condition when one of its elements does, `ne` when none is
             the value.
@@ -76,26 +77,26 @@ class Condition:
 
 
 def result_indexes(fields: Iterable[str]) -> dict[str, Document]:
-    """The indexes for conditions on fields of results; analyzers that share a name share one.
+    """The indexes for conditions on fields of results; analyzers with the same field share one.
 
-    Uploads without such a result, as all are at first, are not in it.
+    They leave out uploads without such a result, as all uploads are at first.
     """
     return {
-        result_index(field): {
+        result_index_name(field): {
             "keys": [("analyses.name", 1), (f"analyses.result.{field}", 1), *NEWEST_FIRST],
-            "partialFilterExpression": _has(field),
+            "partialFilterExpression": _has_result_field(field),
         }
         for field in fields
     }
 
 
-def result_index(field: str) -> str:
+def result_index_name(field: str) -> str:
     """The name of the index for conditions on a field of results."""
     return f"results.{field}"
 
 
-def _has(field: str) -> Document:
-    """What an upload with such a result meets: to say it lets MongoDB take the index."""
+def _has_result_field(field: str) -> Document:
+    """The condition that a result has the field; with it MongoDB can use the partial index."""
     return {f"analyses.result.{field}": {"$exists": True}}
 
 
@@ -107,52 +108,52 @@ def new_id() -> str:
 class Uploads:
     """The collection of uploads."""
 
-    def __init__(self, collection: Collection[Document], copies: Duplicates):
+    def __init__(self, collection: Collection[Document], duplicates: Duplicates):
         self._collection = collection
-        self._copies = copies
+        self._duplicates = duplicates
         self._answered_at = -math.inf
 
-    def ask(self, uploads: Sequence[Upload]) -> list[Upload]:
-        """Ask MongoDB for the first uploads with the same bytes, before their files are kept.
+    def mark_known_duplicates(self, uploads: Sequence[Upload]) -> list[Upload]:
+        """Look up the first uploads with the same bytes, before the new files are kept.
 
-        Of the usual upload, that of one file, `add` finds that out: here MongoDB is only asked
-        whether it answers, if it did not do so a moment ago.
+        For the usual request with one file, `add` does that: here MongoDB is only pinged, unless it
+        has answered a moment ago.
 
         Returns:
-            those to be given to `add`, with `duplicate_of` where it is known.
+            the uploads to pass to `add`, with `duplicate_of` where it is known.
 
         Raises:
-            DatabaseUnavailable: it does not answer, and nothing is to be kept.
+            DatabaseUnavailable: MongoDB does not answer; no file should be kept.
         """
         if len(uploads) > 1:
-            return self._marked(uploads)
+            return self._mark_duplicates(uploads)
         if time.monotonic() > self._answered_at + ANSWERED_SECONDS:
-            with answering():
+            with translate_errors():
                 self._collection.database.command("ping")
         return [*uploads]
 
     def add(self, uploads: Sequence[Upload], reuse: bool = False) -> list[Upload]:
-        """Insert all of them, with the work to do on them.
+        """Insert uploads with their queued analyses.
 
         Args:
-            reuse: whether one is not to be inserted whose bytes are stored by now.
+            reuse: whether to return the stored upload instead of inserting one with the same bytes.
 
         Returns:
-            them as they are stored, with `duplicate_of` where an older one has the same bytes; with
+            the uploads as stored, with `duplicate_of` where an older one has the same bytes; with
             `reuse` that older one instead.
 
         Raises:
-            DatabaseUnavailable: MongoDB did not confirm in time; whether they are there is unknown.
-            DatabaseRefused: none of them is there.
-            BeingAnswered: another request with the same key was faster; some may be there.
+            DatabaseUnavailable: MongoDB did not confirm in time; they may or may not be stored.
+            DatabaseRefused: none of them is stored.
+            BeingAnswered: another request with the same key was faster; some may be stored.
         """
         if len(uploads) > 1:
             stored = self._insert(uploads, reuse)
         elif known := self._insert_if_new(uploads[0], reuse):
             is_foreign = reason_why_foreign(known) is not None
             if is_foreign:
-                with answering():
-                    known = self._copies.original(uploads[0].sha256)
+                with translate_errors():
+                    known = self._duplicates.find_original(uploads[0].sha256)
             if reuse and known:
                 return [self.get(str(known["_id"])) if is_foreign else from_document(known)]
             first = str(known["_id"]) if known else None
@@ -162,9 +163,9 @@ class Uploads:
         self._answered_at = time.monotonic()
         return self._with_originals(stored, {upload.id for upload in uploads})
 
-    def _marked(self, uploads: Sequence[Upload]) -> list[Upload]:
-        """The uploads with the first that has the same bytes, of earlier ones and of these."""
-        firsts = self.first_with_bytes([upload.sha256 for upload in uploads])
+    def _mark_duplicates(self, uploads: Sequence[Upload]) -> list[Upload]:
+        """The uploads with `duplicate_of` set to the first with the same bytes, stored or new."""
+        firsts = self.first_ids_by_hash([upload.sha256 for upload in uploads])
         marked = []
         for upload in uploads:
             marked.append(replace(upload, duplicate_of=firsts.get(upload.sha256)))
@@ -174,66 +175,66 @@ class Uploads:
     def _insert_if_new(self, upload: Upload, whole: bool) -> Document | None:
         """Insert an upload unless there is one with the same bytes.
 
-        To look first and insert then takes a third more of the time.
+        Reading first and inserting then would take a third more time.
 
         Args:
-            whole: whether the results of the one that is there are wanted, too.
+            whole: whether to read the results of the existing upload, too.
 
         Returns:
-            the first record that is there, which others may have written; None when the upload was
+            the first existing record, which may be a foreign one; None when the upload was
             inserted.
         """
         while True:
             try:
-                with answering():
+                with translate_errors():
                     return self._collection.find_one_and_update(
                         {"sha256": upload.sha256},
                         {"$setOnInsert": to_document(upload)},
                         None if whole else {"analyses.result": 0},
-                        sort=EARLIEST,
+                        sort=OLDEST_FIRST,
                         upsert=True,
                     )
             except DuplicateKeyError as error:
-                if not second_original(error.details):
+                if not is_second_original(error.details):
                     raise BeingAnswered from error
-            with answering():
+            with translate_errors():
                 marked = self._collection.find_one({ORIGINAL: upload.sha256})
             if marked and reason_why_foreign(marked):
                 return marked
 
     def _insert(self, uploads: Sequence[Upload], reuse: bool) -> list[Upload]:
-        """Insert uploads that say which ones have the same bytes, as far as that is known."""
+        """Insert uploads whose `duplicate_of` is set as far as it is known."""
         stored: dict[str, Upload] = {}
         left, marked_by_others = [*uploads], set[str]()
         try:
             while left:
                 if reuse:
-                    stored |= self._known_instead(left)
+                    stored |= self._stored_copies(left)
                     left = [replace(u, duplicate_of=None) for u in left if u.id not in stored]
                 inserted = self._insert_in_order(left, marked_by_others)
                 stored |= {upload.id: upload for upload in left[:inserted]}
                 left = left[inserted:]
                 if left:
-                    with answering():
-                        marked_by_others |= self._copies.marked_by_others([left[0].sha256])
-                    left = self._marked(left)
+                    with translate_errors():
+                        marked_by_others |= self._duplicates.find_foreign_marks([left[0].sha256])
+                    left = self._mark_duplicates(left)
         except DatabaseRefused as error:
             if stored:
                 raise DatabaseUnavailable from error
             raise
         return [stored[upload.id] for upload in uploads]
 
-    def _known_instead(self, uploads: Sequence[Upload]) -> dict[str, Upload]:
-        """By the ids of those uploads that are duplicates: what is there instead."""
+    def _stored_copies(self, uploads: Sequence[Upload]) -> dict[str, Upload]:
+        """The stored uploads with the same bytes, by the ids of the duplicates among these."""
         duplicates = [upload for upload in uploads if upload.duplicate_of]
-        known = self.first_uploads_with_bytes([upload.sha256 for upload in duplicates])
+        known = self.first_uploads_by_hash([upload.sha256 for upload in duplicates])
         return {u.id: known[u.sha256] for u in duplicates if u.sha256 in known}
 
     def _insert_in_order(self, uploads: Sequence[Upload], marked_by_others: set[str]) -> int:
-        """Insert the uploads up to the first that is no original any more; how many were.
+        """Insert the uploads up to the first that is no longer an original; return how many.
 
         Args:
-            marked_by_others: the SHA-256 sums whose originals cannot have their mark.
+            marked_by_others: SHA-256 sums whose mark of an original is in a foreign record.
         """
         if not uploads:
             return 0
@@ -241,36 +242,36 @@ class Uploads:
         for document in documents:
             if document["sha256"] in marked_by_others:
                 document.pop(ORIGINAL, None)
-        with answering():
+        with translate_errors():
             try:
                 self._collection.insert_many(documents)
             except BulkWriteError as error:
                 (failed,) = error.details["writeErrors"] or ({},)
-                if second_original(failed):
+                if is_second_original(failed):
                     return failed["index"]
                 if failed.get("code") == DUPLICATE_KEY:
                     raise BeingAnswered from error
                 raise
         return len(uploads)
 
-    def _with_originals(self, stored: list[Upload], mine: set[str]) -> list[Upload]:
-        """The uploads with the originals that they have now that they are there.
+    def _with_originals(self, stored: list[Upload], own_ids: set[str]) -> list[Upload]:
+        """The stored uploads with their current originals.
 
-        What they were told to name may have been removed before that; see `copies`.
+        The original may have been removed before the insertion; see `clustr.database.duplicates`.
         """
-        named = {u.sha256: u.duplicate_of for u in stored if u.duplicate_of and u.id in mine}
+        named = {u.sha256: u.duplicate_of for u in stored if u.duplicate_of and u.id in own_ids}
         if not named:
             return stored
         try:
-            originals = self.first_with_bytes([*named])
+            originals = self.first_ids_by_hash([*named])
             if all(originals.get(sha256, name) == name for sha256, name in named.items()):
                 return stored
-            self._copies.put_right(named)
-            with answering():
-                here = {"_id": {"$in": [ObjectId(upload_id) for upload_id in mine]}}
-                found = [*self._collection.find(here, {"duplicate_of": 1})]
-        except DatabaseUnavailable:  # They are stored; the reconciler sees to it.
-            log.warning("originals_unknown", uploads=sorted(mine))
+            self._duplicates.repair(named)
+            with translate_errors():
+                query = {"_id": {"$in": [ObjectId(upload_id) for upload_id in own_ids]}}
+                found = [*self._collection.find(query, {"duplicate_of": 1})]
+        except DatabaseUnavailable:  # They are stored; the reconciler repairs the links.
+            log.warning("originals_unknown", uploads=sorted(own_ids))
             return stored
         now_named = {str(d["_id"]): d["duplicate_of"] for d in found}
         return [
@@ -280,84 +281,88 @@ class Uploads:
             for u in stored
         ]
 
-    def index_results(self, fields: Iterable[str], seconds: float) -> None:
-        """Make the indexes for conditions on these fields of results, within this time in all."""
-        with answering(), pymongo.timeout(seconds):
+    def make_result_indexes(self, fields: Iterable[str], seconds: float) -> None:
+        """Make the indexes for conditions on these fields of results, in `seconds` altogether."""
+        with translate_errors(), pymongo.timeout(seconds):
             make_indexes(self._collection, result_indexes(fields))
 
     def any(self) -> bool:
-        """Whether there is an upload."""
-        with answering():
+        """Whether there is any upload."""
+        with translate_errors():
             return self._collection.find_one({}, {"_id": 1}) is not None
 
     def estimated_count(self) -> int:
-        """How many uploads there are, at the same cost however many there are.
+        """An estimate of the number of uploads, at constant cost.
 
-        It is the count that MongoDB keeps by itself, which can be wrong after a crash.
+        It is from the metadata of the collection, which can be wrong after a crash.
         """
-        with answering():
+        with translate_errors():
             return self._collection.estimated_document_count()
 
     def get(self, upload_id: str) -> Upload:
         """The upload with this id.
 
         Raises:
-            NotFound: there is none with it.
+            NotFound: there is no such upload.
+            ForeignRecord: its record is not one that Clustr has written.
         """
-        return from_document(document_of(self._collection, upload_id))
+        return from_document(find_document(self._collection, upload_id))
 
-    def foreign(self) -> str | None:
-        """Why none of the records looked at is one of Clustr's; None when one is, or there is none.
+    def why_foreign(self) -> str | None:
+        """Why the database is not Clustr's; None when it is, or has no records.
 
-        Where there is one of Clustr's among the oldest and the newest, the database is Clustr's.
+        It is Clustr's if one of the oldest or newest records can be read as an upload.
         """
         reason = None
-        with answering():
+        with translate_errors():
             for direction in (1, -1):
                 found = self._collection.find({}, {"analyses.result": 0}).sort("_id", direction)
-                for document in found.limit(LOOKED_AT):
+                for document in found.limit(SAMPLE_SIZE):
                     why = reason_why_foreign(document)
                     if why is None:
                         return None
                     reason = f"{document['_id']}: {why}"
         return reason
 
-    def first_with_bytes(self, hashes: Sequence[str]) -> dict[str, str]:
-        """For each of these SHA-256 sums that is known, the id of the first upload with it.
+    def first_ids_by_hash(self, hashes: Sequence[str]) -> dict[str, str]:
+        """The id of the first upload with each of these SHA-256 sums, as far as there is one.
 
-        The first by time: within one second, ids that two processes gave do not follow it. Only
-        the index is looked at: whether a record with a time is one of an upload is not seen.
+        The first is by `upload_time`: the ids from two processes within one second are not in
+        order. Only the index is read, so a foreign record with a valid time can be among them.
         """
-        there = {"upload_time": {"$gte": FIRST_MOMENT, "$lte": LAST_MOMENT}, **OF_AN_OBJECT_ID}
+        has_valid_time = {
+            "upload_time": {"$gte": FIRST_MOMENT, "$lte": LAST_MOMENT},
+            **HAS_OBJECT_ID,
+        }
         stages: list[dict[str, Any]] = [
-            {"$match": {"sha256": {"$in": list(set(hashes))}, **there}},
-            {"$sort": dict([("sha256", 1), *EARLIEST])},
+            {"$match": {"sha256": {"$in": list(set(hashes))}, **has_valid_time}},
+            {"$sort": dict([("sha256", 1), *OLDEST_FIRST])},
             {"$group": {"_id": "$sha256", "first": {"$first": "$_id"}}},
         ]
-        with answering():
+        with translate_errors():
             return {d["_id"]: str(d["first"]) for d in self._collection.aggregate(stages)}
 
-    def first_uploads_with_bytes(self, hashes: Sequence[str]) -> dict[str, Upload]:
-        """For each of these SHA-256 sums that is known, the first upload with it."""
+    def first_uploads_by_hash(self, hashes: Sequence[str]) -> dict[str, Upload]:
+        """The first upload with each of these SHA-256 sums, as far as there is one."""
         if not hashes:
             return {}
-        keys = [ObjectId(first) for first in self.first_with_bytes(hashes).values()]
-        with answering():
+        keys = [ObjectId(first) for first in self.first_ids_by_hash(hashes).values()]
+        with translate_errors():
             found = from_documents(self._collection.find({"_id": {"$in": keys}}))
             return {upload.sha256: upload for upload in found}
 
-    def of_request(self, key: str) -> tuple[list[Upload], list[str]]:
-        """What was stored for the request with this `Idempotency-Key`.
+    def find_by_request(self, key: str) -> tuple[list[Upload], list[str]]:
+        """The uploads of the request with this `Idempotency-Key`.
 
         Returns:
-            the uploads that there are, and the ids of those that are in the trash.
+            the uploads, and the ids of those that are in the trash.
         """
-        here = {"$match": {"retry.key": key}}
-        trash = {"coll": f"{self._collection.name}_trash", "pipeline": [here]}
-        with answering():
-            found = [*self._collection.aggregate([here, {"$unionWith": trash}])]
-        there = [*from_documents(d for d in found if "trash" not in d)]
-        return there, [str(document["_id"]) for document in found if "trash" in document]
+        query = {"$match": {"retry.key": key}}
+        trash = {"coll": f"{self._collection.name}_trash", "pipeline": [query]}
+        with translate_errors():
+            found = [*self._collection.aggregate([query, {"$unionWith": trash}])]
+        uploads = [*from_documents(d for d in found if "trash" not in d)]
+        return uploads, [str(document["_id"]) for document in found if "trash" in document]
 
     def find(self, analyzer: str, field: str, values: Sequence[Any], limit: int) -> list[Upload]:
         """Uploads whose result of an analyzer has one of these values in a field, in any order.
@@ -365,20 +370,20 @@ class Uploads:
         Raises:
             TooSlow: it took longer than `SEARCH_SECONDS`.
         """
-        wanted = {"name": analyzer, f"result.{field}": {"$in": list(values)}}
-        query = {"analyses": {"$elemMatch": wanted}, **_has(field)}
-        with searching(self._collection, SEARCH_SECONDS):
+        condition = {"name": analyzer, f"result.{field}": {"$in": list(values)}}
+        query = {"analyses": {"$elemMatch": condition}, **_has_result_field(field)}
+        with limit_search_time(self._collection, SEARCH_SECONDS):
             return [*from_documents(self._collection.find(query).limit(limit))]
 
 
-def document_of(collection: Collection[Document], upload_id: str) -> Document:
+def find_document(collection: Collection[Document], upload_id: str) -> Document:
     """The document of the upload with this id.
 
     Raises:
-        NotFound: there is none with it.
+        NotFound: there is no such upload.
     """
-    key = key_of(upload_id)
-    with answering():
+    key = parse_id(upload_id)
+    with translate_errors():
         document = collection.find_one({"_id": key})
     if document is None:
         raise not_found_error(collection, upload_id)
@@ -386,35 +391,34 @@ def document_of(collection: Collection[Document], upload_id: str) -> Document:
 
 
 @contextmanager
-def searching(collection: Collection[Document], seconds: float) -> Iterator[None]:
-    """Limit the time of what is done in the block, and tell a slow search from an outage.
+def limit_search_time(collection: Collection[Document], seconds: float) -> Iterator[None]:
+    """Limit the time of the operations in the block, and tell a slow search from an outage.
 
     Raises:
-        TooSlow: it took longer.
+        TooSlow: they took longer than `seconds`, and MongoDB is available.
     """
     try:
         with pymongo.timeout(seconds):
             yield
     except PyMongoError as error:
-        with answering():
+        with translate_errors():
             if not error.timeout:
                 raise
             collection.database.command("ping")
         raise TooSlow from error
 
 
-def limited(seconds: float, search: Callable[[bool], T]) -> T:
-    """Search for a limited time, and where that was not enough among a limited number of uploads.
+def search_with_fallback(seconds: float, search: Callable[[bool], T]) -> T:
+    """Search for a limited time, then again among a limited number of uploads.
 
-    That a search took long says little about it: MongoDB may have been halted, or busy with others.
-    So it is not refused for that alone.
+    A timeout alone is no reason to refuse a search: MongoDB may have been halted, or busy.
 
     Args:
-        search: told whether it is to look at a limited number of uploads only, for which it has the
-            time of any operation.
+        search: gets False at first, and True for the second try: then it must examine a limited
+            number of uploads only, within the time limit of any operation.
 
     Raises:
-        TooSlow: the uploads it may look at were not enough, as `search` found.
+        TooSlow: the limited number of uploads was not enough; `search` raises it.
         DatabaseUnavailable: MongoDB did not answer in time.
     """
     try:
@@ -422,22 +426,22 @@ def limited(seconds: float, search: Callable[[bool], T]) -> T:
             return search(False)
     except PyMongoError as error:
         if not error.timeout:
-            with answering():
+            with translate_errors():
                 raise
-    with answering():
+    with translate_errors():
         return search(True)
 
 
-def on_results(conditions: Sequence[Condition]) -> list[Document]:
-    """Queries for uploads that meet all conditions; those on one analyzer are for one result."""
+def result_conditions(conditions: Sequence[Condition]) -> list[Document]:
+    """Queries for uploads that meet all conditions; one result meets all those on its analyzer."""
     of_analyzer: dict[str, Document] = {}
     there: Document = {}
     for condition in conditions:
-        there |= _has(condition.field)
+        there |= _has_result_field(condition.field)
         matched = of_analyzer.setdefault(condition.analyzer, {"name": condition.analyzer})
         compared = matched.setdefault(f"result.{condition.field}", {})
         compared[f"${condition.operator}"] = condition.value
-        if condition.operator == "ne":  # which is also true of what is not there
+        if condition.operator == "ne":  # `$ne` also matches missing fields.
             compared["$exists"] = True
     met = [{"analyses": {"$elemMatch": matched}} for matched in of_analyzer.values()]
     return [*met, there] if met else []

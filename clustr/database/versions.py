@@ -1,8 +1,7 @@
-"""The versions of an upload: which of them a change may be made to.
+"""Versions of an upload, for conditional changes (`If-Match`, `If-None-Match`: RFC 9110, 13.1).
 
-A version is the moment at which a person last changed the upload, which is in its document as
-`edited_at`; it is None while nobody has, also in documents that were written before there was such
-a field. What analyzers write leaves it as it is.
+A version is the time of the last edit by a person, the field `edited_at` of the document. It is
+None before the first edit, and in documents of older versions. Analyzers do not change it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,18 +15,18 @@ from clustr.domain.errors import Outdated
 
 @dataclass(frozen=True, slots=True)
 class Versions:
-    """Of which versions an upload may be for a change to be made to it.
+    """The versions of an upload to which a change may be made.
 
     Attributes:
-        only: one of these; None for any.
-        none_of: none of these; None for a change that is to be made to no upload that there is.
+        only: only these versions; None for any.
+        none_of: none of these versions; None forbids a change of any existing upload.
     """
 
     only: Sequence[datetime | None] | None = None
     none_of: Sequence[datetime | None] | None = ()
 
-    def allow(self, version: datetime | None) -> bool:
-        """Whether a change may be made to an upload of this version."""
+    def allows(self, version: datetime | None) -> bool:
+        """Whether a change may be made to this version."""
         if self.none_of is None or version in self.none_of:
             return False
         return self.only is None or version in self.only
@@ -46,8 +45,8 @@ NOT_THIS_VERSION = (
 )
 
 
-def of_version(versions: Versions) -> Document:
-    """The part of a query that only an upload of one of these versions meets."""
+def version_query(versions: Versions) -> Document:
+    """The part of a query that matches an upload only in one of these versions."""
     if versions.none_of is None:
         return {"edited_at": {"$in": []}}
     only = {} if versions.only is None else {"$in": [*versions.only]}
@@ -56,13 +55,13 @@ def of_version(versions: Versions) -> Document:
 
 
 def require_version(document: Mapping[str, Any], versions: Versions) -> None:
-    """See that an upload, as it was read, is of one of these versions.
+    """Check that a document of an upload has one of these versions.
 
     Raises:
-        Outdated: it is of another one.
+        Outdated: it has another version.
     """
     version = document.get("edited_at")
-    if versions.allow(version):
+    if versions.allows(version):
         return
     if versions.only is None or version in versions.only:
         raise Outdated(NOT_THIS_VERSION)

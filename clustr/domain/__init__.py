@@ -1,4 +1,4 @@
-"""Plain values and errors, which every other room may use.
+"""Plain values and errors, which every other package may import.
 
-Nothing here opens a file or a connection, and nothing needs more than the standard library.
+Nothing here opens a file or a connection.
 """

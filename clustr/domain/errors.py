@@ -1,43 +1,47 @@
-"""What can go wrong, in the words of the domain.
+"""The errors of the domain.
 
-Every class here has one row in the table of `clustr.api.http.errors`, which turns it into a status
-and a problem document. The message of an error is written for the person who called.
+Every class that a request can raise has one row in the table of `clustr.api.http.errors`, which
+maps it to an HTTP status and a problem document. The messages are written for clients.
 """
 
 from collections.abc import Mapping
 from datetime import datetime
 
-# So many fields that are wrong are named in one sentence.
-MOST_SAID = 3
+# A message names at most this many invalid fields.
+MAX_LISTED_ERRORS = 3
 
 
 class ClustrError(Exception):
-    """Anything that Clustr itself reports; never raised as such."""
+    """The base of all errors that Clustr raises; not raised itself."""
 
 
 class InvalidInput(ClustrError):
-    """What was sent cannot be used.
+    """The input is invalid.
 
     Args:
-        errors: for each field that is wrong, what is wrong with it and what is allowed.
+        errors: for each invalid field, what is wrong with it and what is allowed.
     """
 
     def __init__(self, errors: dict[str, list[str]]):
         said = [f"{name[:100]}: {' '.join(messages)}" for name, messages in errors.items()]
-        more = f" And {len(said) - MOST_SAID} more, in `errors`." if len(said) > MOST_SAID else ""
-        super().__init__(f"This cannot be used: {' '.join(said[:MOST_SAID])}{more}")
+        more = (
+            f" And {len(said) - MAX_LISTED_ERRORS} more, in `errors`."
+            if len(said) > MAX_LISTED_ERRORS
+            else ""
+        )
+        super().__init__(f"This cannot be used: {' '.join(said[:MAX_LISTED_ERRORS])}{more}")
         self.errors = errors
 
 
 class NotFound(ClustrError):
-    """There is nothing under this name."""
+    """Nothing with this name or id exists."""
 
 
 class InTrash(NotFound):
     """The upload is in the trash, from which it can be restored.
 
     Args:
-        trashed_at: since when it is there, in UTC.
+        trashed_at: when it was moved there, in UTC.
     """
 
     def __init__(self, upload_id: str, trashed_at: datetime):
@@ -48,7 +52,7 @@ class InTrash(NotFound):
 
 
 class ForeignRecord(NotFound):
-    """A record is there, but not as Clustr writes one: nobody is answered by its word."""
+    """A record exists that Clustr has not written; its content is not sent to clients."""
 
     def __init__(self, record_id: object):
         super().__init__(
@@ -57,14 +61,14 @@ class ForeignRecord(NotFound):
 
 
 class MalformedHost(ClustrError):
-    """The name by which the service was called is none that a host can have."""
+    """The Host header of the request is not a valid host name."""
 
     def __init__(self) -> None:
         super().__init__("The header Host has to be the name of a host, and perhaps its port.")
 
 
 class HostNotAllowed(ClustrError):
-    """The service was called by a name that it was not told is its own."""
+    """The Host header of the request names a host that is not allowed."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -74,7 +78,7 @@ class HostNotAllowed(ClustrError):
 
 
 class OriginNotAllowed(ClustrError):
-    """A page of an origin that may not call the API asks for something to be changed."""
+    """A page of an origin that is not allowed has sent a request that changes something."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -84,11 +88,11 @@ class OriginNotAllowed(ClustrError):
 
 
 class NoResult(ClustrError):
-    """The upload is there, and an analyzer has not said of it what was asked for, or not yet."""
+    """The upload exists, but lacks the requested result of an analyzer, at least for now."""
 
 
 class NotJson(ClustrError):
-    """The body is of another type than JSON.
+    """The body of the request is not declared as JSON.
 
     Args:
         sent: its `Content-Type`; empty when the request has none.
@@ -100,14 +104,14 @@ class NotJson(ClustrError):
 
 
 class BeingAnswered(ClustrError):
-    """The same request, by its key, is being answered at this moment."""
+    """Another request with the same `Idempotency-Key` is being answered at this moment."""
 
     def __init__(self) -> None:
         super().__init__("A request with this Idempotency-Key is being answered; try again.")
 
 
 class Outdated(ClustrError):
-    """What was to be changed is of another version than the client named."""
+    """The upload to change has another version than the client named."""
 
     def __init__(
         self,
@@ -117,11 +121,11 @@ class Outdated(ClustrError):
 
 
 class UnderWay(ClustrError):
-    """What was asked for is being done already."""
+    """The requested work is in progress already."""
 
 
 class NotConfigured(ClustrError):
-    """What was asked for needs a service that nobody has named and that was never found."""
+    """The request needs a service that is not configured and was never found."""
 
 
 class DatabaseUnavailable(ClustrError):
@@ -132,10 +136,10 @@ class DatabaseUnavailable(ClustrError):
 
 
 class DatabaseRefused(DatabaseUnavailable):
-    """MongoDB answered, and did not let us in; the operator has to put that right.
+    """MongoDB refused our credentials; the operator has to correct the settings.
 
     Args:
-        said: what it said, for the operator alone: clients read the same as when it is away.
+        said: MongoDB's message, for the operator alone: clients get that of `DatabaseUnavailable`.
     """
 
     def __init__(self, said: str = ""):
@@ -144,36 +148,36 @@ class DatabaseRefused(DatabaseUnavailable):
 
     @property
     def for_operator(self) -> str:
-        """What is wrong with the settings."""
+        """The message for the operator."""
         return f"MONGODB_URL: MongoDB does not accept its user and password: {self.said}"
 
 
 class TooSlow(ClustrError):
-    """A search took longer than it may."""
+    """A search exceeded its time limit."""
 
     def __init__(self) -> None:
         super().__init__("The search took too long and was ended; narrow it down, or try again.")
 
 
 class MalformedBody(ClustrError):
-    """The body of a request ends too early, or its chunks are none."""
+    """The body of a request is cut off, or its chunked encoding is invalid."""
 
     def __init__(self) -> None:
         super().__init__("The body of the request is cut off, or its chunks are malformed.")
 
 
 class TooBusy(ClustrError):
-    """There is no room to receive the body of a request; trying again later may help."""
+    """Too many bodies of requests are being received; trying again later may help."""
 
     def __init__(self) -> None:
         super().__init__("Too many clients are sending at the moment; please try again.")
 
 
 class TooManyJobs(ClustrError):
-    """As many jobs wait or run as may; there is room once one of them has ended.
+    """The limit of unfinished jobs is reached.
 
     Args:
-        most: how many may.
+        most: the limit.
     """
 
     def __init__(self, most: int):
@@ -191,7 +195,7 @@ class QueueUnavailable(ClustrError):
 
 
 class StorageFull(ClustrError):
-    """No file can be written: no space is left where files are kept, or the place is not there."""
+    """No file can be written: the disk is full, or the folder is missing."""
 
     def __init__(self) -> None:
         super().__init__("There is no room to store files at the moment; please try again later.")
@@ -205,7 +209,7 @@ class StorageUnavailable(ClustrError):
 
 
 class BeingMade(ClustrError):
-    """Somebody else makes what was asked for, and takes long; trying again later may help."""
+    """Another process is still making the requested thumbnail; trying again later may help."""
 
     def __init__(self) -> None:
         super().__init__("The thumbnail is still being made; please try again.")
@@ -218,7 +222,7 @@ class RefusedFile(ClustrError):
 
 
 class UnsupportedType(RefusedFile):
-    """The content is none of the accepted image formats."""
+    """The content is not of an accepted image format."""
 
     code = "unsupported_type"
 

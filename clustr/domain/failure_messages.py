@@ -1,4 +1,4 @@
-"""Reasons: what went wrong in other people's code, said so that everybody may read it."""
+"""Messages about failures in foreign code, without secrets and absolute paths, for all readers."""
 
 import difflib
 import re
@@ -9,7 +9,7 @@ from clustr.domain.secrets import without_secrets
 
 LONGEST = 1000
 LONGEST_NAME = 100
-# An absolute path; what follows a letter or a colon is a part of an address or of a content type.
+# An absolute path. After a letter or a colon it is part of an address or of a content type.
 PATH = re.compile(r"(?<![\w:/.~-])(?:/[^/\s'\"<>|:;,()]+)+")
 
 
@@ -17,14 +17,14 @@ def as_plain_text(value: object) -> str:
     """Any value as a text that can be stored and shown, without secrets."""
     try:
         text = str(value)
-    except BaseException:  # It may be an exception of a plugin's own making.
+    except BaseException:  # The exception of a plugin may have a `__str__` that raises.
         text = f"a {type(value).__name__} that does not say what it is"
-    shown = without_secrets(text)[:LONGEST]
-    return shown.encode("utf-8", "replace").decode("utf-8").replace("\0", "")
+    redacted = without_secrets(text)[:LONGEST]
+    return redacted.encode("utf-8", "replace").decode("utf-8").replace("\0", "")
 
 
 def is_utf8(text: str) -> bool:
-    """Whether a text can be written in UTF-8; one with half a character cannot."""
+    """Whether a text can be encoded in UTF-8; a lone surrogate cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -33,15 +33,12 @@ def is_utf8(text: str) -> bool:
 
 
 def without_paths(text: str) -> str:
-    """The text, with no more than the names of files."""
+    """The text with absolute paths reduced to the names of files."""
     return PATH.sub(lambda found: found[0].rpartition("/")[2], text)
 
 
 def without_credentials(url: str) -> str | None:
-    """The address as it may be shown: without user, password, query and fragment.
-
-    None when it cannot be told which part of it is what.
-    """
+    """The address without user, password, query and fragment; None if it cannot be parsed."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -51,21 +48,21 @@ def without_credentials(url: str) -> str | None:
 
 
 def describe_exception(error: BaseException) -> str:
-    """What kind of exception this is and what it says, with no more than the names of files."""
-    said = without_paths(as_plain_text(error))
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+    """The class and the message of an exception, without secrets and absolute paths."""
+    message = without_paths(as_plain_text(error))
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
-def size_text(size_bytes: int) -> str:
-    """A size for people, in units of 1,024 as settings have them, with the number of bytes."""
+def format_size(size_bytes: int) -> str:
+    """A size for people, in units of 1,024 as in settings, with the number of bytes."""
     for unit, each in (("GB", 1024**3), ("MB", 1024**2), ("KB", 1024)):
         if size_bytes >= each:
             return f"{round(size_bytes / each, 1):g} {unit} ({size_bytes} bytes)"
     return f"{size_bytes} bytes"
 
 
-def one_slip_apart(name: str, other: str) -> bool:
-    """Whether two names differ by one letter too many, missing or wrong, or by two swapped."""
+def is_one_typo_apart(name: str, other: str) -> bool:
+    """Whether two names differ by one extra, missing or wrong letter, or by two swapped ones."""
     shorter, longer = sorted((name, other), key=len)
     letters = enumerate(zip(shorter, longer, strict=False))
     same = next((number for number, (a, b) in letters if a != b), len(shorter))
@@ -77,10 +74,10 @@ def one_slip_apart(name: str, other: str) -> bool:
 
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
-    """That there is no such name, with the one that may have been meant, or all that there are.
+    """The message that a name is unknown, with a similar known name, or else all known names.
 
     Args:
-        what: kind of thing, such as `key`.
+        what: the kind of name, such as `key`.
     """
     known, name = sorted(known), name[:LONGEST_NAME]
     close = difflib.get_close_matches(name, known, n=1)

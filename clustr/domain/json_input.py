@@ -1,46 +1,47 @@
-"""JSON from outside: read within limits, so that whoever walks through it afterwards is safe.
+"""Reading JSON from outside within limits, so that code which walks through it is safe.
 
-Python's own reader accepts halves of characters, which nothing can write again, and fails in ways
-of its own on deep nesting and on numbers of more than 4,300 digits.
+The `json` module of Python accepts lone surrogates, which cannot be encoded again, and raises other
+exceptions for deep nesting and for numbers of more than 4,300 digits.
 """
 
 from typing import Any
 
 import orjson
 
-LARGEST_BYTES = 1_000_000
-DEEPEST = 50
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 50
 
 
 class InvalidJSON(ValueError):
-    """It is no JSON, or beyond a limit; the message is one sentence that names it."""
+    """The text is no JSON, or exceeds a limit; the message is one sentence that says which."""
 
 
-def loads(text: bytes | str, deepest: int = DEEPEST, largest_bytes: int = LARGEST_BYTES) -> Any:
+def loads(text: bytes | str, max_depth: int = MAX_DEPTH, max_bytes: int = MAX_BYTES) -> Any:
     """Read a JSON document (RFC 8259).
 
     Args:
-        deepest: how many arrays and objects may be inside one another.
+        max_depth: how many levels of nested arrays and objects are allowed.
+        max_bytes: the largest size of the text.
 
     Raises:
-        InvalidJSON: it is none, or too large or too deep, or it has a number beyond those of IEEE
-            754 or a text with half a character.
+        InvalidJSON: it is no JSON, or too large or too deep, or has a number beyond those of IEEE
+            754 or a text with a lone surrogate.
     """
-    if len(text) > largest_bytes:
-        raise InvalidJSON(f"The JSON has {len(text)} bytes; at most {largest_bytes} are allowed.")
+    if len(text) > max_bytes:
+        raise InvalidJSON(f"The JSON has {len(text)} bytes; at most {max_bytes} are allowed.")
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise InvalidJSON(_said(error, deepest)) from None
-    if not is_within(value, deepest):
-        raise InvalidJSON(_too_deep(deepest))
+        raise InvalidJSON(_describe_error(error, max_depth)) from None
+    if not is_within_depth(value, max_depth):
+        raise InvalidJSON(_too_deep_message(max_depth))
     return value
 
 
-def is_within(value: Any, deepest: int) -> bool:
-    """Whether no more than so many arrays and objects are inside one another."""
+def is_within_depth(value: Any, max_depth: int) -> bool:
+    """Whether arrays and objects are nested at most `max_depth` levels deep."""
     containers = [value] if isinstance(value, dict | list) else []
-    for _ in range(deepest):
+    for _ in range(max_depth):
         if not containers:
             return True
         containers = [
@@ -52,14 +53,14 @@ def is_within(value: Any, deepest: int) -> bool:
     return not containers
 
 
-def _too_deep(deepest: int) -> str:
-    return f"The JSON is nested too deeply; at most {deepest} levels are allowed."
+def _too_deep_message(max_depth: int) -> str:
+    return f"The JSON is nested too deeply; at most {max_depth} levels are allowed."
 
 
-def _said(error: orjson.JSONDecodeError, deepest: int) -> str:
+def _describe_error(error: orjson.JSONDecodeError, max_depth: int) -> str:
     where = f"at line {error.lineno}, column {error.colno}"
     if "depth limit" in error.msg:
-        return _too_deep(deepest)
+        return _too_deep_message(max_depth)
     if "infinity" in error.msg:
         return f"A number {where} is beyond the largest that is allowed, 1.7976931348623157e308."
     if "surrogate" in error.msg:

@@ -1,4 +1,4 @@
-"""The words of the domain as plain values: an upload, and the state of its analyses."""
+"""The models of the domain: an upload, and the state of its analyses."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,12 +7,12 @@ from typing import Any
 
 
 class State(StrEnum):
-    """Where one analyzer stands on one upload."""
+    """The state of one analyzer's analysis of one upload."""
 
     WAITING = "waiting"  # for the result of an analyzer that it requires
     QUEUED = "queued"
     RUNNING = "running"
-    DEFERRED = "deferred"  # the service it needs is away; it is tried again until that is back
+    DEFERRED = "deferred"  # the service it needs is unavailable; it is retried until it answers
     SUCCEEDED = "succeeded"
     SKIPPED = "skipped"
     FAILED = "failed"
@@ -23,7 +23,7 @@ UNFINISHED = (State.WAITING, State.QUEUED, State.RUNNING, State.DEFERRED)
 
 
 class Status(StrEnum):
-    """What an upload as a whole is, given its analyses."""
+    """The status of an upload, derived from its analyses."""
 
     PENDING = "pending"
     PROCESSED = "processed"
@@ -42,8 +42,9 @@ class Analysis:
     """One analyzer's state on one upload.
 
     Attributes:
-        version: of the analyzer that gave the result; without one, of the analyzer that is to run.
-        attempts: counts the runs that began.
+        version: the version of the analyzer that produced the result; without a result, of the
+            analyzer that is to run.
+        attempts: how many runs began.
         started_at, finished_at: of the last run.
         requires: the analyzers whose results it waits for.
         result: the last good one, which stays until a newer run succeeds.
@@ -65,7 +66,7 @@ class Analysis:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """By what an upload is known again when its request is sent once more.
+    """Identifies an upload when a client repeats its request.
 
     Attributes:
         key: the `Idempotency-Key` that the client gave the request.

@@ -1,4 +1,4 @@
-"""Secrets: values that the code can use, and that no representation, log line or reason shows."""
+"""Secrets: values that no `repr`, log line or failure message shows."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -6,12 +6,12 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
 HIDDEN = "***"
-# Shorter ones are found in ordinary words; of these only the representation is hidden.
+# Shorter secrets would match in ordinary words; only their `repr` is hidden.
 SHORTEST_REPLACED = 4
 SECRET_PARAMETER = re.compile("passw|secret|token|key|authmechanismproperties", re.IGNORECASE)
 
-_known: set[str] = set()
-_pattern: re.Pattern[str] | None = None
+_known_secrets: set[str] = set()
+_secrets_pattern: re.Pattern[str] | None = None
 
 
 class Secret(str):
@@ -20,8 +20,8 @@ class Secret(str):
     __slots__ = ()
 
     def __new__(cls, value: str) -> "Secret":
-        """Make one, which `without_secrets` then knows."""
-        remember([value])
+        """Make a secret, which `without_secrets` replaces from now on."""
+        register_secrets([value])
         return super().__new__(cls, value)
 
     def __repr__(self) -> str:
@@ -29,7 +29,7 @@ class Secret(str):
 
 
 class Secrets(Mapping[str, Any]):
-    """Secret values by their names; its representation has the names alone."""
+    """Secret values by their names; its `repr` has only the names."""
 
     __slots__ = ("_values",)
 
@@ -49,56 +49,61 @@ class Secrets(Mapping[str, Any]):
         return f"{{{', '.join(f'{name!r}: {HIDDEN}' for name in self._values)}}}"
 
 
-def wrapped(value: Any) -> Any:
-    """The value with every text in it as a `Secret`; numbers are known as secret, too."""
+def wrap_secrets(value: Any) -> Any:
+    """The value with every text in it as a `Secret`; numbers are registered as secrets, too."""
     if isinstance(value, str):
         return Secret(value)
     if isinstance(value, Mapping):
-        return Secrets({name: wrapped(one) for name, one in value.items()})
+        return Secrets({name: wrap_secrets(one) for name, one in value.items()})
     if isinstance(value, list | tuple | set | frozenset):
-        return type(value)(map(wrapped, value))
+        return type(value)(map(wrap_secrets, value))
     if not isinstance(value, bool | None):
-        remember([str(value)])
+        register_secrets([str(value)])
     return value
 
 
-def remember(texts: Iterable[str]) -> None:
-    """Have `without_secrets` replace these texts, as they are and as addresses and code have them.
+def register_secrets(texts: Iterable[str]) -> None:
+    """Have `without_secrets` replace these texts, also as they are written in URLs and in `repr`.
 
-    What is known stays known for the life of the process.
+    They stay registered for the life of the process.
     """
-    global _pattern
+    global _secrets_pattern
     found = {
         spelled
         for text in map(str, texts)
         if len(text) >= SHORTEST_REPLACED
-        for spelled in (text, repr(text)[1:-1], quote(text, "", "utf-8", "replace"), _plus(text))
+        for spelled in (
+            text,
+            repr(text)[1:-1],
+            quote(text, "", "utf-8", "replace"),
+            _quote_plus(text),
+        )
     }
-    if not found <= _known:
-        _known.update(found)
-        longest_first = sorted(_known, key=len, reverse=True)
-        _pattern = re.compile("|".join(map(re.escape, longest_first)))
+    if not found <= _known_secrets:
+        _known_secrets.update(found)
+        longest_first = sorted(_known_secrets, key=len, reverse=True)
+        _secrets_pattern = re.compile("|".join(map(re.escape, longest_first)))
 
 
-def _plus(text: str) -> str:
+def _quote_plus(text: str) -> str:
     return quote_plus(text, "", "utf-8", "replace")
 
 
 def is_secret(value: float | None) -> bool:
-    """Whether a number is known to be secret."""
-    return bool(_known) and str(value) in _known
+    """Whether a number is registered as a secret."""
+    return bool(_known_secrets) and str(value) in _known_secrets
 
 
 def without_secrets(text: str) -> str:
-    """The text with `***` in the place of every secret that this process knows."""
-    return _pattern.sub(HIDDEN, text) if _pattern else text
+    """The text with `***` in the place of every registered secret."""
+    return _secrets_pattern.sub(HIDDEN, text) if _secrets_pattern else text
 
 
 def credentials_in(url: str) -> set[str]:
-    """The passwords in an address, as they are written and as they are meant.
+    """The passwords in an address, both as written and percent-decoded.
 
-    What stands before the last `@` counts, whether or not it is escaped as it should be; so do
-    parameters such as Redis' `password`.
+    The user information ends at the last `@`, even if it is not escaped as it should be. Parameters
+    such as Redis' `password` are included.
     """
     _, _, rest = url.partition("://")
     before, at, _ = rest.rpartition("@")

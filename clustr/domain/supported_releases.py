@@ -4,10 +4,10 @@ import re
 from collections.abc import Mapping
 from datetime import date
 
-# The last day on which a release is given fixes for security, as published in November 2026 by
+# The last day on which a release gets security fixes, as published in November 2026 by
 # https://www.mongodb.com/legal/support-policy/lifecycles and
 # https://redis.io/docs/latest/operate/oss_and_stack/install/version-mgmt/ (Redis Open Source).
-# Releases between these have ended; what is newer than all of them is taken to be supported.
+# Releases that are not listed have ended; newer ones than all of these are taken as supported.
 SUPPORTED_UNTIL: Mapping[str, Mapping[tuple[int, int], date]] = {
     "MongoDB": {
         (4, 4): date(2024, 2, 29),
@@ -28,11 +28,11 @@ SUPPORTED_UNTIL: Mapping[str, Mapping[tuple[int, int], date]] = {
 
 
 def why_unsupported(product: str, version: str, today: date) -> str | None:
-    """What there is to say of a server that its makers support no longer; None when they do.
+    """A sentence about a server that its makers no longer support; None when they do.
 
     Args:
         product: `MongoDB` or `Redis`.
-        version: as the server says it, such as `6.0.5`.
+        version: the version that the server reports, such as `6.0.5`.
     """
     known = SUPPORTED_UNTIL[product]
     release = re.match(r"(\d+)\.(\d+)", version)

@@ -1,7 +1,7 @@
-"""The plugin manager: finds plugins, loads each on its own, and knows what each of them brings.
+"""The plugin manager: finds plugins, loads each of them, and registers what they provide.
 
-Nothing that a plugin does while it is loaded touches another or ends the process: it is listed with
-a state and a reason instead.
+A plugin that fails while it is loaded neither affects others nor ends the process: it is listed
+with a state and a reason instead.
 """
 
 from clustr.plugin_manager.configuration import ignored_variables
@@ -13,18 +13,18 @@ from clustr.plugin_manager.loading import (
     load_plugins,
 )
 from clustr.plugin_manager.manager import PluginManager
-from clustr.plugin_manager.plugin import Plugin, PluginState, authors_frames
+from clustr.plugin_manager.plugin import Plugin, PluginState, plugin_exc_info
 
 __all__ = [
     "Candidate",
     "Plugin",
     "PluginManager",
     "PluginState",
-    "authors_frames",
     "check_enabled",
     "find_candidates",
     "ignored_names",
     "ignored_variables",
     "is_switched_off",
     "load_plugins",
+    "plugin_exc_info",
 ]

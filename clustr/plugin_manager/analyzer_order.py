@@ -1,4 +1,4 @@
-"""The order of analyzers: those that others require come before them."""
+"""Sorting analyzers, so that each comes after those that it requires."""
 
 import graphlib
 from collections.abc import Iterable
@@ -7,11 +7,11 @@ from clustr.plugin_manager.plugin import Plugin, PluginState, Unloadable
 from clustr.plugins import Analyzer
 
 
-def in_order(plugins: Iterable[Plugin]) -> dict[str, Analyzer]:
-    """The analyzers of all plugins, each after those that it requires.
+def sort_analyzers(plugins: Iterable[Plugin]) -> dict[str, Analyzer]:
+    """The analyzers of all plugins by their names, each after those that it requires.
 
-    Plugins with an analyzer that can never run, because what it requires is not there or requires
-    it in turn, are withdrawn, and so on until all others can.
+    Plugins with an analyzer that can never run, because a required analyzer is missing or requires
+    it in turn, are withdrawn, until all remaining ones can run.
     """
     plugins = list(plugins)
     while True:
@@ -23,11 +23,11 @@ def in_order(plugins: Iterable[Plugin]) -> dict[str, Analyzer]:
         try:
             return {name: analyzers[name] for name in sorter.static_order()}
         except graphlib.CycleError as error:
-            _withdraw_circle(error.args[1], owners)
+            _withdraw_cycle(error.args[1], owners)
 
 
 def _withdraw_incomplete(plugins: Iterable[Plugin], owners: dict[str, Plugin]) -> bool:
-    """Withdraw the plugins whose analyzers require one that is not loaded, if there are any."""
+    """Withdraw the plugins whose analyzers require one that is not loaded; return whether any."""
     found = False
     for plugin in plugins:
         missing = [
@@ -44,10 +44,10 @@ def _withdraw_incomplete(plugins: Iterable[Plugin], owners: dict[str, Plugin]) -
     return found
 
 
-def _withdraw_circle(circle: list[str], owners: dict[str, Plugin]) -> None:
-    # The list goes from the required to those that require it, and ends where it begins.
-    reason = f"analyzers require each other in a circle: {' requires '.join(reversed(circle))}"
-    plugins = list(dict.fromkeys(owners[name] for name in circle))
+def _withdraw_cycle(cycle: list[str], owners: dict[str, Plugin]) -> None:
+    # Each analyzer in the list is required by the next one; the last one is the first again.
+    reason = f"analyzers require each other in a circle: {' requires '.join(reversed(cycle))}"
+    plugins = list(dict.fromkeys(owners[name] for name in cycle))
     state = PluginState.FAILED if len(plugins) == 1 else PluginState.CONFLICT
     for plugin in plugins:
         plugin.withdraw(Unloadable(state, reason))

@@ -1,6 +1,6 @@
-"""The configuration of plugins: where values come from, what may be said of them, what is secret.
+"""The configuration of plugins: reading, validation, and secrets.
 
-What is wrong with a value is said with its key, never with the value.
+Errors name the key of an invalid value, never the value.
 """
 
 import hashlib
@@ -16,51 +16,51 @@ from marshmallow import INCLUDE, Schema, ValidationError, fields
 
 from clustr.domain import failure_messages
 from clustr.domain.errors import StartUpError
-from clustr.domain.secrets import Secrets, credentials_in, remember, wrapped
-from clustr.plugin_manager.plugin import PluginState, Unloadable, guarded, nothing
+from clustr.domain.secrets import Secrets, credentials_in, register_secrets, wrap_secrets
+from clustr.plugin_manager.plugin import PluginState, Unloadable, call_guarded, empty_configuration
 from clustr.plugins import Analyzer
 
-# Tables of the file that belong to no plugin, so that none can have these names.
+# Tables of the file that belong to no plugin; no plugin can have these names.
 ANALYZERS, PLUGINS = "analyzers", "plugins"
 RESERVED = (ANALYZERS, PLUGINS)
-# What an operator can say of any analyzer.
-OF_ANALYZERS = ("queue", "timeout", "auto")
+# The keys that an operator can set for any analyzer.
+ANALYZER_KEYS = ("queue", "timeout", "auto")
 LARGEST_FILE_BYTES = 1_000_000
-VARIABLE = "CLUSTR_PLUGIN__"
+VARIABLE_PREFIX = "CLUSTR_PLUGIN__"
 ENV, FILE = "$env", "$file"
-SECRET = "(secret)"  # noqa: S105  It is what stands in the place of one.
+SECRET = "(secret)"  # noqa: S105  It replaces a secret in messages.
 
 
 @dataclass(frozen=True, slots=True)
 class PluginConfiguration:
-    """A plugin's configuration, and the part of it that is secret.
+    """A plugin's configuration, with its secrets apart.
 
     Attributes:
-        given: the keys of both whose value is not that of the schema, but was set by somebody.
+        configured_keys: the keys of both that are set; the others have their defaults.
     """
 
-    config: Mapping[str, Any] = field(default_factory=nothing)
+    config: Mapping[str, Any] = field(default_factory=empty_configuration)
     secrets: Secrets = field(default_factory=Secrets, repr=False)
-    given: frozenset[str] = frozenset()
+    configured_keys: frozenset[str] = frozenset()
 
     @property
     def hash(self) -> str:
-        """16 hexadecimal digits that are others when what is not secret is something else."""
-        text = json.dumps(dict(self.config), default=_plain, sort_keys=True)
+        """16 hexadecimal digits of a hash of the configuration without its secrets."""
+        text = json.dumps(dict(self.config), default=_json_default, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _plain(value: object) -> Any:
+def _json_default(value: object) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     return sorted(map(str, value)) if isinstance(value, set | frozenset) else str(value)
 
 
 def read_tables(config_file: Path) -> dict[str, Any]:
-    """The tables of the file of configuration, which need not exist.
+    """The tables of the TOML file for plugins; none when the file does not exist.
 
     Raises:
-        StartUpError: it cannot be read; which plugins it configures is not known then.
+        StartUpError: the file cannot be read, so that its plugins are unknown.
     """
     try:
         if (size_bytes := config_file.stat().st_size) > LARGEST_FILE_BYTES:
@@ -70,7 +70,7 @@ def read_tables(config_file: Path) -> dict[str, Any]:
         return {}
     except OSError as error:
         problem = error.strerror
-    except ValueError as error:  # It is no TOML, whose error says the line, or not in UTF-8.
+    except ValueError as error:  # It is no TOML (the message has the line), or not in UTF-8.
         problem = str(error)
     except RecursionError:
         problem = "its values are nested too deeply"
@@ -79,7 +79,7 @@ def read_tables(config_file: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """What the file and the environment say about all plugins."""
+    """The configuration of all plugins, from the file and the environment."""
 
     tables: Mapping[str, Any] = field(repr=False)
     environment: Mapping[str, str] = field(repr=False)
@@ -87,54 +87,66 @@ class Configuration:
     def load(self, plugin: str, schema: type[Schema] | None) -> PluginConfiguration:
         """The configuration of one plugin.
 
+        Args:
+            schema: the schema that the plugin declares; None if it takes no configuration.
+
         Raises:
-            Unloadable: something of it cannot be used, or the schema is none.
+            Unloadable: a value is invalid, or the schema is no marshmallow schema.
         """
         if schema is None:
-            if given := self._given(plugin, {}):
-                raise misconfigured(f"it takes no configuration, but is given {', '.join(given)}")
+            if given := self._configured_values(plugin, {}):
+                raise misconfigured_error(
+                    f"it takes no configuration, but is given {', '.join(given)}"
+                )
             return PluginConfiguration()
         if not (isinstance(schema, type) and issubclass(schema, Schema)):
             reason = "clustr_config_schema() returned no marshmallow Schema; return the class"
             raise Unloadable(PluginState.FAILED, reason)
-        made = guarded("making its configuration schema", schema)
-        keys = keys_of(made)
-        values = self._given(plugin, keys)
-        if made.unknown != INCLUDE and (unknown := [key for key in values if key not in keys]):
-            raise misconfigured(
+        schema_instance = call_guarded("making its configuration schema", schema)
+        keys = keys_of(schema_instance)
+        values = self._configured_values(plugin, keys)
+        if schema_instance.unknown != INCLUDE and (
+            unknown := [key for key in values if key not in keys]
+        ):
+            raise misconfigured_error(
                 "; ".join(failure_messages.unknown_name("key", key, keys) for key in unknown)
             )
-        values = {key: self._resolved(key, value) for key, value in values.items()}
-        hidden = [text for key in keys if is_secret(keys[key]) for text in _texts(values.get(key))]
+        values = {key: self._resolve(key, value) for key, value in values.items()}
+        hidden = [
+            text for key in keys if is_secret(keys[key]) for text in _texts_in(values.get(key))
+        ]
         attributes = {key: declared.attribute or declared.name for key, declared in keys.items()}
-        given = frozenset(attributes.get(key, key) for key in values)
-        return replace(_split(made, _loaded(made, values, hidden)), given=given)
+        configured_keys = frozenset(attributes.get(key, key) for key in values)
+        return replace(
+            _split_secrets(schema_instance, _load_values(schema_instance, values, hidden)),
+            configured_keys=configured_keys,
+        )
 
-    def adjust(self, analyzer: Analyzer) -> bool:
-        """Give an analyzer what the operator wants of it; whether there was anything.
+    def configure_analyzer(self, analyzer: Analyzer) -> bool:
+        """Set the attributes of an analyzer that the operator has configured; return whether any.
 
         Raises:
-            Unloadable: the table cannot be used.
+            Unloadable: the table of the analyzer is invalid.
         """
-        table = self._below(ANALYZERS).get(analyzer.name, {})
+        table = self._table(ANALYZERS).get(analyzer.name, {})
         where = f"{ANALYZERS}.{analyzer.name}"
         if not isinstance(table, dict):
-            raise misconfigured(f"{where} is no table in the file of plugins' configuration")
-        if unknown := [key for key in table if key not in OF_ANALYZERS]:
-            said = "; ".join(
-                failure_messages.unknown_name("key", key, OF_ANALYZERS) for key in unknown
+            raise misconfigured_error(f"{where} is no table in the file of plugins' configuration")
+        if unknown := [key for key in table if key not in ANALYZER_KEYS]:
+            message = "; ".join(
+                failure_messages.unknown_name("key", key, ANALYZER_KEYS) for key in unknown
             )
-            raise misconfigured(f"{where}: {said}")
+            raise misconfigured_error(f"{where}: {message}")
         for key, value in table.items():
             setattr(analyzer, key, value)
         return bool(table)
 
     def ignored(self, plugins: Iterable[str], analyzers: Iterable[str]) -> Iterator[str]:
-        """What is configured but belongs to nothing that there is, each in one sentence."""
+        """One sentence for each part of the configuration that belongs to nothing that exists."""
         plugins, analyzers = list(plugins), list(analyzers)
-        for name in self._below(PLUGINS):
+        for name in self._table(PLUGINS):
             yield f"[{PLUGINS}.{name}] is not read; a plugin's table is just [{name}]"
-        for name in self._below(ANALYZERS):
+        for name in self._table(ANALYZERS):
             if name not in analyzers:
                 reason = failure_messages.unknown_name("analyzer", name, analyzers)
                 yield f"[{ANALYZERS}.{name}]: {reason}"
@@ -143,72 +155,80 @@ class Configuration:
                 yield f"[{name}]: {failure_messages.unknown_name('plugin', name, plugins)}"
         yield from ignored_variables(self.environment, plugins)
 
-    def _below(self, name: str) -> Mapping[str, Any]:
+    def _table(self, name: str) -> Mapping[str, Any]:
         table = self.tables.get(name, {})
         return table if isinstance(table, dict) else {}
 
-    def _given(self, plugin: str, keys: Mapping[str, fields.Field[Any]]) -> dict[str, Any]:
-        """The values as they are written down, by their keys."""
+    def _configured_values(
+        self, plugin: str, keys: Mapping[str, fields.Field[Any]]
+    ) -> dict[str, Any]:
+        """The configured values of a plugin, before validation, by their keys."""
         table = self.tables.get(plugin, {})
         if not isinstance(table, dict):
-            raise misconfigured(f"{plugin} is no table in the file of plugins' configuration")
+            raise misconfigured_error(f"{plugin} is no table in the file of plugins' configuration")
         values = dict(table)
-        begin = prefix(plugin)
+        begin = variable_prefix(plugin)
         spelled = {key.lower(): key for key in keys}
         for variable, value in self.environment.items():
             if variable.startswith(begin):
                 key = variable.removeprefix(begin).lower()
-                values[spelled.get(key, key)] = _from_text(keys.get(spelled.get(key, key)), value)
+                values[spelled.get(key, key)] = _parse_variable(
+                    keys.get(spelled.get(key, key)), value
+                )
         for key, declared in keys.items():
             if value := self.environment.get(declared.metadata.get("env", "")):
-                values[key] = _from_text(declared, value)
+                values[key] = _parse_variable(declared, value)
         return values
 
-    def _resolved(self, key: str, value: Any) -> Any:
-        """The value, with what it takes from variables of the environment and from files."""
+    def _resolve(self, key: str, value: Any) -> Any:
+        """The value, with `$env` and `$file` replaced by the variable or the file's content."""
         if isinstance(value, list):
-            return [self._resolved(key, one) for one in value]
+            return [self._resolve(key, one) for one in value]
         if isinstance(value, str) and not failure_messages.is_utf8(value):
-            raise misconfigured(f"{key}: it is no text in UTF-8")
+            raise misconfigured_error(f"{key}: it is no text in UTF-8")
         if not isinstance(value, dict):
             return value
         references = [name for name in value if name.startswith("$")]
         if not references:
-            return {name: self._resolved(f"{key}.{name}", one) for name, one in value.items()}
+            return {name: self._resolve(f"{key}.{name}", one) for name, one in value.items()}
         [name, *more] = value
         if more or name not in (ENV, FILE) or not isinstance(value[name], str):
-            wanted = f'{{ "{ENV}" = "NAME" }} or {{ "{FILE}" = "/path" }}'
-            raise misconfigured(f"{key}: expected a value, or {wanted}")
-        return self._of_variable(key, value[name]) if name == ENV else _of_file(key, value[name])
+            references_syntax = f'{{ "{ENV}" = "NAME" }} or {{ "{FILE}" = "/path" }}'
+            raise misconfigured_error(f"{key}: expected a value, or {references_syntax}")
+        return (
+            self._read_variable(key, value[name])
+            if name == ENV
+            else _read_secret_file(key, value[name])
+        )
 
-    def _of_variable(self, key: str, variable: str) -> str:
+    def _read_variable(self, key: str, variable: str) -> str:
         if value := self.environment.get(variable):
             return value
-        raise misconfigured(f"{key}: the environment variable {variable} is not set")
+        raise misconfigured_error(f"{key}: the environment variable {variable} is not set")
 
 
 def ignored_variables(environment: Mapping[str, str], plugins: Collection[str]) -> Iterator[str]:
-    """The variables that configure none of these plugins, each in one sentence."""
-    prefixes = tuple(map(prefix, plugins))
+    """One sentence for each environment variable that configures none of these plugins."""
+    prefixes = tuple(map(variable_prefix, plugins))
     for variable in environment:
-        if variable.startswith(VARIABLE) and not variable.startswith(prefixes):
-            name = variable.removeprefix(VARIABLE).partition("__")[0].lower()
+        if variable.startswith(VARIABLE_PREFIX) and not variable.startswith(prefixes):
+            name = variable.removeprefix(VARIABLE_PREFIX).partition("__")[0].lower()
             reason = failure_messages.unknown_name("plugin", name, plugins)
             yield f"{failure_messages.as_plain_text(variable)}: {reason}"
 
 
-def prefix(plugin: str) -> str:
-    """How the environment variables begin that configure a plugin."""
-    return f"{VARIABLE}{plugin.upper()}__"
+def variable_prefix(plugin: str) -> str:
+    """The prefix of the environment variables that configure a plugin."""
+    return f"{VARIABLE_PREFIX}{plugin.upper()}__"
 
 
 def keys_of(schema: Schema) -> dict[str, fields.Field[Any]]:
-    """The fields of a schema, by the keys that they are given with."""
+    """The fields of a schema, by their keys in the input."""
     return {declared.data_key or name: declared for name, declared in schema.load_fields.items()}
 
 
 def is_secret(declared: fields.Field[Any], inside: tuple[type, ...] = ()) -> bool:
-    """Whether a field is declared secret, or something in it is."""
+    """Whether a field, or a field nested in it, is declared secret."""
     if declared.metadata.get("secret"):
         return True
     if isinstance(declared, fields.Nested) and type(declared.schema) not in inside:
@@ -217,18 +237,18 @@ def is_secret(declared: fields.Field[Any], inside: tuple[type, ...] = ()) -> boo
     return isinstance(declared, fields.List) and is_secret(declared.inner, inside)
 
 
-def misconfigured(reason: str) -> Unloadable:
+def misconfigured_error(reason: str) -> Unloadable:
     return Unloadable(PluginState.MISCONFIGURED, reason)
 
 
-def _from_text(declared: fields.Field[Any] | None, text: str) -> Any:
-    """A value of the environment, where lists are separated by commas."""
+def _parse_variable(declared: fields.Field[Any] | None, text: str) -> Any:
+    """The value of an environment variable, in which commas separate the items of a list."""
     if isinstance(declared, fields.List):
         return [part.strip() for part in text.split(",") if part.strip()]
     return text
 
 
-def _of_file(key: str, file: str) -> str:
+def _read_secret_file(key: str, file: str) -> str:
     path = Path(file)
     try:
         return path.read_text(encoding="utf-8").rstrip("\r\n")
@@ -236,68 +256,72 @@ def _of_file(key: str, file: str) -> str:
         problem = error.strerror
     except ValueError:
         problem = "it is no text in UTF-8"
-    raise misconfigured(f"{key}: the file {path.name} cannot be read: {problem}")
+    raise misconfigured_error(f"{key}: the file {path.name} cannot be read: {problem}")
 
 
-def _texts(value: Any) -> Iterator[str]:
-    """Each text and number in a value, as it can turn up in what somebody says."""
+def _texts_in(value: Any) -> Iterator[str]:
+    """Each text and number in a value, in the forms in which a message can contain it."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list):
         for one in value:
-            yield from _texts(one)
+            yield from _texts_in(one)
     elif value not in (None, ""):
         yield str(value)
         yield repr(value)[1:-1] if isinstance(value, str) else repr(value)
 
 
-def _loaded(schema: Schema, values: dict[str, Any], hidden: list[str]) -> dict[str, Any]:
-    """What the schema makes of the values; `hidden` are texts that nobody must read."""
+def _load_values(schema: Schema, values: dict[str, Any], hidden: list[str]) -> dict[str, Any]:
+    """Load the values with the schema; `hidden` are texts to remove from errors."""
     try:
         loaded = schema.load(values, unknown=schema.unknown)
     except ValidationError as error:
-        said = "; ".join(_problems(error.normalized_messages(), schema, values))
-        raise misconfigured(_without(said, hidden)) from None
+        message = "; ".join(_problems(error.normalized_messages(), schema, values))
+        raise misconfigured_error(_redact(message, hidden)) from None
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # Its traceback could hold a secret: it goes no further.
-        said = f"loading its configuration raised {failure_messages.describe_exception(error)}"
-        raise misconfigured(_without(said, hidden)) from None
+    except BaseException as error:  # It is not chained: its traceback could hold a secret.
+        message = f"loading its configuration raised {failure_messages.describe_exception(error)}"
+        raise misconfigured_error(_redact(message, hidden)) from None
     if not isinstance(loaded, dict):
         reason = f"its configuration schema loads a {type(loaded).__name__}; it must load a dict"
         raise Unloadable(PluginState.FAILED, reason)
     return loaded
 
 
-def _split(schema: Schema, loaded: Mapping[str, Any]) -> PluginConfiguration:
+def _split_secrets(schema: Schema, loaded: Mapping[str, Any]) -> PluginConfiguration:
     declared = {f.attribute or name: f for name, f in schema.load_fields.items() if is_secret(f)}
     config = {key: value for key, value in loaded.items() if key not in declared}
     for value in config.values():  # The address of a service can have a password.
-        remember(credentials_in(value) if isinstance(value, str) else ())
-    secrets = {key: _hidden(declared[key], loaded[key]) for key in declared if key in loaded}
+        register_secrets(credentials_in(value) if isinstance(value, str) else ())
+    secrets = {
+        key: _wrap_secret_parts(declared[key], loaded[key]) for key in declared if key in loaded
+    }
     return PluginConfiguration(MappingProxyType(config), Secrets(secrets))
 
 
-def _hidden(declared: fields.Field[Any], value: Any) -> Any:
-    """What is secret in the value of a field, with a representation that does not show it."""
+def _wrap_secret_parts(declared: fields.Field[Any], value: Any) -> Any:
+    """The value of a field with its secret parts wrapped, so that `repr` does not show them."""
     if declared.metadata.get("secret"):
-        return wrapped(value)
+        return wrap_secrets(value)
     if isinstance(declared, fields.List) and isinstance(value, list):
-        return [_hidden(declared.inner, one) for one in value]
+        return [_wrap_secret_parts(declared.inner, one) for one in value]
     if isinstance(declared, fields.Nested) and isinstance(value, dict):
         below = {f.attribute or name: f for name, f in declared.schema.load_fields.items()}
-        return Secrets({k: _hidden(below[k], v) if k in below else v for k, v in value.items()})
+        return Secrets(
+            {k: _wrap_secret_parts(below[k], v) if k in below else v for k, v in value.items()}
+        )
     return value
 
 
 def _problems(messages: Any, schema: Schema, values: Any, path: str = "") -> Iterator[str]:
-    """What is wrong with each value, with its key; of a secret no more than that."""
+    """What is wrong with each value, with its key; without details for a secret."""
     if not isinstance(messages, dict):
-        said = " ".join(map(str, messages)) if isinstance(messages, list) else str(messages)
+        message = " ".join(map(str, messages)) if isinstance(messages, list) else str(messages)
         yield (
-            f"{path}: {failure_messages.without_paths(said)}"
+            f"{path}: {failure_messages.without_paths(message)}"
             if path
-            else failure_messages.without_paths(said)
+            else failure_messages.without_paths(message)
         )
         return
     for key, below in messages.items():
@@ -314,7 +338,7 @@ def _problems(messages: Any, schema: Schema, values: Any, path: str = "") -> Ite
             yield from _problems(below, nested, value, where)
 
 
-def _without(text: str, hidden: Iterable[str]) -> str:
-    for one in sorted(set(hidden), key=len, reverse=True):
-        text = text.replace(one, SECRET)
+def _redact(text: str, hidden: Iterable[str]) -> str:
+    for secret in sorted(set(hidden), key=len, reverse=True):
+        text = text.replace(secret, SECRET)
     return text

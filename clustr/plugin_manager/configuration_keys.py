@@ -1,4 +1,4 @@
-"""The keys of a plugin's configuration and of its results, told from their schemas to people."""
+"""Descriptions of the keys of a plugin's configuration and results, from their schemas."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from typing import Any
 
 from marshmallow import Schema, fields, missing, validate
 
-from clustr.plugin_manager.configuration import is_secret, keys_of, prefix
+from clustr.plugin_manager.configuration import is_secret, keys_of, variable_prefix
 
-# The first that a field is one of.
+# The description of a field is that of the first of its classes here.
 TYPES: dict[type, str] = {
     fields.Boolean: "true or false",
     fields.TimeDelta: "a duration",
@@ -30,9 +30,9 @@ class ConfigurationKey:
 
     Attributes:
         attribute: the key of the loaded value.
-        type: in words, with what is allowed.
-        default: as one writes it down; None when there is none.
-        variables: of the environment, the first one before the others.
+        type: a description of the type and of the allowed values.
+        default: in the form in which one writes it; None when there is none.
+        variables: environment variables, in the order of their precedence.
     """
 
     name: str
@@ -45,9 +45,9 @@ class ConfigurationKey:
     variables: tuple[str, ...]
 
 
-def keys_of_configuration(plugin: str, schema: type[Schema]) -> list[ConfigurationKey]:
-    """What can be configured of a plugin."""
-    made = schema()
+def configuration_keys_of(plugin: str, schema: type[Schema]) -> list[ConfigurationKey]:
+    """The keys of a plugin's configuration."""
+    instance = schema()
     return [
         ConfigurationKey(
             name=name,
@@ -58,25 +58,25 @@ def keys_of_configuration(plugin: str, schema: type[Schema]) -> list[Configurati
             secret=is_secret(declared),
             default=None if is_secret(declared) else _default_of(declared),
             variables=tuple(
-                filter(None, (declared.metadata.get("env"), prefix(plugin) + name.upper()))
+                filter(None, (declared.metadata.get("env"), variable_prefix(plugin) + name.upper()))
             ),
         )
-        for name, declared in keys_of(made).items()
+        for name, declared in keys_of(instance).items()
     ]
 
 
 def type_of(declared: fields.Field[Any]) -> str:
-    """What a value of a field is, in words, and which are allowed."""
+    """A description of a field's type and of its allowed values."""
     if isinstance(declared, fields.List):
         name = f"a list of {type_of(declared.inner)}"
     else:
         kinds = (TYPES[kind] for kind in TYPES if isinstance(declared, kind))
         name = next(kinds, type(declared).__name__)
-    allowed = list(_allowed(declared))
+    allowed = list(_allowed_values(declared))
     return ", ".join([name, *allowed])
 
 
-def _allowed(declared: fields.Field[Any]) -> Iterator[str]:
+def _allowed_values(declared: fields.Field[Any]) -> Iterator[str]:
     if isinstance(declared, fields.Enum):
         yield f"one of {declared.choices_text}"
     for validator in declared.validators:
@@ -86,14 +86,14 @@ def _allowed(declared: fields.Field[Any]) -> Iterator[str]:
             case validate.Length(equal=int(length)):
                 yield f"of length {length}"
             case validate.Range() | validate.Length():
-                yield from _limits(validator)
+                yield from _describe_limits(validator)
             case validate.Regexp(error=error) if error != validate.Regexp.default_message:
                 yield str(error)
             case validate.Regexp():
                 yield f"matching {validator.regex.pattern}"
 
 
-def _limits(validator: validate.Range | validate.Length) -> Iterator[str]:
+def _describe_limits(validator: validate.Range | validate.Length) -> Iterator[str]:
     limits = []
     if validator.min is not None:
         word = "from" if getattr(validator, "min_inclusive", True) else "above"

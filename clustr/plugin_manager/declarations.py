@@ -1,4 +1,4 @@
-"""What plugins declare of their analyzers and filters, and what is wrong with it."""
+"""Validation of the analyzers and filters that plugins declare."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -16,12 +16,12 @@ QUEUES = ("default", "http", "gpu")
 FIELDS = ("caption", "tags", "dimensions", "taken_at", "faces")
 FORMATS = tuple(images.CONTENT_TYPES.values())
 LONGEST_TIMEOUT_SECONDS = 24 * 3600
-# What takes long to import belongs into `Analyzer.setup`.
-HEAVY = ("cv2", "onnxruntime", "scipy", "sklearn", "tensorflow", "torch", "transformers")
+# Packages that take long to import: they belong in `Analyzer.setup`.
+HEAVY_PACKAGES = ("cv2", "onnxruntime", "scipy", "sklearn", "tensorflow", "torch", "transformers")
 
 
 def problem_with_analyzer(analyzer: object) -> str | None:
-    """What is wrong with the declaration of an analyzer, if anything is."""
+    """What is wrong with the declaration of an analyzer; None if nothing is."""
     if not isinstance(analyzer, Analyzer):
         kind = type(analyzer).__name__
         return f"clustr_register_analyzers() returned a {kind}, which is no Analyzer"
@@ -29,8 +29,8 @@ def problem_with_analyzer(analyzer: object) -> str | None:
     if not isinstance(name, str) or not NAME.fullmatch(name):
         return f"the name of an analyzer must match {NAME.pattern}, not be {name!r}"
     checks = {
-        "version must be a whole number from 1": _is_whole(analyzer.version),
-        "result_schema must be a marshmallow Schema": _is_schema(
+        "version must be a whole number from 1": _is_positive_integer(analyzer.version),
+        "result_schema must be a marshmallow Schema": _is_schema_class(
             getattr(analyzer, "result_schema", None)
         ),
         "summary must be text": isinstance(analyzer.summary, str),
@@ -46,12 +46,12 @@ def problem_with_analyzer(analyzer: object) -> str | None:
             analyzer.timeout, int | float
         )
         and 0 < analyzer.timeout <= LONGEST_TIMEOUT_SECONDS,
-        "max_attempts must be a whole number from 1": _is_whole(analyzer.max_attempts),
+        "max_attempts must be a whole number from 1": _is_positive_integer(analyzer.max_attempts),
         "memory_mb must be None or a whole number from 1": analyzer.memory_mb is None
-        or _is_whole(analyzer.memory_mb),
+        or _is_positive_integer(analyzer.memory_mb),
         "auto must be True or False": isinstance(analyzer.auto, bool),
         "keep_loaded must be True or False": isinstance(analyzer.keep_loaded, bool),
-        "batch_size must be a whole number from 1": _is_whole(analyzer.batch_size),
+        "batch_size must be a whole number from 1": _is_positive_integer(analyzer.batch_size),
         "batch_size above 1 needs analyze_batch(), which it does not define": (
             analyzer.batch_size == 1 or type(analyzer).analyze_batch is not Analyzer.analyze_batch
         ),
@@ -65,11 +65,11 @@ def problem_with_analyzer(analyzer: object) -> str | None:
     return f"{name}: {failed}" if failed else None
 
 
-def _is_whole(value: object) -> bool:
+def _is_positive_integer(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def _is_schema(value: object) -> bool:
+def _is_schema_class(value: object) -> bool:
     return isinstance(value, type) and issubclass(value, Schema)
 
 
@@ -78,45 +78,50 @@ def _are_names(value: object) -> bool:
 
 
 def problem_with_filters(filters: Iterable[object], analyzers: Iterable[Analyzer]) -> str | None:
-    """What is wrong with the filters that a plugin with these analyzers brings, if anything is."""
+    """What is wrong with the filters of a plugin with these analyzers; None if nothing is."""
     own = {analyzer.name: analyzer for analyzer in analyzers}
     seen: set[tuple[str, str]] = set()
-    for one in filters:
-        if not isinstance(one, Filter):
-            return f"clustr_register_filters() returned a {type(one).__name__}, which is no Filter"
-        where = f"the filter {one.analyzer}.{one.field}"
-        if one.analyzer not in own:
-            unknown = failure_messages.unknown_name("analyzer", str(one.analyzer), own)
+    for filter in filters:
+        if not isinstance(filter, Filter):
+            return (
+                f"clustr_register_filters() returned a {type(filter).__name__}, which is no Filter"
+            )
+        where = f"the filter {filter.analyzer}.{filter.field}"
+        if filter.analyzer not in own:
+            unknown = failure_messages.unknown_name("analyzer", str(filter.analyzer), own)
             return f"{where}: it must be on an analyzer of the plugin; {unknown}"
-        if problem := _problem_with_filter(one, own[one.analyzer]):
+        if problem := _problem_with_filter(filter, own[filter.analyzer]):
             return f"{where}: {problem}"
-        if (one.analyzer, one.field) in seen:
+        if (filter.analyzer, filter.field) in seen:
             return f"{where} is there twice; give one all its operators"
-        seen.add((one.analyzer, one.field))
+        seen.add((filter.analyzer, filter.field))
     return None
 
 
-def _problem_with_filter(one: Filter, analyzer: Analyzer) -> str | None:
-    if not isinstance(one.field, str):
+def _problem_with_filter(filter: Filter, analyzer: Analyzer) -> str | None:
+    if not isinstance(filter.field, str):
         return "field must be a key of the result"
-    if problem := _problem_with_path(one.field, analyzer.result_schema()):
+    if problem := _problem_with_path(filter.field, analyzer.result_schema()):
         return problem
-    if not isinstance(one.type, fields.Field):
+    if not isinstance(filter.type, fields.Field):
         return "type must be a marshmallow field, such as fields.Float()"
-    if not isinstance(one.operators, tuple | list) or not one.operators:
+    if not isinstance(filter.operators, tuple | list) or not filter.operators:
         return f"operators must be a tuple of some of {', '.join(OPERATORS)}"
-    for operator in one.operators:
+    for operator in filter.operators:
         if operator not in OPERATORS:
             return failure_messages.unknown_name("operator", str(operator), OPERATORS)
-    if not isinstance(one.summary, str) or not isinstance(one.indexed, bool):
+    if not isinstance(filter.summary, str) or not isinstance(filter.indexed, bool):
         return "summary must be text, and indexed True or False"
     return None
 
 
 def _problem_with_path(path: str, schema: Schema | None) -> str | None:
-    """Whether the result can have something there; None stands for a schema that takes anything.
+    """Why a result cannot have a value at a path; None if it can.
 
-    What is a list is passed by, as a query does it.
+    Lists on the path are skipped, as in a query of MongoDB.
+
+    Args:
+        schema: the schema of the result; None for one that takes anything.
     """
     for key in path.split("."):
         if not key or key.startswith("$") or "\0" in key or "__" in key:
@@ -126,13 +131,13 @@ def _problem_with_path(path: str, schema: Schema | None) -> str | None:
         keys = {declared.data_key or name: declared for name, declared in schema.fields.items()}
         if key not in keys and schema.unknown == RAISE:
             return failure_messages.unknown_name("field", key, keys)
-        schema = _below(keys.get(key))
+        schema = _inner_schema(keys.get(key))
         if isinstance(schema, str):
             return f"{key} is {schema}, with nothing inside" if path.split(".")[-1] != key else None
     return None
 
 
-def _below(declared: fields.Field[Any] | None) -> Schema | str | None:
+def _inner_schema(declared: fields.Field[Any] | None) -> Schema | str | None:
     while isinstance(declared, fields.List):
         declared = declared.inner
     if isinstance(declared, fields.Nested):

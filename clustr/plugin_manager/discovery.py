@@ -1,4 +1,4 @@
-"""Finding plugins, without importing anything of them."""
+"""Finding plugins without importing them."""
 
 import filecmp
 import importlib.metadata
@@ -18,12 +18,12 @@ FIRST_PARTY = "clustr"
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A place where a plugin is.
+    """A plugin that can be loaded.
 
     Attributes:
-        distribution: what was installed, when it was.
-        load: imports it.
-        file: its code, when it is known where that is.
+        distribution: the package that it was installed with; None for a drop-in.
+        load: imports its module.
+        file: the file of its code, if known.
     """
 
     name: str
@@ -41,11 +41,11 @@ class Candidate:
 
 
 def find_candidates(folder: Path) -> Iterator[Candidate]:
-    """Installed plugins, the first-party ones before others, then drop-ins, each by name."""
+    """Installed plugins, first-party ones first, then drop-ins; each group sorted by name."""
     found = importlib.metadata.entry_points(group=ENTRY_POINTS)
     files: list[Path] = []
     for entry in sorted(found, key=lambda e: (e.dist.name != FIRST_PARTY, e.name)):
-        file = _file_of(entry.module)
+        file = _module_file(entry.module)
         files += [file] if file else []
         yield Candidate(entry.name, entry.dist, entry.load, file)
     if not folder.is_dir():
@@ -54,14 +54,15 @@ def find_candidates(folder: Path) -> Iterator[Candidate]:
         file = path / "__init__.py" if path.is_dir() else path
         if path.name.startswith(("_", ".")) or file.suffix != ".py" or not file.is_file():
             continue
-        if not any(_same(file, installed) for installed in files):
+        if not any(_is_same_file(file, installed) for installed in files):
             yield Candidate(path.stem, None, lambda f=file: _import_file(f), file)
 
 
 def problem_with_owner(file: Path) -> str | None:
-    """Why a drop-in must not be run as this process: somebody else may have put it there.
+    """Why a drop-in must not be imported by this process; None if it may.
 
-    It belongs to another account, and is where others than the owner of the folder may write.
+    Another account may have put it there: a file belongs to neither this account nor root, and the
+    group or others may write to its folder.
     """
     package = file.parent if file.name == "__init__.py" else None
     folders = [package, package.parent] if package else [file.parent]
@@ -76,25 +77,25 @@ def problem_with_owner(file: Path) -> str | None:
     return None
 
 
-def _file_of(module: str) -> Path | None:
-    """The file of a module that may not be importable.
+def _module_file(module: str) -> Path | None:
+    """The file of a module, without importing its parents as `importlib.util.find_spec` does.
 
-    Its parents are not imported for it, as `importlib.util.find_spec` would do.
+    None if it is unknown; the module need not be importable.
     """
     top, *below = module.split(".")
     try:
         spec: ModuleSpec | None = importlib.util.find_spec(top)
         for name in below:
             spec = PathFinder.find_spec(name, spec.submodule_search_locations) if spec else None
-    except (ImportError, ValueError, AttributeError):  # What is wrong is said when it is loaded.
+    except (ImportError, ValueError, AttributeError):  # Loading the plugin reports the error.
         return None
     return Path(spec.origin) if spec and spec.has_location and spec.origin else None
 
 
-def _same(file: Path, other: Path) -> bool:
+def _is_same_file(file: Path, other: Path) -> bool:
     try:
         return filecmp.cmp(file, other, shallow=False)
-    except OSError:  # One that cannot be read is listed with that as the reason.
+    except OSError:  # Loading an unreadable plugin reports that as the reason.
         return False
 
 

@@ -1,4 +1,4 @@
-"""Loading plugins, one after the other and each on its own."""
+"""Loading plugins, one after the other, so that a failure affects only one of them."""
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -8,12 +8,17 @@ from pathlib import Path
 from clustr import logs
 from clustr.domain import failure_messages
 from clustr.domain.errors import StartUpError
-from clustr.plugin_manager.configuration import RESERVED, Configuration, misconfigured, read_tables
+from clustr.plugin_manager.configuration import (
+    RESERVED,
+    Configuration,
+    misconfigured_error,
+    read_tables,
+)
 from clustr.plugin_manager.declarations import NAME, problem_with_analyzer, problem_with_filters
 from clustr.plugin_manager.discovery import Candidate, find_candidates, problem_with_owner
-from clustr.plugin_manager.manager import SLOW_SECONDS, PluginManager, announce_to_nobody
-from clustr.plugin_manager.plugin import Plugin, PluginState, Unloadable, guarded
-from clustr.plugin_manager.registration import register, registered_by
+from clustr.plugin_manager.manager import SLOW_SECONDS, PluginManager, announce_nothing
+from clustr.plugin_manager.plugin import Plugin, PluginState, Unloadable, call_guarded
+from clustr.plugin_manager.registration import call_registration_hook, register_hooks
 
 log = logs.logger(__name__)
 
@@ -25,21 +30,21 @@ def load_plugins(
     config_file: Path,
     environment: Mapping[str, str],
     lost: Mapping[str, str] | None = None,
-    announce: Callable[[str], None] = announce_to_nobody,
+    announce: Callable[[str], None] = announce_nothing,
 ) -> PluginManager:
     """Find and load every plugin.
 
     Args:
-        folder: where drop-ins lie.
-        enabled: the only ones to load; None for all.
-        disabled: those not to load.
+        folder: the folder of drop-ins.
+        enabled: the names of the only plugins to load; None for all.
+        disabled: the names of plugins that are not to be loaded.
         config_file: the TOML file with a table for each plugin; it need not exist.
-        environment: where configuration is looked for first.
-        lost: those that must not be imported, with the reason.
-        announce: told the name of each before anything of it is run to see what it brings.
+        environment: environment variables, which take precedence over the file.
+        lost: the names of plugins that must not be imported, with the reason.
+        announce: called with the name of each plugin before any of its code runs.
 
     Raises:
-        StartUpError: the TOML file cannot be read; which plugins it configures is not known then.
+        StartUpError: the TOML file cannot be read, so that its plugins are unknown.
     """
     configuration = Configuration(read_tables(config_file), environment)
     loader = Loader(configuration, enabled, disabled, lost or {})
@@ -58,25 +63,27 @@ def is_switched_off(name: str, enabled: tuple[str, ...] | None, disabled: tuple[
 
 
 def check_enabled(folder: Path, enabled: tuple[str, ...] | None) -> None:
-    """See that one of the only plugins to load is there, without importing any.
+    """Check that at least one of the enabled plugins exists, without importing any.
 
     Args:
-        folder: where drop-ins lie.
-        enabled: their names; None for all, and empty for none.
+        folder: the folder of drop-ins.
+        enabled: the names of the only plugins to load; None for all, and empty for none.
 
     Raises:
-        StartUpError: none is; the service would do nothing with uploads.
+        StartUpError: none exists; the service would do nothing with uploads.
     """
     names = {candidate.name for candidate in find_candidates(folder)}
     if enabled and not names.intersection(enabled):
-        said = "; ".join(failure_messages.unknown_name("plugin", name, names) for name in enabled)
-        raise StartUpError(f"PLUGINS_ENABLED={','.join(enabled)!r}: {said}")
+        message = "; ".join(
+            failure_messages.unknown_name("plugin", name, names) for name in enabled
+        )
+        raise StartUpError(f"PLUGINS_ENABLED={','.join(enabled)!r}: {message}")
 
 
 def ignored_names(
     enabled: tuple[str, ...] | None, disabled: tuple[str, ...], plugins: Collection[str]
 ) -> Iterator[str]:
-    """The names that the settings switch and no plugin has, each in one sentence."""
+    """One sentence for each name in the settings that no plugin has."""
     for setting, names in (("PLUGINS_ENABLED", enabled or ()), ("PLUGINS_DISABLED", disabled)):
         for name in names:
             if name not in plugins:
@@ -85,7 +92,7 @@ def ignored_names(
 
 @dataclass
 class Loader:
-    """Loads plugins, and knows those that were loaded before."""
+    """Loads plugins and checks each against those loaded before."""
 
     configuration: Configuration
     enabled: tuple[str, ...] | None
@@ -94,14 +101,14 @@ class Loader:
     plugins: list[Plugin] = field(default_factory=list)
 
     def add(self, candidate: Candidate) -> None:
-        """Load a plugin; when that fails it is kept with its state and reason."""
+        """Load a plugin and add it to `plugins`, on a failure with its state and reason."""
         file = candidate.file
         plugin = Plugin(candidate.name, candidate.version, candidate.source, file=file)
         began = time.perf_counter()
         try:
-            self._admit(plugin)
-            # An object of the plugin's own that raises when it is looked at is its failure.
-            guarded("loading it", lambda: self._load(plugin, candidate))
+            self._require_loadable(plugin)
+            # Objects of the plugin may raise on any access; that fails only this plugin.
+            call_guarded("loading it", lambda: self._load(plugin, candidate))
         except Unloadable as why:
             plugin.withdraw(why)
         seconds = time.perf_counter() - began
@@ -111,15 +118,15 @@ class Loader:
         self.plugins.append(plugin)
 
     def ignored(self) -> Iterator[str]:
-        """What is configured but belongs to nothing that there is."""
+        """One sentence for each part of the configuration that belongs to nothing that exists."""
         plugins = [plugin.name for plugin in self.plugins]
         analyzers = [a.name for plugin in self.plugins for a in plugin.analyzers]
-        # What one that is not loaded would bring is not known, but is often called as it is.
+        # The analyzers of a plugin that is not loaded are unknown, but often have its name.
         analyzers += [p.name for p in self.plugins if p.state is not PluginState.LOADED]
         yield from ignored_names(self.enabled, self.disabled, plugins)
         yield from self.configuration.ignored(plugins, analyzers)
 
-    def _admit(self, plugin: Plugin) -> None:
+    def _require_loadable(self, plugin: Plugin) -> None:
         name = plugin.name
         if is_switched_off(name, self.enabled, self.disabled):
             raise Unloadable(PluginState.DISABLED, "switched off by the settings")
@@ -134,30 +141,32 @@ class Loader:
         if name in self.lost:
             raise Unloadable(PluginState.FAILED, self.lost[name])
         if plugin.source == "folder":
-            problem = guarded("looking at its files", lambda: problem_with_owner(plugin.file))
+            problem = call_guarded("looking at its files", lambda: problem_with_owner(plugin.file))
             if problem:
                 raise Unloadable(PluginState.FAILED, problem)
 
     def _load(self, plugin: Plugin, candidate: Candidate) -> None:
-        module = guarded("import", candidate.load)
-        plugin.hook, plugin.hooks = register(module)
-        schema = guarded(
+        module = call_guarded("import", candidate.load)
+        plugin.hook, plugin.hooks = register_hooks(module)
+        schema = call_guarded(
             "clustr_config_schema()",
             lambda: (plugin.hook.clustr_config_schema() or [None])[0],
         )
         plugin.config_schema = schema if isinstance(schema, type) else None
         loaded = self.configuration.load(plugin.name, schema)
         plugin.config, plugin.secrets = loaded.config, loaded.secrets
-        plugin.given, plugin.config_hash = loaded.given, loaded.hash
+        plugin.configured_keys, plugin.config_hash = loaded.configured_keys, loaded.hash
         self._register_analyzers(plugin)
         plugin.filters = tuple(
-            registered_by(plugin, "clustr_register_filters", config=plugin.config)
+            call_registration_hook(plugin, "clustr_register_filters", config=plugin.config)
         )
         if problem := problem_with_filters(plugin.filters, plugin.analyzers):
             raise Unloadable(PluginState.FAILED, problem)
 
     def _register_analyzers(self, plugin: Plugin) -> None:
-        analyzers = registered_by(plugin, "clustr_register_analyzers", config=plugin.config)
+        analyzers = call_registration_hook(
+            plugin, "clustr_register_analyzers", config=plugin.config
+        )
         owners = {a.name: other.name for other in self.plugins for a in other.analyzers}
         for analyzer in analyzers:
             if problem := problem_with_analyzer(analyzer):
@@ -165,9 +174,9 @@ class Loader:
             if analyzer.name in owners:
                 reason = f"the plugin {owners[analyzer.name]} has the analyzer {analyzer.name} too"
                 raise Unloadable(PluginState.CONFLICT, reason)
-            adjusted = self.configuration.adjust(analyzer)
+            adjusted = self.configuration.configure_analyzer(analyzer)
             if adjusted and (problem := problem_with_analyzer(analyzer)):
-                raise misconfigured(f"analyzers.{problem}")
+                raise misconfigured_error(f"analyzers.{problem}")
         if len({analyzer.name for analyzer in analyzers}) < len(analyzers):
             raise Unloadable(PluginState.FAILED, "two of its analyzers have the same name")
         plugin.analyzers = tuple(analyzers)

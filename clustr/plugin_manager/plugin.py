@@ -1,4 +1,4 @@
-"""A plugin that was found, and what keeps one from being loaded."""
+"""The `Plugin` class, and running code of plugins so that its failures are contained."""
 
 import os
 import traceback
@@ -19,18 +19,18 @@ from clustr.plugins import Analyzer, Filter
 
 log = logs.logger(__name__)
 
-# Frames of these come before a plugin's own in a traceback, and say nothing about it.
-OURS = f"{Path(__file__).parent.parent}{os.sep}"
-MACHINERY = (OURS, f"{Path(pluggy.__file__).parent}{os.sep}", "<frozen importlib")
+# A traceback begins with frames of files in these folders, before those of the plugin.
+OWN_FOLDER = f"{Path(__file__).parent.parent}{os.sep}"
+FRAMEWORK_FOLDERS = (OWN_FOLDER, f"{Path(pluggy.__file__).parent}{os.sep}", "<frozen importlib")
 
 
-def nothing() -> Mapping[str, Any]:
-    """A configuration without a value."""
+def empty_configuration() -> Mapping[str, Any]:
+    """An empty configuration, which cannot be changed."""
     return MappingProxyType({})
 
 
 class PluginState(StrEnum):
-    """What became of a plugin that was found."""
+    """The state of a plugin that was found."""
 
     LOADED = "loaded"
     DISABLED = "disabled"
@@ -43,8 +43,8 @@ class Unloadable(Exception):
     """Why a plugin is not loaded.
 
     Args:
-        reason: for everybody to read: without secrets and absolute paths.
-        trace: where it happened in the plugin's code, for those at the shell.
+        reason: a sentence without secrets and absolute paths, for all readers.
+        trace: the traceback in the plugin's code, for the command line.
     """
 
     def __init__(self, state: PluginState, reason: str, trace: str | None = None):
@@ -60,15 +60,15 @@ class Plugin:
     Attributes:
         source: `package` for one that was installed, `folder` for a drop-in.
         reason: why it is in its state, when it is not loaded.
-        analyzers, filters: what it brings; nothing when it is not loaded.
-        config: its configuration without what is secret.
-        given: the keys of its configuration that somebody has set.
+        analyzers, filters: what it provides; empty when it is not loaded.
+        config: its configuration without its secrets.
+        configured_keys: the keys of its configuration that are set; the others have defaults.
         config_hash: of `config`, 16 hexadecimal digits.
-        config_schema: what can be configured, as soon as that is known.
-        hooks: the names of those that it implements.
-        hook: calls them; there is no other plugin behind it.
-        file: where its code is, if that is known.
-        trace: where in its code the loading ended, when that was an exception.
+        config_schema: the schema of its configuration, as soon as that is known.
+        hooks: the names of the hooks that it implements.
+        hook: pluggy's hook relay for this plugin alone.
+        file: the file of its code, if known.
+        trace: the traceback in its code, if an exception ended the loading.
         load_ms: how long loading it took, in milliseconds.
         hook_errors: how many calls of its event hooks raised in this process.
     """
@@ -80,9 +80,9 @@ class Plugin:
     reason: str | None = None
     analyzers: tuple[Analyzer, ...] = ()
     filters: tuple[Filter, ...] = ()
-    config: Mapping[str, Any] = field(default_factory=nothing)
+    config: Mapping[str, Any] = field(default_factory=empty_configuration)
     secrets: Mapping[str, Any] = field(default_factory=Secrets, repr=False)
-    given: frozenset[str] = frozenset()
+    configured_keys: frozenset[str] = frozenset()
     config_hash: str = ""
     config_schema: type[Schema] | None = None
     hooks: tuple[str, ...] = ()
@@ -93,7 +93,7 @@ class Plugin:
     hook_errors: int = 0
 
     def withdraw(self, why: Unloadable) -> None:
-        """Take it out: all that it brings goes, so that nobody works with a half of it."""
+        """Mark it as not loaded and drop all that it provides, so that no part of it is used."""
         self.state = why.state
         self.reason = str(why)
         self.trace = why.trace
@@ -102,37 +102,40 @@ class Plugin:
             log.error("plugin_not_loaded", plugin=self.name, reason=self.reason)
 
 
-def guarded(what: str, call: Callable[[], Any]) -> Any:
-    """Run what belongs to a plugin: whatever it raises, `sys.exit` included, is its failure.
+def call_guarded(what: str, call: Callable[[], Any]) -> Any:
+    """Call code of a plugin, and turn any exception, `SystemExit` included, into `Unloadable`.
+
+    Args:
+        what: names the call in the reason.
 
     Raises:
-        Unloadable: it raised something.
+        Unloadable: the call raised something.
     """
     try:
         return call()
     except (KeyboardInterrupt, Unloadable):
         raise
     except BaseException as error:
-        log.debug("plugin_raised", during=what, exc_info=authors_frames(error))
+        log.debug("plugin_raised", during=what, exc_info=plugin_exc_info(error))
         reason = f"{what} raised {failure_messages.describe_exception(error)}"
-        raise Unloadable(PluginState.FAILED, reason, trace_of(error)) from error
+        raise Unloadable(PluginState.FAILED, reason, plugin_traceback(error)) from error
 
 
-def authors_frames(
+def plugin_exc_info(
     error: BaseException,
 ) -> tuple[type[BaseException], BaseException, TracebackType | None]:
-    """An exception for the log, with the frames from where the plugin's own code begins."""
+    """The `exc_info` of an exception for the log, with frames from the plugin's code on."""
     trace = error.__traceback__
-    while trace and trace.tb_frame.f_code.co_filename.startswith(MACHINERY):
+    while trace and trace.tb_frame.f_code.co_filename.startswith(FRAMEWORK_FOLDERS):
         trace = trace.tb_next
     return type(error), error, trace
 
 
-def trace_of(error: BaseException) -> str:
-    """The traceback of an exception, from where the plugin's own code begins."""
-    _, _, trace = authors_frames(error)
+def plugin_traceback(error: BaseException) -> str:
+    """The traceback of an exception as text, with frames from the plugin's code on."""
+    _, _, trace = plugin_exc_info(error)
     try:
         lines = traceback.format_exception(type(error), error, trace)
-    except BaseException:  # It may be an exception of a plugin's own making.
+    except BaseException:  # The exception of a plugin may raise when it is formatted.
         lines = [*traceback.format_tb(trace), failure_messages.describe_exception(error)]
     return without_secrets("".join(lines).rstrip())

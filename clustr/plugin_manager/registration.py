@@ -1,4 +1,4 @@
-"""The hooks of one plugin: that it was written for this Clustr, and which hooks it implements."""
+"""Registration of a plugin's hooks, after checks of its API level and of their signatures."""
 
 import inspect
 import sys
@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from clustr.domain import failure_messages
-from clustr.plugin_manager.plugin import Plugin, PluginState, Unloadable, guarded
+from clustr.plugin_manager.plugin import Plugin, PluginState, Unloadable, call_guarded
 from clustr.plugins import Library, hooks
 
 if TYPE_CHECKING:  # Workers do without Flask.
     from flask_smorest import Blueprint
 
-# What a plugin can rely on is numbered. This level and the one before it are supported.
+# The level of the API for plugins. This level and the one before it are supported.
 CLUSTR_API = 1
 
 HOOKS = {
@@ -25,25 +25,28 @@ HOOKS = {
 }
 
 
-def register(module: ModuleType) -> tuple[Any, tuple[str, ...]]:
-    """What calls the hooks of a module, with no other plugin behind it, and their names.
+def register_hooks(module: ModuleType) -> tuple[Any, tuple[str, ...]]:
+    """Register a plugin's module with a pluggy manager of its own.
+
+    Returns:
+        pluggy's hook relay, which calls this plugin alone, and the names of the hooks.
 
     Raises:
-        Unloadable: it is written for another level, or something is wrong with its hooks.
+        Unloadable: it is written for another level, or its hooks are invalid.
     """
     if problem := problem_with_level(getattr(module, "CLUSTR_API", CLUSTR_API), CLUSTR_API):
         raise Unloadable(PluginState.FAILED, problem)
-    problem = guarded("looking at its hooks", lambda: next(_problems(module), None))
+    problem = call_guarded("looking at its hooks", lambda: next(_problems(module), None))
     if problem:
         raise Unloadable(PluginState.FAILED, problem)
     manager = pluggy.PluginManager("clustr")
     manager.add_hookspecs(hooks)
 
-    def register() -> None:
+    def register_module() -> None:
         manager.register(module)
         manager.check_pending()
 
-    guarded("registering its hooks", register)
+    call_guarded("registering its hooks", register_module)
     implemented = tuple(caller.name for caller in manager.get_hookcallers(module) or ())
     if not implemented:
         reason = "it implements no hook; write clustr_… functions and mark them with @hookimpl"
@@ -52,7 +55,7 @@ def register(module: ModuleType) -> tuple[Any, tuple[str, ...]]:
 
 
 def problem_with_level(level: object, current: int) -> str | None:
-    """Why a plugin of this API level does not fit a Clustr of the current one, if it does not."""
+    """Why a plugin of this API level does not fit the current level; None if it does."""
     if not isinstance(level, int) or isinstance(level, bool):
         return f"CLUSTR_API must be a whole number such as {current}, not {level!r}"
     supported = range(max(1, current - 1), current + 1)
@@ -63,37 +66,37 @@ def problem_with_level(level: object, current: int) -> str | None:
     return f"it is written for API level {level}; this Clustr has {levels} {has}"
 
 
-def registered_by(plugin: Plugin, hook: str, **arguments: Any) -> list[Any]:
-    """What a hook that registers something returns, as a list; none when it is not implemented.
+def call_registration_hook(plugin: Plugin, hook: str, **arguments: Any) -> list[Any]:
+    """Call a hook that registers something; return its items, or [] if it is not implemented.
 
     Raises:
-        Unloadable: it raised, or returned nothing that can be gone through.
+        Unloadable: the hook raised, or returned nothing iterable.
     """
     if hook not in plugin.hooks:
         return []
-    returned = guarded(
+    returned = call_guarded(
         f"{hook}()",
-        lambda: [list(one) for one in getattr(plugin.hook, hook)(**arguments)],
+        lambda: [list(items) for items in getattr(plugin.hook, hook)(**arguments)],
     )
-    if not returned:  # Of pluggy's results None is left out.
+    if not returned:  # pluggy leaves out None.
         raise Unloadable(PluginState.FAILED, f"{hook}() returned nothing; return a list")
     return returned[0]
 
 
 def blueprints_of(plugin: Plugin, library: Library) -> "list[Blueprint]":
-    """The routes that a plugin brings.
+    """The blueprints that a plugin provides.
 
     Raises:
         Unloadable: its hook raised, or returned something else.
     """
-    blueprints = registered_by(
+    blueprints = call_registration_hook(
         plugin, "clustr_register_blueprints", config=plugin.config, library=library
     )
-    # Who has made one has imported flask-smorest, which workers do without.
+    # Workers run without flask-smorest; a plugin that has made a blueprint has imported it.
     smorest = sys.modules.get("flask_smorest")
-    for one in blueprints:
-        if smorest is None or not isinstance(one, smorest.Blueprint):
-            returned = f"clustr_register_blueprints() returned a {type(one).__name__}"
+    for blueprint in blueprints:
+        if smorest is None or not isinstance(blueprint, smorest.Blueprint):
+            returned = f"clustr_register_blueprints() returned a {type(blueprint).__name__}"
             reason = f"{returned}, which is no Blueprint of flask_smorest"
             raise Unloadable(PluginState.FAILED, reason)
     return blueprints

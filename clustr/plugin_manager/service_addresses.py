@@ -1,8 +1,8 @@
-"""Addresses of the services that plugins call: whether somebody has set them, and what to set."""
+"""Addresses of the services that plugins call: whether they are set, and how to set them."""
 
 from clustr.domain import failure_messages
-from clustr.plugin_manager.configuration import prefix
-from clustr.plugin_manager.configuration_keys import keys_of_configuration
+from clustr.plugin_manager.configuration import variable_prefix
+from clustr.plugin_manager.configuration_keys import configuration_keys_of
 from clustr.plugin_manager.plugin import Plugin
 from clustr.plugins import Analyzer, HttpAnalyzer
 
@@ -15,18 +15,18 @@ def has_address(plugin: Plugin, analyzer: Analyzer) -> bool:
 
 
 def is_default_address(plugin: Plugin) -> bool:
-    """Whether nobody has said where the service of a plugin is."""
-    return ADDRESS not in plugin.given
+    """Whether the address of a plugin's service is its default, because none is set."""
+    return ADDRESS not in plugin.configured_keys
 
 
 def advice(plugin: Plugin, analyzer: Analyzer) -> str:
-    """What to do to have results of an analyzer whose address nobody has set, in a sentence."""
+    """A sentence on how to get results of an analyzer whose address is not set."""
     wanted = "captions" if "caption" in analyzer.fields else f"results of {analyzer.name}"
     service = service_of(analyzer)
     schema = plugin.config_schema
-    keys = keys_of_configuration(plugin.name, schema) if schema else []
+    keys = configuration_keys_of(plugin.name, schema) if schema else []
     own = (key.variables[0] for key in keys if key.attribute == ADDRESS)
-    setting = next(own, f"{prefix(plugin.name)}{ADDRESS.upper()}")
+    setting = next(own, f"{variable_prefix(plugin.name)}{ADDRESS.upper()}")
     return (
         f"To have {wanted}, set {setting} to the address of a {service}, or start one at "
         f"{default_address(plugin)}, where it is looked for."
@@ -34,12 +34,12 @@ def advice(plugin: Plugin, analyzer: Analyzer) -> str:
 
 
 def service_of(analyzer: Analyzer) -> str:
-    """What an analyzer calls its service, such as `captioner`."""
+    """The name of an analyzer's service, such as `captioner`."""
     return failure_messages.as_plain_text(getattr(analyzer, "service", "service"))
 
 
 def default_address(plugin: Plugin) -> str | None:
-    """Where a service is expected while its address is not set."""
+    """The default address of a plugin's service, without credentials."""
     return failure_messages.without_credentials(
         failure_messages.as_plain_text(plugin.config[ADDRESS])
     )

@@ -15,7 +15,7 @@ from clustr.domain.errors import RefusedFile
 from clustr.imaging import images
 from clustr.plugins.outcomes import Fail, Outcome
 
-SETUP_SECONDS = 300  # What `Analyzer.setup` may take.
+SETUP_SECONDS = 300  # The time limit for `Analyzer.setup`.
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,14 +22,14 @@ from clustr.plugins.pixel_formats import to_rgb
 
 CONNECT_SECONDS = 2
 HEALTH_SECONDS = 1.5
-# What an analysis may take beyond the call, such as for an image that has to be converted first.
-BESIDE_THE_CALL_SECONDS = 10
-# What is left of an analysis once its call is over, to read the answer.
-AFTER_THE_CALL_SECONDS = 1
+# The time that an analysis may take besides the call, such as to convert an image.
+PREPARATION_SECONDS = 10
+# The time that the call has to leave for parsing the answer.
+PARSING_SECONDS = 1
 
-# What every service can be expected to read goes as it is; the rest as a JPEG.
+# Images that every service is expected to read are sent unchanged; others as a JPEG.
 EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp"}
-PLAIN_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
+COMMON_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 LARGEST_SENT_BYTES = 8 * 1024 * 1024
 LONGEST_SENT_SIDE = 4096
 JPEG_SIDE = 1024
@@ -100,7 +100,7 @@ class HttpAnalyzer(Analyzer):
     largest_answer_bytes: int = 64 * 1024
 
     def __init__(self, config: Mapping[str, Any]):
-        self.timeout = config["timeout"] + BESIDE_THE_CALL_SECONDS
+        self.timeout = config["timeout"] + PREPARATION_SECONDS
 
     def build_request(self, image: Image, context: Context) -> Mapping[str, Any]:
         """Return what is sent: arguments of `requests.post`, such as `files`, `data`, `headers`.
@@ -130,12 +130,12 @@ class HttpAnalyzer(Analyzer):
             ConfigError: its address cannot be called, or it refuses access.
         """
         url = f"{context.config['service_url'].rstrip('/')}{self.path}"
-        seconds = min(context.config["timeout"], context.seconds_left() - AFTER_THE_CALL_SECONDS)
+        seconds = min(context.config["timeout"], context.seconds_left() - PARSING_SECONDS)
         timeout = (CONNECT_SECONDS, max(0.1, seconds))
         try:
             with context.http.post(url, timeout=timeout, stream=True, **request) as response:
                 self._check_status(response)
-                return self._read(response)
+                return self._read_body(response)
         except requests.Timeout as error:
             raise RetryLater(f"The {self.service} did not answer in time.") from error
         except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
@@ -153,16 +153,18 @@ class HttpAnalyzer(Analyzer):
         """
         schema = self.answer_schema or self.result_schema
         try:
-            # What halves of characters there are is for `parse` to clean, so it is Python's reader.
+            # `json` accepts lone surrogates, which `parse` may clean; orjson does not.
             answer = json.loads(body)
-            if not json_input.is_within(answer, json_input.DEEPEST):
+            if not json_input.is_within_depth(answer, json_input.MAX_DEPTH):
                 raise RecursionError
             return schema().load(answer, unknown=EXCLUDE)
         except ValidationError as error:
-            wrong = "; ".join(_flat(error.normalized_messages()))[:LONGEST_REASON].rstrip(".")
+            wrong = "; ".join(_error_messages(error.normalized_messages()))[:LONGEST_REASON].rstrip(
+                "."
+            )
             raise Fail(f"The {self.service}'s answer has another shape: {wrong}.") from error
         except RecursionError as error:
-            limit = f"at most {json_input.DEEPEST} levels are allowed"
+            limit = f"at most {json_input.MAX_DEPTH} levels are allowed"
             raise Fail(f"The {self.service}'s answer is nested too deeply; {limit}.") from error
         except ValueError as error:
             digits = "has a number of more than 4300 digits"
@@ -193,25 +195,25 @@ class HttpAnalyzer(Analyzer):
             with context.http.get(url, timeout=HEALTH_SECONDS, stream=True) as response:
                 if response.status_code != requests.codes.ok:
                     return False
-                said = json_input.loads(self._read(response))
+                answer = json_input.loads(self._read_body(response))
         except (requests.RequestException, Fail, json_input.InvalidJSON):
             return False
-        return isinstance(said, dict) and said.get("status") == "healthy"
+        return isinstance(answer, dict) and answer.get("status") == "healthy"
 
     def _check_status(self, response: requests.Response) -> None:
         status = response.status_code
-        said = f"The {self.service} answered with status {status}."
+        message = f"The {self.service} answered with status {status}."
         if status in BUSY or status >= 500:
-            # The header may also hold a date; then Clustr decides when to try again.
+            # The header may also be a date; then Clustr decides when to try again.
             seconds = re.fullmatch(r"[0-9]{1,6}", response.headers.get("Retry-After", ""))
-            raise RetryLater(said, after=float(seconds[0]) if seconds else None)
+            raise RetryLater(message, after=float(seconds[0]) if seconds else None)
         if status in REFUSED_ACCESS:
-            raise ConfigError(said)
+            raise ConfigError(message)
         if status != requests.codes.ok:
-            raise Fail(said)
+            raise Fail(message)
 
-    def _read(self, response: requests.Response) -> bytes:
-        """Read the body, never much more of it than is allowed, however small it was packed."""
+    def _read_body(self, response: requests.Response) -> bytes:
+        """Read the body up to the limit, also of a compressed body that expands far beyond it."""
         most, body = self.largest_answer_bytes, b""
         for chunk in response.iter_content(most + 1):
             body += chunk
@@ -229,7 +231,7 @@ def as_sent(image: Image, converts: bool = True) -> tuple[str, bytes, str]:
     Raises:
         Fail: it has to be converted and cannot be decoded.
     """
-    if not converts or _goes_as_it_is(image):
+    if not converts or _can_be_sent_unchanged(image):
         extension = EXTENSIONS.get(image.content_type) or image.path.suffix.lstrip(".")
         return f"{image.id}.{extension}", image.path.read_bytes(), image.content_type
     file = io.BytesIO()
@@ -237,33 +239,33 @@ def as_sent(image: Image, converts: bool = True) -> tuple[str, bytes, str]:
     return f"{image.id}.jpg", file.getvalue(), "image/jpeg"
 
 
-def _goes_as_it_is(image: Image) -> bool:
-    """Whether every service can be expected to read the original."""
+def _can_be_sent_unchanged(image: Image) -> bool:
+    """Whether every service is expected to read the original."""
     return (
         image.content_type in EXTENSIONS
         and image.size <= LARGEST_SENT_BYTES
         and max(image.width, image.height) <= LONGEST_SENT_SIDE
-        and _is_plain(image.path)
+        and _has_common_pixels(image.path)
     )
 
 
-def _is_plain(path: Path) -> bool:
-    """Whether a JPEG, PNG or WebP has 8 bits at most per channel, and channels that are usual."""
+def _has_common_pixels(path: Path) -> bool:
+    """Whether a JPEG, PNG or WebP has at most 8 bits per channel, and a common mode."""
     try:
         with path.open("rb") as file, PIL.Image.open(file) as picture:
             if picture.format == "PNG":
-                file.seek(24)  # the bit depth; Pillow's mode does not tell it with colours
+                file.seek(24)  # The bit depth; Pillow's mode does not show it for color images.
                 if file.read(1) == b"\x10":
                     return False
-            return picture.mode in PLAIN_MODES
-    except Exception:  # It is broken by now; who decodes it then says in which way.
+            return picture.mode in COMMON_MODES
+    except Exception:  # It is damaged; decoding it reports how.
         return False
 
 
-def _flat(messages: Any, name: str = "") -> Iterable[str]:
-    """What a schema found wrong, one text for each field; one inside another is `boxes.0.left`."""
+def _error_messages(messages: Any, name: str = "") -> Iterable[str]:
+    """The errors of a schema, one text for each field; nested ones are like `boxes.0.left`."""
     if isinstance(messages, dict):
         for key, inner in messages.items():
-            yield from _flat(inner, f"{name}.{key}" if name else str(key))
+            yield from _error_messages(inner, f"{name}.{key}" if name else str(key))
     else:
         yield f"{name}: {' '.join(map(str, messages))}"

@@ -1,4 +1,4 @@
-"""Pictures of any kind in the one form that most analyzers want: 8 bits, three colours or four."""
+"""Images of any mode in the form that most analyzers need: 8 bits, RGB or RGBA."""
 
 import PIL.Image
 

@@ -20,12 +20,12 @@ from clustr.database import (
     Failure,
     Job,
     JobState,
-    SelectedUploads,
+    ReanalysisSelection,
     TagEdit,
-    UploadsForAnalyzer,
+    UploadSelection,
     Versions,
 )
-from clustr.database.editing import TOO_MANY
+from clustr.database.editing import TOO_MANY_TAGS
 from clustr.domain import failure_messages
 from clustr.domain.errors import (
     ClustrError,
@@ -86,7 +86,7 @@ class AnalysisJobs:
         self._ringer = ringer
         self._services = services
 
-    def estimate(self, selection: UploadsForAnalyzer) -> Estimate:
+    def estimate(self, selection: ReanalysisSelection) -> Estimate:
         """Estimate the size of the job that `create` would create.
 
         Raises:
@@ -101,7 +101,7 @@ class AnalysisJobs:
         seconds = round(matched * durations.p50 / 1000, 1) if durations else None
         return Estimate(matched, seconds)
 
-    def create(self, selection: UploadsForAnalyzer, request_id: str) -> Job:
+    def create(self, selection: ReanalysisSelection, request_id: str) -> Job:
         """Create a job that runs the analyzer on the selected uploads.
 
         Args:
@@ -113,7 +113,7 @@ class AnalysisJobs:
             TooManyJobs: as many jobs as are allowed wait or run already.
         """
         self._services.require(analyzer_named(self._plugin_manager, selection.analyzer))
-        self._database.jobs.require_room()
+        self._database.jobs.require_capacity()
         return add_analysis_job(self._database, selection, request_id)
 
     def run_again(self, upload_id: str, name: str, versions: Versions = ANY_VERSION) -> Upload:
@@ -139,7 +139,7 @@ class AnalysisJobs:
         analyzer = self._plugin_manager.analyzers[name]
         self._services.require(analyzer)
         dependents = dependents_of(self._plugin_manager, name)
-        upload = self._database.selections.queue_one(upload_id, analyzer, dependents, versions)
+        upload = self._database.selections.queue_analysis(upload_id, analyzer, dependents, versions)
         self._ringer.ring([analyzer])
         return upload
 
@@ -150,20 +150,20 @@ class BulkJobs:
     def __init__(self, database: Database):
         self._database = database
 
-    def count_matched(self, kind: str, selected_uploads: SelectedUploads) -> int:
+    def count_matched(self, kind: str, selected_uploads: UploadSelection) -> int:
         """Count the uploads that a job of this kind would handle now.
 
         Raises:
             TooSlow: there are too many uploads to count them within a request.
         """
-        return self._database.selections.count_chosen(
+        return self._database.selections.count_uploads(
             replace(selected_uploads, trashed=kind == RestoreUploads.kind)
         )
 
     def create(
         self,
         kind: str,
-        selected_uploads: SelectedUploads,
+        selected_uploads: UploadSelection,
         tags: Sequence[str] | None,
         request_id: str,
     ) -> Job:
@@ -177,12 +177,12 @@ class BulkJobs:
         Raises:
             TooManyJobs: as many jobs as are allowed wait or run already.
         """
-        self._database.jobs.require_room()
+        self._database.jobs.require_capacity()
         parameters = selected_uploads.parameters() | ({"tags": [*tags]} if tags else {})
         return _add_job(self._database, kind, parameters, request_id)
 
 
-def add_analysis_job(database: Database, selection: UploadsForAnalyzer, request_id: str) -> Job:
+def add_analysis_job(database: Database, selection: ReanalysisSelection, request_id: str) -> Job:
     """Store a job that runs an analyzer on the selected uploads, however many jobs wait."""
     return _add_job(database, AnalyzeUploads.kind, selection.parameters(), request_id)
 
@@ -269,12 +269,12 @@ class AnalyzeUploads:
 
     def step(self, job: Job) -> JobProgress:
         """Queue a batch of analyses; when all are queued, check how far they are."""
-        selection = UploadsForAnalyzer.of(job.parameters)
+        selection = ReanalysisSelection.from_parameters(job.parameters)
         analyzer = analyzer_named(self._plugin_manager, selection.analyzer)
         if job.total is not None:
             return self._check_analyses(job)
         dependents = dependents_of(self._plugin_manager, analyzer.name)
-        batch = self._database.selections.queue(job, selection, analyzer, dependents)
+        batch = self._database.selections.queue_batch(job, selection, analyzer, dependents)
         if batch.selected:
             self._notify_workers(analyzer)
         selected = job.counts.get("selected", 0) + batch.selected
@@ -296,18 +296,18 @@ class AnalyzeUploads:
         began = time.monotonic()
         if began < self._next_count_at.get(job.id, 0):
             return dict(job.counts)
-        states = self._database.selections.states(job.id)
+        states = self._database.selections.count_states(job.id)
         pause = max(COUNT_EVERY_SECONDS, COUNT_PAUSES * (time.monotonic() - began))
         self._next_count_at[job.id] = time.monotonic() + pause
         return {**job.counts, **states}
 
     def _final_counts(self, job: Job) -> dict[str, int]:
         self._next_count_at.pop(job.id, None)
-        return {"selected": 0, **job.counts, **self._database.selections.states(job.id)}
+        return {"selected": 0, **job.counts, **self._database.selections.count_states(job.id)}
 
     def reclaim(self, job: Job) -> JobProgress:
         """Take a batch of analyses that no worker has begun out of the queue again."""
-        has_more = self._database.selections.put_back(job.id)
+        has_more = self._database.selections.withdraw_batch(job.id)
         counts = self._final_counts(job)
         others = sum(counts[state] for state in State if state is not State.CANCELLED)
         counts[State.CANCELLED] = max(0, counts["selected"] - others)
@@ -320,9 +320,9 @@ class AnalyzeUploads:
             log.warning("bell_not_rung")
 
 
-def uploads_of_job(job: Job) -> SelectedUploads:
+def uploads_of_job(job: Job) -> UploadSelection:
     """The uploads that a job of `BULK_KINDS` handles."""
-    return SelectedUploads.of(job.parameters, trashed=job.kind == RestoreUploads.kind)
+    return UploadSelection.from_parameters(job.parameters, trashed=job.kind == RestoreUploads.kind)
 
 
 class ForEachUpload:
@@ -337,7 +337,7 @@ class ForEachUpload:
 
     def step(self, job: Job) -> JobProgress:
         """Handle the next batch."""
-        batch = self._database.selections.next(job, uploads_of_job(job), self.batch_size)
+        batch = self._database.selections.next_batch(job, uploads_of_job(job), self.batch_size)
         done, failures = self._handle(job, batch.ids)
         failures += [Failure(unknown, "There is no such upload.") for unknown in batch.unknown]
         previous = job.counts
@@ -371,7 +371,7 @@ class MoveUploads(ForEachUpload):
     batch_size = 50
 
     def _handle(self, job: Job, ids: list[str]) -> tuple[int, list[Failure]]:
-        already = self._database.selections.done(job, uploads_of_job(job), ids)
+        already = self._database.selections.moved_by_job(job, uploads_of_job(job), ids)
         done, failures = len(already), []
         for upload_id in ids:
             if upload_id in already:
@@ -419,8 +419,10 @@ class AddTags(ForEachUpload):
     batch_size = 500
 
     def _handle(self, job: Job, ids: list[str]) -> tuple[int, list[Failure]]:
-        tagged = {*self._database.editing.tag(ids, self._tag_edit(tuple(job.parameters["tags"])))}
-        return len(tagged), [Failure(i, TOO_MANY) for i in ids if i not in tagged]
+        tagged = {
+            *self._database.editing.edit_tags(ids, self._tag_edit(tuple(job.parameters["tags"])))
+        }
+        return len(tagged), [Failure(i, TOO_MANY_TAGS) for i in ids if i not in tagged]
 
     def _tag_edit(self, tags: tuple[str, ...]) -> TagEdit:
         return TagEdit(add=tags)
@@ -484,14 +486,14 @@ class JobRunner:
         Returns:
             whether there is more to do at once.
         """
-        jobs = self._database.jobs.unended()
+        jobs = self._database.jobs.unfinished()
         backfills = self._database.default_services.due_backfills()
         began = time.monotonic()
         to_count = [name for name, count_at in self._next_count_at.items() if began >= count_at]
         to_count = [name for name in to_count if self._may_have_changed(name)]
         if not jobs and not to_count and not backfills:
             return False
-        if not self._database.leases.take(LEASE, self._owner, LEASE_SECONDS):
+        if not self._database.leases.acquire(LEASE, self._owner, LEASE_SECONDS):
             later = began + STATISTICS_EVERY_SECONDS
             self._next_count_at.update(dict.fromkeys(to_count, later))
             return False
@@ -507,7 +509,7 @@ class JobRunner:
 
     def stop(self) -> None:
         """Let another process take over at once."""
-        self._database.leases.give_back(LEASE, self._owner)
+        self._database.leases.release(LEASE, self._owner)
 
     def _order_backfill(self, name: str, count: int) -> None:
         """Add jobs for the uploads that an analyzer missed while its service was not known.
@@ -524,15 +526,15 @@ class JobRunner:
             if self._plugin_manager.analyzers[analyzer_name].auto:
                 add_analysis_job(
                     self._database,
-                    UploadsForAnalyzer(analyzer_name, AnalysisSelection.MISSING),
+                    ReanalysisSelection(analyzer_name, AnalysisSelection.MISSING),
                     uuid4().hex,
                 )
-        self._database.default_services.backfill_ordered(name, count)
+        self._database.default_services.record_backfill(name, count)
 
     def _advance_job(self, job: Job) -> bool:
         """Do one step of a job and store how far it is; whether more can be done at once."""
         if job.state is JobState.QUEUED and not job.cancel_requested_at:
-            return self._database.jobs.begin(job, self._database.selections.newest())
+            return self._database.jobs.begin(job, self._database.selections.newest_id())
         try:
             kind = self._kinds[job.kind]
             step = kind.reclaim(job) if job.cancel_requested_at else kind.step(job)
@@ -558,7 +560,7 @@ class JobRunner:
         if name == UPLOAD_TOTALS and self._totals_seconds:
             return True  # The counting goes on.
         moment = time.monotonic()
-        if self._database.change_watch.changed():
+        if self._database.change_watch.has_changed():
             self._changed_at = moment
         if self._last_count_began_at[name] <= self._changed_at:
             return True

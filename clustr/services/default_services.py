@@ -17,7 +17,7 @@ from clustr import logs
 from clustr.analysis.http_session import Session
 from clustr.database import Database
 from clustr.domain.errors import ClustrError, NotConfigured
-from clustr.plugin_manager import Plugin, PluginManager, authors_frames
+from clustr.plugin_manager import Plugin, PluginManager, plugin_exc_info
 from clustr.plugin_manager.service_addresses import advice, has_address, is_default_address
 from clustr.plugins import Analyzer, Context, HttpAnalyzer
 
@@ -99,7 +99,7 @@ class DefaultServices:
         self.refresh()
         for name in self.not_configured:
             if self._service_answers(self._plugin_manager.analyzers[name]):
-                if self._database.default_services.configure(name):
+                if self._database.default_services.mark_configured(name):
                     log.info("default_service_found", analyzer=name)
             elif withdrawn := self._database.analyses.withdraw(name):
                 self._database.circuit_breakers.close(name)
@@ -111,7 +111,7 @@ class DefaultServices:
             with context_of(self._plugin_manager.plugin_of(analyzer), SEARCH_SECONDS) as context:
                 return isinstance(analyzer, HttpAnalyzer) and analyzer.is_there(context)
         except Exception as error:  # A plugin may have its own way to ask.
-            frames = authors_frames(error)
+            frames = plugin_exc_info(error)
             log.error("default_service_search_raised", analyzer=analyzer.name, exc_info=frames)
             return False
 

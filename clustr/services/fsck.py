@@ -238,7 +238,7 @@ class Fsck:
         return Finding(FindingKind.ORPHANED, entry.upload_id, key, detail, removes=True)
 
     def _check_trash(self) -> Iterator[Finding]:
-        for upload_id, filename in self._database.trash.settled():
+        for upload_id, filename in self._database.trash.stored_files():
             yield from self._check_trashed_upload(upload_id, filename)
         for filename, since in self._storage.trash.files():
             if since < now() - self._grace:
@@ -256,7 +256,7 @@ class Fsck:
             finding = Finding(
                 FindingKind.MISSING, upload_id, trash.key(filename), detail, removes=True
             )
-        is_settled = self._database.trash.step_of(upload_id) is TrashStep.THERE
+        is_settled = self._database.trash.step_of(upload_id) is TrashStep.STORED
         return [finding] if is_settled and not trash.has(filename) else []
 
     def _check_trash_file(self, filename: str) -> list[Finding]:
@@ -374,7 +374,7 @@ class Fsck:
     def _repair_record(self, finding: Finding, record: StoredRecord) -> bool:
         integrity = self._database.integrity
         if finding.kind is FindingKind.STUCK:
-            repair = integrity.cancel if finding.removes else integrity.queue_again
+            repair = integrity.cancel if finding.removes else integrity.requeue
             return repair(record.id, finding.analysis, finding.detail)
         # The record goes first: nobody sees a file without a record, and the next check finds it.
         if not integrity.quarantine(record, f"{finding.kind}: {finding.detail}"):

@@ -10,7 +10,7 @@ from clustr import __version__, logs
 from clustr.database import Database, now
 from clustr.domain import failure_messages
 from clustr.domain.errors import ClustrError, DatabaseUnavailable, QueueUnavailable
-from clustr.plugin_manager import PluginManager, authors_frames
+from clustr.plugin_manager import PluginManager, plugin_exc_info
 from clustr.plugin_manager.service_addresses import advice, default_address, service_of
 from clustr.plugins import Analyzer, Health
 from clustr.queue import Queue
@@ -149,7 +149,7 @@ class HealthChecks:
         room = self._storage.room()
         details = {"free_bytes": room.bytes, "free_inodes": room.inodes}
         if room.bytes < self._min_free_bytes:
-            detail = f"There is room for {failure_messages.size_text(room.bytes)} only."
+            detail = f"There is room for {failure_messages.format_size(room.bytes)} only."
         elif room.inodes is not None and room.inodes < MIN_INODES:
             detail = f"There is room for {room.inodes} files only (inodes)."
         else:
@@ -194,7 +194,7 @@ class HealthChecks:
         """How many analyses are deferred, and since when, by analyzer; None without MongoDB."""
         try:
             deferred = {
-                name: self._database.analyses.deferred(name)
+                name: self._database.analyses.deferred_summary(name)
                 for name in self._plugin_manager.analyzers
             }
         except DatabaseUnavailable:
@@ -233,7 +233,7 @@ def _run_check(
     except ClustrError as error:
         results = {name: ServiceHealth(UNHEALTHY, {"detail": str(error)})}
     except BaseException as error:  # The check may be a plugin's, and fails alone.
-        log.error("health_check_raised", service=name, exc_info=authors_frames(error))
+        log.error("health_check_raised", service=name, exc_info=plugin_exc_info(error))
         results = {name: ServiceHealth(UNHEALTHY, {"detail": "its health check failed"})}
     took = (time.monotonic() - began) * 1000
     return {name: replace(service, milliseconds=took) for name, service in results.items()}

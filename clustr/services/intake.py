@@ -182,7 +182,7 @@ class Intake:
 
     def _inspect(self, file: IncomingFile) -> InspectedImage:
         if file.too_large:
-            limit = failure_messages.size_text(self._max_upload_size)
+            limit = failure_messages.format_size(self._max_upload_size)
             raise TooLarge(f"The file is larger than {limit}, the most that one file may have.")
         with writing():  # The file system of the temporary file may have been unmounted.
             return images.inspect(file.content(), self._formats, limit_time=True)
@@ -193,7 +193,7 @@ class Intake:
         """Store the files; return each one's upload, and whether that was there before."""
         stored_before = self._find_stored_before(retry) if retry else {}
         hashes = [received.file.sha256 for received, _ in checked]
-        reusable = self._database.uploads.first_uploads_with_bytes(hashes) if reuse else {}
+        reusable = self._database.uploads.first_uploads_by_hash(hashes) if reuse else {}
         pairs: list[tuple[Upload, bool]] = []
         new: list[tuple[ReceivedFile, Upload]] = []
         for position, (received, inspected) in enumerate(checked):
@@ -216,12 +216,12 @@ class Intake:
 
         When that request was interrupted, some may be missing.
         """
-        stored, trashed = self._database.uploads.of_request(retry.key)
+        stored, trashed = self._database.uploads.find_by_request(retry.key)
         if any(upload.retry.fingerprint != retry.fingerprint for upload in stored):
             problem = "This key was given to a request with other files; take a new one."
             raise InvalidInput({"Idempotency-Key": [problem]})
         if trashed:  # The key is then free for the new uploads.
-            self._database.trash.release(trashed)
+            self._database.trash.release_idempotency_keys(trashed)
         return {upload.retry.position: upload for upload in stored}
 
     def _add_uploads(
@@ -235,7 +235,7 @@ class Intake:
         Returns:
             by the ids of the new uploads: the stored uploads, or those to reuse instead.
         """
-        uploads = self._database.uploads.ask([upload for _, upload in new])
+        uploads = self._database.uploads.mark_known_duplicates([upload for _, upload in new])
         self._require_our_store()
         self._storage.keep([(received.file, upload.filename) for received, upload in new])
         try:

@@ -57,7 +57,7 @@ class Reconciler:
         self._owner = uuid4().hex
         self._cleaned_at = self._searched_at = float("-inf")
         self._search_thread = threading.Thread()
-        self._duplicates_walk = database.duplicates.walk()
+        self._duplicates_walk = database.duplicates.repair_all()
         self._indexed = False
 
     def run_forever(self) -> None:
@@ -71,7 +71,7 @@ class Reconciler:
 
     def run_once(self) -> None:
         """Do one round, unless another process holds the lease."""
-        if not self._database.leases.take(LEASE, self._owner, LEASE_SECONDS):
+        if not self._database.leases.acquire(LEASE, self._owner, LEASE_SECONDS):
             return
         if not self._indexed:  # A web process makes them, too, unless it started without MongoDB.
             self._database.make_indexes()
@@ -91,12 +91,12 @@ class Reconciler:
     def _complete_old_records(self) -> None:
         """Add what records of older releases lack, in a thread: many uploads take their time."""
         try:
-            while completed := self._database.listing.complete():
+            while completed := self._database.listing.add_missing_facets():
                 log.info("uploads_completed", count=completed)
-            for completed in self._database.tag_keys.walk():
+            for completed in self._database.tag_keys.add_all_missing():
                 if completed:
                     log.info("tag_keys_made", count=completed)
-            for repaired in self._database.duplicates.walk():
+            for repaired in self._database.duplicates.repair_all():
                 if repaired:
                     log.info("copies_put_right", count=repaired)
             self._database.make_result_indexes(INDEX_SECONDS)
@@ -121,14 +121,14 @@ class Reconciler:
 
     def stop(self) -> None:
         """Let another process take over at once."""
-        self._database.leases.give_back(LEASE, self._owner)
+        self._database.leases.release(LEASE, self._owner)
 
     def _needs_worker(self, analyzer: Analyzer) -> bool:
         breaker = self._database.circuit_breakers.get(analyzer.name)
         is_deferred = breaker is not None and breaker.open
         if is_deferred and not breaker.due:
             return False
-        return self._database.analyses.work_waits(analyzer.name, only_due=not is_deferred)
+        return self._database.analyses.has_work(analyzer.name, only_due=not is_deferred)
 
     def _clean(self) -> None:
         if time.monotonic() - self._cleaned_at < CLEAN_EVERY_SECONDS:
@@ -138,13 +138,13 @@ class Reconciler:
             log.info("temporary_files_removed", count=removed)
         self._repair_duplicates()
         names = [analyzer.name for analyzer in self._analyzers]
-        if settled := self._database.analyses.settle(names, GONE_AFTER):
+        if settled := self._database.analyses.settle_waiting(names, GONE_AFTER):
             log.info("analyses_settled", count=settled)
 
     def _repair_duplicates(self) -> None:
         """Repair the duplicates of some uploads: a process may have died before it noted them."""
         repaired = next(self._duplicates_walk, None)
         if repaired is None:
-            self._duplicates_walk = self._database.duplicates.walk()
+            self._duplicates_walk = self._database.duplicates.repair_all()
         elif repaired:
             log.info("copies_put_right", count=repaired)

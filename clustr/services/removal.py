@@ -59,7 +59,7 @@ class Removal:
             permanently: whether to remove it for good even if there is a trash.
             job: the id of the bulk job that removes it, if any.
             versions: the versions that the upload may have (`If-Match`).
-            filter: what the upload has to match at the moment of its removal; see `Trash.throw`.
+            filter: what the upload has to match at the moment of its removal; see `Trash.add`.
 
         Returns:
             False when it does not match the filter, and is left where it is.
@@ -73,7 +73,7 @@ class Removal:
         self._require_store()
         try:
             step = TrashStep.REMOVING if for_good else TrashStep.MOVING
-            claim = self._trash.throw(upload_id, step, job, versions, filter)
+            claim = self._trash.add(upload_id, step, job, versions, filter)
         except NotFound as error:
             if not permanently or isinstance(error, ForeignRecord):
                 raise
@@ -133,7 +133,7 @@ class Removal:
         with writing():
             self._storage.trash.put(filename)
         self._storage.forget_thumbnails(filename)
-        if self._trash.settle(claim):
+        if self._trash.mark_moved(claim):
             log.info("upload_trashed", upload_id=claim.upload.id)
         else:
             self._follow_record(claim)
@@ -154,7 +154,7 @@ class Removal:
         with writing():
             self._storage.trash.remove(filename)
         self._storage.forget_thumbnails(filename)
-        if self._trash.forget(claim):
+        if self._trash.delete(claim):
             log.info("upload_deleted", upload_id=claim.upload.id)
             self._on_deleted(claim.upload)
 
@@ -163,7 +163,7 @@ class Removal:
         log.warning("claim_lost", upload_id=claim.upload.id, step=claim.step)
         step = self._trash.step_of(claim.upload.id)
         with writing():
-            if step is TrashStep.THERE:
+            if step is TrashStep.STORED:
                 self._storage.trash.put(claim.upload.filename)
             elif step is None:
                 try:
@@ -182,12 +182,12 @@ class Removal:
         """
         self._require_store()
         until = time.monotonic() + ROUND_SECONDS
-        for claim in self._trash.begun(BATCH_SIZE):
+        for claim in self._trash.take_over_stale_claims(BATCH_SIZE):
             log.warning("removal_taken_over", upload_id=claim.upload.id, step=claim.step)
             with suppress(StorageFull):  # It is logged, and must not hold up the others.
                 self._finish(claim)
         expired_before = now() - timedelta(days=self.trash_days)
-        for upload_id in self._trash.removed_before(expired_before, BATCH_SIZE):
+        for upload_id in self._trash.ids_trashed_before(expired_before, BATCH_SIZE):
             if time.monotonic() > until:
                 return
             # Another process may have restored or removed it meanwhile.

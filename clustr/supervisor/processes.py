@@ -501,7 +501,7 @@ class Supervisor:
             except OSError as error:
                 self._report(f"{error.filename} cannot be rotated: {error.strerror}")
 
-    def _restart_the_dead(self) -> None:
+    def _restart_ended_children(self) -> None:
         for state in self._states:
             if state.pid is not None:
                 continue

@@ -19,7 +19,7 @@ from clustr.analysis.runner import End
 from clustr.domain import failure_messages
 from clustr.domain.models import State
 from clustr.plugin_manager import Plugin
-from clustr.plugin_manager.declarations import HEAVY, problem_with_analyzer
+from clustr.plugin_manager.declarations import HEAVY_PACKAGES, problem_with_analyzer
 from clustr.plugins import Analyzer, Image, Outcome
 from clustr.testing.run import check_results, image_of, pillow_as_in_a_worker, plugin_with
 from clustr.testing.samples import BROKEN, KINDS, sample_image
@@ -136,7 +136,7 @@ def file_of(class_: type) -> str:
 @functools.cache
 def problem_with_import(module: str, file: str) -> str | None:
     """Why the module of an analyzer cannot be imported as cheaply as it should be."""
-    command = [sys.executable, "-c", IMPORT, module, file, *HEAVY]
+    command = [sys.executable, "-c", IMPORT, module, file, *HEAVY_PACKAGES]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
         done = subprocess.run(

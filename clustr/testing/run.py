@@ -12,7 +12,7 @@ import PIL.Image
 from clustr.analysis import local_run
 from clustr.analysis.runner import End
 from clustr.domain.errors import RefusedFile
-from clustr.domain.secrets import wrapped
+from clustr.domain.secrets import wrap_secrets
 from clustr.imaging import images
 from clustr.plugin_manager import Plugin
 from clustr.plugins import Analyzer, Image
@@ -69,7 +69,7 @@ def check_results(analyzer: Analyzer, results: Mapping[str, dict[str, Any]] | No
 
 def plugin_with(config: Mapping[str, Any] | None, secrets: Mapping[str, Any] | None) -> Plugin:
     """A plugin that is configured like this."""
-    return Plugin(NAME, None, NAME, config=config or {}, secrets=wrapped(secrets or {}))
+    return Plugin(NAME, None, NAME, config=config or {}, secrets=wrap_secrets(secrets or {}))
 
 
 def image_of(path: Path, results: Mapping[str, dict[str, Any]] | None) -> Image:

@@ -360,7 +360,7 @@ def detail_of(error: HTTPException) -> str:
     if message and message != type(error).description:
         return str(message)
     if isinstance(error, RequestEntityTooLarge):
-        max_size = failure_messages.size_text(current_app.config["MAX_CONTENT_LENGTH"])
+        max_size = failure_messages.format_size(current_app.config["MAX_CONTENT_LENGTH"])
         return f"The body of the request is larger than {max_size}, the most that is accepted here."
     return DEFAULT_DETAILS.get(error.code or 500, f"{error.name}.")
 

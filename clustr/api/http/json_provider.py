@@ -12,7 +12,7 @@ import orjson
 from flask import Response, jsonify
 from flask.json.provider import JSONProvider
 
-from clustr.database import log_foreign
+from clustr.database import log_foreign_record
 
 # A time without a zone is from MongoDB, which has them in UTC.
 OPTIONS = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
@@ -78,6 +78,6 @@ def _is_serializable(upload: dict[str, Any]) -> bool:
     try:
         orjson.dumps(upload, option=OPTIONS)
     except TypeError as error:
-        log_foreign(str(upload.get("id")), str(error))
+        log_foreign_record(str(upload.get("id")), str(error))
         return False
     return True

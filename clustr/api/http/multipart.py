@@ -67,7 +67,7 @@ class Form(Generic[AnyFile]):
 
 def too_large_message(max_bytes: int) -> str:
     """Return the error for a request of more than `max_bytes`."""
-    max_size = failure_messages.size_text(max_bytes)
+    max_size = failure_messages.format_size(max_bytes)
     return f"The request is larger than {max_size}, the most that is accepted."
 
 
@@ -122,7 +122,7 @@ def read_form(
         max_parts = max_files + MAX_OTHER_PARTS
         reason = (
             f"A form may have at most {max_parts} parts, and each part at most "
-            f"{failure_messages.size_text(MAX_HEADER_BYTES)} of headers."
+            f"{failure_messages.format_size(MAX_HEADER_BYTES)} of headers."
         )
         raise LimitExceeded(reason) from error
     except MultipartError as error:
@@ -202,7 +202,7 @@ class _FormReader(Generic[AnyFile]):
         if self._other_bytes <= MAX_OTHER_BYTES:
             return
         if not self._other_is_file or self.form.files:
-            max_size = failure_messages.size_text(MAX_OTHER_BYTES)
+            max_size = failure_messages.format_size(MAX_OTHER_BYTES)
             raise LimitExceeded(
                 f"Parts that are not named {self._field_name} may have {max_size} together; "
                 f"there are more with the one named `{self.form.other_names[-1]}`."

@@ -101,7 +101,7 @@ def list_uploads() -> Response:
     page_arguments = query["limit"], number or 1, query.get("cursor"), filters
     try:
         if "q" in query:
-            search_query = SearchQuery.read(query["q"])
+            search_query = SearchQuery.parse(query["q"])
             search_page = components.database.search.page(
                 search_query, *page_arguments, selection.projection
             )
@@ -130,7 +130,7 @@ def find_existing(body: dict[str, list[str]]) -> Response:
     So that a client need not send what is known.
     """
     hashes = body["sha256"]
-    known = components.database.uploads.first_with_bytes(hashes)
+    known = components.database.uploads.first_ids_by_hash(hashes)
     return jsonify({"data": {sha256: known.get(sha256) for sha256 in hashes}})
 
 
@@ -146,7 +146,7 @@ def get_upload(upload_id: str) -> Response:
 
     Who has it already sends its `ETag` as `If-None-Match` and is answered 304 until it changes.
     """
-    document = components.database.listing.one(upload_id)
+    document = components.database.listing.get(upload_id)
     with reading_record(upload_id):
         body = FieldSelection(components, None, with_results=True).dump(document)
         response = add_etag(jsonify(body), body["version"])

@@ -24,14 +24,14 @@ from clustr.api.schemas.listing import RESULTS_FIELD, NameList
 from clustr.api.schemas.uploads import NAME_LENGTH, AnalysisSchema, UploadSchema, dump_upload
 from clustr.components import WebComponents
 from clustr.database import (
-    SelectedUploads,
     TagEdit,
     TrashedUpload,
     TrashPage,
+    UploadSelection,
     distinct_tags,
     tag_key,
 )
-from clustr.database.editing import MOST_TAGS
+from clustr.database.editing import MAX_TAGS
 from clustr.database.trash import COUNTED_TOTAL
 from clustr.services.bulk import BULK_KINDS
 from clustr.services.intake import clean_name, clean_text
@@ -76,7 +76,7 @@ def tag_list_field(description: str, min_tags: int = 1) -> fields.List:
     tag = CleanText(validate=validate.Length(1, LONGEST_TAG))
     return fields.List(
         tag,
-        validate=validate.Length(min_tags, MOST_TAGS),
+        validate=validate.Length(min_tags, MAX_TAGS),
         metadata={"description": description, "example": ["cat", "sofa"]},
     )
 
@@ -302,10 +302,10 @@ class MatchedSchema(Schema):
     )
 
 
-def selected_uploads_from(order: dict[str, Any]) -> SelectedUploads:
+def selected_uploads_from(order: dict[str, Any]) -> UploadSelection:
     """Return the selection of an order in the shape of `BulkOrderSchema`."""
     ids = order.get("ids")
-    return SelectedUploads(tuple(ids) if ids is not None else None, order.get("filter", {}))
+    return UploadSelection(tuple(ids) if ids is not None else None, order.get("filter", {}))
 
 
 def dump_trashed(

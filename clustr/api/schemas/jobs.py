@@ -19,7 +19,7 @@ from clustr.api.http.fields import (
 )
 from clustr.api.schemas.filters import FilterSchema, upload_ids
 from clustr.api.schemas.uploads import STATE_DESCRIPTION
-from clustr.database import AnalysisSelection, AnalyzerCounts, Job, JobState, UploadsForAnalyzer
+from clustr.database import AnalysisSelection, AnalyzerCounts, Job, JobState, ReanalysisSelection
 from clustr.domain.models import State
 from clustr.plugin_manager import Plugin
 from clustr.plugins import Analyzer
@@ -257,10 +257,10 @@ class AnalysesSchema(Schema):
     data = fields.List(fields.Nested(AnalyzerStatisticsSchema), required=True)
 
 
-def selection_from(order: dict[str, Any]) -> UploadsForAnalyzer:
+def selection_from(order: dict[str, Any]) -> ReanalysisSelection:
     """Return the selection of an order in the shape of `AnalysisOrderSchema`."""
     ids = order.get("ids")
-    return UploadsForAnalyzer(
+    return ReanalysisSelection(
         analyzer=order["analyzer"],
         select=order["select"],
         ids=tuple(ids) if ids is not None else None,

@@ -22,16 +22,16 @@ from clustr.api.schemas.filters import DUPLICATE_METADATA, CommonFilterSchema, l
 from clustr.api.schemas.uploads import UploadSchema
 from clustr.components import WebComponents
 from clustr.database import (
-    BOUNDS,
     COUNTED_TOTAL,
-    SEARCHED,
-    UNLIKE_AN_UPLOAD,
+    MALFORMED_RECORD_ERRORS,
+    MATCHED_FIELDS,
+    RANGE_FILTERS,
     Page,
     SearchPage,
     SearchQuery,
     Sort,
     UploadFilter,
-    log_foreign,
+    log_foreign_record,
 )
 
 CURSOR_PATTERN = "^[A-Za-z0-9_-]{28,1500}$"
@@ -146,7 +146,7 @@ def explain_too_slow(query: Mapping[str, Any], sort: Sort) -> dict[str, list[str
     if "q" in query:
         return {"q": ["Too many uploads would have to be looked at; give rarer words."]}
     messages = {}
-    for name, (field, _) in BOUNDS.items():
+    for name, (field, _) in RANGE_FILTERS.items():
         if name not in query or field == sort.by:
             continue
         if field in SORT_FIELDS:
@@ -171,7 +171,7 @@ class ListedUploadSchema(UploadSchema):
     """An upload in a list: its id, and the selected fields."""
 
     matched = fields.List(
-        fields.String(validate=validate.OneOf(SEARCHED)),
+        fields.String(validate=validate.OneOf(MATCHED_FIELDS)),
         metadata={
             "description": "In what of it `q` was found; only there with `q`.",
             "example": ["tag", "caption"],
@@ -291,7 +291,7 @@ class FieldSelection:
     def dump(self, document: Mapping[str, Any]) -> dict[str, Any]:
         """Convert a document of the database to the shape of `ListedUploadSchema`.
 
-        For a document that Clustr did not write, it raises one of `UNLIKE_AN_UPLOAD`.
+        For a document that Clustr did not write, it raises one of `MALFORMED_RECORD_ERRORS`.
         """
         get, upload_id, filename = document.get, str(document["_id"]), document["filename"]
         if not filename.startswith(upload_id):
@@ -354,7 +354,7 @@ def dump_search_page(
     """Convert a page of a search to the shape of `UploadPageSchema`."""
 
     def dump(document: Mapping[str, Any]) -> dict[str, Any]:
-        return selection.dump(document) | {"matched": search_query.matched_in(document)}
+        return selection.dump(document) | {"matched": search_query.matched_fields(document)}
 
     return _dump_page(search_page.page, dump, number, limit) | {"order": search_page.order}
 
@@ -369,8 +369,8 @@ def _dump_page(
     for document in page.uploads:
         try:
             data.append(dump(document))
-        except UNLIKE_AN_UPLOAD as error:  # Records that Clustr did not write are left out.
-            log_foreign(str(document["_id"]), f"{type(error).__name__}: {error}")
+        except MALFORMED_RECORD_ERRORS as error:  # Records that Clustr did not write are left out.
+            log_foreign_record(str(document["_id"]), f"{type(error).__name__}: {error}")
     is_whole = number == 1 and page.next_cursor is None
     return {
         "data": data,
