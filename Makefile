@@ -39,10 +39,11 @@ deployment:  ## Make a bare Debian 13 with systemd, and install Clustr there as 
 clients: servers  ## Generate clients of the API with the usual tools, and use them; takes minutes
 	$(BIN)/python -m pytest -rs tests/clients/check_clients.py
 
-lint: $(VENV)/installed-dev  ## Check style, and which module may import which
+lint: $(VENV)/installed-dev  ## Check style, types, and which module may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/mypy
 
 format: $(VENV)/installed-dev  ## Put the code into its format
 	$(BIN)/ruff check --fix .

@@ -32,7 +32,8 @@ class Commands(click.Group):
         if name not in COMMANDS:
             return None
         module, _, attribute = COMMANDS[name].partition(":")
-        return getattr(import_module(module), attribute)
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
 
     def invoke(self, context: click.Context) -> Any:
         """Run the command; an error that keeps it from starting is printed in one line."""

@@ -72,7 +72,8 @@ def _skip_unused_record_fields() -> None:
     """
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = False
-    logging.logMultiprocessing = logging.logAsyncioTasks = False
+    logging.logMultiprocessing = False
+    logging.logAsyncioTasks = False  # type: ignore[attr-defined]  # Python 3.11 lacks it.
 
 
 def logging_config(log_format: str, level: str) -> dict[str, Any]:
@@ -154,9 +155,9 @@ def _json_processors() -> list[Any]:
     return [structlog.processors.JSONRenderer(ensure_ascii=True)]
 
 
-def short_traceback(exception: ExceptionInfo) -> str:
+def short_traceback(exc_info: ExceptionInfo) -> str:
     """The innermost frames of an exception and of its causes, without any variable's value."""
-    kind, error, trace = exception
+    kind, error, trace = exc_info
     formatter = traceback.TracebackException(kind, error, trace, limit=-MAX_FRAMES, compact=True)
     text = _presentable_lines("".join(formatter.format()).rstrip())
     return text if len(text) <= LONGEST_TRACEBACK else f"…{text[-LONGEST_TRACEBACK:]}"
@@ -233,7 +234,7 @@ def _escape_character(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
-SHARED_PROCESSORS = [
+SHARED_PROCESSORS: list[Any] = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,

@@ -10,11 +10,12 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import dotenv
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
+from marshmallow.types import ErrorMessages
 
 from clustr.domain import failure_messages
 from clustr.domain.errors import InvalidSettings
@@ -22,17 +23,21 @@ from clustr.domain.secrets import HIDDEN
 
 MEBIBYTE = 1024 * 1024
 
+NO_TEXT: ErrorMessages = {"invalid": "expected text"}
+NO_NUMBER: ErrorMessages = {"invalid": "expected a whole number"}
+NO_FLAG: ErrorMessages = {"invalid": "expected true or false"}
+
 
 class Text(fields.String):
     """Any text."""
 
-    default_error_messages: ClassVar = {"invalid": "expected text"}
+    default_error_messages = NO_TEXT
 
 
 class Number(fields.Integer):
     """A whole number."""
 
-    default_error_messages: ClassVar = {"invalid": "expected a whole number"}
+    default_error_messages = NO_NUMBER
 
 
 class Size(fields.Field[int]):
@@ -54,7 +59,7 @@ class Size(fields.Field[int]):
 class Flag(fields.Boolean):
     """True or false, in the usual spellings."""
 
-    default_error_messages: ClassVar = {"invalid": "expected true or false"}
+    default_error_messages = NO_FLAG
 
 
 class Names(fields.Field[tuple[str, ...]]):

@@ -683,12 +683,13 @@ def date_and_time(found: re.Match[str], fraction: str) -> datetime | None:
     """
     month = found["month"]
     number = MONTHS.index(month) + 1 if month in MONTHS else int(month)
-    clock = [int(found[part] or 0) for part in ("hour", "minute", "second")]
+    hour, minute, second = (int(found[part] or 0) for part in ("hour", "minute", "second"))
     if not re.fullmatch(r"[0-9]+", fraction):
         fraction = "0"
     microsecond = int(fraction[:6].ljust(6, "0"))
     try:
-        return datetime(int(found["year"]), number, int(found["day"]), *clock, microsecond)
+        year, day = int(found["year"]), int(found["day"])
+        return datetime(year, number, day, hour, minute, second, microsecond)
     except ValueError:
         return None
 
@@ -767,9 +768,10 @@ def satellite_time(place: Tags) -> datetime | None:
     if not found or len(parts) != 3 or not all(0 <= part < 60 for part in parts):
         return None
     hour, minute, second = parts
-    day = (int(found[part]) for part in ("year", "month", "day"))
+    microsecond = int(second % 1 * 1e6)
+    year, month, day = (int(found[part]) for part in ("year", "month", "day"))
     try:
-        return datetime(*day, int(hour), int(minute), int(second), int(second % 1 * 1e6))
+        return datetime(year, month, day, int(hour), int(minute), int(second), microsecond)
     except ValueError:
         return None
 

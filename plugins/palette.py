@@ -9,7 +9,7 @@ client draws a blurred picture with its proportions and its transparency.
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 from math import cos, hypot, pi
-from typing import Any
+from typing import Any, cast
 
 import PIL.Image
 from marshmallow import Schema, fields, validate
@@ -120,7 +120,9 @@ def dominant(picture: PIL.Image.Image) -> list[dict[str, Any]]:
     strip = PIL.Image.new("RGB", (len(visible), 1))
     strip.putdata(visible)
     reduced = strip.quantize(16, PIL.Image.Quantize.MEDIANCUT, kmeans=2)
-    counted = sorted(reduced.convert("RGB").getcolors(), reverse=True)
+    # They are 16 at most, and of three bands.
+    colors = cast("list[tuple[int, tuple[int, ...]]]", reduced.convert("RGB").getcolors())
+    counted = sorted(colors, reverse=True)
     groups: list[list[Any]] = []
     for count, color in counted:
         near = min(groups, key=lambda group: distance(group[1], color), default=None)

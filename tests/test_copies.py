@@ -233,6 +233,14 @@ def test_what_died_before_it_looked_again_is_made_good(workshop):
     assert names(workshop, [second]) == [None]
 
 
+def test_what_goes_between_two_looks_at_it_meets_no_filter(workshop, monkeypatch):
+    """Without transactions another can remove an upload that was just seen to meet a filter."""
+    [upload_id] = copies_of(workshop, new_photograph(), 1)
+    trash = workshop.web.database.trash
+    monkeypatch.setattr(trash._duplicates, "find_original", lambda *_: None)
+    assert trash.add(upload_id, TrashStep.MOVING, filter={"duplicate": False}) is None
+
+
 def of_an_older_version(workshop: Workshop) -> list[list[str]]:
     """Groups of copies as older versions have left them; of each some are in the trash."""
     groups = [copies_of(workshop, new_photograph(), 4) for _ in range(6)]

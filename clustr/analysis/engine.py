@@ -325,7 +325,9 @@ class WorkSlice:
 
     def _build_image(self, upload: Upload) -> Image:
         names = self.analyzer.requires
-        required = {a.name: a.result for a in upload.analyses if a.name in names}
+        required = {
+            a.name: a.result for a in upload.analyses if a.name in names and a.result is not None
+        }
         return Image(
             id=upload.id,
             sha256=upload.sha256,

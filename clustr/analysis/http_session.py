@@ -9,10 +9,10 @@ import http.cookiejar
 import io
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Literal, cast
 
 import requests
 import urllib3
@@ -71,8 +71,10 @@ class _Adapter(HTTPAdapter):
         self,
         request: requests.PreparedRequest,
         stream: bool = False,
-        timeout: float | tuple[float, float] | None = None,
-        **kwargs: Any,
+        timeout: float | tuple[float, float] | tuple[float, None] | None = None,
+        verify: bool | str = True,
+        cert: Any = None,
+        proxies: Mapping[str, str] | None = None,
     ) -> requests.Response:
         connect, total = timeout if isinstance(timeout, tuple) else (timeout, timeout)
         total = total or self._timeout
@@ -82,8 +84,7 @@ class _Adapter(HTTPAdapter):
         try:
             with _timeout_at(deadline):
                 # Nothing is given for the proxies: a connection through one has no total.
-                kwargs["proxies"] = None
-                response = super().send(request, stream, (connect, total), **kwargs)
+                response = super().send(request, stream, (connect, total), verify, cert)
         finally:
             _deadline.reset(token)
         return _Response(response, deadline)
@@ -136,7 +137,7 @@ class _DeadlineSocket:
             self.limit()
             unsent = unsent[self._socket.send(unsent) :]
 
-    def makefile(self, mode: str) -> io.BufferedReader:
+    def makefile(self, mode: Literal["rb"]) -> io.BufferedReader:
         return io.BufferedReader(_DeadlineReader(self, self._socket.makefile(mode, buffering=0)))
 
     def limit(self) -> None:
@@ -174,30 +175,30 @@ def _seconds_until(moment: float) -> float:
     return max(0.001, moment - time.monotonic())
 
 
-class _DeadlineConnection:
-    """A mixin for urllib3's connections: one time limit to connect, and a `_DeadlineSocket`."""
+class _HTTPConnection(urllib3.connection.HTTPConnection):
+    """urllib3's connection with one time limit to connect, and with a `_DeadlineSocket`."""
 
     sock: Any
-    host: str
-    port: int
-    timeout: float
 
     def _new_conn(self) -> socket.socket:
         """Connect to the first of the host's addresses that answers, within one time for all.
 
         urllib3 and the standard library allow each address the whole time.
         """
+        assert self.timeout is not None  # Every call is given one.
         connect_by = time.monotonic() + self.timeout
         try:
             addresses = socket.getaddrinfo(
                 self.host.strip("[]"), self.port, type=socket.SOCK_STREAM
             )
         except (socket.gaierror, UnicodeError) as error:
-            raise NameResolutionError(self.host, self, error) from error
+            # urllib3 does nothing with the reason but put it into the message.
+            raise NameResolutionError(self.host, self, error) from error  # type: ignore[arg-type]
         problem: OSError | None = None
         for *_, address in addresses:
             try:
-                connected = socket.create_connection(address[:2], _seconds_until(connect_by))
+                host_and_port = cast("tuple[str, int]", address[:2])  # as of any TCP address
+                connected = socket.create_connection(host_and_port, _seconds_until(connect_by))
                 connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 connected.settimeout(_seconds_until(connect_by))  # for the handshake of TLS
                 return connected
@@ -208,20 +209,16 @@ class _DeadlineConnection:
         raise NewConnectionError(self, f"Connecting failed: {problem}") from problem
 
     def connect(self) -> None:
-        super().connect()  # type: ignore[misc]
+        super().connect()
         self.sock = _DeadlineSocket(self.sock)
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self.sock is not None:  # The connection is one that was kept open.
             self.sock.deadline = _deadline.get()
-        super().request(*args, **kwargs)  # type: ignore[misc]
+        super().request(*args, **kwargs)
 
 
-class _HTTPConnection(_DeadlineConnection, urllib3.connection.HTTPConnection):
-    pass
-
-
-class _HTTPSConnection(_DeadlineConnection, urllib3.connection.HTTPSConnection):
+class _HTTPSConnection(_HTTPConnection, urllib3.connection.HTTPSConnection):
     pass
 
 

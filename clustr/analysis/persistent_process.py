@@ -120,7 +120,8 @@ class PersistentProcesses:
 
     def take_answer(self) -> bool:
         """Forget the current call; return whether it was answered."""
-        if process := self._processes.get(self._called_analyzer):
+        called = self._called_analyzer
+        if called is not None and (process := self._processes.get(called)):
             process.called_at = time.monotonic()
         answered, self._called_analyzer, self._answered = self._answered, None, False
         return answered
@@ -133,8 +134,10 @@ class PersistentProcesses:
         Returns:
             0 when it is answered, else the wait status (wait(2)); None when that is not known.
         """
-        process = self._processes.get(self._called_analyzer)
-        if process is None:  # It has died, and an earlier call has returned its status.
+        called = self._called_analyzer
+        process = None if called is None else self._processes.get(called)
+        if called is None or process is None:
+            # It has died, and an earlier call has returned its status.
             return None
         while True:
             readable, _, _ = select.select([process.connection], [], [], POLL_SECONDS)
@@ -142,7 +145,7 @@ class PersistentProcesses:
             answer = self._peek(process) if readable else None
             if answer:
                 if answer == ENDS:
-                    self._let_end(self._called_analyzer)
+                    self._let_end(called)
                 self._answered = True
                 return 0
             closed = answer == b""
@@ -150,7 +153,7 @@ class PersistentProcesses:
                 _kill(process)
             ended, status = _poll_exit(process, wait=closed)
             if ended:
-                self._let_end(self._called_analyzer)
+                self._let_end(called)
                 return status
 
     def _peek(self, process: PersistentProcess) -> bytes:
@@ -183,7 +186,7 @@ class PersistentProcesses:
         log.debug("process_kept", analyzer=analyzer, pid=pid)
         return PersistentProcess(pid, worker_end, idle_seconds)
 
-    def _let_end(self, analyzer: str | None) -> None:
+    def _let_end(self, analyzer: str) -> None:
         """Close the connection of a process, so that it ends by itself."""
         if process := self._processes.pop(analyzer, None):
             process.connection.close()

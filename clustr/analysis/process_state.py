@@ -62,7 +62,7 @@ class ProcessState:
     def restore(self) -> None:
         """Restore the saved state, and log what was printed since."""
         if warnings.filters != self._filters or warnings.showwarning is not self._show:
-            self._caught.__exit__()
+            self._caught.__exit__(None, None, None)
             self._save_warnings()
         os.fchdir(self._folder)
         for number, handler in self._handlers.items():
@@ -97,7 +97,7 @@ class ProcessState:
         self._flush()
         self._log_printed()
         os.dup2(self._original_output, STANDARD_OUTPUT)
-        self._caught.__exit__()
+        self._caught.__exit__(None, None, None)
         for descriptor in (self._original_output, self._folder):
             os.close(descriptor)
         self._printed_file.close()

@@ -217,9 +217,8 @@ class Runner:
         size = self.analyzer.batch_size
         try:
             while batch := list(islice(remaining, size if size > 1 else None)):
-                ends = self._analyze_batch(batch) if size > 1 and len(batch) > 1 else None
-                if ends is None:
-                    ends = self._analyze_each(batch, log_context)
+                pairs = self._analyze_batch(batch) if size > 1 and len(batch) > 1 else None
+                ends = self._analyze_each(batch, log_context) if pairs is None else pairs
                 for image, end in ends:
                     yield image, end
                 if end.state is State.DEFERRED:
@@ -247,7 +246,7 @@ class Runner:
         pairs = [(i, replace(e, seconds=seconds_each)) for i, e in zip(images, ends, strict=True)]
         return sorted(pairs, key=lambda pair: pair[1].state is not State.DEFERRED)
 
-    def _call_analyze_batch(self, images: list[Image]) -> list[Any]:
+    def _call_analyze_batch(self, images: list[Image]) -> Sequence[Any]:
         """Call `analyze_batch`, and return its answers, one for each image.
 
         Raises:
@@ -315,8 +314,8 @@ class Runner:
                 after = after if isinstance(after, int | float) else None
                 return End(State.DEFERRED, error=failure_messages.as_plain_text(error), after=after)
             case TimeUp():
-                error = f"took longer than {self.analyzer.timeout:g} seconds"
-                return End(State.FAILED, error=error)
+                message = f"took longer than {self.analyzer.timeout:g} seconds"
+                return End(State.FAILED, error=message)
         log.error("analyzer_raised", exc_info=plugin_exc_info(error))
         return End(State.FAILED, error=failure_messages.describe_exception(error))
 
@@ -361,10 +360,11 @@ class Runner:
         if not values:
             return {}
         try:
-            return self._upload_fields.load(values)
+            filled: dict[str, Any] = self._upload_fields.load(values)
         except ValidationError as error:
             problems = json.dumps(error.messages)
             raise ValueError(f"the result does not fit the upload's fields: {problems}") from error
+        return filled
 
     def close(self) -> None:
         """Tear the analyzer down, if it was set up."""
@@ -392,7 +392,7 @@ def _to_json_values(value: dict[str, Any], what: str, max_bytes: int) -> dict[st
     """
     try:
         text = _encode(value)
-        plain = json.loads(text) if len(text) <= max_bytes else None
+        plain: dict[str, Any] = json.loads(text) if len(text) <= max_bytes else {}
         # JavaScript and MongoDB hold no larger integers. orjson refuses lone surrogates, too.
         orjson.dumps(plain, option=orjson.OPT_STRICT_INTEGER)
     except (TypeError, ValueError, RecursionError) as error:

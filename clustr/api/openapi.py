@@ -5,7 +5,7 @@ and compiles them again. OpenAPI 3.0 allows several forms for some things of whi
 one.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
 
@@ -176,7 +176,7 @@ def _group_operations(document: Node) -> None:
     document["tags"] = [{"name": n, "description": headings[n]} for n in headings]
     for item in document["paths"].values():
         for operation in item.values():
-            if isinstance(operation, Mapping) and "tags" in operation:
+            if isinstance(operation, dict) and "tags" in operation:
                 operation["tags"] = [*dict.fromkeys(renamed[tag] for tag in operation["tags"])]
 
 

@@ -77,9 +77,10 @@ class PluginFilters:
             """The query of the listing in this installation."""
 
             def handle_error(self, error: ValidationError, *_: Any, **__: Any) -> None:
-                for name, messages in error.messages.items():
+                all_messages = error.messages_dict
+                for name, messages in all_messages.items():
                     if messages == [UNKNOWN_FIELD]:
-                        error.messages[name] = [plugin_filters.explain_unknown(name, self.fields)]
+                        all_messages[name] = [plugin_filters.explain_unknown(name, self.fields)]
 
         self.schema = type("ListingQuery", (ListingQuery,), declared)()
         # Clients repeat their queries, and parsing one takes a tenth of the time of an answer.

@@ -3,7 +3,7 @@
 import functools
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from flask import Flask
@@ -41,7 +41,9 @@ class PluginLibrary:
     def get(self, upload_id: str) -> Upload:
         return self._uploads.get(upload_id)
 
-    def find(self, analyzer: str, field: str, values: list[Any], limit: int = 1000) -> list[Upload]:
+    def find(
+        self, analyzer: str, field: str, values: Sequence[Any], limit: int = 1000
+    ) -> list[Upload]:
         indexed_fields = [(f.analyzer, f.field) for f in self._plugin.filters if f.indexed]
         if (analyzer, field) not in indexed_fields:
             declared = ", ".join(".".join(pair) for pair in indexed_fields) or "none"
@@ -78,7 +80,7 @@ def problem_with_routes(plugin: Plugin, blueprints: list[Blueprint]) -> str | No
     route_counts = Counter(
         (method, re.sub(r"<(?:(.+?):)?\w+>", r"<\1>", rule.rule))
         for rule in trial_app.url_map.iter_rules()
-        for method in rule.methods.difference(AUTOMATIC_METHODS)
+        for method in (rule.methods or set()).difference(AUTOMATIC_METHODS)
     )
     for (method, rule), count in route_counts.items():
         if not rule.startswith(f"{PREFIX}/{plugin.name}/"):

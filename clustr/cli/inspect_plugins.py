@@ -85,7 +85,7 @@ def read_sources() -> PluginSources:
         problems += error.problems.values()
         usable = {n: value for n, value in environment.items() if n not in error.problems}
         # A path that does not exist stays, because its default could name other plugins.
-        unusable_paths = {
+        unusable_paths: dict[str, Any] = {
             name.lower(): Path(environment[name]) for name in PATH_SETTINGS & error.problems.keys()
         }
         settings = dataclasses.replace(

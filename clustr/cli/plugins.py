@@ -276,7 +276,9 @@ def single_line(text: object) -> str:
 
 def table_rows(plugins_found: Iterable[dict[str, Any]]) -> Iterator[str]:
     """Yield the lines of a table of all plugins, with its heading."""
-    rows = [("NAME", "VERSION", "SOURCE", "STATE", "ANALYZERS", "LOAD", "REASON")]
+    rows: list[tuple[str, ...]] = [
+        ("NAME", "VERSION", "SOURCE", "STATE", "ANALYZERS", "LOAD", "REASON")
+    ]
     for plugin in plugins_found:
         analyzers = ", ".join(
             f"{a['name']} v{a['version']} {a['queue']}" for a in plugin["analyzers"]

@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,10 +114,7 @@ class FileRun:
     def results(self) -> list[dict[str, Any]]:
         """Run the analyzer, and return the result of each file in their order."""
         while pending := [n for n in range(len(self._files)) if n not in self._results]:
-            child = run_in_child(
-                lambda send, pending=pending: self._run_in_child(pending, send),
-                self._needed.seconds,
-            )
+            child = run_in_child(partial(self._run_in_child, pending), self._needed.seconds)
             self._results |= {
                 message["number"]: message["result"]
                 for message in child.sent
@@ -172,14 +170,15 @@ class FileRun:
             is_last = analyzer.name == self._name
             for number, end in self._run_analyzer(analyzer, plugin_manager, loaded, send):
                 if is_last or end.state is not State.SUCCEEDED:
-                    error = end.error if is_last else f"requires {analyzer.name}: {end.error}"
+                    reason = end.error if is_last else f"requires {analyzer.name}: {end.error}"
                     state = end.state if is_last else State.SKIPPED
                     result = result_as_json(
-                        self._files[number], state, error, end if is_last else None
+                        self._files[number], state, reason, end if is_last else None
                     )
                     send({"number": number, "result": result})
                     del loaded[number]
                 else:
+                    assert end.result is not None  # It succeeded.
                     results = {**loaded[number].results, analyzer.name: end.result}
                     loaded[number] = dataclasses.replace(loaded[number], results=results)
 

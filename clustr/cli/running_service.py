@@ -1,6 +1,7 @@
 """Reads the settings of the service that a command works on."""
 
 import dataclasses
+from typing import Any
 
 from clustr.settings import Settings, read_settings
 from clustr.supervisor import servers
@@ -14,5 +15,7 @@ def read_settings_of_running_service() -> Settings:
     """
     settings = read_settings()
     noted = servers.read_addresses(settings.data_folder)
-    started = {name.lower(): url for name, url in noted.items() if name not in settings.given}
+    started: dict[str, Any] = {
+        name.lower(): url for name, url in noted.items() if name not in settings.given
+    }
     return dataclasses.replace(settings, **started)

@@ -118,7 +118,7 @@ class Analyses:
             "$inc": {"analyses.$[it].attempts": 1},
             "$unset": {"analyses.$[it].finished_at": ""},
         }
-        filters = [
+        filters: list[Document] = [
             {"it.name": analyzer, "it.state": state},
             {"bare.name": analyzer, "bare.result": {"$exists": False}},
         ]
@@ -153,7 +153,10 @@ class Analyses:
         """
         query = with_analysis(name=analyzer, state=state)
         while True:
-            stages = [{"$match": {**query, "_id": {"$nin": [*self._foreign]}}}, {"$limit": size}]
+            stages: list[Document] = [
+                {"$match": {**query, "_id": {"$nin": [*self._foreign]}}},
+                {"$limit": size},
+            ]
             if results is not None:
                 stages.append(_results_only_of(results))
             uploads, foreign = {}, set()
@@ -211,7 +214,7 @@ class Analyses:
                 refused = {found["index"] for found in error.details["writeErrors"]}
                 if not all(finished[index].result for index in refused):
                     raise
-                written = error.details["nModified"]
+                written: int = error.details["nModified"]
         unstored = [_failed_as_too_large(finished[index]) for index in sorted(refused)]
         return written + self.finish(analyzer, run, unstored)
 

@@ -202,7 +202,7 @@ class Selections:
     ) -> int:
         if ids is not None:
             query = {**query, "_id": {"$in": [ObjectId(upload_id) for upload_id in ids]}}
-        limit = {"limit": most} if most else {}
+        limit: dict[str, Any] = {"limit": most} if most else {}
         try:
             with translate_errors(), pymongo.timeout(COUNT_SECONDS):
                 return collection.count_documents(query, **limit)
@@ -279,8 +279,8 @@ class Selections:
                 had = self._collection.count_documents(queued_by_job, hint=ID_INDEX)
                 left = max(0, selection.limit - job.counts.get("selected", 0) - had)
                 found = self._collection.find({**batch_query, "$and": [selected_query]}, {"_id": 1})
-                found = found.sort("_id", 1).hint(ID_INDEX).limit(left) if left else []
-                ids = [document["_id"] for document in found]
+                found = found.sort("_id", 1).hint(ID_INDEX)
+                ids = [document["_id"] for document in found.limit(left)] if left else []
                 limited_query = {"_id": {"$in": ids}}
                 last = last or len(ids) == left
             by_job = {"priority": PRIORITY, "job": ObjectId(job.id)}
@@ -484,7 +484,7 @@ def _queue_stages(analyzer: Analyzer, dependents: Sequence[str], order: Document
         "attempts": 0,
         "crashes": 0,
     }
-    both = {"$mergeObjects": ["$$before", changed]}
+    both: Document = {"$mergeObjects": ["$$before", changed]}
     for name, value in order.items():
         both = {"$setField": {"field": name, "input": both, "value": value}}
     queued = {"$let": {"vars": {"before": before}, "in": both}}

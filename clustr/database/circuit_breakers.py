@@ -55,6 +55,7 @@ class CircuitBreakers:
                 upsert=True,
                 return_document=ReturnDocument.AFTER,
             )
+            assert document is not None  # It is inserted where there is none.
             seconds = 2.0 ** min(document["failures"], HIGHEST_POWER)
             wait = min(LONGEST_WAIT_SECONDS, seconds) * uniform(0.5, 1)  # noqa: S311
             document["probe_at"] = now() + timedelta(seconds=wait)

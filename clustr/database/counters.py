@@ -128,7 +128,8 @@ class Counters:
             else:
                 found = self._tags.find({"count": {"$gt": 0}}).sort([("count", -1), ("_id", 1)])
             # Documents of an older version have the tag itself as their `_id`.
-            return {d.get("name", d["_id"]): d["count"] for d in found.limit(limit)}
+            named = ((d, d.get("name")) for d in found.limit(limit))
+            return {d["_id"] if name is None else name: d["count"] for d, name in named}
 
     def step(self) -> bool:
         """Count one batch of the current pass, or of a new one; return whether the pass is over."""

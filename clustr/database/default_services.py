@@ -49,9 +49,10 @@ class DefaultServices:
                     upsert=True,
                     return_document=ReturnDocument.AFTER,
                 )
+        assert found is not None  # It is inserted where there is none.
         if address_is_set and not found["configured"]:
             self.mark_configured(analyzer)
-        return address_is_set or found["configured"]
+        return address_is_set or bool(found["configured"])
 
     def _has_succeeded(self, analyzer: str) -> bool:
         """Whether it has analyzed an upload, which means that its service existed once."""

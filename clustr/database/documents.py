@@ -314,7 +314,8 @@ def extension_of(document: Document) -> str:
     Raises:
         ValueError: the name is not one that Clustr gives.
     """
-    upload_id, _, extension = document["filename"].partition(".")
+    filename: str = document["filename"]
+    upload_id, _, extension = filename.partition(".")
     if upload_id != str(document["_id"]) or extension not in CONTENT_TYPES:
         raise ValueError("its file cannot be called so")
     return extension

@@ -21,4 +21,6 @@ def installation_id(collection: Collection[Document]) -> str:
         upsert=True,
         return_document=ReturnDocument.AFTER,
     )
-    return found["id"]
+    assert found is not None  # It is inserted where there is none.
+    its_id: str = found["id"]
+    return its_id

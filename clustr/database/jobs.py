@@ -270,6 +270,7 @@ def _unchanged_query(job: Job) -> Document:
 def _from_document(document: Document) -> Job:
     plain = ("kind", "parameters", "total", "counts", "error", "request_id")
     moments = ("created_at", "updated_at", "started_at", "finished_at", "cancel_requested_at")
+    times: dict[str, Any] = {name: document.get(name) for name in moments}
     return Job(
         id=str(document["_id"]),
         state=JobState(document["state"]),
@@ -277,7 +278,7 @@ def _from_document(document: Document) -> Job:
         until=_id_text(document["until"]),
         failures=_failures(document.get("failures", ())),
         **{name: document[name] for name in plain},
-        **{name: document.get(name) for name in moments},
+        **times,
     )
 
 

@@ -286,6 +286,7 @@ class Listing:
         is_first_page = (
             cursor is None and page == 1 and upload_filter == NO_FILTER and sort == DEFAULT_SORT
         )
+        total: int | None
         # Results may not fit into one batch.
         if is_first_page and not projection.get("analyses.result"):
             with translate_errors():
@@ -476,13 +477,13 @@ def _page(
     """
     if len(documents) <= limit:
         return Page(documents, total, None)
+    following: str | None = None
     for count in range(limit, 0, -1):
         try:
             following = _write_cursor(documents[count - 1], sort, upload_filter, total)
         except (*MALFORMED_RECORD_ERRORS, struct.error):
             continue
         return Page(documents[:count], total, following)
-    following = None
     if sort.by == "upload_time" and not sort.descending:  # Times sort after other types.
         first = {"_id": ObjectId(bytes(12)), sort.field: FIRST_MOMENT}
         last = documents[limit - 1].get(sort.field)
@@ -520,7 +521,10 @@ def index_range(
     Returns:
         the first key (inclusive) and the last key (exclusive). Every index is descending.
     """
-    value_from, id_from, value_to, id_to = MaxKey(), MaxKey(), MinKey(), MinKey()
+    value_from: Any = MaxKey()
+    id_from: Any = MaxKey()
+    value_to: Any = MinKey()
+    id_to: Any = MinKey()
     for bound in upload_filter.bounds:
         if bound.operator == "gte":
             value_to = bound.value

@@ -83,7 +83,7 @@ def _is_primary(client: MongoClient[dict[str, Any]], set_name: str, address: str
 
 def _has_user(client: MongoClient[dict[str, Any]], user: str, password: str) -> bool:
     """Create the user or set its password; return whether that succeeded."""
-    granted = {"pwd": password, "roles": list(ROLES)}
+    granted: dict[str, Any] = {"pwd": password, "roles": list(ROLES)}
     try:
         try:
             client.admin.command("updateUser", user, **granted)

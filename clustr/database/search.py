@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from heapq import nlargest
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 from bson import MaxKey, MinKey, ObjectId
 from bson.errors import InvalidId
@@ -324,7 +324,8 @@ class Search:
         """The ids of the uploads that have a term, and its score in each."""
         # There may be thousands of keys. All have the same layout: term, score and id, with names.
         written = struct.Struct(f"<{4 + 6 + 4 + len(term.encode()) + 1 + 7}xd5x12sx")
-        batches = _index_keys_of(term, self._collection.find_raw_batches({}, return_key=True))
+        found = _index_keys_of(term, self._collection.find_raw_batches({}, return_key=True))
+        batches = cast("Iterable[bytes]", found)  # pymongo's types say documents.
         try:
             return {key: score for batch in batches for score, key in written.iter_unpack(batch)}
         except struct.error:  # The id of a foreign record is no ObjectId.
@@ -375,7 +376,8 @@ class Search:
     def _ids_with_tag(self, keys: Sequence[str], most: int) -> set[bytes]:
         """The ids of the uploads with one of these tags; empty where there are too many."""
         found = self._collection.find_raw_batches({"tag_keys": {"$in": keys}}, {"_id": 1})
-        batches = found.limit(most).hint("tag_keys_by_upload_time")
+        found = found.limit(most).hint("tag_keys_by_upload_time")
+        batches = cast("Iterable[bytes]", found)  # pymongo's types say documents.
         ids = {key for batch in batches for (key,) in ONLY_ID.iter_unpack(batch)}
         return ids if len(ids) < most else set()
 
@@ -480,7 +482,8 @@ def _position_of(document: Document) -> bytes:
     """The position of an upload among the newest; empty for a foreign record."""
     try:
         since = _milliseconds(document["upload_time"].replace(tzinfo=UTC))
-        return struct.pack(">q", since) + document["_id"].binary
+        position: bytes = struct.pack(">q", since) + document["_id"].binary
+        return position
     except MALFORMED_RECORD_ERRORS:
         return b""
 
@@ -494,8 +497,8 @@ def _matches(search_query: SearchQuery, document: Document) -> bool:
 
 def _index_keys_of(term: str, keys: Cursor[Document]) -> Cursor[Document]:
     """Limit a cursor to the keys of a term in the text index."""
-    first = [("_fts", term), ("_ftsx", MinKey()), ("_id", MinKey())]
-    last = [("_fts", term), ("_ftsx", MaxKey()), ("_id", MaxKey())]
+    first: list[tuple[str, Any]] = [("_fts", term), ("_ftsx", MinKey()), ("_id", MinKey())]
+    last: list[tuple[str, Any]] = [("_fts", term), ("_ftsx", MaxKey()), ("_id", MaxKey())]
     return keys.hint(TEXT_INDEX).min(first).max(last)
 
 

@@ -101,7 +101,7 @@ class Statistics:
     def _states(self, name: str) -> dict[str, int]:
         # Most have succeeded: they are the total, counted in the index alone, less all others.
         total = self._uploads.count_documents({"analyses.name": name}, hint=WORK_INDEX)
-        others = {
+        others: dict[str, int] = {
             state: self._uploads.count_documents(
                 with_analysis(name=name, state=state), hint=WORK_INDEX
             )
@@ -110,7 +110,8 @@ class Statistics:
         }
         # The counts are of different moments, so the difference may be negative.
         succeeded = max(0, total - sum(others.values()))
-        return {s: n for s, n in {State.SUCCEEDED: succeeded, **others}.items() if n}
+        states: dict[str, int] = {State.SUCCEEDED: succeeded, **others}
+        return {state: count for state, count in states.items() if count}
 
     def _oldest_waiting_at(self, name: str) -> datetime | None:
         """The earliest due time; in the order of the index it is the first of its priority."""
@@ -198,10 +199,10 @@ def _rate_per_minute(document: Document) -> float:
 
     So the rate falls while nothing ends, without another count.
     """
-    minutes = document.get("ended_by_minute")
+    minutes: list[float] | None = document.get("ended_by_minute")
     if minutes is None:  # An older version counted it.
         minutes = [document["rate_per_minute"]] * RATE_MINUTES
-    age = (now() - document["counted_at"]) / timedelta(minutes=1)
+    age: float = (now() - document["counted_at"]) / timedelta(minutes=1)
     parts = [min(1.0, max(0.0, RATE_MINUTES - age - n)) for n in range(RATE_MINUTES)]
     return sum(part * ended for part, ended in zip(parts, minutes, strict=True)) / RATE_MINUTES
 

@@ -192,8 +192,10 @@ class Trash:
         if "duplicate" not in filter:
             return True
         original = self._duplicates.find_original(document["sha256"], session)
+        if original is None:  # Without a transaction, another process may have just removed it.
+            return False
         if original["_id"] != document["_id"]:
-            return filter["duplicate"]
+            return bool(filter["duplicate"])
         return not filter["duplicate"] and (job is None or document.get("promoted_by") != job)
 
     def claim(

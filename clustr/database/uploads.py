@@ -246,9 +246,11 @@ class Uploads:
             try:
                 self._collection.insert_many(documents)
             except BulkWriteError as error:
-                (failed,) = error.details["writeErrors"] or ({},)
+                failures: list[Document] = error.details["writeErrors"] or [{}]
+                (failed,) = failures
                 if is_second_original(failed):
-                    return failed["index"]
+                    inserted: int = failed["index"]
+                    return inserted
                 if failed.get("code") == DUPLICATE_KEY:
                     raise BeingAnswered from error
                 raise

@@ -65,7 +65,9 @@ def _of_8_bits(image: Image.Image) -> Image.Image:
 def _brightest(image: Image.Image) -> float:
     """The largest value but infinity and what is no number, either of which can be in a TIFF."""
     # Pillow passes over what is no number, unless it comes first.
-    brightest = float(image.getextrema()[1])
+    _, largest = image.getextrema()
+    assert not isinstance(largest, tuple)  # There is one band.
+    brightest = float(largest)
     if math.isfinite(brightest):
         return brightest
     tops = range(0, image.height, ROWS_AT_ONCE)
@@ -77,7 +79,9 @@ def _brightest_finite(image: Image.Image) -> float:
     """The same of fractions, or 0: as whole numbers, those above 0 are in the same order."""
     bits = Image.frombytes("I", image.size, image.tobytes())
     finite = ImageMath.lambda_eval(lambda args: args["bits"] * (args["bits"] < INFINITY), bits=bits)
-    return struct.unpack("=f", struct.pack("=i", max(0, finite.getextrema()[1])))[0]
+    largest: float
+    [largest] = struct.unpack("=f", struct.pack("=i", max(0, finite.getextrema()[1])))
+    return largest
 
 
 def displayed(image: Image.Image) -> Image.Image:

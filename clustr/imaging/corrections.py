@@ -7,10 +7,11 @@ import hashlib
 import os
 import struct
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import IO, NamedTuple
+from typing import IO, Any, cast
 
-from PIL import Image, ImageFile, TiffImagePlugin
+from PIL import Image, ImageFile, JpegImagePlugin, TiffImagePlugin
 
 from clustr.imaging import header_checks
 
@@ -58,17 +59,23 @@ def load(image: ImageFile.ImageFile) -> None:
         image.load()
 
 
-def _load_jpeg(image: ImageFile.ImageFile) -> None:
+def _load_jpeg(image: JpegImagePlugin.JpegImageFile) -> None:
     """Read over a missing end mark, which viewers do not need, if no pixel is missing."""
     file = image.fp
+    assert file is not None  # It is open.
     if _load_with_end(image, END_MARK) and not _has_all_pixels(file):
         raise OSError("image file is truncated")
 
 
-def _load_with_end(image: ImageFile.ImageFile, end: bytes) -> bool:
+def _load_with_end(image: JpegImagePlugin.JpegImageFile, end: bytes) -> bool:
     """Decode a JPEG that goes on like this where its file ends; returns whether it came to that."""
     file, rest = image.fp, [end]
-    image.load_read = lambda size: file.read(size) or (rest.pop() if rest else b"")
+    assert file is not None  # It is open.
+
+    def load_read(read_bytes: int) -> bytes:
+        return file.read(read_bytes) or (rest.pop() if rest else b"")
+
+    image.load_read = load_read  # type: ignore[method-assign]  # for this image alone
     try:
         image.load()
     finally:
@@ -89,6 +96,7 @@ def _digest(file: IO[bytes], end: bytes) -> bytes:
     """A hash of the pixels of a JPEG that ends so."""
     digest = hashlib.sha256()
     with Image.open(file, formats=["JPEG"]) as image:
+        assert isinstance(image, JpegImagePlugin.JpegImageFile)  # So is an MPO.
         _load_with_end(image, end)
         for top in range(0, image.height, ROWS_AT_ONCE):
             bottom = min(image.height, top + ROWS_AT_ONCE)
@@ -102,6 +110,7 @@ def _load_png(image: ImageFile.ImageFile) -> None:
     Those that are fewer than 8 are scaled up, and those of colors are cut to 8.
     """
     clear = image.info.get("transparency")
+    assert image.fp is not None  # It is open.
     [depth] = os.pread(image.fp.fileno(), 1, PNG_BIT_DEPTH) or b"\0"
     image.load()
     if isinstance(clear, int) and image.mode == "L" and depth in (2, 4):
@@ -119,7 +128,8 @@ def _load_tiff(image: TiffImagePlugin.TiffImageFile) -> None:
     bits = tags.get(BITS_PER_SAMPLE, (1,))
     decoder = image.tile[0]
     if tags.get(PLANAR_CONFIGURATION) == IN_PLANES and 16 in bits and decoder.codec_name == "raw":
-        bands = "".join(dict.fromkeys(tile.args[0] for tile in image.tile))
+        of_tiles = [cast("tuple[Any, ...]", tile.args) for tile in image.tile]
+        bands = "".join(dict.fromkeys(arguments[0] for arguments in of_tiles))
         image.use_load_libtiff = True
         args = (f"{bands};16N", False, tags.offset)
         image.tile = [ImageFile._Tile("libtiff", (0, 0, *image.size), 0, args)]
@@ -144,6 +154,7 @@ def _load_gif(image: ImageFile.ImageFile) -> None:
 
 def _load_avif(image: ImageFile.ImageFile) -> None:
     """Cut the picture to its clean aperture, which libavif leaves to its callers."""
+    assert image.fp is not None  # It is open.
     box = clean_aperture(image.fp.fileno(), *image.size)
     image.load()
     if box:
@@ -157,7 +168,8 @@ def _replace(image: ImageFile.ImageFile, pixels: Image.Image) -> None:
     image._size = pixels.size
 
 
-FORMATS: dict[str, Callable[[ImageFile.ImageFile], None]] = {
+# Each is given what Pillow makes of a file of its format.
+FORMATS: dict[str, Callable[[Any], None]] = {
     "JPEG": _load_jpeg,
     "MPO": _load_jpeg,
     "PNG": _load_png,
@@ -167,7 +179,8 @@ FORMATS: dict[str, Callable[[ImageFile.ImageFile], None]] = {
 }
 
 
-class Boxes(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Boxes:
     """The boxes inside another of an ISO base media file (ISO/IEC 14496-12, 4.2)."""
 
     data: bytes

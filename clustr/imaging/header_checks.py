@@ -339,6 +339,8 @@ def _webp_pixels(head: bytes) -> int | None:
     if kind == b"VP8L":
         bits = int.from_bytes(head[21:25], "little")
         return ((bits & 0x3FFF) + 1) * ((bits >> 14 & 0x3FFF) + 1)
+    width: int
+    height: int
     width, height = struct.unpack_from("<HH", head, 26)
     return (width & 0x3FFF) * (height & 0x3FFF)
 

@@ -159,7 +159,7 @@ def can_read(extension: str) -> bool:
     """Whether images of a format are read by what is installed; `extension` is one of ours."""
     if extension == "heic":
         return pi_heif is not None
-    return extension not in ("avif", "webp") or features.check(extension)
+    return extension not in ("avif", "webp") or bool(features.check(extension))
 
 
 class TolerantPngStream(PngImagePlugin.PngStream):
@@ -185,6 +185,7 @@ class TolerantPngStream(PngImagePlugin.PngStream):
                     self.im_n_frames = None
                 else:
                     raise
+        assert self.fp is not None  # It is being read.
         self.fp.seek(pos)
         return self.fp.read(length)
 
@@ -204,6 +205,7 @@ class TolerantWebPImageFile(WebPImagePlugin.WebPImageFile):
 
     def _open(self) -> None:
         file = self.fp
+        assert file is not None  # It is being read.
         try:
             super()._open()
         except OSError:
@@ -227,7 +229,8 @@ def prepare(max_pixels: int) -> None:
         import_module(f"PIL.{name}ImagePlugin")
     if pi_heif is not None:
         pi_heif.register_heif_opener()
-    PngImagePlugin.PngStream = TolerantPngStream
+    # Pillow has no other way to be given one.
+    PngImagePlugin.PngStream = TolerantPngStream  # type: ignore[misc]
     PngImagePlugin.MAX_TEXT_MEMORY = PNG_TEXTS_BYTES
     Image.register_open("WEBP", TolerantWebPImageFile, Image.OPEN["WEBP"][1])
     corrections.prepare()
@@ -512,6 +515,7 @@ def _decoded(file: IO[bytes], allowed: tuple[Format, ...], purpose: Purpose) -> 
 
 
 def _webp_memory_needed(file: IO[bytes], header: Header, purpose: Purpose, by_rows: bool) -> int:
+    assert header.pixels is not None  # Those of a WebP are told.
     if by_rows:
         size_bytes = os.fstat(file.fileno()).st_size
         need = libvips.webp_memory_needed(header.pixels, _at_least(purpose), size_bytes)
@@ -576,6 +580,7 @@ def _loaded(
 
 def _reduced_size(size: tuple[int, int], purpose: Purpose, has_scans: bool) -> tuple[int, int]:
     """The least that Pillow may reduce a JPEG to."""
+    assert purpose.at_least is not None  # It is to be reduced.
     if purpose.is_whole:
         return purpose.at_least, purpose.at_least
     if has_scans and purpose.at_least != FOR_NONE:
@@ -591,7 +596,7 @@ def _memory_needed(image: ImageFile.ImageFile) -> int:
     return LEAST_BYTES + image.width * image.height * each
 
 
-def _format_of(name: str) -> Format:
+def _format_of(name: str | None) -> Format:
     """The format that Pillow calls so."""
     return next(format for format in FORMATS if name in format.pillow)
 
@@ -636,7 +641,8 @@ def _begins_like(file: IO[bytes], allowed: tuple[Format, ...]) -> list[Format]:
     prefix = file.read(16)
     file.seek(0)
     openers = [(format, Image.OPEN.get(format.pillow[0])) for format in allowed]
-    return [format for format, opener in openers if opener and opener[1](prefix) is True]
+    tests = [(format, opener[1]) for format, opener in openers if opener]
+    return [format for format, is_one in tests if is_one and is_one(prefix) is True]
 
 
 def _unsupported(file: IO[bytes], allowed: tuple[Format, ...]) -> UnsupportedType:
@@ -678,11 +684,13 @@ def _load(image: ImageFile.ImageFile, file: IO[bytes]) -> None:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise too_many_pixels() from error
     except Exception as error:
-        raise _unread(file, "JPEG" if image.format == "MPO" else image.format) from error
+        format = "JPEG" if image.format == "MPO" else image.format or ""
+        raise _unread(file, format) from error
 
 
 def too_many_pixels() -> TooManyPixels:
     limit = Image.MAX_IMAGE_PIXELS
+    assert limit is not None  # Nothing has too many where there is no limit.
     return TooManyPixels(
         f"The image has more than {limit / 1e6:g} megapixels ({limit} pixels), the most accepted."
     )

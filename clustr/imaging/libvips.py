@@ -13,7 +13,7 @@ from functools import cache
 from importlib import import_module
 from typing import IO, TYPE_CHECKING, Any
 
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, TiffImagePlugin
 
 if TYPE_CHECKING:
     import pyvips
@@ -91,20 +91,22 @@ def reads(image: ImageFile.ImageFile, at_least: int) -> bool:
     """
     if _lost_threads:
         return False
-    if image.mode not in MODES.get(image.format, ()) or image.width * image.height < LEAST_PIXELS:
+    if image.mode not in MODES.get(image.format or "", ()):
+        return False
+    if image.width * image.height < LEAST_PIXELS:
         return False
     if image.format == "WEBP":
         return True
     if _factor(image, at_least) == 1:
         return False
-    if image.format == "TIFF":
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
         return _reads_tiff(image)
     of_16_bits = any(";16" in str(tile[3]) for tile in image.tile)
     has_key = "transparency" in image.info
     return not image.info.get("interlace") and not (of_16_bits and has_key)
 
 
-def _reads_tiff(image: ImageFile.ImageFile) -> bool:
+def _reads_tiff(image: TiffImagePlugin.TiffImageFile) -> bool:
     tags = image.tag_v2
     bits = {*tags.get(BITS_PER_SAMPLE, (1,))}
     extra = tags.get(EXTRA_SAMPLES, ())
@@ -119,20 +121,23 @@ def _reads_tiff(image: ImageFile.ImageFile) -> bool:
     )
 
 
-def _rows_at_once(image: ImageFile.ImageFile) -> int:
+def _rows_at_once(image: TiffImagePlugin.TiffImageFile) -> int:
     """How many rows of a TIFF are read together: those of a tile or strip."""
     tags = image.tag_v2
-    rows = min(tags.get(ROWS_PER_STRIP, image.height), image.height)
+    rows: int = min(tags.get(ROWS_PER_STRIP, image.height), image.height)
     if rows > HIGHEST_STRIP and tags.get(COMPRESSION, 1) == 1:
         rows = 1
-    return tags.get(TILE_HEIGHT, rows)
+    tile_height: int = tags.get(TILE_HEIGHT, rows)
+    return tile_height
 
 
 def memory_needed(image: ImageFile.ImageFile, at_least: int) -> int:
     """Bytes of memory that `reduced` takes for a PNG or TIFF, and who goes on with the result."""
     alpha = image.has_transparency_data
     width, height = image.size
-    rows = 8 * max(width, height) * _rows_at_once(image) if image.format == "TIFF" else 0
+    rows = 0
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        rows = 8 * max(width, height) * _rows_at_once(image)
     pixels = width * height / _factor(image, at_least) ** 2
     each_row = max(width, height) * BYTES_OF_ROW_PIXEL[alpha]
     return round(each_row + rows + pixels * BYTES_OF_PIXEL[alpha])
@@ -162,11 +167,12 @@ def reduced(file: IO[bytes], image: ImageFile.ImageFile, at_least: int) -> Image
     global _has_threads
     _has_threads = True
     vips = libvips()
+    assert image.format is not None  # It is of a kind that is read here.
     try:
         # A place of its own in the file: Python's is not the one of the system.
         source = vips.Source.new_from_file(f"/proc/self/fd/{file.fileno()}")
         load = getattr(vips.Image, FORMATS[image.format])
-        options = {"access": "sequential", "fail_on": "error"}
+        options: dict[str, Any] = {"access": "sequential", "fail_on": "error"}
         if image.format == "WEBP":
             options["scale"] = min(1.0, at_least / max(image.size))
             return _to_pillow(load(source, **options), image.mode)

@@ -115,7 +115,9 @@ class Configuration:
         hidden = [
             text for key in keys if is_secret(keys[key]) for text in _texts_in(values.get(key))
         ]
-        attributes = {key: declared.attribute or declared.name for key, declared in keys.items()}
+        attributes = {
+            key: declared.attribute or declared.name or key for key, declared in keys.items()
+        }
         configured_keys = frozenset(attributes.get(key, key) for key in values)
         return replace(
             _split_secrets(schema_instance, _load_values(schema_instance, values, hidden)),
@@ -176,8 +178,8 @@ class Configuration:
                     keys.get(spelled.get(key, key)), value
                 )
         for key, declared in keys.items():
-            if value := self.environment.get(declared.metadata.get("env", "")):
-                values[key] = _parse_variable(declared, value)
+            if text := self.environment.get(declared.metadata.get("env", "")):
+                values[key] = _parse_variable(declared, text)
         return values
 
     def _resolve(self, key: str, value: Any) -> Any:
@@ -314,7 +316,7 @@ def _wrap_secret_parts(declared: fields.Field[Any], value: Any) -> Any:
     return value
 
 
-def _problems(messages: Any, schema: Schema, values: Any, path: str = "") -> Iterator[str]:
+def _problems(messages: Any, schema: Schema | None, values: Any, path: str = "") -> Iterator[str]:
     """What is wrong with each value, with its key; without details for a secret."""
     if not isinstance(messages, dict):
         message = " ".join(map(str, messages)) if isinstance(messages, list) else str(messages)
@@ -329,8 +331,7 @@ def _problems(messages: Any, schema: Schema, values: Any, path: str = "") -> Ite
         declared = None if schema is None else keys_of(schema).get(key)
         value = values.get(key) if isinstance(values, dict) else None
         nested = declared.schema if isinstance(declared, fields.Nested) else None
-        unknown = schema is not None and declared is None and value is not None
-        if unknown:
+        if schema is not None and declared is None and value is not None:
             yield f"{path}: {failure_messages.unknown_name('key', str(key), keys_of(schema))}"
         elif declared and is_secret(declared) and value is not None and not nested:
             yield f"{where}: it cannot be used; as it is a secret, no more is said"

@@ -51,7 +51,7 @@ def configuration_keys_of(plugin: str, schema: type[Schema]) -> list[Configurati
     return [
         ConfigurationKey(
             name=name,
-            attribute=declared.attribute or declared.name,
+            attribute=declared.attribute or declared.name or name,
             type=type_of(declared),
             description=str(declared.metadata.get("description", "")),
             required=declared.required,
@@ -90,7 +90,7 @@ def _allowed_values(declared: fields.Field[Any]) -> Iterator[str]:
             case validate.Regexp(error=error) if error != validate.Regexp.default_message:
                 yield str(error)
             case validate.Regexp():
-                yield f"matching {validator.regex.pattern}"
+                yield f"matching {validator.regex.pattern!s}"
 
 
 def _describe_limits(validator: validate.Range | validate.Length) -> Iterator[str]:

@@ -131,9 +131,10 @@ def _problem_with_path(path: str, schema: Schema | None) -> str | None:
         keys = {declared.data_key or name: declared for name, declared in schema.fields.items()}
         if key not in keys and schema.unknown == RAISE:
             return failure_messages.unknown_name("field", key, keys)
-        schema = _inner_schema(keys.get(key))
-        if isinstance(schema, str):
-            return f"{key} is {schema}, with nothing inside" if path.split(".")[-1] != key else None
+        below = _inner_schema(keys.get(key))
+        if isinstance(below, str):
+            return f"{key} is {below}, with nothing inside" if path.split(".")[-1] != key else None
+        schema = below
     return None
 
 

@@ -7,8 +7,9 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.machinery import ModuleSpec, PathFinder
-from importlib.metadata import Distribution
+from importlib.metadata import Distribution, EntryPoint
 from pathlib import Path
 from types import ModuleType
 
@@ -44,7 +45,7 @@ def find_candidates(folder: Path) -> Iterator[Candidate]:
     """Installed plugins, first-party ones first, then drop-ins; each group sorted by name."""
     found = importlib.metadata.entry_points(group=ENTRY_POINTS)
     files: list[Path] = []
-    for entry in sorted(found, key=lambda e: (e.dist.name != FIRST_PARTY, e.name)):
+    for entry in sorted(found, key=lambda e: (not _is_first_party(e), e.name)):
         file = _module_file(entry.module)
         files += [file] if file else []
         yield Candidate(entry.name, entry.dist, entry.load, file)
@@ -55,7 +56,11 @@ def find_candidates(folder: Path) -> Iterator[Candidate]:
         if path.name.startswith(("_", ".")) or file.suffix != ".py" or not file.is_file():
             continue
         if not any(_is_same_file(file, installed) for installed in files):
-            yield Candidate(path.stem, None, lambda f=file: _import_file(f), file)
+            yield Candidate(path.stem, None, partial(_import_file, file), file)
+
+
+def _is_first_party(entry: EntryPoint) -> bool:
+    return entry.dist is not None and entry.dist.name == FIRST_PARTY
 
 
 def problem_with_owner(file: Path) -> str | None:
@@ -105,6 +110,7 @@ def _import_file(file: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(
         name, file, submodule_search_locations=[str(file.parent)] if is_package else None
     )
+    assert spec is not None and spec.loader is not None  # Its name ends in .py.
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:

@@ -141,7 +141,9 @@ class Loader:
         if name in self.lost:
             raise Unloadable(PluginState.FAILED, self.lost[name])
         if plugin.source == "folder":
-            problem = call_guarded("looking at its files", lambda: problem_with_owner(plugin.file))
+            file = plugin.file
+            assert file is not None  # Every plugin of the folder has one.
+            problem = call_guarded("looking at its files", lambda: problem_with_owner(file))
             if problem:
                 raise Unloadable(PluginState.FAILED, problem)
 

@@ -74,7 +74,7 @@ def call_registration_hook(plugin: Plugin, hook: str, **arguments: Any) -> list[
     """
     if hook not in plugin.hooks:
         return []
-    returned = call_guarded(
+    returned: list[list[Any]] = call_guarded(
         f"{hook}()",
         lambda: [list(items) for items in getattr(plugin.hook, hook)(**arguments)],
     )

@@ -115,7 +115,8 @@ class HttpAnalyzer(Analyzer):
         Raises:
             Skip, Fail, RetryLater, ConfigError: the answer means one of these.
         """
-        return self.result_schema().dump(answer)
+        result: dict[str, Any] = self.result_schema().dump(answer)
+        return result
 
     def analyze(self, image: Image, context: Context) -> dict[str, Any]:
         request = self.build_request(image, context)

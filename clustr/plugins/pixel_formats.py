@@ -16,8 +16,8 @@ def to_rgba(picture: PIL.Image.Image, longest_side: int | None = None) -> PIL.Im
     picture = color_management.plain(picture)
     if longest_side and max(picture.size) > longest_side:
         scale = longest_side / max(picture.size)
-        size = tuple(max(1, round(side * scale)) for side in picture.size)
-        picture = picture.resize(size, PIL.Image.Resampling.BICUBIC, reducing_gap=2.0)
+        width, height = (max(1, round(side * scale)) for side in picture.size)
+        picture = picture.resize((width, height), PIL.Image.Resampling.BICUBIC, reducing_gap=2.0)
     return color_management.to_srgb(picture).convert("RGBA")
 
 

@@ -86,6 +86,18 @@ class Finding:
     removes: bool = False
 
     @property
+    def upload_id(self) -> str:
+        """The upload, of a finding that is about one."""
+        assert self.id is not None
+        return self.id
+
+    @property
+    def key(self) -> str:
+        """The file, of a finding that is about one."""
+        assert self.file is not None
+        return self.file
+
+    @property
     def repairable(self) -> bool:
         """Whether it can be repaired."""
         return self.kind not in (FindingKind.UNREADABLE, FindingKind.FOREIGN)
@@ -224,8 +236,9 @@ class Fsck:
 
     def _files_without_record(self, entries: Iterable[StoredFile]) -> list[StoredFile]:
         old = [entry for entry in entries if entry.since < now() - self._grace]
-        named_files = self._database.integrity.filenames([entry.upload_id for entry in old])
-        named_files |= self._database.trash.filenames([entry.upload_id for entry in old])
+        ids = _ids(old)
+        named_files = self._database.integrity.filenames(ids)
+        named_files |= self._database.trash.filenames(ids)
         keys = {self._storage.key(filename) for filename in named_files}
         return [entry for entry in old if entry.key not in keys]
 
@@ -297,10 +310,10 @@ class Fsck:
     def _thumbnails_without_upload(self, entries: Sequence[StoredFile]) -> list[StoredFile]:
         """Those of these thumbnails that are older than the grace period and have no upload."""
         old = [entry for entry in entries if entry.since < now() - self._grace]
-        named_files = self._database.integrity.filenames([entry.upload_id for entry in old])
-        named_files |= self._database.trash.filenames([entry.upload_id for entry in old])
-        ids = {filename.partition(".")[0] for filename in named_files}
-        return [entry for entry in old if entry.upload_id not in ids]
+        named_files = self._database.integrity.filenames(_ids(old))
+        named_files |= self._database.trash.filenames(_ids(old))
+        there = {filename.partition(".")[0] for filename in named_files}
+        return [entry for entry in old if entry.upload_id not in there]
 
     def refusal_reason(self, findings: Sequence[Finding], percent: float) -> str | None:
         """The reason to refuse a repair that would remove too much; None if it may go ahead.
@@ -339,48 +352,52 @@ class Fsck:
         if finding.kind is FindingKind.MISPLACED:
             return self._repair_misplaced(finding)
         if finding.kind in RECORD_KINDS:
-            record = self._database.integrity.record(finding.id)
+            record = self._database.integrity.record(finding.upload_id)
             if record is None or finding not in self._check_record(record):
                 return False
             return self._repair_record(finding, record)
         if finding.kind is FindingKind.ORPHANED:
-            found_again = self._find_orphan(finding.file)
-            return found_again == finding and self._storage.quarantine(finding.file, finding.kind)
+            found_again = self._find_orphan(finding.key)
+            return found_again == finding and self._storage.quarantine(finding.key, finding.kind)
         if finding.kind is FindingKind.THUMBNAILS:
             integrity, trash = self._database.integrity, self._database.trash
-            if integrity.filenames([finding.id]) or trash.filenames([finding.id]):
+            ids = [finding.upload_id]
+            if integrity.filenames(ids) or trash.filenames(ids):
                 return False
-            return self._storage.forget_thumbnails(finding.id)
-        return self._storage.discard(finding.file, now() - self._grace)
+            return self._storage.forget_thumbnails(finding.upload_id)
+        return self._storage.discard(finding.key, now() - self._grace)
 
     def _repair_in_trash(self, finding: Finding) -> bool:
-        filename = finding.file.rpartition("/")[2]
+        filename = finding.key.rpartition("/")[2]
         if finding.kind is FindingKind.MISSING:
-            found_again = self._check_trashed_upload(finding.id, filename) == [finding]
-            return found_again and self._database.trash.quarantine(finding.id, finding.detail)
+            found_again = self._check_trashed_upload(finding.upload_id, filename) == [finding]
+            return found_again and self._database.trash.quarantine(
+                finding.upload_id, finding.detail
+            )
         found_again = self._check_trash_file(filename) == [finding]
-        return found_again and self._storage.quarantine(finding.file, finding.kind)
+        return found_again and self._storage.quarantine(finding.key, finding.kind)
 
     def _repair_misplaced(self, finding: Finding) -> bool:
-        filename = finding.file.rpartition("/")[2]
-        record = self._database.integrity.record(finding.id)
+        filename = finding.key.rpartition("/")[2]
+        record = self._database.integrity.record(finding.upload_id)
         with writing():
             if record and finding in self._check_record(record):
                 return self._storage.trash.put_back(filename)
-            if finding in self._check_trashed_upload(finding.id, filename):
+            if finding in self._check_trashed_upload(finding.upload_id, filename):
                 return self._storage.trash.put(filename)
         return False
 
     def _repair_record(self, finding: Finding, record: StoredRecord) -> bool:
         integrity = self._database.integrity
         if finding.kind is FindingKind.STUCK:
+            assert finding.analysis is not None  # It is the one that is stuck.
             repair = integrity.cancel if finding.removes else integrity.requeue
             return repair(record.id, finding.analysis, finding.detail)
         # The record goes first: nobody sees a file without a record, and the next check finds it.
         if not integrity.quarantine(record, f"{finding.kind}: {finding.detail}"):
             return False
         is_gone = finding.kind is FindingKind.MISSING or self._storage.quarantine(
-            finding.file, finding.kind
+            finding.key, finding.kind
         )
         self._storage.forget_thumbnails(record.filename)
         return is_gone
@@ -397,6 +414,10 @@ def _check_decoding(file: BinaryIO) -> tuple[FindingKind, str] | None:
             return FindingKind.UNREADABLE, "there is not enough memory to decode it"
         return FindingKind.UNDECODABLE, str(error)
     return None
+
+
+def _ids(entries: Iterable[StoredFile]) -> list[str]:
+    return [entry.upload_id for entry in entries if entry.upload_id is not None]
 
 
 def _format_time(moment: datetime) -> str:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from clustr import __version__, logs
@@ -83,7 +84,7 @@ class HealthChecks:
         for analyzer in plugin_manager.analyzers.values():
             # In capitals, so that an analyzer cannot replace a core service of the same name.
             if type(analyzer).health is not Analyzer.health:
-                self._checks[analyzer.name.upper()] = lambda a=analyzer: self._check_analyzer(a)
+                self._checks[analyzer.name.upper()] = partial(self._check_analyzer, analyzer)
         self._threads = ThreadPoolExecutor(2 * len(self._checks), "health")
         self._running: dict[str, Future[dict[str, ServiceHealth]]] = {}
 

@@ -217,12 +217,13 @@ class Intake:
         When that request was interrupted, some may be missing.
         """
         stored, trashed = self._database.uploads.find_by_request(retry.key)
-        if any(upload.retry.fingerprint != retry.fingerprint for upload in stored):
+        pairs = [(upload.retry, upload) for upload in stored if upload.retry]
+        if any(earlier.fingerprint != retry.fingerprint for earlier, _ in pairs):
             problem = "This key was given to a request with other files; take a new one."
             raise InvalidInput({"Idempotency-Key": [problem]})
         if trashed:  # The key is then free for the new uploads.
             self._database.trash.release_idempotency_keys(trashed)
-        return {upload.retry.position: upload for upload in stored}
+        return {earlier.position: upload for earlier, upload in pairs}
 
     def _add_uploads(
         self, new: list[tuple[ReceivedFile, Upload]], reuse: bool

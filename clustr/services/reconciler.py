@@ -126,7 +126,7 @@ class Reconciler:
     def _needs_worker(self, analyzer: Analyzer) -> bool:
         breaker = self._database.circuit_breakers.get(analyzer.name)
         is_deferred = breaker is not None and breaker.open
-        if is_deferred and not breaker.due:
+        if breaker is not None and is_deferred and not breaker.due:
             return False
         return self._database.analyses.has_work(analyzer.name, only_due=not is_deferred)
 

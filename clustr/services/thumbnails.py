@@ -167,11 +167,13 @@ class Thumbnails:
             wanted: says where those are to lie that are waited for.
         """
         by_key = {key: each for each, key in request.keys.items()}
-        mine, is_kept = None, False
+        mine: bytes | None = None
+        is_kept = False
         for each, made in self._make(request, lambda: [by_key[key] for key in wanted()]):
             kept = self._keep(request.keys[each], request.filename, made, request.trashed)
             if each == (request.size, request.extension):
                 mine, is_kept = made, kept
+        assert mine is not None  # It is always among those that are wanted.
         return mine, is_kept
 
     def _find_filename(self, upload_id: str) -> str:

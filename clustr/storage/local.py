@@ -41,6 +41,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import BufferedReader
 from pathlib import Path
 from secrets import token_hex
 from typing import BinaryIO
@@ -175,7 +176,7 @@ class IncomingFile:
         """Whether so much was sent that the rest of the request is not read either."""
         return self.size > 2 * self._max_bytes
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | bytearray) -> None:
         if self.too_large:
             self.size += len(data)
             return
@@ -280,14 +281,15 @@ class LocalStorage:
         if owner is None:
             with suppress(StorageFull), writing():  # One that is read-only stays without a mark.
                 owner = self._mark(installation)
-        self._is_another_ones = bool(owner and owner[1] != installation)
-        if self._is_another_ones:
+        if owner is not None and owner[1] != installation:
+            self._is_another_ones = True
             raise StartUpError(
                 f"UPLOAD_FOLDER={self._folder} is that of another installation of Clustr, whose "
                 "database is another one: choose another folder, or its database with MONGODB_URL "
                 f"and MONGODB_DATABASE (if that is gone, remove the line `{owner[0]}` from the "
                 f"file {MARKER} in the folder)"
             )
+        self._is_another_ones = False
         self._claimed = True
 
     def _mark(self, installation: str) -> "re.Match[str] | None":
@@ -430,7 +432,7 @@ class LocalStorage:
         places = (Path(key), *Path(key).parents[:-1])
         return any(self.path(str(place)).is_symlink() for place in places)
 
-    def _open(self, key: str) -> BinaryIO | None:
+    def _open(self, key: str) -> BufferedReader | None:
         """Open a file in the store for reading; None when there is none, or a link instead.
 
         Raises:
@@ -462,7 +464,7 @@ class LocalStorage:
         with reading():
             return self.path(self.key(filename)).exists()
 
-    def open(self, filename: str) -> BinaryIO:
+    def open(self, filename: str) -> BufferedReader:
         """Open an original for reading.
 
         Raises:
@@ -477,7 +479,7 @@ class LocalStorage:
             raise NotFound(f"There is no file {filename}.")
         return file
 
-    def open_trashed(self, filename: str) -> BinaryIO:
+    def open_trashed(self, filename: str) -> BufferedReader:
         """Open an original of the trash for reading, also while it is being moved there.
 
         Raises:
@@ -698,7 +700,7 @@ class LocalStorage:
                     in_place = of_folder and entry.is_file(follow_symlinks=False)
                     yield StoredFile(
                         f"{folder.name}/{entry.name}",
-                        name[1] if in_place else None,
+                        name[1] if name and in_place else None,
                         # A rename sets this time, too: it is when the file came to its place.
                         _moment(entry.stat(follow_symlinks=False).st_ctime),
                     )
@@ -739,7 +741,8 @@ def _lock_of_byte(kind: int, key: str) -> bytes:
 def _is_locked(file: int, key: str) -> bool:
     """Whether anybody else has locked the byte that stands for a thumbnail."""
     asked = _lock_of_byte(fcntl.F_WRLCK, key)
-    return FLOCK.unpack(fcntl.fcntl(file, fcntl.F_OFD_GETLK, asked))[0] != fcntl.F_UNLCK
+    kind: int = FLOCK.unpack(fcntl.fcntl(file, fcntl.F_OFD_GETLK, asked))[0]
+    return kind != fcntl.F_UNLCK
 
 
 def _wait_for(lock: int, until: float) -> None:

@@ -84,7 +84,8 @@ class BoundedThreadWorker(gthread.ThreadWorker):
         conn.request = req
         if conn in self._refused:
             req.body = rejected_body()
-        return super().handle_request(req, conn)
+        kept: bool = super().handle_request(req, conn)
+        return kept
 
     def finish_request(self, conn: gthread.TConn, fs: "Future[Any]") -> None:
         """Go on with a connection after a request.
@@ -138,7 +139,7 @@ class BoundedThreadWorker(gthread.ThreadWorker):
             del self._waiting[conn]
             if ready:
                 self.enqueue_req(conn)
-            elif has_head(data):
+            elif data and has_head(data):
                 self._refused.add(conn)
                 self.enqueue_req(conn)
             else:
@@ -204,6 +205,7 @@ def has_sent_everything(conn: gthread.TConn) -> bool:
         return False
     try:
         conn.sock.setblocking(False)
-        return conn.parser.finish_body(max_bytes=PEEK_BYTES)
+        finished: bool = conn.parser.finish_body(max_bytes=PEEK_BYTES)
+        return finished
     except Exception:  # There is more to come, or the end of the request is unknown.
         return False

@@ -83,7 +83,7 @@ def command_starter(
             os.set_inheritable(descriptor, True)
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and exec would keep that
         try:
-            os.execve(arguments[0], arguments, environment)  # noqa: S606
+            os.execve(arguments[0], [*arguments], environment)  # noqa: S606
         except OSError as error:
             os.write(2, f"{arguments[0]}: {error.strerror}\n".encode())
         return 127
@@ -127,8 +127,9 @@ def _fork(run: Callable[[], int]) -> int:
         code = run()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
-        sys.stderr.write(f"{logs.short_traceback(sys.exc_info())}\n")
+    except BaseException as error:
+        raised = (type(error), error, error.__traceback__)
+        sys.stderr.write(f"{logs.short_traceback(raised)}\n")
     finally:
         with contextlib.suppress(Exception):
             sys.stdout.flush()

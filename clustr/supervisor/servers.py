@@ -359,7 +359,8 @@ def read_addresses(data_folder: Path) -> dict[str, str]:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:  # A running `clustr up` holds it.
-            return orjson.loads((data_folder / ADDRESSES).read_bytes())
+            addresses: dict[str, str] = orjson.loads((data_folder / ADDRESSES).read_bytes())
+            return addresses
     return {}
 
 

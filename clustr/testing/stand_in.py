@@ -37,7 +37,7 @@ class Received:
 
     method: str
     path: str
-    headers: Mapping[str, str]
+    headers: Message
     body: bytes
     parts: Mapping[str, Part]
 

@@ -53,6 +53,7 @@ def answer_calls(analyzer: str, connection: socket) -> int:
 
 
 def _build_components() -> WorkerComponents | None:
+    assert _configuration is not None  # The worker calls `configure` before it forks.
     try:
         return build_worker(*_configuration)
     except StartUpError as error:  # Its work stays queued, and the reconciler rings again.

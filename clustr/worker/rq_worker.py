@@ -94,7 +94,8 @@ class AnalysisWorker(Worker):
         register(self, pipeline)
         self.processes.release_idle()
 
-    def execute_job(self, job: AnalysisJob, queue: Any) -> None:
+    def execute_job(self, job: Job, queue: Any) -> None:
+        assert isinstance(job, AnalysisJob)  # RQ makes every job that it reads a `job_class`.
         if not job.is_analysis_job():
             log.error("job_refused", job=job.id)
             job.delete()
@@ -109,10 +110,11 @@ class AnalysisWorker(Worker):
             self.handle_work_horse_killed(job, None, os.EX_OK, None)
             job.delete()
 
-    def fork_work_horse(self, job: AnalysisJob, queue: Any) -> None:
+    def fork_work_horse(self, job: Job, queue: Any) -> None:
         """Call the persistent process of the job's analyzer, which is forked if there is none."""
         name, run = job.args
         self.prepare_job_execution(job, len(self.queues) == 1)
+        assert isinstance(job.timeout, int)  # `Queue.ring` gives every job one.
         # RQ has just removed the expiry that the job had while it waited.
         self.connection.expire(job.key, job.timeout + JOB_SECONDS_TO_LIVE)
         idle_seconds = None if self.plugin_manager.analyzers[name].keep_loaded else IDLE_SECONDS
@@ -122,7 +124,7 @@ class AnalysisWorker(Worker):
         """Wait until the process answers or ends: its id, the wait status, no resource usage."""
         return self.horse_pid, self.processes.wait(), None
 
-    def monitor_work_horse(self, job: AnalysisJob, queue: Any, execution: Any) -> None:
+    def monitor_work_horse(self, job: Job, queue: Any, execution: Any) -> None:
         """Wait for the end of the job within its time-out, and record a success in Redis."""
         super().monitor_work_horse(job, queue, execution)
         if self.processes.take_answer():
@@ -136,7 +138,7 @@ class AnalysisWorker(Worker):
                 os.kill(self.horse_pid, signal.SIGTERM)
 
     def handle_work_horse_killed(
-        self, job: AnalysisJob, retpid: int | None, ret_val: int | None, rusage: Any
+        self, job: Job, retpid: int | None, ret_val: int | None, rusage: Any
     ) -> None:
         """Reclaim the analyses of the dead process without waiting for the end of their lease."""
         name, run = job.args

@@ -1,7 +1,7 @@
 """flask-smorest's blueprint, stricter about parameters and with an id for every operation."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, cast
 
 import flask_smorest
 from flask import Request
@@ -21,10 +21,7 @@ class Parser(FlaskParser):
     It parses JSON with `clustr.domain.json_input`, which has the limits for all foreign JSON.
     """
 
-    DEFAULT_UNKNOWN_BY_LOCATION: ClassVar = {
-        **FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION,
-        "query": RAISE,
-    }
+    DEFAULT_UNKNOWN_BY_LOCATION = FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION | {"query": RAISE}
 
     def _raw_load_json(self, req: Request) -> Any:
         if not is_json_request(req):
@@ -46,7 +43,7 @@ class Parser(FlaskParser):
         self, error: ValidationError, req: Request, schema: Schema, **more: Any
     ) -> Any:
         """List the known names in the error for an unknown one."""
-        for messages in error.messages.values():
+        for messages in error.messages_dict.values():
             if not isinstance(messages, dict):
                 continue
             unknown = [schema.error_messages["unknown"]]
@@ -75,9 +72,9 @@ class Blueprint(flask_smorest.Blueprint):
         """Name the 422 response; the name that flask-smorest uses depends on Python's version."""
 
         def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
-            view_with_arguments = load(view)
+            view_with_arguments: Any = load(view)
             view_with_arguments._apidoc["arguments"]["responses"][422] = "UNPROCESSABLE_ENTITY"
-            return view_with_arguments
+            return cast("Callable[..., Any]", view_with_arguments)
 
         return decorate
 
@@ -85,7 +82,7 @@ class Blueprint(flask_smorest.Blueprint):
         """Document a response without wrapping the view in one more function."""
         document = super().alt_response(*args, **options)
 
-        def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
+        def decorate(view: Any) -> Any:
             view._apidoc = document(view)._apidoc
             return view
 

@@ -13,6 +13,7 @@ from apispec.ext.marshmallow import MarshmallowPlugin, resolver
 from flask import Flask, Response, current_app, redirect, request
 from flask_smorest.utils import prepare_response
 from gunicorn.http.errors import NoMoreData, ParseException
+from werkzeug import Response as BaseResponse
 from werkzeug.exceptions import (
     HTTPException,
     MethodNotAllowed,
@@ -215,7 +216,8 @@ class ProblemApi(flask_smorest.Api):
         def get_ref_by_either_name(kind: str, named: Any) -> dict[str, Any]:
             if kind == "response" and isinstance(named, str) and named in NEW_NAMES:
                 named = STATUS_NAMES[NEW_NAMES[named]][0]
-            return get_ref(kind, named)
+            reference: dict[str, Any] = get_ref(kind, named)
+            return reference
 
         self.spec.components.get_ref = get_ref_by_either_name
         self._register_problem("DEFAULT_ERROR", "Any other error", http.HTTPStatus(500))
@@ -316,7 +318,7 @@ def handle_malformed_body(error: ParseException | NoMoreData) -> Response:
     return handle_clustr_error(errors.MalformedBody())
 
 
-def handle_http_exception(error: HTTPException) -> Response:
+def handle_http_exception(error: HTTPException) -> BaseResponse:
     """Answer what Flask, werkzeug and webargs raise: 404, 405, 413, invalid arguments and so on."""
     if error.code is None or error.code < 400:  # Such as a redirect, which is a response already.
         return error.get_response()
@@ -343,7 +345,10 @@ def path_without_slash() -> str | None:
     such as `//elsewhere/`, can lead to another host.
     """
     path = request.path.removesuffix("/")
-    if path == request.path or not current_app.create_url_adapter(request).allowed_methods(path):
+    if path == request.path:
+        return None
+    adapter = current_app.create_url_adapter(request)
+    if adapter is None or not adapter.allowed_methods(path):
         return None
     query = request.query_string.decode("latin-1")
     name = quote(path.rpartition("/")[2])

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate
 
@@ -13,6 +13,7 @@ from clustr.domain import failure_messages
 EXAMPLE_ID = "692192f4e13f5a0c4d1b7a90"
 EXAMPLE_HASH = "5f2b7a0d4c8e9f1a3b6c7d8e0f1a2b3c4d5e6f7a8b9c0d1e2f3a4b5c6d7e8f90"
 EXAMPLE_DATE_TIME = "2026-11-22T10:38:28.000000Z"
+NO_OBJECT = {"type": "Expected a JSON object, in braces: {…}."}
 DATE_TIME_EXPECTED = f"Expected a date and time (ISO 8601), such as {EXAMPLE_DATE_TIME}."
 
 
@@ -23,7 +24,7 @@ class Pattern(validate.Regexp):
     the OpenAPI document, and JavaScript has no `\\Z`.
     """
 
-    def __call__(self, value: str) -> str:
+    def __call__(self, value: Any) -> Any:
         if not self.regex.fullmatch(value):
             raise ValidationError(self._format_error(value))
         return value
@@ -123,7 +124,7 @@ class QueryInteger(fields.Integer):
 class StrictBoolean(fields.Boolean):
     """A boolean of JSON; marshmallow's also takes numbers and texts such as "yes"."""
 
-    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> bool | None:
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> bool:
         if not isinstance(value, bool):
             raise self.make_error("invalid", input=value)
         return value
@@ -150,11 +151,12 @@ def _check_fits_utc(value: datetime) -> None:
 class BodySchema(Schema):
     """A JSON body; the error for an unknown member suggests the one that was meant."""
 
-    error_messages: ClassVar = {"type": "Expected a JSON object, in braces: {…}."}
+    error_messages = NO_OBJECT
 
     def handle_error(self, error: ValidationError, *_: Any, **__: Any) -> None:
         """Replace the messages for unknown members by ones with a suggestion."""
         unknown = [self.error_messages["unknown"]]
-        names = [name for name, messages in error.messages.items() if messages == unknown]
+        all_messages = error.messages_dict
+        names = [name for name, messages in all_messages.items() if messages == unknown]
         for name in names[:MAX_SUGGESTIONS]:
-            error.messages[name] = [failure_messages.unknown_name("field", name, self.fields)]
+            all_messages[name] = [failure_messages.unknown_name("field", name, self.fields)]

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import orjson
-from flask import Response, jsonify
+from flask import Flask, Response, jsonify
 from flask.json.provider import JSONProvider
 
 from clustr.database import log_foreign_record
@@ -48,6 +48,8 @@ def dumps(value: Any) -> bytes:
 
 class OrjsonProvider(JSONProvider):
     """Makes Flask read and write JSON with orjson."""
+
+    _app: Flask
 
     def dumps(self, obj: Any, **_kwargs: Any) -> str:
         return dumps(obj).decode()

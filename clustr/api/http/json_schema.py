@@ -13,8 +13,13 @@ log = logs.logger(__name__)
 
 # Syntax of regular expressions that JavaScript lacks; schemas of plugins may have it.
 PYTHON_ONLY = re.compile(r"\(\?[P#aiLmsux(]|\\[NaZ]|[*+?}]\+")
-_inlining_plugin = MarshmallowPlugin(schema_name_resolver=lambda _schema: None)
+# None means no name; apispec allows it, but its types do not.
+_inlining_plugin = MarshmallowPlugin(
+    schema_name_resolver=lambda _schema: None  # type: ignore[arg-type,return-value]
+)
 APISpec("", "", "3.0.3", plugins=[_inlining_plugin])
+assert _inlining_plugin.converter is not None  # `APISpec` has just made it.
+_converter = _inlining_plugin.converter
 
 
 def json_schema(schema: type[Schema]) -> dict[str, Any]:
@@ -23,15 +28,18 @@ def json_schema(schema: type[Schema]) -> dict[str, Any]:
     One that cannot be converted, such as one that contains itself, becomes `{"type": "object"}`.
     """
     try:
-        return for_javascript(_inlining_plugin.converter.schema2jsonschema(schema))
+        converted: dict[str, Any] = for_javascript(_converter.schema2jsonschema(schema))
     except Exception:  # An error in one plugin's schema must not hide the others.
         log.warning("schema_not_described", schema=schema.__name__, exc_info=True)
         return {"type": "object"}
+    return converted
 
 
 def query_parameters(schema: Schema) -> list[dict[str, Any]]:
     """Convert the schema of a query to parameters of the OpenAPI document."""
-    return for_javascript(_inlining_plugin.converter.schema2parameters(schema, location="query"))
+    converted = _converter.schema2parameters(schema, location="query")
+    parameters: list[dict[str, Any]] = for_javascript(converted)
+    return parameters
 
 
 def for_javascript(node: Any) -> Any:

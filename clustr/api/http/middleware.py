@@ -27,7 +27,8 @@ def register_middleware(app: Flask, settings: Settings) -> None:
     """Register the checks of host and origin, and the id, log line and headers of requests."""
     if settings.proxy_hops:
         hops = settings.proxy_hops
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops, x_prefix=hops)
+        proxied = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops, x_prefix=hops)
+        app.wsgi_app = proxied  # type: ignore[method-assign]  # Flask is to be wrapped so.
     hosts = AllowedHosts(settings)
     origins = AllowedOrigins(settings.cors_origins, settings.base_url)
     app.before_request(begin_request)

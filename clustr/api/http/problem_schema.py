@@ -1,5 +1,7 @@
 """The schema of all error responses."""
 
+from typing import Any
+
 from marshmallow import Schema, fields, validate
 
 from clustr.api.http.fields import EXAMPLE_HASH, Pattern, date_time, number, text
@@ -25,7 +27,7 @@ class ProblemSchema(Schema):
         EXAMPLE_HASH[:32],
         required=True,
     )
-    errors = fields.Dict(
+    errors: fields.Field[Any] = fields.Dict(
         keys=fields.String(),
         values=fields.List(fields.String()),
         metadata={

@@ -14,9 +14,11 @@ components = cast(WebComponents, LocalProxy(lambda: current_app.extensions[EXTEN
 
 def request_id() -> str:
     """Return the id of the request, which is in its response and in all its log lines."""
-    return g.request_id
+    current_id: str = g.request_id
+    return current_id
 
 
 def elapsed_milliseconds() -> float:
     """Return the milliseconds since the request came in."""
-    return round((g.clock() - g.began_at) * 1000, 2)
+    seconds: float = g.clock() - g.began_at
+    return round(seconds * 1000, 2)

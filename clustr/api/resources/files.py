@@ -232,7 +232,8 @@ def file_response(file: BinaryIO, key: str | None, headers: dict[str, str]) -> R
         return WholeFile(body, headers=headers, direct_passthrough=True)
     response = Response(body, headers=headers, direct_passthrough=True)
     in_parts = applies_range(request.method, request.environ.get("HTTP_RANGE", ""), size)
-    return response.make_conditional(request, accept_ranges=in_parts, complete_length=size)
+    response.make_conditional(request, accept_ranges=in_parts, complete_length=size)
+    return response
 
 
 def applies_range(method: str, range_header: str, size: int) -> bool:

@@ -18,13 +18,13 @@ from clustr.api.resources.files import (
     preferred_extension,
 )
 from clustr.api.schemas.changes import (
-    RESULTS_FIELD,
     TrashedSchema,
     TrashPageSchema,
     TrashQuerySchema,
     dump_trash_page,
     dump_trashed,
 )
+from clustr.api.schemas.listing import RESULTS_FIELD
 from clustr.api.schemas.uploads import FileQuerySchema, ThumbnailQuerySchema
 from clustr.services.thumbnails import snap_size
 

@@ -1,5 +1,6 @@
 """`POST /api/upload`: receives images."""
 
+from collections.abc import Mapping
 from typing import IO, Any
 
 from flask import Response, jsonify, request
@@ -124,7 +125,7 @@ blueprint.before_request(refuse_if_match)
 
 
 def document_refusal(
-    error: type[RefusedFile], description: str, refused_file: dict[str, str]
+    error: type[RefusedFile], description: str, refused_file: Mapping[str, Any]
 ) -> Any:
     """Document a response to a request of which no file was accepted."""
     row = ERROR_TABLE[error]
@@ -200,8 +201,8 @@ def upload_files(options: dict[str, str], headers: dict[str, str]) -> Response:
             received = receive_files(session)
         except NoFiles as error:
             return refusal_response([RejectedFile(None, None, error)])
-        options = IntakeOptions(headers.get("key"), options["duplicates"] == "reuse")
-        accepted, refused = components.intake.accept(received, request_id(), options)
+        intake_options = IntakeOptions(headers.get("key"), options["duplicates"] == "reuse")
+        accepted, refused = components.intake.accept(received, request_id(), intake_options)
         if not accepted:
             return refusal_response(refused)
         message = f"Successfully uploaded {len(accepted)} file{'s' if len(accepted) > 1 else ''}"

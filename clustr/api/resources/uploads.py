@@ -151,7 +151,9 @@ def get_upload(upload_id: str) -> Response:
         body = FieldSelection(components, None, with_results=True).dump(document)
         response = add_etag(jsonify(body), body["version"])
     # Without the header, `make_conditional` would take longer than writing the response.
-    return response.make_conditional(request) if request.if_none_match else response
+    if request.if_none_match:
+        response.make_conditional(request)
+    return response
 
 
 def link_header(page: Page, number: int | None) -> str:

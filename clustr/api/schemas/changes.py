@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from copy import copy
 from datetime import timedelta
-from typing import Any, ClassVar
+from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
@@ -71,7 +71,10 @@ class FileName(fields.String):
         return clean_name(sent)
 
 
-def tag_list_field(description: str, min_tags: int = 1) -> fields.List:
+NO_EDIT = {"type": 'Expected an object with `set`, or `add`, `remove` or both: {"add": ["cat"]}.'}
+
+
+def tag_list_field(description: str, min_tags: int = 1) -> fields.List[Any]:
     """Make a field for tags that a client sends; duplicates are dropped later."""
     tag = CleanText(validate=validate.Length(1, LONGEST_TAG))
     return fields.List(
@@ -87,9 +90,7 @@ class TagsEditSchema(BodySchema):
     Tags that differ in the case of letters alone are one tag.
     """
 
-    error_messages: ClassVar = {
-        "type": 'Expected an object with `set`, or `add`, `remove` or both: {"add": ["cat"]}.'
-    }
+    error_messages = NO_EDIT
 
     set = tag_list_field("These tags and no others, whatever analyzers say.", min_tags=0)
     add = tag_list_field(

@@ -42,7 +42,7 @@ LIMIT_DESCRIPTIONS = {
 }
 
 
-def upload_ids(description: str) -> fields.List:
+def upload_ids(description: str) -> fields.List[Any]:
     """Make a field for a list of upload ids."""
     return fields.List(
         fields.String(validate=HEX_ID),
@@ -108,8 +108,10 @@ class CommonFilterSchema(Schema):
                 raise ValidationError(f"It goes with `{given}`; give both.", needed)
 
 
+# mypy cannot know a class that `from_dict` makes.
 class FilterSchema(
-    BodySchema.from_dict(limit_fields(fields.Integer, strict=True)), CommonFilterSchema
+    BodySchema.from_dict(limit_fields(fields.Integer, strict=True)),  # type: ignore[misc]
+    CommonFilterSchema,
 ):
     """The filters of the listing in a body."""
 

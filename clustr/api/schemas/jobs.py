@@ -276,7 +276,7 @@ def dump_estimate(estimate: Estimate) -> dict[str, Any]:
 
 def dump_job(job: Job, in_list: bool = False) -> dict[str, Any]:
     """Convert a job to the shape of `JobSchema`."""
-    wire = {
+    wire: dict[str, Any] = {
         "id": job.id,
         "kind": job.kind,
         "state": job.state,

@@ -117,8 +117,11 @@ class PartSchema(Schema):
     )
 
 
+# mypy cannot know a class that `from_dict` makes.
 class UploadQuerySchema(
-    Schema.from_dict(limit_fields(QueryInteger)), CommonFilterSchema, PartSchema
+    Schema.from_dict(limit_fields(QueryInteger)),  # type: ignore[misc]
+    CommonFilterSchema,
+    PartSchema,
 ):
     """The query of the listing, without the filters of plugins."""
 
@@ -267,10 +270,9 @@ class FieldSelection:
         names: tuple[str, ...] | None,
         with_results: bool = False,
     ):
-        self._names = names and [
-            "id",
-            *(name for name in names if name not in ("id", RESULTS_FIELD)),
-        ]
+        self._names = None
+        if names is not None:
+            self._names = ["id", *(name for name in names if name not in ("id", RESULTS_FIELD))]
         self._with_results = with_results or (names is not None and RESULTS_FIELD in names)
         if self._with_results and self._names is not None and "analyses" not in self._names:
             self._names.append("analyses")
