@@ -40,8 +40,6 @@ from clustr.queue import (
     queue_name,
     translate_redis_errors,
 )
-from clustr.services.bulk import JobRunner
-from clustr.services.reconciler import Reconciler
 from clustr.settings import Settings
 from clustr.storage import LocalStorage
 from clustr.supervisor import servers
@@ -333,7 +331,7 @@ def run_maintenance(settings: Settings, plugin_manager: PluginManager, name: str
     """Run the reconciler or the bulk jobs until SIGTERM.
 
     Args:
-        name: the attribute of `WorkerComponents` to run: `reconciler` or `bulk`.
+        name: `reconciler` or `bulk`, as in the log.
 
     Returns:
         the exit code: 2 when it cannot start.
@@ -344,7 +342,7 @@ def run_maintenance(settings: Settings, plugin_manager: PluginManager, name: str
     except StartUpError as error:
         log.error(f"{name}_not_started", reason=str(error))
         return 2
-    component: Reconciler | JobRunner = getattr(components, name)
+    component = components.reconciler if name == "reconciler" else components.job_runner
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         component.run_forever()
