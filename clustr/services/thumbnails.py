@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from secrets import token_hex
 from typing import BinaryIO
@@ -195,7 +196,7 @@ class Thumbnails:
             return
         open_original = self._storage.open_trashed if request.trashed else self._storage.open
         decode = token_hex(4)
-        with open_original(request.filename) as file, reading():
+        with open_original(request.filename) as file, reading(), _logging_refusal(request):
             for (size, extension), made in images.thumbnails(file, wanted):
                 one = replace(request, size=size, extension=extension)
                 log.info("thumbnail_made", **one.log_fields(), source="original", decode=decode)
@@ -225,3 +226,15 @@ class Thumbnails:
             return self._storage.keep_thumbnail(key, filename, made, trashed)
         except StorageFull:
             return False
+
+
+@contextmanager
+def _logging_refusal(request: ThumbnailRequest) -> Iterator[None]:
+    """Log why an original cannot be decoded: it could when it was accepted."""
+    try:
+        yield
+    except RefusedFile as error:
+        log.warning(
+            "original_refused", **request.log_fields(), error=repr(error.__cause__ or error)
+        )
+        raise

@@ -50,7 +50,9 @@ log = logs.logger(__name__)
 
 # How long a process stays for the next call; that of an analyzer with `keep_loaded` stays for ever.
 IDLE_SECONDS = 60.0
-CLAIM_EVERY_SECONDS = 1.0
+# While MongoDB, Redis or the upload folder is away, a process looks for them less and less often.
+FIRST_CLAIM_SECONDS = 1.0
+LONGEST_CLAIM_SECONDS = 10.0
 
 HUNG_EXIT_CODE = 1  # the exit code after `faulthandler.dump_traceback_later(…, exit=True)`
 
@@ -289,9 +291,11 @@ def claim_when_there(settings: Settings) -> None:
     database = build_database(settings, WEB_TIMEOUT_SECONDS)
     storage = LocalStorage(settings.upload_folder)
     queue = Queue(settings.redis_url, settings.redis_prefix, WEB_TIMEOUT_SECONDS)
+    seconds = FIRST_CLAIM_SECONDS
     try:
         while not claim_installation(database, storage, queue):
-            time.sleep(CLAIM_EVERY_SECONDS)
+            time.sleep(seconds)
+            seconds = min(2 * seconds, LONGEST_CLAIM_SECONDS)
     finally:
         database.close()
 
