@@ -339,6 +339,8 @@ def test_G7_hostile_jobs_never_run(workshop, analyzers, marker, rq):
     for garbage in (b"", b"null", b"[]", b'["clustr.jobs.run_analyzer"]', b"{", b"\xff"):
         job = rq.enqueue(JOB_FUNCTION, "fast", "run")
         workshop.redis.hset(job.key, "data", garbage)
+    endless = rq.enqueue(JOB_FUNCTION, "fast", "run")
+    workshop.redis.hdel(endless.key, "timeout")
     check_all_refused(workshop, marker, rq, workshop.worker())
 
 

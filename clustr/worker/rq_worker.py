@@ -71,10 +71,11 @@ class AnalysisJob(Job):
         """Send none."""
 
     def is_analysis_job(self) -> bool:
-        """Whether it is a job as `Queue.ring` enqueues them: `JOB_FUNCTION` with two texts."""
+        """Whether `Queue.ring` enqueues such jobs: `JOB_FUNCTION` with two texts and a timeout."""
         try:
             texts = [isinstance(argument, str) for argument in self.args]
-            return self.func_name == JOB_FUNCTION and not self.kwargs and texts == [True, True]
+            is_ours = self.func_name == JOB_FUNCTION and isinstance(self.timeout, int)
+            return is_ours and not self.kwargs and texts == [True, True]
         except (DeserializationError, TypeError, ValueError):  # A pickle, for one.
             return False
 
