@@ -28,7 +28,8 @@ import debian
 from debian import HERE, step, variables
 
 DOCUMENT = HERE / "docs/deployment.md"
-CLONE = "/root/clustr"
+CLONE = "/usr/src/clustr"
+PICTURE = "/usr/src/picture.png"
 NAME = "images.example.com"
 FRONT = "http://127.0.0.1"
 PORTS = (80, 5000, 6379, 27017)
@@ -98,8 +99,12 @@ class Machine(NamedTuple):
 
     def command(self, *command: str) -> list[str]:
         enter = ["nsenter", "--target", str(self.systemd), "--mount", "--pid", "--uts", "--ipc"]
-        enter += ["--cgroup", "--root", f"--wd={self.root}{CLONE}"]
+        enter += ["--cgroup", "--root", f"--wd={self.inside(CLONE)}"]
         return [*enter, "/usr/bin/env", "-i", *variables({"HOME": "/root"}), *command]
+
+    def inside(self, path: str) -> Path:
+        """Where a file of the Debian is from outside."""
+        return self.root / path.removeprefix("/")
 
     def shell(self, commands: str) -> str:
         """Run commands to their good end; gives what they print."""
@@ -266,8 +271,8 @@ def see_processed(machine: Machine, below: str = "") -> dict[str, Any]:
     wait_until_ready(below)
     # So large that libvips reduces it, which has to be able to do so inside the unit.
     code = 'import sys; from PIL import Image; Image.new("RGB", (5000, 4000)).save(sys.argv[1])'
-    machine.shell(f"/opt/clustr/bin/python -c '{code}' /root/picture.png")
-    status, _, body = ask(f"{below}/api/upload", form(machine.root / "root/picture.png"))
+    machine.shell(f"/opt/clustr/bin/python -c '{code}' {PICTURE}")
+    status, _, body = ask(f"{below}/api/upload", form(machine.inside(PICTURE)))
     see("an upload", status == 201, body.decode()[:200])
     address = f"{below}/api/uploads/{json.loads(body)['data'][0]['id']}"
 
@@ -286,12 +291,11 @@ def reload(machine: Machine) -> None:
     before = machine.shell(main).split()
     machine.shell("echo MAX_UPLOAD_SIZE=1KiB >> /etc/clustr/.env")
     machine.shell("systemctl reload clustr-web clustr-worker")
-    picture = machine.root / "root/picture.png"
+    picture = machine.inside(PICTURE)
     until(lambda: ask("/api/upload", form(picture))[0] == 413, 30, "the changed setting")
     machine.shell("sed --in-place '/^MAX_UPLOAD_SIZE=1KiB/d' /etc/clustr/.env")
     machine.shell("systemctl reload clustr-web clustr-worker")
     until(lambda: ask("/api/upload", form(picture))[0] == 201, 30, "the setting as it was")
-    time.sleep(1)
     see("reload", machine.shell(main).split() == before, f"main processes still {before}")
     see_processed(machine)
 

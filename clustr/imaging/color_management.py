@@ -1,4 +1,4 @@
-"""Colours as every screen shows them: 8 bits a channel, sRGB."""
+"""Colors as every screen shows them: 8 bits a channel, sRGB."""
 
 import io
 import math
@@ -11,7 +11,7 @@ from PIL import Image, ImageCms, ImageMath
 SRGB = ImageCms.createProfile("sRGB")
 LAB = ImageCms.createProfile("LAB")
 
-# By what a profile says of itself, which modes its colours can be in.
+# By what a profile says of itself, which modes its colors can be in.
 MODES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK", "Lab": "LAB"}
 
 # Making a transform takes as long as decoding a photograph. A library knows few profiles, those of
@@ -99,15 +99,15 @@ def displayed(image: Image.Image) -> Image.Image:
 
 
 def to_srgb(image: Image.Image) -> Image.Image:
-    """The colours of a `plain` picture by its embedded profile, as L, RGB or RGBA.
+    """The colors of a `plain` picture by its embedded profile, as L, RGB or RGBA.
 
-    A profile that is broken or for other colours is left out of account, as browsers do.
+    A profile that is broken or for other colors is left out of account, as browsers do.
     """
     if image.mode in ("LA", "RGBA"):
         alpha = image.getchannel("A")
-        colours = to_srgb(image.convert(image.mode.removesuffix("A"))).convert("RGB")
-        colours.putalpha(alpha)
-        return colours
+        colors = to_srgb(image.convert(image.mode.removesuffix("A"))).convert("RGB")
+        colors.putalpha(alpha)
+        return colors
     transform = _transform(image.info.get("icc_profile", b""), image.mode)
     if transform is not None:
         return transform.apply(image)
@@ -116,7 +116,7 @@ def to_srgb(image: Image.Image) -> Image.Image:
 
 @lru_cache(TRANSFORMS)
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """What turns the colours of a profile into sRGB; None when they are that already."""
+    """What turns the colors of a profile into sRGB; None when they are that already."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile)) if profile else None
         if source is None or MODES.get(source.profile.xcolor_space.strip()) != mode:
@@ -130,7 +130,7 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 
 
 def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
-    """Whether colours are sRGB already: by what becomes of them, as names of profiles mislead."""
+    """Whether colors are sRGB already: by what becomes of them, as names of profiles mislead."""
     if mode not in ("L", "RGB"):
         return False
     colors = list(product(SHADES, repeat=len(mode)))

@@ -352,14 +352,14 @@ def _three_bytes(data: bytes, at: int) -> int:
 def check_gif(file: int, max_pixels: int | None) -> None:
     """Limit what stands before the first frame, frames, and the pieces of all of it."""
     frames, position, blocks, junk, seen = Frames(max_pixels), 13, 0, 0, False
-    position += _colour_table(os.pread(file, 11, 0)[10:])
+    position += _color_table(os.pread(file, 11, 0)[10:])
     while True:
         head = os.pread(file, 10, position)
         if head.startswith(b","):
             seen = True
             if len(head) == 10:
                 frames.add(*struct.unpack_from("<HH", head, 5))
-            position += 11 + _colour_table(head[9:])
+            position += 11 + _color_table(head[9:])
         elif head.startswith(b"!"):
             position += 2
         elif not head or head.startswith(b";"):
@@ -378,8 +378,8 @@ def check_gif(file: int, max_pixels: int | None) -> None:
                 break
 
 
-def _colour_table(flags: bytes) -> int:
-    """How many bytes of colours follow a head that ends with these flags."""
+def _color_table(flags: bytes) -> int:
+    """How many bytes of colors follow a head that ends with these flags."""
     return 3 << (flags[0] & 7) + 1 if flags and flags[0] & 0x80 else 0
 
 

@@ -271,7 +271,7 @@ def inspect(
     """Find out what the file is and make sure that its pixels can be read.
 
     The header decides on format, pixels, frames and metadata before anything is decoded. The decode
-    is a reduced one, without colours, where the format can do that (JPEG), as it reads every byte
+    is a reduced one, without colors, where the format can do that (JPEG), as it reads every byte
     of the picture all the same; of several frames only the first is decoded. The orientation is
     asked for last: a PNG may have its EXIF data behind the pixels, and Pillow turns a TIFF while it
     decodes it.
