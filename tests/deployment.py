@@ -294,8 +294,12 @@ def reload(machine: Machine) -> None:
     picture = machine.inside(PICTURE)
     until(lambda: ask("/api/upload", form(picture))[0] == 413, 30, "the changed setting")
     machine.shell("sed --in-place '/^MAX_UPLOAD_SIZE=1KiB/d' /etc/clustr/.env")
+    children = f"cat /proc/{before[0]}/task/{before[0]}/children"
+    old = set(machine.shell(children).split())
     machine.shell("systemctl reload clustr-web clustr-worker")
-    until(lambda: ask("/api/upload", form(picture))[0] == 201, 30, "the setting as it was")
+    until(lambda: not old & set(machine.shell(children).split()), 60, "the old processes")
+    status, _, body = ask("/api/upload", form(picture))
+    see("the setting as it was", status == 201, body.decode()[:200])
     see("reload", machine.shell(main).split() == before, f"main processes still {before}")
     see_processed(machine)
 
