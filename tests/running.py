@@ -105,6 +105,12 @@ def start(arguments: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
     return subprocess.Popen([*tied, *arguments], start_new_session=True, **options)
 
 
+def freeze(process: subprocess.Popen[bytes]) -> None:
+    """Stop a program that `start` started; when this returns, none of its threads runs any more."""
+    process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+
+
 def moment(text: str) -> datetime:
     """A time of an answer."""
     return datetime.fromisoformat(text)
@@ -160,7 +166,7 @@ class Servers:
     @contextmanager
     def frozen_mongod(self) -> Iterator[None]:
         """Keep mongod from doing anything for as long as the block takes."""
-        self._started[0].send_signal(signal.SIGSTOP)
+        freeze(self._started[0])
         try:
             yield
         finally:
@@ -170,7 +176,7 @@ class Servers:
     def frozen_redis(self) -> Iterator[None]:
         """Keep Redis from doing anything for as long as the block takes."""
         redis = self._started[-1]
-        redis.send_signal(signal.SIGSTOP)
+        freeze(redis)
         try:
             yield
         finally:

@@ -551,7 +551,7 @@ def test_end_that_takes_long_to_be_written_is_no_hang_of_the_plugin(tmp_path):
     outage = Outage(tmp_path / "servers")
     try:
         outage.start()
-        mongod = outage.pid("mongod")
+        mongod = outage.process("mongod").pid
         with Workshop(tmp_path, outage) as workshop:
             freeze = f"os.kill({mongod}, signal.SIGSTOP)"
             workshop.analyzer("quick", f"{freeze}; return {{}}", timeout=0.5)

@@ -27,6 +27,7 @@ from running import (
     all_processes,
     descendants,
     ensure_ready,
+    freeze,
     start,
     wait_until,
 )
@@ -321,17 +322,17 @@ class Workshop:
 class Outage(Servers):
     """Servers that can be frozen, killed, and started again where they were."""
 
-    def pid(self, name: str) -> int:
-        return self._started[("mongod", "redis-server").index(name)].pid
+    def process(self, name: str) -> subprocess.Popen[bytes]:
+        return self._started[("mongod", "redis-server").index(name)]
 
     def freeze(self, name: str) -> None:
-        os.kill(self.pid(name), signal.SIGSTOP)
+        freeze(self.process(name))
 
     def thaw(self, name: str) -> None:
-        os.kill(self.pid(name), signal.SIGCONT)
+        self.process(name).send_signal(signal.SIGCONT)
 
     def kill(self, name: str) -> None:
-        process = self._started[("mongod", "redis-server").index(name)]
+        process = self.process(name)
         process.kill()
         process.wait()
 
