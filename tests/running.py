@@ -88,11 +88,15 @@ def child(pid: int, command_part: str) -> Process | None:
 
 # Tests start programs from a process that has threads, where a fork that runs Python could hang: so
 # the program that is started first ties itself to this process, and then becomes what it shall be.
-# Signals are its own again that whoever runs the tests ignores, as nohup does.
+# Signals are its own again that whoever runs the tests ignores, as nohup does. Nothing of Clustr is
+# imported for it, which would take ten times as long.
 TIED = """
-import os, signal, sys
-from clustr.supervisor.processes import die_with_parent
-die_with_parent(int(sys.argv[1]))
+import ctypes, os, signal, sys
+PR_SET_PDEATHSIG = 1
+if ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL)) != 0:
+    sys.exit("prctl(PR_SET_PDEATHSIG) was refused")
+if os.getppid() != int(sys.argv[1]):
+    sys.exit("whoever started this has ended")
 for number in (signal.SIGINT, signal.SIGHUP):
     signal.signal(number, signal.SIG_DFL)
 os.execv(sys.argv[2], sys.argv[2:])
@@ -101,7 +105,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 def start(arguments: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
     """Start a program that ends with this process; options are those of `subprocess.Popen`."""
-    tied = [sys.executable, "-c", TIED, str(os.getpid())]
+    tied = [sys.executable, "-I", "-S", "-c", TIED, str(os.getpid())]
     return subprocess.Popen([*tied, *arguments], start_new_session=True, **options)
 
 
