@@ -7,6 +7,7 @@ here keeps gunicorn's default, such as the limits for request lines and headers,
 ambiguous requests.
 """
 
+import gc
 import json
 import logging
 import mmap
@@ -16,6 +17,7 @@ import socket
 import struct
 import sys
 import time
+from importlib import import_module
 from uuid import uuid4
 
 from gunicorn import util
@@ -98,6 +100,16 @@ def write_problem(client: socket.socket, status: int, reason: str, detail: str) 
 
 # gunicorn would send a page that repeats parts of the request, and has no setting to change that.
 util.write_error = write_problem
+
+
+def on_starting(server: Arbiter) -> None:
+    """Load the application's modules before the workers are forked, which then share their memory.
+
+    With `--reload`, each worker loads them itself, or a change of them would have no effect.
+    """
+    if not server.cfg.reload:
+        import_module("clustr.app")
+        gc.freeze()  # A collection would write to each object, and so copy it.
 
 
 def on_exit(server: Arbiter) -> None:
