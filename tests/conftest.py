@@ -8,6 +8,7 @@ import browsing
 import pytest
 import traces
 from blip_stand_in import BlipStandIn
+from commands import Commands
 from flask import Flask
 from PIL import Image
 from playwright.sync_api import Browser
@@ -27,6 +28,14 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         yield running
     finally:
         running.end()
+
+
+@pytest.fixture(scope="session")
+def commands() -> Iterator[Commands]:
+    """Runs commands of Clustr that need no process started from nothing."""
+    running = Commands()
+    yield running
+    running.close()
 
 
 @pytest.fixture

@@ -6,8 +6,7 @@ import logging
 import os
 import pickle
 import re
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,10 @@ import photographs
 import pytest
 import requests
 import structlog
+from commands import Commands
 from running import Servers, Up, wait_until
-from workshop import FIRST_PARTY
+from web_side import WebSide
+from workshop import FIRST_PARTY, Workshop
 
 from clustr import logs
 from clustr.domain import failure_messages
@@ -26,7 +27,7 @@ from clustr.settings import read_settings
 from clustr.supervisor.servers import free_port
 
 PHOTOGRAPH = photographs.encode(photographs.picture(), "jpg")
-COMMAND = [sys.executable, "-m", "clustr"]
+Run = Callable[..., str]
 
 LEAKY = """
 import requests
@@ -118,18 +119,16 @@ def planted_environment(folder: Path) -> dict[str, str]:
     }
 
 
-def run(folder: Path, environment: dict[str, str], *arguments: str) -> str:
-    """All that a command prints."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    done = subprocess.run(
-        [*COMMAND, *arguments],
-        env={**kept, **environment},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    return done.stdout + done.stderr
+@pytest.fixture(scope="module")
+def run(commands: Commands) -> Run:
+    """Runs a command in a folder with these settings, and gives all that it prints."""
+
+    def run(folder: Path, environment: dict[str, str], *arguments: str) -> str:
+        kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        done = commands.run(folder, kept | environment, *arguments)
+        return done.stdout + done.stderr
+
+    return run
 
 
 def assert_none_in(text: str, *passwords: str) -> None:
@@ -152,14 +151,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str
 
 
 @pytest.mark.parametrize("name", ANALYZERS)
-def test_running_an_analyzer_by_hand_shows_no_secret(place, name: str) -> None:
+def test_running_an_analyzer_by_hand_shows_no_secret(place, run: Run, name: str) -> None:
     folder, environment = place
     said = run(folder, environment, "plugins", "run", name, "a.jpg")
     assert "failed" in said or "deferred" in said
     assert_none_in(said)
 
 
-def test_commands_about_plugins_show_no_secret(place) -> None:
+def test_commands_about_plugins_show_no_secret(place, run: Run) -> None:
     folder, environment = place
     commands = [
         ("list",), ("list", "--json"), ("show", "leaky"), ("show", "leaky", "--json"),
@@ -171,7 +170,7 @@ def test_commands_about_plugins_show_no_secret(place) -> None:
         assert_none_in(said)
 
 
-def test_what_cannot_be_loaded_shows_no_secret(place) -> None:
+def test_what_cannot_be_loaded_shows_no_secret(place, run: Run) -> None:
     folder, environment = place
     wrong = {**environment, "CLUSTR_PLUGIN__LEAKY__PIN": "planted-and-no-number"}
     said = run(folder, wrong, "plugins", "show", "leaky")
@@ -179,8 +178,27 @@ def test_what_cannot_be_loaded_shows_no_secret(place) -> None:
     assert_none_in(said)
 
 
-@pytest.mark.parametrize("log_format", ["console", "json"])
-def test_a_running_service_shows_no_secret(tmp_path: Path, servers: Servers, log_format) -> None:
+def use_and_check_answers(url: str) -> None:
+    """Upload a picture, wait for what the analyzers say of it, and look at all answers."""
+    files = {"files": ("a.jpg", PHOTOGRAPH)}
+    id = requests.post(f"{url}/api/upload", files=files, timeout=20).json()["data"][0]["id"]
+
+    def analyses() -> Any:
+        found = requests.get(f"{url}/api/uploads/{id}", timeout=20).json()["analyses"]
+        ended = [found[name]["status"] in ("failed", "deferred") for name in ANALYZERS]
+        return found if all(ended) else None
+
+    found = wait_until(analyses, 60, "the analyses")
+    assert "***" in found["leaky_message"]["error"]
+    paths = ("/", "/api/health", "/api/plugins", "/api/plugins/leaky", "/api/uploads",
+             f"/api/uploads/{id}/analyses", "/openapi.json", "/api/stats",
+             f"/api/uploads/{id}", "/api/nothing")  # fmt: skip
+    for path in paths:
+        answer = requests.get(url + path, timeout=20)
+        assert_none_in(answer.text + str(answer.headers))
+
+
+def test_a_running_service_shows_no_secret(tmp_path: Path, servers: Servers) -> None:
     """Neither in what it prints nor in an answer or a file, whatever its analyzers do."""
     environment = planted_environment(tmp_path)
     service = tmp_path / "service"
@@ -189,32 +207,17 @@ def test_a_running_service_shows_no_secret(tmp_path: Path, servers: Servers, log
         service,
         {
             **environment,
-            "LOG_FORMAT": log_format,
+            "LOG_FORMAT": "json",
             "LOG_LEVEL": "debug",
+            "WEB_WORKERS": "1",
             "MONGODB_URL": servers.mongodb_url,
-            "MONGODB_DATABASE": f"of_secrets_{log_format}",
+            "MONGODB_DATABASE": "of_secrets",
             "REDIS_URL": servers.redis_url,
         },
         (),
     )
     try:
-        up.wait_until_started()
-        files = {"files": ("a.jpg", PHOTOGRAPH)}
-        id = requests.post(f"{up.url}/api/upload", files=files, timeout=20).json()["data"][0]["id"]
-
-        def analyses() -> Any:
-            found = requests.get(f"{up.url}/api/uploads/{id}", timeout=20).json()["analyses"]
-            ended = [found[name]["status"] in ("failed", "deferred") for name in ANALYZERS]
-            return found if all(ended) else None
-
-        found = wait_until(analyses, 60, "the analyses")
-        assert "***" in found["leaky_message"]["error"]
-        paths = ("/", "/api/health", "/api/plugins", "/api/plugins/leaky", "/api/uploads",
-                 f"/api/uploads/{id}/analyses", "/openapi.json", "/api/stats",
-                 f"/api/uploads/{id}", "/api/nothing")  # fmt: skip
-        for path in paths:
-            answer = requests.get(up.url + path, timeout=20)
-            assert_none_in(answer.text + str(answer.headers))
+        use_and_check_answers(up.wait_until_started().url)
         wait_until(lambda: "analyzer_raised" in up.output(), 20, "the log")
         assert up.stop() == 0
     finally:
@@ -223,6 +226,21 @@ def test_a_running_service_shows_no_secret(tmp_path: Path, servers: Servers, log
     assert_none_in(up.output(), *servers.passwords)
     for file in written_files(service):
         assert_none_in(file.read_bytes().decode("latin-1"), *servers.passwords)
+
+
+def test_lines_for_people_show_no_secret(tmp_path: Path, servers: Servers) -> None:
+    """What web and worker print has another form at a terminal."""
+    environment = planted_environment(tmp_path)
+    service = tmp_path / "service"
+    service.mkdir()
+    settings = {"LOG_FORMAT": "console", "LOG_LEVEL": "debug", "PLUGINS_DISABLED": ""}
+    with Workshop(service, servers, **settings, **environment) as workshop:
+        worker, web = workshop.worker(), WebSide(workshop)
+        use_and_check_answers(web.url)
+        wait_until(lambda: "analyzer_raised" in worker.output(), 20, "the log")
+        assert worker.stop() == 0
+        assert "leaky.py" in worker.output()
+        assert_none_in(web.gunicorn.output() + worker.output(), *servers.passwords)
 
 
 @pytest.mark.parametrize(
@@ -245,17 +263,22 @@ def test_a_running_service_shows_no_secret(tmp_path: Path, servers: Servers, log
         ("MONGODB_URL", "bob:planted@x"),
     ],
 )
-def test_an_address_that_cannot_be_used_is_not_shown(tmp_path: Path, name: str, value: str) -> None:
+def test_an_address_that_cannot_be_used_is_not_shown(
+    tmp_path: Path, servers: Servers, run: Run, name: str, value: str
+) -> None:
     (tmp_path / "plugins").mkdir()
+    settings = {"MONGODB_URL": servers.mongodb_url, "PORT": str(free_port()), "HOST": "127.0.0.1"}
     for command in ("worker", "up") if name == "REDIS_URL" else ("fsck",):
-        environment = {name: value, "PORT": str(free_port()), "HOST": "127.0.0.1"}
+        environment = settings | {name: value}
         said = run(tmp_path, environment, command)
         assert re.search(rf"^clustr: .*{name}", said, re.MULTILINE), said
         assert "Traceback" not in said
         assert_none_in(said)
 
 
-def test_servers_that_are_away_or_refuse_show_no_password(tmp_path: Path, servers: Servers) -> None:
+def test_servers_that_are_away_or_refuse_show_no_password(
+    tmp_path: Path, servers: Servers, run: Run
+) -> None:
     """Neither `clustr fsck` nor an app, and nothing that the drivers say."""
     host = servers.redis_url.rpartition("@")[2]
     environment = {
@@ -369,7 +392,7 @@ def test_a_start_that_fails_carries_no_cause_with_the_value() -> None:
     assert_none_in(str(caught.value))
 
 
-def test_first_party_plugins_are_there_beside_the_planted_one(place) -> None:
+def test_first_party_plugins_are_there_beside_the_planted_one(place, run: Run) -> None:
     """Or the tests above would prove less than they seem to."""
     folder, environment = place
     found = json.loads(run(folder, environment, "plugins", "list", "--json"))
