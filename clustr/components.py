@@ -150,7 +150,7 @@ def build_web(
     database.indexed_fields = indexed_result_fields(plugin_manager)
     storage = LocalStorage(settings.upload_folder)
     storage.prepare(database.in_use)
-    storage.warn_if_open()
+    storage.warn_if_world_readable()
     queue = Queue(settings.redis_url, settings.redis_prefix)
     claim_installation(database, storage, queue)
     formats_are_default = "ALLOWED_EXTENSIONS" not in settings.given

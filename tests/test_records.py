@@ -146,7 +146,7 @@ def test_nothing_is_stored_or_removed_through_a_link(workshop):
     thumbnails = store / ".thumbnails" / upload_id[:4]
     thumbnails.mkdir(parents=True)
     (thumbnails / upload_id).symlink_to(outside)
-    workshop.web.storage.forget_thumbnails(f"{upload_id}.jpg")
+    workshop.web.storage.thumbnails.remove(f"{upload_id}.jpg")
     assert {path.name for path in outside.iterdir()} == before
 
 

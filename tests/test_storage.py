@@ -24,7 +24,7 @@ from clustr.domain.errors import (
     StorageFull,
     StorageUnavailable,
 )
-from clustr.storage import LocalStorage, is_open_to_others
+from clustr.storage import LocalStorage, is_world_readable
 from clustr.supervisor import servers as programs
 
 PROBLEM = "application/problem+json"
@@ -220,9 +220,9 @@ def modes_of_all(storage: LocalStorage, folder: Path) -> tuple[set[int], set[int
     other = f"{NAME[:4]}{'0' * 20}.jpg"
     for filename in (NAME, other, f"{'1' * 24}.jpg"):
         keep(storage, filename=filename)
-    key = storage.thumbnail_key(NAME[:24], "64-v1.jpg")
-    with storage.making_thumbnails(key, [key], seconds=1):
-        assert storage.keep_thumbnail(key, NAME, b"thumbnail")
+    key = storage.thumbnails.key(NAME[:24], "64-v1.jpg")
+    with storage.thumbnails.making(key, [key], seconds=1):
+        assert storage.thumbnails.store(key, NAME, b"thumbnail")
     storage.trash.put(other)
     assert storage.quarantine(storage.key(f"{'1' * 24}.jpg"), "corrupt")
     everything = [folder, *folder.rglob("*")]
@@ -243,10 +243,10 @@ def test_what_every_account_can_read_is_told_from_what_is_behind_a_closed_door(t
         for path, mode in above.items():
             if not mode & 0o001:
                 path.chmod(mode | 0o001)
-        assert is_open_to_others(open_ / "store")
-        assert not is_open_to_others(closed / "store")
+        assert is_world_readable(open_ / "store")
+        assert not is_world_readable(closed / "store")
         (open_ / "store").chmod(0o750)
-        assert not is_open_to_others(open_ / "store")
+        assert not is_world_readable(open_ / "store")
     finally:
         for path, mode in above.items():
             if path.stat().st_mode != mode:

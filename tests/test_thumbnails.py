@@ -405,10 +405,10 @@ def test_one_decode_makes_all_sizes_that_are_waited_for_in_all_processes(service
     service = service_with(WEB_WORKERS="2", PLUGINS_ENABLED="", LOG_FORMAT="json")
     [one] = uploaded(service, large_png())
     storage = LocalStorage(store_of(service))
-    keys = {size: storage.thumbnail_key(one["id"], f"{size}-v{VERSION}.jpg") for size in SIZES}
-    other = storage.thumbnail_key(one["id"], f"{SIZES[0]}-v{VERSION}.webp")
+    keys = {size: storage.thumbnails.key(one["id"], f"{size}-v{VERSION}.jpg") for size in SIZES}
+    other = storage.thumbnails.key(one["id"], f"{SIZES[0]}-v{VERSION}.webp")
     with ThreadPoolExecutor(len(SIZES)) as clients:
-        with storage.making_thumbnails(other, keys.values(), 10) as waited_for:
+        with storage.thumbnails.making(other, keys.values(), 10) as waited_for:
             asked = [
                 clients.submit(thumbnail, service, one["id"], f"?size={size}") for size in SIZES
             ]
@@ -512,16 +512,16 @@ def test_killed_at_the_worst_moment_it_leaves_nothing_half(workshop, strace, cal
 
 
 def take(storage: LocalStorage, key: str) -> bool:
-    with storage.making_thumbnails(key, [key], 10):
+    with storage.thumbnails.making(key, [key], 10):
         return True
 
 
 def test_who_waits_too_long_is_told_so(workshop):
     storage = workshop.web.storage
-    key = storage.thumbnail_key(UNKNOWN_ID, "300-v1.jpg")
+    key = storage.thumbnails.key(UNKNOWN_ID, "300-v1.jpg")
     with ThreadPoolExecutor(1) as threads:
-        with storage.making_thumbnails(key, [key], 1):
-            with pytest.raises(BeingMade), storage.making_thumbnails(key, [key], 0.05):
+        with storage.thumbnails.making(key, [key], 1):
+            with pytest.raises(BeingMade), storage.thumbnails.making(key, [key], 0.05):
                 pass
             waiting = threads.submit(take, storage, key)
             assert not waiting.done()
@@ -553,10 +553,10 @@ def test_forgetting_removes_all_thumbnails_of_an_upload_and_no_others(workshop):
         for accept in ("*/*", "image/webp"):
             assert ask(workshop, upload_id, accept)[0] == 200
     storage = workshop.web.storage
-    assert storage.forget_thumbnails(f"{one}.jpg")
+    assert storage.thumbnails.remove(f"{one}.jpg")
     assert {path.parent.name for path in kept(workshop)} == {other}
     assert len(kept(workshop)) == 2
-    assert not storage.forget_thumbnails(f"{one}.jpg")
+    assert not storage.thumbnails.remove(f"{one}.jpg")
 
 
 def test_none_outlives_its_original_whatever_happens_at_once(workshop):
@@ -571,7 +571,7 @@ def test_none_outlives_its_original_whatever_happens_at_once(workshop):
             if number % 2:
                 wait_until(lambda: kept(workshop), 10, "the first of them")
             storage.remove(f"{upload_id}.jpg")
-            storage.forget_thumbnails(f"{upload_id}.jpg")
+            storage.thumbnails.remove(f"{upload_id}.jpg")
             outcomes.update(each.result()[0] for each in asked)
         assert kept(workshop) == []
         assert ask(workshop, upload_id)[0] == 404

@@ -63,7 +63,7 @@ def up(settings: Settings, workers: int) -> int:
     environment = _child_environment(settings) | started
     children += [_worker_child(environment, workers), _web_child(settings, environment)]
     supervisor = Supervisor(children)
-    if storage.is_open_to_others(data):
+    if storage.is_world_readable(data):
         supervisor.print_line(
             f"DATA_FOLDER={data} can be read by every account of this machine; "
             f"chmod 700 {shlex.quote(str(data))} keeps it to its owner"

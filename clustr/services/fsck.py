@@ -152,7 +152,7 @@ class Fsck:
                 yield from self._check_record(reread) if reread else ()
         yield from self._check_files()
         yield from self._check_trash()
-        for entry in self._storage.left_behind(now() - self._grace):
+        for entry in self._storage.temporary_files(now() - self._grace):
             detail = f"of an upload without an end, last written to at {_format_time(entry.since)}"
             yield Finding(FindingKind.TEMPORARY, None, entry.key, detail)
         yield from self._check_thumbnails()
@@ -299,7 +299,7 @@ class Fsck:
         ]
 
     def _check_thumbnails(self) -> Iterator[Finding]:
-        entries = self._storage.thumbnails()
+        entries = self._storage.thumbnails.entries()
         while batch := list(islice(entries, BATCH_SIZE)):
             for entry in self._thumbnails_without_upload(batch):
                 detail = (
@@ -364,7 +364,7 @@ class Fsck:
             ids = [finding.upload_id]
             if integrity.filenames(ids) or trash.filenames(ids):
                 return False
-            return self._storage.forget_thumbnails(finding.upload_id)
+            return self._storage.thumbnails.remove(finding.upload_id)
         return self._storage.discard(finding.key, now() - self._grace)
 
     def _repair_in_trash(self, finding: Finding) -> bool:
@@ -399,7 +399,7 @@ class Fsck:
         is_gone = finding.kind is FindingKind.MISSING or self._storage.quarantine(
             finding.key, finding.kind
         )
-        self._storage.forget_thumbnails(record.filename)
+        self._storage.thumbnails.remove(record.filename)
         return is_gone
 
 

@@ -147,12 +147,12 @@ class HealthChecks:
 
     def _check_storage(self) -> dict[str, ServiceHealth]:
         self._storage.check()
-        room = self._storage.room()
-        details = {"free_bytes": room.bytes, "free_inodes": room.inodes}
-        if room.bytes < self._min_free_bytes:
-            detail = f"There is room for {failure_messages.format_size(room.bytes)} only."
-        elif room.inodes is not None and room.inodes < MIN_INODES:
-            detail = f"There is room for {room.inodes} files only (inodes)."
+        free = self._storage.free_space()
+        details = {"free_bytes": free.bytes, "free_inodes": free.inodes}
+        if free.bytes < self._min_free_bytes:
+            detail = f"There is room for {failure_messages.format_size(free.bytes)} only."
+        elif free.inodes is not None and free.inodes < MIN_INODES:
+            detail = f"There is room for {free.inodes} files only (inodes)."
         else:
             return {"storage": ServiceHealth(HEALTHY, details)}
         return {"storage": ServiceHealth(DEGRADED, {"detail": detail, **details})}

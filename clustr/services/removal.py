@@ -132,7 +132,7 @@ class Removal:
         filename = claim.upload.filename
         with writing():
             self._storage.trash.put(filename)
-        self._storage.forget_thumbnails(filename)
+        self._storage.thumbnails.remove(filename)
         if self._trash.mark_moved(claim):
             log.info("upload_trashed", upload_id=claim.upload.id)
         else:
@@ -153,7 +153,7 @@ class Removal:
         filename = claim.upload.filename
         with writing():
             self._storage.trash.remove(filename)
-        self._storage.forget_thumbnails(filename)
+        self._storage.thumbnails.remove(filename)
         if self._trash.delete(claim):
             log.info("upload_deleted", upload_id=claim.upload.id)
             self._on_deleted(claim.upload)

@@ -101,7 +101,7 @@ class Thumbnails:
             self._database.uploads.get(upload_id)  # This says what is wrong with it.
         keys = self._keys(upload_id)
         key, tag = keys[size, extension], f"{upload_id}-{name_of(size, extension)}"
-        content = self._storage.open_thumbnail(key)
+        content = self._storage.thumbnails.open(key)
         if content is not None:
             return Thumbnail(content, tag, key)
         request = ThumbnailRequest(self._find_filename(upload_id), keys, size, extension)
@@ -126,7 +126,7 @@ class Thumbnails:
         filename = self._database.trash.get(upload_id).upload.filename
         keys = self._keys(upload_id, "trashed-")
         key, tag = keys[size, extension], f"{upload_id}-{name_of(size, extension)}"
-        content = self._storage.open_thumbnail(key)
+        content = self._storage.thumbnails.open(key)
         if content is not None:
             return Thumbnail(content, tag, key)
         return self._make_and_keep(
@@ -136,7 +136,7 @@ class Thumbnails:
     def _keys(self, upload_id: str, prefix: str = "") -> dict[tuple[int, str], str]:
         """Where all thumbnails of an upload lie, by size and extension."""
         return {
-            (size, extension): self._storage.thumbnail_key(
+            (size, extension): self._storage.thumbnails.key(
                 upload_id, f"{prefix}{name_of(size, extension)}"
             )
             for extension in images.WRITERS
@@ -147,10 +147,10 @@ class Thumbnails:
         """A thumbnail that was not there a moment ago, made and kept where that can be."""
         key = request.keys[request.size, request.extension]
         try:
-            with self._storage.making_thumbnails(
+            with self._storage.thumbnails.making(
                 key, request.keys.values(), WAIT_SECONDS
             ) as wanted:
-                content = self._storage.open_thumbnail(key)  # Another may have made it meanwhile.
+                content = self._storage.thumbnails.open(key)  # Another may have made it meanwhile.
                 if content is not None:
                     return Thumbnail(content, tag, key)
                 made, is_kept = self._make_wanted(request, wanted)
@@ -206,7 +206,7 @@ class Thumbnails:
         """Make a thumbnail of the smallest that is kept in its format and large enough."""
         for size in SIZES:
             if size >= images.TIMES_LARGER * request.size:
-                larger = self._storage.open_thumbnail(request.keys[size, request.extension])
+                larger = self._storage.thumbnails.open(request.keys[size, request.extension])
                 if larger is None:
                     continue
                 try:
@@ -223,7 +223,7 @@ class Thumbnails:
 
     def _keep(self, key: str, filename: str, made: bytes, trashed: bool) -> bool:
         try:
-            return self._storage.keep_thumbnail(key, filename, made, trashed)
+            return self._storage.thumbnails.store(key, filename, made, trashed)
         except StorageFull:
             return False
 

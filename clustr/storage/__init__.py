@@ -3,16 +3,16 @@
 What is known of an upload is in `clustr.database`; here are bytes and the names of files.
 """
 
-from clustr.storage.local import (
+from clustr.storage.folder import (
     FOLDER_MODE,
     ID,
-    IncomingFile,
-    LocalStorage,
     StoredFile,
-    is_open_to_others,
+    is_world_readable,
     reading,
     writing,
 )
+from clustr.storage.incoming import IncomingFile
+from clustr.storage.local import LocalStorage
 from clustr.storage.trash import TRASH
 
 __all__ = [
@@ -22,7 +22,7 @@ __all__ = [
     "IncomingFile",
     "LocalStorage",
     "StoredFile",
-    "is_open_to_others",
+    "is_world_readable",
     "reading",
     "writing",
 ]

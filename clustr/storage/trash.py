@@ -1,45 +1,50 @@
-"""Originals of uploads that are in the trash: moved aside into `.trash`, so that nobody is served.
+"""Originals of uploads that are in the trash, in the folder `.trash` of the store.
 
-There they lie as they did before: `.trash/<first four digits of the id>/<filename>`. To move one
-that is there already changes nothing, so that whoever goes on after a crash just does it again.
+Their paths there are `.trash/<first four digits of the id>/<filename>`. Moving an original that was
+moved before changes nothing, so that an operation can simply be repeated after a crash.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from datetime import UTC, datetime
-from pathlib import Path
+from datetime import datetime
+from pathlib import PurePosixPath
+
+from clustr.storage.folder import StoreFolder, sync_folder, to_datetime
 
 TRASH = ".trash"
 
 
+def key_of(filename: str) -> str:
+    """The path of an original, relative to the store."""
+    return f"{filename[:4]}/{filename}"
+
+
 class TrashFolder:
-    """The folder of what is in the trash.
+    """The originals in the trash of a store.
 
     Args:
         folder: the store.
-        make_folder: makes a folder in the store, and nowhere else should that be unmounted.
     """
 
-    def __init__(self, folder: Path, make_folder: Callable[[str], None]):
+    def __init__(self, folder: StoreFolder):
         self._folder = folder
-        self._make_folder = make_folder
 
     def key(self, filename: str) -> str:
-        """Where an original lies while it is in the trash, below the store."""
-        return f"{TRASH}/{filename[:4]}/{filename}"
+        """The path of an original in the trash, relative to the store."""
+        return f"{TRASH}/{key_of(filename)}"
 
     def has(self, filename: str) -> bool:
-        """Whether it is there."""
-        return self._trashed(filename).exists()
+        """Whether an original is in the trash."""
+        return self._folder.path(self.key(filename)).exists()
 
     def put(self, filename: str) -> bool:
-        """Move an original aside; False when it is not in its place.
+        """Move an original into the trash; False when it is not in its place.
 
         Raises:
             OSError: it cannot be moved.
         """
-        return self._move(self._place(filename), self._trashed(filename))
+        return self._move(key_of(filename), self.key(filename))
 
     def put_back(self, filename: str) -> bool:
         """Move an original back into its place; False when it is not in the trash.
@@ -47,54 +52,45 @@ class TrashFolder:
         Raises:
             OSError: it cannot be moved.
         """
-        return self._move(self._trashed(filename), self._place(filename))
+        return self._move(self.key(filename), key_of(filename))
 
     def remove(self, filename: str) -> None:
-        """Remove an original, wherever it is.
+        """Remove an original, whether or not it is in the trash.
 
         Raises:
             OSError: it cannot be removed.
         """
-        for path in (self._place(filename), self._trashed(filename)):
+        for key in (key_of(filename), self.key(filename)):
+            path = self._folder.path(key)
             with suppress(FileNotFoundError):
                 path.unlink()
-                _sync(path.parent)
+                sync_folder(path.parent)
 
     def files(self) -> Iterator[tuple[str, datetime]]:
-        """The file names of what is there, in no order, each with the time since when."""
-        top = self._folder / TRASH
-        for folder in sorted(top.iterdir()) if top.exists() else ():
-            with os.scandir(folder) as found:
+        """The file names in the trash, in no order, each with the time when it was moved there."""
+        top = self._folder.path(TRASH)
+        for prefix in sorted(top.iterdir()) if top.exists() else ():
+            with os.scandir(prefix) as found:
                 for entry in found:
                     with suppress(FileNotFoundError):
-                        status = entry.stat(follow_symlinks=False)
-                        yield entry.name, datetime.fromtimestamp(status.st_ctime, UTC)
+                        yield entry.name, to_datetime(entry.stat(follow_symlinks=False).st_ctime)
 
-    def _place(self, filename: str) -> Path:
-        return self._folder / filename[:4] / filename
-
-    def _trashed(self, filename: str) -> Path:
-        return self._folder / self.key(filename)
-
-    def _move(self, source: Path, target: Path) -> bool:
+    def _move(self, source_key: str, target_key: str) -> bool:
+        source, target = self._folder.path(source_key), self._folder.path(target_key)
         try:
             source.rename(target)
         except FileNotFoundError:
             if not source.exists():
                 return False
-            relative = target.parent.relative_to(self._folder)
-            for folder in reversed([relative, *relative.parents][:-1]):
-                self._make_folder(str(folder))
+            for key in _folders_of(target_key):
+                self._folder.make_folders(key)
             source.rename(target)
-        _sync(target.parent)  # first, so that a power cut leaves it in one place at least
-        _sync(source.parent)
+        # The target is first, so that a power cut leaves the original in one of the two.
+        for folder in (target.parent, source.parent):
+            sync_folder(folder)
         return True
 
 
-def _sync(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _folders_of(key: str) -> list[str]:
+    """The folders on the way to a file in the store, the outermost first."""
+    return [str(parent) for parent in reversed(PurePosixPath(key).parents[:-1])]

@@ -249,7 +249,7 @@ def prepare_backends(settings: Settings) -> int:
             database.in_use()
         storage = LocalStorage(settings.upload_folder)
         storage.prepare(database.in_use)
-        storage.warn_if_open()
+        storage.warn_if_world_readable()
         claim_installation(database, storage, queue)
         log_unsupported(settings, database)
     except StartUpError as error:

@@ -41,10 +41,10 @@ class LimitExceeded(Exception):
 
 
 class WritableFile(Protocol):
-    """What a file is written to; while `hopeless`, it is refused anyway and need not be read."""
+    """What a file is written to; what is `far_too_large` is refused anyway and need not be read."""
 
     @property
-    def hopeless(self) -> bool: ...
+    def far_too_large(self) -> bool: ...
 
     def write(self, data: bytes | bytearray) -> None: ...
 
@@ -111,7 +111,7 @@ def read_form(
     reader = _FormReader(field_name, open_file, max_files)
     remaining_bytes = max_bytes
     try:
-        while not parser.closed and not reader.hopeless:
+        while not parser.closed and not reader.far_too_large:
             data = _read_chunk(stream, min(READ_BYTES, remaining_bytes + 1))
             remaining_bytes -= len(data)
             if remaining_bytes < 0:
@@ -150,12 +150,12 @@ def read_file(
         TooMuch: it is too long.
     """
     count = 0
-    while not file.hopeless and (data := _read_chunk(stream, READ_BYTES)):
+    while not file.far_too_large and (data := _read_chunk(stream, READ_BYTES)):
         count += len(data)
         if count > max_bytes:
             raise LimitExceeded(too_large_message(max_bytes))
         file.write(data)
-    if length is not None and count < length and not file.hopeless:
+    if length is not None and count < length and not file.far_too_large:
         raise UnreadableBody("a body that is cut off")
     _, options = parse_options_header(disposition)
     return _name_from_disposition(options.get("filename"), disposition) or ""
@@ -184,8 +184,8 @@ class _FormReader(Generic[AnyFile]):
         self._misnamed = False
 
     @property
-    def hopeless(self) -> bool:
-        return self._misnamed or (self._file is not None and self._file.hopeless)
+    def far_too_large(self) -> bool:
+        return self._misnamed or (self._file is not None and self._file.far_too_large)
 
     def handle_event(self, event: MultipartSegment | bytes | bytearray | None) -> None:
         if isinstance(event, MultipartSegment):
