@@ -16,7 +16,7 @@ class DimensionsResult(Schema):
 
 
 class Dimensions(Analyzer):
-    """Decodes the whole image, so that one whose pixels cannot be read fails with the reason.
+    """Reads the header. The pixels were read when the upload was accepted.
 
     An upload has its dimensions from the start, so this fills none of the upload's fields.
     """
@@ -27,7 +27,7 @@ class Dimensions(Analyzer):
     summary = "Width and height in pixels, as displayed"
 
     def analyze(self, image: Image, context: Context) -> dict[str, Any]:
-        width, height = image.open(color_managed=False).size
+        width, height = image.displayed_size()
         return {"width": width, "height": height}
 
 

@@ -8,14 +8,21 @@ client draws a blurred picture with its proportions and its transparency.
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from math import cos, hypot, pi
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import PIL.Image
 from marshmallow import Schema, fields, validate
 from PIL import ImageStat
 
 from clustr.plugins import Analyzer, Context, Filter, Image, hookimpl, to_rgb, to_rgba
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
 
 SIDE = 64
 PLACEHOLDER_SIDE = 32
@@ -114,45 +121,45 @@ class Palette(Analyzer):
 
 def dominant(picture: PIL.Image.Image) -> list[dict[str, Any]]:
     """The colours of an RGBA picture of which there is most, those that look alike as one."""
-    visible = [pixel[:3] for pixel in pixels_of(picture) if pixel[3] >= VISIBLE_ALPHA]
-    if not visible:
+    import numpy as np  # noqa: PLC0415  Web processes load this file and do without NumPy.
+
+    pixels = np.asarray(picture)
+    visible = pixels[pixels[..., 3] >= VISIBLE_ALPHA][:, :3]
+    if not len(visible):
         return []
-    strip = PIL.Image.new("RGB", (len(visible), 1))
-    strip.putdata(visible)
+    strip = PIL.Image.frombytes("RGB", (len(visible), 1), visible.tobytes())
     reduced = strip.quantize(16, PIL.Image.Quantize.MEDIANCUT, kmeans=2)
     # They are 16 at most, and of three bands.
     colors = cast("list[tuple[int, tuple[int, ...]]]", reduced.convert("RGB").getcolors())
-    counted = sorted(colors, reverse=True)
     groups: list[list[Any]] = []
-    for count, color in counted:
-        near = min(groups, key=lambda group: distance(group[1], color), default=None)
-        if near and distance(near[1], color) < SAME_COLOR:
+    for count, color in sorted(colors, reverse=True):
+        place = oklab(color)
+        near = min(groups, key=lambda group: distance(group[2], place), default=None)
+        if near and distance(near[2], place) < SAME_COLOR:
             near[0] += count
         else:
-            groups.append([count, color])
+            groups.append([count, color, place])
     groups.sort(reverse=True)
     return [
         {"hex": f"#{bytes(color).hex()}", "name": name_of(color), "weight": round(share, 4)}
-        for count, color in groups[:MOST_COLORS]
+        for count, color, _ in groups[:MOST_COLORS]
         if (share := count / len(visible)) >= LEAST_WEIGHT
     ]
 
 
-def pixels_of(picture: PIL.Image.Image) -> list[tuple[int, ...]]:
-    """The pixels row by row."""
-    data, size = picture.tobytes(), len(picture.getbands())
-    return list(zip(*(data[band::size] for band in range(size)), strict=True))
-
-
 def name_of(color: Sequence[int]) -> str:
     """The name of the nearest colour that has one."""
-    return min(COLORS, key=lambda name: distance(bytes.fromhex(COLORS[name]), color, HUE_COUNTS))
+    place = oklab(color)
+    return min(COLORS, key=lambda name: distance(PLACES[name], place, HUE_COUNTS))
 
 
-def distance(one: Sequence[int], other: Sequence[int], hue_counts: float = 1) -> float:
-    """How different two colours look; `hue_counts` is how much more hue does than lightness."""
-    lightness, *hue = (a - b for a, b in zip(oklab(one), oklab(other), strict=True))
-    return hypot(lightness, *(hue_counts * difference for difference in hue))
+def distance(one: Sequence[float], other: Sequence[float], hue_counts: float = 1) -> float:
+    """How different two colours of OKLab look; `hue_counts` is how much more hue does than
+    lightness.
+    """
+    return hypot(
+        one[0] - other[0], hue_counts * (one[1] - other[1]), hue_counts * (one[2] - other[2])
+    )
 
 
 def oklab(color: Sequence[int]) -> tuple[float, float, float]:
@@ -170,26 +177,29 @@ def oklab(color: Sequence[int]) -> tuple[float, float, float]:
     )
 
 
+PLACES = {name: oklab(bytes.fromhex(digits)) for name, digits in COLORS.items()}
+
+
 def thumbhash(picture: PIL.Image.Image) -> bytes:
     """The ThumbHash of an RGBA picture, which must be small."""
+    import numpy as np  # noqa: PLC0415  See above.
+
     width, height = picture.size
-    pixels = [[value / 255 for value in pixel] for pixel in pixels_of(picture)]
-    opacity = sum(pixel[3] for pixel in pixels)
-    mean = [sum(p[i] * p[3] for p in pixels) / (opacity or 1) for i in range(3)]
-    has_alpha = any(pixel[3] < 1 for pixel in pixels)
+    pixels = np.asarray(picture).astype(float) / 255
+    colors, alpha = pixels[..., :3], pixels[..., 3]
+    opacity = total(alpha.ravel())
+    mean = total((colors * alpha[..., None]).reshape(-1, 3).T) / (opacity or 1)
+    has_alpha = bool((alpha < 1).any())
     # Lightness, yellow to blue, red to green, each over the mean colour where it is clear; opacity.
-    planes: list[list[float]] = [[], [], [], []]
-    for *color, alpha in pixels:
-        red, green, blue = (m * (1 - alpha) + c * alpha for m, c in zip(mean, color, strict=True))
-        values = ((red + green + blue) / 3, (red + green) / 2 - blue, red - green, alpha)
-        for plane, value in zip(planes, values, strict=True):
-            plane.append(value)
+    shown = mean * (1 - alpha[..., None]) + colors * alpha[..., None]
+    red, green, blue = (shown[..., band] for band in range(3))
+    planes = ((red + green + blue) / 3, (red + green) / 2 - blue, red - green, alpha)
     most = 5 if has_alpha else 7
     across = max(1, half_up(most * width / max(width, height)))
     down = max(1, half_up(most * height / max(width, height)))
-    light = frequencies(planes[0], width, height, max(3, across), max(3, down))
-    yellow = frequencies(planes[1], width, height, 3, 3)
-    red_green = frequencies(planes[2], width, height, 3, 3)
+    light = frequencies(planes[0], max(3, across), max(3, down))
+    yellow = frequencies(planes[1], 3, 3)
+    red_green = frequencies(planes[2], 3, 3)
     head = (
         half_up(63 * light[0])
         | half_up(31.5 + 31.5 * yellow[0]) << 6
@@ -204,7 +214,7 @@ def thumbhash(picture: PIL.Image.Image) -> bytes:
     written = bytearray(head.to_bytes(5, "little"))
     varying = [*light[2], *yellow[2], *red_green[2]]
     if has_alpha:
-        clear = frequencies(planes[3], width, height, 5, 5)
+        clear = frequencies(planes[3], 5, 5)
         written.append(half_up(15 * clear[0]) | half_up(15 * clear[1]) << 4)
         varying += clear[2]
     nibbles = [half_up(15 * value) for value in varying] + [0]
@@ -213,22 +223,38 @@ def thumbhash(picture: PIL.Image.Image) -> bytes:
     )
 
 
-def frequencies(
-    plane: Sequence[float], width: int, height: int, across: int, down: int
-) -> tuple[float, float, list[float]]:
+def frequencies(plane: "Floats", across: int, down: int) -> tuple[float, float, list[float]]:
     """The mean of a plane, the largest of its low frequencies, and all of these from 0 to 1."""
-    waves = [[cos(pi / width * i * (x + 0.5)) for x in range(width)] for i in range(across)]
-    rows = [plane[y * width : (y + 1) * width] for y in range(height)]
-    of_rows = [[sum(map(float.__mul__, row, wave)) for row in rows] for wave in waves]
-    found = []
-    for j in range(down):
-        wave = [cos(pi / height * j * (y + 0.5)) for y in range(height)]
-        for i in range(across):
-            if i * down < across * (down - j):
-                found.append(sum(map(float.__mul__, of_rows[i], wave)) / (width * height))
-    mean, *varying = found
+    height, width = plane.shape
+    of_rows = total(plane * waves(across, width)[:, None])
+    of_columns = total(of_rows * waves(down, height)[:, None]) / plane.size
+    mean, *varying = (
+        of_columns[j, i].item()
+        for j in range(down)
+        for i in range(across)
+        if i * down < across * (down - j)
+    )
     scale = max(map(abs, varying))
     return mean, scale, [0.5 + 0.5 / scale * value if scale else 0.0 for value in varying]
+
+
+@lru_cache(200)
+def waves(count: int, length: int) -> "Floats":
+    """The cosine waves of the lowest frequencies, each at the middle of so many pixels."""
+    import numpy as np  # noqa: PLC0415  See above.
+
+    places = [[pi / length * i * (x + 0.5) for x in range(length)] for i in range(count)]
+    return np.array([[cos(place) for place in row] for row in places])
+
+
+def total(values: "Floats") -> "Floats":
+    """The sums along the last axis, added one after the other.
+
+    NumPy's own sums add in another order, which rounds otherwise: what is left over of a picture
+    of one colour would then become another placeholder.
+    """
+    sums: Floats = values.cumsum(axis=-1)[..., -1]
+    return sums
 
 
 def half_up(value: float) -> int:

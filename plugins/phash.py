@@ -10,6 +10,7 @@ then finds them all, in an index and at a cost that hardly grows with the number
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from math import cos, pi
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,9 @@ from clustr.plugins import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
     from flask_smorest import Blueprint
+    from numpy.typing import NDArray
 
 SIDE = 32
 FREQUENCIES = 8
@@ -41,8 +44,6 @@ FARTHEST = 7
 MOST_CANDIDATES = 2000
 
 ID = validate.Regexp(r"[0-9a-f]{24}\Z", error="An id is 24 hexadecimal digits, in lower case.")
-
-WAVES = [[cos(pi / SIDE * i * (x + 0.5)) for x in range(SIDE)] for i in range(FREQUENCIES)]
 
 
 class PhashResult(Schema):
@@ -77,16 +78,26 @@ class Phash(Analyzer):
 
 def perceptual_hash(picture: PIL.Image.Image) -> int:
     """64 bits: of each of the lowest frequencies whether it is above their median."""
+    import numpy as np  # noqa: PLC0415  Web processes load this file and do without NumPy.
+
     small = picture.convert("L").resize((SIDE, SIDE), PIL.Image.Resampling.LANCZOS)
-    data = [float(value) for value in small.tobytes()]
-    rows = [data[y * SIDE : (y + 1) * SIDE] for y in range(SIDE)]
-    of_rows = [[sum(map(float.__mul__, row, wave)) for row in rows] for wave in WAVES]
+    values = np.asarray(small).astype(float)
+    # The sums of `cumsum` are added one after the other, and so rounded in the same way everywhere.
+    of_rows = (values * waves()[:, None]).cumsum(axis=-1)[..., -1]
+    of_columns = (of_rows * waves()[:, None]).cumsum(axis=-1)[..., -1]
     # Rounded, for those that are 0 must not differ by what the sums of floats leave over.
-    found = [
-        round(sum(map(float.__mul__, column, wave)), 3) for wave in WAVES for column in of_rows
-    ]
+    found = [round(value, 3) for value in of_columns.ravel().tolist()]
     middle = median(found)
     return int("".join("1" if value > middle else "0" for value in found), 2)
+
+
+@cache
+def waves() -> "NDArray[np.float64]":
+    """The cosine waves of the lowest frequencies, each at the middle of the pixels."""
+    import numpy as np  # noqa: PLC0415  See above.
+
+    places = [[pi / SIDE * i * (x + 0.5) for x in range(SIDE)] for i in range(FREQUENCIES)]
+    return np.array([[cos(place) for place in row] for row in places])
 
 
 def chunks_of(bits: int) -> list[int]:

@@ -71,6 +71,15 @@ PLUGINS = {
         memory_mb=200,
     ),
     "modest": analyzer("modest", "return {'x': len(bytearray(10**8))}", memory_mb=200),
+    "arrays": analyzer(
+        "arrays",
+        "threads = len(os.listdir('/proc/self/task'))\n"
+        "import numpy\n"
+        "product = numpy.ones((300, 300)) @ numpy.ones((300, 300))\n"
+        "more_threads = len(os.listdir('/proc/self/task')) - threads\n"
+        "return {'sum': float(product.sum()), 'more_threads': more_threads}",
+        memory_mb=100,
+    ),
     # Kept processes
     "kept": plugin(
         "kept",
@@ -223,6 +232,11 @@ def test_F8c_each_analysis_ends_for_its_own_reason(ends, name, poison, good):
         else:
             assert found.state == ("skipped" if error == "a rocket" else "failed")
             assert re.search(error, found.error), found.error
+
+
+def test_numpy_is_imported_within_a_memory_limit_and_starts_no_threads(ends):
+    expected = {"sum": 300.0**3, "more_threads": 0}
+    assert [end.result for end in ends("arrays")] == [expected, expected]
 
 
 def test_F8c_what_a_plugin_does_to_its_process_does_no_harm(engine, worker, ends, later):

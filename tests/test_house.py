@@ -49,6 +49,14 @@ def test_first_party_plugins_use_the_public_door_only() -> None:
         assert ours <= {"clustr.plugins"}, file
 
 
+def test_numpy_is_not_loaded_before_something_is_analyzed() -> None:
+    """It takes 10 MB of each process, and web processes analyze nothing."""
+    modules = ["clustr.app", "clustr.worker.rq_worker"]
+    modules += [f"clustr_plugins.{file.stem}" for file in (ROOT / "plugins").glob("[a-z]*.py")]
+    program = f"import sys, {', '.join(modules)}; sys.exit('numpy' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_nobody_imports_the_top_level_folders() -> None:
     for source in [*SOURCES, *(ROOT / "tests").glob("*.py"), ROOT / "wsgi.py"]:
         roots = {name.split(".")[0] for name in imports_of(source)}

@@ -91,6 +91,32 @@ def test_dimensions_and_picture_are_as_displayed(inspect, opened, extension, ori
     assert max(ImageStat.Stat(ImageChops.difference(picture, shown)).mean) < 8
 
 
+def sizes_of(path: Path) -> tuple[tuple[int, int], ...] | None:
+    """By the header alone, and by a decode; None where that finds the pixels broken."""
+    try:
+        decoded = images.open_displayed(path).size
+    except RefusedFile:
+        return None
+    return images.displayed_size(path), decoded
+
+
+@pytest.mark.parametrize("name", odd_images.ACCEPTED)
+def test_the_header_says_what_a_decode_shows(tmp_path, name):
+    (tmp_path / "image").write_bytes(odd_images.odd(name))
+    by_header, by_decode = sizes_of(tmp_path / "image") or ((), ())
+    assert by_header == by_decode != ()
+
+
+def test_the_header_says_how_a_picture_is_turned(tmp_path):
+    path, shown = tmp_path / "image", photographs.picture().size
+    for orientation in range(1, 9):
+        for extension in ("jpg", "png", "webp", "tif"):
+            path.write_bytes(photographs.oriented(orientation, extension))
+            assert images.displayed_size(path) == shown
+        path.write_bytes(photographs.oriented_behind_pixels(orientation))
+        assert images.displayed_size(path) == shown
+
+
 def test_orientation_behind_the_pixels_of_a_png(inspect, opened):
     content = photographs.oriented_behind_pixels(6)
     assert content.index(b"eXIf") > content.index(b"IDAT")

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import known_results
 import photographs
 import PIL.Image
 import pytest
@@ -38,6 +39,14 @@ def flat(*halves: str, mode: str = "RGB") -> bytes:
     for number, color in enumerate(halves):
         picture.paste(color, (number * 64, 0, (number + 1) * 64, 64))
     return photographs.encode(picture, "png")
+
+
+@pytest.mark.parametrize(("name", "content"), [*known_results.pictures()])
+def test_the_same_picture_has_the_same_result(analyze, name, content):
+    result = analyze(content)
+    colors = " ".join(f"{color['hex'][1:]} {color['weight']}" for color in result["colors"])
+    _, *expected = known_results.RESULTS[name]
+    assert [result["thumbhash"], result["luminance"], colors] == expected
 
 
 class Placeholder:

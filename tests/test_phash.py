@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import color_profiles
+import known_results
 import numpy as np
 import photographs
 import PIL.Image
@@ -38,6 +39,11 @@ def bits_of(tmp_path: Path) -> Callable[[bytes], int]:
         return bits
 
     return bits_of
+
+
+@pytest.mark.parametrize(("name", "content"), [*known_results.pictures()])
+def test_the_same_picture_has_the_same_hash(bits_of, name, content):
+    assert f"{bits_of(content):016x}" == known_results.RESULTS[name][0]
 
 
 def distance(one: int, other: int) -> int:

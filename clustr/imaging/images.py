@@ -323,6 +323,32 @@ def open_displayed(
         return color_management.displayed(shown) if color_managed else shown
 
 
+def displayed_size(path: Path) -> tuple[int, int]:
+    """The width and height of an image as it is displayed, which its header says.
+
+    No pixel is read, unless what turns a PNG is behind its pixels.
+
+    Raises:
+        TooManyPixels, Undecodable, UnsupportedType: it cannot be opened; the message says why.
+        OSError: the file cannot be opened.
+    """
+    with path.open("rb") as file, ExitStack() as opened:
+        header, likely = _read_header(file, FORMATS)
+        if likely[0].extension == "png" and not header.is_still:
+            return open_displayed(path, color_managed=False).size
+        if header.pixels is not None:  # Pillow reserves memory for such a picture as it opens it.
+            need = _webp_memory_needed(file, header, Purpose(None), by_rows=False)
+            opened.enter_context(memory_for(need))
+        image = _open(opened, file, likely)
+        width, height = image.size
+        is_avif = image.format == "AVIF"
+        if is_avif and (box := corrections.clean_aperture(file.fileno(), width, height)):
+            width, height = box[2] - box[0], box[3] - box[1]
+        # Pillow gives the size of a TIFF as it is turned.
+        is_turned = image.format != "TIFF" and _is_turned(image)
+        return (height, width) if is_turned else (width, height)
+
+
 def can_write(extension: str) -> bool:
     """Whether pictures can be written in a format; `extension` is one of `WRITERS`."""
     return WRITERS[extension][0] in Image.SAVE and can_read(extension)
@@ -440,9 +466,11 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _is_turned(image: Image.Image) -> bool:
-    """Whether the EXIF orientation swaps the width and height of a picture that was decoded."""
+    """Whether the EXIF orientation swaps width and height, by what is read of the picture."""
     try:
-        return image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+        # That of a PNG would decode it for what is behind its pixels.
+        exif = Image.Image.getexif(image)
+        return exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
     except Exception:  # Pillow raises many things on broken EXIF data.
         return False
 
@@ -492,12 +520,7 @@ def _decoded(file: IO[bytes], allowed: tuple[Format, ...], purpose: Purpose) -> 
     path: so no path gets into its messages, a file that is not there is not taken for a broken
     image, and nothing is mapped into memory.
     """
-    likely = _begins_like(file, allowed)
-    if not likely:
-        raise _unsupported(file, allowed)
-    header = header_checks.check(file, likely[0].pillow[0], Image.MAX_IMAGE_PIXELS)
-    if header.pixels is not None:
-        _check_pixels(header.pixels)
+    header, likely = _read_header(file, allowed)
     with ExitStack() as memory, ExitStack() as opened:
         by_rows = header.is_still and not purpose.is_whole
         if header.pixels is not None:  # Pillow reserves memory for such a picture as it opens it.
@@ -512,6 +535,17 @@ def _decoded(file: IO[bytes], allowed: tuple[Format, ...], purpose: Purpose) -> 
             if image.format == "AVIF":  # which may have been cut
                 size = image.size
         yield Decoded(image, pixels, size)
+
+
+def _read_header(file: IO[bytes], allowed: tuple[Format, ...]) -> tuple[Header, list[Format]]:
+    """What the header says, within all limits, and the formats that it can be of."""
+    likely = _begins_like(file, allowed)
+    if not likely:
+        raise _unsupported(file, allowed)
+    header = header_checks.check(file, likely[0].pillow[0], Image.MAX_IMAGE_PIXELS)
+    if header.pixels is not None:
+        _check_pixels(header.pixels)
+    return header, likely
 
 
 def _webp_memory_needed(file: IO[bytes], header: Header, purpose: Purpose, by_rows: bool) -> int:

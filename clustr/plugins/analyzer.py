@@ -61,6 +61,17 @@ class Image:
         except RefusedFile as error:
             raise Fail(str(error)) from error
 
+    def displayed_size(self) -> tuple[int, int]:
+        """The width and height in pixels as displayed, as the header says; no pixel is read.
+
+        Raises:
+            Fail: the file is no image, or has too many pixels; the reason says which.
+        """
+        try:
+            return images.displayed_size(self.path)
+        except RefusedFile as error:
+            raise Fail(str(error)) from error
+
 
 @dataclass(frozen=True, slots=True)
 class Context:

@@ -202,6 +202,9 @@ def run(settings: Settings, queues: tuple[str, ...], workers: int) -> int:
         StartUpError: a setting cannot be used.
     """
     logs.configure(settings.log_format, settings.log_level)
+    # NumPy, where an analyzer imports it: by default its BLAS starts a thread for each core and
+    # reserves memory for it, in each process of an analyzer.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # In a process of its own, because it opens clients, which no fork may inherit.
     _, status = os.waitpid(function_starter(lambda: prepare_backends(settings))().pid, 0)
     if status:
