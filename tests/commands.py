@@ -5,10 +5,11 @@ forks a process for each command, as the fork server of `multiprocessing` does i
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from running import start
@@ -48,12 +49,19 @@ main(request["arguments"], prog_name="clustr")
 """
 
 
+RunPlugins = Callable[..., subprocess.CompletedProcess[str]]
+
+
 class Commands:
     """Runs commands until it is closed."""
 
     def __init__(self) -> None:
+        # How Python buffers what is printed is settled by variables when it starts.
         self._server = start(
-            [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-c", SERVER],
+            env={"PATH": os.environ["PATH"]},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
 
     def run(

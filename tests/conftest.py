@@ -1,18 +1,21 @@
 """Fixtures that more than one file of tests uses."""
 
+import os
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import browsing
 import pytest
 import traces
 from blip_stand_in import BlipStandIn
-from commands import Commands
+from commands import Commands, RunPlugins
 from flask import Flask
 from PIL import Image
 from playwright.sync_api import Browser
 from running import Servers, Up
+from workshop import FIRST_PARTY
 
 from clustr.api.http.request_context import EXTENSION
 from clustr.app import create_app
@@ -36,6 +39,40 @@ def commands() -> Iterator[Commands]:
     running = Commands()
     yield running
     running.close()
+
+
+@pytest.fixture(scope="session")
+def run_plugins(commands: Commands) -> RunPlugins:
+    """Runs `clustr plugins` where no server is; keywords are settings."""
+    nowhere = {"MONGODB_URL": "mongodb://127.0.0.1:1", "REDIS_URL": "redis://127.0.0.1:1"}
+
+    def run(place: Path, *arguments: str, **settings: str) -> CompletedProcess[str]:
+        (place / "plugins").mkdir(exist_ok=True)
+        (place / "plugins.toml").touch()
+        environment = {
+            "PATH": os.environ["PATH"],
+            "PLUGINS_FOLDER": "plugins",
+            "PLUGINS_CONFIG": "plugins.toml",
+            "PLUGINS_DISABLED": ",".join(FIRST_PARTY),
+            **nowhere,
+            **settings,
+        }
+        return commands.run(place, environment, "plugins", *arguments)
+
+    return run
+
+
+@pytest.fixture
+def drop_in(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a place with one plugin, `it`."""
+
+    def drop_in(source: str, toml: str = "") -> Path:
+        (tmp_path / "plugins").mkdir(exist_ok=True)
+        (tmp_path / "plugins" / "it.py").write_text(source)
+        (tmp_path / "plugins.toml").write_text(toml)
+        return tmp_path
+
+    return drop_in
 
 
 @pytest.fixture

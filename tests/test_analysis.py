@@ -13,9 +13,9 @@ from typing import Any
 
 import photographs
 import pytest
+from plugin_sources import BRIGHTNESS
 from redis import Redis
 from running import Servers, wait_until
-from test_plugin_host import BRIGHTNESS
 from workshop import Program, Workshop, plugin
 
 from clustr.worker.rq_worker import AnalysisWorker

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import photographs
 import pytest
+from plugin_projects import lay_down
 from running import Servers, wait_until
-from test_plugins_command import lay_down
 from web_side import WebSide
 from workshop import Program, Workshop
 

@@ -10,6 +10,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from plugin_sources import (
+    BRIGHTNESS,
+    CONFIGURED,
+    EVENT,
+    GOOD,
+    HEAD,
+    ROUTES,
+    SECRETIVE,
+    filtered,
+)
 from workshop import FIRST_PARTY, analyzer, plugin
 
 from clustr.components import build_plugin_manager
@@ -19,46 +29,6 @@ from clustr.plugin_manager.registration import problem_with_level
 from clustr.settings import read_settings
 
 REPOSITORY = Path(__file__).parents[1]
-
-GOOD = analyzer("good", "return {}")
-
-CONFIGURED = (
-    GOOD
-    + """
-class Config(Schema):
-    colour = fields.String(load_default="grey", metadata={"env": "FAVOURITE_COLOUR"})
-    size = fields.Integer(required=True)
-    password = fields.String(load_default="", metadata={"secret": True})
-
-@hookimpl
-def clustr_config_schema():
-    return Config
-"""
-)
-
-# From DESIGN.md, section 5, word for word.
-BRIGHTNESS = """
-from PIL import ImageStat
-from marshmallow import Schema, fields
-from clustr.plugins import Analyzer, hookimpl
-
-class BrightnessResult(Schema):
-    mean = fields.Float(required=True)
-
-class Brightness(Analyzer):
-    name = "brightness"              # unique, [a-z][a-z0-9_]*; the key of its results
-    version = 1                      # raise it when the same image may now give another result
-    result_schema = BrightnessResult
-    summary = "Mean luminance of the image"
-
-    def analyze(self, image, context):
-        gray = image.open().convert("L")          # a PIL image, oriented, within the pixel limit
-        return {"mean": ImageStat.Stat(gray).mean[0]}
-
-@hookimpl
-def clustr_register_analyzers(config):
-    return [Brightness()]
-"""
 
 Load = Callable[..., PluginManager]
 
@@ -594,31 +564,6 @@ def test_circle_of_requirements_is_a_conflict_of_its_plugins_alone(load, folder)
 
 # Filters
 
-FILTERED = """
-class Box(Schema):
-    width = fields.Float()
-
-class Result(Schema):
-    mean = fields.Float(data_key="average")
-    label = fields.String()
-    boxes = fields.List(fields.Nested(Box))
-    more = fields.Dict()
-
-class It(Analyzer):
-    name = "shades"
-    result_schema = Result
-    def analyze(self, image, context):
-        return {{}}
-
-@hookimpl
-def clustr_register_filters(config):
-    return [{filters}]
-"""
-
-
-def filtered(*filters: str) -> str:
-    return GOOD + FILTERED.format(filters=", ".join(filters))
-
 
 def a_filter(**changed: str) -> str:
     members = {"analyzer": "'shades'", "field": "'label'", "type": "fields.String()", **changed}
@@ -669,14 +614,6 @@ def test_bad_filters_are_the_failure_of_their_plugin(load, folder, filters, reas
 
 # Routes
 
-ROUTES = """
-from flask_smorest import Blueprint
-
-@hookimpl
-def clustr_register_blueprints(config, library):
-    {body}
-"""
-
 
 def mounted(plugin_manager: PluginManager) -> list[tuple[str, str]]:
     """The blueprints that a web process would mount."""
@@ -715,13 +652,6 @@ def test_plugin_without_its_routes_is_withdrawn_as_a_whole(load, folder, body, r
 
 
 # Notices
-
-HEAD = "import time\nfrom clustr.plugins import hookimpl\n"
-EVENT = """
-@hookimpl
-def clustr_upload_stored(upload):
-    {body}
-"""
 
 
 def test_hook_that_raises_is_counted_and_touches_no_other(load, folder):
@@ -784,37 +714,6 @@ def test_only_who_implements_a_hook_is_told(load, folder):
 
 
 # What is configured
-
-SECRETIVE = (
-    GOOD
-    + """
-from marshmallow import ValidationError, validate, validates_schema
-
-class Login(Schema):
-    user = fields.String()
-    word = fields.String(validate=validate.Length(min=12, error="{input} is short"),
-                         metadata={"secret": True})
-
-class Config(Schema):
-    token = fields.Integer(metadata={"secret": True})
-    pin = fields.String(validate=validate.OneOf(["x"], error="{input} is none of {choices}"),
-                        metadata={"secret": True, "env": "THE_PIN"})
-    login = fields.Nested(Login)
-    names = fields.List(fields.String())
-    colour = fields.String()
-
-    @validates_schema
-    def check(self, data, **more):
-        if data.get("colour") == "odd":
-            raise ValidationError(f"odd, with {data}")
-        if data.get("colour") == "worse":
-            raise RuntimeError(f"worse, with {data}")
-
-@hookimpl
-def clustr_config_schema():
-    return Config
-"""
-)
 
 
 def test_values_come_from_variables_and_files(load, folder, tmp_path):

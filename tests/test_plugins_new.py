@@ -1,0 +1,89 @@
+"""`clustr plugins new`: what it writes is whole and passes its tests, and it takes nothing away."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from commands import RunPlugins
+from plugin_projects import lay_down
+
+
+def passes_its_tests(project: Path, path: str) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error"]
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": path}
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert " passed" in done.stdout
+
+
+def install(project: Path, name: str) -> Path:
+    """Install it with pip, into a folder of its own, which takes seconds."""
+    site = project / "site"
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--retries", "0"]
+    command += ["--disable-pip-version-check", "--target", str(site), str(project)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    # Where pip cannot fetch what builds the project, it is laid down as pip would do it.
+    return site if done.returncode == 0 else lay_down(project, name)
+
+
+@pytest.mark.parametrize(("options", "brings"), [((), "mean"), (("--http",), "labels")])
+def test_new_project_is_complete(
+    tmp_path: Path, options: tuple[str, ...], brings: str, run_plugins: RunPlugins
+) -> None:
+    done = run_plugins(tmp_path, "new", "good_light", *options)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "Wrote clustr-good-light; its README.md says how to go on.\n"
+    project = tmp_path / "clustr-good-light"
+    written = {str(path.relative_to(project)) for path in project.rglob("*") if path.is_file()}
+    assert written == {
+        "pyproject.toml",
+        "README.md",
+        "src/clustr_good_light/__init__.py",
+        "tests/test_good_light.py",
+        ".github/workflows/test.yml",
+    }
+    source = (lay_down if options else install)(project, "good_light")
+    passes_its_tests(project, str(source))
+    checked = run_plugins(tmp_path, "check", "good_light", PYTHONPATH=str(source))
+    assert (checked.returncode, checked.stdout) == (0, "good_light: fine\n")
+    listed = json.loads(run_plugins(tmp_path, "list", "--json", PYTHONPATH=str(source)).stdout)[
+        "data"
+    ]
+    [shown] = [one for one in listed if one["name"] == "good_light"]
+    assert (shown["state"], shown["source"], shown["version"]) == ("loaded", "package", "0.1.0")
+    assert brings in shown["analyzers"][0]["result"]
+
+
+def test_new_drop_in_is_loaded_where_it_was_written(
+    tmp_path: Path, run_plugins: RunPlugins
+) -> None:
+    done = run_plugins(tmp_path, "new", "light", "--drop-in")
+    assert (done.returncode, done.stderr) == (0, "")
+    passes_its_tests(tmp_path / "plugins" / "light", "")
+    checked = run_plugins(tmp_path, "check", "light")
+    assert (checked.returncode, checked.stdout) == (0, "light: fine\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("Light", r"Light cannot be the name of a plugin: it must match \[a-z\]"),
+        ("../light", "cannot be the name of a plugin"),
+        ("analyzers", "cannot be the name of a plugin: .* analyzers and plugins are kept"),
+        ("dimensions", "there is a plugin dimensions already"),
+        ("light", "clustr-light cannot be made: File exists"),
+    ],
+)
+def test_new_plugin_takes_nothing_from_others(
+    tmp_path: Path, name: str, reason: str, run_plugins: RunPlugins
+) -> None:
+    (tmp_path / "clustr-light").mkdir()
+    done = run_plugins(tmp_path, "new", name)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.match(f"clustr: .*{reason}", done.stderr)
+    found = {path.name for path in tmp_path.rglob("*")}
+    assert found == {"clustr-light", "plugins", "plugins.toml"}

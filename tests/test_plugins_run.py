@@ -1,0 +1,156 @@
+"""`clustr plugins run`: what an analyzer says of files, whatever it does, and without a server."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+from commands import RunPlugins
+from plugin_sources import top
+from workshop import FIRST_PARTY, analyzer, plugin
+
+from clustr.testing import sample_image
+
+TRIED = {
+    "looks": analyzer(
+        "looks",
+        """
+        print("noise")
+        context.log.info("seen", width=image.width)
+        return {"width": image.width, "dimensions": image.results["dimensions"]}
+        """,
+        requires=("dimensions",),
+        auto=False,
+        fields={"caption": "text"},
+    ),
+    "ends": analyzer(
+        "ends",
+        """
+        if image.width == 1:
+            ctypes.string_at(0)
+        if image.content_type == "image/png":
+            raise Skip("no photograph")
+        time.sleep(1000 if image.content_type == "image/webp" else 0)
+        raise ValueError("nothing to see in /home/somebody/file.jpg")
+        """,
+        timeout=0.3,
+    ),
+    "deaf": analyzer(
+        "deaf", "import itertools; sum(itertools.repeat(1))", timeout=0.2, batch_size=1
+    ),
+    "hangs": top("time.sleep(1000)").replace('"good"', '"never"'),
+    "not_set_up": plugin(
+        "not_set_up",
+        "def setup(self, context): raise OSError('no model')",
+        "def analyze(self, image, context): return {}",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def trying(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with plugins and samples; `dimensions`, which one requires, is switched off."""
+    place = tmp_path_factory.mktemp("trying")
+    (place / "plugins").mkdir()
+    for name, source in TRIED.items():
+        (place / "plugins" / f"{name}.py").write_text(source)
+    for kind in ("jpeg", "png", "webp", "1x1", "truncated", "not_an_image"):
+        shutil.copy(sample_image(kind), place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def try_out(run_plugins: RunPlugins) -> RunPlugins:
+    """Runs `clustr plugins run` without the plugin that hangs, unless the settings are others."""
+
+    def run(place: Path, *arguments: str, **settings: str) -> CompletedProcess[str]:
+        switched_off = {"PLUGINS_DISABLED": "hangs"}
+        return run_plugins(place, "run", *arguments, "--limit", "1", **switched_off | settings)
+
+    return run
+
+
+def test_run_prints_what_an_analyzer_says_after_those_it_requires(
+    trying: Path, try_out: RunPlugins
+) -> None:
+    disabled = ",".join([*FIRST_PARTY, "looks"])
+    switched_off = {"PLUGINS_DISABLED": disabled, "PLUGINS_ENABLED": "hangs"}
+    files = ("jpeg.jpg", "truncated.jpg", "1x1.png", "not_an_image.jpg")
+    done = try_out(trying, "looks", *files, "--json", **switched_off)
+    assert done.returncode == 1
+    ends = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(end["file"], end["state"]) for end in ends] == [
+        ("jpeg.jpg", "succeeded"),
+        ("truncated.jpg", "refused"),
+        ("1x1.png", "succeeded"),
+        ("not_an_image.jpg", "refused"),
+    ]
+    assert ends[0]["result"] == {"width": 160, "dimensions": {"width": 160, "height": 120}}
+    assert (ends[0]["error"], ends[1]["result"], ends[1]["duration_ms"]) == (None, None, None)
+    assert "broken or incomplete" in ends[1]["error"]
+    assert "none of the image formats that are accepted: jpg, png" in ends[3]["error"]
+    assert re.search(r"seen .*width=160", done.stderr)
+    assert re.search(r"plugin_printed .*noise", done.stderr)
+    done = try_out(trying, "looks", "jpeg.jpg")
+    assert done.returncode == 0
+    first, *rest = done.stdout.splitlines()
+    assert re.fullmatch(r"jpeg\.jpg: succeeded, after \d+ ms", first)
+    assert json.loads("".join(rest))["width"] == 160
+
+
+def test_run_contains_what_a_plugin_does(trying: Path, try_out: RunPlugins) -> None:
+    files = ("1x1.png", "jpeg.jpg", "png.png", "webp.webp")
+    done = try_out(trying, "ends", *files)
+    assert done.returncode == 1
+    assert re.fullmatch(
+        r"1x1\.png: failed\n"
+        r"  ends: analyze\(\): it crashed its process, by SIGSEGV\n"
+        r"jpeg\.jpg: failed, after \d+ ms\n"
+        r"  ValueError: nothing to see in file\.jpg\n"
+        r"png\.png: skipped, after \d+ ms\n"
+        r"  no photograph\n"
+        r"webp\.webp: failed, after 3\d\d ms\n"
+        r"  took longer than 0\.3 seconds\n",
+        done.stdout,
+    )
+    assert "Traceback" in done.stderr
+    assert try_out(trying, "ends", "png.png").returncode == 0
+
+
+def test_run_does_not_know_an_analyzer(drop_in, run_plugins: RunPlugins) -> None:
+    place = drop_in(TRIED["ends"])
+    shutil.copy(sample_image("jpeg"), place)
+    done = run_plugins(place, "run", "end", "jpeg.jpg")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "clustr: unknown analyzer end; did you mean ends?\n"
+
+
+def test_run_ends_what_is_deaf_and_tells_what_waits(trying: Path, try_out: RunPlugins) -> None:
+    done = try_out(trying, "deaf", "jpeg.jpg")
+    assert done.returncode == 1
+    assert done.stdout.endswith("  deaf: took longer than 0.2 seconds, and was deaf\n")
+    done = try_out(trying, "not_set_up", "jpeg.jpg", "png.png")
+    assert done.returncode == 1
+    assert done.stdout.count("\n  setup() raised OSError: no model\n") == 2
+    assert done.stdout.count(": deferred, after 0 ms\n") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ("hangs", "jpeg.jpg"),
+            "clustr: the plugin hangs is failed: loading it: it did not end within 1 seconds",
+        ),
+        (("looks", "none.jpg"), "File 'none.jpg' does not exist."),
+        (("looks",), "Missing argument 'FILE...'."),
+    ],
+)
+def test_run_says_what_it_cannot_do(
+    trying: Path, try_out: RunPlugins, arguments: tuple[str, ...], said: str
+) -> None:
+    done = try_out(trying, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
