@@ -8,15 +8,19 @@ import signal
 import socket
 import stat
 import subprocess
-import sys
 import time
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
 import requests
+from calling import total_uploads
+from commands import Commands
 from pymongo import MongoClient
-from running import child, descendants, start, wait_until
+from running import Process, Servers, Up, child, descendants, start, wait_until
 
 from clustr.supervisor import servers
 from clustr.supervisor.processes import LARGEST_LOG_BYTES, OLD_LOGS, old_log
@@ -42,15 +46,47 @@ def analyzed(up, upload_id: str) -> bool:
     return answer["analyses"]["dimensions"]["status"] == "succeeded"
 
 
-def lines_of_failed_start(up) -> list[str]:
-    assert up.wait() == 2
-    return up.output().splitlines()
+@pytest.fixture(scope="module")
+def running(service_with) -> Up:
+    """One with the default settings; what else is set has no effect."""
+    return service_with(UPLAOD_FOLDER="/srv", CLUSTR_PORT="8000", PLUGINS_DISABLED="palet")
 
 
-def test_what_it_prints_works_when_pasted(up):
+@pytest.fixture(scope="module")
+def on_given_servers(servers: Servers, service_with) -> Callable[..., Up]:
+    """Starts one that uses the servers of the tests; keywords are more settings."""
+
+    def start(**settings: str) -> Up:
+        addresses = {"MONGODB_URL": servers.mongodb_url, "REDIS_URL": servers.redis_url}
+        database = f"up{uuid.uuid4().hex}"
+        return service_with(**addresses, MONGODB_DATABASE=database, WEB_WORKERS="1", **settings)
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def quiet(on_given_servers) -> Up:
+    return on_given_servers(LOG_LEVEL="warning")
+
+
+@pytest.fixture
+def refusal(commands: Commands, tmp_path: Path) -> Callable[..., str]:
+    """Gives the one line that `clustr up` prints when it cannot start; keywords are settings."""
+
+    def refusal(*arguments: str, **settings: str) -> str:
+        port = str(servers.free_port())
+        defaults = {"PATH": os.environ["PATH"], "HOST": "127.0.0.1", "PORT": port}
+        ended = commands.run(tmp_path, defaults | settings, "up", *arguments)
+        assert (ended.returncode, ended.stdout) == (2, "")
+        [line] = ended.stderr.splitlines()
+        return line
+
+    return refusal
+
+
+def test_what_it_prints_works_when_pasted(running):
     if not shutil.which("curl"):
         pytest.skip("what is printed is for curl")
-    running = up().wait_until_started()
     printed = [line for line in running.output().splitlines() if line.startswith("  curl ")]
     assert len(printed) == 3
     answers = []
@@ -64,30 +100,131 @@ def test_what_it_prints_works_when_pasted(up):
         assert ran.returncode == 0, (line, ran.stderr)
         answers.append(json.loads(ran.stdout))
     uploaded, listed, health = answers
-    assert [one["id"] for one in listed["data"]] == [one["id"] for one in uploaded["data"]]
+    assert [one["id"] for one in listed["data"][:1]] == [one["id"] for one in uploaded["data"]]
     assert health["services"]["database"]["status"] == "healthy"
     assert str(running.data / "uploads") in running.output()
 
 
-def test_an_upload_is_analyzed_and_sigterm_ends_all(up):
-    running = up().wait_until_started()
-    answer = upload(running)
-    assert answer.status_code == 201, answer.text
-    upload_id = answer.json()["data"][0]["id"]
+def test_commands_find_the_servers_that_it_started(running):
+    upload_id = upload(running).json()["data"][0]["id"]
     wait_until(lambda: analyzed(running, upload_id), 20, "the analysis")
-    family = descendants(running.pid)
-    assert all(any(name in one.command for one in family) for name in ONE_OF_EACH)
-    began_at = time.monotonic()
+    count = total_uploads(running)
+    again = running.command("analyze", "dimensions", "--all")
+    assert (again.returncode, again.stderr) == (0, "")
+    assert f"Succeeded: {count} succeeded." in again.stdout
+    checked = running.command("fsck", "--json")
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert json.loads(checked.stdout)["checked"] == {"uploads": count, "files": count}
+
+
+def test_no_password_is_in_what_it_prints_or_in_a_command_line(running):
+    assert upload(running).status_code == 201
+    passwords = servers.make_passwords(running.data)
+    shown = [one.command for one in descendants(running.pid)] + [running.output()]
+    shown += [log.read_text(errors="replace") for log in (running.data / "log").iterdir()]
+    assert len(shown) > 4
+    for password in passwords:
+        assert not [text for text in shown if password in text]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can act as another account")
+def test_another_account_reads_no_password(running):
+    """Also where every folder can be looked into."""
+    for folder in (running.data, *list(running.data.resolve().parents)[:-2]):
+        folder.chmod(0o755)
+    names = [running.data / "addresses.json", *(running.data / servers.PASSWORDS).iterdir()]
+    assert len(names) == 5
+    for name in names:
+        read = subprocess.run(["cat", name], user="nobody", group="nogroup", capture_output=True)
+        assert (read.returncode, read.stdout) == (1, b"")
+        assert b"Permission denied" in read.stderr
+    running.data.chmod(0o700)
+
+
+def test_what_is_set_without_effect_is_in_the_greeting_and_the_log(running):
+    printed = running.output()
+    greeting = printed.partition("is explained at")[2].partition("Things to try")[0]
+    log = "".join(line for line in printed.splitlines() if '"event"' in line)
+    for said in (
+        "UPLAOD_FOLDER is no setting; did you mean UPLOAD_FOLDER?",
+        "CLUSTR_PORT is no setting; did you mean PORT?",
+        "PLUGINS_DISABLED: unknown plugin palet; did you mean palette?",
+    ):
+        assert f"  without effect: {said}\n" in greeting
+        assert said in log
+
+
+def test_data_folder_in_use_is_said_in_one_line(running, refusal):
+    line = refusal("--data", str(running.data))
+    assert line.startswith(f"clustr: DATA_FOLDER={running.data} is already in use")
+
+
+def test_data_is_for_its_owner_alone(running):
+    assert upload(running).status_code == 201
+    assert stat.S_IMODE(running.data.stat().st_mode) == 0o700
+    for name in ("log", "mongodb", "redis", servers.PASSWORDS):
+        assert stat.S_IMODE((running.data / name).stat().st_mode) == 0o700
+    assert stat.S_IMODE((running.data / "uploads").stat().st_mode) == 0o750
+    assert "can be read by every account" not in running.output()
+    assert "upload_folder_open_to_others" not in running.output()
+
+
+def test_logs_of_its_servers_are_rotated_by_size(running):
+    logs = [running.data / "log" / name for name in ("mongod.log", "redis.log")]
+    for number in (1, 2):
+        for log in logs:
+            with log.open("ab") as file:  # as the servers do
+                file.truncate(LARGEST_LOG_BYTES + number * 10**6)
+        for log in logs:
+            wait_until(lambda log=log: not log.exists() or log.stat().st_size < 10**6, 30)
+            assert old_log(log, 1).stat().st_size >= LARGEST_LOG_BYTES + number * 10**6
+            if number == 1:
+                assert not old_log(log, 2).exists()
+                for older in range(2, OLD_LOGS + 1):  # as the next rotations leave them
+                    old_log(log, older).write_bytes(b"x" * (10 - older))
+    for log in logs:
+        old = [old_log(log, number).stat().st_size for number in range(1, OLD_LOGS + 1)]
+        assert old[0] > old[1] > LARGEST_LOG_BYTES
+        assert old[2:] == [10 - older for older in range(2, OLD_LOGS)]
+        assert len(list(log.parent.glob(f"{log.name}*"))) <= OLD_LOGS + 1
+    last_words = {"mongod": b"Received signal", "redis-server": b"Received SIGTERM"}
+    for log, (program, words) in zip(logs, last_words.items(), strict=True):
+        os.kill(child(running.pid, program).pid, signal.SIGTERM)
+        wait_until(lambda log=log, w=words: log.exists() and w in log.read_bytes(), 20, program)
+
+
+def test_what_is_killed_comes_back(running):
+    for name in ONE_OF_EACH:
+        before = wait_until(lambda name=name: child(running.pid, name), 15, name)
+        before.kill()
+        wait_until(lambda before=before: not before.alive(), 5, f"the end of {name}")
+        wait_until(lambda name=name: child(running.pid, name), 15, f"another {name}")
+        wait_until(lambda: succeeds(lambda: upload(running)), 30, f"an upload after {name}")
+    upload_id = upload(running).json()["data"][0]["id"]
+    wait_until(lambda: analyzed(running, upload_id), 60, "the analysis")
     assert running.stop() == 0
-    assert time.monotonic() - began_at < 10
-    assert not [one for one in family if one.alive()]
-    assert "Traceback" not in running.output()
 
 
-def test_people_at_a_terminal_read_a_short_line_of_each_upload(up):
+# On servers that are given
+
+
+def test_servers_that_are_given_are_used(quiet, servers):
+    assert not child(quiet.pid, "mongod")
+    assert not child(quiet.pid, "redis-server")
+    assert requests.get(f"{quiet.url}/api/health/ready", timeout=10).ok
+    assert servers.mongodb_url not in quiet.output()  # an address may hold a password
+
+
+def test_a_level_of_warning_silences_gunicorn_too(quiet):
+    assert upload(quiet).status_code == 201
+    assert quiet.stop() == 0
+    assert [line for line in quiet.output().splitlines() if line.startswith("web ")] == []
+
+
+def test_people_at_a_terminal_read_a_short_line_of_each_upload(on_given_servers):
     """And one of each analysis that failed; `debug` has all, as lines for programs do."""
-    running = up(LOG_FORMAT="console").wait_until_started()
-    wait_until(lambda: running.output().count("web_process_ready") == 2, 20, "both processes")
+    running = on_given_servers(LOG_FORMAT="console")
+    wait_until(lambda: "web_process_ready" in running.output(), 20, "the web process")
     before = len(running.output().splitlines())
     upload_id = upload(running).json()["data"][0]["id"]
     wait_until(lambda: analyzed(running, upload_id), 20, "the analysis")
@@ -100,21 +237,79 @@ def test_people_at_a_terminal_read_a_short_line_of_each_upload(up):
     assert running.stop() == 0
 
 
-def test_a_level_of_warning_silences_gunicorn_too(up):
-    running = up(LOG_LEVEL="warning").wait_until_started()
-    assert upload(running).status_code == 201
-    assert running.stop() == 0
-    assert [line for line in running.output().splitlines() if line.startswith("web ")] == []
+# Three on the same data: the first is killed, the second stopped
 
 
-def test_kill_9_leaves_nothing_and_the_data_is_there_at_the_next_start(up):
-    first = up().wait_until_started()
-    uploaded = upload(first).json()["data"][0]
-    family = descendants(first.pid)
-    assert all(any(name in one.command for one in family) for name in ONE_OF_EACH)
-    first.kill()
-    wait_until(lambda: not [one for one in family if one.alive()], 10, "an end of all")
-    second = up().wait_until_started()  # its mongod has another port, which its set has to learn
+class Killed(NamedTuple):
+    """What is known of one that was killed with -9."""
+
+    up: Up
+    folder: Path
+    family: list[Process]
+    uploaded: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killed]:
+    folder = tmp_path_factory.mktemp("killed")
+    first = Up(folder, {}, ())
+    try:
+        first.wait_until_started()
+        uploaded = upload(first).json()["data"][0]
+        family = descendants(first.pid)
+        first.kill()
+        yield Killed(first, folder, family, uploaded)
+    finally:
+        first.end()
+
+
+@pytest.fixture(scope="module")
+def second(killed: Killed) -> Iterator[Up]:
+    """One that starts where one was killed, with folders that everybody can read by now."""
+    wait_until(lambda: not [one for one in killed.family if one.alive()], 10, "an end of all")
+    data = killed.up.data
+    for folder in (data / "uploads", data, *list(data.resolve().parents)[:-2]):
+        folder.chmod(0o755)
+    running = Up(killed.folder, {}, ())
+    try:
+        yield running.wait_until_started()
+    finally:
+        running.end()
+
+
+@pytest.fixture(scope="module")
+def third(killed: Killed, second: Up) -> Iterator[Up]:
+    """One on data of a version whose servers had no passwords."""
+    count = total_uploads(second)
+    assert second.stop() == 0
+    without_passwords(second.data, count)
+    running = Up(killed.folder, {}, ())
+    try:
+        yield running.wait_until_started()
+    finally:
+        running.end()
+
+
+def test_kill_9_leaves_nothing(killed):
+    assert all(any(name in one.command for one in killed.family) for name in ONE_OF_EACH)
+    wait_until(lambda: not [one for one in killed.family if one.alive()], 10, "an end of all")
+
+
+def test_commands_leave_alone_what_it_left_behind(killed, servers):
+    """Another server may have its port by now."""
+    first = killed.up
+    wait_until(lambda: not [one for one in killed.family if one.alive()], 10, "an end of all")
+    addresses = json.loads((first.data / "addresses.json").read_text())
+    assert set(addresses) == {"MONGODB_URL", "REDIS_URL"}
+    (first.data / "addresses.json").write_text(json.dumps({"MONGODB_URL": servers.mongodb_url}))
+    refused = first.command("analyze", "dimensions", "--all")
+    assert refused.returncode == 2
+    assert refused.stderr == "clustr: MongoDB does not answer at the address of MONGODB_URL\n"
+
+
+def test_after_kill_9_the_data_is_there_at_the_next_start(killed, second):
+    """Its mongod has another port, which its set has to learn."""
+    uploaded = killed.uploaded
     found = requests.get(f"{second.url}/api/uploads/{uploaded['id']}", timeout=10)
     assert found.status_code == 200
     assert requests.get(f"{second.url}/uploads/{uploaded['stored_filename']}", timeout=10).ok
@@ -122,17 +317,54 @@ def test_kill_9_leaves_nothing_and_the_data_is_there_at_the_next_start(up):
     assert upload(second).status_code == 201
 
 
-def test_what_is_killed_comes_back(up):
-    running = up().wait_until_started()
-    for name in ONE_OF_EACH:
-        before = child(running.pid, name)
-        before.kill()
-        wait_until(lambda before=before: not before.alive(), 5, f"the end of {name}")
-        wait_until(lambda name=name: child(running.pid, name), 15, f"another {name}")
-        wait_until(lambda: succeeds(lambda: upload(running)), 30, f"an upload after {name}")
-    upload_id = upload(running).json()["data"][0]["id"]
-    wait_until(lambda: analyzed(running, upload_id), 60, "the analysis")
-    assert running.stop() == 0
+def test_a_folder_that_everybody_can_read_is_named(second):
+    assert f"DATA_FOLDER={second.data} can be read by every account" in second.output()
+    assert f"chmod 700 {second.data}" in second.output()
+    upload_id = upload(second).json()["data"][0]["id"]
+    wait_until(lambda: analyzed(second, upload_id), 20, "the analysis")
+    wait_until(lambda: second.output().count("web_process_ready") == 2, 20, "both processes")
+    # By each web process and by the worker when they start, and not at each analysis.
+    assert second.output().count("upload_folder_open_to_others") == 3
+    assert stat.S_IMODE(second.data.stat().st_mode) == 0o755
+
+
+def test_data_of_a_version_without_passwords_is_kept(killed, third):
+    assert requests.get(f"{third.url}/api/uploads/{killed.uploaded['id']}", timeout=10).ok
+    assert upload(third).status_code == 201
+
+
+def without_passwords(data: Path, uploads: int) -> None:
+    """Make a data folder as it was when its servers asked for none."""
+    addresses = json.loads((data / servers.ADDRESSES).read_text())
+    port = urlsplit(addresses["MONGODB_URL"]).port  # At another it would not become primary.
+    arguments = servers.mongod_arguments(servers.find_program(servers.MONGOD), port, data)
+    at = arguments.index("--keyFile")
+    mongod = start([*arguments[:at], *arguments[at + 2 :]])
+    with MongoClient("127.0.0.1", port, directConnection=True) as client:
+        wait_until(lambda: client.admin.command("hello")["isWritablePrimary"], 30, "the primary")
+        client.admin.command("dropUser", servers.MONGODB_USER)
+        assert client.clustr.uploads.estimated_document_count() == uploads
+    mongod.terminate()
+    mongod.wait(20)
+    shutil.rmtree(data / servers.PASSWORDS)
+    (data / servers.ADDRESSES).chmod(0o644)
+
+
+def test_an_upload_is_analyzed_and_sigterm_ends_all(third):
+    answer = upload(third)
+    assert answer.status_code == 201, answer.text
+    upload_id = answer.json()["data"][0]["id"]
+    wait_until(lambda: analyzed(third, upload_id), 20, "the analysis")
+    family = descendants(third.pid)
+    assert all(any(name in one.command for one in family) for name in ONE_OF_EACH)
+    began_at = time.monotonic()
+    assert third.stop() == 0
+    assert time.monotonic() - began_at < 10
+    assert not [one for one in family if one.alive()]
+    assert "Traceback" not in third.output()
+
+
+# One that does not start
 
 
 def test_an_interrupt_ends_it_while_it_starts(up):
@@ -144,162 +376,31 @@ def test_an_interrupt_ends_it_while_it_starts(up):
     assert not [one for one in family if one.alive()]
 
 
-def test_servers_that_are_given_are_used(up, servers):
-    running = up(MONGODB_URL=servers.mongodb_url, REDIS_URL=servers.redis_url)
-    running.wait_until_started()
-    assert not child(running.pid, "mongod")
-    assert not child(running.pid, "redis-server")
-    assert requests.get(f"{running.url}/api/health/ready", timeout=10).ok
-    assert servers.mongodb_url not in running.output()  # an address may hold a password
-    assert running.stop() == 0
-
-
-def test_commands_find_the_servers_that_it_started(up):
-    running = up().wait_until_started()
-    upload_id = upload(running).json()["data"][0]["id"]
-    wait_until(lambda: analyzed(running, upload_id), 20, "the analysis")
-    again = running.command("analyze", "dimensions", "--all")
-    assert (again.returncode, again.stderr) == (0, "")
-    assert "Succeeded: 1 succeeded." in again.stdout
-    checked = running.command("fsck", "--json")
-    assert (checked.returncode, checked.stderr) == (0, "")
-    assert json.loads(checked.stdout)["checked"] == {"uploads": 1, "files": 1}
-
-
-def test_commands_leave_alone_what_it_left_behind(up, servers):
-    """Another server may have its port by now."""
-    first = up().wait_until_started()
-    first.kill()
-    wait_until(lambda: not child(first.pid, "mongod"), 10, "the end")
-    addresses = json.loads((first.data / "addresses.json").read_text())
-    assert set(addresses) == {"MONGODB_URL", "REDIS_URL"}
-    (first.data / "addresses.json").write_text(json.dumps({"MONGODB_URL": servers.mongodb_url}))
-    refused = first.command("analyze", "dimensions", "--all")
-    assert refused.returncode == 2
-    assert refused.stderr == "clustr: MongoDB does not answer at the address of MONGODB_URL\n"
-
-
-def test_no_password_is_in_what_it_prints_or_in_a_command_line(up):
-    running = up().wait_until_started()
-    assert upload(running).status_code == 201
-    passwords = servers.make_passwords(running.data)
-    shown = [one.command for one in descendants(running.pid)] + [running.output()]
-    shown += [log.read_text(errors="replace") for log in (running.data / "log").iterdir()]
-    assert len(shown) > 4
-    for password in passwords:
-        assert not [text for text in shown if password in text]
-
-
-def test_data_of_a_version_without_passwords_is_kept(up):
-    first = up().wait_until_started()
-    upload_id = upload(first).json()["data"][0]["id"]
-    assert first.stop() == 0
-    without_passwords(first.data)
-    second = up().wait_until_started()
-    assert requests.get(f"{second.url}/api/uploads/{upload_id}", timeout=10).ok
-    assert upload(second).status_code == 201
-
-
-def without_passwords(data: Path) -> None:
-    """Make a data folder as it was when its servers asked for none."""
-    addresses = json.loads((data / servers.ADDRESSES).read_text())
-    port = urlsplit(addresses["MONGODB_URL"]).port  # At another it would not become primary.
-    arguments = servers.mongod_arguments(servers.find_program(servers.MONGOD), port, data)
-    at = arguments.index("--keyFile")
-    mongod = start([*arguments[:at], *arguments[at + 2 :]])
-    with MongoClient("127.0.0.1", port, directConnection=True) as client:
-        wait_until(lambda: client.admin.command("hello")["isWritablePrimary"], 30, "the primary")
-        client.admin.command("dropUser", servers.MONGODB_USER)
-        assert client.clustr.uploads.estimated_document_count() == 1
-    mongod.terminate()
-    mongod.wait(20)
-    shutil.rmtree(data / servers.PASSWORDS)
-    (data / servers.ADDRESSES).chmod(0o644)
-
-
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can act as another account")
-def test_another_account_reads_no_password(up, tmp_path):
-    """Also where every folder can be looked into."""
-    running = up().wait_until_started()
-    for folder in (running.data, *list(running.data.resolve().parents)[:-2]):
-        folder.chmod(0o755)
-    names = [running.data / "addresses.json", *(running.data / servers.PASSWORDS).iterdir()]
-    assert len(names) == 5
-    for name in names:
-        read = subprocess.run(["cat", name], user="nobody", group="nogroup", capture_output=True)
-        assert (read.returncode, read.stdout) == (1, b"")
-        assert b"Permission denied" in read.stderr
-
-
-def test_data_is_for_its_owner_alone_and_an_open_folder_is_named(up):
-    first = up().wait_until_started()
-    assert upload(first).status_code == 201
-    assert stat.S_IMODE(first.data.stat().st_mode) == 0o700
-    for name in ("log", "mongodb", "redis", servers.PASSWORDS):
-        assert stat.S_IMODE((first.data / name).stat().st_mode) == 0o700
-    assert stat.S_IMODE((first.data / "uploads").stat().st_mode) == 0o750
-    assert "can be read by every account" not in first.output()
-    assert "upload_folder_open_to_others" not in first.output()
-    assert first.stop() == 0
-    for folder in (first.data / "uploads", first.data, *list(first.data.resolve().parents)[:-2]):
-        folder.chmod(0o755)
-    second = up().wait_until_started()
-    assert f"DATA_FOLDER={second.data} can be read by every account" in second.output()
-    assert f"chmod 700 {second.data}" in second.output()
-    upload_id = upload(second).json()["data"][0]["id"]
-    wait_until(lambda: analyzed(second, upload_id), 20, "the analysis")
-    wait_until(lambda: second.output().count("web_process_ready") == 2, 20, "both processes")
-    # By each web process and by the worker when they start, and not at each analysis.
-    assert second.output().count("upload_folder_open_to_others") == 3
-    assert stat.S_IMODE(second.data.stat().st_mode) == 0o755
-
-
-def test_what_is_set_without_effect_is_in_the_greeting_and_the_log(up):
-    settings = {"UPLAOD_FOLDER": "/srv", "CLUSTR_PORT": "8000", "PLUGINS_DISABLED": "palet"}
-    printed = up(**settings).wait_until_started().output()
-    greeting = printed.partition("is explained at")[2].partition("Things to try")[0]
-    log = "".join(line for line in printed.splitlines() if '"event"' in line)
-    for said in (
-        "UPLAOD_FOLDER is no setting; did you mean UPLOAD_FOLDER?",
-        "CLUSTR_PORT is no setting; did you mean PORT?",
-        "PLUGINS_DISABLED: unknown plugin palet; did you mean palette?",
-    ):
-        assert f"  without effect: {said}\n" in greeting
-        assert said in log
-
-
-def test_only_plugins_that_are_not_there_stop_the_start(up):
-    [line] = lines_of_failed_start(up(PLUGINS_ENABLED="dimensons"))
+def test_only_plugins_that_are_not_there_stop_the_start(refusal):
+    line = refusal(PLUGINS_ENABLED="dimensons")
     assert line == (
         "clustr: PLUGINS_ENABLED='dimensons': unknown plugin dimensons; did you mean dimensions?"
     )
 
 
-def test_data_folder_in_use_is_said_in_one_line(up):
-    first = up()
-    wait_until(lambda: child(first.pid, "mongod"), 20, "the first")
-    [line] = lines_of_failed_start(up())
-    assert line.startswith(f"clustr: DATA_FOLDER={first.data} is already in use")
-
-
-def test_port_in_use_is_said_in_one_line(up):
+def test_port_in_use_is_said_in_one_line(refusal):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
-        [line] = lines_of_failed_start(up("--port", address.split(":")[1]))
+        line = refusal("--port", address.split(":")[1])
     assert line == f"clustr: {address} is already in use: choose another with PORT or --port"
 
 
-def test_unwritable_folders_are_said_in_one_line(up, tmp_path):
+def test_unwritable_folders_are_said_in_one_line(refusal, tmp_path):
     (tmp_path / "a file").touch()
     folder = tmp_path / "a file" / "below"  # root, too, cannot write there
-    [line] = lines_of_failed_start(up("--data", str(folder)))
+    line = refusal("--data", str(folder))
     assert line == f"clustr: DATA_FOLDER={folder} cannot be written: Not a directory"
-    [line] = lines_of_failed_start(up(UPLOAD_FOLDER=str(folder)))
+    line = refusal(UPLOAD_FOLDER=str(folder))
     assert line == f"clustr: UPLOAD_FOLDER={folder} cannot be written: Not a directory"
 
 
-def test_bad_setting_is_said_in_one_line(up):
-    [line] = lines_of_failed_start(up("--port", "seventy"))
+def test_bad_setting_is_said_in_one_line(refusal):
+    line = refusal("--port", "seventy")
     assert line == "clustr: PORT='seventy': expected a whole number"
 
 
@@ -307,31 +408,8 @@ def test_bad_setting_is_said_in_one_line(up):
     ("queues", "expected"),
     [("default,fast", "there is no queue fast; there are default, http, gpu"), (",", "no queue")],
 )
-def test_unknown_queues_are_refused(queues, expected):
-    ran = subprocess.run(
-        [sys.executable, "-m", "clustr", "worker", "--queues", queues],
-        capture_output=True,
-        text=True,
-    )
-    assert ran.returncode == 2
-    assert expected in ran.stderr
-
-
-def test_logs_of_its_servers_are_rotated_by_size(up):
-    running = up().wait_until_started()
-    logs = [running.data / "log" / name for name in ("mongod.log", "redis.log")]
-    for number in range(1, OLD_LOGS + 2):
-        for log in logs:
-            with log.open("ab") as file:  # as the servers do
-                file.truncate(LARGEST_LOG_BYTES + number)
-        for log in logs:
-            wait_until(lambda log=log: not log.exists() or log.stat().st_size < 10**6, 30)
-    for log in logs:
-        old = [old_log(log, number).stat().st_size for number in range(1, OLD_LOGS + 1)]
-        assert [size >= LARGEST_LOG_BYTES for size in old] == [True] * OLD_LOGS
-        assert old[0] > old[1] > old[2]
-        assert len(list(log.parent.glob(f"{log.name}*"))) <= OLD_LOGS + 1
-    last_words = {"mongod": b"Received signal", "redis-server": b"Received SIGTERM"}
-    for log, (program, words) in zip(logs, last_words.items(), strict=True):
-        os.kill(child(running.pid, program).pid, signal.SIGTERM)
-        wait_until(lambda log=log, w=words: log.exists() and w in log.read_bytes(), 20, program)
+def test_unknown_queues_are_refused(commands, tmp_path, queues, expected):
+    environment = {"PATH": os.environ["PATH"]}
+    ended = commands.run(tmp_path, environment, "worker", "--queues", queues)
+    assert ended.returncode == 2
+    assert expected in ended.stderr
