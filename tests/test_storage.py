@@ -6,6 +6,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import pytest
 import requests
 import traces
 from calling import get, part, upload, uploaded
-from running import Process, Up, child, descendants, wait_until
+from running import Servers, wait_until
+from web_side import WebSide
 from workshop import Workshop
 
 from clustr.domain.errors import (
@@ -306,9 +308,21 @@ def fill(path: Path, leave_bytes: int) -> None:
         os.posix_fallocate(file.fileno(), 0, free_bytes(path.parent) - leave_bytes)
 
 
-def test_E1_a_full_disk_is_507_and_leaves_nothing(disk, up):
+@pytest.fixture
+def web_with(tmp_path: Path, servers: Servers) -> Iterator[Callable[..., WebSide]]:
+    """Starts a web side that keeps originals in a folder."""
+    with ExitStack() as started:
+
+        def start(folder: Path, processes: int) -> WebSide:
+            workshop = Workshop(tmp_path, servers, UPLOAD_FOLDER=str(folder))
+            return WebSide(started.enter_context(workshop), processes)
+
+        yield start
+
+
+def test_E1_a_full_disk_is_507_and_leaves_nothing(disk, web_with):
     folder, filler = disk / "uploads", disk / "filler"
-    service = up(UPLOAD_FOLDER=str(folder)).wait_until_started()
+    service = web_with(folder, processes=2)
     content = photographs.photograph("bmp", "coffee", None)
     stored = {one["stored_filename"]: content for one in uploaded(service, content, content)}
     fill(filler, leave_bytes=300_000)
@@ -330,9 +344,9 @@ def test_E1_a_full_disk_is_507_and_leaves_nothing(disk, up):
         assert get(service, f"/uploads/{name}").content == sent
     assert total(service) == 3
 
-    for process in web_processes(service):  # Others start all the same.
+    for process in service.workers():  # Others start all the same.
         process.kill()
-    wait_until(lambda: len(web_processes(service)) == 2, 20, "other processes")
+    wait_until(lambda: len(service.workers()) == 2, 20, "other processes")
     assert get(service, f"/uploads/{one['stored_filename']}").content == small
 
     filler.unlink()
@@ -346,18 +360,18 @@ def test_E1_a_full_disk_is_507_and_leaves_nothing(disk, up):
 
 
 @pytest.fixture(scope="module")
-def one_process(tmp_path_factory, service_with) -> tuple[Up, Path]:
-    """A service with one web process, and the folder that it writes to."""
-    folder = tmp_path_factory.mktemp("one") / "store"
-    return service_with(UPLOAD_FOLDER=str(folder), WEB_WORKERS="1"), folder
+def one_process(tmp_path_factory, servers) -> Iterator[WebSide]:
+    """A service with one web process."""
+    with Workshop(tmp_path_factory.mktemp("one"), servers) as workshop:
+        yield WebSide(workshop)
 
 
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC", "EDQUOT", "EROFS"])
 def test_E1_an_fsync_that_fails_is_507_and_leaves_nothing(one_process, tmp_path, strace, error):
-    service, folder = one_process
+    service, folder = one_process, one_process.folder
     (one,) = uploaded(service, photographs.photograph())
     before = names(folder), total(service)
-    (web,) = web_processes(service)
+    (web,) = service.workers()
     failing = ("-e", "trace=fsync", "-e", f"inject=fsync:error={error}")
     with traces.traced(web.pid, tmp_path / "trace", *failing):
         check_507(upload(service, part(photographs.photograph(name="coffee"))))
@@ -365,11 +379,6 @@ def test_E1_an_fsync_that_fails_is_507_and_leaves_nothing(one_process, tmp_path,
     assert (names(folder), total(service)) == before
     assert get(service, f"/uploads/{one['stored_filename']}").ok
     uploaded(service, photographs.photograph(name="coffee"))
-
-
-def web_processes(service) -> list[Process]:
-    gunicorn = child(service.pid, "gunicorn")
-    return [process for process in descendants(gunicorn.pid) if process.alive()]
 
 
 @pytest.fixture
@@ -389,12 +398,13 @@ def mountable(disk, tmp_path) -> Iterator[tuple[Path, Callable[[], None], Callab
         detach()
 
 
-def test_E2_nothing_is_written_below_a_mount_that_is_gone(mountable, up):
+def test_E2_nothing_is_written_below_a_mount_that_is_gone(mountable, web_with, up):
     folder, attach, detach = mountable
     attach()
-    first = up(UPLOAD_FOLDER=str(folder)).wait_until_started()
-    victim, _ = web_processes(first)
-    wait_until(lambda: first.output().count("web_process_ready") == 2, 20, "that both serve")
+    first = web_with(folder, processes=2)
+    output = first.gunicorn.output
+    wait_until(lambda: output().count("web_process_ready") == 2, 20, "that both serve")
+    victim, _ = first.workers()
     (one,) = uploaded(first, photographs.photograph())
     url = f"/uploads/{one['stored_filename']}"
     detach()
@@ -409,7 +419,7 @@ def test_E2_nothing_is_written_below_a_mount_that_is_gone(mountable, up):
     assert answer.headers["Retry-After"]
     assert total(first) == 1
     victim.kill()  # Another cannot start now, which is no reason to end the rest.
-    wait_until(lambda: "clustr: UPLOAD_FOLDER=" in first.output(), 20, "that it says so")
+    wait_until(lambda: "clustr: UPLOAD_FOLDER=" in output(), 20, "that it says so")
     assert get(first, "/api/health/ready").status_code == 503
     assert total(first) == 1
     assert names(folder) == set()
@@ -418,25 +428,25 @@ def test_E2_nothing_is_written_below_a_mount_that_is_gone(mountable, up):
     assert get(first, "/api/health/ready").status_code == 200
     assert get(first, url).content == photographs.photograph()
     uploaded(first, photographs.photograph())
-    assert first.stop() == 0
+    assert first.gunicorn.stop() == 0
 
     detach()
-    second = up(UPLOAD_FOLDER=str(folder))
+    second = up(**first.workshop.environment)
     assert second.wait() == 2
     said = f"UPLOAD_FOLDER={folder} has no file .clustr-store, but the database has uploads"
     assert said in second.output().splitlines()[-1]
     assert names(folder) == set()
 
     attach()
-    third = up(UPLOAD_FOLDER=str(folder)).wait_until_started()
-    assert get(third, url).content == photographs.photograph()
-    assert total(third) == 2
+    first.start()
+    assert get(first, url).content == photographs.photograph()
+    assert total(first) == 2
 
 
-def test_E2_an_upload_under_way_when_the_mount_goes_leaves_nothing(mountable, up):
+def test_E2_an_upload_under_way_when_the_mount_goes_leaves_nothing(mountable, web_with):
     folder, attach, detach = mountable
     attach()
-    service = up(UPLOAD_FOLDER=str(folder)).wait_until_started()
+    service = web_with(folder, processes=1)
     content = photographs.photograph("bmp", "coffee", None)
 
     class Slow(io.BytesIO):
@@ -495,7 +505,7 @@ def test_E2_a_worker_waits_while_the_store_is_not_mounted(tmp_path, servers):
 
 
 def test_two_processes_that_start_at_once_make_one_store(tmp_path, servers):
-    with Workshop(tmp_path, servers, WEB_WORKERS="4") as workshop:
+    with Workshop(tmp_path, servers, WEB_WORKERS="2") as workshop:
         port = str(programs.free_port())
         web = workshop.run(
             *(
