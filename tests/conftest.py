@@ -2,7 +2,7 @@
 
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -14,11 +14,13 @@ from commands import Commands, RunPlugins
 from flask import Flask
 from PIL import Image
 from playwright.sync_api import Browser
+from plugin_sources import Load
 from running import Servers, Up
 from workshop import FIRST_PARTY
 
 from clustr.api.http.request_context import EXTENSION
 from clustr.app import create_app
+from clustr.plugin_manager import PluginManager, load_plugins
 from clustr.settings import read_settings
 
 
@@ -73,6 +75,31 @@ def drop_in(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path
 
     return drop_in
+
+
+@pytest.fixture
+def plugins_folder(tmp_path: Path) -> Path:
+    """A folder for plugins."""
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def load(tmp_path: Path, plugins_folder: Path) -> Load:
+    """Loads the plugins of the folder, with this configuration."""
+
+    def load(
+        enabled: tuple[str, ...] | None = None,
+        disabled: tuple[str, ...] = (),
+        toml: str = "",
+        environment: Mapping[str, str] | None = None,
+    ) -> PluginManager:
+        config = tmp_path / "plugins.toml"
+        config.write_text(toml)
+        return load_plugins(plugins_folder, enabled, disabled, config, environment or {})
+
+    return load
 
 
 @pytest.fixture

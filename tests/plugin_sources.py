@@ -1,6 +1,12 @@
-"""Sources of plugins that more than one file of tests uses."""
+"""Sources of plugins that more than one file of tests uses, and what is loaded of them."""
+
+from collections.abc import Callable
 
 from workshop import analyzer
+
+from clustr.plugin_manager import Plugin, PluginManager
+
+Load = Callable[..., PluginManager]
 
 GOOD = analyzer("good", "return {}")
 
@@ -122,3 +128,12 @@ EVENT = """
 def clustr_upload_stored(upload):
     {body}
 """
+
+
+def requiring(name: str, *required: str) -> str:
+    return analyzer(name, "return {}", requires=required)
+
+
+def named(plugin_manager: PluginManager, name: str) -> Plugin:
+    [found] = [plugin for plugin in plugin_manager.plugins if plugin.name == name]
+    return found
