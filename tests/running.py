@@ -18,11 +18,15 @@ T = TypeVar("T")
 
 
 def wait_until(condition: Callable[[], T], seconds: float, what: str = "") -> T:
-    """Wait until the condition holds, and return what it gave."""
-    limit = time.monotonic() + seconds
+    """Wait until the condition holds, and return what it gave.
+
+    The longer it takes, the more seldom it is asked: asking costs what others have to do.
+    """
+    began = time.monotonic()
     while not (found := condition()):
-        assert time.monotonic() < limit, f"not within {seconds} seconds: {what or condition}"
-        time.sleep(0.02)
+        passed = time.monotonic() - began
+        assert passed < seconds, f"not within {seconds} seconds: {what or condition}"
+        time.sleep(min(0.02 + passed / 20, 0.1))
     return found
 
 

@@ -11,6 +11,8 @@ import pytest
 import requests
 from calling import Raw, part, upload
 from playwright.sync_api import Error
+from web_side import WebSide
+from workshop import Workshop
 
 from clustr.api.schemas.uploads import ProblemSchema
 
@@ -54,8 +56,12 @@ class Listener(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def gif_service(service_with):
-    return service_with(ALLOWED_EXTENSIONS="png,jpg,webp,bmp,tif,gif,avif", DEBUG_ENDPOINTS="true")
+def gif_service(tmp_path_factory, servers) -> Iterator[WebSide]:
+    """A web side that takes all formats, and has all routes."""
+    allowed = {"ALLOWED_EXTENSIONS": "png,jpg,webp,bmp,tif,gif,avif", "DEBUG_ENDPOINTS": "true"}
+    plugins = {"PLUGINS_DISABLED": ""}
+    with Workshop(tmp_path_factory.mktemp("gif"), servers, **allowed, **plugins) as workshop:
+        yield WebSide(workshop)
 
 
 @pytest.fixture(scope="module")

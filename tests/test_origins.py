@@ -1,6 +1,7 @@
 """Who may call: by which names, and the pages of which origins; in a real browser, too."""
 
 import io
+import itertools
 import json
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ import pytest
 from calling import Raw, get, total_uploads, uploaded
 from playwright.sync_api import Page
 from running import Up
+from web_side import WebSide
+from workshop import Workshop
 
 PROBLEM = "application/problem+json"
 UNKNOWN_ID = "0123456789abcdef01234567"
@@ -151,6 +154,7 @@ def shelf(app_with, tmp_path):
     return lambda **settings: app_with(**settings).test_client()
 
 
+# Headers of requests that pages from elsewhere make.
 FOREIGN = [
     {"Origin": "https://elsewhere.example"},
     {"Origin": "null"},
@@ -160,72 +164,88 @@ FOREIGN = [
 ]
 
 
-@pytest.mark.parametrize("headers", FOREIGN)
-@pytest.mark.parametrize("named", [None, "https://app.example"])
-def test_no_page_from_elsewhere_changes_anything(shelf, headers, named):
-    client = shelf(**({"CORS_ORIGINS": named} if named else {}))
-    for method, path in CHANGES:
+@pytest.mark.parametrize("settings", [{}, {"CORS_ORIGINS": "https://app.example"}])
+def test_no_page_from_elsewhere_changes_anything(shelf, settings):
+    client = shelf(**settings)
+    for headers, (method, path) in itertools.product(FOREIGN, CHANGES):
         answer = client.open(path, method=method, headers=headers)
-        assert answer.status_code == 403, (method, path)
+        assert answer.status_code == 403, (method, path, headers)
         assert answer.content_type == PROBLEM
         assert answer.json["type"] == "urn:clustr:problem:origin_not_allowed"
         assert "CORS_ORIGINS" in answer.json["detail"]
         assert "Access-Control-Allow-Origin" not in answer.headers
-    for path in ("/api/uploads", "/docs", "/api/health/live"):
+    for headers, path in itertools.product(FOREIGN, ("/api/uploads", "/docs", "/api/health/live")):
         assert client.get(path, headers=headers).status_code == 200
         assert client.options("/api/uploads", headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize(
-    ("settings", "headers"),
+    ("settings", "requests"),
     [
-        ({}, {}),
-        ({}, {"Sec-Fetch-Site": "none"}),
-        ({}, {"Origin": "http://localhost:5173", "Sec-Fetch-Site": "cross-site"}),
-        ({}, {"Origin": "http://127.0.0.1:3000", "Sec-Fetch-Site": "same-site"}),
-        ({}, {"Origin": "http://[::1]:3000"}),
-        ({"CORS_ORIGINS": ""}, {"Origin": "http://localhost"}),  # the service's own
-        ({"CORS_ORIGINS": ""}, {"Host": "localhost:8080", "Origin": "http://localhost:8080"}),
-        ({"CORS_ORIGINS": ""}, {"Origin": "null", "Sec-Fetch-Site": "same-origin"}),
+        (
+            {},
+            [
+                {},
+                {"Sec-Fetch-Site": "none"},
+                {"Origin": "http://localhost:5173", "Sec-Fetch-Site": "cross-site"},
+                {"Origin": "http://127.0.0.1:3000", "Sec-Fetch-Site": "same-site"},
+                {"Origin": "http://[::1]:3000"},
+            ],
+        ),
+        (
+            {"CORS_ORIGINS": ""},
+            [
+                {"Origin": "http://localhost"},  # the service's own
+                {"Host": "localhost:8080", "Origin": "http://localhost:8080"},
+                {"Origin": "null", "Sec-Fetch-Site": "same-origin"},
+            ],
+        ),
         (
             {"CORS_ORIGINS": "https://app.example"},
-            {"Origin": "https://APP.example", "Sec-Fetch-Site": "cross-site"},
+            [{"Origin": "https://APP.example", "Sec-Fetch-Site": "cross-site"}],
         ),
-        ({"BASE_URL": "https://a.example:443/x"}, {"Origin": "https://a.example"}),
-        ({"CORS_ORIGINS": "*"}, {"Origin": "https://elsewhere.example"}),
-        ({"CORS_ORIGINS": "*"}, {"Sec-Fetch-Site": "cross-site"}),
+        ({"BASE_URL": "https://a.example:443/x"}, [{"Origin": "https://a.example"}]),
+        (
+            {"CORS_ORIGINS": "*"},
+            [{"Origin": "https://elsewhere.example"}, {"Sec-Fetch-Site": "cross-site"}],
+        ),
         (
             {"PROXY_HOPS": "1", "ALLOWED_HOSTS": "a.example", "CORS_ORIGINS": ""},
-            {
-                "X-Forwarded-Host": "a.example",
-                "X-Forwarded-Proto": "https",
-                "Origin": "https://a.example",
-            },
+            [
+                {
+                    "X-Forwarded-Host": "a.example",
+                    "X-Forwarded-Proto": "https",
+                    "Origin": "https://a.example",
+                }
+            ],
         ),
     ],
 )
-def test_everybody_else_goes_on(shelf, settings, headers):
+def test_everybody_else_goes_on(shelf, settings, requests):
     client = shelf(**settings)
-    for method, path in CHANGES:
+    for headers, (method, path) in itertools.product(requests, CHANGES):
         answer = client.open(path, method=method, headers=headers)
-        assert answer.status_code not in (400, 403, 421), (method, path, answer.text)
-    assert client.post("/api/x/shelf/books", headers=headers).json == {"put": True}
+        assert answer.status_code not in (400, 403, 421), (method, path, headers, answer.text)
+    for headers in requests:
+        assert client.post("/api/x/shelf/books", headers=headers).json == {"put": True}
 
 
 @pytest.mark.parametrize(
-    ("settings", "origin"),
+    ("settings", "origins"),
     [
-        ({"CORS_ORIGINS": ""}, "http://localhost:5173"),
-        ({"CORS_ORIGINS": ""}, "https://localhost"),
-        ({"HOST": "0.0.0.0"}, "http://localhost:5173"),
-        ({"CORS_ORIGINS": "https://app.example"}, "http://app.example"),
-        ({"CORS_ORIGINS": "https://app.example"}, "https://app.example:8443"),
-        ({"BASE_URL": "https://a.example"}, "http://a.example"),
+        ({"CORS_ORIGINS": ""}, ["http://localhost:5173", "https://localhost"]),
+        ({"HOST": "0.0.0.0"}, ["http://localhost:5173"]),
+        (
+            {"CORS_ORIGINS": "https://app.example"},
+            ["http://app.example", "https://app.example:8443"],
+        ),
+        ({"BASE_URL": "https://a.example"}, ["http://a.example"]),
     ],
 )
-def test_an_origin_is_scheme_host_and_port(shelf, settings, origin):
+def test_an_origin_is_scheme_host_and_port(shelf, settings, origins):
     client = shelf(**settings)
-    assert client.post("/api/x/shelf/books", headers={"Origin": origin}).status_code == 403
+    for origin in origins:
+        assert client.post("/api/x/shelf/books", headers={"Origin": origin}).status_code == 403
 
 
 @pytest.mark.parametrize(
@@ -320,7 +340,9 @@ CALLS = """async ([url, id, size, bytes]) => {
 }"""
 
 
-def use(page: Page, service: Up, name: str, pages: Pages) -> tuple[dict, dict | None, int]:
+def use(
+    page: Page, service: Up | WebSide, name: str, pages: Pages
+) -> tuple[dict, dict | None, int]:
     """Have a page of this name use the API: what came, its upload, and how many were added."""
     [one] = uploaded(service, CONTENT)
     before = total_uploads(service)
@@ -366,9 +388,10 @@ def test_a_page_of_this_machine_goes_on_as_before(page, service, pages, name):
     assert added == 1  # two more, and one less
 
 
-def test_where_every_page_may_call_one_from_elsewhere_does(page, service_with, pages):
+def test_where_every_page_may_call_one_from_elsewhere_does(page, tmp_path, servers, pages):
     """Or the tests above would prove nothing."""
-    came, one, added = use(page, service_with(CORS_ORIGINS="*"), "elsewhere.test", pages)
+    with Workshop(tmp_path, servers, CORS_ORIGINS="*") as workshop:
+        came, one, added = use(page, WebSide(workshop), "elsewhere.test", pages)
     assert came["list"] == came["read"] == 200
     assert (came["upload"], came["patch"], came["remove"]) == (201, 200, 204)
     assert (one, added) == (None, 1)

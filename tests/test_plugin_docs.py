@@ -19,6 +19,7 @@ from pathlib import Path
 
 import photographs
 import pytest
+from commands import Commands
 from plugin_projects import lay_down
 from running import Servers, wait_until
 from web_side import WebSide
@@ -264,8 +265,9 @@ def test_configuration_that_is_shown_is_one(tmp_path: Path) -> None:
 class Reader:
     """Somebody who does what a page says, in a folder, with a Clustr that can be started."""
 
-    def __init__(self, workshop: Workshop):
+    def __init__(self, workshop: Workshop, commands: Commands):
         self.workshop = workshop
+        self._commands = commands
         self.folder = workshop.folder
         self._web: WebSide | None = None
         self._worker: Program | None = None
@@ -321,20 +323,28 @@ class Reader:
 
     def run(self, command: str) -> str:
         """What a command prints; the variables that it sets are kept."""
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        environment = self.workshop.environment | {"PATH": path, "COLUMNS": "100"}
+        if plain := re.fullmatch(r"clustr ([\w ./-]+)", command):  # It needs no shell.
+            printed = self._commands.run(self.folder, environment, *plain[1].split()).stdout
+        else:
+            printed = self._run_in_shell(command, environment)
+        return "".join(f"{line.rstrip()}\n" for line in printed.strip().splitlines())
+
+    def _run_in_shell(self, command: str, environment: dict[str, str]) -> str:
         if self._web:
             command = command.replace(DOCUMENTED_URL, self._web.url)
         script = f". ./variables; {command}\ndeclare -p ID JOB > variables 2> /dev/null"
         done = subprocess.run(
             ["bash", "-c", script],
             cwd=self.folder,
-            env=self.workshop.environment
-            | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "100"},
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
             timeout=120,
         )
-        return "".join(f"{line.rstrip()}\n" for line in done.stdout.strip().splitlines())
+        return done.stdout
 
     def start(self) -> None:
         """Start Clustr, again if it runs."""
@@ -348,11 +358,11 @@ class Reader:
 
 
 @pytest.fixture
-def reader(servers: Servers, tmp_path: Path) -> Iterator[Reader]:
+def reader(servers: Servers, commands: Commands, tmp_path: Path) -> Iterator[Reader]:
     if shutil.which("curl") is None:
         pytest.skip("there is no curl to type its commands")
     with Workshop(tmp_path, servers) as workshop:
-        yield Reader(workshop)
+        yield Reader(workshop, commands)
 
 
 def test_first_five_minutes(reader: Reader) -> None:

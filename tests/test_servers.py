@@ -113,7 +113,7 @@ def test_mongod_survives_kill_9_and_a_change_of_port(tmp_path):
     for folder in ("mongodb", "log"):
         (tmp_path / folder).mkdir()
     passwords = servers.make_passwords(tmp_path)
-    for written in range(3):
+    for written in range(2):
         port = servers.free_port()
         with running(servers.mongod_arguments(program, port, tmp_path)), ExitStack() as stack:
             ensure_ready(port, passwords)
