@@ -20,7 +20,8 @@ from clustr.domain.errors import (
     StorageUnavailable,
 )
 from clustr.domain.models import Upload
-from clustr.imaging import decode_limits, images
+from clustr.imaging import decode_limits, pillow_setup
+from clustr.imaging.formats import formats_for
 from clustr.plugin_manager import Plugin, PluginManager, check_enabled, load_plugins
 from clustr.plugins import Library
 from clustr.queue import DoorbellRinger, Queue
@@ -142,7 +143,7 @@ def build_web(
     Raises:
         StartUpError: a setting cannot be used.
     """
-    images.prepare(settings.max_image_pixels)
+    pillow_setup.prepare(settings.max_image_pixels)
     decode_limits.limit_memory(settings.decode_memory)
     database = build_database(settings, WEB_TIMEOUT_SECONDS)
     plugin_manager = build_plugin_manager(settings)
@@ -155,7 +156,7 @@ def build_web(
     claim_installation(database, storage, queue)
     formats_are_default = "ALLOWED_EXTENSIONS" not in settings.given
     try:
-        formats = images.formats_for(settings.allowed_extensions, leave_out=formats_are_default)
+        formats = formats_for(settings.allowed_extensions, leave_out=formats_are_default)
     except ValueError as error:
         raise StartUpError(f"ALLOWED_EXTENSIONS: {error}") from error
     plugin_events = PluginEvents(plugin_manager)
@@ -199,7 +200,7 @@ def build_worker(settings: Settings, plugin_manager: PluginManager) -> WorkerCom
     Raises:
         StartUpError: a setting cannot be used.
     """
-    images.prepare(settings.max_image_pixels)
+    pillow_setup.prepare(settings.max_image_pixels)
     database = build_database(settings, WORKER_TIMEOUT_SECONDS)
     database.indexed_fields = indexed_result_fields(plugin_manager)
     storage = LocalStorage(settings.upload_folder)
@@ -262,7 +263,7 @@ def build_fsck(settings: Settings, grace: timedelta, quick: bool) -> Iterator[Fs
     Raises:
         StartUpError: a setting cannot be used.
     """
-    images.prepare(settings.max_image_pixels)
+    pillow_setup.prepare(settings.max_image_pixels)
     plugin_manager = build_plugin_manager(settings)
     database = build_database(settings, WORKER_TIMEOUT_SECONDS)
     try:

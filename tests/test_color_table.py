@@ -26,7 +26,8 @@ from PIL import Image
 from skimage.color import deltaE_ciede2000, rgb2lab
 from test_palette import Placeholder, looked_at
 
-from clustr.imaging import images, libvips
+from clustr.imaging import libvips, pillow_setup
+from clustr.imaging.thumbnails import make_thumbnails
 from clustr.plugins import to_rgba
 
 PATCH = 80
@@ -236,7 +237,7 @@ ROWS: dict[str, Callable[[], bytes]] = {
 def prepared(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # put back afterwards
     with warnings.catch_warnings():
-        images.prepare(50_000_000)
+        pillow_setup.prepare(50_000_000)
         yield
 
 
@@ -316,7 +317,7 @@ def distances(some: np.ndarray, others: np.ndarray) -> np.ndarray:
 def figures(content: bytes, expected: np.ndarray, path: Path) -> Figures:
     image = looked_at(path, content)
     with path.open("rb") as file:
-        [(_, content)] = images.thumbnails(file, lambda: [(3 * PATCH // 2, "webp")])
+        [(_, content)] = make_thumbnails(file, lambda: [(3 * PATCH // 2, "webp")])
     made = Image.open(io.BytesIO(content))
     thumbnail = np.asarray(made.convert("RGBA")).astype(float)
     assert thumbnail.shape == expected.shape

@@ -13,7 +13,10 @@ import pytest
 import tifffile
 from PIL import Image
 
-from clustr.imaging import images
+from clustr.imaging import images, pillow_setup
+from clustr.imaging.decoding import displayed_size
+from clustr.imaging.formats import FORMATS
+from clustr.imaging.thumbnails import make_thumbnails
 from clustr.plugins import to_rgba
 
 MAX_PIXELS = 50_000_000
@@ -25,7 +28,7 @@ RAMP = np.tile(np.linspace(0, 1, WIDTH, dtype=np.float32), (HEIGHT, 1))
 def prepared(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # put back afterwards
     with warnings.catch_warnings():
-        images.prepare(MAX_PIXELS)
+        pillow_setup.prepare(MAX_PIXELS)
         yield
 
 
@@ -38,10 +41,10 @@ def opened(tmp_path: Path) -> Callable[[bytes], Image.Image]:
         path.write_bytes(content)
         picture = images.open_displayed(path)
         with path.open("rb") as file:
-            found = images.inspect(file, images.FORMATS)
-            [(_, made)] = images.thumbnails(file, lambda: [(1600, "webp")])
+            found = images.inspect(file, FORMATS)
+            [(_, made)] = make_thumbnails(file, lambda: [(1600, "webp")])
         small = Image.open(io.BytesIO(made))
-        by_header = images.displayed_size(path)
+        by_header = displayed_size(path)
         assert (found.width, found.height) == by_header == picture.size == small.size
         return picture
 

@@ -14,7 +14,15 @@ from PIL import Image, ImageChops, ImageStat
 from running import wait_until
 
 from clustr.domain.errors import RefusedFile, Undecodable
-from clustr.imaging import color_management, decode_limits, images, libvips
+from clustr.imaging import (
+    color_management,
+    decode_limits,
+    decoding,
+    formats,
+    images,
+    libvips,
+    thumbnails,
+)
 
 SECONDS = 60
 
@@ -22,8 +30,8 @@ SECONDS = 60
 DECODER = """
 import sys, threading
 from pathlib import Path
-from clustr.imaging import decode_limits, images
-images.prepare(50_000_000)
+from clustr.imaging import decode_limits, decoding, formats, images, pillow_setup, thumbnails
+pillow_setup.prepare(50_000_000)
 decode_limits.limit_memory(int(sys.argv[2]))
 def memory(name):
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -31,9 +39,9 @@ def memory(name):
 def decode(path):
     with open(path, "rb") as file:
         if sys.argv[1] == "check":
-            images.inspect(file, images.FORMATS)
+            images.inspect(file, formats.FORMATS)
         else:
-            assert list(images.thumbnails(file, lambda: [(300, "jpg"), (1600, "jpg")]))
+            assert list(thumbnails.make_thumbnails(file, lambda: [(300, "jpg"), (1600, "jpg")]))
 before = memory("VmRSS")
 threads = [threading.Thread(target=decode, args=(path,)) for path in sys.argv[3:]]
 for each in threads:
@@ -181,11 +189,11 @@ def test_libvips_reads_three_formats_and_writes_none(tmp_path):
 
 FORKS = """
 import os, signal, sys
-from clustr.imaging import images
-images.prepare(50_000_000)
+from clustr.imaging import decoding, formats, images, pillow_setup, thumbnails
+pillow_setup.prepare(50_000_000)
 def decode():
     with open(sys.argv[1], "rb") as file:
-        assert list(images.thumbnails(file, lambda: [(300, "jpg")]))
+        assert list(thumbnails.make_thumbnails(file, lambda: [(300, "jpg")]))
 signal.alarm(50)
 for before in (False, True):  # whether it has decoded, and has threads, when it is forked
     if before:
@@ -244,8 +252,8 @@ def test_it_looks_as_pillow_reduces_it(tmp_path, extension, mode, options):
     path.write_bytes(content)
     with path.open("rb") as file:
         image = Image.open(file)
-        assert libvips.reads(image, images.FOR_ALL_SIZES)
-        found = libvips.reduced(file, image, images.FOR_ALL_SIZES)
+        assert libvips.can_read(image, decoding.ALL_THUMBNAILS)
+        found = libvips.read_reduced(file, image, decoding.ALL_THUMBNAILS)
     whole = color_management.plain(Image.open(io.BytesIO(content)))
     mode = "CMYK" if whole.mode == "CMYK" else "RGBA"
     expected = whole.resize(found.size, Image.Resampling.BOX).convert(mode)
@@ -270,8 +278,8 @@ def test_sixteen_bits_are_reduced_too(tmp_path):
     path.write_bytes(photographs.png(5000, 500, photographs.zlib.compress(chunked, 1), 16))
     with path.open("rb") as file:
         image = Image.open(file)
-        assert libvips.reads(image, images.FOR_ALL_SIZES)
-        found = libvips.reduced(file, image, images.FOR_ALL_SIZES)
+        assert libvips.can_read(image, decoding.ALL_THUMBNAILS)
+        found = libvips.read_reduced(file, image, decoding.ALL_THUMBNAILS)
     expected = long().resize(found.size, Image.Resampling.BOX)
     assert max(ImageStat.Stat(ImageChops.difference(found, expected)).mean) < 1.5
 
@@ -287,8 +295,8 @@ def test_a_large_picture_is_upright(tmp_path, extension, orientation):
     path = tmp_path / "original"
     path.write_bytes(photographs.encode(stored, extension, exif=exif))
     with path.open("rb") as file:
-        inspected = images.inspect(file, images.FORMATS)
-        [(_, content)] = images.thumbnails(file, lambda: [(400, "webp")])
+        inspected = images.inspect(file, formats.FORMATS)
+        [(_, content)] = thumbnails.make_thumbnails(file, lambda: [(400, "webp")])
     assert (inspected.width, inspected.height) == upright.size
     shown = Image.open(io.BytesIO(content)).convert("RGB")
     assert shown.size == (400, 40)
@@ -313,7 +321,7 @@ def test_what_libvips_takes_for_sound_pillow_can_read(tmp_path, extension):
         path.write_bytes(broken)
         try:
             with path.open("rb") as file:
-                images.inspect(file, images.FORMATS)
+                images.inspect(file, formats.FORMATS)
         except RefusedFile:
             refused += 1
         else:
@@ -327,7 +335,7 @@ def test_of_a_large_picture_that_is_broken_nothing_is_made(tmp_path, extension):
     path = tmp_path / "original"
     path.write_bytes(content[: len(content) // 2])
     with path.open("rb") as file, pytest.raises(Undecodable):
-        list(images.thumbnails(file, lambda: [(300, "jpg")]))
+        list(thumbnails.make_thumbnails(file, lambda: [(300, "jpg")]))
 
 
 # One of another
@@ -338,7 +346,7 @@ def test_a_thumbnail_is_made_of_one_that_is_four_times_larger_and_tells_its_side
         path = tmp_path / "larger"
         path.write_bytes(photographs.encode(long().resize((width, height)), "webp"))
         with path.open("rb") as file:
-            made = images.smaller(file, size, "webp")
+            made = thumbnails.reduce_thumbnail(file, size, "webp")
         return made and Image.open(io.BytesIO(made)).size
 
     assert smaller(1600, 1067, 400) == (400, 267)

@@ -22,9 +22,11 @@ from PIL import Image, ImageChops, ImageStat
 from running import wait_until
 
 from clustr.domain.errors import Empty, RefusedFile, TooManyPixels, Undecodable, UnsupportedType
-from clustr.imaging import decode_limits, header_checks, images
+from clustr.imaging import decode_limits, header_checks, images, pillow_setup
+from clustr.imaging.decoding import displayed_size
+from clustr.imaging.formats import FORMATS, Format, formats_for
 
-ALLOWED = images.formats_for(("png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff"))
+ALLOWED = formats_for(("png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff"))
 MAX_PIXELS = 50_000_000
 
 
@@ -32,14 +34,14 @@ MAX_PIXELS = 50_000_000
 def prepared(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # put back afterwards
     with warnings.catch_warnings():
-        images.prepare(MAX_PIXELS)
+        pillow_setup.prepare(MAX_PIXELS)
         yield
 
 
 @pytest.fixture
 def inspect(tmp_path: Path):
     def inspect(
-        content: bytes, allowed: tuple[images.Format, ...] = ALLOWED, limit_time: bool = False
+        content: bytes, allowed: tuple[Format, ...] = ALLOWED, limit_time: bool = False
     ) -> images.InspectedImage:
         # The name says nothing, as that of a file that is being received.
         with (tmp_path / "incoming").open("w+b") as file:
@@ -97,7 +99,7 @@ def sizes_of(path: Path) -> tuple[tuple[int, int], ...] | None:
         decoded = images.open_displayed(path).size
     except RefusedFile:
         return None
-    return images.displayed_size(path), decoded
+    return displayed_size(path), decoded
 
 
 @pytest.mark.parametrize("name", odd_images.ACCEPTED)
@@ -112,9 +114,9 @@ def test_the_header_says_how_a_picture_is_turned(tmp_path):
     for orientation in range(1, 9):
         for extension in ("jpg", "png", "webp", "tif"):
             path.write_bytes(photographs.oriented(orientation, extension))
-            assert images.displayed_size(path) == shown
+            assert displayed_size(path) == shown
         path.write_bytes(photographs.oriented_behind_pixels(orientation))
-        assert images.displayed_size(path) == shown
+        assert displayed_size(path) == shown
 
 
 def test_orientation_behind_the_pixels_of_a_png(inspect, opened):
@@ -238,9 +240,9 @@ def test_a_cut_jpeg_takes_room_for_all_its_pixels_and_one_before_a_video_does_no
     ],
 )
 def test_what_lacks_no_pixel_of_the_first_picture_is_accepted(inspect, content, missing):
-    whole = inspect(content, images.FORMATS)
+    whole = inspect(content, FORMATS)
     for count in missing:
-        assert inspect(content[:-count], images.FORMATS) == whole
+        assert inspect(content[:-count], FORMATS) == whole
 
 
 @pytest.mark.parametrize("extension", photographs.EXTENSIONS)
@@ -282,7 +284,7 @@ def test_formats_that_are_not_allowed(inspect):
     with pytest.raises(UnsupportedType):
         inspect((photographs.folder() / "no_time_for_that_tiny.gif").read_bytes())
     with pytest.raises(UnsupportedType, match=r"accepted: jpg\."):
-        inspect(photographs.photograph("png"), images.formats_for(("jpg",)))
+        inspect(photographs.photograph("png"), formats_for(("jpg",)))
 
 
 def test_a_bitmap_without_its_file_header_is_none(inspect):
@@ -299,7 +301,7 @@ def test_a_bomb_is_refused_by_its_header(inspect):
 
 @pytest.mark.parametrize(("width", "refused"), [(1000, False), (1001, True), (2000, True)])
 def test_the_limit_is_exact(inspect, width, refused):
-    images.prepare(1000 * 10)
+    pillow_setup.prepare(1000 * 10)
     content = photographs.unique("png", width=width, height=10)
     if refused:
         with pytest.raises(TooManyPixels, match="10000"):
@@ -309,7 +311,7 @@ def test_the_limit_is_exact(inspect, width, refused):
 
 
 def test_the_limit_holds_when_somebody_silences_warnings(inspect, opened):
-    images.prepare(1000 * 10)
+    pillow_setup.prepare(1000 * 10)
     warnings.simplefilter("ignore")
     content = photographs.unique("png", width=1001, height=10)
     with pytest.raises(TooManyPixels):
@@ -380,10 +382,10 @@ def test_G11_libtiff_writes_nothing_between_the_lines_of_the_log(inspect, opened
 
 
 def test_extensions_stand_for_formats():
-    chosen = images.formats_for(("TIFF", ".jpeg", "png"))
+    chosen = formats_for(("TIFF", ".jpeg", "png"))
     assert [format.extension for format in chosen] == ["jpg", "png", "tif"]
     with pytest.raises(ValueError, match="exe"):
-        images.formats_for(("png", "exe"))
+        formats_for(("png", "exe"))
 
 
 @pytest.mark.parametrize("extension", ["gif", "avif", "heic", "heif"])
@@ -391,7 +393,7 @@ def test_more_formats_can_be_switched_on(inspect, tmp_path, extension):
     content = odd_images.HEIC if "he" in extension else photographs.encode_as(extension.upper())
     with pytest.raises(UnsupportedType):
         inspect(content)
-    found = inspect(content, images.formats_for((extension,)))
+    found = inspect(content, formats_for((extension,)))
     assert found.format.content_type in (f"image/{extension}", "image/heic")
     assert images.open_displayed(tmp_path / "incoming").size == (found.width, found.height)
 
@@ -399,13 +401,14 @@ def test_more_formats_can_be_switched_on(inspect, tmp_path, extension):
 WITHOUT_PI_HEIF = """
 import sys
 sys.modules["pi_heif"] = None  # as if it were not installed
-from clustr.imaging import decode_limits, header_checks, images
-images.prepare(1000)
+from clustr.imaging import pillow_setup
+from clustr.imaging.formats import formats_for
+pillow_setup.prepare(1000)
 """
 
 
 def test_a_format_that_nothing_installed_reads_says_how_to_get_it():
-    script = f"{WITHOUT_PI_HEIF}images.formats_for(('gif', 'heif'))"
+    script = f"{WITHOUT_PI_HEIF}formats_for(('gif', 'heif'))"
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert ran.returncode == 1
     assert ran.stderr.endswith("ValueError: heic: cannot be read here; install pi-heif\n")
@@ -415,7 +418,7 @@ def test_a_format_that_nobody_asked_for_and_nothing_installed_reads_is_left_out(
     script = (
         f"{WITHOUT_PI_HEIF}from clustr import logs\n"
         "logs.configure('json', 'info')\n"
-        "found = images.formats_for(('gif', 'heic', 'heif', 'png'), leave_out=True)\n"
+        "found = formats_for(('gif', 'heic', 'heif', 'png'), leave_out=True)\n"
         "print(*(format.extension for format in found))"
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -485,7 +488,7 @@ def test_what_was_stored_before_is_not_judged_by_its_decode_time(inspect):
 def test_a_large_page_without_a_word_on_it_is_accepted(inspect, extension, mode, options):
     """No picture that people make is emptier than this one, of 48 megapixels."""
     page = photographs.encode(Image.new(mode, (8000, 6000)), extension, **options)
-    found = inspect(page, images.FORMATS, limit_time=True)
+    found = inspect(page, FORMATS, limit_time=True)
     assert (found.width, found.height) == (8000, 6000)
 
 

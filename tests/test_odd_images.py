@@ -14,7 +14,7 @@ from calling import get, part, upload, uploaded
 from PIL import ExifTags, Image
 from running import Process, descendants, wait_until
 
-from clustr.imaging import images
+from clustr.imaging import pillow_setup
 
 EXTENSIONS = "png,jpg,jpeg,webp,bmp,tiff,tif,gif,avif,heic"
 # Nothing here takes long; this is for what would hang.
@@ -25,7 +25,7 @@ MEBIBYTE = 1024 * 1024
 @pytest.fixture(scope="module")
 def generous(service_with, blip):
     """A service that accepts every format that it can."""
-    images.prepare(50_000_000)  # the captioner reads in this process what the service reads
+    pillow_setup.prepare(50_000_000)  # the captioner reads in this process what the service reads
     return service_with(ALLOWED_EXTENSIONS=EXTENSIONS, BLIP_SERVICE_URL=blip.url)
 
 

@@ -22,7 +22,7 @@ from workshop import Workshop
 
 from clustr.components import build_fsck
 from clustr.domain.errors import BeingMade, NotFound, Undecodable
-from clustr.imaging import images
+from clustr.imaging.thumbnails import make_thumbnails
 from clustr.services.fsck import FindingKind
 from clustr.services.thumbnails import SIZES, VERSION
 from clustr.storage import LocalStorage
@@ -56,7 +56,7 @@ def made(content: bytes, size: int, extension: str, folder: Path) -> Image.Image
     path = folder / "original"
     path.write_bytes(content)
     with path.open("rb") as file:
-        [(_, content)] = images.thumbnails(file, lambda: [(size, extension)])
+        [(_, content)] = make_thumbnails(file, lambda: [(size, extension)])
     image = opened(content)
     assert image.format == FORMATS[extension]
     return image
@@ -237,7 +237,7 @@ def test_nothing_that_was_said_of_the_image_is_carried_over(tmp_path, extension)
     path = tmp_path / "original"
     path.write_bytes(content)
     with path.open("rb") as file:
-        [(_, small)] = images.thumbnails(file, lambda: [(100, extension)])
+        [(_, small)] = make_thumbnails(file, lambda: [(100, extension)])
     assert b"SECRET" not in small
     assert not {"exif", "xmp", "comment", "icc_profile", "dpi"} & set(opened(small).info)
 
@@ -442,14 +442,14 @@ def test_a_small_one_is_made_of_a_large_one_that_is_kept(service_with, tmp_path)
 # Makes the thumbnails of an upload when it is told to, in a process of its own.
 MAKER = """
 import sys
-from clustr.imaging import images
+from clustr.imaging import pillow_setup, thumbnails
 from clustr import logs
 from clustr.components import WEB_TIMEOUT_SECONDS, build_database
 from clustr.settings import read_settings
 from clustr.storage import LocalStorage
 from clustr.services.thumbnails import Thumbnails
 settings = read_settings()
-images.prepare(settings.max_image_pixels)
+pillow_setup.prepare(settings.max_image_pixels)
 database = build_database(settings, WEB_TIMEOUT_SECONDS)
 thumbnails = Thumbnails(database, LocalStorage(settings.upload_folder))
 logs.configure("json", "error")

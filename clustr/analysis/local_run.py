@@ -10,7 +10,8 @@ from typing import Any
 
 from clustr.analysis.runner import End, NotPrepared, Runner
 from clustr.domain.models import State
-from clustr.imaging.images import Format, inspect
+from clustr.imaging.formats import Format
+from clustr.imaging.images import inspect
 from clustr.plugin_manager import Plugin
 from clustr.plugins import Analyzer, Image
 

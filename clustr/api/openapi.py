@@ -13,7 +13,7 @@ from clustr.api.schemas.listing import SORT_VALUES
 from clustr.api.schemas.uploads import REFUSAL_CODES
 from clustr.database import MATCHED_FIELDS, AnalysisSelection, JobState
 from clustr.domain.models import State, Status
-from clustr.imaging.images import CONTENT_TYPES
+from clustr.imaging.formats import CONTENT_TYPES
 from clustr.plugin_manager import PluginState
 
 Node = dict[str, Any]

@@ -17,7 +17,7 @@ from clustr.cli.inspect_plugins import (
 from clustr.cli.plugins import FINE, PROBLEMS, limit_option, single_line
 from clustr.domain import failure_messages
 from clustr.domain.secrets import HIDDEN
-from clustr.imaging import images
+from clustr.imaging.formats import formats_for
 from clustr.plugin_manager import PluginState
 from clustr.settings import Settings, declared_settings, describe_unknown_variables
 
@@ -55,7 +55,7 @@ def find_problems_in_use(settings: Settings, inspected: InspectedPlugins) -> Ite
     """Yield the problems that reading the settings does not find, but using them."""
     formats_are_default = "ALLOWED_EXTENSIONS" not in settings.given
     try:
-        images.formats_for(settings.allowed_extensions, leave_out=formats_are_default)
+        formats_for(settings.allowed_extensions, leave_out=formats_are_default)
     except ValueError as error:
         yield f"ALLOWED_EXTENSIONS: {error}"
     for plugin in inspected.plugins:

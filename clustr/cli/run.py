@@ -25,7 +25,8 @@ from clustr.cli.subprocess_check import STANDARD_ERROR, ChildResult, Send, run_i
 from clustr.domain import failure_messages
 from clustr.domain.errors import RefusedFile, StartUpError
 from clustr.domain.models import State
-from clustr.imaging import images
+from clustr.imaging import pillow_setup
+from clustr.imaging.formats import formats_for
 from clustr.plugin_manager import PluginManager, PluginState, load_plugins
 from clustr.plugins import Analyzer, Image
 from clustr.plugins.analyzer import SETUP_SECONDS
@@ -154,9 +155,9 @@ class FileRun:
         )
         os.dup2(self._terminal, STANDARD_ERROR)
         logs.configure("console", "info")
-        images.prepare(settings.max_image_pixels)
+        pillow_setup.prepare(settings.max_image_pixels)
         formats_are_default = "ALLOWED_EXTENSIONS" not in settings.given
-        accepted = images.formats_for(settings.allowed_extensions, leave_out=formats_are_default)
+        accepted = formats_for(settings.allowed_extensions, leave_out=formats_are_default)
         loaded: dict[int, Image] = {}
         for number in numbers:
             try:

@@ -21,7 +21,7 @@ from clustr.database.connection import Document
 from clustr.domain import failure_messages
 from clustr.domain.errors import ForeignRecord, NotFound
 from clustr.domain.models import Analysis, Retry, State, Status, Upload
-from clustr.imaging.images import CONTENT_TYPES
+from clustr.imaging.formats import CONTENT_TYPES
 
 log = logs.logger(__name__)
 

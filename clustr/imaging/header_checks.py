@@ -1,10 +1,10 @@
-"""Headers: refuses what would cost too much to open, by what a file says of itself.
+"""Header checks: they refuse files that would cost too much to open, by what their headers say.
 
-Pillow reads all that stands before the pixels, in Python, and some of it in a time that grows with
-the square of its size: a JPEG of 41 MB with nothing but EXIF data takes 8 seconds to open, holding
-up every other request of the process. The limits here lie far above what cameras, phones and
-editors write, and far below what hurts. Only lengths and counts are read, so that a refusal takes
-milliseconds; whether the rest is a sound image is for Pillow to find out.
+Pillow reads everything before the pixels in Python, and some of it in a time that grows with the
+square of its size: a JPEG of 41 MB with nothing but EXIF data takes 8 seconds to open, which holds
+up every other request of the process. The limits here are far above what cameras, phones and
+editors write, and far below what does harm. Only lengths and counts are read, so that a refusal
+takes milliseconds; Pillow finds out whether the rest is a sound image.
 """
 
 import os
@@ -15,52 +15,50 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import IO, NamedTuple
 
-from PIL import TiffImagePlugin
-
 from clustr.domain.errors import TooManyPixels, Undecodable
 
-# What stands before the pixels. The most is written by phones that put a second picture or sound
-# into a JPEG's XMP data, some MiB in segments of 64 KiB, and by profiles for print, about 2 MiB.
-METADATA_BYTES = 16 * 1024 * 1024
-# EXIF data fits into one segment of a JPEG, but for programs that add much of their own.
-EXIF_BYTES = 256 * 1024
-# Pieces of metadata: segments, chunks or tags. Some hundreds are the most that is seen.
-PIECES = 2_000
-# Bytes between the segments of a JPEG, with which some cameras fill up to a round address.
-JUNK_BYTES = 64 * 1024
-# Passes over a picture, by which it appears gradually. An encoder that tries hard makes 20.
-SCANS = 100
+# Everything before the pixels. Phones write most, when they put a second picture or sound into a
+# JPEG's XMP data, some MiB in segments of 64 KiB; color profiles for print have about 2 MiB.
+MAX_METADATA_BYTES = 16 * 1024 * 1024
+# EXIF data fits into one segment of a JPEG, unless a program adds much of its own.
+MAX_EXIF_BYTES = 256 * 1024
+# Segments, chunks or tags of metadata. Real files have some hundreds at most.
+MAX_PIECES = 2_000
+# Bytes between the segments of a JPEG: some cameras pad to a round offset.
+MAX_PADDING_BYTES = 64 * 1024
+# Passes over a progressive picture. Encoders make 20 at most.
+MAX_SCANS = 100
 
-FRAMES = 5_000
-# All frames together can have as many pixels as this many of the largest images.
-FRAMES_TO_PIXELS = 100
+MAX_FRAMES = 5_000
+# All frames together can have as many pixels as so many of the largest images.
+MAX_LARGEST_FRAMES = 100
 
-# Pieces of the pixels themselves: a PNG has them of 8 KiB as a rule, a GIF of 255 bytes, a TIFF has
-# a strip of some rows for each. Reading their heads takes about a microsecond each.
-PNG_CHUNKS = 100_000
+# Pieces of the pixels themselves: a PNG usually has chunks of 8 KiB, a GIF has blocks of 255 bytes,
+# a TIFF has strips of some rows. Reading the head of each takes about a microsecond.
+MAX_PNG_CHUNKS = 100_000
 FRAME_CONTROL_BYTES = 26
-GIF_BLOCKS = 500_000
-TIFF_STRIPS = 100_000
-TIFF_VALUE_BYTES = 64 * 1024 * 1024
-# Before the first frame of a GIF; there is room for XMP data and a long comment.
-GIF_METADATA_BYTES = 1024 * 1024
-# Pillow unpacks run-length encoded bitmaps in Python, 2 million runs a second.
-RUN_LENGTH_BYTES = 4 * 1024 * 1024
+MAX_GIF_BLOCKS = 500_000
+MAX_TIFF_STRIPS = 100_000
+MAX_TIFF_VALUE_BYTES = 64 * 1024 * 1024
+# Before the first frame of a GIF: enough for XMP data and a long comment.
+MAX_GIF_METADATA_BYTES = 1024 * 1024
+# Pillow decodes run-length encoded bitmaps in Python, 2 million runs a second.
+MAX_RUN_LENGTH_BYTES = 4 * 1024 * 1024
 
 WINDOW_BYTES = 64 * 1024
 
 
 class Header(NamedTuple):
-    """What the header of an image says that decides how much a decode costs.
+    """What the header of an image says about the cost of its decode.
 
     Attributes:
-        pixels: of the picture that is going to be decoded; None where that is not told cheaply.
-        scans: how many passes over the picture a JPEG has whose first does not show all of it; 0
+        pixels: of the picture to decode; None where the header does not say it cheaply.
+        scans: the passes over the picture, of a JPEG whose first pass does not show all of it; 0
             for all other images.
-        is_cut: whether a JPEG lacks its end mark, which takes decodes of all its pixels.
-        kept_bytes: what a decoder keeps of each pixel until it has read all, whatever it reduces
-            the picture to; 0 for most.
-        is_still: whether the picture is the only one, and nothing that it needs is behind it.
+        is_cut: whether a JPEG lacks its end mark, so that all its pixels have to be decoded.
+        kept_bytes: what a decoder keeps of each pixel until it has read all, even if it reduces the
+            picture; 0 for most.
+        is_still: whether the picture is the only one, and no metadata for it follows it.
     """
 
     pixels: int | None = None
@@ -74,65 +72,23 @@ def check(file: IO[bytes], format: str, max_pixels: int | None) -> Header:
     """Refuse a file that would cost too much to open.
 
     Args:
-        file: an image, open; where it is read next stays as it is.
-        format: what it begins like, by Pillow's name.
+        file: an image, open; its position does not change.
+        format: Pillow's name of the format, as the first bytes show it.
         max_pixels: how many one image may have.
 
     Raises:
-        TooManyPixels: of the image, or of its frames together; or too many frames.
-        Undecodable: something else there is too much of; the message says what.
+        TooManyPixels: the image or its frames together have too many; or it has too many frames.
+        Undecodable: it has too much of something else; the message says of what.
     """
-    look = CHECKS.get(format)
-    return (look(file.fileno(), max_pixels) if look else None) or Header()
-
-
-# What files begin with that are often taken for images, or are images of other kinds: at which
-# byte it stands, what stands there, and what people call it.
-KINDS = (
-    (0, b"GIF8", "GIF"),
-    (0, b"\xff\xd8\xff", "JPEG"),
-    (0, b"\x89PNG", "PNG"),
-    (8, b"WEBP", "WebP"),
-    (0, b"II*\0", "TIFF"),
-    (0, b"MM\0*", "TIFF"),
-    (0, b"BM", "BMP"),
-    (4, b"ftypavi", "AVIF"),
-    (4, b"ftyphei", "HEIC"),
-    (4, b"ftyphev", "HEIC"),
-    (4, b"ftypmif", "HEIC"),
-    (4, b"ftypmsf", "HEIC"),
-    (4, b"ftypcrx", "CR3 (raw photograph)"),
-    (4, b"ftyp", "MP4 or QuickTime (video)"),
-    (0, b"\xff\x0a", "JPEG XL"),
-    (4, b"JXL ", "JPEG XL"),
-    (4, b"jP  ", "JPEG 2000"),
-    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (0, b"\0\0\1\0", "ICO (icon)"),
-    (0, b"8BPS", "PSD (Photoshop)"),
-    (0, b"%PDF", "PDF"),
-    (0, b"%!PS", "PostScript"),
-    (0, b"<svg", "SVG"),
-    (0, b"PK\3\4", "ZIP"),
-    (0, b"<!doctype html", "HTML"),
-    (0, b"<html", "HTML"),
-)
-
-
-def kind_of(file: IO[bytes]) -> str | None:
-    """What people call a file that begins so, if it is a kind that is sent often."""
-    head = os.pread(file.fileno(), 64, 0)
-    markup = head.lstrip().lower()
-    for position, magic, kind in KINDS:
-        if head.startswith(magic, position) or (magic[:1] == b"<" and markup.startswith(magic)):
-            return kind
-    return None
+    check_format = CHECKS.get(format)
+    return (check_format(file.fileno(), max_pixels) if check_format else None) or Header()
 
 
 class Frames:
     """Counts the frames of an animation, or the pages of a document."""
 
     def __init__(self, max_pixels: int | None):
-        self._max_pixels = max_pixels * FRAMES_TO_PIXELS if max_pixels else None
+        self._max_pixels = max_pixels * MAX_LARGEST_FRAMES if max_pixels else None
         self._pixels = 0
         self._count = 0
 
@@ -144,13 +100,13 @@ class Frames:
         """
         self._count += count
         self._pixels += width * height * count
-        if self._count > FRAMES:
-            raise TooManyPixels(f"The image has more than {FRAMES} frames, the most accepted.")
+        if self._count > MAX_FRAMES:
+            raise TooManyPixels(f"The image has more than {MAX_FRAMES} frames, the most accepted.")
         if self._max_pixels and self._pixels > self._max_pixels:
             raise TooManyPixels(f"The frames have more than {self._max_pixels} pixels together.")
 
 
-def over_limit(what: str) -> Undecodable:
+def over_limit_error(what: str) -> Undecodable:
     return Undecodable(f"The image has more {what} than an image needs.")
 
 
@@ -158,27 +114,27 @@ def over_limit(what: str) -> Undecodable:
 APP1, SOS, EOI = 0xE1, 0xDA, 0xD9
 FRAME_HEADERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
-COEFFICIENTS = 64
-ALONE = {*range(0x01, 0xC0), 0xD8, EOI}  # markers that have no length
-# Among the pixels are bytes FF too, with a zero behind them, and marks to begin again at.
+COEFFICIENTS_PER_BLOCK = 64
+MARKERS_WITHOUT_LENGTH = {*range(0x01, 0xC0), 0xD8, EOI}  # markers that have no length
+# The pixels have bytes FF too, followed by a zero, and restart markers.
 MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 
 
 def check_jpeg(file: int, _max_pixels: int | None) -> Header | None:
-    """Limit metadata, and the passes over the picture, each of which visits all of it."""
-    exif = junk = end = scans = components = 0
+    """Limit metadata, and the passes over the picture, each of which visits all pixels."""
+    exif = padding = end = scans = components = 0
     several_passes, is_cut, coefficient_bytes = False, True, 0.0
-    segments = _segments(file)
+    segments = jpeg_segments(file)
     for pieces, (marker, position, head, length) in enumerate(segments):
         if not scans:
-            junk += position - end
+            padding += position - end
             exif += length if marker == APP1 and head.startswith(b"Exif") else 0
         scans += marker == SOS
-        _limit(junk, JUNK_BYTES, "bytes between its segments")
-        _limit(exif, EXIF_BYTES, "EXIF data")
-        _limit(0 if scans else position, METADATA_BYTES, "metadata")
-        _limit(pieces, PIECES, "segments")
-        _limit(scans, SCANS, "passes")
+        _limit(padding, MAX_PADDING_BYTES, "bytes between its segments")
+        _limit(exif, MAX_EXIF_BYTES, "EXIF data")
+        _limit(0 if scans else position, MAX_METADATA_BYTES, "metadata")
+        _limit(pieces, MAX_PIECES, "segments")
+        _limit(scans, MAX_SCANS, "passes")
         if marker in FRAME_HEADERS and len(head) > 5:
             components = head[5]
             coefficient_bytes = _coefficient_bytes(os.pread(file, 3 * components, position + 10))
@@ -194,13 +150,13 @@ def check_jpeg(file: int, _max_pixels: int | None) -> Header | None:
 
 
 def _ends_with_mark(file: int) -> bool:
-    """Whether the end mark of a JPEG is the last of its file, as nearly always."""
+    """Whether a JPEG ends with its end mark, as nearly all do."""
     return os.pread(file, 2, max(0, os.fstat(file).st_size - 2)) == bytes([0xFF, EOI])
 
 
 def _has_end(segments: Iterator[tuple[int, int, bytes, int]]) -> bool:
-    """Whether the end mark is among these segments, behind which a phone may have put a video."""
-    return any(marker == EOI for marker, *_ in islice(segments, PIECES))
+    """Whether the end mark is among these segments; a phone may have put a video behind it."""
+    return any(marker == EOI for marker, *_ in islice(segments, MAX_PIECES))
 
 
 def has_all_scans(file: IO[bytes]) -> bool:
@@ -208,9 +164,9 @@ def has_all_scans(file: IO[bytes]) -> bool:
 
     Each says which it brings, and how many bits it leaves for later ones (T.81, B.2.3).
     """
-    bits_missing: dict[int, list[int]] = defaultdict(lambda: [1] * COEFFICIENTS)
+    bits_missing: dict[int, list[int]] = defaultdict(lambda: [1] * COEFFICIENTS_PER_BLOCK)
     components = 0
-    for marker, position, head, length in _segments(file.fileno()):
+    for marker, position, head, length in jpeg_segments(file.fileno()):
         if marker in FRAME_HEADERS and len(head) > 5:
             components = head[5]
         elif marker == SOS:
@@ -229,15 +185,15 @@ def _coefficient_bytes(components: bytes) -> float:
     return 2 * sum(h * v for h, v in factors) / most if most else 0.0
 
 
-def _segments(file: int) -> Iterator[tuple[int, int, bytes, int]]:
-    """Each segment: its marker, where it begins, the first bytes of its content, its length."""
+def jpeg_segments(file: int) -> Iterator[tuple[int, int, bytes, int]]:
+    """Yield each segment: its marker, its offset, the first bytes of its content, its length."""
     position: int | None = 2
     while position is not None:
         head = os.pread(file, 10, position)
         if not MARKER.match(head):
             position = _next_marker(file, position)
             continue
-        alone = head[1] in ALONE
+        alone = head[1] in MARKERS_WITHOUT_LENGTH
         length = 0 if alone else int.from_bytes(head[2:4], "big")
         yield head[1], position, head[4:], length
         position += 2 + length
@@ -256,11 +212,11 @@ def _next_marker(file: int, position: int) -> int | None:
 
 def _limit(count: int, limit: int, what: str) -> None:
     if count > limit:
-        raise over_limit(what)
+        raise over_limit_error(what)
 
 
 # Metadata of a PNG that says how to turn it: what its content begins with, by the kind of chunk.
-TURNING = {b"eXIf": b""} | dict.fromkeys(
+ORIENTATION_CHUNKS = {b"eXIf": b""} | dict.fromkeys(
     (b"tEXt", b"zTXt", b"iTXt"), (b"Raw profile ", b"XML:com.adob")
 )
 
@@ -268,17 +224,17 @@ TURNING = {b"eXIf": b""} | dict.fromkeys(
 def check_png(file: int, max_pixels: int | None) -> Header | None:
     """Limit chunks, what stands before the pixels, and the frames of an animation.
 
-    How many frames it says that it has decides nothing: those that are there are counted.
+    The number of frames that it states is ignored: its frames are counted.
     """
     frames, metadata, pieces, position = Frames(max_pixels), 0, 0, 8
     begun, is_still = False, True
-    for _ in range(PNG_CHUNKS):
+    for _ in range(MAX_PNG_CHUNKS):
         head = os.pread(file, 20, position)
         length, kind = int.from_bytes(head[:4], "big"), head[4:8]
         if len(head) < 8 or kind == b"IEND":
             return Header(is_still=is_still)
         begun = begun or kind == b"IDAT"
-        if begun and kind in TURNING and head[8:].startswith(TURNING[kind]):
+        if begun and kind in ORIENTATION_CHUNKS and head[8:].startswith(ORIENTATION_CHUNKS[kind]):
             is_still = False
         if kind == b"fcTL":
             whole = length >= FRAME_CONTROL_BYTES and len(head) == 20
@@ -286,23 +242,23 @@ def check_png(file: int, max_pixels: int | None) -> Header | None:
         elif kind not in (b"IDAT", b"fdAT"):
             pieces += 1
             metadata += length
-            _limit(pieces, PIECES, "chunks")
-            _limit(metadata, METADATA_BYTES, "metadata")
-            _limit(length if kind == b"eXIf" else 0, EXIF_BYTES, "EXIF data")
+            _limit(pieces, MAX_PIECES, "chunks")
+            _limit(metadata, MAX_METADATA_BYTES, "metadata")
+            _limit(length if kind == b"eXIf" else 0, MAX_EXIF_BYTES, "EXIF data")
         position += 12 + length
-    raise over_limit("chunks")
+    raise over_limit_error("chunks")
 
 
-# What libwebp keeps of each pixel of a lossless picture, and of alpha, which may be packed like
+# What libwebp keeps of each pixel of a lossless picture, and of alpha, which may be compressed like
 # one.
 WEBP_KEPT_BYTES = {b"VP8L": 4, b"ALPH": 5}
 
 
 def check_webp(file: int, max_pixels: int | None) -> Header:
-    """Limit pixels and frames: Pillow reserves memory for the picture as soon as it opens it."""
+    """Limit pixels and frames: Pillow reserves memory for the picture when it opens it."""
     head = os.pread(file, 30, 0)
     frames, position, is_still, kept_bytes = Frames(max_pixels), 12, True, 0.0
-    for _ in range(FRAMES + PIECES):
+    for _ in range(MAX_FRAMES + MAX_PIECES):
         piece = os.pread(file, 20, position)
         if len(piece) < 8:
             return Header(_webp_pixels(head), kept_bytes=kept_bytes, is_still=is_still)
@@ -312,13 +268,13 @@ def check_webp(file: int, max_pixels: int | None) -> Header:
         if piece.startswith(b"ANMF") and len(piece) == 20:
             frames.add(_three_bytes(piece, 14) + 1, _three_bytes(piece, 17) + 1)
         elif piece.startswith(b"EXIF"):
-            _limit(length, EXIF_BYTES, "EXIF data")
+            _limit(length, MAX_EXIF_BYTES, "EXIF data")
         position += 8 + length + length % 2
-    raise over_limit("chunks")
+    raise over_limit_error("chunks")
 
 
 def with_true_size(webp: bytes) -> bytes:
-    """A WebP to the end of its last whole chunk, whose header states the size that it has then."""
+    """A WebP up to its last whole chunk, with that size in its header."""
     position = 12
     while len(head := webp[position : position + 8]) == 8:
         length = int.from_bytes(head[4:], "little")
@@ -330,7 +286,7 @@ def with_true_size(webp: bytes) -> bytes:
 
 
 def _webp_pixels(head: bytes) -> int | None:
-    """The size of the picture or of the whole animation, as RFC 9649 has it."""
+    """The pixels of the picture or of the canvas of the animation (RFC 9649)."""
     kind = head[12:16]
     if len(head) < 30:
         return None
@@ -350,8 +306,8 @@ def _three_bytes(data: bytes, at: int) -> int:
 
 
 def check_gif(file: int, max_pixels: int | None) -> None:
-    """Limit what stands before the first frame, frames, and the pieces of all of it."""
-    frames, position, blocks, junk, seen = Frames(max_pixels), 13, 0, 0, False
+    """Limit frames, blocks, and what comes before the first frame."""
+    frames, position, blocks, padding, seen = Frames(max_pixels), 13, 0, 0, False
     position += _color_table(os.pread(file, 11, 0)[10:])
     while True:
         head = os.pread(file, 10, position)
@@ -364,65 +320,42 @@ def check_gif(file: int, max_pixels: int | None) -> None:
             position += 2
         elif not head or head.startswith(b";"):
             return
-        else:  # Pillow skips what it does not know, byte by byte.
+        else:  # Pillow skips unknown bytes one by one.
             position += 1
-            junk += 1
-            _limit(junk, PIECES, "bytes between its blocks")
+            padding += 1
+            _limit(padding, MAX_PIECES, "bytes between its blocks")
             continue
         while length := os.pread(file, 1, position):
             position += 1 + length[0]
             blocks += 1
-            _limit(blocks, GIF_BLOCKS, "blocks")
-            _limit(0 if seen else position, GIF_METADATA_BYTES, "metadata")
+            _limit(blocks, MAX_GIF_BLOCKS, "blocks")
+            _limit(0 if seen else position, MAX_GIF_METADATA_BYTES, "metadata")
             if not length[0]:
                 break
 
 
 def _color_table(flags: bytes) -> int:
-    """How many bytes of colors follow a head that ends with these flags."""
+    """The bytes of the color table that follows a header with these flags."""
     return 3 << (flags[0] & 7) + 1 if flags and flags[0] & 0x80 else 0
 
 
 # TIFF: bytes of each type of value, by its number in the tables of TIFF 6.0 and BigTIFF.
 TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 TYPE_BYTES |= {16: 8, 17: 8, 18: 8}
-NUMBERS = {3: "H", 4: "I", 16: "Q"}
+INTEGER_TYPES = {3: "H", 4: "I", 16: "Q"}
 WIDTH, HEIGHT, TILE_WIDTH, TILE_HEIGHT = 256, 257, 322, 323
-
-# The kinds of TIFF that Pillow reads: what the numbers mean (a color, a shade), of which format
-# they are, and how many bits each has.
-READ_TIFFS = {(key[1], key[2], key[4]) for key in TiffImagePlugin.OPEN_INFO}
-BITS_PER_SAMPLE, COMPRESSION, PHOTOMETRIC, SAMPLES_PER_PIXEL = 258, 259, 262, 277
-PLANES, SAMPLE_FORMAT = 284, 339
-DESCRIBING = {BITS_PER_SAMPLE, COMPRESSION, PHOTOMETRIC, SAMPLES_PER_PIXEL, PLANES, SAMPLE_FORMAT}
-PHOTOMETRICS = {*range(7), 8, 9, 10, 32803, 32844, 32845, 34892}
-SAMPLE_FORMATS = {
-    1: "whole numbers",
-    2: "whole numbers with a sign",
-    3: "fractions",
-    4: "of no known format",
-    5: "complex whole numbers",
-    6: "complex numbers",
-}
-MOST_SAMPLES = 1_000
-
-# JPEG: processes of which libjpeg-turbo, in Pillow, has none (ITU-T T.81, table B.1).
-OTHER_PROCESSES = dict.fromkeys((0xC3, 0xCB), "lossless JPEG")
-OTHER_PROCESSES |= dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "hierarchical JPEG")
-INSIDE_A_BMP = {4: "JPEG", 5: "PNG"}
-BMP_INFO_BYTES = 40
 
 
 def check_tiff(file: int, max_pixels: int | None) -> None:
     """Limit tags, the bytes of their values, strips, the size of a tile, and pages."""
     head = os.pread(file, 16, 0)
-    order, count, entry, place = _tiff_layout(head)
+    order, count, entry, place = tiff_layout(head)
     frames, seen = Frames(max_pixels), set()
-    position = _number(place, head, place.size)
+    position = unpack_number(place, head, place.size)
     while position and position not in seen:
         seen.add(position)
-        tags = _number(count, os.pread(file, count.size, min(position, 2**62)), 0)
-        _limit(tags, PIECES, "tags")
+        tags = unpack_number(count, os.pread(file, count.size, min(position, 2**62)), 0)
+        _limit(tags, MAX_PIECES, "tags")
         position += count.size
         directory = os.pread(file, tags * entry.size, min(position, 2**62))
         whole = directory[: len(directory) // entry.size * entry.size]
@@ -431,11 +364,11 @@ def check_tiff(file: int, max_pixels: int | None) -> None:
         if max_pixels and sizes.get(TILE_WIDTH, 0) * sizes.get(TILE_HEIGHT, 0) > max_pixels:
             raise TooManyPixels(f"A tile of the image has more than {max_pixels} pixels.")
         position += tags * entry.size
-        position = _number(place, os.pread(file, place.size, min(position, 2**62)), 0)
+        position = unpack_number(place, os.pread(file, place.size, min(position, 2**62)), 0)
 
 
-def _tiff_layout(head: bytes) -> tuple[str, struct.Struct, struct.Struct, struct.Struct]:
-    """The order of bytes, and how numbers of tags, tags and places are written."""
+def tiff_layout(head: bytes) -> tuple[str, struct.Struct, struct.Struct, struct.Struct]:
+    """The byte order, and how the number of tags, tags and offsets are packed."""
     order = "<" if head.startswith(b"II") else ">"
     big = head[2:4] in (b"+\0", b"\0+")
     forms = ("Q", "HHQ8s", "Q") if big else ("H", "HHI4s", "I")
@@ -446,9 +379,9 @@ def _tiff_layout(head: bytes) -> tuple[str, struct.Struct, struct.Struct, struct
 def _check_tags(
     directory: bytes, entry: struct.Struct, order: str, file_bytes: int
 ) -> dict[int, int]:
-    """Limit the values of a directory's tags; returns those that are one number, by tag.
+    """Limit the values of a directory's tags; return those that are one number, by tag.
 
-    What a tag says it has beyond the end of the file costs nothing, and is not counted.
+    Values beyond the end of the file cost nothing, and are not counted.
     """
     found: dict[int, int] = {}
     values = 0
@@ -459,106 +392,24 @@ def _check_tags(
             start = int.from_bytes(data, "little" if order == "<" else "big")
             size = min(size, max(0, file_bytes - start))
         values += size
-        _limit(values, TIFF_VALUE_BYTES, "metadata")
-        _limit(size // each if each > 1 else 0, TIFF_STRIPS, "strips or values")
-        if count == 1 and kind in NUMBERS:
-            found.setdefault(tag, struct.unpack_from(order + NUMBERS[kind], data)[0])
+        _limit(values, MAX_TIFF_VALUE_BYTES, "metadata")
+        _limit(size // each if each > 1 else 0, MAX_TIFF_STRIPS, "strips or values")
+        if count == 1 and kind in INTEGER_TYPES:
+            found.setdefault(tag, struct.unpack_from(order + INTEGER_TYPES[kind], data)[0])
     return found
 
 
-def _number(form: struct.Struct, data: bytes, at: int) -> int:
+def unpack_number(form: struct.Struct, data: bytes, at: int) -> int:
     return form.unpack_from(data, at)[0] if len(data) >= at + form.size else 0
-
-
-def unread_kind(file: IO[bytes], format: str) -> str | None:
-    """What kind of its format an image is, when Pillow does not read that kind of it.
-
-    Args:
-        file: an image, open; where it is read next stays as it is.
-        format: by Pillow's name.
-
-    Returns:
-        Such as `TIFF with 64 bits per sample`; None for a kind that is read, or when it cannot
-        be told.
-    """
-    look = UNREAD_KINDS.get(format)
-    return look(file.fileno()) if look else None
-
-
-def _unread_jpeg(file: int) -> str | None:
-    for marker, _, head, _ in islice(_segments(file), PIECES):
-        if marker in FRAME_HEADERS and len(head) > 5:
-            if head[0] in (12, 16):
-                return f"JPEG with {head[0]} bits per sample"
-            return OTHER_PROCESSES.get(marker)
-    return None
-
-
-def _unread_bmp(file: int) -> str | None:
-    head = os.pread(file, 34, 0)
-    if len(head) < 34:
-        return None
-    length, *_, bits, compression = struct.unpack_from("<IiiHHI", head, 14)
-    if length < BMP_INFO_BYTES:  # the header of OS/2, without them
-        return None
-    if compression in INSIDE_A_BMP:
-        return f"BMP with a {INSIDE_A_BMP[compression]} inside"
-    return "BMP with 64 bits per pixel" if bits == 64 else None
-
-
-def _unread_tiff(file: int) -> str | None:
-    """As TIFF 6.0 describes pixels, with the formats of samples of its section 19."""
-    tags = _first_tags(file)
-    [compression] = tags.get(COMPRESSION, [1])[:1]
-    if compression not in TiffImagePlugin.COMPRESSION_INFO:
-        return f"TIFF with the compression {compression}"
-    bits, samples = tags.get(BITS_PER_SAMPLE, [1]), tags.get(SAMPLES_PER_PIXEL, [1])[0]
-    bits = bits * samples if len(bits) == 1 else bits[:samples]
-    formats = tags.get(SAMPLE_FORMAT, [1])
-    [photometric] = tags.get(PHOTOMETRIC, [0])[:1]
-    kind = (photometric, tuple(dict.fromkeys(formats)), tuple(bits))
-    is_sound = photometric in PHOTOMETRICS and {*formats} <= {*SAMPLE_FORMATS}
-    if kind in READ_TIFFS or not is_sound or not 0 < min(bits) <= max(bits) <= 128:
-        return None
-    numbers = " and ".join(SAMPLE_FORMATS[each] for each in kind[1])
-    each = " and ".join(map(str, dict.fromkeys(bits)))
-    several = f"{len(bits)} samples per pixel of" if len(bits) > 1 else "samples of"
-    planes = " in separate planes" if tags.get(PLANES) == [2] else ""
-    return f"TIFF with {several} {each} bits ({numbers}){planes}"
-
-
-def _first_tags(file: int) -> dict[int, list[int]]:
-    """The whole numbers of the tags of a TIFF's first directory, as far as they describe pixels."""
-    head = os.pread(file, 16, 0)
-    order, count, entry, place = _tiff_layout(head)
-    position = _number(place, head, place.size)
-    tags = _number(count, os.pread(file, count.size, min(position, 2**62)), 0)
-    directory = os.pread(file, min(tags, PIECES) * entry.size, min(position + count.size, 2**62))
-    found: dict[int, list[int]] = {}
-    whole = directory[: len(directory) // entry.size * entry.size]
-    for tag, kind, values, data in entry.iter_unpack(whole):
-        if tag in DESCRIBING and kind in NUMBERS and 0 < values <= MOST_SAMPLES:
-            form = struct.Struct(f"{order}{values}{NUMBERS[kind]}")
-            if form.size > len(data):
-                start = int.from_bytes(data, "little" if order == "<" else "big")
-                data = os.pread(file, form.size, min(start, 2**62))
-            if len(data) >= form.size:
-                found.setdefault(tag, list(form.unpack_from(data)))
-    return found
 
 
 def check_bmp(file: int, _max_pixels: int | None) -> None:
     """Limit the length of a bitmap that is run-length encoded."""
     compression = os.pread(file, 4, 30)
     if compression in (b"\1\0\0\0", b"\2\0\0\0"):
-        _limit(os.fstat(file).st_size, RUN_LENGTH_BYTES, "run-length encoded data")
+        _limit(os.fstat(file).st_size, MAX_RUN_LENGTH_BYTES, "run-length encoded data")
 
 
-UNREAD_KINDS: dict[str, Callable[[int], str | None]] = {
-    "JPEG": _unread_jpeg,
-    "BMP": _unread_bmp,
-    "TIFF": _unread_tiff,
-}
 CHECKS: dict[str, Callable[[int, int | None], Header | None]] = {
     "JPEG": check_jpeg,
     "PNG": check_png,

@@ -1,11 +1,11 @@
-"""libvips: large pictures, reduced while they are read, so that they are never whole in memory.
+"""libvips: it reduces large pictures while it reads them, so that they are never whole in memory.
 
 Pillow decodes a PNG, WebP or TIFF as a whole before it can reduce it. libvips reads such a picture
-row by row, and takes a fraction of the memory (docs/decisions/libvips.md). It is used for still
-pictures of the usual kinds alone; what a file is, its metadata and its colors are Pillow's and
-ours, and what libvips does not read is left to Pillow.
+row by row, and takes a fraction of the memory (docs/decisions/libvips.md). It is used only for
+still pictures of the usual kinds. Pillow determines the format, the metadata and the colors, and
+decodes what libvips cannot read.
 
-Of libvips' loaders all but these three are blocked, and so is everything that writes.
+All loaders of libvips but these three are blocked, and so are its writers.
 """
 
 import os
@@ -25,52 +25,52 @@ MODES = {"PNG": {"1", "L", "LA", "P", "RGB", "RGBA"}, "WEBP": {"RGB", "RGBA"}}
 MODES["TIFF"] = {"L", "P", "RGB", "RGBA", "CMYK"}
 MODES_BY_BANDS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
-# Of a TIFF: the values of its tags that libvips is given (TIFF 6.0), by the names that follow.
+# The tags of a TIFF (TIFF 6.0), and which of their values libvips is given.
 BITS_PER_SAMPLE, COMPRESSION, PHOTOMETRIC, PLANES = 258, 259, 262, 284
 TILE_HEIGHT, EXTRA_SAMPLES, SAMPLE_FORMAT = 323, 338, 339
 COMPRESSIONS = {1, 5, 8, 32773, 32946}  # none, LZW, Deflate, PackBits, Deflate's old number
 PHOTOMETRICS = {0, 1, 2, 3, 5}  # grey from white or from black, RGB, palette, CMYK
 UNASSOCIATED_ALPHA = 2
-HIGHEST_TILE = 1024
+MAX_TILE_HEIGHT = 1024
 
-HIGHEST_STRIP = 128  # rows; libvips reads higher ones row by row
+MAX_STRIP_ROWS = 128  # rows; libvips reads higher ones row by row
 ROWS_PER_STRIP = 278
 
-# Smaller pictures Pillow decodes as a whole, in little memory.
-LEAST_PIXELS = 2_000_000
+# Smaller pictures are decoded as a whole by Pillow, in little memory.
+MIN_PIXELS = 2_000_000
 
-# What is taken by a row of the picture while it is read, and by a pixel of what is returned, with
-# the copies that are made of it then: without and with alpha; measured on 50 megapixels.
-BYTES_OF_ROW_PIXEL = (2_200, 5_500)
-BYTES_OF_PIXEL = (12, 18)
-# How often a WebP file is in memory: once here, twice in Pillow.
+# Memory for each pixel of a row while the picture is read, and for each pixel of what is returned
+# and the copies that are made of it: without and with alpha; measured on 50 megapixels.
+BYTES_PER_ROW_PIXEL = (2_200, 5_500)
+BYTES_PER_PIXEL = (12, 18)
+# A WebP file is in memory once here and twice in Pillow.
 COPIES_OF_WEBP = 3
 
 
-# libvips keeps threads that wait for work. A fork does not have them, and would wait for them.
+# libvips has threads that wait for work. A fork lacks them, and would wait for them for ever.
 _has_threads = False
 _lost_threads = False
 
 
-class NotRead(Exception):
-    """libvips does not read this picture, which may be broken."""
+class NotReadable(Exception):
+    """libvips cannot read this picture, which may be broken."""
 
 
 @cache
 def libvips() -> Any:
-    """The package `pyvips`, loaded for the first large picture: many processes never see one."""
+    """The package `pyvips`, imported at the first large picture: many processes never get one."""
     package = import_module("pyvips")
     confine(package)
     return package
 
 
 def confine(package: Any) -> None:
-    """Let libvips read those formats and do nothing else, in the thread that asks for it."""
+    """Let libvips read these formats only, in the thread that calls it."""
     package.block_untrusted_set(True)
     package.operation_block_set("VipsForeign", True)
     for loader in LOADERS:
         package.operation_block_set(loader, False)
-    package.concurrency_set(1)  # The requests are what is done at the same time.
+    package.concurrency_set(1)  # Requests run in parallel instead.
     package.cache_set_max(0)
 
 
@@ -82,22 +82,22 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def reads(image: ImageFile.ImageFile, at_least: int) -> bool:
-    """Whether a still picture that Pillow has opened is of a kind that is read here row by row.
+def can_read(image: ImageFile.ImageFile, min_side: int) -> bool:
+    """Whether libvips reads a still picture, which Pillow has opened, row by row.
 
     Args:
-        at_least: pixels that its longer side has to keep. Where that leaves all of them, it is
-            Pillow that takes less memory.
+        min_side: pixels that its longer side has to keep. Where that reduces nothing, Pillow takes
+            less memory.
     """
     if _lost_threads:
         return False
     if image.mode not in MODES.get(image.format or "", ()):
         return False
-    if image.width * image.height < LEAST_PIXELS:
+    if image.width * image.height < MIN_PIXELS:
         return False
     if image.format == "WEBP":
         return True
-    if _factor(image, at_least) == 1:
+    if _factor(image, min_side) == 1:
         return False
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return _reads_tiff(image)
@@ -117,86 +117,86 @@ def _reads_tiff(image: TiffImagePlugin.TiffImageFile) -> bool:
         and {*tags.get(SAMPLE_FORMAT, (1,))} == {1}
         and (bits == {8} or (bits == {16} and image.mode == "RGB"))
         and extra == ((UNASSOCIATED_ALPHA,) if image.mode == "RGBA" else ())
-        and _rows_at_once(image) <= HIGHEST_TILE
+        and _rows_read_together(image) <= MAX_TILE_HEIGHT
     )
 
 
-def _rows_at_once(image: TiffImagePlugin.TiffImageFile) -> int:
+def _rows_read_together(image: TiffImagePlugin.TiffImageFile) -> int:
     """How many rows of a TIFF are read together: those of a tile or strip."""
     tags = image.tag_v2
     rows: int = min(tags.get(ROWS_PER_STRIP, image.height), image.height)
-    if rows > HIGHEST_STRIP and tags.get(COMPRESSION, 1) == 1:
+    if rows > MAX_STRIP_ROWS and tags.get(COMPRESSION, 1) == 1:
         rows = 1
     tile_height: int = tags.get(TILE_HEIGHT, rows)
     return tile_height
 
 
-def memory_needed(image: ImageFile.ImageFile, at_least: int) -> int:
-    """Bytes of memory that `reduced` takes for a PNG or TIFF, and who goes on with the result."""
+def memory_bytes(image: ImageFile.ImageFile, min_side: int) -> int:
+    """Memory that `read_reduced` and further work with its result take for a PNG or TIFF."""
     alpha = image.has_transparency_data
     width, height = image.size
     rows = 0
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        rows = 8 * max(width, height) * _rows_at_once(image)
-    pixels = width * height / _factor(image, at_least) ** 2
-    each_row = max(width, height) * BYTES_OF_ROW_PIXEL[alpha]
-    return round(each_row + rows + pixels * BYTES_OF_PIXEL[alpha])
+        rows = 8 * max(width, height) * _rows_read_together(image)
+    pixels = width * height / _factor(image, min_side) ** 2
+    each_row = max(width, height) * BYTES_PER_ROW_PIXEL[alpha]
+    return round(each_row + rows + pixels * BYTES_PER_PIXEL[alpha])
 
 
-def webp_memory_needed(pixels: int, at_least: int, file_bytes: int) -> int:
-    """The same of a WebP, which is told before it is opened: opening it reads all of its file."""
-    return min(pixels, at_least**2) * BYTES_OF_PIXEL[True] + COPIES_OF_WEBP * file_bytes
+def webp_memory_bytes(pixels: int, min_side: int, file_bytes: int) -> int:
+    """The same for a WebP, before it is opened: to open it reads the whole file."""
+    return min(pixels, min_side**2) * BYTES_PER_PIXEL[True] + COPIES_OF_WEBP * file_bytes
 
 
-def reduced(file: IO[bytes], image: ImageFile.ImageFile, at_least: int) -> Image.Image:
-    """Read all of a picture, of which the pixels are averaged to fewer on the way.
+def read_reduced(file: IO[bytes], image: ImageFile.ImageFile, min_side: int) -> Image.Image:
+    """Read a whole picture, and average its pixels to fewer meanwhile.
 
     Args:
-        file: the picture, open; where it is read next stays as it is.
-        image: the same, of a kind that is read here.
-        at_least: pixels that its longer side has to keep, if it has as many.
+        file: the picture, open; its position does not change.
+        image: the same, for which `can_read` is true.
+        min_side: pixels that its longer side has to keep, if it has as many.
 
     Returns:
-        the picture in its own colors and as it lies in the file: L, LA, RGB, RGBA or CMYK. Its
-        width and height are those of the picture divided by a whole number and rounded up, but for
-        a WebP's, which are scaled.
+        the picture in its own colors and orientation, as L, LA, RGB, RGBA or CMYK. Its width and
+        height are those of the picture divided by a whole number and rounded up; those of a WebP
+        are scaled.
 
     Raises:
-        NotRead: libvips finds something wrong with it.
+        NotReadable: libvips finds something wrong with it.
     """
     global _has_threads
     _has_threads = True
     vips = libvips()
-    assert image.format is not None  # It is of a kind that is read here.
+    assert image.format is not None  # `can_read` is true.
     try:
-        # A place of its own in the file: Python's is not the one of the system.
+        # libvips needs a position of its own in the file.
         source = vips.Source.new_from_file(f"/proc/self/fd/{file.fileno()}")
         load = getattr(vips.Image, FORMATS[image.format])
         options: dict[str, Any] = {"access": "sequential", "fail_on": "error"}
         if image.format == "WEBP":
-            options["scale"] = min(1.0, at_least / max(image.size))
+            options["scale"] = min(1.0, min_side / max(image.size))
             return _to_pillow(load(source, **options), image.mode)
         picture = load(source, **options)
         if {picture.width, picture.height} != {*image.size}:
-            raise NotRead("Pillow and libvips do not agree on its size.")
+            raise NotReadable("Pillow and libvips find different sizes.")
         if picture.format == "ushort":
             picture = picture.cast("uchar", shift=True)
         if picture.format != "uchar":
-            raise NotRead(f"Its numbers are of the kind {picture.format}.")
-        factor = _factor(image, at_least)
+            raise NotReadable(f"Its samples are of the type {picture.format}.")
+        factor = _factor(image, min_side)
         return _to_pillow(_shrunk(picture, factor) if factor > 1 else picture, image.mode)
     except vips.Error as error:
-        raise NotRead(error.detail) from error
+        raise NotReadable(error.detail) from error
 
 
-def _factor(image: ImageFile.ImageFile, at_least: int) -> int:
-    return max(1, max(image.size) // at_least)
+def _factor(image: ImageFile.ImageFile, min_side: int) -> int:
+    return max(1, max(image.size) // min_side)
 
 
 def _shrunk(picture: "pyvips.Image", factor: int) -> "pyvips.Image":
     if not picture.hasalpha():
         return picture.shrink(factor, factor, ceil=True)
-    # What is clear has no color that could count.
+    # Transparent pixels have no color that could be averaged.
     small = picture.premultiply(max_alpha=255).shrink(factor, factor, ceil=True)
     return small.unpremultiply(max_alpha=255).rint().cast("uchar")
 
@@ -204,6 +204,6 @@ def _shrunk(picture: "pyvips.Image", factor: int) -> "pyvips.Image":
 def _to_pillow(picture: "pyvips.Image", mode: str) -> Image.Image:
     bands = MODES_BY_BANDS.get(picture.bands)
     if bands is None or (mode == "CMYK" and picture.bands != 4):
-        raise NotRead(f"It has {picture.bands} bands.")
+        raise NotReadable(f"It has {picture.bands} bands.")
     size = (picture.width, picture.height)
     return Image.frombytes("CMYK" if mode == "CMYK" else bands, size, picture.write_to_memory())

@@ -7,14 +7,14 @@ from typing import Any
 from marshmallow import RAISE, Schema, fields
 
 from clustr.domain import failure_messages
-from clustr.imaging import images
+from clustr.imaging.formats import CONTENT_TYPES
 from clustr.plugins import Analyzer, Filter
 from clustr.plugins.filters import OPERATORS
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 QUEUES = ("default", "http", "gpu")
 FIELDS = ("caption", "tags", "dimensions", "taken_at", "faces")
-FORMATS = tuple(images.CONTENT_TYPES.values())
+FORMATS = tuple(CONTENT_TYPES.values())
 LONGEST_TIMEOUT_SECONDS = 24 * 3600
 # Packages that take long to import: they belong in `Analyzer.setup`.
 HEAVY_PACKAGES = ("cv2", "onnxruntime", "scipy", "sklearn", "tensorflow", "torch", "transformers")

@@ -13,6 +13,7 @@ from marshmallow import Schema
 
 from clustr.domain.errors import RefusedFile
 from clustr.imaging import images
+from clustr.imaging.decoding import displayed_size
 from clustr.plugins.outcomes import Fail, Outcome
 
 SETUP_SECONDS = 300  # The time limit for `Analyzer.setup`.
@@ -66,9 +67,10 @@ class Image:
 
         Raises:
             Fail: the file is no image, or has too many pixels; the reason says which.
+            OSError: the file cannot be opened.
         """
         try:
-            return images.displayed_size(self.path)
+            return displayed_size(self.path)
         except RefusedFile as error:
             raise Fail(str(error)) from error
 

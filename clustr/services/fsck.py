@@ -35,6 +35,7 @@ from clustr.domain.errors import (
 )
 from clustr.domain.models import State
 from clustr.imaging import images
+from clustr.imaging.formats import FORMATS, can_read
 from clustr.storage import ID, TRASH, LocalStorage, StoredFile, writing
 
 BATCH_SIZE = 1000
@@ -202,7 +203,7 @@ class Fsck:
             if sha256 != record.sha256:
                 return FindingKind.CORRUPT, f"its SHA-256 is {sha256}, not {record.sha256}"
             extension = record.filename.rpartition(".")[2]
-            if not images.can_read(extension):
+            if not can_read(extension):
                 return FindingKind.UNREADABLE, f"what reads {extension} is not installed here"
             return _check_decoding(file)
 
@@ -406,7 +407,7 @@ class Fsck:
 def _check_decoding(file: BinaryIO) -> tuple[FindingKind, str] | None:
     """Find out why the image in a file cannot be decoded: kind and detail, or None."""
     try:
-        images.inspect(file, images.FORMATS)
+        images.inspect(file, FORMATS)
     except TooManyPixels:  # It was accepted, and the limit was lowered later.
         return None
     except (Undecodable, UnsupportedType, Empty) as error:

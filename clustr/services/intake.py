@@ -27,7 +27,8 @@ from clustr.domain.errors import (
 )
 from clustr.domain.models import Analysis, Retry, State, Upload, status_of
 from clustr.imaging import images
-from clustr.imaging.images import Format, InspectedImage
+from clustr.imaging.formats import Format
+from clustr.imaging.images import InspectedImage
 from clustr.plugins import Analyzer
 from clustr.queue import DoorbellRinger
 from clustr.services.default_services import DefaultServices

@@ -10,7 +10,8 @@ from typing import BinaryIO
 from clustr import logs
 from clustr.database import Database
 from clustr.domain.errors import RefusedFile, StorageFull
-from clustr.imaging import images
+from clustr.imaging.formats import CONTENT_TYPES
+from clustr.imaging.thumbnails import MIN_RATIO, WRITERS, make_thumbnails, reduce_thumbnail
 from clustr.storage import ID, LocalStorage, reading
 
 log = logs.logger(__name__)
@@ -139,7 +140,7 @@ class Thumbnails:
             (size, extension): self._storage.thumbnails.key(
                 upload_id, f"{prefix}{name_of(size, extension)}"
             )
-            for extension in images.WRITERS
+            for extension in WRITERS
             for size in SIZES
         }
 
@@ -179,7 +180,7 @@ class Thumbnails:
 
     def _find_filename(self, upload_id: str) -> str:
         """The file name of an original, by the names that it can have."""
-        for extension in images.CONTENT_TYPES:
+        for extension in CONTENT_TYPES:
             filename = f"{upload_id}.{extension}"
             if self._storage.has(filename):
                 return filename
@@ -197,7 +198,7 @@ class Thumbnails:
         open_original = self._storage.open_trashed if request.trashed else self._storage.open
         decode = token_hex(4)
         with open_original(request.filename) as file, reading(), _logging_refusal(request):
-            for (size, extension), made in images.thumbnails(file, wanted):
+            for (size, extension), made in make_thumbnails(file, wanted):
                 one = replace(request, size=size, extension=extension)
                 log.info("thumbnail_made", **one.log_fields(), source="original", decode=decode)
                 yield (size, extension), made
@@ -205,13 +206,13 @@ class Thumbnails:
     def _make_smaller(self, request: ThumbnailRequest) -> bytes | None:
         """Make a thumbnail of the smallest that is kept in its format and large enough."""
         for size in SIZES:
-            if size >= images.TIMES_LARGER * request.size:
+            if size >= MIN_RATIO * request.size:
                 larger = self._storage.thumbnails.open(request.keys[size, request.extension])
                 if larger is None:
                     continue
                 try:
                     with larger as file, reading():
-                        made = images.smaller(file, request.size, request.extension)
+                        made = reduce_thumbnail(file, request.size, request.extension)
                 except RefusedFile as error:
                     log.warning(
                         "thumbnail_broken", **request.log_fields(), larger=size, error=str(error)

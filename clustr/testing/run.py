@@ -13,7 +13,8 @@ from clustr.analysis import local_run
 from clustr.analysis.runner import End
 from clustr.domain.errors import RefusedFile
 from clustr.domain.secrets import wrap_secrets
-from clustr.imaging import images
+from clustr.imaging import pillow_setup
+from clustr.imaging.formats import CONTENT_TYPES, FORMATS
 from clustr.plugin_manager import Plugin
 from clustr.plugins import Analyzer, Image
 from clustr.settings import read_settings
@@ -75,10 +76,10 @@ def plugin_with(config: Mapping[str, Any] | None, secrets: Mapping[str, Any] | N
 def image_of(path: Path, results: Mapping[str, dict[str, Any]] | None) -> Image:
     """What an analyzer is given of a file, whatever is in it."""
     try:
-        return local_run.read_image(path, images.FORMATS, results or {})
+        return local_run.read_image(path, FORMATS, results or {})
     except RefusedFile:
         extension = path.suffix.lstrip(".").lower()
-        content_type = images.CONTENT_TYPES.get(extension, "image/jpeg")
+        content_type = CONTENT_TYPES.get(extension, "image/jpeg")
         return local_run.build_image(path, content_type, 1, 1, results or {})
 
 
@@ -99,7 +100,7 @@ def pillow_as_in_a_worker() -> Iterator[None]:
     """Let Pillow know all formats and have the limit of pixels, for the block."""
     limit = PIL.Image.MAX_IMAGE_PIXELS
     with warnings.catch_warnings():
-        images.prepare(read_settings({}).max_image_pixels)
+        pillow_setup.prepare(read_settings({}).max_image_pixels)
         try:
             yield
         finally:

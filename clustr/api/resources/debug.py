@@ -8,6 +8,7 @@ from clustr.api.http.blueprint import Blueprint
 from clustr.api.http.request_context import components
 from clustr.api.schemas.uploads import ComparedDimensionsSchema, DimensionsQuerySchema
 from clustr.imaging import images
+from clustr.imaging.formats import FORMATS
 
 blueprint = Blueprint(
     "debug", __name__, url_prefix="/api/debug", description="For those who look for a fault"
@@ -28,7 +29,7 @@ def compare_dimensions(query: dict[str, Any]) -> Response:
     """
     upload = components.database.uploads.get(query["id"])
     with components.storage.open(upload.filename) as file:
-        image = images.inspect(file, images.FORMATS)
+        image = images.inspect(file, FORMATS)
     stored = {"width": upload.width, "height": upload.height}
     read = {"width": image.width, "height": image.height}
     return jsonify({"id": upload.id, "stored": stored, "read": read, "match": stored == read})

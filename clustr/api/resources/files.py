@@ -29,8 +29,8 @@ from clustr.api.schemas.uploads import (
 )
 from clustr.domain.errors import NotFound
 from clustr.domain.models import Upload
-from clustr.imaging import images
-from clustr.imaging.images import CONTENT_TYPES
+from clustr.imaging.formats import CONTENT_TYPES, FORMATS
+from clustr.imaging.thumbnails import WRITERS, can_write
 from clustr.services.intake import clean_name
 from clustr.services.thumbnails import VERSION, Thumbnail, snap_size
 
@@ -58,9 +58,7 @@ RESERVED_NAMES = re.compile(
     "(con|prn|aux|nul|conin\\$|conout\\$|(com|lpt)[0-9\u00b9\u00b2\u00b3]) *([.]|\\Z)",
     re.IGNORECASE,
 )
-EXTENSIONS = {
-    format.extension: (format.extension, *format.other_extensions) for format in images.FORMATS
-}
+EXTENSIONS = {format.extension: (format.extension, *format.other_extensions) for format in FORMATS}
 LONGEST_NAME_BYTES = 255  # the limit of most file systems
 
 BINARY_SCHEMA = {"type": "string", "format": "binary"}
@@ -287,10 +285,10 @@ def preferred_extension(accept: str) -> str:
     accepted = parse_accept_header(accept.lower(), MIMEAccept)
     named_types = dict(accepted)
     quality = {"jpg": accepted.quality("image/jpeg")}
-    for extension in images.WRITERS:
-        if extension != "jpg" and images.can_write(extension):
+    for extension in WRITERS:
+        if extension != "jpg" and can_write(extension):
             quality[extension] = named_types.get(CONTENT_TYPES[extension], 0)
     best = max(quality.values())
     if not best:  # A client that accepts none of them gets a JPEG rather than an error.
         return "jpg"
-    return next(name for name in images.WRITERS if quality.get(name) == best)
+    return next(name for name in WRITERS if quality.get(name) == best)

@@ -17,7 +17,7 @@ from clustr.api.http.fields import (
     strip_spaces,
 )
 from clustr.domain.models import State, Status
-from clustr.imaging.images import CONTENT_TYPES
+from clustr.imaging.formats import CONTENT_TYPES
 
 MAX_IDS = 10_000
 MAX_TAGS = 20

@@ -29,7 +29,7 @@ from clustr.api.http.problem_schema import ProblemSchema
 from clustr.api.http.urls import thumbnail_url_of, url_of
 from clustr.components import WebComponents
 from clustr.domain.models import Analysis, State, Status, Upload
-from clustr.imaging.images import CONTENT_TYPES
+from clustr.imaging.formats import CONTENT_TYPES
 from clustr.services.intake import AcceptedFile
 from clustr.services.thumbnails import DEFAULT_SIZE, SIZES, VERSION
 
