@@ -16,7 +16,7 @@ from typing import Any
 import photographs
 import pytest
 from bson import ObjectId
-from running import Servers, wait_until
+from running import Servers, descendants, wait_until
 from workshop import Outage, Program, Workshop, analyzer, another, plugin
 
 from clustr.analysis.limits import GRACE_SECONDS
@@ -423,6 +423,18 @@ def test_C13_kept_process_puts_back_what_it_holds(workshop):
     assert workshop.end_of(another, "slow").attempts == 1
     assert again.stop(seconds=4) == 0
     assert "Traceback" not in worker.output() + again.output()
+
+
+def test_workers_have_a_lower_priority_than_what_people_wait_for(workshop):
+    workshop.analyzer("kind", "return {'nice': os.nice(0)}")
+    workshop.environment["WORKER_NICE"] = "7"
+    worker = workshop.worker()
+    [upload_id] = workshop.upload(GOOD)
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    assert workshop.end_of(upload_id, "kind").result == {"nice": before + 7}
+    children = [each.pid for each in descendants(worker.pid) if each.parent_pid == worker.pid]
+    reconciler, jobs, rq = sorted(os.getpriority(os.PRIO_PROCESS, pid) for pid in children)
+    assert (reconciler, jobs, rq) == (before, before + 7, before + 7)
 
 
 def test_kept_process_that_grew_is_replaced(workshop):

@@ -315,6 +315,7 @@ def run_worker(settings: Settings, plugin_manager: PluginManager, queues: tuple[
     except StartUpError as error:
         log.error("worker_not_started", reason=str(error))
         return 2
+    os.nice(settings.worker_nice)  # The processes of analyzers are forked from this one.
     remove_abandoned_folders()
     AnalysisWorker.settings = settings
     AnalysisWorker.plugin_manager = plugin_manager
@@ -351,6 +352,8 @@ def run_maintenance(settings: Settings, plugin_manager: PluginManager, name: str
         log.error(f"{name}_not_started", reason=str(error))
         return 2
     component = components.reconciler if name == "reconciler" else components.job_runner
+    if component is components.job_runner:  # Others wait for what the reconciler does.
+        os.nice(settings.worker_nice)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         component.run_forever()
