@@ -126,11 +126,11 @@ def forked(act) -> int:
 
 
 def test_a_large_picture_waits_for_those_of_other_processes_and_for_none_that_is_dead():
-    turns = decode_limits.HostTurns()
+    lock = decode_limits.HostLock()
     reading, written = os.pipe()
 
     def hold() -> None:
-        with turns.taken(alone=False):
+        with lock.held(exclusive=False):
             os.write(written, b"x")
             signal.pause()
 
@@ -138,15 +138,15 @@ def test_a_large_picture_waits_for_those_of_other_processes_and_for_none_that_is
     assert os.read(reading, 1) == b"x"
     order: list[str] = []
 
-    def decode(name: str, alone: bool) -> None:
-        with turns.taken(alone):
+    def decode(name: str, exclusive: bool) -> None:
+        with lock.held(exclusive):
             order.append(name)
 
-    with turns.taken(alone=False):
+    with lock.held(exclusive=False):
         order.append("beside the other")
     large = threading.Thread(target=decode, args=("large", True), daemon=True)
     large.start()
-    gate = f":{os.fstat(turns._gate).st_ino} "  # as /proc/locks has it: device and inode
+    gate = f":{os.fstat(lock._gate).st_ino} "  # as /proc/locks has it: device and inode
     wait_until(
         lambda: gate in Path("/proc/locks").read_text(), SECONDS, "the large one at the gate"
     )

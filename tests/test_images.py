@@ -435,17 +435,17 @@ def test_pictures_share_memory_and_a_large_one_gets_its_turn():
     order: list[str] = []
 
     def decode(name: str, size_bytes: int) -> None:
-        with memory.taken(size_bytes):
+        with memory.reserved(size_bytes):
             order.append(name)
 
     threads = []
-    with memory.taken(60):
-        with memory.taken(40):
+    with memory.reserved(60):
+        with memory.reserved(40):
             pass
         for place, (name, size_bytes) in enumerate([("large", 1000), ("next", 10), ("last", 90)]):
             threads.append(threading.Thread(target=decode, args=(name, size_bytes), daemon=True))
             threads[-1].start()
-            wait_until(lambda place=place: len(memory._line) == place + 1, 10, f"{name} in line")
+            wait_until(lambda place=place: len(memory._waiting) == place + 1, 10, f"{name} in line")
         assert order == []
     for thread in threads:
         thread.join(10)

@@ -11,15 +11,15 @@ from PIL import Image, ImageCms, ImageMath
 SRGB = ImageCms.createProfile("sRGB")
 LAB = ImageCms.createProfile("LAB")
 
-# By what a profile says of itself, which modes its colors can be in.
+# The mode of the colors that a profile converts, by the color space that it states.
 MODES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK", "Lab": "LAB"}
 
-# Making a transform takes as long as decoding a photograph. A library knows few profiles, those of
-# its cameras; one for print has half a megabyte.
-TRANSFORMS = 16
+# To build a transform takes as long as to decode a photograph. A collection has few profiles, those
+# of its cameras; a profile for print has half a megabyte.
+MAX_TRANSFORMS = 16
 
-# A profile that changes none of these by more than rounding does is sRGB, whatever its name.
-SHADES = (0, 15, 40, 80, 128, 190, 255)
+# A profile that changes none of these values by more than rounding does is sRGB, whatever its name.
+SAMPLE_VALUES = (0, 15, 40, 80, 128, 190, 255)
 ROUNDING = 1
 
 # The bits of an infinite 32-bit fraction, read as a whole number (IEEE 754).
@@ -30,8 +30,9 @@ ROWS_AT_ONCE = 256
 def plain(image: Image.Image) -> Image.Image:
     """The picture in a mode that can be scaled: L, LA, RGB, RGBA, CMYK or LAB.
 
-    A palette is resolved, and what is clear becomes alpha. Grey of more than 8 bits loses the lower
-    ones; where it has no natural white, beyond 1 and 16 bits, its brightest is taken for it.
+    A palette is resolved, and transparency becomes alpha. Gray of more than 8 bits loses the lower
+    ones; where its format defines no white, as with 32 bits and fractions, its brightest value is
+    taken for white.
     """
     if is_deep(image):
         return _of_8_bits(image)
@@ -43,7 +44,7 @@ def plain(image: Image.Image) -> Image.Image:
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether it is grey of more than 8 bits, or of fractions."""
+    """Whether a picture is gray of more than 8 bits or of fractions."""
     return image.mode in ("I", "F") or image.mode.startswith("I;16")
 
 
@@ -51,20 +52,20 @@ def _of_8_bits(image: Image.Image) -> Image.Image:
     white = 65535.0
     if image.mode in ("I", "F"):
         brightest = _brightest(image)
-        if image.mode == "F" or not 255 < brightest <= white:  # which 16 bits in 32 are
+        if image.mode == "F" or not 255 < brightest <= white:  # Then it is 16 bits in 32.
             white = max(1.0, brightest)
     fractions = image.convert("F")
-    grey = fractions.point(lambda value: value * (255 / white) + 0).convert("L")
-    clear = image.info.get("transparency")
-    if isinstance(clear, int) and image.mode == "I;16":  # which a PNG can say (tRNS)
-        opaque = [255 * (value != clear) for value in range(65536)]
-        grey.putalpha(image.convert("I").point(opaque, "L"))
-    return grey
+    gray = fractions.point(lambda value: value * (255 / white) + 0).convert("L")
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int) and image.mode == "I;16":  # tRNS of a PNG
+        opaque = [255 * (value != transparent) for value in range(65536)]
+        gray.putalpha(image.convert("I").point(opaque, "L"))
+    return gray
 
 
 def _brightest(image: Image.Image) -> float:
-    """The largest value but infinity and what is no number, either of which can be in a TIFF."""
-    # Pillow passes over what is no number, unless it comes first.
+    """The largest finite value: a TIFF can have infinities and NaN."""
+    # Pillow skips NaN, unless it comes first.
     _, largest = image.getextrema()
     assert not isinstance(largest, tuple)  # There is one band.
     brightest = float(largest)
@@ -76,7 +77,7 @@ def _brightest(image: Image.Image) -> float:
 
 
 def _brightest_finite(image: Image.Image) -> float:
-    """The same of fractions, or 0: as whole numbers, those above 0 are in the same order."""
+    """The same of 32-bit fractions, or 0: their bits, read as integers, have the same order."""
     bits = Image.frombytes("I", image.size, image.tobytes())
     finite = ImageMath.lambda_eval(lambda args: args["bits"] * (args["bits"] < INFINITY), bits=bits)
     largest: float
@@ -85,10 +86,10 @@ def _brightest_finite(image: Image.Image) -> float:
 
 
 def displayed(image: Image.Image) -> Image.Image:
-    """The picture in sRGB, in the mode it has where that can be in sRGB.
+    """The picture in sRGB, in its own mode where that mode can be sRGB.
 
-    Grey of more than 8 bits stays as it is, for those who want all bits; `plain` and `to_srgb` make
-    8 bits of it.
+    Gray of more than 8 bits is not changed, for callers that need all bits; `plain` and `to_srgb`
+    convert it to 8 bits.
     """
     profile = image.info.get("icc_profile")
     if is_deep(image) or not (profile or image.mode in ("CMYK", "LAB")):
@@ -99,9 +100,9 @@ def displayed(image: Image.Image) -> Image.Image:
 
 
 def to_srgb(image: Image.Image) -> Image.Image:
-    """The colors of a `plain` picture by its embedded profile, as L, RGB or RGBA.
+    """Convert the result of `plain` to sRGB by its embedded profile, as L, RGB or RGBA.
 
-    A profile that is broken or for other colors is left out of account, as browsers do.
+    A profile that is broken or for other colors is ignored, as browsers do.
     """
     if image.mode in ("LA", "RGBA"):
         alpha = image.getchannel("A")
@@ -114,26 +115,26 @@ def to_srgb(image: Image.Image) -> Image.Image:
     return image if image.mode in ("L", "RGB") else image.convert("RGB")
 
 
-@lru_cache(TRANSFORMS)
+@lru_cache(MAX_TRANSFORMS)
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """What turns the colors of a profile into sRGB; None when they are that already."""
+    """The transform from the colors of a profile to sRGB; None when they are sRGB already."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile)) if profile else None
         if source is None or MODES.get(source.profile.xcolor_space.strip()) != mode:
-            if mode != "LAB":  # which only a transform can turn into anything else
+            if mode != "LAB":  # Pillow converts LAB by a transform only.
                 return None
             source = ImageCms.ImageCmsProfile(LAB)
         transform = ImageCms.ImageCmsTransform(source, ImageCms.ImageCmsProfile(SRGB), mode, "RGB")
-        return None if _changes_nothing(transform, mode) else transform
+        return None if _is_srgb(transform, mode) else transform
     except Exception:  # littleCMS and Pillow raise many things on broken profiles.
         return None
 
 
-def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
-    """Whether colors are sRGB already: by what becomes of them, as names of profiles mislead."""
+def _is_srgb(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
+    """Whether a transform leaves colors as they are; the name of a profile may be wrong."""
     if mode not in ("L", "RGB"):
         return False
-    colors = list(product(SHADES, repeat=len(mode)))
+    colors = list(product(SAMPLE_VALUES, repeat=len(mode)))
     before = Image.frombytes(
         mode, (len(colors), 1), bytes(value for color in colors for value in color)
     )

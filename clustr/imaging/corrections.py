@@ -1,6 +1,6 @@
-"""Corrections: what Pillow's decoders leave out of a picture or get wrong, put right.
+"""Corrections of what Pillow's decoders get wrong or leave out.
 
-Each is of one format, and what it says of Pillow was tried with Pillow 13.
+Each is for one format; what is said about Pillow was observed with Pillow 13.
 """
 
 import hashlib
@@ -22,35 +22,35 @@ INVERTED = bytes(range(255, -1, -1))
 
 # The end mark of a JPEG (ITU-T T.81, annex B).
 END_MARK = b"\xff\xd9"
-# What a JPEG that ends too early is gone on with: bytes that are no marker, and all marks to begin
-# again at. Whichever of those is waited for, one of the two has it before a decoder gives up, so
-# that the two make different pixels of what is missing.
+# Two continuations for a JPEG that ends too early: bytes that are no marker, and all restart
+# markers. For whichever restart marker a decoder waits, one of the two has it before the decoder
+# gives up, so that the two result in different pixels where pixels are missing.
 CONTINUATIONS = tuple(
     b"".join(filler + bytes([0xFF, 0xD0 + (first + place) % 8]) for place in range(8)) + filler
     for filler, first in ((b"\xa5\x5a\x3c\x69" * 8, 0), (b"\x5b\x96\xc3\x2d" * 8, 4))
 )
 ROWS_AT_ONCE = 256
 
-# Where the bit depth of a PNG stands.
-PNG_BIT_DEPTH = 24
+# The offset of the bit depth of a PNG.
+PNG_BIT_DEPTH_OFFSET = 24
 
 # The boxes that describe an AVIF have some hundred bytes, and a color profile.
-LARGEST_META_BYTES = 4 * 1024 * 1024
+MAX_META_BYTES = 4 * 1024 * 1024
 
 Box = tuple[int, int, int, int]
 
 
 def prepare() -> None:
-    """Have Pillow open a kind of TIFF that it reads in the other order of bytes alone."""
+    """Let Pillow open a kind of TIFF that it knows in the other byte order only."""
     kind = (TiffImagePlugin.MM, WHITE_IS_ZERO, (1,), 1, (16,), ())
     TiffImagePlugin.OPEN_INFO.setdefault(kind, ("I;16B", "I;16B"))
 
 
 def load(image: ImageFile.ImageFile) -> None:
-    """Decode an image that was opened, so that it has the pixels that a viewer shows.
+    """Decode an open image to the pixels that viewers display.
 
     Raises:
-        Exception: whatever Pillow raises on what is broken.
+        Exception: any that Pillow raises on broken images.
     """
     decode = FORMATS.get(image.format or "")
     if decode and image.tile:
@@ -60,7 +60,7 @@ def load(image: ImageFile.ImageFile) -> None:
 
 
 def _load_jpeg(image: JpegImagePlugin.JpegImageFile) -> None:
-    """Read over a missing end mark, which viewers do not need, if no pixel is missing."""
+    """Accept a missing end mark, which viewers do not need, if no pixel is missing."""
     file = image.fp
     assert file is not None  # It is open.
     if _load_with_end(image, END_MARK) and not _has_all_pixels(file):
@@ -68,7 +68,7 @@ def _load_jpeg(image: JpegImagePlugin.JpegImageFile) -> None:
 
 
 def _load_with_end(image: JpegImagePlugin.JpegImageFile, end: bytes) -> bool:
-    """Decode a JPEG that goes on like this where its file ends; returns whether it came to that."""
+    """Decode a JPEG with `end` appended to its file; return whether the decoder read that."""
     file, rest = image.fp, [end]
     assert file is not None  # It is open.
 
@@ -84,16 +84,16 @@ def _load_with_end(image: JpegImagePlugin.JpegImageFile, end: bytes) -> bool:
 
 
 def _has_all_pixels(file: IO[bytes]) -> bool:
-    """Whether a JPEG without its end mark has all bits of its pixels: nothing else changes them."""
+    """Whether a JPEG without its end mark has all its pixels: what is appended changes none."""
     if not header_checks.has_all_scans(file):
         return False
     ends_in_mark = os.pread(file.fileno(), 1, file.seek(0, os.SEEK_END) - 1) == END_MARK[:1]
-    start = b"\0" if ends_in_mark else b""  # which makes a plain byte of it
+    start = b"\0" if ends_in_mark else b""  # Then that is no marker.
     return len({_digest(file, start + more + END_MARK) for more in CONTINUATIONS}) == 1
 
 
 def _digest(file: IO[bytes], end: bytes) -> bytes:
-    """A hash of the pixels of a JPEG that ends so."""
+    """A hash of the pixels of a JPEG with `end` appended."""
     digest = hashlib.sha256()
     with Image.open(file, formats=["JPEG"]) as image:
         assert isinstance(image, JpegImagePlugin.JpegImageFile)  # So is an MPO.
@@ -105,13 +105,13 @@ def _digest(file: IO[bytes], end: bytes) -> bytes:
 
 
 def _load_png(image: ImageFile.ImageFile) -> None:
-    """Give the color that is clear in the bits that Pillow makes of each sample.
+    """Convert the transparent color to the bits of Pillow's samples.
 
-    Those that are fewer than 8 are scaled up, and those of colors are cut to 8.
+    Pillow scales samples of fewer than 8 bits up, and cuts those of colors to 8.
     """
     clear = image.info.get("transparency")
     assert image.fp is not None  # It is open.
-    [depth] = os.pread(image.fp.fileno(), 1, PNG_BIT_DEPTH) or b"\0"
+    [depth] = os.pread(image.fp.fileno(), 1, PNG_BIT_DEPTH_OFFSET) or b"\0"
     image.load()
     if isinstance(clear, int) and image.mode == "L" and depth in (2, 4):
         image.info["transparency"] = clear * 255 // ((1 << depth) - 1)
@@ -120,9 +120,9 @@ def _load_png(image: ImageFile.ImageFile) -> None:
 
 
 def _load_tiff(image: TiffImagePlugin.TiffImageFile) -> None:
-    """Have planes of 16 bits read by libtiff, and turn 16 bits in which white is 0.
+    """Let libtiff read planes of 16 bits, and invert 16 bits in which white is 0.
 
-    Pillow's own reader takes each byte of such planes for a pixel.
+    Pillow's own reader mistakes each byte of such planes for a pixel.
     """
     tags = image.tag_v2
     bits = tags.get(BITS_PER_SAMPLE, (1,))
@@ -135,12 +135,12 @@ def _load_tiff(image: TiffImagePlugin.TiffImageFile) -> None:
         image.tile = [ImageFile._Tile("libtiff", (0, 0, *image.size), 0, args)]
     image.load()
     if image.mode.startswith("I;16") and tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
-        turned = image.tobytes().translate(INVERTED)
-        _replace(image, Image.frombytes(image.mode, image.size, turned))
+        inverted = image.tobytes().translate(INVERTED)
+        _replace(image, Image.frombytes(image.mode, image.size, inverted))
 
 
 def _load_gif(image: ImageFile.ImageFile) -> None:
-    """Leave clear what the first frame does not cover, as browsers do, whatever the background."""
+    """Leave transparent what the first frame does not cover, as browsers do."""
     frame = image.tile[0].extents
     image.load()
     if frame != (0, 0, *image.size):
@@ -162,13 +162,13 @@ def _load_avif(image: ImageFile.ImageFile) -> None:
 
 
 def _replace(image: ImageFile.ImageFile, pixels: Image.Image) -> None:
-    """Give an image other pixels, and leave it what was said of it."""
+    """Replace the pixels of an image, and keep its metadata."""
     image.im = pixels.im
     image._mode = pixels.mode
     image._size = pixels.size
 
 
-# Each is given what Pillow makes of a file of its format.
+# Each gets the image that Pillow has opened.
 FORMATS: dict[str, Callable[[Any], None]] = {
     "JPEG": _load_jpeg,
     "MPO": _load_jpeg,
@@ -186,7 +186,7 @@ class Boxes:
     data: bytes
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
-        """Each with its kind and its content."""
+        """Yield the kind and the content of each box."""
         position = 0
         while position + 8 <= len(self.data):
             length, kind = struct.unpack_from(">I4s", self.data, position)
@@ -196,18 +196,21 @@ class Boxes:
             position += length
 
     def find(self, kind: bytes) -> bytes:
-        """The content of the first of a kind; nothing if there is none."""
+        """The content of the first box of a kind; empty if there is none."""
         return next((content for found, content in self if found == kind), b"")
 
 
 def clean_aperture(file: int, width: int, height: int) -> Box | None:
-    """The part of an AVIF's picture that is to be shown, if that is not all of it.
+    """The part of an AVIF's picture to display, before its orientation is applied.
 
-    That is before the picture is turned (ISO/IEC 23008-12, 6.5.9, and 14496-12, 12.1.4.3). One that
-    does not lie inside the picture is left out of account.
+    It is specified in ISO/IEC 23008-12, 6.5.9, and 14496-12, 12.1.4.3.
 
     Args:
-        width, height: of what is decoded, in pixels.
+        width, height: of the decoded picture, in pixels.
+
+    Returns:
+        left, top, right and bottom in pixels; None when all of the picture is displayed, or when
+        the aperture is not inside it.
     """
     try:
         [clap] = [each for each in _properties(_meta(file)) if each[0] == b"clap"]
@@ -225,12 +228,12 @@ def clean_aperture(file: int, width: int, height: int) -> Box | None:
 
 
 def _meta(file: int) -> bytes:
-    """The boxes that describe the items of a file; nothing if they do not come near its start."""
+    """The boxes that describe the items of a file; empty if there are none."""
     position = 0
     while True:
         head = os.pread(file, 8, position)
         length, kind = struct.unpack(">I4s", head)
-        if kind == b"meta" and 12 <= length <= LARGEST_META_BYTES:
+        if kind == b"meta" and 12 <= length <= MAX_META_BYTES:
             return os.pread(file, length - 12, position + 12)
         if length < 8:
             return b""

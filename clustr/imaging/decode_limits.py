@@ -1,8 +1,8 @@
-"""What decoding pictures may cost: how long one may take, and the memory that all share.
+"""Limits of decoding: the time that one picture may take, and the memory that all pictures share.
 
 A file of some bytes can be a picture of 50 megapixels, and a hundred of those fit into a request of
-15 KB. So how long a decode may take grows with what the file holds; and who decodes takes turns
-with others, picture by picture, so that nobody waits for the whole of another's request.
+15 KB. So the time that a decode may take grows with the size of the file; and requests reserve
+memory picture by picture, so that no request waits for all pictures of another.
 """
 
 import fcntl
@@ -16,24 +16,24 @@ from typing import NamedTuple
 
 from clustr.domain.errors import TooManyPixels
 
-# How long a decode may take: so long for any file, and so long more for each byte of it. Pictures
-# that people make stay far below: a WebP of 50 megapixels takes 0.25 microseconds a byte.
-FREE_SECONDS = 0.25
+# The time that a decode may take: for any file, and in addition for each byte of it. Real pictures
+# stay far below: a WebP of 50 megapixels takes 0.25 microseconds a byte.
+BASE_SECONDS = 0.25
 SECONDS_PER_BYTE = 5e-6
-# However large the file is, by what `MAX_IMAGE_PIXELS` is: 2 seconds for 50 megapixels.
-MOST_SECONDS_PER_PIXEL = 40e-9
+# The most for a file of any size, by `MAX_IMAGE_PIXELS`: 2 seconds for 50 megapixels.
+MAX_SECONDS_PER_PIXEL = 40e-9
 
-# A decoder begins anew in each row; a JPEG visits each pixel in each of its scans.
+# A decoder has work for each row; a JPEG visits each pixel in each of its scans.
 SECONDS_PER_ROW = 30e-9
 SECONDS_PER_PIXEL_AND_SCAN = 0.7e-9
 
-# What pictures take that are being decoded on a host (`DECODE_MEMORY`).
+# The memory for all pictures that are being decoded on a host (`DECODE_MEMORY`).
 DECODE_MEMORY_BYTES = 400 * 1024 * 1024
-# One part of a process's share in so many is for small pictures, most photographs among them, which
-# are reduced by their decode: they do not wait for large ones.
-SHARES_TO_SMALL = 5
-# One picture is small that needs at most one part in so many of what all small ones have.
-SMALL_TO_ONE = 4
+# A process reserves this part of its share for small pictures, so that they do not wait for large
+# ones: most photographs are small, because their decode reduces them.
+PART_FOR_SMALL = 1 / 5
+# A picture is small when it needs at most this part of what all small ones have.
+PART_FOR_ONE_SMALL = 1 / 4
 
 
 class Cost(NamedTuple):
@@ -42,8 +42,8 @@ class Cost(NamedTuple):
     Attributes:
         width: in pixels.
         height: in pixels.
-        seconds_per_pixel: how long a pixel takes of which the file says next to nothing.
-        scans: passes over the picture, if it is one that comes in several.
+        seconds_per_pixel: how long one pixel of a picture in one color takes.
+        scans: passes over the picture, if it has several.
     """
 
     width: int
@@ -52,24 +52,24 @@ class Cost(NamedTuple):
     scans: int = 0
 
     def seconds(self) -> float:
-        """How long a decode takes where the file says next to nothing of the pixels."""
+        """How long the decode of a picture in one color takes."""
         per_pixel = self.seconds_per_pixel + self.scans * SECONDS_PER_PIXEL_AND_SCAN
         return self.width * self.height * per_pixel + self.height * SECONDS_PER_ROW
 
 
 def check_time(cost: Cost, size_bytes: int, max_pixels: int | None) -> None:
-    """Refuse a picture that would take too long to decode for what its file holds.
+    """Refuse a picture that would take too long to decode for the size of its file.
 
     Args:
         size_bytes: of the file.
         max_pixels: how many one image may have.
 
     Raises:
-        TooManyPixels: it would.
+        TooManyPixels: it would take too long.
     """
-    allowed = FREE_SECONDS + size_bytes * SECONDS_PER_BYTE
+    allowed = BASE_SECONDS + size_bytes * SECONDS_PER_BYTE
     if max_pixels:
-        allowed = min(allowed, max(FREE_SECONDS, max_pixels * MOST_SECONDS_PER_PIXEL))
+        allowed = min(allowed, max(BASE_SECONDS, max_pixels * MAX_SECONDS_PER_PIXEL))
     if cost.seconds() > allowed:
         passes = f" in {cost.scans} passes" if cost.scans > 1 else ""
         raise TooManyPixels(
@@ -79,105 +79,106 @@ def check_time(cost: Cost, size_bytes: int, max_pixels: int | None) -> None:
 
 
 class MemoryBudget:
-    """Memory that is shared in the order of arrival, so that nobody is passed over."""
+    """Memory that threads reserve in the order of arrival."""
 
     def __init__(self, size_bytes: int):
         self._size_bytes = size_bytes
-        self._taken_bytes = 0
+        self._reserved_bytes = 0
         self._changed = Condition()
-        self._line: deque[object] = deque()
+        self._waiting: deque[object] = deque()
 
     @contextmanager
-    def taken(self, size_bytes: int) -> Iterator[None]:
-        """Take this much for the block; more than there is, when nobody else has any."""
+    def reserved(self, size_bytes: int) -> Iterator[None]:
+        """Reserve memory for the block; more than the whole budget when nothing is reserved."""
         place = object()
         with self._changed:
-            self._line.append(place)
+            self._waiting.append(place)
             try:
-                self._changed.wait_for(lambda: self._line[0] is place and self._has(size_bytes))
-                self._taken_bytes += size_bytes
+                self._changed.wait_for(lambda: self._waiting[0] is place and self._fits(size_bytes))
+                self._reserved_bytes += size_bytes
             finally:
-                self._line.remove(place)
+                self._waiting.remove(place)
                 self._changed.notify_all()
         try:
             yield
         finally:
             with self._changed:
-                self._taken_bytes -= size_bytes
+                self._reserved_bytes -= size_bytes
                 self._changed.notify_all()
 
-    def _has(self, size_bytes: int) -> bool:
-        return not self._taken_bytes or self._taken_bytes + size_bytes <= self._size_bytes
+    def _fits(self, size_bytes: int) -> bool:
+        return not self._reserved_bytes or self._reserved_bytes + size_bytes <= self._size_bytes
 
 
-class HostTurns:
-    """Turns of all processes that were forked from the one that made this; each takes some memory.
+class HostLock:
+    """A lock of all processes that were forked from the one that created it, shared or exclusive.
 
-    They are locks of flock(2) on files without a name, which end with the process that holds them.
-    Who waits to be alone keeps the gate shut for those that come later, or it would wait for ever.
+    It is a lock of flock(2) on a file without a name, which ends with the process that holds it.
+    Whoever waits for the exclusive lock holds a second one, the gate, so that those that come later
+    cannot take the shared lock before.
     """
 
     def __init__(self) -> None:
         self._gate = os.memfd_create("clustr-decode-gate")
-        self._decodes = os.memfd_create("clustr-decodes")
+        self._lock = os.memfd_create("clustr-decodes")
 
     @contextmanager
-    def taken(self, alone: bool) -> Iterator[None]:
-        """Wait for a turn, and for all others to end first if it is to be `alone`."""
-        with Path(f"/proc/self/fd/{self._decodes}").open("rb") as decodes:
+    def held(self, exclusive: bool) -> Iterator[None]:
+        """Hold the lock for the block."""
+        with Path(f"/proc/self/fd/{self._lock}").open("rb") as lock:
             with Path(f"/proc/self/fd/{self._gate}").open("rb") as gate:
                 fcntl.flock(gate, fcntl.LOCK_EX)
-                fcntl.flock(decodes, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+                fcntl.flock(lock, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
             yield
 
 
 class DecodeMemory:
-    """What a process may take for decodes, and how it shares the host with others.
+    """The memory that a process has for decodes.
 
     Args:
         share_bytes: the share of this process.
     """
 
     def __init__(self, share_bytes: int):
-        small_bytes = share_bytes // SHARES_TO_SMALL
-        self._most_of_small = small_bytes // SMALL_TO_ONE
-        self._most_of_large = share_bytes - small_bytes
+        small_bytes = int(share_bytes * PART_FOR_SMALL)
+        self._max_small_bytes = int(small_bytes * PART_FOR_ONE_SMALL)
+        self._max_large_bytes = share_bytes - small_bytes
         self._small = MemoryBudget(small_bytes)
-        self._large = MemoryBudget(self._most_of_large)
+        self._large = MemoryBudget(self._max_large_bytes)
 
     @contextmanager
-    def taken(self, size_bytes: int) -> Iterator[None]:
-        """Take this much for the block.
+    def reserved(self, size_bytes: int) -> Iterator[None]:
+        """Reserve memory for the block.
 
-        Where that is more than there is for large pictures, no other large one is decoded on the
-        host meanwhile.
+        A picture that needs more than there is for large ones is the only large one that is decoded
+        on the host meanwhile.
         """
-        if size_bytes <= self._most_of_small:
-            with self._small.taken(size_bytes):
+        if size_bytes <= self._max_small_bytes:
+            with self._small.reserved(size_bytes):
                 yield
         else:
-            alone = size_bytes > self._most_of_large
-            with self._large.taken(size_bytes), _host_turns.taken(alone):
+            exclusive = size_bytes > self._max_large_bytes
+            with self._large.reserved(size_bytes), _host_lock.held(exclusive):
                 yield
 
 
-_host_turns = HostTurns()  # made before gunicorn forks, whose settings import this
+_host_lock = HostLock()  # It is created before gunicorn forks: gunicorn's settings import this.
 _memory = DecodeMemory(DECODE_MEMORY_BYTES)
 _processes = 1
 
 
 def share_with(processes: int) -> None:
-    """Say how many processes of the host share the memory; to be called before `limit_memory`."""
+    """Set how many processes of the host share the memory; call it before `limit_memory`."""
     global _processes
     _processes = processes
 
 
 def limit_memory(size_bytes: int) -> None:
-    """Let all processes of the host together take this much for decodes, each an even share."""
+    """Set the memory that all processes of the host have for decodes; each has an equal share."""
     global _memory
     _memory = DecodeMemory(size_bytes // _processes)
 
 
 def memory_for(size_bytes: int) -> AbstractContextManager[None]:
-    """Memory for one picture that needs this much; who enters it may have to wait for others."""
-    return _memory.taken(size_bytes)
+    """A context manager that reserves memory for one picture, and waits until there is enough."""
+    return _memory.reserved(size_bytes)
