@@ -1,4 +1,4 @@
-"""The contract that every analyzer keeps, as a test of one line."""
+"""The contract of analyzers, as a test of one line."""
 
 import functools
 import inspect
@@ -27,7 +27,8 @@ from clustr.testing.samples import BROKEN, KINDS, sample_image
 IMPORT_SECONDS = 60
 CALLED = ("setup", "analyze", "analyze_batch")
 
-# By its name or, where it is a file that cannot be imported so, by that; then what came with it.
+# It imports a module by its name, or by its file where that fails, and prints which heavy packages
+# were imported with it.
 IMPORT = """
 import importlib, importlib.util, sys
 name, file, *heavy = sys.argv[1:]
@@ -41,7 +42,7 @@ except ModuleNotFoundError as error:
     )
     sys.modules[name] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-print("imported", *(one for one in heavy if one in sys.modules))
+print("imported", *(package for package in heavy if package in sys.modules))
 """
 
 
@@ -52,30 +53,30 @@ def assert_analyzer_contract(
     secrets: Mapping[str, Any] | None = None,
     results: Mapping[str, dict[str, Any]] | None = None,
 ) -> None:
-    """Assert that an analyzer keeps the contract; what it breaks is said with how to mend it.
+    """Assert that an analyzer keeps the contract; the error names the broken rule and a remedy.
 
-    The rules, in the order in which they are tried:
+    The rules, in the order in which they are checked:
 
     - *declaration*: its attributes are what Clustr can load.
-    - *import*: its module brings no heavy package along, such as torch; that belongs in `setup`.
+    - *import*: its module imports no heavy package, such as torch; that belongs in `setup`.
     - *setup*: it succeeds, and once more in the same process.
-    - *result*: of every sample that can be read, in the formats that it looks at, there is a result
-      that fits its schema and JSON; or it raises `Skip` or `Fail`, but nothing else.
+    - *result*: for every readable sample in its formats it returns a result that fits its schema
+      and JSON, or raises `Skip` or `Fail`, and nothing else.
     - *timeout*: no sample takes longer than its `timeout`.
-    - *broken images*: for them, too, it raises `Skip` or `Fail`, or has a result.
-    - *file*: the images are as they were, and nothing lies beside them.
+    - *broken images*: for them, too, it raises `Skip` or `Fail`, or returns a result.
+    - *file*: it changes no image, and writes nothing beside them.
     - *same again*: the same image gives the same result.
-    - *batch*: `analyze_batch` says of images together what it says of each alone.
+    - *batch*: `analyze_batch` returns the same for images together as for each alone.
 
-    Where an analyzer calls a service, the fixture `clustr_http` can be that.
+    Where an analyzer calls a service, the fixture `clustr_http` can be that service.
 
     Args:
-        config: what `context.config` shall be, as the plugin's schema loads it.
-        secrets: what `context.secrets` shall be.
-        results: those of the analyzers that it requires, by their names.
+        config: `context.config`, as the plugin's schema loads it.
+        secrets: `context.secrets`.
+        results: the results of the analyzers that it requires, by their names.
 
     Raises:
-        AssertionError: it breaks a rule; the cause is what it raised, if it raised something.
+        AssertionError: it breaks a rule; the cause is the exception that it raised, if any.
         ValueError: a result that the analyzer requires is not given.
     """
     __tracebackhide__ = True
@@ -87,9 +88,11 @@ def assert_analyzer_contract(
     with pillow_as_in_a_worker(), tempfile.TemporaryDirectory(prefix="clustr-") as folder:
         files = [Path(shutil.copy(sample_image(kind), folder)) for kind in KINDS]
         given = [image_of(file, results) for file in files]
-        looked_at = [i for i in given if not analyzer.formats or i.content_type in analyzer.formats]
-        readable = [image for image in looked_at if image.path.stem not in BROKEN]
-        first = Trial(analyzer, plugin).alone(looked_at)
+        in_its_formats = [
+            i for i in given if not analyzer.formats or i.content_type in analyzer.formats
+        ]
+        readable = [image for image in in_its_formats if image.path.stem not in BROKEN]
+        first = Trial(analyzer, plugin).alone(in_its_formats)
         check_files(analyzer, files)
         again = Trial(analyzer, plugin).alone(readable)
         check_same(analyzer, first, again, "same again", SAME_AGAIN)
@@ -108,10 +111,10 @@ BATCH = "look at each image of a batch as if it were alone, and keep their order
 def broken(
     analyzer: Analyzer, rule: str, what: str, mend: str, cause: BaseException | None = None
 ) -> NoReturn:
-    """Say which rule was broken.
+    """Raise the error that says which rule was broken.
 
     Args:
-        mend: what the author has to do, as an order.
+        mend: what the author has to do, as an imperative.
     """
     __tracebackhide__ = True
     name = getattr(analyzer, "name", None) or type(analyzer).__name__
@@ -146,8 +149,8 @@ def problem_with_import(module: str, file: str) -> str | None:
         return f"importing {module} takes longer than {IMPORT_SECONDS} seconds"
     *_, last = done.stdout.splitlines() or [""]
     if done.returncode or not last.startswith("imported"):
-        *_, said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        return f"importing {module} fails: {said}"
+        *_, message = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        return f"importing {module} fails: {message}"
     heavy = last.split()[1:]
     return f"importing {module} imports {', '.join(heavy)}" if heavy else None
 
@@ -168,12 +171,12 @@ def check_same(analyzer: Analyzer, first: "Ends", second: "Ends", rule: str, men
     for kind, end in second.items():
         was = first[kind]
         if (end.state, end.result) != (was.state, was.result):
-            what = f"of the sample {kind} it said {told(was)}, and then {told(end)}"
+            what = f"of the sample {kind} it said {describe_end(was)}, and then {describe_end(end)}"
             broken(analyzer, rule, what, mend)
 
 
-def told(end: End) -> str:
-    """How an analysis ended, in a few words."""
+def describe_end(end: End) -> str:
+    """The outcome of an analysis in a few words."""
     return json.dumps(end.result) if end.state is State.SUCCEEDED else f"{end.state}: {end.error}"
 
 
@@ -181,40 +184,40 @@ Ends = dict[str, End]
 
 
 class Trial:
-    """One analyzer, set up once, with what its methods raise."""
+    """One run of an analyzer, and the exceptions that its methods raise."""
 
     def __init__(self, analyzer: Analyzer, plugin: Plugin):
         self._analyzer = analyzer
         self._plugin = plugin
-        self._said: list[BaseException] = []
+        self._raised: list[BaseException] = []
 
     def alone(self, images: Sequence[Image]) -> Ends:
         """How the analysis of each image ends, by the names of the samples."""
         __tracebackhide__ = True
         ends: Ends = {}
-        with self._watched():
+        with self._recording():
             for image, end in local_run.run_each(self._analyzer, self._plugin, images):
-                self._judge(image.path.stem, end)
+                self._check_end(image.path.stem, end)
                 ends[image.path.stem] = end
         return ends
 
     def together(self, images: Sequence[Image]) -> Ends:
         """The same of images that are handed over `batch_size` at a time."""
         __tracebackhide__ = True
-        with self._watched():
+        with self._recording():
             ends = list(local_run.run_in_batches(self._analyzer, self._plugin, images))
-        for error in self._said:
+        for error in self._raised:
             if not isinstance(error, Outcome):
                 raised = failure_messages.describe_exception(error)
                 what = f"analyze_batch() raised {raised} for images it takes alone"
                 broken(self._analyzer, "batch", what, BATCH, error)
         return {image.path.stem: end for image, end in ends}
 
-    def _judge(self, kind: str, end: End) -> None:
-        """See whether this is an end there may be, and go on to the next one."""
+    def _check_end(self, kind: str, end: End) -> None:
+        """Check that an analysis may end like this, and forget what was raised."""
         __tracebackhide__ = True
-        cause = self._said[-1] if self._said else None
-        self._said.clear()
+        cause = self._raised[-1] if self._raised else None
+        self._raised.clear()
         if end.state is State.DEFERRED:
             self._refuse_deferral(kind, end, cause)
         if isinstance(cause, Outcome) or end.state in (State.SUCCEEDED, State.SKIPPED):
@@ -243,11 +246,11 @@ class Trial:
         broken(self._analyzer, "result", what, mend, cause)
 
     @contextmanager
-    def _watched(self) -> Iterator[None]:
-        """Take down what the analyzer's methods raise in the block, and outcomes they return."""
+    def _recording(self) -> Iterator[None]:
+        """Record what the analyzer's methods raise, and the outcomes that they return."""
         own = vars(self._analyzer)
         before = dict(own)
-        own.update({name: self._watching(getattr(self._analyzer, name)) for name in CALLED})
+        own.update({name: self._record(getattr(self._analyzer, name)) for name in CALLED})
         try:
             yield
         finally:
@@ -255,16 +258,16 @@ class Trial:
                 own.pop(name)
             own.update({name: before[name] for name in CALLED if name in before})
 
-    def _watching(self, call: Callable[..., Any]) -> Callable[..., Any]:
+    def _record(self, call: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(call)
-        def watching(*arguments: Any) -> Any:
+        def recording(*arguments: Any) -> Any:
             try:
                 returned = call(*arguments)
             except BaseException as error:
-                self._said.append(error)
+                self._raised.append(error)
                 raise
             if isinstance(returned, list | tuple):
-                self._said += [one for one in returned if isinstance(one, Outcome)]
+                self._raised += [answer for answer in returned if isinstance(answer, Outcome)]
             return returned
 
-        return watching
+        return recording

@@ -1,4 +1,4 @@
-"""Running an analyzer in a test, as a worker would."""
+"""Run an analyzer in a test as a worker does."""
 
 import tempfile
 import warnings
@@ -30,19 +30,19 @@ def run_analyzer(
     secrets: Mapping[str, Any] | None = None,
     results: Mapping[str, dict[str, Any]] | None = None,
 ) -> End:
-    """Have an analyzer look at an image, with the limits and checks of a worker; how it ended.
+    """Run an analyzer on an image, with the limits and checks of a worker; return how it ended.
 
     It runs in this process and in its main thread: `setup`, `analyze` (or `analyze_batch` of one
-    image, where `batch_size` is above 1), `teardown`. What it raises is an end, too; its traceback
-    is in the log, which pytest shows when the test fails. What is deaf to the time limit, such as C
-    code that hangs, ends the process four seconds later, and so the tests.
+    image, where `batch_size` is above 1), `teardown`. An exception is an end, too; its traceback is
+    in the log, which pytest shows when the test fails. Code that ignores the time limit, such as C
+    code that hangs, ends the process, and so the tests, four seconds later.
 
     Args:
-        image: a file, such as one of `sample_image`; or a picture, which is written as a PNG. Of a
-            file that cannot be read the type is guessed by its name, and it is 1 by 1 pixels large.
-        config: what `context.config` shall be, as the plugin's schema loads it.
-        secrets: what `context.secrets` shall be.
-        results: those of the analyzers that it requires, by their names.
+        image: a file, such as one of `sample_image`; or a picture, which is written as a PNG. For a
+            file that cannot be read, the type follows from its name, and its size is 1 by 1 pixels.
+        config: `context.config`, as the plugin's schema loads it.
+        secrets: `context.secrets`.
+        results: the results of the analyzers that it requires, by their names.
 
     Raises:
         ValueError: a result that the analyzer requires is not given.
@@ -57,10 +57,10 @@ def run_analyzer(
 
 
 def check_results(analyzer: Analyzer, results: Mapping[str, dict[str, Any]] | None) -> None:
-    """Make sure that the test gives what the analyzer requires.
+    """Check that the test passes the results that the analyzer requires.
 
     Raises:
-        ValueError: it does not; the message says how.
+        ValueError: one is missing; the message says how to pass it.
     """
     for name in analyzer.requires:
         if name not in (results or {}):
@@ -69,12 +69,12 @@ def check_results(analyzer: Analyzer, results: Mapping[str, dict[str, Any]] | No
 
 
 def plugin_with(config: Mapping[str, Any] | None, secrets: Mapping[str, Any] | None) -> Plugin:
-    """A plugin that is configured like this."""
+    """A plugin with this configuration."""
     return Plugin(NAME, None, NAME, config=config or {}, secrets=wrap_secrets(secrets or {}))
 
 
 def image_of(path: Path, results: Mapping[str, dict[str, Any]] | None) -> Image:
-    """What an analyzer is given of a file, whatever is in it."""
+    """The image that an analyzer gets for a file with any content."""
     try:
         return local_run.read_image(path, FORMATS, results or {})
     except RefusedFile:
@@ -97,7 +97,7 @@ def as_file(image: Path | PIL.Image.Image) -> Iterator[Path]:
 
 @contextmanager
 def pillow_as_in_a_worker() -> Iterator[None]:
-    """Let Pillow know all formats and have the limit of pixels, for the block."""
+    """Give Pillow all formats and the limit of pixels for the block."""
     limit = PIL.Image.MAX_IMAGE_PIXELS
     with warnings.catch_warnings():
         pillow_setup.prepare(read_settings({}).max_image_pixels)

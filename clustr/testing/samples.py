@@ -1,6 +1,6 @@
-"""Sample images: one of each kind that analyzers stumble over, and some that are broken.
+"""Sample images: one of each kind that causes trouble in analyzers, and some broken files.
 
-They are drawn at the first need into a temporary folder of this process, always the same.
+Each is drawn when it is first used, into a temporary folder of this process; it is always the same.
 """
 
 import atexit
@@ -20,12 +20,12 @@ from clustr.domain import failure_messages
 
 WIDTH, HEIGHT = 160, 120
 ORIENTATION = 0x0112  # the tag of the EXIF standard
-TURNED_RIGHT = 6
+ROTATED_RIGHT = 6
 HUGE_SIDE = 60_000
 
 
 def picture() -> Image.Image:
-    """What is to be seen on the samples: a disc on a gradient, and a line that is not symmetric."""
+    """The picture of all samples: a disc on a gradient, and a line that is not symmetric."""
     across = Image.linear_gradient("L").rotate(90).resize((WIDTH, HEIGHT))
     down = Image.linear_gradient("L").resize((WIDTH, HEIGHT))
     drawn = Image.merge("RGB", (across, down, Image.new("L", (WIDTH, HEIGHT), 90)))
@@ -47,14 +47,14 @@ def _jpeg() -> bytes:
 
 def _oriented() -> bytes:
     exif = Image.Exif()
-    exif[ORIENTATION] = TURNED_RIGHT
+    exif[ORIENTATION] = ROTATED_RIGHT
     stored = picture().transpose(Image.Transpose.ROTATE_90)
     return _encoded(stored, "JPEG", quality=85, exif=exif)
 
 
 def _png16() -> bytes:
-    grey = picture().convert("L").convert("I").point(lambda value: value * 257)
-    return _encoded(grey.convert("I;16"), "PNG")
+    gray = picture().convert("L").convert("I").point(lambda value: value * 257)
+    return _encoded(gray.convert("I;16"), "PNG")
 
 
 def _alpha() -> bytes:
@@ -84,7 +84,7 @@ def _huge_header() -> bytes:
     )
 
 
-# The name of the file of each, which says what it was accepted as, and what makes its bytes.
+# The file name of each, whose extension is that of the format it is accepted as, and its content.
 SAMPLES: dict[str, tuple[str, Callable[[], bytes]]] = {
     "jpeg": ("jpeg.jpg", _jpeg),
     "png": ("png.png", lambda: _encoded(picture(), "PNG")),
@@ -108,11 +108,11 @@ BROKEN = ("truncated", "huge_header", "not_an_image")
 def sample_image(kind: str) -> Path:
     """The file of a sample, for reading; the fixture `clustr_samples` makes copies to change.
 
-    All show the same picture of 160 by 120 pixels, but for `1x1`.
+    All show the same picture of 160 by 120 pixels, except `1x1`.
 
     Args:
-        kind: `jpeg`, `png`, `webp`, `bmp`, `tiff`; `oriented`, a JPEG that its EXIF data turns;
-            `cmyk`, a JPEG for print; `png16`, 16 bits of grey; `alpha`, a PNG that is partly clear;
+        kind: `jpeg`, `png`, `webp`, `bmp`, `tiff`; `oriented`, a JPEG with an EXIF orientation;
+            `cmyk`, a JPEG for print; `png16`, 16 bits of gray; `alpha`, a partly transparent PNG;
             `animated`, a GIF with a palette and three frames; `1x1`, a single pixel; and those that
             cannot be read: `truncated`, a JPEG that ends early, `huge_header`, a PNG that says it
             has 3,600 megapixels, and `not_an_image`, a text.

@@ -1,4 +1,4 @@
-"""A stand-in for the service that an analyzer calls: a real HTTP server, on this machine alone."""
+"""A stand-in for the service that an analyzer calls: a real HTTP server on a loopback address."""
 
 import io
 import json
@@ -27,12 +27,12 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A request that came.
+    """A request that was received.
 
     Attributes:
         path: with the query.
-        headers: looked up whatever their case.
-        parts: of a form with files, by their names.
+        headers: their names are case-insensitive.
+        parts: the parts of a multipart form, by their names.
     """
 
     method: str
@@ -50,7 +50,7 @@ class _Answer:
 
 
 class HttpStandIn:
-    """Answers every request as it is told, and remembers what came.
+    """Gives every request the same answer, and records the requests.
 
     Attributes:
         url: its address, such as `http://127.0.0.1:35001`.
@@ -69,10 +69,10 @@ class HttpStandIn:
     def answer(
         self, content: Any = b"", status: int = 200, headers: Mapping[str, str] | None = None
     ) -> None:
-        """Say what is answered from now on.
+        """Set the answer to all further requests.
 
         Args:
-            content: bytes as they are, or anything else as JSON.
+            content: bytes are sent unchanged, anything else as JSON.
         """
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
         self._answer = _Answer(body, status, headers or {})
