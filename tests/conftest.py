@@ -9,6 +9,7 @@ from subprocess import CompletedProcess
 import browsing
 import pytest
 import traces
+from blip_caller import Caller
 from blip_stand_in import BlipStandIn
 from commands import Commands, RunPlugins
 from flask import Flask
@@ -18,6 +19,7 @@ from plugin_sources import Load
 from running import Servers, Up
 from workshop import FIRST_PARTY
 
+from clustr.analysis.http_session import Session
 from clustr.api.http.request_context import EXTENSION
 from clustr.app import create_app
 from clustr.plugin_manager import PluginManager, load_plugins
@@ -121,6 +123,13 @@ def blip() -> Iterator[BlipStandIn]:
     """The captioner of `service`."""
     with BlipStandIn() as running:
         yield running
+
+
+@pytest.fixture
+def caller(tmp_path: Path) -> Iterator[Caller]:
+    """Calls the analyzer `blip`, with a captioner of its own."""
+    with BlipStandIn() as captioner, Session() as http:
+        yield Caller(tmp_path, http, captioner)
 
 
 @pytest.fixture(scope="session")
