@@ -87,7 +87,7 @@ def test_every_error_can_be_read(workshop, client):
                     with client.open(filled, method=method.upper(), **options) as answer:
                         check(answer)
                     asked += 1
-    assert asked > 2000
+    assert asked > 1500
     assert client.get(f"/api/uploads/{there}").status_code == 200
 
 

@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -250,17 +251,19 @@ class Killed(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killed]:
-    folder = tmp_path_factory.mktemp("killed")
-    first = Up(folder, {}, ())
-    try:
-        first.wait_until_started()
-        uploaded = upload(first).json()["data"][0]
-        family = descendants(first.pid)
-        first.kill()
-        yield Killed(first, folder, family, uploaded)
-    finally:
-        first.end()
+def killed() -> Iterator[Killed]:
+    # Not in pytest's folder, which it closes to other accounts whenever it is started.
+    with TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        first = Up(folder, {}, ())
+        try:
+            first.wait_until_started()
+            uploaded = upload(first).json()["data"][0]
+            family = descendants(first.pid)
+            first.kill()
+            yield Killed(first, folder, family, uploaded)
+        finally:
+            first.end()
 
 
 @pytest.fixture(scope="module")
