@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import browsing
 import pytest
@@ -16,12 +17,15 @@ from flask import Flask
 from PIL import Image
 from playwright.sync_api import Browser
 from plugin_sources import Load
+from pymongo import MongoClient
+from pymongo.collection import Collection
 from running import Servers, Up
-from workshop import FIRST_PARTY
+from workshop import FIRST_PARTY, Workshop
 
 from clustr.analysis.http_session import Session
 from clustr.api.http.request_context import EXTENSION
 from clustr.app import create_app
+from clustr.database import Database
 from clustr.plugin_manager import PluginManager, load_plugins
 from clustr.settings import read_settings
 
@@ -182,6 +186,57 @@ def app_with(
     yield build
     for app in built:
         app.extensions[EXTENSION].database.close()
+
+
+@pytest.fixture(scope="module")
+def shared_workshop(
+    tmp_path_factory: pytest.TempPathFactory, servers: Servers
+) -> Iterator[Workshop]:
+    """The workshop of all tests of a file; a test asks for `workshop` instead."""
+    with Workshop(tmp_path_factory.mktemp("workshop"), servers) as workshop:
+        yield workshop
+
+
+@pytest.fixture
+def workshop(shared_workshop: Workshop) -> Workshop:
+    """A workshop without uploads and plugins, whose indexes are there already."""
+    shared_workshop.empty()
+    return shared_workshop
+
+
+@pytest.fixture
+def own_workshop(tmp_path: Path, servers: Servers) -> Iterator[Workshop]:
+    """A workshop that no other test gets, for what `Workshop.empty` cannot put right."""
+    with Workshop(tmp_path, servers) as workshop:
+        yield workshop
+
+
+@pytest.fixture(scope="module")
+def mongo_database(servers) -> Iterator[Any]:
+    """A database of the tests' own, to look into."""
+    with MongoClient(servers.mongodb_url, tz_aware=True) as client:
+        yield client[f"database-{uuid.uuid4().hex}"]
+
+
+@pytest.fixture
+def collection(mongo_database) -> Collection[dict[str, Any]]:
+    for name in ("uploads", "breakers", "leases"):
+        mongo_database[name].delete_many({})
+    return mongo_database["uploads"]
+
+
+@pytest.fixture(scope="module")
+def open_database(servers, mongo_database) -> Iterator[Database]:
+    database = Database(servers.mongodb_url, mongo_database.name, "uploads", timeout_seconds=10)
+    database.make_indexes()
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def database(open_database, collection) -> Database:
+    """Our database, which is empty."""
+    return open_database
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import photographs
@@ -175,18 +174,14 @@ PLUGINS = {
 }
 
 
-@pytest.fixture
-def workshop(tmp_path: Path, servers: Servers) -> Iterator[Workshop]:
-    with Workshop(tmp_path, servers) as workshop:
-        yield workshop
-
-
 @pytest.fixture(scope="module")
 def naughty(tmp_path_factory, servers: Servers) -> Iterator[Workshop]:
     """A workshop in which workers run all analyzers of this page on one upload."""
     with Workshop(tmp_path_factory.mktemp("naughty"), servers) as workshop:
         for name, (analyze, attributes, _, _) in ENDS.items():
-            workshop.analyzer(name, analyze, **attributes)
+            # So that the next upload, a PNG, is not one more round of all that hangs and crashes.
+            formats = {"image/jpeg", "image/png"} if name == "result" else {"image/jpeg"}
+            workshop.analyzer(name, analyze, formats=frozenset(formats), **attributes)
         for name, source in PLUGINS.items():
             workshop.write(name, source)
         assert not [p.reason for p in workshop.web.plugin_manager.plugins if p.state == "failed"]
@@ -324,14 +319,14 @@ def test_C7_those_claimed_with_a_poisonous_one_are_not_failed_with_it(workshop):
         max_attempts=1,
     )
     workshop.analyzer("patient", f"if image.size == {len(poison)}: os._exit(1)\nreturn {{}}")
-    good = [photographs.photograph("jpg", "cat")] * 20
+    good = [photographs.photograph("jpg", "cat")] * 6
     ids = workshop.upload(*good, poison, *good)
     workshop.worker()
     for name, attempts in (("touchy", 1), ("patient", 3)):
         ends = [workshop.end_of(upload_id, name) for upload_id in ids]
-        assert [end.state for end in ends].count("succeeded") == 40
-        assert ends[20].state == "failed"
-        assert ends[20].attempts == attempts
+        assert [end.state for end in ends].count("succeeded") == 12
+        assert ends[6].state == "failed"
+        assert ends[6].attempts == attempts
 
 
 def test_retry_later_is_deferred_and_ends_when_it_can(workshop):
@@ -350,15 +345,18 @@ def test_retry_later_is_deferred_and_ends_when_it_can(workshop):
     assert workshop.get(upload_id).status == "processed"
 
 
-@pytest.mark.parametrize(
-    "outcome",
-    ["RetryLater('away', 'soon')", "RetryLater(None, float('nan'))", "ConfigError('no address')"],
-)
-def test_deferral_is_one_whatever_it_says(workshop, outcome):
-    workshop.analyzer("away", f"raise {outcome}")
+def test_deferral_is_one_whatever_it_says(workshop):
+    outcomes = {
+        "soon": "RetryLater('away', 'soon')",
+        "no_reason": "RetryLater(None, float('nan'))",
+        "no_address": "ConfigError('no address')",
+    }
+    for name, outcome in outcomes.items():
+        workshop.analyzer(name, f"raise {outcome}")
     [upload_id] = workshop.upload()
-    assert workshop.horse("away", "run").process.wait(20) == 0
-    assert workshop.state_of(upload_id, "away") == "deferred"
+    for name in outcomes:
+        assert workshop.horse(name, "run").process.wait(20) == 0
+        assert workshop.state_of(upload_id, name) == "deferred"
 
 
 def test_D4_deferral_has_an_end_after_thousands_of_attempts(workshop):

@@ -2,14 +2,12 @@
 
 import os
 import signal
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import photographs
 import pytest
 from bson import ObjectId
-from running import Servers, wait_until
+from running import wait_until
 from test_bulk import end_of, engine, job_of, run_until
 from workshop import Workshop
 
@@ -17,12 +15,6 @@ from clustr.api.schemas.jobs import JobSchema
 from clustr.database import AnalysisSelection, ReanalysisSelection
 from clustr.database.jobs import MAX_UNFINISHED
 from clustr.services.bulk import MoveUploads, add_analysis_job
-
-
-@pytest.fixture
-def workshop(tmp_path: Path, servers: Servers) -> Iterator[Workshop]:
-    with Workshop(tmp_path, servers) as workshop:
-        yield workshop
 
 
 def order(workshop: Workshop, action: str, **more: Any) -> Any:

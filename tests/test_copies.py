@@ -4,10 +4,9 @@ import hashlib
 import itertools
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import photographs
@@ -15,7 +14,7 @@ import pytest
 import requests
 from bson import ObjectId
 from calling import get, uploaded
-from running import Servers, wait_until
+from running import wait_until
 from test_bulk_uploads import done, places
 from test_trash import at_once, remove, restore
 from workshop import Workshop
@@ -25,12 +24,6 @@ from clustr.database import TrashStep
 from clustr.services.bulk import MoveUploads
 
 numbers = itertools.count(700_000)
-
-
-@pytest.fixture
-def workshop(tmp_path: Path, servers: Servers) -> Iterator[Workshop]:
-    with Workshop(tmp_path, servers) as workshop:
-        yield workshop
 
 
 def new_photograph() -> bytes:
@@ -297,7 +290,7 @@ def test_a_record_that_fsck_puts_aside_is_no_original_any_more(workshop):
 
 
 class Beside(threading.Thread):
-    """Does something again and again, until it is left or goes wrong."""
+    """Does something twenty times a second, until it is left or goes wrong."""
 
     def __init__(self, act: Callable[[], object]):
         super().__init__()
@@ -307,7 +300,7 @@ class Beside(threading.Thread):
         self.count = 0
 
     def run(self) -> None:
-        while not self._left.is_set():
+        while not self._left.wait(0.05):
             try:
                 self._act()
                 self.count += 1

@@ -221,10 +221,10 @@ def test_a_captioner_that_worked_with_an_earlier_version_is_waited_for(workshop,
     workshop.worker()
     wait_until_captioned(workshop, before)
     captioner.stop()
-    workshop.web.database.close()
+    workshop.renew()
     # As it was with a version that kept no findings, and without the setting.
     workshop.collection.database["default_services"].drop()
-    del workshop.environment["TALKER_URL"], vars(workshop)["app"]
+    del workshop.environment["TALKER_URL"]
     [after] = workshop.upload()
     workshop.wait_for_state(after, "talker", "deferred")
     assert get(workshop, "/api/health/captioner")["status"] == "unhealthy"

@@ -1,15 +1,13 @@
 """Editing: what humans say of an upload, beside what analyzers say."""
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import photographs
 import pytest
-from running import Servers, moment, wait_until
+from running import moment, wait_until
 from workshop import Workshop
 
 from clustr.api.schemas.uploads import AnalysisSchema, UploadSchema
@@ -22,19 +20,25 @@ return json.loads(Path({said!r}).read_text())
 """
 
 
+@pytest.fixture(scope="module")
+def shared_workshop(shared_workshop: Workshop) -> Workshop:
+    """A workshop whose analyzer says what a test has it say."""
+    fields = {"caption": "caption", "tags": "tags", "taken_at": "when"}
+    said = str(shared_workshop.folder / "said")
+    shared_workshop.analyzer("says", SAYS.format(said=said), fields=fields)
+    return shared_workshop
+
+
 @pytest.fixture
-def workshop(tmp_path: Path, servers: Servers) -> Iterator[Workshop]:
-    with Workshop(tmp_path, servers) as workshop:
-        yield workshop
+def workshop(shared_workshop: Workshop) -> Workshop:
+    shared_workshop.empty("says")
+    return shared_workshop
 
 
 @pytest.fixture
 def upload_id(workshop: Workshop) -> str:
     """An upload that an analyzer says something of, and can be made to say something else."""
-    said = workshop.folder / "said"
-    said.write_text('{"caption": "a cat", "tags": ["cat", "sofa"]}')
-    fields = {"caption": "caption", "tags": "tags"}
-    workshop.analyzer("says", SAYS.format(said=str(said)), fields=fields, version=1)
+    (workshop.folder / "said").write_text('{"caption": "a cat", "tags": ["cat", "sofa"]}')
     (upload_id,) = workshop.upload()
     work(workshop)
     return upload_id
@@ -131,10 +135,7 @@ FIRST, SECOND = "2001-02-03T04:05:06.250000+00:00", "2020-01-01T00:00:00+00:00"
 @pytest.fixture
 def dated_id(workshop: Workshop) -> str:
     """An upload of which an analyzer says when it was taken, and what is to be seen."""
-    said = workshop.folder / "said"
-    said.write_text(f'{{"when": "{FIRST}", "caption": "a cat"}}')
-    fields = {"taken_at": "when", "caption": "caption"}
-    workshop.analyzer("says", SAYS.format(said=str(said)), fields=fields)
+    (workshop.folder / "said").write_text(f'{{"when": "{FIRST}", "caption": "a cat"}}')
     (upload_id,) = workshop.upload()
     work(workshop)
     return upload_id
@@ -334,31 +335,34 @@ def test_each_edit_gives_another_version(workshop):
     assert etags == sorted(etags)
 
 
-def test_a_person_saves_while_five_analyses_end(workshop):
+def test_a_person_saves_while_five_analyses_end(own_workshop):
     names = [f"says{number}" for number in range(5)]
     for number, name in enumerate(names):
         body = f'time.sleep({number} / 5); return {{"caption": "{name}"}}'
-        workshop.analyzer(name, body, fields={"caption": "caption"})
-    busy, quiet = workshop.upload(photographs.unique(number=1), photographs.unique(number=2))
+        own_workshop.analyzer(name, body, fields={"caption": "caption"})
+    busy, quiet = own_workshop.upload(photographs.unique(number=1), photographs.unique(number=2))
     path = f"/api/uploads/{quiet}"
-    read, tag = get(workshop, path), get(workshop, f"/api/uploads/{busy}").headers["ETag"]
+    read, tag = get(own_workshop, path), get(own_workshop, f"/api/uploads/{busy}").headers["ETag"]
     saved = 0
-    horses = [workshop.horse(name, "run") for name in names]
+    horses = [own_workshop.horse(name, "run") for name in names]
     while any(horse.alive() for horse in horses):
-        answer = edit(workshop, busy, {"caption": f"mine {saved}"}, If_Match=tag)
+        answer = edit(own_workshop, busy, {"caption": f"mine {saved}"}, If_Match=tag)
         assert answer.status_code == 200, answer.text
         tag, saved = answer.headers["ETag"], saved + 1
     assert [horse.process.wait(30) for horse in horses] == [0] * 5
-    assert words_of(workshop, busy)[0] == f"mine {saved - 1}"
+    assert words_of(own_workshop, busy)[0] == f"mine {saved - 1}"
     # Nobody edited this one: its version is as it was, and its answer another one.
-    now = workshop.app.test_client().get(path, headers={"If-None-Match": read.headers["ETag"]})
+    now = own_workshop.app.test_client().get(path, headers={"If-None-Match": read.headers["ETag"]})
     assert (now.status_code, now.json["status"]) == (200, "processed")
     assert now.json["caption"] in names  # Whichever ended last.
     assert now.json["version"] == read.json["version"]
     assert (
-        edit(workshop, quiet, {"caption": "mine"}, If_Match=read.headers["ETag"]).status_code == 200
+        edit(own_workshop, quiet, {"caption": "mine"}, If_Match=read.headers["ETag"]).status_code
+        == 200
     )
-    assert edit(workshop, quiet, {"caption": "x"}, If_Match=now.headers["ETag"]).status_code == 412
+    assert (
+        edit(own_workshop, quiet, {"caption": "x"}, If_Match=now.headers["ETag"]).status_code == 412
+    )
 
 
 def test_the_version_of_a_body_is_one_for_if_match(workshop, upload_id):
@@ -451,15 +455,14 @@ def test_it_is_refused_where_nothing_can_be_run(workshop, upload_id):
     assert run_again(workshop, "none").status_code == 404
 
 
-def test_an_analyzer_that_came_later_looks_at_one_upload(workshop):
-    (upload_id,) = workshop.upload()
-    workshop.analyzer("late", 'return {"n": 1}')
-    workshop.web.database.close()
-    del workshop.app
-    assert run_again(workshop, upload_id, "late").status_code == 202
-    assert workshop.state_of(upload_id, "late") in UNFINISHED
-    assert workshop.horse("late", "run").process.wait(30) == 0
-    assert workshop.end_of(upload_id, "late").result == {"n": 1}
+def test_an_analyzer_that_came_later_looks_at_one_upload(own_workshop):
+    (upload_id,) = own_workshop.upload()
+    own_workshop.analyzer("late", 'return {"n": 1}')
+    own_workshop.renew()
+    assert run_again(own_workshop, upload_id, "late").status_code == 202
+    assert own_workshop.state_of(upload_id, "late") in UNFINISHED
+    assert own_workshop.horse("late", "run").process.wait(30) == 0
+    assert own_workshop.end_of(upload_id, "late").result == {"n": 1}
 
 
 def test_what_a_page_shows_is_what_counts(workshop, upload_id):

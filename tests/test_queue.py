@@ -17,7 +17,7 @@ from rq import Queue as RedisQueue
 from rq.job import Callback, Job, JobStatus
 from rq.serializers import JSONSerializer
 from rq.webhook import Webhook
-from running import Servers, wait_until
+from running import wait_until
 from workshop import Outage, Program, Workshop, plugin
 
 from clustr.domain.errors import QueueUnavailable, StartUpError
@@ -30,9 +30,9 @@ QUEUES = {"fast": "default", "remote": "http", "heavy": "gpu"}
 
 
 @pytest.fixture
-def workshop(tmp_path: Path, servers: Servers) -> Iterator[Workshop]:
-    with Workshop(tmp_path, servers) as workshop:
-        yield workshop
+def workshop(own_workshop: Workshop) -> Workshop:
+    """One whose keys in Redis nobody has claimed, for ringers that claim them."""
+    return own_workshop
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import io
 import json
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -22,10 +21,9 @@ from clustr.supervisor import servers
 
 
 @pytest.fixture
-def workshop(tmp_path, servers) -> Iterator[Workshop]:
-    with Workshop(tmp_path, servers) as opened:
-        (tmp_path / "secret.jpg").write_bytes(b"secret")
-        yield opened
+def workshop(workshop: Workshop) -> Workshop:
+    (workshop.folder / "secret.jpg").write_bytes(b"secret")
+    return workshop
 
 
 def alter(workshop: Workshop, upload_id: str, **values: Any) -> None:
@@ -242,7 +240,8 @@ def test_everything_else_goes_on_beside_records_of_others(among_others):
     assert client.post(f"/api/uploads/{ids[0]}/restore").status_code == 200
 
 
-def test_a_record_of_others_is_logged_once(workshop, capsys):
+def test_a_record_of_others_is_logged_once(own_workshop, capsys):
+    workshop = own_workshop
     workshop.upload()
     other = workshop.collection.insert_one({"filename": "cat.jpg"}).inserted_id
     for _ in range(3):
@@ -286,7 +285,10 @@ PREDECESSORS = {
 
 @pytest.mark.parametrize("marked", [False, True])
 @pytest.mark.parametrize("program", ["gunicorn", "clustr"])
-def test_a_foreign_database_is_refused_at_the_start_and_left_as_it_was(workshop, program, marked):
+def test_a_foreign_database_is_refused_at_the_start_and_left_as_it_was(
+    own_workshop, program, marked
+):
+    workshop = own_workshop
     workshop.collection.insert_many(dict(PREDECESSORS) for _ in range(3))
     if marked:
         folder = workshop.settings.upload_folder
@@ -311,7 +313,8 @@ def test_a_foreign_database_is_refused_at_the_start_and_left_as_it_was(workshop,
     assert workshop.collection.database.list_collection_names() == ["uploads"]
 
 
-def test_a_store_that_is_not_mounted_is_told_from_a_foreign_database(workshop):
+def test_a_store_that_is_not_mounted_is_told_from_a_foreign_database(own_workshop):
+    workshop = own_workshop
     workshop.upload()
     (workshop.settings.upload_folder / ".clustr-store").unlink()
     ended = workshop.run("-m", "clustr", "worker")

@@ -1,14 +1,12 @@
 """Tags that differ in the case of letters alone are one tag, also those of an older version."""
 
 import unicodedata
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import photographs
 import pytest
 from bson import ObjectId
-from running import Servers, wait_until
+from running import wait_until
 from test_bulk import engine, job_of, run_until
 from workshop import Workshop
 
@@ -24,13 +22,31 @@ return json.loads(Path({said!r}).read_text())
 SPELLINGS = ("München", "MÜNCHEN", "münchen", "Mu\u0308nchen", " mÜnchen ")
 
 
+def add_analyzer(workshop: Workshop) -> None:
+    """Have an analyzer that says the tags in the file `said` of each upload."""
+    said = str(workshop.folder / "said")
+    workshop.analyzer("says", SAYS.format(said=said), fields={"tags": "tags"})
+
+
+@pytest.fixture(scope="module")
+def shared_workshop(shared_workshop: Workshop) -> Workshop:
+    add_analyzer(shared_workshop)
+    return shared_workshop
+
+
 @pytest.fixture
-def workshop(tmp_path: Path, servers: Servers) -> Iterator[Workshop]:
-    with Workshop(tmp_path, servers) as workshop:
-        said = workshop.folder / "said"
-        said.write_text('{"tags": ["cat", "sofa"]}')
-        workshop.analyzer("says", SAYS.format(said=str(said)), fields={"tags": "tags"})
-        yield workshop
+def workshop(shared_workshop: Workshop) -> Workshop:
+    shared_workshop.empty("says")
+    (shared_workshop.folder / "said").write_text('{"tags": ["cat", "sofa"]}')
+    return shared_workshop
+
+
+@pytest.fixture
+def older_workshop(own_workshop: Workshop) -> Workshop:
+    """One whose indexes are going to be those of an older version."""
+    add_analyzer(own_workshop)
+    (own_workshop.folder / "said").write_text('{"tags": ["cat", "sofa"]}')
+    return own_workshop
 
 
 def upload(workshop: Workshop, *tags: list[str]) -> list[str]:
@@ -207,8 +223,7 @@ def make_older(workshop: Workshop) -> None:
         keys = [("tags", 1), (field, -1), ("_id", -1)]
         there = {"tags": {"$exists": True}}
         collection.create_index(keys, name=f"tags_by_{by}", partialFilterExpression=there)
-    workshop.web.database.close()
-    del workshop.app
+    workshop.renew()
     workshop.web.database.make_indexes()
 
 
@@ -216,13 +231,17 @@ def indexes(workshop: Workshop) -> set[str]:
     return {*workshop.collection.index_information()}
 
 
-def test_what_is_older_is_found_at_once_and_gets_its_keys_in_the_background(workshop):
+def test_what_is_older_is_found_at_once_and_gets_its_keys_in_the_background(older_workshop):
+    workshop = older_workshop
     ids = upload(workshop, ["Cat", "cat "], ["CAT", "Ünder"], ["dog"], ["cat"])
     before = [*workshop.collection.find()]
     make_older(workshop)
     workshop.collection.update_one({"_id": ObjectId(ids[0])}, {"$set": {"tags": ["Cat", "cat"]}})
     (newer,) = upload(workshop, ["cAT"])
-    assert indexes(workshop) >= {*OLD_INDEXES, *(n for n in INDEXES if n.startswith("tag_keys"))}
+    assert indexes(workshop) >= {
+        *OLD_INDEXES,
+        *(n for n in INDEXES if n.startswith("tag_keys")),
+    }
 
     def check() -> None:
         for asked in ("cat", "Cat"):
@@ -238,8 +257,7 @@ def test_what_is_older_is_found_at_once_and_gets_its_keys_in_the_background(work
     wait_until(lambda: not {*OLD_INDEXES} & indexes(workshop), 30, "keys of all")
     assert worker.alive()
     check()
-    workshop.web.database.close()
-    del workshop.app  # Also for processes that start now.
+    workshop.renew()  # Also for processes that start now.
     check()
     assert tags_of(workshop, ids[0]) == ["Cat"]
     for older in before[1:]:
@@ -249,7 +267,8 @@ def test_what_is_older_is_found_at_once_and_gets_its_keys_in_the_background(work
     assert lists.page(5, sort=Sort("name")).total == 5
 
 
-def test_an_older_upload_that_is_being_changed_has_its_keys_first(workshop):
+def test_an_older_upload_that_is_being_changed_has_its_keys_first(older_workshop):
+    workshop = older_workshop
     ids = workshop.upload(*[photographs.unique(number=number) for number in range(3)])
     say(workshop, "Cat", "Sofa")
     edit(workshop, ids[0], add=["Tree", "DOG"], remove=["SOFA"])
@@ -266,7 +285,8 @@ def test_an_older_upload_that_is_being_changed_has_its_keys_first(workshop):
     assert {*tags_of(workshop, ids[2])} == {"Sofa", "new", "TREE", "dOg"}
 
 
-def test_what_was_put_into_the_trash_by_an_older_version_is_restored(workshop):
+def test_what_was_put_into_the_trash_by_an_older_version_is_restored(older_workshop):
+    workshop = older_workshop
     ids = upload(workshop, ["Cat"], ["CAT", "Sofa"], ["dog"])
     client = workshop.app.test_client()
     for upload_id in ids:

@@ -4,7 +4,7 @@ import io
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import photographs
 import pytest
 from bson import ObjectId
-from running import Servers, moment, wait_until
+from running import moment, wait_until
 from workshop import Workshop
 
 from clustr.api.schemas.changes import TrashedSchema, TrashPageSchema
@@ -62,12 +62,6 @@ while True:
         except ClustrError:
             pass
 """
-
-
-@pytest.fixture
-def workshop(tmp_path: Path, servers: Servers) -> Iterator[Workshop]:
-    with Workshop(tmp_path, servers) as workshop:
-        yield workshop
 
 
 def call(workshop: Workshop, method: str, path: str, **options: Any) -> Any:
@@ -297,7 +291,8 @@ def test_what_is_in_the_trash_can_be_looked_at(workshop):
         assert status(workshop, f"/api/trash/{'0' * 24}{path}") == 404
 
 
-def test_a_thumbnail_of_the_trash_is_made_once_and_removed_for_good(workshop, capsys):
+def test_a_thumbnail_of_the_trash_is_made_once_and_removed_for_good(own_workshop, capsys):
+    workshop = own_workshop
     (upload_id,) = workshop.upload()
     path = f"/api/uploads/{upload_id}"
     kept = workshop.settings.upload_folder / ".thumbnails" / upload_id[:4] / upload_id

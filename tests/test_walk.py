@@ -2,7 +2,6 @@
 
 import random
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 
@@ -15,12 +14,6 @@ from clustr.database import new_id
 from clustr.database.documents import to_document
 
 COUNT = 10_000
-
-
-@pytest.fixture
-def workshop(tmp_path, servers) -> Iterator[Workshop]:
-    with Workshop(tmp_path, servers) as opened:
-        yield opened
 
 
 def multiplied(workshop: Workshop) -> list[str]:
@@ -63,7 +56,8 @@ class Changes(threading.Thread):
         self.join()
 
 
-def test_F7c_a_walk_past_10000_sees_each_that_stays_once(workshop):
+def test_F7c_a_walk_past_10000_sees_each_that_stays_once(own_workshop):
+    workshop = own_workshop
     ids = multiplied(workshop)
     client = workshop.app.test_client()
     changes = Changes(workshop, ids)

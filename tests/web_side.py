@@ -1,9 +1,6 @@
 """The web side alone, as deployers run it: gunicorn with its workers, on a workshop's servers."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +60,6 @@ class WebSide:
 
     def fsck(self, *arguments: str) -> tuple[int, dict[str, Any]]:
         """Run `clustr fsck --json`; its exit code, and what it found."""
-        ran = subprocess.run(
-            [sys.executable, "-m", "clustr", "fsck", "--json", *arguments],
-            env={"PATH": os.environ["PATH"], **self.workshop.environment},
-            cwd=self.workshop.folder,
-            capture_output=True,
-            timeout=60,
-        )
-        assert ran.stdout, ran.stderr.decode()
+        ran = self.workshop.command("fsck", "--json", *arguments)
+        assert ran.stdout, ran.stderr
         return ran.returncode, json.loads(ran.stdout)

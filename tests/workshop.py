@@ -4,13 +4,12 @@ import io
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
-import sys
 import textwrap
 import threading
 from collections.abc import Mapping
-from functools import cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import photographs
 from bson import ObjectId
 from flask import Flask
+from fork_server import fork_server, run_program
 from pymongo import MongoClient
 from pymongo.collection import Collection
 from redis import Redis
@@ -32,6 +32,7 @@ from running import (
     wait_until,
 )
 
+from clustr import logs
 from clustr.api.http.request_context import EXTENSION
 from clustr.app import create_app
 from clustr.components import WebComponents
@@ -113,15 +114,9 @@ class Program:
     def __init__(self, arguments: list[str], environment: Mapping[str, str], folder: Path):
         self._log = folder / f"log-{next(_numbers)}"
         kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-        with self._log.open("ab") as output:
-            self.process = start(
-                [sys.executable, *arguments],
-                env=kept | dict(environment),
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
+        with Path(os.devnull).open() as nothing, self._log.open("ab") as output:
+            streams = [nothing.fileno(), output.fileno(), output.fileno()]
+            self.process = fork_server().start(arguments, kept | dict(environment), folder, streams)
         self.pid = self.process.pid
 
     def output(self) -> str:
@@ -169,6 +164,8 @@ class Workshop:
     def __init__(self, folder: Path, servers: Servers, **settings: str):
         number = next(_numbers)
         self._making = threading.Lock()
+        self._app: Flask | None = None
+        self._app_is_fresh = False  # nobody has used it since the last call of `empty`
         self.folder = folder
         self.plugins = folder / "plugins"
         self.plugins.mkdir()
@@ -197,13 +194,13 @@ class Workshop:
         """What an installation calls this in Redis."""
         return f"{self.settings.redis_prefix}:{name}"
 
-    @cached_property
+    @property
     def app(self) -> Flask:
         """The web side; made once the plugins are written, by one thread of several."""
         with self._making:
-            if "app" not in vars(self):
-                vars(self)["app"] = create_app(self.settings)
-            return vars(self)["app"]
+            self._app = self._app or create_app(self.settings)
+            self._app_is_fresh = False
+            return self._app
 
     @property
     def web(self) -> WebComponents:
@@ -216,7 +213,9 @@ class Workshop:
         return self._mongo[self.settings.mongodb_database][self.settings.mongodb_uploads_collection]
 
     def write(self, name: str, source: str) -> None:
-        """Write a plugin."""
+        """Write a plugin; a web side that was already used by this test does not load it."""
+        if self._app_is_fresh:
+            self.renew()
         (self.plugins / f"{name}.py").write_text(source)
 
     def analyzer(self, name: str, analyze: str, **attributes: Any) -> None:
@@ -293,11 +292,52 @@ class Workshop:
             ],
         )
 
+    def empty(self, *kept: str) -> None:
+        """Make it as it was when it was new, except for its indexes and the plugins of these names.
+
+        It cannot put right what a test did to its settings, or to the upload folder itself.
+        """
+        self._end_programs()
+        compiled = self.plugins / "__pycache__"
+        plugins = [p for p in self.plugins.iterdir() if p.stem not in kept and p != compiled]
+        if plugins:
+            self.renew()
+            shutil.rmtree(compiled, ignore_errors=True)  # of a file that may be of the same second
+        self._app_is_fresh = True
+        logs.configure(self.settings.log_format, self.settings.log_level)  # for this sys.stderr
+        store = self.settings.upload_folder
+        stored = [p for p in store.glob("*") if p.name not in (".clustr-store", ".incoming")]
+        stored += (store / ".incoming").glob("*")
+        own = (self.plugins, self.folder / "data")
+        others = [p for p in self.folder.iterdir() if p not in own]
+        for path in (*plugins, *stored, *others):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        installation = self.key("installation").encode()
+        for key in set(self.redis.scan_iter()) - {installation}:
+            self.redis.delete(key)
+        database = self.collection.database
+        for name in database.list_collection_names():
+            database[name].delete_many({"_id": {"$ne": "installation"}})
+
+    def renew(self) -> None:
+        """Have the web side made again, with the plugins that there are then."""
+        if self._app:
+            self.web.database.close()
+            self._app = None
+
     def run(self, *arguments: str, **environment: str) -> Program:
         """Run Python with these arguments and the settings."""
         running = Program([*arguments], {**self.environment, **environment}, self.folder)
         self._started.append(running)
         return running
+
+    def command(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of `clustr` to its end, without a terminal."""
+        settings = {"PATH": os.environ["PATH"], **self.environment, **environment}
+        return run_program(["-m", "clustr", *arguments], settings, self.folder)
 
     def worker(self, *arguments: str) -> Program:
         """Run `clustr worker`."""
@@ -310,12 +350,15 @@ class Workshop:
     def __enter__(self) -> "Workshop":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def _end_programs(self) -> None:
         for program in self._started:
             program.end()
+        self._started.clear()
+
+    def __exit__(self, *_: object) -> None:
+        self._end_programs()
+        self.renew()
         self.redis.close()
-        if "app" in vars(self):
-            self.web.database.close()
         self._mongo.close()
 
 
