@@ -27,7 +27,8 @@ test: servers  ## Run the tests
 sweep: servers  ## Kill a web process at every system call of an upload; takes minutes
 	$(BIN)/python tests/sweep.py
 
-fuzz: servers  ## Try what a machine thinks up, for some minutes (FUZZ=30: as much again)
+fuzz: FUZZ ?= 5
+fuzz: servers  ## Try what a machine thinks up, for some minutes (FUZZ=50: 10 times as much)
 	FUZZ=$(FUZZ) $(BIN)/python -m pytest -n 2 -rP tests/test_fuzz.py
 
 debian:  ## Make a bare Debian 13, and run Clustr there as a new user does (TEST=1: the tests, too)

@@ -3,6 +3,7 @@
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -20,6 +21,7 @@ from plugin_sources import Load
 from pymongo import MongoClient
 from pymongo.collection import Collection
 from running import Servers, Up
+from web_side import WebSide
 from workshop import FIRST_PARTY, Workshop
 
 from clustr.analysis.http_session import Session
@@ -149,6 +151,28 @@ def service(tmp_path_factory: pytest.TempPathFactory, blip: BlipStandIn) -> Iter
         yield running.wait_until_started()
     finally:
         running.end()
+
+
+@pytest.fixture(scope="session")
+def web(tmp_path_factory: pytest.TempPathFactory, servers: Servers) -> Iterator[WebSide]:
+    """The web side alone, for tests that need neither analyzers nor settings of their own."""
+    with Workshop(tmp_path_factory.mktemp("web"), servers) as workshop:
+        yield WebSide(workshop, processes=2)
+
+
+@pytest.fixture(scope="module")
+def web_with(
+    tmp_path_factory: pytest.TempPathFactory, servers: Servers
+) -> Iterator[Callable[..., WebSide]]:
+    """Runs the web side alone, without analyzers; keywords are settings."""
+    with ExitStack() as opened:
+
+        def run(processes: int = 2, **settings: str) -> WebSide:
+            folder = tmp_path_factory.mktemp("web")
+            workshop = opened.enter_context(Workshop(folder, servers, **settings))
+            return WebSide(workshop, processes)
+
+        yield run
 
 
 @pytest.fixture(scope="module")

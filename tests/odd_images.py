@@ -203,7 +203,10 @@ def many_pages(pages: int) -> bytes:
 
 
 def flat_webp(width: int, height: int) -> bytes:
-    return photographs.encode(Image.new("RGB", (width, height)), "webp", lossless=True, method=0)
+    """A WebP in one color, which says as many bytes of any number of pixels (RFC 9649, 3.4)."""
+    one = photographs.encode(Image.new("RGB", (1, 1)), "webp", lossless=True, method=0)
+    size = (width - 1) | (height - 1) << 14
+    return one[:21] + size.to_bytes(4, "little") + one[25:]
 
 
 def webp_of_length(stated: int) -> bytes:
@@ -218,8 +221,11 @@ def repeated_scans(scans: int) -> bytes:
 
 
 def column() -> bytes:
-    """A PNG of 1 x 50 million pixels."""
-    return photographs.encode(Image.new("L", (1, 50_000_000)), "png")
+    """A grey PNG of 1 x 50 million pixels, each behind the number of its row's filter."""
+    header = struct.pack(">IIBBBBB", 1, 50_000_000, 8, 0, 0, 0, 0)
+    rows = zlib.compress(bytes(2 * 50_000_000))
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
 
 
 def small_frame(content: bytes, size: tuple[int, int], left: int, top: int) -> bytes:

@@ -46,6 +46,18 @@ class WebSide:
         return self.gunicorn.children()
 
     @property
+    def pid(self) -> int:
+        return self.gunicorn.pid
+
+    def output(self) -> str:
+        """What it and its processes have printed since it was started."""
+        return self.gunicorn.output()
+
+    @property
+    def data(self) -> Path:
+        return self.workshop.folder / "data"
+
+    @property
     def folder(self) -> Path:
         """Where it keeps the originals."""
         return self.workshop.settings.upload_folder
