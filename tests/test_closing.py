@@ -17,6 +17,7 @@ import requests
 from calling import BOUNDARY, form, named
 from running import Up
 from slow_clients import slow_to_hang_up
+from web_side import WebSide
 
 from clustr.supervisor import lingering_close
 from clustr.supervisor.lingering_close import CloseLimits, LingeringClose
@@ -48,9 +49,9 @@ def test_B9_clients_that_are_slow_to_hang_up_hold_up_nobody(service: Up) -> None
 
 
 @pytest.fixture(scope="module")
-def narrow(service_with: Callable[..., Up]) -> Up:
-    """A service that refuses much of what comes."""
-    return service_with(
+def narrow(web_with: Callable[..., WebSide]) -> WebSide:
+    """A web side that refuses much of what comes."""
+    return web_with(
         MAX_UPLOAD_SIZE="1000000", MAX_REQUEST_SIZE="50000000", MAX_FILES_PER_REQUEST="2"
     )
 
@@ -113,7 +114,7 @@ REFUSED_EARLY = {
         if case != ("too long JSON", in_chunks)
     ],
 )
-def test_B10_a_refusal_is_read_whatever_is_still_sent(narrow: Up, why: str, client) -> None:
+def test_B10_a_refusal_is_read_whatever_is_still_sent(narrow: WebSide, why: str, client) -> None:
     method, path, body, content_type, status = REFUSED_EARLY[why]
     if content_type == FORM:
         few = [(named(b"a.jpg"), b"")] * (3 if why == "too many files" else 0)
@@ -121,7 +122,7 @@ def test_B10_a_refusal_is_read_whatever_is_still_sent(narrow: Up, why: str, clie
     assert client(method, narrow.url + path, body, content_type) == status
 
 
-def test_B10_a_refusal_of_what_is_no_request_is_read(narrow: Up) -> None:
+def test_B10_a_refusal_of_what_is_no_request_is_read(narrow: WebSide) -> None:
     address = urlsplit(narrow.url)
     with socket.create_connection((address.hostname, address.port), timeout=20) as client:
         client.sendall(b"POST / HTTP/1.1\r\nHost : x\r\nContent-Length: 60000000\r\n\r\n")

@@ -35,9 +35,9 @@ def path(original) -> str:
 
 
 @pytest.fixture(scope="module")
-def behind_proxy(service_with):
-    """A service behind one proxy, for the pages of two origins, with a path of its own."""
-    return service_with(
+def behind_proxy(web_with):
+    """A web side behind one proxy, for the pages of two origins, with a path of its own."""
+    return web_with(
         PROXY_HOPS="1",
         CORS_ORIGINS="https://one.example, https://two.example:8443",
         ALLOWED_HOSTS="photos.example",
@@ -317,15 +317,14 @@ def test_what_is_no_original_is_said(service, original, path, status, field):
 
 
 @pytest.fixture(scope="module")
-def accelerated(service_with, tmp_path_factory):
-    """A service whose files are sent by nginx in front of it, and the address of that."""
+def accelerated(web_with, tmp_path_factory):
+    """A web side whose files are sent by nginx in front of it, and the address of that."""
     program = shutil.which("nginx", path="/usr/sbin:/usr/bin:/sbin:/bin")
     if program is None:
         pytest.skip("nginx is not installed")
-    service = service_with(PROXY_HOPS="1", ACCEL_REDIRECT="/clustr-files")
-    store = service.data / "uploads"
-    with nginx(program, tmp_path_factory.mktemp("nginx"), service.url, store) as url:
-        yield service, url
+    web = web_with(PROXY_HOPS="1", ACCEL_REDIRECT="/clustr-files")
+    with nginx(program, tmp_path_factory.mktemp("nginx"), web.url, web.folder) as url:
+        yield web, url
 
 
 KINDS_OF_FILES = ("/uploads/{id}.png", "/api/uploads/{id}/file", "/api/uploads/{id}/thumbnail")

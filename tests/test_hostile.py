@@ -16,11 +16,12 @@ import pytest
 import requests
 from running import Up, wait_until
 from slow_clients import BEGINNINGS, nginx, slow_sockets
+from web_side import WebSide
 
 from clustr.supervisor.servers import free_port
 
 KINDS = ("headers", "bodies", "idle")
-UPLOADS = 30
+UPLOADS = 10
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +33,16 @@ def nginx_program() -> str:
 
 
 @pytest.fixture(scope="module")
+def proxied(service_with: Callable[..., Up]) -> Up:
+    """A service that believes one proxy."""
+    return service_with(PROXY_HOPS="1", PLUGINS_ENABLED="dimensions")
+
+
+@pytest.fixture(scope="module")
 def behind_nginx(
-    service_with: Callable[..., Up], tmp_path_factory: pytest.TempPathFactory, nginx_program: str
+    proxied: Up, tmp_path_factory: pytest.TempPathFactory, nginx_program: str
 ) -> Iterator[str]:
-    service = service_with(PROXY_HOPS="1")
-    with nginx(nginx_program, tmp_path_factory.mktemp("nginx"), service.url) as url:
+    with nginx(nginx_program, tmp_path_factory.mktemp("nginx"), proxied.url) as url:
         yield url
 
 
@@ -81,8 +87,8 @@ def test_B11_others_are_answered_without_a_front_beside_200_slow_sockets(
 
 
 @pytest.fixture(scope="module")
-def one_process(service_with: Callable[..., Up]) -> Up:
-    return service_with(WEB_WORKERS="1")
+def one_process(web_with: Callable[..., WebSide]) -> WebSide:
+    return web_with(processes=1)
 
 
 def upload_of_megabytes(url: str) -> requests.Response:
@@ -90,7 +96,9 @@ def upload_of_megabytes(url: str) -> requests.Response:
     return requests.post(f"{url}/api/upload", files={"files": ("a.jpg", content)}, timeout=40)
 
 
-def test_B11_an_upload_for_which_there_is_no_place_is_told_to_try_again(one_process: Up) -> None:
+def test_B11_an_upload_for_which_there_is_no_place_is_told_to_try_again(
+    one_process: WebSide,
+) -> None:
     with slow_sockets(one_process.url, "bodies", 100):
         answer = upload_of_megabytes(one_process.url)
         assert answer.status_code == 503
@@ -102,7 +110,7 @@ def test_B11_an_upload_for_which_there_is_no_place_is_told_to_try_again(one_proc
     assert upload_of_megabytes(one_process.url).status_code == 201
 
 
-def test_B11_an_upload_waits_for_a_place_and_holds_no_thread(one_process: Up) -> None:
+def test_B11_an_upload_waits_for_a_place_and_holds_no_thread(one_process: WebSide) -> None:
     with ThreadPoolExecutor(40) as clients:
         with slow_sockets(one_process.url, "bodies", 70):
             uploads = [clients.submit(upload_of_megabytes, one_process.url) for _ in range(40)]
@@ -144,10 +152,9 @@ def test_G13_behind_the_front_urls_are_those_of_the_front(behind_nginx: str) -> 
 
 
 def test_below_a_path_of_another_site_everything_is_found(
-    service_with: Callable[..., Up], tmp_path: Path, nginx_program: str
+    proxied: Up, tmp_path: Path, nginx_program: str
 ) -> None:
-    service = service_with(PROXY_HOPS="1")
-    with nginx(nginx_program, tmp_path, service.url, below="/clustr") as url:
+    with nginx(nginx_program, tmp_path, proxied.url, below="/clustr") as url:
         photo = photographs.photograph()
         photos = [("files", (f"{number}.jpg", photo)) for number in range(3)]
         sent = requests.post(f"{url}/clustr/api/upload", files=photos, timeout=20)

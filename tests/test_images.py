@@ -655,7 +655,7 @@ def mutated(draw: st.DrawFn) -> bytes:
 
 @given(content=mutated() | st.binary(min_size=1, max_size=200))
 @settings(
-    max_examples=400,
+    max_examples=150,
     deadline=2000,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -10,7 +10,7 @@ import photographs
 import pytest
 from running import Servers, Up, descendants, wait_until
 from test_outage import SLOW, Service
-from workshop import Workshop
+from workshop import Workshop, analyzer
 
 from clustr.domain.models import State
 from clustr.supervisor.servers import free_port
@@ -81,14 +81,15 @@ def values(workshop: Workshop, key: str) -> list[Any]:
 
 def test_C12_all_killed_with_work_under_way_and_started_again_on_another_port(tmp_path):
     (tmp_path / "plugins").mkdir()
-    (tmp_path / "plugins" / "slow.py").write_text(SLOW)
-    settings = {"PLUGINS_DISABLED": "blip", "LOG_FORMAT": "json"}
+    slow = analyzer("slow", "time.sleep(0.5); return {}")
+    (tmp_path / "plugins" / "slow.py").write_text(slow)
+    settings = {"PLUGINS_DISABLED": "blip,exif,palette,phash", "LOG_FORMAT": "json"}
     first = Up(tmp_path, settings, ())
     family = []
     try:
         first.wait_until_started()
         service = Service(first, None, None, tmp_path)
-        contents = [photographs.photograph(width=40 + n) for n in range(40)]
+        contents = [photographs.photograph(width=40 + n) for n in range(12)]
         ids = service.upload(*contents)
         # Of the first few, or all could have ended by the time that a busy machine has told of all.
         wait_until(lambda: "running" in service.states(ids[:5], "slow"), 20, "something under way")

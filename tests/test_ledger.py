@@ -19,8 +19,8 @@ from running import Process, Servers, wait_until
 from web_side import WebSide
 from workshop import Outage, Workshop
 
-WRITERS = 8
-CYCLES = 3
+WRITERS = 4
+CYCLES = 2
 BACK_WITHIN_SECONDS = 5
 ANALYSED_WITHIN_SECONDS = 60
 
@@ -36,9 +36,24 @@ def outage(tmp_path: Path) -> Iterator[Outage]:
 
 
 @contextmanager
-def web_side(folder: Path, servers: Servers) -> Iterator[WebSide]:
-    with Workshop(folder, servers, PLUGINS_DISABLED="blip,exif") as workshop:
-        yield WebSide(workshop, processes=2)
+def web_and_worker(folder: Path, servers: Servers) -> Iterator[WebSide]:
+    """A web side and a worker."""
+    with Workshop(folder, servers, PLUGINS_DISABLED="blip,exif,palette,phash") as workshop:
+        web = WebSide(workshop, processes=2)
+        workshop.worker("--workers", "1")
+        yield web
+
+
+@pytest.fixture(scope="module")
+def web_side(tmp_path_factory: pytest.TempPathFactory, servers: Servers) -> Iterator[WebSide]:
+    with web_and_worker(tmp_path_factory.mktemp("web"), servers) as web:
+        yield web
+
+
+@pytest.fixture(scope="module")
+def ledger(web_side: WebSide) -> Ledger:
+    """What was sent to `web_side` by all tests."""
+    return Ledger(web_side.url)
 
 
 @contextmanager
@@ -70,7 +85,6 @@ def wait_for_more(ledger: Ledger, count: int, status: int = 201, seconds: float 
 
 
 def check(web: WebSide, ledger: Ledger) -> None:
-    web.workshop.worker("--workers", "2")
     ledger.check(ANALYSED_WITHIN_SECONDS)
     _, found = web.fsck("--grace", "0")
     # Where no answer of MongoDB came, the files stay: it may have the records.
@@ -78,7 +92,7 @@ def check(web: WebSide, ledger: Ledger) -> None:
 
 
 def test_C10_mongod_killed_under_load_loses_nothing_that_was_acknowledged(tmp_path, outage):
-    with web_side(tmp_path, outage) as web:
+    with web_and_worker(tmp_path, outage) as web:
         ledger = Ledger(web.url)
         with load(ledger):
             for _ in range(CYCLES):
@@ -92,18 +106,16 @@ def test_C10_mongod_killed_under_load_loses_nothing_that_was_acknowledged(tmp_pa
         check(web, ledger)
 
 
-def test_C13_processes_replaced_under_load_fail_no_request(tmp_path, servers):
-    with web_side(tmp_path, servers) as web:
-        ledger = Ledger(web.url)
-        with load(ledger):
-            for _ in range(CYCLES):
-                wait_for_more(ledger, 5 * WRITERS)
-                before = web.workers()
-                web.gunicorn.signal(signal.SIGHUP)
-                wait_until(lambda old=before: replaced(web, old), 20, "other processes")
+def test_C13_processes_replaced_under_load_fail_no_request(web_side, ledger):
+    with load(ledger):
+        for _ in range(CYCLES):
             wait_for_more(ledger, 5 * WRITERS)
-        assert set(ledger.answers) == {201}
-        check(web, ledger)
+            before = web_side.workers()
+            web_side.gunicorn.signal(signal.SIGHUP)
+            wait_until(lambda old=before: replaced(web_side, old), 20, "other processes")
+        wait_for_more(ledger, 5 * WRITERS)
+    assert set(ledger.answers) == {201}
+    check(web_side, ledger)
 
 
 def replaced(web: WebSide, before: list[Process]) -> bool:
@@ -111,26 +123,24 @@ def replaced(web: WebSide, before: list[Process]) -> bool:
     return len(now) == web.processes and not set(now) & set(before)
 
 
-def test_C13_an_end_that_is_asked_for_waits_for_the_upload_under_way(tmp_path, servers):
+def test_C13_an_end_that_is_asked_for_waits_for_the_upload_under_way(web_side, ledger):
     content = photographs.unique("bmp", 1, 400, 250)
     body = form((named(b"photograph.bmp"), content))
-    with web_side(tmp_path, servers) as web:
-        ledger = Ledger(web.url)
-        connection = http.client.HTTPConnection(urlsplit(web.url).netloc, timeout=20)
-        connection.putrequest("POST", "/api/upload")
-        connection.putheader("Content-Type", f"multipart/form-data; boundary={BOUNDARY}")
-        connection.putheader("Content-Length", str(len(body)))
-        connection.endheaders(body[:-100])
-        wait_until(web.temporary_files, 10, "the beginning of the upload")
-        web.gunicorn.signal(signal.SIGTERM)
-        wait_until(lambda: "Handling signal: term" in web.gunicorn.output(), 10, "its reaction")
-        connection.send(body[-100:])
-        answer = connection.getresponse()
-        assert answer.status == 201
-        (one,) = json.loads(answer.read())["data"]
-        connection.close()
-        assert web.gunicorn.process.wait(10) == 0
-        web.start()
-        ledger.sent.add(sha256(content))
-        ledger.acknowledged[one["id"]] = sha256(content)
-        check(web, ledger)
+    connection = http.client.HTTPConnection(urlsplit(web_side.url).netloc, timeout=20)
+    connection.putrequest("POST", "/api/upload")
+    connection.putheader("Content-Type", f"multipart/form-data; boundary={BOUNDARY}")
+    connection.putheader("Content-Length", str(len(body)))
+    connection.endheaders(body[:-100])
+    wait_until(web_side.temporary_files, 10, "the beginning of the upload")
+    web_side.gunicorn.signal(signal.SIGTERM)
+    wait_until(lambda: "Handling signal: term" in web_side.gunicorn.output(), 10, "its reaction")
+    connection.send(body[-100:])
+    answer = connection.getresponse()
+    assert answer.status == 201
+    (one,) = json.loads(answer.read())["data"]
+    connection.close()
+    assert web_side.gunicorn.process.wait(10) == 0
+    web_side.start()
+    ledger.sent.add(sha256(content))
+    ledger.acknowledged[one["id"]] = sha256(content)
+    check(web_side, ledger)

@@ -11,7 +11,6 @@ from running import start, wait_until
 
 from clustr.supervisor import servers as programs
 
-WORKER = ["-m", "clustr", "worker"]
 WEB = [
     "-m",
     "gunicorn",
@@ -19,7 +18,6 @@ WEB = [
     "python:clustr.supervisor.gunicorn_settings",
     "clustr.app:create_app()",
 ]
-FSCK = ["-m", "clustr", "fsck"]
 
 
 @pytest.fixture(scope="module")
@@ -42,33 +40,37 @@ def uninitiated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 @pytest.mark.parametrize(
     "command, options",
     [
-        (WORKER, ""),
-        (WORKER, "?replicaSet=rs0"),
-        (WORKER, "?directConnection=true"),
-        (WEB, "?replicaSet=rs0"),
-        (FSCK, "?replicaSet=rs0"),
+        ("worker", ""),
+        ("worker", "?replicaSet=rs0"),
+        ("worker", "?directConnection=true"),
+        ("web", "?replicaSet=rs0"),
+        ("fsck", "?replicaSet=rs0"),
     ],
 )
 @pytest.mark.parametrize("known_store", [False, True])
 def test_it_is_named_before_anything_else_is_blamed(
-    uninitiated: int, servers, tmp_path: Path, command, options, known_store
+    uninitiated: int, servers, commands, tmp_path: Path, command, options, known_store
 ) -> None:
     if known_store:  # The web side could be started without its database, and would wait for ever.
         (tmp_path / "uploads").mkdir()
         (tmp_path / "uploads" / ".clustr-store").touch()
-    ended = subprocess.run(
-        [sys.executable, *command],
-        env={
-            "PATH": "",
-            "PORT": str(programs.free_port()),
-            "MONGODB_URL": f"mongodb://127.0.0.1:{uninitiated}/{options}",
-            "REDIS_URL": servers.redis_url,
-        },
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    environment = {
+        "PATH": "",
+        "PORT": str(programs.free_port()),
+        "MONGODB_URL": f"mongodb://127.0.0.1:{uninitiated}/{options}",
+        "REDIS_URL": servers.redis_url,
+    }
+    if command == "web":
+        ended = subprocess.run(
+            [sys.executable, *WEB],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    else:
+        ended = commands.run(tmp_path, environment, command)
     assert ended.returncode != 0
     said = [line for line in ended.stderr.splitlines() if line.startswith("clustr: ")]
     assert said

@@ -1,5 +1,6 @@
 """Thumbnails: what they look like, that each is made once, and what becomes of them."""
 
+import functools
 import io
 import json
 import os
@@ -382,61 +383,57 @@ def test_an_original_that_is_broken_is_422_and_one_that_is_gone_404(service):
 # One maker
 
 
-def makings(output: str, filename: str) -> int:
-    lines = [line for line in output.splitlines() if "thumbnail_made" in line]
-    return sum(filename in line for line in lines)
+def makings(service, one: dict) -> list[dict]:
+    """What was logged of the thumbnails that were made of an upload."""
+    lines = [line for line in service.output().splitlines() if "thumbnail_made" in line]
+    made = [json.loads(line[line.index("{") :]) for line in lines]
+    return [each for each in made if each["filename"] == one["stored_filename"]]
 
 
-def test_exactly_one_makes_it_however_many_ask_at_once(service_with):
-    service = service_with(WEB_WORKERS="4", PLUGINS_ENABLED="")
+def test_exactly_one_makes_it_however_many_ask_at_once(web):
     content = photographs.encode(photographs.picture("coffee", None).resize((3000, 2000)), "png")
-    [one] = uploaded(service, content)
+    [one] = uploaded(web, content)
     with ThreadPoolExecutor(24) as clients:
-        asked = [clients.submit(thumbnail, service, one["id"]) for _ in range(48)]
+        asked = [clients.submit(thumbnail, web, one["id"]) for _ in range(48)]
         answers = [each.result() for each in asked]
     assert {answer.status_code for answer in answers} == {200}
     assert len({answer.content for answer in answers}) == 1
-    assert makings(service.output(), one["stored_filename"]) == 1
-    found = list((store_of(service) / ".thumbnails").rglob("300-*"))
+    assert len(makings(web, one)) == 1
+    found = list((web.folder / ".thumbnails").rglob(f"{one['id']}/300-*"))
     assert [path.read_bytes() for path in found] == [answers[0].content]
 
 
-def test_one_decode_makes_all_sizes_that_are_waited_for_in_all_processes(service_with):
-    service = service_with(WEB_WORKERS="2", PLUGINS_ENABLED="", LOG_FORMAT="json")
-    [one] = uploaded(service, large_png())
-    storage = LocalStorage(store_of(service))
+def test_one_decode_makes_all_sizes_that_are_waited_for_in_all_processes(web):
+    [one] = uploaded(web, large_png())
+    storage = LocalStorage(web.folder)
     keys = {size: storage.thumbnails.key(one["id"], f"{size}-v{VERSION}.jpg") for size in SIZES}
     other = storage.thumbnails.key(one["id"], f"{SIZES[0]}-v{VERSION}.webp")
     with ThreadPoolExecutor(len(SIZES)) as clients:
         with storage.thumbnails.making(other, keys.values(), 10) as waited_for:
-            asked = [
-                clients.submit(thumbnail, service, one["id"], f"?size={size}") for size in SIZES
-            ]
+            asked = [clients.submit(thumbnail, web, one["id"], f"?size={size}") for size in SIZES]
             wait_until(lambda: len(waited_for()) == 1 + len(SIZES), 20, "all to wait")
         answers = [each.result() for each in asked]
     assert [max(opened(answer.content).size) for answer in answers] == list(SIZES)
-    lines = [line for line in service.output().splitlines() if "thumbnail_made" in line]
-    made = [json.loads(line[line.index("{") :]) for line in lines]
+    made = makings(web, one)
     assert sorted(each["size"] for each in made) == list(SIZES)
     assert len({each["decode"] for each in made}) == 1
 
 
-def test_a_small_one_is_made_of_a_large_one_that_is_kept(service_with, tmp_path):
+def test_a_small_one_is_made_of_a_large_one_that_is_kept(web, tmp_path):
     """What is behind the half of the original is not needed for it."""
-    service = service_with(PLUGINS_ENABLED="")
     content = photographs.photograph("png", "coffee", 1600)
-    [one] = uploaded(service, content)
-    assert thumbnail(service, one["id"], "?size=1600").status_code == 200
-    path = store_of(service) / one["id"][:4] / one["stored_filename"]
+    [one] = uploaded(web, content)
+    assert thumbnail(web, one["id"], "?size=1600").status_code == 200
+    path = web.folder / one["id"][:4] / one["stored_filename"]
     os.truncate(path, path.stat().st_size // 2)
-    answer = thumbnail(service, one["id"], "?size=200")
+    answer = thumbnail(web, one["id"], "?size=200")
     assert answer.status_code == 200
     assert difference(opened(answer.content), made(content, 200, "jpg", tmp_path)) < 3
-    assert thumbnail(service, one["id"], "?size=800").status_code == 422  # not four times as large
-    assert thumbnail(service, one["id"], "?size=100", "image/webp").status_code == 422
-    kept_one = store_of(service) / ".thumbnails" / one["id"][:4] / one["id"]
+    assert thumbnail(web, one["id"], "?size=800").status_code == 422  # not four times as large
+    assert thumbnail(web, one["id"], "?size=100", "image/webp").status_code == 422
+    kept_one = web.folder / ".thumbnails" / one["id"][:4] / one["id"]
     (kept_one / f"1600-v{VERSION}.jpg").write_bytes(b"broken")
-    assert thumbnail(service, one["id"], "?size=400").status_code == 422
+    assert thumbnail(web, one["id"], "?size=400").status_code == 422
 
 
 # Makes the thumbnails of an upload when it is told to, in a process of its own.
@@ -470,6 +467,7 @@ def kept(workshop: Workshop) -> list[Path]:
     return sorted(path for path in folder.rglob("*-v*") if path.is_file())
 
 
+@functools.cache
 def large_png() -> bytes:
     """A picture of 49 megapixels in few bytes, which takes a while all the same."""
     return photographs.encode(Image.new("RGB", (7000, 7000), "teal"), "png")
@@ -630,8 +628,7 @@ def test_what_is_not_there_is_not_found(workshop):
     assert kept(workshop) == []
 
 
-def test_a_picture_of_a_phone_that_is_not_a_jpeg(service_with):
-    service = service_with(ALLOWED_EXTENSIONS="jpg,heic,gif,avif", PLUGINS_ENABLED="")
+def test_a_picture_of_a_phone_that_is_not_a_jpeg(web):
     animation = io.BytesIO()
     frames = [photographs.picture(name, 120).convert("P") for name in ("cat", "coffee")]
     frames[0].save(animation, "GIF", save_all=True, append_images=frames[1:])
@@ -642,7 +639,7 @@ def test_a_picture_of_a_phone_that_is_not_a_jpeg(service_with):
         (animation.getvalue(), frames[0].size),
         (photo.getvalue(), (200, 133)),
     ):
-        [one] = upload(service, part(content)).json()["data"]
-        answer = thumbnail(service, one["id"])
+        [one] = upload(web, part(content)).json()["data"]
+        answer = thumbnail(web, one["id"])
         assert answer.status_code == 200, answer.text
         assert opened(answer.content).size == size

@@ -47,8 +47,8 @@ MAX_PIXELS = 200 * 100
 
 
 @pytest.fixture(scope="module")
-def narrow(service_with):
-    return service_with(
+def narrow(web_with):
+    return web_with(
         MAX_UPLOAD_SIZE=str(MAX_UPLOAD_SIZE),
         MAX_REQUEST_SIZE=str(MAX_REQUEST_SIZE),
         MAX_FILES_PER_REQUEST=str(MAX_FILES),
@@ -224,10 +224,10 @@ def test_A13_no_files(service, body, content_type):
 
 
 @pytest.mark.parametrize("field", ["files[]", "files[0]", "files[12]"])
-def test_parts_may_be_named_as_those_of_a_list(service, field):
+def test_parts_may_be_named_as_those_of_a_list(web, field):
     """As axios and PHP name them."""
     parts = [part(photographs.one_pixel(), name, field=field) for name in ("a.png", "b.png")]
-    answer = upload(service, *parts)
+    answer = upload(web, *parts)
     assert answer.status_code == 201, answer.text
     assert [one["original_filename"] for one in answer.json()["data"]] == ["a.png", "b.png"]
 
@@ -245,10 +245,10 @@ def test_parts_may_be_named_as_those_of_a_list(service, field):
         ("image/jpeg", 'attachment; filename="', "unnamed"),
     ],
 )
-def test_a_body_may_be_one_image(service, content_type, disposition, name):
+def test_a_body_may_be_one_image(web, content_type, disposition, name):
     content = photographs.photograph()
     headers = {"Content-Type": content_type, "Content-Disposition": disposition}
-    answer = requests.post(f"{service.url}/api/upload", content, headers=headers, timeout=30)
+    answer = requests.post(f"{web.url}/api/upload", content, headers=headers, timeout=30)
     assert answer.status_code == 201, answer.text
     [one] = answer.json()["data"]
     assert (one["original_filename"], one["content_type"]) == (name, "image/jpeg")
@@ -330,9 +330,9 @@ def test_B2_a_file_may_have_just_the_bytes_that_are_allowed(narrow):
     assert len(stored_files(narrow) - before) == 2
 
 
-def test_a_file_of_fifty_mebibytes_is_the_largest_by_default(service):
+def test_a_file_of_fifty_mebibytes_is_the_largest_by_default(web):
     limit = 50 * 1024 * 1024
-    answer = upload(service, part(padded(limit + 1), "above.jpg"), part(padded(limit), "at.jpg"))
+    answer = upload(web, part(padded(limit + 1), "above.jpg"), part(padded(limit), "at.jpg"))
     assert answer.status_code == 201, answer.text
     assert [one["original_filename"] for one in answer.json()["data"]] == ["at.jpg"]
     assert [one["code"] for one in answer.json()["errors"]] == ["too_large"]
@@ -454,10 +454,10 @@ TYPES = (
 
 
 @pytest.mark.parametrize("extension", photographs.EXTENSIONS)
-def test_A1_the_bytes_decide_whatever_name_and_type_say(service, extension):
+def test_A1_the_bytes_decide_whatever_name_and_type_say(web, extension):
     content = photographs.photograph(extension)
     parts = [part(content, *said) for said in itertools.product(NAMES, TYPES)]
-    answer = upload(service, *parts)
+    answer = upload(web, *parts)
     assert answer.status_code == 201, answer.text
     assert len(answer.json()["data"]) == len(parts)
     for one in answer.json()["data"]:
@@ -504,7 +504,7 @@ def test_what_phones_send_is_accepted_by_default(service, content, extension, si
     assert found["taken_at"] == taken_at
 
 
-def test_A10_dimensions_are_as_displayed(service):
+def test_A10_dimensions_are_as_displayed(web):
     contents = [
         photographs.oriented(orientation, extension)
         for extension in ("jpg", "png", "webp", "tif")
@@ -512,8 +512,8 @@ def test_A10_dimensions_are_as_displayed(service):
     ]
     width, height = photographs.picture().size
     assert width != height
-    for one in uploaded(service, *contents):
-        found = get(service, f"/api/uploads/{one['id']}").json()["dimensions"]
+    for one in uploaded(web, *contents):
+        found = get(web, f"/api/uploads/{one['id']}").json()["dimensions"]
         assert found == {"width": width, "height": height}
 
 
@@ -546,13 +546,13 @@ def test_A1_a_jpeg_with_two_pictures_inside_is_a_jpeg(service):
     ],
     ids=lambda name: ascii(name[:30]),
 )
-def test_A12_a_name_is_kept_as_harmless_text(service, sent, kept):
+def test_A12_a_name_is_kept_as_harmless_text(web, sent, kept):
     quoted = sent.replace("\\", r"\\").encode()  # as RFC 9110 writes text in quotes
-    answer = post_form(service, (named(quoted), photographs.photograph()))
+    answer = post_form(web, (named(quoted), photographs.photograph()))
     assert answer.status_code == 201, answer.text
     [one] = answer.json()["data"]
     assert one["original_filename"] == kept
-    stored = get(service, f"/api/uploads/{one['id']}").json()
+    stored = get(web, f"/api/uploads/{one['id']}").json()
     assert stored["original_name"] == kept
     assert stored["filename"] == f"{one['id']}.jpg"
 
