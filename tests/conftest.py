@@ -44,11 +44,9 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 
 
 @pytest.fixture(scope="session")
-def commands() -> Iterator[Commands]:
+def commands() -> Commands:
     """Runs commands of Clustr that need no process started from nothing."""
-    running = Commands()
-    yield running
-    running.close()
+    return Commands()
 
 
 @pytest.fixture(scope="session")
