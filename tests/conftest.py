@@ -15,6 +15,7 @@ from blip_caller import Caller
 from blip_stand_in import BlipStandIn
 from commands import Commands, RunPlugins
 from flask import Flask
+from fsck_store import Store, opened
 from PIL import Image
 from playwright.sync_api import Browser
 from plugin_sources import Load
@@ -259,6 +260,33 @@ def open_database(servers, mongo_database) -> Iterator[Database]:
 def database(open_database, collection) -> Database:
     """Our database, which is empty."""
     return open_database
+
+
+@pytest.fixture(scope="module")
+def store_workshop(
+    tmp_path_factory: pytest.TempPathFactory, servers: Servers
+) -> Iterator[Workshop]:
+    """Uploads are looked at by the analyzer `known`, which nobody runs."""
+    with opened(tmp_path_factory.mktemp("workshop"), servers) as workshop:
+        yield workshop
+
+
+@pytest.fixture
+def store(store_workshop: Workshop) -> Store:
+    """A store with four uploads, for `clustr fsck`."""
+    store_workshop.empty("known")
+    made = Store(store_workshop)
+    made.add(4)
+    return made
+
+
+@pytest.fixture
+def own_store(tmp_path: Path, servers: Servers) -> Iterator[Store]:
+    """The same for tests that do something to the folder itself or to the settings."""
+    with opened(tmp_path, servers) as workshop:
+        made = Store(workshop)
+        made.add(4)
+        yield made
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,8 @@ from typing import Any
 import photographs
 import pytest
 from bson import ObjectId
+from jobs import end_of, engine, job_of, run_until
 from running import wait_until
-from test_bulk import end_of, engine, job_of, run_until
 from workshop import Workshop
 
 from clustr.api.schemas.jobs import JobSchema

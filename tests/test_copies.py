@@ -16,7 +16,7 @@ from bson import ObjectId
 from calling import get, uploaded
 from running import wait_until
 from test_bulk_uploads import done, places
-from test_trash import at_once, remove, restore
+from trash import at_once, remove, restore
 from workshop import Workshop
 
 from clustr.components import build_fsck

@@ -15,10 +15,10 @@ import pytest
 from bson import ObjectId
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.datetime_ms import DatetimeMS
+from jobs import run_until
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 from running import Servers
-from test_bulk import run_until
 from workshop import Workshop
 
 from clustr import components

@@ -1,175 +1,20 @@
 """`clustr fsck`: each defect is found once and repaired, and nothing that is alive is touched."""
 
-import functools
 import hashlib
-import json
 import os
-import pty
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
 
 import photographs
 import pytest
 from bson import ObjectId
-from running import Servers
-from workshop import Workshop
+from fsck_store import DEFECTS, Store, check, find, fsck, fsck_json, kinds
 
-from clustr.components import build_fsck
 from clustr.database import now
-from clustr.domain.models import State
-from clustr.services.fsck import Finding, FindingKind, Fsck, RepairRefused
-
-DEFECTS = ("missing", "orphaned", "corrupt", "undecodable", "stuck", "temporary")
-
-
-@pytest.fixture(scope="module")
-def shared_workshop(tmp_path_factory, servers) -> Iterator[Workshop]:
-    """Uploads are looked at by the analyzer `known`, which nobody runs."""
-    with opened(tmp_path_factory.mktemp("workshop"), servers) as workshop:
-        yield workshop
-
-
-@contextmanager
-def opened(folder: Path, servers: Servers) -> Iterator[Workshop]:
-    with Workshop(folder, servers, PLUGINS_ENABLED="known") as workshop:
-        workshop.analyzer("known", "return {}")
-        yield workshop
-
-
-class Store:
-    """The uploads of a workshop, and what can happen to them."""
-
-    def __init__(self, workshop: Workshop):
-        self.workshop = workshop
-        self.folder = workshop.settings.upload_folder
-        self.uploads = workshop.collection
-        self.quarantined = self.uploads.database[f"{self.uploads.name}_quarantine"]
-
-    def add(self, count: int = 1) -> list[str]:
-        """Upload small pictures that differ; the ids."""
-        numbers = range(self.uploads.estimated_document_count(), 10**6)
-        return [self.workshop.upload(photographs.unique(number=n))[0] for n in numbers[:count]]
-
-    def file(self, upload_id: str) -> Path:
-        (path,) = self.folder.glob(f"[0-9a-f]*/{upload_id}.*")
-        return path
-
-    def key(self, upload_id: str) -> str:
-        return f"{upload_id[:4]}/{upload_id}.jpg"
-
-    def set(self, upload_id: str, **values: Any) -> None:
-        changes = {name.replace("__", "."): value for name, value in values.items()}
-        self.uploads.update_one({"_id": ObjectId(upload_id)}, {"$set": changes})
-
-    def delete_record(self, upload_id: str) -> None:
-        self.uploads.delete_one({"_id": ObjectId(upload_id)})
-
-    def files(self) -> dict[str, bytes]:
-        found = (path for path in self.folder.rglob("*") if path.is_file())
-        return {str(path.relative_to(self.folder)): path.read_bytes() for path in found}
-
-    def records(self) -> list[Any]:
-        return list(self.uploads.find().sort("_id"))
-
-    # What can happen to an upload:
-
-    def lose_file(self, upload_id: str) -> None:
-        self.file(upload_id).unlink()
-
-    def flip_bit(self, upload_id: str) -> None:
-        path = self.file(upload_id)
-        content = bytearray(path.read_bytes())
-        content[len(content) // 2] ^= 1
-        path.write_bytes(content)
-
-    def become_text(self, upload_id: str) -> None:
-        content = photographs.text()
-        self.file(upload_id).write_bytes(content)
-        self.set(upload_id, size=len(content), sha256=hashlib.sha256(content).hexdigest())
-
-    def begin(self, upload_id: str, lease_ended_ago: timedelta) -> None:
-        """A run takes the analysis and never says a word again."""
-        self.set(
-            upload_id,
-            analyses__0__state=State.RUNNING,
-            analyses__0__run="lost",
-            analyses__0__lease_until=now() - lease_ended_ago,
-        )
-
-    def leave_behind(self, name: str, hours: float) -> Path:
-        path = self.folder / ".incoming" / name
-        path.write_bytes(b"half of it")
-        then = time.time() - hours * 3600
-        os.utime(path, (then, then))
-        return path
-
-    def plant_one_of_each(self) -> dict[str, str | None]:
-        """Do each to another upload; which, by the kind of defect."""
-        harm: dict[str, Callable[[str], None]] = {
-            "missing": self.lose_file,
-            "orphaned": self.delete_record,
-            "corrupt": self.flip_bit,
-            "undecodable": self.become_text,
-            "stuck": functools.partial(self.begin, lease_ended_ago=timedelta(minutes=11)),
-        }
-        victims = dict(zip(harm, self.add(len(harm)), strict=True))
-        for kind, upload_id in victims.items():
-            harm[kind](upload_id)
-        self.leave_behind("left-behind", hours=2)
-        return {**victims, "temporary": None}
-
-
-@pytest.fixture
-def store(shared_workshop) -> Store:
-    shared_workshop.empty("known")
-    made = Store(shared_workshop)
-    made.add(4)
-    return made
-
-
-@pytest.fixture
-def own_store(tmp_path, servers) -> Iterator[Store]:
-    """For tests that do something to the folder or the settings."""
-    with opened(tmp_path, servers) as workshop:
-        made = Store(workshop)
-        made.add(4)
-        yield made
-
-
-def fsck(store: Store, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run it without a terminal."""
-    return store.workshop.command("fsck", *arguments, **environment)
-
-
-def fsck_json(store: Store, *arguments: str) -> tuple[int, dict[str, Any]]:
-    ran = fsck(store, "--json", *arguments)
-    return ran.returncode, json.loads(ran.stdout)
-
-
-@contextmanager
-def check(store: Store, grace_seconds: float = 0, quick: bool = False) -> Iterator[Fsck]:
-    """The same in this process."""
-    with build_fsck(store.workshop.settings, timedelta(seconds=grace_seconds), quick) as made:
-        yield made
-
-
-def find(store: Store, **options: Any) -> list[Finding]:
-    with check(store, **options) as one:
-        return list(one.findings())
-
-
-def kinds(findings: list[dict[str, Any]]) -> list[str]:
-    return sorted(finding["kind"] for finding in findings)
-
-
-# What is found
+from clustr.services.fsck import Finding, FindingKind
 
 
 def test_a_store_as_it_should_be_is_clean(store):
@@ -325,104 +170,6 @@ def test_what_cannot_be_read_is_left_alone(store):
     assert store.workshop.get(victim)
 
 
-# What is refused
-
-
-def unchanged(store: Store, *arguments: str, **environment: str) -> str:
-    """Run it, which must be refused; what it said."""
-    before = store.files(), store.records()
-    ran = fsck(store, *arguments, **environment)
-    assert ran.returncode == 2, ran.stdout + ran.stderr
-    assert (store.files(), store.records()) == before
-    assert store.quarantined.count_documents({}) == 0
-    (said,) = [line for line in ran.stderr.splitlines() if line.startswith("clustr: ")]
-    return said
-
-
-def test_a_store_that_looks_unmounted_is_refused(own_store):
-    store = own_store
-    marker = store.folder / ".clustr-store"
-    marker.rename(store.folder / "elsewhere")
-    assert "UPLOAD_FOLDER looks as if it is not mounted" in unchanged(store, "--repair", "--yes")
-    store.folder.rename(store.folder.with_name("moved"))
-    assert "not mounted" in unchanged(store)
-    assert not store.folder.exists()
-
-
-def test_a_store_that_is_unmounted_after_the_look_is_left_alone(own_store):
-    store = own_store
-    store.plant_one_of_each()
-    with check(store) as one:
-        findings = list(one.findings())
-        (store.folder / ".clustr-store").unlink()
-        before = store.files(), store.records()
-        assert len(findings) == len(DEFECTS)
-        for finding in findings:
-            with pytest.raises(RepairRefused):
-                one.repair(finding)
-    assert (store.files(), store.records()) == before
-
-
-def test_too_much_is_refused(store):
-    for upload_id in store.add(11):
-        store.lose_file(upload_id)
-    said = unchanged(store, "--repair", "--yes")
-    assert "11 of 15 uploads would go, which is more than 10 %" in said
-    assert fsck(store, "--repair", "--yes", "--limit", "74").returncode == 0
-    assert len(store.records()) == 4
-
-
-def test_ten_uploads_are_never_too_much(store):
-    for upload_id in store.add(10):
-        store.lose_file(upload_id)
-    assert fsck(store, "--repair", "--yes").returncode == 0
-
-
-def test_a_wrong_database_is_refused(store):
-    store.add(8)
-    said = unchanged(store, "--grace", "0", "--repair", "--yes", MONGODB_DATABASE="another")
-    assert "is that of another installation of Clustr" in said
-
-
-def test_plugins_that_are_not_loaded_here_are_refused(store):
-    store.add(8)
-    said = unchanged(store, "--repair", "--yes", PLUGINS_ENABLED="")
-    assert "12 of 12 uploads would go" in said
-
-
-def test_nobody_to_ask_is_refused(store):
-    store.lose_file(store.add()[0])
-    assert "this is no terminal" in unchanged(store, "--repair")
-
-
-def test_a_database_that_is_away_is_said(store):
-    said = unchanged(store, MONGODB_URL="mongodb://127.0.0.1:9")
-    assert said == "clustr: MongoDB does not answer at the address of MONGODB_URL"
-
-
-@pytest.mark.parametrize(("answer", "code", "left"), [(b"n\n", 1, 5), (b"y\n", 0, 4)])
-def test_at_a_terminal_it_asks(store, answer, code, left):
-    store.lose_file(store.add()[0])
-    ours, theirs = pty.openpty()
-    os.write(ours, answer)
-    ran = subprocess.run(
-        [sys.executable, "-m", "clustr", "fsck", "--repair"],
-        env={"PATH": os.environ["PATH"], **store.workshop.environment},
-        cwd=store.workshop.folder,
-        stdin=theirs,
-        capture_output=True,
-        text=True,
-    )
-    os.close(ours)
-    os.close(theirs)
-    assert "Repair 1 missing?" in ran.stderr
-    assert ran.returncode == code, ran.stdout
-    assert len(store.records()) == left
-
-
-# What happens meanwhile
-
-
 def test_what_has_changed_since_the_look_is_left_alone(store):
     content = {str(u["_id"]): store.file(str(u["_id"])).read_bytes() for u in store.records()}
     victims = store.plant_one_of_each()
@@ -524,9 +271,6 @@ def test_C3_a_repair_touches_nothing_that_200_uploads_bring(store):
         assert store.workshop.get(upload_id)
         assert store.file(upload_id).read_bytes() == content
     assert find(store) == []
-
-
-# What it costs
 
 
 # What getrusage(2) says of a process includes what its parent took.

@@ -6,8 +6,8 @@ from typing import Any
 import photographs
 import pytest
 from bson import ObjectId
+from jobs import engine, job_of, run_until
 from running import wait_until
-from test_bulk import engine, job_of, run_until
 from workshop import Workshop
 
 from clustr.database import tag_key

@@ -1,0 +1,223 @@
+"""Processes that are kept for the next uploads: when they end, whom they serve, what they take."""
+
+import os
+import signal
+import socket
+from pathlib import Path
+
+import photographs
+from running import wait_until
+from workshop import Workshop, another, plugin
+
+from clustr.analysis.persistent_process import PersistentProcesses
+
+GOOD = photographs.photograph("jpg", "cat")
+
+
+def test_C13_kept_process_puts_back_what_it_holds(workshop):
+    workshop.analyzer(
+        "slow",
+        "Path('begun').touch(); time.sleep(0 if Path('go').exists() else 60); return {}",
+        keep_loaded=True,
+    )
+    [upload_id] = workshop.upload()
+    worker = workshop.worker()
+    wait_until((workshop.folder / "begun").exists, 20, "the analysis")
+    [process] = worker.horses()
+    assert worker.stop(seconds=4) == 0
+    assert not process.alive()
+    analysis = workshop.stored(upload_id, "slow")
+    assert (analysis["state"], analysis["attempts"], analysis["crashes"]) == ("queued", 0, 0)
+    (workshop.folder / "go").touch()
+    again = workshop.worker()
+    assert workshop.end_of(upload_id, "slow").attempts == 1
+    [idle] = again.horses()
+    os.kill(idle.pid, signal.SIGKILL)  # Nobody needs it at the moment.
+    [another] = workshop.upload()
+    assert workshop.end_of(another, "slow").attempts == 1
+    assert again.stop(seconds=4) == 0
+    assert "Traceback" not in worker.output() + again.output()
+
+
+def test_kept_process_that_grew_is_replaced(workshop):
+    workshop.write(
+        "leaky",
+        plugin(
+            "leaky",
+            "keep_loaded = True",
+            "memory_mb = 100",
+            "def setup(self, context):\n    self.leak = []",
+            "def analyze(self, image, context):",
+            "    self.leak.append(b'x' * 60 * 2**20)",
+            "    return {'leaks': len(self.leak)}",
+        ),
+    )
+    workshop.worker()
+    found = []
+    for _ in range(4):
+        [upload_id] = workshop.upload(GOOD)
+        found.append(workshop.end_of(upload_id, "leaky").result)
+        # The next one is not to come into the same call, in which memory has one limit.
+        wait_until(lambda: not workshop.redis.keys("rq:job:*"), 5, "the end of the call")
+    assert [result["leaks"] for result in found] == [1, 2, 1, 2]
+
+
+def test_a_process_is_kept_for_the_next_uploads_and_keeps_its_connections(workshop):
+    """Without `keep_loaded`, too."""
+    workshop.analyzer("light", "return {'process': os.getpid()}")
+    workshop.worker()
+    processes = set()
+
+    def analyze(count: int) -> None:
+        """Analyze so many uploads that come one after the other."""
+        for _ in range(count):
+            [upload_id] = workshop.upload(GOOD)
+            processes.add(workshop.end_of(upload_id, "light").result["process"])
+            wait_until(lambda: not workshop.redis.keys("rq:job:*"), 5, "the end of the call")
+
+    def connections() -> int:
+        """How many MongoDB has accepted so far."""
+        status = workshop.collection.database.client.admin.command("serverStatus")
+        return status["connections"]["totalCreated"]
+
+    analyze(3)
+    before = connections()
+    analyze(20)
+    assert len(processes) == 1
+    assert connections() - before < 10
+
+
+def test_a_process_that_has_taken_much_is_kept_only_where_that_is_asked_for(workshop):
+    for name, keep_loaded in (("heavy", False), ("model", True)):
+        source = plugin(
+            name,
+            f"keep_loaded = {keep_loaded}",
+            "def setup(self, context):\n    self.held = b'x' * 150 * 2**20",
+            "def analyze(self, image, context):\n    return {'process': os.getpid()}",
+        )
+        workshop.write(name, source)
+    workshop.worker()
+    found = []
+    for _ in range(2):
+        [upload_id] = workshop.upload(GOOD)
+        found.append([workshop.end_of(upload_id, n).result["process"] for n in ("heavy", "model")])
+        wait_until(lambda: not workshop.redis.keys("rq:job:*"), 5, "the end of the calls")
+    (heavy, model), (another_heavy, same_model) = found
+    assert (heavy != another_heavy, model == same_model) == (True, True)
+
+
+def test_a_process_that_nobody_calls_is_let_go():
+    def serve(_analyzer: str, line: socket.socket) -> int:
+        while line.recv(100):
+            line.send(b"again")
+        return 0
+
+    kept = PersistentProcesses(serve)
+    try:
+        pids = {}
+        for name, idle_seconds in {"soon": 0.0, "later": 600.0, "never": None}.items():
+            pids[name] = kept.call(name, "call", idle_seconds)
+            assert kept.wait() == 0
+            kept.release_idle()  # It is not idle while nobody has taken its answer.
+            assert kept.take_answer()
+        kept.release_idle()
+
+        def gone(name: str) -> bool:
+            kept.release_idle()
+            return not Path(f"/proc/{pids[name]}").exists()
+
+        wait_until(lambda: gone("soon"), 5, "its end")
+        assert not gone("later")
+        assert not gone("never")
+        assert kept.call("later", "call", 600.0) == pids["later"]
+        assert kept.wait() == 0
+    finally:
+        kept.stop()
+
+
+def test_kept_process_that_cannot_be_set_up_defers_and_heals(workshop):
+    workshop.write(
+        "model",
+        plugin(
+            "model",
+            "keep_loaded = True",
+            "def setup(self, context):\n    if not Path('gate').exists(): 1 / 0",
+            "def analyze(self, image, context):\n    return {}",
+        ),
+    )
+    [upload_id] = workshop.upload()
+    workshop.worker()
+    workshop.wait_for_state(upload_id, "model", "deferred")
+    (workshop.folder / "gate").touch()
+    assert workshop.end_of(upload_id, "model", seconds=15).state == "succeeded"
+
+
+def add_many(workshop: Workshop, count: int, priority: int = 0) -> None:
+    """Multiply the one upload that there is."""
+    document = workshop.collection.find_one({})
+    analyses = [{**analysis, "priority": priority} for analysis in document["analyses"]]
+    workshop.collection.insert_many([another(document, analyses=analyses) for _ in range(count)])
+
+
+def test_upload_is_analyzed_before_a_backfill_of_thousands(own_workshop):
+    workshop = own_workshop
+    workshop.analyzer("empty", "return {'process': os.getpid()}", keep_loaded=True)
+    workshop.upload(GOOD)
+    add_many(workshop, 5_000, priority=10)
+    workshop.worker()
+    succeeded = {"analyses.state": "succeeded"}
+    wait_until(lambda: workshop.collection.count_documents(succeeded) > 500, 20, "the backfill")
+    for _ in range(3):
+        [upload_id] = workshop.upload(GOOD)
+        workshop.end_of(upload_id, "empty")
+        analysis = workshop.stored(upload_id, "empty")
+        waited = (analysis["started_at"] - analysis["due_at"]).total_seconds()
+        assert waited <= 1
+    assert workshop.collection.count_documents({"analyses.state": "queued"}) > 1000
+
+
+def test_process_goes_on_until_another_analyzer_waits(own_workshop):
+    workshop = own_workshop
+    workshop.analyzer("long", "time.sleep(0.01); return {'process': os.getpid()}")
+    workshop.analyzer("other", "return {}")
+    workshop.upload(GOOD)
+    workshop.collection.update_many({}, {"$pull": {"analyses": {"name": "other"}}})
+    add_many(workshop, 3_000, priority=10)
+    workshop.redis.flushdb()  # The other has been called.
+    workshop.worker()
+    succeeded = {"analyses.state": "succeeded"}
+    wait_until(lambda: workshop.collection.count_documents(succeeded) > 300, 40, "300 of them")
+    assert len(workshop.collection.distinct("analyses.result.process")) == 1
+    [upload_id] = workshop.upload(GOOD)
+    workshop.end_of(upload_id, "other")
+    analysis = workshop.stored(upload_id, "other")
+    assert (analysis["started_at"] - analysis["due_at"]).total_seconds() <= 3
+    assert workshop.collection.count_documents({"analyses.state": "queued"}) > 1000
+
+
+def resident_megabytes(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 / 2**20
+
+
+def test_memory_of_worker_and_kept_process_stays_flat(own_workshop):
+    workshop = own_workshop
+    workshop.analyzer("empty", "return {}", keep_loaded=True)
+    workshop.upload(GOOD)
+    worker = workshop.worker()
+    [first] = workshop.collection.distinct("_id")
+    workshop.end_of(str(first), "empty")
+
+    def megabytes_after(count: int) -> list[float]:
+        workshop.collection.update_many({}, {"$set": {"analyses.0.state": "queued"}})
+        [process] = worker.horses()
+        waiting = {"analyses.state": {"$ne": "succeeded"}}
+        wait_until(lambda: not workshop.collection.find_one(waiting), 60, f"the end of {count}")
+        [same] = worker.horses()
+        assert same == process
+        return [resident_megabytes(one.pid) for one in (*worker.children(), process)]
+
+    add_many(workshop, 500)
+    before = megabytes_after(500)
+    add_many(workshop, 1_000)
+    after = megabytes_after(1_500)
+    assert max(b - a for a, b in zip(before, after, strict=True)) < 3

@@ -1,0 +1,64 @@
+"""What the reconciler does with uploads of older versions and of plugins that are gone."""
+
+import photographs
+from bson import ObjectId
+from running import wait_until
+
+from clustr.components import WebComponents
+from clustr.database import now
+from clustr.queue import Queue
+from clustr.services.reconciler import GONE_AFTER, Reconciler
+
+GOOD = photographs.photograph("jpg", "cat")
+
+
+def reconciler_of(parts: WebComponents, queue: Queue) -> Reconciler:
+    services = parts.default_services
+    return Reconciler(
+        parts.database, parts.storage, queue, parts.plugin_manager, parts.removal, services
+    )
+
+
+def test_uploads_of_an_older_version_are_completed(workshop):
+    """They lack what they are listed by."""
+    workshop.analyzer("base", "return {}")
+    parts, queue = (
+        workshop.web,
+        Queue(workshop.environment["REDIS_URL"], workshop.settings.redis_prefix),
+    )
+    old, _ = workshop.upload(GOOD, GOOD)
+    whole = workshop.collection.find_one({"_id": ObjectId(old)})
+    workshop.collection.update_one({"_id": ObjectId(old)}, {"$unset": {"facets": True}})
+    reconciler_of(parts, queue).run_once()
+
+    def completed() -> bool:
+        return workshop.collection.find_one({"_id": ObjectId(old)}) == whole
+
+    wait_until(completed, 20, "that it has all")
+
+
+def test_what_waits_for_an_analyzer_that_is_gone_has_an_end(workshop):
+    workshop.analyzer("base", "return {}")
+    workshop.analyzer("top", "return {}", requires=("base",))
+    parts = workshop.web
+    queue = Queue(workshop.environment["REDIS_URL"], workshop.settings.redis_prefix)
+    old, fresh = workshop.upload(GOOD, GOOD)
+    assert workshop.state_of(old, "top") == "waiting"
+    workshop.collection.update_one(
+        {"_id": ObjectId(old)}, {"$set": {"updated_at": now() - 2 * GONE_AFTER}}
+    )
+
+    def reconcile() -> None:
+        reconciler_of(parts, queue).run_once()
+        workshop.collection.database["leases"].delete_many({})
+
+    reconcile()  # All that it waits for is there.
+    assert workshop.state_of(old, "top") == "waiting"
+    workshop.collection.update_one(
+        {"_id": ObjectId(old)}, {"$set": {"updated_at": now() - 2 * GONE_AFTER}}
+    )
+    parts.plugin_manager.analyzers.clear()
+    reconcile()
+    assert workshop.analysis(old, "top").error == "requires base"
+    assert workshop.state_of(old, "top") == "skipped"
+    assert workshop.state_of(fresh, "top") == "waiting"

@@ -1,0 +1,80 @@
+"""The analyses of one upload, which can be run again."""
+
+import pytest
+from editing import SAYS, get, run_again, work
+from running import wait_until
+from workshop import Workshop
+
+from clustr.api.schemas.uploads import AnalysisSchema
+from clustr.domain.models import UNFINISHED
+
+
+@pytest.fixture(scope="module")
+def shared_workshop(shared_workshop: Workshop) -> Workshop:
+    """A workshop whose analyzer says what a test has it say."""
+    fields = {"caption": "caption", "tags": "tags", "taken_at": "when"}
+    said = str(shared_workshop.folder / "said")
+    shared_workshop.analyzer("says", SAYS.format(said=said), fields=fields)
+    return shared_workshop
+
+
+@pytest.fixture
+def workshop(shared_workshop: Workshop) -> Workshop:
+    shared_workshop.empty("says")
+    return shared_workshop
+
+
+@pytest.fixture
+def upload_id(workshop: Workshop) -> str:
+    """An upload that an analyzer says something of, and can be made to say something else."""
+    (workshop.folder / "said").write_text('{"caption": "a cat", "tags": ["cat", "sofa"]}')
+    (upload_id,) = workshop.upload()
+    work(workshop)
+    return upload_id
+
+
+def test_the_analyses_of_one_upload(workshop, upload_id):
+    listed = get(workshop, f"/api/uploads/{upload_id}/analyses").json["data"]
+    one = get(workshop, f"/api/uploads/{upload_id}/analyses/says").json
+    assert listed == {"says": one}
+    assert not AnalysisSchema().validate(one)
+    assert one["result"] == {"caption": "a cat", "tags": ["cat", "sofa"]}
+    assert get(workshop, f"/api/uploads/{upload_id}/analyses/other").status_code == 404
+    assert get(workshop, f"/api/uploads/{'0' * 24}/analyses").status_code == 404
+    assert get(workshop, f"/api/uploads/{'0' * 24}/analyses/says").status_code == 404
+    assert get(workshop, "/api/uploads/none/analyses").status_code == 404
+
+
+def test_an_analysis_is_run_again(workshop, upload_id):
+    (workshop.folder / "said").write_text('{"caption": "a dog", "tags": []}')
+    answer = run_again(workshop, upload_id)
+    assert answer.status_code == 202, answer.text
+    assert answer.headers["Location"] == f"/api/uploads/{upload_id}/analyses/says"
+    assert answer.json["status"] == "queued"
+    assert answer.json["result"]["caption"] == "a cat"  # until there is a newer one
+    stored = workshop.stored(upload_id, "says")
+    assert (stored["priority"], stored.get("job")) == (0, None)
+    assert run_again(workshop, upload_id).status_code == 409
+    wait_until(lambda: workshop.redis.exists(workshop.key("bell:says")), 5, "the bell")
+    work(workshop)
+    one = get(workshop, answer.headers["Location"]).json
+    assert (one["status"], one["result"]["caption"]) == ("succeeded", "a dog")
+    assert workshop.get(upload_id).caption == "a dog"
+
+
+def test_it_is_refused_where_nothing_can_be_run(workshop, upload_id):
+    unknown = run_again(workshop, upload_id, "sayss")
+    assert unknown.status_code == 404
+    assert unknown.json["detail"] == "Unknown analyzer sayss; did you mean says?"
+    assert run_again(workshop, "0" * 24).status_code == 404
+    assert run_again(workshop, "none").status_code == 404
+
+
+def test_an_analyzer_that_came_later_looks_at_one_upload(own_workshop):
+    (upload_id,) = own_workshop.upload()
+    own_workshop.analyzer("late", 'return {"n": 1}')
+    own_workshop.renew()
+    assert run_again(own_workshop, upload_id, "late").status_code == 202
+    assert own_workshop.state_of(upload_id, "late") in UNFINISHED
+    assert own_workshop.horse("late", "run").process.wait(30) == 0
+    assert own_workshop.end_of(upload_id, "late").result == {"n": 1}
