@@ -1,11 +1,9 @@
 """Fixtures that more than one file of tests uses."""
 
-import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from subprocess import CompletedProcess
 from typing import Any
 
 import browsing
@@ -13,7 +11,6 @@ import pytest
 import traces
 from blip_caller import Caller
 from blip_stand_in import BlipStandIn
-from commands import Commands, RunPlugins
 from flask import Flask
 from fsck_store import Store, opened
 from PIL import Image
@@ -23,7 +20,7 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 from running import Servers, Up
 from web_side import WebSide
-from workshop import FIRST_PARTY, Workshop
+from workshop import Workshop
 
 from clustr.analysis.http_session import Session
 from clustr.api.http.request_context import EXTENSION
@@ -42,33 +39,6 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         yield running
     finally:
         running.end()
-
-
-@pytest.fixture(scope="session")
-def commands() -> Commands:
-    """Runs commands of Clustr that need no process started from nothing."""
-    return Commands()
-
-
-@pytest.fixture(scope="session")
-def run_plugins(commands: Commands) -> RunPlugins:
-    """Runs `clustr plugins` where no server is; keywords are settings."""
-    nowhere = {"MONGODB_URL": "mongodb://127.0.0.1:1", "REDIS_URL": "redis://127.0.0.1:1"}
-
-    def run(place: Path, *arguments: str, **settings: str) -> CompletedProcess[str]:
-        (place / "plugins").mkdir(exist_ok=True)
-        (place / "plugins.toml").touch()
-        environment = {
-            "PATH": os.environ["PATH"],
-            "PLUGINS_FOLDER": "plugins",
-            "PLUGINS_CONFIG": "plugins.toml",
-            "PLUGINS_DISABLED": ",".join(FIRST_PARTY),
-            **nowhere,
-            **settings,
-        }
-        return commands.run(place, environment, "plugins", *arguments)
-
-    return run
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The house: what keeps the code and its documents in order."""
 
 import ast
+import functools
 import inspect
 import pkgutil
 import re
@@ -24,10 +25,16 @@ OF_PLUGINS = ("BLIP_SERVICE_URL", "TIME_ZONE")  # settings that are read by plug
 SOURCES = [p for folder in ("clustr", "plugins") for p in sorted((ROOT / folder).rglob("*.py"))]
 
 
+@functools.cache
+def nodes_of(path: Path) -> list[ast.AST]:
+    """All that a file of Python consists of."""
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
 def imports_of(path: Path) -> set[str]:
     """The modules that a file imports, wherever in it."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -118,9 +125,7 @@ def imports_of_rooms() -> dict[str, set[str]]:
     del files["__init__"]
     found: dict[str, set[str]] = {room: set() for room in files}
     for room in files:
-        for node in (
-            node for file in files[room] for node in ast.walk(ast.parse(file.read_text()))
-        ):
+        for node in (node for file in files[room] for node in nodes_of(file)):
             if isinstance(node, ast.ImportFrom) and re.match(r"clustr\b", node.module or ""):
                 inside = (node.module or "").split(".")[1:2]
                 found[room] |= set(inside or [alias.name for alias in node.names])
@@ -194,8 +199,7 @@ def test_nothing_names_the_host_of_a_package_registry() -> None:
 def test_every_public_thing_has_a_docstring() -> None:
     missing = []
     for source in SOURCES:
-        tree = ast.parse(source.read_text())
-        for node in ast.walk(tree):
+        for node in nodes_of(source):
             if isinstance(node, ast.ClassDef | ast.Module) and not ast.get_docstring(node):
                 public = isinstance(node, ast.Module) or not node.name.startswith("_")
                 inner = isinstance(node, ast.ClassDef) and node.name in ("Meta",)

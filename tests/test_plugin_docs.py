@@ -19,7 +19,7 @@ from pathlib import Path
 
 import photographs
 import pytest
-from commands import Commands
+from fork_server import run_program
 from plugin_projects import lay_down
 from running import Servers, wait_until
 from web_side import WebSide
@@ -265,9 +265,8 @@ def test_configuration_that_is_shown_is_one(tmp_path: Path) -> None:
 class Reader:
     """Somebody who does what a page says, in a folder, with a Clustr that can be started."""
 
-    def __init__(self, workshop: Workshop, commands: Commands):
+    def __init__(self, workshop: Workshop):
         self.workshop = workshop
-        self._commands = commands
         self.folder = workshop.folder
         self._web: WebSide | None = None
         self._worker: Program | None = None
@@ -325,8 +324,8 @@ class Reader:
         """What a command prints; the variables that it sets are kept."""
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         environment = self.workshop.environment | {"PATH": path, "COLUMNS": "100"}
-        if plain := re.fullmatch(r"clustr ([\w ./-]+)", command):  # It needs no shell.
-            printed = self._commands.run(self.folder, environment, *plain[1].split()).stdout
+        if re.fullmatch(r"clustr [\w ./-]+", command):  # It needs no shell.
+            printed = run_program(["-m", *command.split()], environment, self.folder).stdout
         else:
             printed = self._run_in_shell(command, environment)
         return "".join(f"{line.rstrip()}\n" for line in printed.strip().splitlines())
@@ -358,11 +357,11 @@ class Reader:
 
 
 @pytest.fixture
-def reader(servers: Servers, commands: Commands, tmp_path: Path) -> Iterator[Reader]:
+def reader(servers: Servers, tmp_path: Path) -> Iterator[Reader]:
     if shutil.which("curl") is None:
         pytest.skip("there is no curl to type its commands")
     with Workshop(tmp_path, servers) as workshop:
-        yield Reader(workshop, commands)
+        yield Reader(workshop)
 
 
 def test_first_five_minutes(reader: Reader) -> None:

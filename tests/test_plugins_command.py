@@ -15,7 +15,7 @@ from typing import Any
 
 import photographs
 import pytest
-from commands import RunPlugins
+from plugin_commands import run_plugins
 from plugin_sources import CONFIGURED, GOOD, ROUTES, SECRETIVE, filtered, top
 from running import all_processes, wait_until
 from workshop import FIRST_PARTY, analyzer
@@ -69,7 +69,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def listed(place: Path, run_plugins: RunPlugins) -> dict[str, dict[str, Any]]:
+def listed(place: Path) -> dict[str, dict[str, Any]]:
     """What `list --json` says, by the plugins' names."""
     done = run_plugins(place, "list", "--json", "--limit", "3")
     assert (done.returncode, done.stderr) == (0, "")
@@ -123,9 +123,7 @@ def test_failures_to_load_have_a_traceback_of_the_plugin_alone(listed) -> None:
     assert listed["a_good"]["traceback"] is None
 
 
-def test_check_tells_what_is_wrong_and_what_is_worth_a_warning(
-    place: Path, run_plugins: RunPlugins
-) -> None:
+def test_check_tells_what_is_wrong_and_what_is_worth_a_warning(place: Path) -> None:
     done = run_plugins(place, "check", "--limit", "3")
     assert done.returncode == 1
     told = dict(re.findall(r"^(\w+):(.*(?:\n  .*)*)", done.stdout, re.MULTILINE))
@@ -136,7 +134,7 @@ def test_check_tells_what_is_wrong_and_what_is_worth_a_warning(
         assert re.search(rf"^\n  problem: {state}: .*{reason}", told[name]), name
 
 
-def test_check_of_one_plugin(drop_in, run_plugins: RunPlugins) -> None:
+def test_check_of_one_plugin(drop_in) -> None:
     heavy = """
         import sys, time, threading
         sys.path.append("modules")
@@ -159,9 +157,7 @@ def test_check_of_one_plugin(drop_in, run_plugins: RunPlugins) -> None:
     assert (done.returncode, done.stderr) == (2, "clustr: unknown plugin its; did you mean it?\n")
 
 
-def test_check_compares_what_is_required_with_what_is_installed(
-    tmp_path: Path, run_plugins: RunPlugins
-) -> None:
+def test_check_compares_what_is_required_with_what_is_installed(tmp_path: Path) -> None:
     metadata = tmp_path / "site" / "elsewhere-2.5.dist-info"
     metadata.mkdir(parents=True)
     (tmp_path / "site" / "elsewhere_module.py").write_text(GOOD)
@@ -189,7 +185,7 @@ def test_check_compares_what_is_required_with_what_is_installed(
     )
 
 
-def test_list_for_people(drop_in, run_plugins: RunPlugins) -> None:
+def test_list_for_people(drop_in) -> None:
     place = drop_in(GOOD, "[itt]\nsize = 3")
     (place / "plugins" / "odd\x1b[31m.py").write_text(GOOD)
     done = run_plugins(place, "list")
@@ -212,7 +208,7 @@ def test_list_for_people(drop_in, run_plugins: RunPlugins) -> None:
     assert done.stderr == "warning: [itt]: unknown plugin itt; did you mean it?\n"
 
 
-def test_show_tells_everything_but_secrets(drop_in, run_plugins: RunPlugins) -> None:
+def test_show_tells_everything_but_secrets(drop_in) -> None:
     toml = "[it]\npin = 'x'\ntoken = 471147\ncolour = 'red'"
     source = SECRETIVE + filtered("Filter(analyzer='shades', field='label', type=fields.String())")
     place = drop_in(source, toml)
@@ -241,7 +237,7 @@ def test_show_tells_everything_but_secrets(drop_in, run_plugins: RunPlugins) -> 
     assert nothing.stderr == "clustr: unknown plugin its; did you mean it?\n"
 
 
-def test_show_tells_why_a_plugin_is_not_loaded(drop_in, run_plugins: RunPlugins) -> None:
+def test_show_tells_why_a_plugin_is_not_loaded(drop_in) -> None:
     done = run_plugins(drop_in(top("def deep():\n    1 / 0\ndeep()")), "show", "it")
     assert done.returncode == 0
     assert "reason     import raised ZeroDivisionError: division by zero" in done.stdout
@@ -272,9 +268,7 @@ def clustr_config_schema():
 )
 
 
-def test_example_of_a_configuration_is_one_when_its_lines_are_made_to_count(
-    drop_in, run_plugins: RunPlugins
-) -> None:
+def test_example_of_a_configuration_is_one_when_its_lines_are_made_to_count(drop_in) -> None:
     place = drop_in(KEYED)
     # It is misconfigured as long as there is no address: that is when one asks for this.
     done = run_plugins(place, "config", "it")
@@ -299,7 +293,7 @@ def test_example_of_a_configuration_is_one_when_its_lines_are_made_to_count(
     assert (values["threshold"], values["on"], values["key"]) == (0.5, True, "(secret)")
 
 
-def test_example_for_plugins_without_one(drop_in, run_plugins: RunPlugins) -> None:
+def test_example_for_plugins_without_one(drop_in) -> None:
     place = drop_in(GOOD)
     done = run_plugins(place, "config", "it")
     assert (done.returncode, done.stdout) == (0, "# The plugin it takes no configuration.\n")
@@ -316,9 +310,7 @@ def test_example_for_plugins_without_one(drop_in, run_plugins: RunPlugins) -> No
         ("", {"PORT": "many"}, "PORT='many': expected a whole number"),
     ],
 )
-def test_broken_settings_are_said_and_plugins_listed(
-    drop_in, toml, settings, said, run_plugins: RunPlugins
-) -> None:
+def test_broken_settings_are_said_and_plugins_listed(drop_in, toml, settings, said) -> None:
     place = drop_in(GOOD, toml)
     done = run_plugins(place, "list", "--json", **settings)
     assert done.returncode == 1
@@ -353,7 +345,7 @@ def test_list_is_quick_and_imports_nothing_heavy(drop_in) -> None:
     assert not imported & {"flask", "flask_smorest", "pymongo", "rq", "redis", "gunicorn", "numpy"}
 
 
-def test_hook_that_hangs_is_told_too(drop_in, run_plugins: RunPlugins) -> None:
+def test_hook_that_hangs_is_told_too(drop_in) -> None:
     place = drop_in(GOOD.replace("return [", "time.sleep(1000) #"))
     (place / "plugins" / "other.py").write_text(GOOD)
     done = run_plugins(place, "list", "--json", "--limit", "2")

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import RunPlugins
+from plugin_commands import run_plugins
 from plugin_projects import lay_down
 
 
@@ -31,9 +31,7 @@ def install(project: Path, name: str) -> Path:
 
 
 @pytest.mark.parametrize(("options", "brings"), [((), "mean"), (("--http",), "labels")])
-def test_new_project_is_complete(
-    tmp_path: Path, options: tuple[str, ...], brings: str, run_plugins: RunPlugins
-) -> None:
+def test_new_project_is_complete(tmp_path: Path, options: tuple[str, ...], brings: str) -> None:
     done = run_plugins(tmp_path, "new", "good_light", *options)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "Wrote clustr-good-light; its README.md says how to go on.\n"
@@ -58,9 +56,7 @@ def test_new_project_is_complete(
     assert brings in shown["analyzers"][0]["result"]
 
 
-def test_new_drop_in_is_loaded_where_it_was_written(
-    tmp_path: Path, run_plugins: RunPlugins
-) -> None:
+def test_new_drop_in_is_loaded_where_it_was_written(tmp_path: Path) -> None:
     done = run_plugins(tmp_path, "new", "light", "--drop-in")
     assert (done.returncode, done.stderr) == (0, "")
     passes_its_tests(tmp_path / "plugins" / "light", "")
@@ -78,9 +74,7 @@ def test_new_drop_in_is_loaded_where_it_was_written(
         ("light", "clustr-light cannot be made: File exists"),
     ],
 )
-def test_new_plugin_takes_nothing_from_others(
-    tmp_path: Path, name: str, reason: str, run_plugins: RunPlugins
-) -> None:
+def test_new_plugin_takes_nothing_from_others(tmp_path: Path, name: str, reason: str) -> None:
     (tmp_path / "clustr-light").mkdir()
     done = run_plugins(tmp_path, "new", name)
     assert (done.returncode, done.stdout) == (2, "")

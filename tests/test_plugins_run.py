@@ -7,7 +7,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-from commands import RunPlugins
+from plugin_commands import run_plugins
 from plugin_sources import top
 from workshop import FIRST_PARTY, analyzer, plugin
 
@@ -61,20 +61,13 @@ def trying(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-@pytest.fixture(scope="module")
-def try_out(run_plugins: RunPlugins) -> RunPlugins:
-    """Runs `clustr plugins run` without the plugin that hangs, unless the settings are others."""
-
-    def run(place: Path, *arguments: str, **settings: str) -> CompletedProcess[str]:
-        switched_off = {"PLUGINS_DISABLED": "hangs"}
-        return run_plugins(place, "run", *arguments, "--limit", "1", **switched_off | settings)
-
-    return run
+def try_out(place: Path, *arguments: str, **settings: str) -> CompletedProcess[str]:
+    """Run `clustr plugins run` without the plugin that hangs, unless the settings are others."""
+    switched_off = {"PLUGINS_DISABLED": "hangs"}
+    return run_plugins(place, "run", *arguments, "--limit", "1", **switched_off | settings)
 
 
-def test_run_prints_what_an_analyzer_says_after_those_it_requires(
-    trying: Path, try_out: RunPlugins
-) -> None:
+def test_run_prints_what_an_analyzer_says_after_those_it_requires(trying: Path) -> None:
     disabled = ",".join([*FIRST_PARTY, "looks"])
     switched_off = {"PLUGINS_DISABLED": disabled, "PLUGINS_ENABLED": "hangs"}
     files = ("jpeg.jpg", "truncated.jpg", "1x1.png", "not_an_image.jpg")
@@ -100,7 +93,7 @@ def test_run_prints_what_an_analyzer_says_after_those_it_requires(
     assert json.loads("".join(rest))["width"] == 160
 
 
-def test_run_contains_what_a_plugin_does(trying: Path, try_out: RunPlugins) -> None:
+def test_run_contains_what_a_plugin_does(trying: Path) -> None:
     files = ("1x1.png", "jpeg.jpg", "png.png", "webp.webp")
     done = try_out(trying, "ends", *files)
     assert done.returncode == 1
@@ -119,7 +112,7 @@ def test_run_contains_what_a_plugin_does(trying: Path, try_out: RunPlugins) -> N
     assert try_out(trying, "ends", "png.png").returncode == 0
 
 
-def test_run_does_not_know_an_analyzer(drop_in, run_plugins: RunPlugins) -> None:
+def test_run_does_not_know_an_analyzer(drop_in) -> None:
     place = drop_in(TRIED["ends"])
     shutil.copy(sample_image("jpeg"), place)
     done = run_plugins(place, "run", "end", "jpeg.jpg")
@@ -127,7 +120,7 @@ def test_run_does_not_know_an_analyzer(drop_in, run_plugins: RunPlugins) -> None
     assert done.stderr == "clustr: unknown analyzer end; did you mean ends?\n"
 
 
-def test_run_ends_what_is_deaf_and_tells_what_waits(trying: Path, try_out: RunPlugins) -> None:
+def test_run_ends_what_is_deaf_and_tells_what_waits(trying: Path) -> None:
     done = try_out(trying, "deaf", "jpeg.jpg")
     assert done.returncode == 1
     assert done.stdout.endswith("  deaf: took longer than 0.2 seconds, and was deaf\n")
@@ -148,9 +141,7 @@ def test_run_ends_what_is_deaf_and_tells_what_waits(trying: Path, try_out: RunPl
         (("looks",), "Missing argument 'FILE...'."),
     ],
 )
-def test_run_says_what_it_cannot_do(
-    trying: Path, try_out: RunPlugins, arguments: tuple[str, ...], said: str
-) -> None:
+def test_run_says_what_it_cannot_do(trying: Path, arguments: tuple[str, ...], said: str) -> None:
     done = try_out(trying, *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr

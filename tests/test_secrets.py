@@ -6,7 +6,6 @@ import logging
 import os
 import pickle
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import photographs
 import pytest
 import requests
 import structlog
-from commands import Commands
+from fork_server import run_program
 from running import Servers, Up, wait_until
 from web_side import WebSide
 from workshop import FIRST_PARTY, Workshop
@@ -27,7 +26,6 @@ from clustr.settings import read_settings
 from clustr.supervisor.servers import free_port
 
 PHOTOGRAPH = photographs.encode(photographs.picture(), "jpg")
-Run = Callable[..., str]
 
 LEAKY = """
 import requests
@@ -119,16 +117,11 @@ def planted_environment(folder: Path) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="module")
-def run(commands: Commands) -> Run:
-    """Runs a command in a folder with these settings, and gives all that it prints."""
-
-    def run(folder: Path, environment: dict[str, str], *arguments: str) -> str:
-        kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-        done = commands.run(folder, kept | environment, *arguments)
-        return done.stdout + done.stderr
-
-    return run
+def run(folder: Path, environment: dict[str, str], *arguments: str) -> str:
+    """All that a command prints."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    done = run_program(["-m", "clustr", *arguments], kept | environment, folder)
+    return done.stdout + done.stderr
 
 
 def assert_none_in(text: str, *passwords: str) -> None:
@@ -151,14 +144,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str
 
 
 @pytest.mark.parametrize("name", ANALYZERS)
-def test_running_an_analyzer_by_hand_shows_no_secret(place, run: Run, name: str) -> None:
+def test_running_an_analyzer_by_hand_shows_no_secret(place, name: str) -> None:
     folder, environment = place
     said = run(folder, environment, "plugins", "run", name, "a.jpg")
     assert "failed" in said or "deferred" in said
     assert_none_in(said)
 
 
-def test_commands_about_plugins_show_no_secret(place, run: Run) -> None:
+def test_commands_about_plugins_show_no_secret(place) -> None:
     folder, environment = place
     commands = [
         ("list",), ("list", "--json"), ("show", "leaky"), ("show", "leaky", "--json"),
@@ -170,7 +163,7 @@ def test_commands_about_plugins_show_no_secret(place, run: Run) -> None:
         assert_none_in(said)
 
 
-def test_what_cannot_be_loaded_shows_no_secret(place, run: Run) -> None:
+def test_what_cannot_be_loaded_shows_no_secret(place) -> None:
     folder, environment = place
     wrong = {**environment, "CLUSTR_PLUGIN__LEAKY__PIN": "planted-and-no-number"}
     said = run(folder, wrong, "plugins", "show", "leaky")
@@ -263,9 +256,7 @@ def test_lines_for_people_show_no_secret(tmp_path: Path, servers: Servers) -> No
         ("MONGODB_URL", "bob:planted@x"),
     ],
 )
-def test_an_address_that_cannot_be_used_is_not_shown(
-    tmp_path: Path, run: Run, name: str, value: str
-) -> None:
+def test_an_address_that_cannot_be_used_is_not_shown(tmp_path: Path, name: str, value: str) -> None:
     (tmp_path / "plugins").mkdir()
     said = run(tmp_path, {name: value}, "worker" if name == "REDIS_URL" else "fsck")
     assert_refused(said, name)
@@ -280,15 +271,13 @@ def assert_refused(said: str, name: str) -> None:
 
 @pytest.mark.parametrize("address", ["redis://:planted:et/@x", "redis://x:planted"])
 def test_clustr_up_does_not_show_an_address_that_it_or_its_worker_refuses(
-    tmp_path: Path, servers: Servers, run: Run, address: str
+    tmp_path: Path, servers: Servers, address: str
 ) -> None:
     settings = {"MONGODB_URL": servers.mongodb_url, "PORT": str(free_port()), "HOST": "127.0.0.1"}
     assert_refused(run(tmp_path, settings | {"REDIS_URL": address}, "up"), "REDIS_URL")
 
 
-def test_servers_that_are_away_or_refuse_show_no_password(
-    tmp_path: Path, servers: Servers, run: Run
-) -> None:
+def test_servers_that_are_away_or_refuse_show_no_password(tmp_path: Path, servers: Servers) -> None:
     """Neither `clustr fsck` nor an app, and nothing that the drivers say."""
     host = servers.redis_url.rpartition("@")[2]
     environment = {
@@ -402,7 +391,7 @@ def test_a_start_that_fails_carries_no_cause_with_the_value() -> None:
     assert_none_in(str(caught.value))
 
 
-def test_first_party_plugins_are_there_beside_the_planted_one(place, run: Run) -> None:
+def test_first_party_plugins_are_there_beside_the_planted_one(place) -> None:
     """Or the tests above would prove less than they seem to."""
     folder, environment = place
     found = json.loads(run(folder, environment, "plugins", "list", "--json"))

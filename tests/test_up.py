@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 from calling import total_uploads
-from commands import Commands
+from fork_server import run_program
 from pymongo import MongoClient
 from running import Process, Servers, Up, child, descendants, start, wait_until
 
@@ -70,19 +70,14 @@ def quiet(on_given_servers) -> Up:
     return on_given_servers(LOG_LEVEL="warning")
 
 
-@pytest.fixture
-def refusal(commands: Commands, tmp_path: Path) -> Callable[..., str]:
-    """Gives the one line that `clustr up` prints when it cannot start; keywords are settings."""
-
-    def refusal(*arguments: str, **settings: str) -> str:
-        port = str(servers.free_port())
-        defaults = {"PATH": os.environ["PATH"], "HOST": "127.0.0.1", "PORT": port}
-        ended = commands.run(tmp_path, defaults | settings, "up", *arguments)
-        assert (ended.returncode, ended.stdout) == (2, "")
-        [line] = ended.stderr.splitlines()
-        return line
-
-    return refusal
+def refusal(folder: Path, *arguments: str, **settings: str) -> str:
+    """The one line that `clustr up` prints when it cannot start; keywords are settings."""
+    port = str(servers.free_port())
+    defaults = {"PATH": os.environ["PATH"], "HOST": "127.0.0.1", "PORT": port}
+    ended = run_program(["-m", "clustr", "up", *arguments], defaults | settings, folder)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    [line] = ended.stderr.splitlines()
+    return line
 
 
 def test_what_it_prints_works_when_pasted(running):
@@ -155,8 +150,8 @@ def test_what_is_set_without_effect_is_in_the_greeting_and_the_log(running):
         assert said in log
 
 
-def test_data_folder_in_use_is_said_in_one_line(running, refusal):
-    line = refusal("--data", str(running.data))
+def test_data_folder_in_use_is_said_in_one_line(running, tmp_path):
+    line = refusal(tmp_path, "--data", str(running.data))
     assert line.startswith(f"clustr: DATA_FOLDER={running.data} is already in use")
 
 
@@ -380,31 +375,31 @@ def test_an_interrupt_ends_it_while_it_starts(up):
     wait_until(lambda: not [one for one in family if one.alive()], 5, "an end of all")
 
 
-def test_only_plugins_that_are_not_there_stop_the_start(refusal):
-    line = refusal(PLUGINS_ENABLED="dimensons")
+def test_only_plugins_that_are_not_there_stop_the_start(tmp_path):
+    line = refusal(tmp_path, PLUGINS_ENABLED="dimensons")
     assert line == (
         "clustr: PLUGINS_ENABLED='dimensons': unknown plugin dimensons; did you mean dimensions?"
     )
 
 
-def test_port_in_use_is_said_in_one_line(refusal):
+def test_port_in_use_is_said_in_one_line(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
-        line = refusal("--port", address.split(":")[1])
+        line = refusal(tmp_path, "--port", address.split(":")[1])
     assert line == f"clustr: {address} is already in use: choose another with PORT or --port"
 
 
-def test_unwritable_folders_are_said_in_one_line(refusal, tmp_path):
+def test_unwritable_folders_are_said_in_one_line(tmp_path):
     (tmp_path / "a file").touch()
     folder = tmp_path / "a file" / "below"  # root, too, cannot write there
-    line = refusal("--data", str(folder))
+    line = refusal(tmp_path, "--data", str(folder))
     assert line == f"clustr: DATA_FOLDER={folder} cannot be written: Not a directory"
-    line = refusal(UPLOAD_FOLDER=str(folder))
+    line = refusal(tmp_path, UPLOAD_FOLDER=str(folder))
     assert line == f"clustr: UPLOAD_FOLDER={folder} cannot be written: Not a directory"
 
 
-def test_bad_setting_is_said_in_one_line(refusal):
-    line = refusal("--port", "seventy")
+def test_bad_setting_is_said_in_one_line(tmp_path):
+    line = refusal(tmp_path, "--port", "seventy")
     assert line == "clustr: PORT='seventy': expected a whole number"
 
 
@@ -412,8 +407,9 @@ def test_bad_setting_is_said_in_one_line(refusal):
     ("queues", "expected"),
     [("default,fast", "there is no queue fast; there are default, http, gpu"), (",", "no queue")],
 )
-def test_unknown_queues_are_refused(commands, tmp_path, queues, expected):
+def test_unknown_queues_are_refused(tmp_path, queues, expected):
     environment = {"PATH": os.environ["PATH"]}
-    ended = commands.run(tmp_path, environment, "worker", "--queues", queues)
+    arguments = ["-m", "clustr", "worker", "--queues", queues]
+    ended = run_program(arguments, environment, tmp_path)
     assert ended.returncode == 2
     assert expected in ended.stderr
