@@ -2,6 +2,7 @@
 
 import http.client
 import socket
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -9,6 +10,8 @@ import requests
 
 SECONDS = 30
 BOUNDARY = "boundary-of-the-tests"
+FORM = f"multipart/form-data; boundary={BOUNDARY}"
+PROBLEM = "application/problem+json"
 
 
 def get(service: Any, path: str, **options: Any) -> requests.Response:
@@ -92,3 +95,22 @@ def get_raw(service: Any, path: str, *headers: str) -> Raw:
     """Ask for a path that clients would tidy up first."""
     lines = [f"GET {path} HTTP/1.1", "Host: localhost", *headers]
     return Raw(service, "\r\n".join([*lines, "", ""]).encode("latin-1"))
+
+
+def stored_files(service) -> set[Path]:
+    """Every file below the folder of uploads; those that are still arriving, too."""
+    return {path for path in (service.data / "uploads").rglob("*") if path.is_file()}
+
+
+def total(service) -> int:
+    return get(service, "/api/uploads?limit=1").json()["total"]
+
+
+def problem(answer: requests.Response, status: int, name: str) -> dict:
+    """The problem document, which must be of this status and kind."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["Content-Type"] == PROBLEM
+    document = answer.json()
+    assert document["type"] == f"urn:clustr:problem:{name}"
+    assert document["status"] == status
+    return document

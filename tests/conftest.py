@@ -1,6 +1,7 @@
 """Fixtures that more than one file of tests uses."""
 
 import uuid
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,8 +27,15 @@ from clustr.analysis.http_session import Session
 from clustr.api.http.request_context import EXTENSION
 from clustr.app import create_app
 from clustr.database import Database
+from clustr.imaging import pillow_setup
+from clustr.imaging.formats import Format, formats_for
+from clustr.imaging.images import InspectedImage, open_displayed
+from clustr.imaging.images import inspect as inspect_image
 from clustr.plugin_manager import PluginManager, load_plugins
 from clustr.settings import read_settings
+
+# Formats of the tests of images; others are allowed by those that want them.
+DEFAULT_FORMATS = formats_for(("png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff"))
 
 
 @pytest.fixture(scope="session")
@@ -257,6 +265,42 @@ def own_store(tmp_path: Path, servers: Servers) -> Iterator[Store]:
         made = Store(workshop)
         made.add(4)
         yield made
+
+
+@pytest.fixture
+def prepared(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Loads the formats into this process, for as long as the test takes."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # put back afterwards
+    with warnings.catch_warnings():
+        pillow_setup.prepare(50_000_000)
+        yield
+
+
+@pytest.fixture
+def inspect(tmp_path: Path) -> Callable[..., InspectedImage]:
+    """Inspects a file with these bytes."""
+
+    def inspect(
+        content: bytes, allowed: tuple[Format, ...] = DEFAULT_FORMATS, limit_time: bool = False
+    ) -> InspectedImage:
+        # The name says nothing, as that of a file that is being received.
+        with (tmp_path / "incoming").open("w+b") as file:
+            file.write(content)
+            return inspect_image(file, allowed, limit_time)
+
+    return inspect
+
+
+@pytest.fixture(name="opened")
+def open_image(tmp_path: Path) -> Callable[[bytes], Image.Image]:
+    """Decodes a file with these bytes."""
+
+    def open_image(content: bytes) -> Image.Image:
+        path = tmp_path / "incoming"
+        path.write_bytes(content)
+        return open_displayed(path)
+
+    return open_image
 
 
 @pytest.fixture(scope="session")

@@ -3,16 +3,19 @@
 import json
 import struct
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import odd_images
 import photographs
 import pi_heif
 import PIL.Image
 import structlog
 from clustr_plugins import exif as plugin
-from PIL.ExifTags import IFD
+from PIL.ExifTags import GPS, IFD, Base
+from PIL.TiffImagePlugin import IFDRational
 
 from clustr.analysis.http_session import Session
 from clustr.analysis.runner import UploadFields
@@ -106,3 +109,147 @@ def fraction(tag: int, above: int, below: int) -> tuple[int, int, int, bytes]:
     signed = above < 0 or below < 0
     packed = struct.pack("<ii" if signed else "<II", above, below)
     return int(tag), SRATIONAL if signed else RATIONAL, 1, packed
+
+
+DATE_KEYS = ("taken_at", "taken_at_local", "utc_offset", "source", "offset_source")
+NO_DATE = dict.fromkeys(DATE_KEYS)
+
+
+CAMERA: Tags = {
+    Base.Make: "FUJIFILM",
+    Base.Model: "X-T5",
+    Base.Software: "Digital Camera X-T5 Ver2.01",
+    Base.Artist: "Zoë Müller".encode(),
+    Base.Copyright: "© 2024 Zoë Müller".encode(),
+    Base.Orientation: 1,
+    Base.HostComputer: "Zoe's laptop",
+}
+PHOTOGRAPH: Tags = {
+    Base.LensMake: "FUJIFILM",
+    Base.LensModel: "XF23mmF1.4 R LM WR",
+    Base.ExposureTime: IFDRational(1, 250),
+    Base.FNumber: IFDRational(56, 10),
+    Base.ISOSpeedRatings: 400,
+    Base.ExposureBiasValue: IFDRational(-2, 3),
+    Base.FocalLength: IFDRational(23, 1),
+    Base.FocalLengthIn35mmFilm: 35,
+    Base.Flash: 0x19,
+    Base.DateTimeOriginal: "2024:05:01 12:30:45",
+    Base.SubsecTimeOriginal: "25",
+    Base.OffsetTimeOriginal: "+02:00",
+    Base.CameraOwnerName: "Zoe the owner",
+    Base.BodySerialNumber: "SECRET-1",
+    Base.LensSerialNumber: "SECRET-2",
+    Base.UserComment: b"ASCII\0\0\0a comment",
+    Base.MakerNote: b"a note",
+}
+PLACE: Tags = {
+    GPS.GPSLatitudeRef: "S",
+    GPS.GPSLatitude: (33.0, 51.0, 24.84),
+    GPS.GPSLongitudeRef: "E",
+    GPS.GPSLongitude: (151.0, 12.0, 54.72),
+    GPS.GPSAltitudeRef: 1,
+    GPS.GPSAltitude: 12.5,
+    GPS.GPSImgDirection: 270.25,
+    GPS.GPSDateStamp: "2024:05:01",
+    GPS.GPSTimeStamp: (10.0, 30.0, 45.5),
+}
+RESULT = {
+    "camera": {"make": "FUJIFILM", "model": "X-T5"},
+    "lens": {"make": "FUJIFILM", "model": "XF23mmF1.4 R LM WR"},
+    "exposure": {
+        "time_seconds": 1 / 250,
+        "f_number": 5.6,
+        "iso": 400,
+        "bias_ev": -2 / 3,
+        "focal_length_mm": 23.0,
+        "focal_length_35mm": 35,
+        "flash_fired": True,
+    },
+    "taken_at": "2024-05-01T10:30:45.250Z",
+    "taken_at_local": "2024-05-01T12:30:45.250",
+    "utc_offset": "+02:00",
+    "source": "exif_original",
+    "offset_source": "offset_original",
+    "orientation": 1,
+    "software": "Digital Camera X-T5 Ver2.01",
+    "artist": "Zoë Müller",
+    "copyright": "© 2024 Zoë Müller",
+    "gps": {
+        "latitude": -33.8569,
+        "longitude": 151.2152,
+        "altitude_m": -12.5,
+        "direction_degrees": 270.25,
+        "taken_at": "2024-05-01T10:30:45.500Z",
+    },
+}
+NOTHING = {
+    "camera": {"make": None, "model": None},
+    "lens": {"make": None, "model": None},
+    "exposure": dict.fromkeys(RESULT["exposure"]),
+    **NO_DATE,
+    "orientation": None,
+    "software": None,
+    "artist": None,
+    "copyright": None,
+    "gps": None,
+}
+
+BLOCK = exif(CAMERA, PHOTOGRAPH, PLACE).tobytes().removeprefix(b"Exif\0\0")
+XMP = (
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/">'
+    '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">{}</rdf:RDF></x:xmpmeta>'
+)
+NAMESPACES = (
+    'xmlns:photoshop="http://ns.adobe.com/photoshop/1.0/" '
+    'xmlns:exif="http://ns.adobe.com/exif/1.0/" xmlns:xmpMM="http://ns.adobe.com/xap/1.0/mm/"'
+)
+
+
+def date_of(analyze: Analyze, content: bytes) -> dict[str, Any]:
+    """The part of the result that says when the picture was taken."""
+    result = analyze(content)
+    return {key: result[key] for key in DATE_KEYS}
+
+
+def date(
+    taken_at: str | None, local: str, offset: str | None, source: str, offset_source: str
+) -> dict[str, Any]:
+    return dict(zip(DATE_KEYS, (taken_at, local, offset, source, offset_source), strict=True))
+
+
+def xmp(attributes: str = "", elements: str = "") -> bytes:
+    """XMP data that says this of the picture."""
+    return xmp_of(described(attributes, elements))
+
+
+def xmp_of(*descriptions: str) -> bytes:
+    return XMP.format("".join(descriptions)).encode()
+
+
+def described(attributes: str = "", elements: str = "") -> str:
+    return f"<rdf:Description {NAMESPACES} {attributes}>{elements}</rdf:Description>"
+
+
+def with_xmp(packet: bytes, *tags: Tags, extension: str = "jpg") -> bytes:
+    """A photograph with XMP data, and with EXIF data."""
+    picture = photographs.picture("cat", 64)
+    if extension == "png":
+        return odd_images.png_with(text_chunk(b"iTXt", b"XML:com.adobe.xmp", packet))
+    written = exif(*tags)
+    if extension == "tif":
+        written[Base.XMLPacket] = packet
+    return photographs.encode(picture, extension, xmp=packet, exif=written)
+
+
+def text_chunk(kind: bytes, keyword: bytes, text: bytes, compressed: bool = False) -> bytes:
+    """A text in a PNG."""
+    content = zlib.compress(text) if compressed else text
+    between = {b"tEXt": b"", b"zTXt": b"\0", b"iTXt": bytes([compressed, 0, 0, 0])}[kind]
+    return odd_images.chunk(kind, keyword + b"\0" + between + content)
+
+
+def png_ending_with(chunk: bytes) -> bytes:
+    """A photograph as PNG with one more chunk behind its pixels, where Pillow does not look."""
+    content = photographs.photograph("png")
+    return content[:-12] + chunk + content[-12:]

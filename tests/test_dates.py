@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import zlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,19 @@ import odd_images
 import photographs
 import pytest
 from clustr_plugins import exif as plugin
-from exif_data import Analyze, Tags, analyzes, block, exif, image, text_tag
+from exif_data import (
+    Analyze,
+    Tags,
+    analyzes,
+    block,
+    date,
+    date_of,
+    image,
+    text_chunk,
+    text_tag,
+    with_xmp,
+    xmp,
+)
 from PIL.ExifTags import GPS, Base
 
 from clustr.plugin_manager import load_plugins
@@ -21,16 +32,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
 
 TEN = "2024:07:01 10:00:00"
 ORIGINAL = {Base.DateTimeOriginal: TEN}
-KEYS = ("taken_at", "taken_at_local", "utc_offset", "source", "offset_source")
-NO_DATE = dict.fromkeys(KEYS)
-XMP = (
-    '<x:xmpmeta xmlns:x="adobe:ns:meta/">'
-    '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">{}</rdf:RDF></x:xmpmeta>'
-)
-NAMESPACES = (
-    'xmlns:photoshop="http://ns.adobe.com/photoshop/1.0/" '
-    'xmlns:exif="http://ns.adobe.com/exif/1.0/" xmlns:xmpMM="http://ns.adobe.com/xap/1.0/mm/"'
-)
 
 
 @pytest.fixture(scope="module")
@@ -38,57 +39,8 @@ def analyze(tmp_path_factory: pytest.TempPathFactory) -> Analyze:
     return analyzes(tmp_path_factory.mktemp("dates"))
 
 
-def date_of(analyze: Analyze, content: bytes) -> dict[str, Any]:
-    """The part of the result that says when the picture was taken."""
-    result = analyze(content)
-    return {key: result[key] for key in KEYS}
-
-
-def date(
-    taken_at: str | None, local: str, offset: str | None, source: str, offset_source: str
-) -> dict[str, Any]:
-    return dict(zip(KEYS, (taken_at, local, offset, source, offset_source), strict=True))
-
-
 def place(date_stamp: str, hour: float, minute: float = 0, second: float = 0) -> Tags:
     return {GPS.GPSDateStamp: date_stamp, GPS.GPSTimeStamp: (hour, minute, float(second))}
-
-
-def xmp(attributes: str = "", elements: str = "") -> bytes:
-    """XMP data that says this of the picture."""
-    return xmp_of(described(attributes, elements))
-
-
-def xmp_of(*descriptions: str) -> bytes:
-    return XMP.format("".join(descriptions)).encode()
-
-
-def described(attributes: str = "", elements: str = "") -> str:
-    return f"<rdf:Description {NAMESPACES} {attributes}>{elements}</rdf:Description>"
-
-
-def with_xmp(packet: bytes, *tags: Tags, extension: str = "jpg") -> bytes:
-    """A photograph with XMP data, and with EXIF data."""
-    picture = photographs.picture("cat", 64)
-    if extension == "png":
-        return odd_images.png_with(text_chunk(b"iTXt", b"XML:com.adobe.xmp", packet))
-    written = exif(*tags)
-    if extension == "tif":
-        written[Base.XMLPacket] = packet
-    return photographs.encode(picture, extension, xmp=packet, exif=written)
-
-
-def text_chunk(kind: bytes, keyword: bytes, text: bytes, compressed: bool = False) -> bytes:
-    """A text in a PNG."""
-    content = zlib.compress(text) if compressed else text
-    between = {b"tEXt": b"", b"zTXt": b"\0", b"iTXt": bytes([compressed, 0, 0, 0])}[kind]
-    return odd_images.chunk(kind, keyword + b"\0" + between + content)
-
-
-def png_ending_with(chunk: bytes) -> bytes:
-    """A photograph as PNG with one more chunk behind its pixels, where Pillow does not look."""
-    content = photographs.photograph("png")
-    return content[:-12] + chunk + content[-12:]
 
 
 # Where the date is from.
@@ -314,185 +266,6 @@ def test_the_setting_counts_for_nothing_that_says_its_offset(tmp_path):
         with_xmp(xmp('photoshop:DateCreated="2024-07-01T10:00:00+02:00"')),
     ):
         assert analyze(content)["taken_at"] == "2024-07-01T08:00:00Z"
-
-
-# Text in ISO 8601 and in RFC 1123.
-
-
-@pytest.mark.parametrize(
-    ("written", "local", "offset"),
-    [
-        ("2019-03-05T07:08:09+01:00", "2019-03-05T07:08:09", "+01:00"),
-        ("2019-03-05T07:08:09.25-0330", "2019-03-05T07:08:09.250", "-03:30"),
-        ("2019-03-05T07:08:09Z", "2019-03-05T07:08:09", "+00:00"),
-        ("2019-03-05T07:08+01:00", "2019-03-05T07:08:00", "+01:00"),
-        ("2019-03-05T07:08:09", "2019-03-05T07:08:09", None),
-        ("2019-03-05T07:08:09+99:00", "2019-03-05T07:08:09", None),
-        ("2019:03:05 07:08:09", "2019-03-05T07:08:09", None),
-        (" 2019-03-05\n", "2019-03-05T00:00:00", None),
-        ("1825-03-05T07:08:09Z", "1825-03-05T07:08:09", "+00:00"),
-        ("2019-03", None, None),
-        ("2019", None, None),
-        ("2019-02-29T07:08:09Z", None, None),
-        ("2019-03-05T24:00:00Z", None, None),
-        ("2019-03-05T07:08:09 Europe/Berlin", None, None),
-        ("0000-00-00T00:00:00", None, None),
-        ("٢٠١٩-٠٣-٠٥T٠٧:٠٨:٠٩", None, None),  # noqa: RUF001
-        ("$where", None, None),
-        ("", None, None),
-    ],
-)
-def test_dates_in_xmp(analyze, written, local, offset):
-    result = date_of(analyze, with_xmp(xmp(f'photoshop:DateCreated="{written}"')))
-    assert (result["taken_at_local"], result["utc_offset"]) == (local, offset)
-    if local is None:
-        assert result == NO_DATE
-    else:
-        assert result["source"] == "xmp"
-        assert result["offset_source"] == ("xmp" if offset else "setting")
-
-
-@pytest.mark.parametrize(
-    ("written", "local", "offset"),
-    [
-        ("2019-03-05T07:08:09+01:00", "2019-03-05T07:08:09", "+01:00"),
-        ("2019:03:05 07:08:09", "2019-03-05T07:08:09", None),
-        ("Tue, 05 Mar 2019 07:08:09 +0100", "2019-03-05T07:08:09", "+01:00"),
-        ("Tue, 5 Mar 2019 07:08:09 GMT", "2019-03-05T07:08:09", "+00:00"),
-        ("05 Mar 2019 07:08", "2019-03-05T07:08:00", None),
-        ("05 Mae 2019 07:08", None, None),
-        ("31 Feb 2019 07:08:09", None, None),
-        ("yesterday", None, None),
-    ],
-)
-@pytest.mark.parametrize(
-    ("kind", "compressed"), [(b"tEXt", False), (b"zTXt", True), (b"iTXt", False), (b"iTXt", True)]
-)
-def test_creation_time_of_a_png(analyze, kind, compressed, written, local, offset):
-    chunk = text_chunk(kind, b"Creation Time", written.encode(), compressed)
-    for each in (odd_images.png_with(chunk), png_ending_with(chunk)):
-        result = date_of(analyze, each)
-        assert (result["taken_at_local"], result["utc_offset"]) == (local, offset)
-        assert result["source"] == (local and "png_creation_time")
-        assert result["offset_source"] == (local and ("png_creation_time" if offset else "setting"))
-
-
-# XMP.
-
-
-@pytest.mark.parametrize("extension", ["jpg", "png", "webp", "tif"])
-def test_xmp_in_every_format(analyze, extension):
-    content = with_xmp(
-        xmp('photoshop:DateCreated="2019-03-05T07:08:09+01:00"'), extension=extension
-    )
-    expected = date("2019-03-05T06:08:09Z", "2019-03-05T07:08:09", "+01:00", "xmp", "xmp")
-    assert date_of(analyze, content) == expected
-
-
-@pytest.mark.parametrize(
-    "packet",
-    [
-        xmp('exif:DateTimeOriginal="2019-03-05T07:08:09+01:00"'),
-        xmp(elements="<exif:DateTimeOriginal>2019-03-05T07:08:09+01:00</exif:DateTimeOriginal>"),
-        xmp('photoshop:DateCreated="2019"  exif:DateTimeOriginal="2019-03-05T07:08:09+01:00"'),
-        xmp(
-            'photoshop:DateCreated="2019-03-05T07:08:09+01:00" '
-            'exif:DateTimeOriginal="2020-01-01T00:00:00Z"'
-        ),
-        xmp('photoshop:DateCreated="2019-03-05T07:08:09&#43;01:00"'),
-        xmp('photoshop:DateCreated="2019-03-05T07:08:09+01:00"')
-        .replace(b"photoshop:", b"other:")
-        .replace(b"xmlns:photoshop", b"xmlns:other"),
-        xmp_of(described(), described('photoshop:DateCreated="2019-03-05T07:08:09+01:00"')),
-        b'<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'
-        + xmp('photoshop:DateCreated="2019-03-05T07:08:09+01:00"')
-        + b" " * 2000
-        + b'<?xpacket end="w"?>\0',
-    ],
-    ids=[
-        "attribute",
-        "element",
-        "no day",
-        "both",
-        "character",
-        "prefix",
-        "two descriptions",
-        "packet",
-    ],
-)
-def test_dates_are_found_in_xmp(analyze, packet):
-    expected = date("2019-03-05T06:08:09Z", "2019-03-05T07:08:09", "+01:00", "xmp", "xmp")
-    assert date_of(analyze, with_xmp(packet)) == expected
-
-
-DATE_CREATED = 'photoshop:DateCreated="2019-03-05T07:08:09Z"'
-
-
-@pytest.mark.parametrize(
-    "packet",
-    [
-        b"no XML",
-        b"<x",
-        xmp(DATE_CREATED)[:-1],
-        xmp(DATE_CREATED).replace(b"ns.adobe.com/photoshop", b"example.com/photoshop"),
-        xmp(DATE_CREATED).replace(b"rdf-syntax-ns", b"another"),
-        xmp(elements=f"<xmpMM:Pantry><rdf:Description {DATE_CREATED}/></xmpMM:Pantry>"),
-        b"<!DOCTYPE x>" + xmp(DATE_CREATED),
-        b'<!DOCTYPE x [<!ENTITY date "2019-03-05T07:08:09Z">]>'
-        + xmp('photoshop:DateCreated="&date;"'),
-        b'<!DOCTYPE x SYSTEM "http://127.0.0.1:1/x.dtd">' + xmp(DATE_CREATED),
-        b'<?xml version="1.0" encoding="no-encoding"?>' + xmp(DATE_CREATED),
-        b'<?xml version="1.0" encoding="rot13"?>' + xmp(DATE_CREATED),
-        xmp(DATE_CREATED).replace(b"2019", b"\xff\xfe19"),
-    ],
-)
-def test_xmp_that_says_nothing_of_the_picture(analyze, packet):
-    assert date_of(analyze, with_xmp(packet)) == NO_DATE
-
-
-@pytest.mark.parametrize(("padding", "source"), [(900_000, "xmp"), (2**20, None)])
-@pytest.mark.parametrize("compressed", [False, True])
-def test_xmp_of_a_megabyte_is_the_most(analyze, padding, compressed, source):
-    packet = xmp(DATE_CREATED) + b" " * padding
-    chunk = text_chunk(b"iTXt", b"XML:com.adobe.xmp", packet, compressed)
-    assert date_of(analyze, png_ending_with(chunk))["source"] == source
-    assert date_of(analyze, with_xmp(packet, extension="webp"))["source"] == source
-    assert date_of(analyze, with_xmp(packet, extension="tif"))["source"] == source
-
-
-@pytest.mark.parametrize(
-    "packet",
-    [
-        b"<a>" * 300_000,
-        xmp(elements="<a>" * 100_000 + "</a>" * 100_000),
-        xmp(" ".join(f'a{n}=""' for n in range(70_000))),
-        xmp(elements="<exif:DateTimeOriginal>" + "1" * 900_000 + "</exif:DateTimeOriginal>"),
-        xmp('photoshop:DateCreated="2019-03-05T07:08:09.' + "1" * 900_000 + '"'),
-        b'<!DOCTYPE a [<!ENTITY a "a"><!ENTITY b "'
-        + b"&a;" * 100_000
-        + b'"><!ENTITY c "'
-        + b"&b;" * 100_000
-        + b'">]><a>&c;</a>',
-    ],
-    ids=["open", "deep", "attributes", "digits", "fraction", "entities"],
-)
-def test_xmp_that_takes_long(analyze, packet):
-    assert len(packet) < 2**20
-    analyze(with_xmp(packet, extension="webp"))
-
-
-def test_a_text_of_a_png_that_unpacks_into_much(analyze):
-    chunk = text_chunk(b"zTXt", b"Creation Time", b"2019" + bytes(200_000_000), compressed=True)
-    assert date_of(analyze, png_ending_with(chunk)) == NO_DATE
-
-
-@pytest.mark.parametrize("length", range(0, 20))
-def test_texts_of_a_png_that_end_anywhere(analyze, length):
-    for kind in (b"tEXt", b"zTXt", b"iTXt"):
-        for compressed in (False, True):
-            whole = text_chunk(kind, b"Creation Time", b"2019-03-05", compressed)[8:-4]
-            chunk = odd_images.chunk(kind, whole[: len(b"Creation Time") + length])
-            analyze(odd_images.png_with(chunk))
 
 
 # Phones.

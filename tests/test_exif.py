@@ -1,7 +1,6 @@
 """The analyzer `exif` on what cameras write, and on what nobody should write."""
 
 # ruff: noqa: RUF001  Letters of all scripts are meant here.
-
 import io
 import json
 import struct
@@ -15,15 +14,18 @@ import pytest
 from calling import get, uploaded
 from clustr_plugins import exif as plugin
 from exif_data import (
-    ASCII,
+    BLOCK,
+    CAMERA,
     FLOAT,
     LONG,
+    NOTHING,
+    PHOTOGRAPH,
+    PLACE,
     RATIONAL,
+    RESULT,
     SHORT,
     SRATIONAL,
-    UNDEFINED,
     Analyze,
-    Tags,
     analyzes,
     block,
     directory,
@@ -33,101 +35,14 @@ from exif_data import (
     jpeg,
     text_tag,
 )
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
 from PIL.ExifTags import GPS, IFD, Base
 from PIL.TiffImagePlugin import IFDRational
 from running import wait_until
 
 from clustr.analysis.runner import UploadFields
-from clustr.plugins import Fail
 
 # Pillow warns of broken data while it opens a file; the worker does not listen (images.prepare).
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
-
-
-CAMERA: Tags = {
-    Base.Make: "FUJIFILM",
-    Base.Model: "X-T5",
-    Base.Software: "Digital Camera X-T5 Ver2.01",
-    Base.Artist: "Zoë Müller".encode(),
-    Base.Copyright: "© 2024 Zoë Müller".encode(),
-    Base.Orientation: 1,
-    Base.HostComputer: "Zoe's laptop",
-}
-PHOTOGRAPH: Tags = {
-    Base.LensMake: "FUJIFILM",
-    Base.LensModel: "XF23mmF1.4 R LM WR",
-    Base.ExposureTime: IFDRational(1, 250),
-    Base.FNumber: IFDRational(56, 10),
-    Base.ISOSpeedRatings: 400,
-    Base.ExposureBiasValue: IFDRational(-2, 3),
-    Base.FocalLength: IFDRational(23, 1),
-    Base.FocalLengthIn35mmFilm: 35,
-    Base.Flash: 0x19,
-    Base.DateTimeOriginal: "2024:05:01 12:30:45",
-    Base.SubsecTimeOriginal: "25",
-    Base.OffsetTimeOriginal: "+02:00",
-    Base.CameraOwnerName: "Zoe the owner",
-    Base.BodySerialNumber: "SECRET-1",
-    Base.LensSerialNumber: "SECRET-2",
-    Base.UserComment: b"ASCII\0\0\0a comment",
-    Base.MakerNote: b"a note",
-}
-PLACE: Tags = {
-    GPS.GPSLatitudeRef: "S",
-    GPS.GPSLatitude: (33.0, 51.0, 24.84),
-    GPS.GPSLongitudeRef: "E",
-    GPS.GPSLongitude: (151.0, 12.0, 54.72),
-    GPS.GPSAltitudeRef: 1,
-    GPS.GPSAltitude: 12.5,
-    GPS.GPSImgDirection: 270.25,
-    GPS.GPSDateStamp: "2024:05:01",
-    GPS.GPSTimeStamp: (10.0, 30.0, 45.5),
-}
-RESULT = {
-    "camera": {"make": "FUJIFILM", "model": "X-T5"},
-    "lens": {"make": "FUJIFILM", "model": "XF23mmF1.4 R LM WR"},
-    "exposure": {
-        "time_seconds": 1 / 250,
-        "f_number": 5.6,
-        "iso": 400,
-        "bias_ev": -2 / 3,
-        "focal_length_mm": 23.0,
-        "focal_length_35mm": 35,
-        "flash_fired": True,
-    },
-    "taken_at": "2024-05-01T10:30:45.250Z",
-    "taken_at_local": "2024-05-01T12:30:45.250",
-    "utc_offset": "+02:00",
-    "source": "exif_original",
-    "offset_source": "offset_original",
-    "orientation": 1,
-    "software": "Digital Camera X-T5 Ver2.01",
-    "artist": "Zoë Müller",
-    "copyright": "© 2024 Zoë Müller",
-    "gps": {
-        "latitude": -33.8569,
-        "longitude": 151.2152,
-        "altitude_m": -12.5,
-        "direction_degrees": 270.25,
-        "taken_at": "2024-05-01T10:30:45.500Z",
-    },
-}
-NO_DATE = dict.fromkeys(("taken_at", "taken_at_local", "utc_offset", "source", "offset_source"))
-NOTHING = {
-    "camera": {"make": None, "model": None},
-    "lens": {"make": None, "model": None},
-    "exposure": dict.fromkeys(RESULT["exposure"]),
-    **NO_DATE,
-    "orientation": None,
-    "software": None,
-    "artist": None,
-    "copyright": None,
-    "gps": None,
-}
-
-BLOCK = exif(CAMERA, PHOTOGRAPH, PLACE).tobytes().removeprefix(b"Exif\0\0")
 
 
 @pytest.fixture(scope="module")
@@ -545,223 +460,3 @@ def test_negative_degrees_are_none(analyze):
 )
 def test_the_rest_of_the_place(analyze, changed, key, value):
     assert analyze(image("jpg", {}, {}, PLACE | changed))["gps"] == RESULT["gps"] | {key: value}
-
-
-# Text.
-
-TEXTS = (
-    (Base.Make, lambda result: result["camera"]["make"]),
-    (Base.Model, lambda result: result["camera"]["model"]),
-    (Base.LensMake, lambda result: result["lens"]["make"]),
-    (Base.LensModel, lambda result: result["lens"]["model"]),
-    (Base.Software, lambda result: result["software"]),
-    (Base.Artist, lambda result: result["artist"]),
-    (Base.Copyright, lambda result: result["copyright"]),
-)
-FLAG = "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f"
-JOINED = f"👩\u200d🚀 می\u200cکنم {FLAG} a\u2060b"
-STRINGS = {
-    "html": (b"<script>alert(1)</script>", "<script>alert(1)</script>"),
-    "operator": (b'{"$where": "sleep(1)"}', '{"$where": "sleep(1)"}'),
-    "sql": (b"'; DROP TABLE users;--", "'; DROP TABLE users;--"),
-    "format": (b"%s%n{0.__class__}${jndi:ldap://a}", "%s%n{0.__class__}${jndi:ldap://a}"),
-    "padded": (b"  OLYMPUS  CORP.   \0\0\0", "OLYMPUS CORP."),
-    "behind its end": (b"Canon\0what was in memory", "Canon"),
-    "NUL first": (b"\0secret", None),
-    "nothing": (b"    ", None),
-    "controls": (b"a\x1b[31mb\x07\x7f\xc2\x9bc", "a[31mbc"),
-    "lines": (b"two\r\nlines\tof text", "two lines of text"),
-    "directions": ("a\u202eb\u2066c\u200fd\ufeffe\u202c".encode(), "abc\u200fde"),
-    "unicode": ("Ω≈ç 田中さん 👩 e\u0301".encode(), "Ω≈ç 田中さん 👩 e\u0301"),
-    "joiners": (JOINED.encode(), JOINED),
-    "of a later Unicode": (
-        "\U0001fae8\U0001fae9\U000e1000".encode(),
-        "\U0001fae8\U0001fae9\U000e1000",
-    ),
-    "surrogates": (b"a\xed\xa0\x80b", "a\ufffd\ufffd\ufffdb"),
-    "latin-1": (b"M\xfcller", "Müller"),
-    "nothing of windows-1252": (b"\x81M\xfcller", "Müller"),
-    "not characters": ("a\ufffeb\U0010ffffc\ue000d\ufdd0".encode(), "abcd"),
-    "cut": ("Zoë Müllerö".encode()[:-1], "Zoë Müller"),
-    "broken": ("Zoë".encode() + b"\xff" + "Müller".encode(), "Zoë\ufffdMüller"),
-    "long": (b"x" * 60_000, "x" * 255),
-    "long characters": ("😀".encode() * 10_000, "😀" * 255),
-}
-
-
-@pytest.mark.parametrize("name", STRINGS)
-@pytest.mark.parametrize(("tag", "read"), TEXTS)
-def test_A11_texts(analyze, name, tag, read):
-    written, expected = STRINGS[name]
-    result = analyze(jpeg(block(text_tag(tag, written))))
-    assert read(result) == expected
-
-
-@pytest.mark.parametrize(
-    ("encoding", "texts"),
-    [
-        ("utf-8", "Zoë Müller|田中さん|Привет|日本|é|😀|Ω≈ç"),
-        (
-            "latin-1",
-            "Müller|Zoë Müller|Hélène|préférés|étés|MÜLLER © 2024|André|Ångström|¡Olé!|niño|é"
-            "|Ñandú|çà et là|Große Straße|Français, à l'été|Ærø|ÀÉÎ|± 0.5°|Þórður",
-        ),
-        (
-            "cp1252",
-            "It’s O’Brien|“Hello” he said — “bye”|Žižek|Šaša Žižek|cœur|€ 100|l’été|™ Foo®"
-            "|wait…what|L’Œuvre d’été|‘A’|Rock’n’Roll|Copyright © 2024 – Zoë’s “Studio”",
-        ),
-        (
-            "cp932",
-            "山田太郎|田中|撮影者|カメラ|キヤノン株式会社|日本|林|森|渡邊|Nikon カメラ"
-            "|株式会社ニコン|DSC-H7 撮影|ひらがな|東京タワー|佐藤 花子|高木"
-            "|鈴木|Copyright 2024 山田|デジタル一眼レフ|ﾆｺﾝ 日本製|木村|伊藤|中村"
-            "|撮影 渡邊太郎 (C) 2024",
-        ),
-    ],
-)
-def test_texts_in_the_encodings_that_programs_write(analyze, encoding, texts):
-    for text in texts.split("|"):
-        for ending in (b"\0", b" \0\0", b""):
-            written = text_tag(Base.Artist, text.encode(encoding) + ending)
-            assert analyze(jpeg(block(written)))["artist"] == text
-
-
-@pytest.mark.parametrize(
-    ("encoding", "character"), [("utf-8", "田"), ("cp932", "田"), ("utf-8", "é")]
-)
-@pytest.mark.parametrize("before", ["", "a", "ab", "abc"])
-def test_long_texts_are_not_cut_within_a_character(analyze, encoding, character, before):
-    written = text_tag(Base.Artist, (before + character * 5_000).encode(encoding))
-    assert analyze(jpeg(block(written)))["artist"] == (before + character * 255)[:255]
-
-
-# What nobody should write.
-
-
-@pytest.mark.parametrize("extension", ["png", "webp", "tif"])
-def test_A11_nasty_strings_in_all_tags_of_other_formats(analyze, extension):
-    for written, _ in STRINGS.values():
-        value = written.decode("latin-1")[:20_000]
-        tags = dict.fromkeys((tag for tag, _ in TEXTS), value)
-        analyze(image(extension, tags, dict.fromkeys(PHOTOGRAPH, value), {1: value, 29: value}))
-
-
-def test_directories_that_name_themselves(analyze):
-    pointers = [(int(tag), LONG, 1, struct.pack("<I", 8)) for tag in (IFD.Exif, IFD.GPSInfo)]
-    make = text_tag(Base.Make, b"x\0")
-    whole = block(make, *pointers)
-    endless = whole[: 8 + 2 + 36] + struct.pack("<I", 8) + whole[8 + 2 + 36 + 4 :]
-    assert analyze(jpeg(endless))["camera"]["make"] == "x"
-
-
-@pytest.mark.parametrize("offset", [0, 1, 7, 9, 65_000, 2**31, 2**32 - 1])
-@pytest.mark.parametrize("pointer", [IFD.Exif, IFD.GPSInfo, Base.Make])
-def test_offsets_to_nowhere(analyze, pointer, offset):
-    kind, count = (ASCII, 100) if pointer == Base.Make else (LONG, 1)
-    software = text_tag(Base.Software, b"x\0")
-    content = jpeg(block(software, (int(pointer), kind, count, struct.pack("<I", offset))))
-    assert analyze(content)["software"] == "x"
-
-
-@pytest.mark.parametrize("kind", [FLOAT, RATIONAL, SRATIONAL, ASCII, UNDEFINED, 0, 255])
-def test_directories_whose_offset_is_no_whole_number(analyze, kind):
-    entry = (int(IFD.Exif), kind, 1, struct.pack("<f", float("nan")) + b"\xff\xff\xff\xff")
-    assert analyze(jpeg(block(entry))) == NOTHING
-
-
-def overlapping_tags(count: int, length: int) -> bytes:
-    """Tags that all have the same megabytes as their value."""
-    size = 8 + 2 + 12 * count + 4 + length
-    entries = ((tag, ASCII, size - 8, struct.pack("<I", 8)) for tag in range(count))
-    listed = b"".join(struct.pack("<HHI", *entry[:3]) + entry[3] for entry in entries)
-    return b"II*\0" + struct.pack("<IH", 8, count) + listed + bytes(4) + b"x" * length
-
-
-def test_very_many_very_large_tags(analyze):
-    tags = overlapping_tags(50_000, 8_000_000)
-    head, tail = photographs.photograph("png")[:33], photographs.photograph("png")[33:]
-    chunk = photographs._chunk(b"eXIf", tags)
-    assert len(analyze(head + chunk + tail)["camera"]["make"]) <= 255
-    analyze(photographs.encode(photographs.picture("cat", 64), "webp", exif=tags))
-    analyze(jpeg(overlapping_tags(5_000, 5_000)))
-
-
-def test_metadata_of_the_largest_size(analyze):
-    assert analyze(photographs.huge_exif())["orientation"] == 6
-
-
-def test_a_png_of_very_many_chunks(analyze):
-    content = photographs.oriented_behind_pixels(6)
-    end = content.index(b"eXIf") - 4
-    assert analyze(content[:end] + photographs._chunk(b"teST", b"") * 90_000 + content[end:])
-    analyze(content[:end] + photographs._chunk(b"teST", b"") * 500_000 + content[end:])
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b"no image", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0"]
-)
-def test_what_is_no_image_fails(analyze, content):
-    with pytest.raises(Fail, match="cannot be read"):
-        analyze(content)
-
-
-@pytest.mark.parametrize("extension", ["jpg", "png", "webp", "tif"])
-def test_files_that_end_anywhere(analyze, extension):
-    content = image(extension, CAMERA, PHOTOGRAPH, PLACE)
-    for length in range(0, min(len(content), 3000), 17):
-        unless_refused(analyze, content[:length])
-        unless_refused(analyze, content[:-length])
-
-
-def unless_refused(analyze: Analyze, content: bytes) -> None:
-    try:
-        analyze(content)
-    except Fail as error:
-        assert error.reason == "The header of the image cannot be read."
-
-
-GOOD = jpeg(BLOCK)
-assert BLOCK in GOOD
-FUZZ = settings(
-    max_examples=100,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-
-
-@FUZZ
-@given(block=st.binary(max_size=2000))
-@example(block=b"II*\0\x08\0\0\0\xff\xff")
-@example(block=b"MM\0*\0\0\0\0")
-@example(block=b"II*\0")
-def test_any_bytes_as_exif_data(analyze, block):
-    for order in (b"", b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08"):
-        unless_refused(analyze, GOOD.replace(BLOCK, (order + block).ljust(len(BLOCK))))
-
-
-@FUZZ
-@given(
-    changes=st.lists(
-        st.tuples(st.integers(0, len(BLOCK) - 1), st.binary(min_size=1, max_size=4)), min_size=1
-    )
-)
-def test_good_exif_data_with_bytes_changed(analyze, changes):
-    block = bytearray(BLOCK)
-    for position, new in changes:
-        block[position : position + len(new)] = new
-    unless_refused(analyze, GOOD.replace(BLOCK, bytes(block[: len(BLOCK)])))
-
-
-entries = st.tuples(
-    st.sampled_from([*CAMERA, *PHOTOGRAPH, *PLACE, *IFD]).map(lambda tag: int(tag) & 0xFFFF),
-    st.integers(0, 14),
-    st.one_of(st.integers(0, 8), st.integers(0, 2**32 - 1)),
-    st.binary(max_size=40),
-)
-
-
-@FUZZ
-@given(main=st.lists(entries, max_size=30), gps=st.lists(entries, max_size=15))
-def test_directories_of_all_tags_of_all_types(analyze, main, gps):
-    unless_refused(analyze, jpeg(block(*main, gps=gps)))
