@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fork_server import run_program
 from pymongo import MongoClient
 from running import start, wait_until
 
@@ -49,7 +50,7 @@ def uninitiated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 )
 @pytest.mark.parametrize("known_store", [False, True])
 def test_it_is_named_before_anything_else_is_blamed(
-    uninitiated: int, servers, commands, tmp_path: Path, command, options, known_store
+    uninitiated: int, servers, tmp_path: Path, command, options, known_store
 ) -> None:
     if known_store:  # The web side could be started without its database, and would wait for ever.
         (tmp_path / "uploads").mkdir()
@@ -70,7 +71,7 @@ def test_it_is_named_before_anything_else_is_blamed(
             timeout=60,
         )
     else:
-        ended = commands.run(tmp_path, environment, command)
+        ended = run_program(["-m", "clustr", command], environment, tmp_path)
     assert ended.returncode != 0
     said = [line for line in ended.stderr.splitlines() if line.startswith("clustr: ")]
     assert said
