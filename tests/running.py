@@ -211,6 +211,7 @@ class Up:
         port = environment.get("PORT") or str(servers.free_port())
         self.url = f"http://127.0.0.1:{port}"
         settings = {"HOST": "127.0.0.1", "PORT": port, "DATA_FOLDER": str(self.data)}
+        settings["WORKER_NICE"] = "0"  # Tests wait for workers, beside other tests.
         with self._log.open("ab") as output:
             self._process = start(
                 [sys.executable, "-m", "clustr", "up", *arguments],

@@ -177,6 +177,7 @@ class Workshop:
             "PLUGINS_FOLDER": str(self.plugins),
             "PLUGINS_DISABLED": ",".join(FIRST_PARTY),
             "LOG_FORMAT": "json",
+            "WORKER_NICE": "0",  # Tests wait for workers, beside other tests.
             **settings,
         }
         self._started: list[Program] = []
