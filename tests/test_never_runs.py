@@ -12,7 +12,6 @@ import requests
 from calling import Raw, part, upload
 from playwright.sync_api import Error
 from web_side import WebSide
-from workshop import Workshop
 
 from clustr.api.schemas.uploads import ProblemSchema
 
@@ -56,12 +55,10 @@ class Listener(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def gif_service(tmp_path_factory, servers) -> Iterator[WebSide]:
+def gif_service(web_with) -> WebSide:
     """A web side that takes all formats, and has all routes."""
     allowed = {"ALLOWED_EXTENSIONS": "png,jpg,webp,bmp,tif,gif,avif", "DEBUG_ENDPOINTS": "true"}
-    plugins = {"PLUGINS_DISABLED": ""}
-    with Workshop(tmp_path_factory.mktemp("gif"), servers, **allowed, **plugins) as workshop:
-        yield WebSide(workshop)
+    return web_with(processes=1, PLUGINS_DISABLED="", **allowed)
 
 
 @pytest.fixture(scope="module")

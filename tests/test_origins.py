@@ -14,7 +14,6 @@ from calling import Raw, get, total_uploads, uploaded
 from playwright.sync_api import Page
 from running import Up
 from web_side import WebSide
-from workshop import Workshop
 
 PROBLEM = "application/problem+json"
 UNKNOWN_ID = "0123456789abcdef01234567"
@@ -388,10 +387,10 @@ def test_a_page_of_this_machine_goes_on_as_before(page, service, pages, name):
     assert added == 1  # two more, and one less
 
 
-def test_where_every_page_may_call_one_from_elsewhere_does(page, tmp_path, servers, pages):
+def test_where_every_page_may_call_one_from_elsewhere_does(page, web_with, pages):
     """Or the tests above would prove nothing."""
-    with Workshop(tmp_path, servers, CORS_ORIGINS="*") as workshop:
-        came, one, added = use(page, WebSide(workshop), "elsewhere.test", pages)
+    web = web_with(processes=1, CORS_ORIGINS="*")
+    came, one, added = use(page, web, "elsewhere.test", pages)
     assert came["list"] == came["read"] == 200
     assert (came["upload"], came["patch"], came["remove"]) == (201, 200, 204)
     assert (one, added) == (None, 1)

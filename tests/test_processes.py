@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from fork_server import fork_server
 from running import child, descendants, wait_until
 
 from clustr.supervisor.processes import Notification, notify_ready
@@ -55,12 +56,12 @@ class Supervising:
         self.diary = folder / "diary"
         self.diary.touch()
         self._output = folder / "output"
-        with self._output.open("w") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", SUPERVISE + program, str(folder)],
-                env={**os.environ, "WITNESS": WITNESS},
-                stdout=output,
-                stderr=subprocess.STDOUT,
+        with self._output.open("w") as output, Path(os.devnull).open() as nothing:
+            self.process = fork_server().start(
+                ["-c", SUPERVISE + program, str(folder)],
+                {"PATH": os.environ["PATH"], "WITNESS": WITNESS},
+                folder,
+                [nothing.fileno(), output.fileno(), output.fileno()],
             )
         self.pid = self.process.pid
 

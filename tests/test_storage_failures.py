@@ -4,7 +4,6 @@ import io
 import os
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import photographs
@@ -13,7 +12,7 @@ import requests
 import traces
 from calling import get, part, upload, uploaded
 from originals import NAME, keep, names, never_asked, not_in_use
-from running import Servers, wait_until
+from running import wait_until
 from web_side import WebSide
 from workshop import Workshop
 
@@ -82,21 +81,9 @@ def fill(path: Path, leave_bytes: int) -> None:
         os.posix_fallocate(file.fileno(), 0, free_bytes(path.parent) - leave_bytes)
 
 
-@pytest.fixture
-def web_with(tmp_path: Path, servers: Servers) -> Iterator[Callable[..., WebSide]]:
-    """Starts a web side that keeps originals in a folder."""
-    with ExitStack() as started:
-
-        def start(folder: Path, processes: int) -> WebSide:
-            workshop = Workshop(tmp_path, servers, UPLOAD_FOLDER=str(folder))
-            return WebSide(started.enter_context(workshop), processes)
-
-        yield start
-
-
 def test_E1_a_full_disk_is_507_and_leaves_nothing(disk, web_with):
     folder, filler = disk / "uploads", disk / "filler"
-    service = web_with(folder, processes=2)
+    service = web_with(UPLOAD_FOLDER=str(folder))
     content = photographs.photograph("bmp", "coffee", None)
     stored = {one["stored_filename"]: content for one in uploaded(service, content, content)}
     fill(filler, leave_bytes=300_000)
@@ -134,10 +121,8 @@ def test_E1_a_full_disk_is_507_and_leaves_nothing(disk, web_with):
 
 
 @pytest.fixture(scope="module")
-def one_process(tmp_path_factory, servers) -> Iterator[WebSide]:
-    """A service with one web process."""
-    with Workshop(tmp_path_factory.mktemp("one"), servers) as workshop:
-        yield WebSide(workshop)
+def one_process(web_with) -> WebSide:
+    return web_with(processes=1)
 
 
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC", "EDQUOT", "EROFS"])
@@ -175,7 +160,7 @@ def mountable(disk, tmp_path) -> Iterator[tuple[Path, Callable[[], None], Callab
 def test_E2_nothing_is_written_below_a_mount_that_is_gone(mountable, web_with, up):
     folder, attach, detach = mountable
     attach()
-    first = web_with(folder, processes=2)
+    first = web_with(UPLOAD_FOLDER=str(folder))
     output = first.gunicorn.output
     wait_until(lambda: output().count("web_process_ready") == 2, 20, "that both serve")
     victim, _ = first.workers()
@@ -220,7 +205,7 @@ def test_E2_nothing_is_written_below_a_mount_that_is_gone(mountable, web_with, u
 def test_E2_an_upload_under_way_when_the_mount_goes_leaves_nothing(mountable, web_with):
     folder, attach, detach = mountable
     attach()
-    service = web_with(folder, processes=1)
+    service = web_with(processes=1, UPLOAD_FOLDER=str(folder))
     content = photographs.photograph("bmp", "coffee", None)
 
     class Slow(io.BytesIO):
