@@ -190,7 +190,7 @@ def test_a_job_that_is_cancelled_leaves_the_rest(workshop, monkeypatch):
 
 
 def test_a_job_whose_process_is_killed_goes_on_and_counts_each_once(workshop):
-    ids = many(workshop, 300)
+    ids = many(workshop, 150)
     for action, place in (("delete", 1), ("restore", 0)):
         job_id = ordered(workshop, action, filter={})
         worker = workshop.worker()
@@ -200,7 +200,7 @@ def test_a_job_whose_process_is_killed_goes_on_and_counts_each_once(workshop):
         job = end_of(workshop, job_id, 40)
         worker.stop()
         assert job.state == "succeeded"
-        assert {n: c for n, c in job.counts.items() if c} == {"selected": 300, "succeeded": 300}
+        assert {n: c for n, c in job.counts.items() if c} == {"selected": 150, "succeeded": 150}
         assert places(workshop)[place] == {*ids}
 
 

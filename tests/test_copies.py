@@ -17,6 +17,7 @@ from calling import get, uploaded
 from running import wait_until
 from test_bulk_uploads import done, places
 from trash import at_once, remove, restore
+from web_side import WebSide
 from workshop import Workshop
 
 from clustr.components import build_fsck
@@ -317,9 +318,10 @@ class Beside(threading.Thread):
         self.join()
 
 
-def test_one_of_the_same_bytes_stays_whatever_is_done_at_once(service_with):
+def test_one_of_the_same_bytes_stays_whatever_is_done_at_once(workshop):
     """Jobs that delete duplicates, two at a time, beside uploads, restores and a purge."""
-    service = service_with()
+    service = WebSide(workshop, processes=2)
+    workshop.worker()
     contents = [new_photograph() for _ in range(4)]
     hashes = [hashlib.sha256(content).hexdigest() for content in contents]
 
@@ -378,5 +380,5 @@ def test_one_of_the_same_bytes_stays_whatever_is_done_at_once(service_with):
     for each in left:
         content = get(service, f"/uploads/{each['filename']}").content
         assert hashlib.sha256(content).hexdigest() == each["sha256"]
-    checked = service.command("fsck")
-    assert checked.returncode == 0, checked.stdout
+    exit_code, found = service.fsck()
+    assert exit_code == 0, found

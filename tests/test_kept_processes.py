@@ -182,7 +182,7 @@ def test_process_goes_on_until_another_analyzer_waits(own_workshop):
     workshop.analyzer("other", "return {}")
     workshop.upload(GOOD)
     workshop.collection.update_many({}, {"$pull": {"analyses": {"name": "other"}}})
-    add_many(workshop, 3_000, priority=10)
+    add_many(workshop, 2_000, priority=10)
     workshop.redis.flushdb()  # The other has been called.
     workshop.worker()
     succeeded = {"analyses.state": "succeeded"}

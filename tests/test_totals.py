@@ -10,8 +10,10 @@ import pytest
 import requests
 from calling import get, part, upload
 from pymongo import MongoClient
-from running import Servers, Up, wait_until
+from running import Servers, wait_until
 from test_tags import count, document
+from web_side import WebSide
+from workshop import Workshop
 
 from clustr.database import Database
 
@@ -19,7 +21,7 @@ from clustr.database import Database
 @pytest.fixture
 def own_servers(tmp_path: Path) -> Iterator[Servers]:
     """Servers that may be killed."""
-    running = Servers(tmp_path)
+    running = Servers(tmp_path / "servers")
     try:
         running.start()
         yield running
@@ -30,7 +32,7 @@ def own_servers(tmp_path: Path) -> Iterator[Servers]:
 class Uploads(threading.Thread):
     """Uploads one photograph after another until it is told to stop, whatever is answered."""
 
-    def __init__(self, up: Up):
+    def __init__(self, up: WebSide):
         super().__init__(daemon=True)
         self.up = up
         self.accepted = 0
@@ -48,7 +50,7 @@ class Uploads(threading.Thread):
             self.accepted += answer.status_code == 201
 
 
-def walked(up: Up, query: str = "") -> int:
+def walked(up: WebSide, query: str = "") -> int:
     """How many uploads a walk with a cursor finds."""
     found, cursor = set(), ""
     while True:
@@ -59,9 +61,15 @@ def walked(up: Up, query: str = "") -> int:
         cursor = f"&cursor={page['next_cursor']}"
 
 
-def test_every_number_is_right_after_mongod_was_killed_under_uploads(own_servers, up):
-    settings = {"MONGODB_URL": own_servers.mongodb_url, "REDIS_URL": own_servers.redis_url}
-    running = up(**settings, PLUGINS_DISABLED="blip").wait_until_started()
+@pytest.fixture
+def running(own_servers: Servers, tmp_path: Path) -> Iterator[WebSide]:
+    """Web processes and a worker on servers that may be killed."""
+    with Workshop(tmp_path, own_servers, PLUGINS_DISABLED="blip") as workshop:
+        workshop.worker()
+        yield WebSide(workshop, processes=2)
+
+
+def test_every_number_is_right_after_mongod_was_killed_under_uploads(own_servers, running):
     uploads = Uploads(running)
     wait_until(lambda: uploads.accepted >= 14, 30, "some uploads")
     with MongoClient(own_servers.mongodb_url) as client:
