@@ -9,11 +9,14 @@ from typing import Any
 import photographs
 import pytest
 from running import Servers, Up, descendants, wait_until
-from test_outage import SLOW, Service
+from test_outage import Service
 from workshop import Workshop, analyzer
 
 from clustr.domain.models import State
 from clustr.supervisor.servers import free_port
+
+# Takes so long for each image that a kill falls into work under way, however busy the machine is.
+SLOW = analyzer("slow", "time.sleep(0.5); return {}")
 
 
 @pytest.fixture
@@ -24,7 +27,7 @@ def workshop(tmp_path: Path, servers: Servers) -> Iterator[Workshop]:
 
 def test_C7_work_horse_and_worker_that_are_killed_lose_nothing(workshop):
     workshop.write("slow", SLOW)
-    ids = workshop.upload(*[photographs.photograph(width=40)] * 30)
+    ids = workshop.upload(*[photographs.photograph(width=40)] * 12)
     worker = workshop.worker("--workers", "2")
     wait_until(lambda: "succeeded" in values(workshop, "state"), 20, "a first end")
     horse = wait_until(worker.horses, 5, "a work-horse")[0]
@@ -81,8 +84,7 @@ def values(workshop: Workshop, key: str) -> list[Any]:
 
 def test_C12_all_killed_with_work_under_way_and_started_again_on_another_port(tmp_path):
     (tmp_path / "plugins").mkdir()
-    slow = analyzer("slow", "time.sleep(0.5); return {}")
-    (tmp_path / "plugins" / "slow.py").write_text(slow)
+    (tmp_path / "plugins" / "slow.py").write_text(SLOW)
     settings = {"PLUGINS_DISABLED": "blip,exif,palette,phash", "LOG_FORMAT": "json"}
     first = Up(tmp_path, settings, ())
     family = []
