@@ -1,4 +1,4 @@
-"""The house: what keeps the code and its documents in order."""
+"""What keeps the code and its documents in order: imports, names, links and docstrings."""
 
 import ast
 import functools
@@ -48,7 +48,7 @@ def test_import_contracts_hold() -> None:
     assert lint.returncode == 0, lint.stdout
 
 
-def test_first_party_plugins_use_the_public_door_only() -> None:
+def test_first_party_plugins_import_the_public_package_only() -> None:
     files = list(Path(clustr_plugins.__file__).parent.glob("*.py"))
     assert {file.stem for file in files} >= {"blip", "dimensions", "exif"}
     for file in files:
@@ -110,44 +110,44 @@ def test_every_command_is_documented() -> None:
 def test_clustr_has_few_folders_and_each_says_what_is_in_it() -> None:
     entries = [p for p in (ROOT / "clustr").iterdir() if p.suffix == ".py" or p.is_dir()]
     assert len([p for p in entries if p.name != "__pycache__"]) <= 20
-    for room in (ROOT / "clustr").rglob("__init__.py"):
-        if room.parent != ROOT / "clustr":
-            docstring = ast.get_docstring(ast.parse(room.read_text())) or ""
-            assert len(re.findall(r"[.:](?:\s|$)", docstring)) >= 2, room
+    for package in (ROOT / "clustr").rglob("__init__.py"):
+        if package.parent != ROOT / "clustr":
+            docstring = ast.get_docstring(ast.parse(package.read_text())) or ""
+            assert len(re.findall(r"[.:](?:\s|$)", docstring)) >= 2, package
 
 
-def imports_of_rooms() -> dict[str, set[str]]:
-    """The rooms of `clustr` that each of them imports."""
-    package = ROOT / "clustr"
+def imports_of_packages() -> dict[str, set[str]]:
+    """The packages and modules at the top of `clustr` that each of them imports."""
+    root = ROOT / "clustr"
     files: dict[str, list[Path]] = {}
-    for file in package.rglob("*.py"):
-        files.setdefault(file.relative_to(package).parts[0].removesuffix(".py"), []).append(file)
+    for file in root.rglob("*.py"):
+        files.setdefault(file.relative_to(root).parts[0].removesuffix(".py"), []).append(file)
     del files["__init__"]
-    found: dict[str, set[str]] = {room: set() for room in files}
-    for room in files:
-        for node in (node for file in files[room] for node in nodes_of(file)):
+    found: dict[str, set[str]] = {package: set() for package in files}
+    for package in files:
+        for node in (node for file in files[package] for node in nodes_of(file)):
             if isinstance(node, ast.ImportFrom) and re.match(r"clustr\b", node.module or ""):
                 inside = (node.module or "").split(".")[1:2]
-                found[room] |= set(inside or [alias.name for alias in node.names])
-        found[room] = found[room] & set(files) - {room}
+                found[package] |= set(inside or [alias.name for alias in node.names])
+        found[package] = found[package] & set(files) - {package}
     return found
 
 
-def reached(room: str, imports: dict[str, set[str]]) -> set[str]:
-    """What a room imports, directly or by way of others."""
-    return imports[room].union(*(reached(other, imports) for other in imports[room]))
+def reached(package: str, imports: dict[str, set[str]]) -> set[str]:
+    """What a package imports, directly or by way of others."""
+    return imports[package].union(*(reached(other, imports) for other in imports[package]))
 
 
-def test_the_picture_of_the_rooms_is_that_of_the_imports() -> None:
-    """An arrow is left out when what it leads to is reached by way of another room as well."""
-    imports = imports_of_rooms()
+def test_the_diagram_of_the_packages_is_that_of_the_imports() -> None:
+    """An arrow is left out when what it leads to is reached by way of another package as well."""
+    imports = imports_of_packages()
     lines = ["graph TD"]
-    for room, others in sorted(imports.items()):
+    for package, others in sorted(imports.items()):
         indirect = set().union(*(reached(other, imports) for other in others))
-        lines += [f"    {room} --> {other}" for other in sorted(others - indirect)]
-    [picture] = re.findall(r"```mermaid\n(.*?)\n```", ARCHITECTURE, re.DOTALL)
-    assert picture.splitlines() == lines
-    assert all(f"`{room}" in ARCHITECTURE for room in set(imports) - {"__main__"})
+        lines += [f"    {package} --> {other}" for other in sorted(others - indirect)]
+    [diagram] = re.findall(r"```mermaid\n(.*?)\n```", ARCHITECTURE, re.DOTALL)
+    assert diagram.splitlines() == lines
+    assert all(f"`{package}" in ARCHITECTURE for package in set(imports) - {"__main__"})
 
 
 def test_the_way_of_an_upload_leads_through_what_is_there() -> None:
