@@ -338,6 +338,7 @@ class Exif(Analyzer):
 
     def __init__(self, time_zone: ZoneInfo):
         self._time_zone = time_zone
+        self._schema = ExifResult()  # To make one takes longer than to use it.
 
     def analyze(self, image: Image, context: Context) -> dict[str, Any]:
         with image.path.open("rb") as file:
@@ -348,7 +349,7 @@ class Exif(Analyzer):
             result = describe(tags, place) | when_taken(
                 next(dates, None), offset_of(tags, Base.OffsetTime), place, self._time_zone
             )
-        result = fitting(result, ExifResult().validate(result))
+        result = fitting(result, self._schema.validate(result))
         return result | {"gps": known(result["gps"])}
 
 

@@ -128,17 +128,20 @@ class AnalysisEngine:
         if not first:
             return True
         self._runner = runner
+        nothing_left = False
         try:
             with self._renewing_lease(analyzer, run):
                 runner.prepare()
-                self._analyze_claims(work, first, has_failed_before)
+                nothing_left = self._analyze_claims(work, first, has_failed_before)
         except Interrupted:
             log.info("analysis_interrupted")
         except NotPrepared as error:  # The image is not at fault: its analysis is deferred.
             self._defer(analyzer, str(error))
         finally:
-            self._database.analyses.release(analyzer.name, run)
-        if not interruption.requested:
+            if not nothing_left:
+                self._database.analyses.release(analyzer.name, run)
+        # Who queues an analysis after the last claim rings, as the bell was cleared before.
+        if not (nothing_left or interruption.requested):
             work.notify_workers_if_work_waits()
         return runner.prepared and not interruption.requested and not self._is_too_large(runner)
 
@@ -150,8 +153,12 @@ class AnalysisEngine:
 
     def _analyze_claims(
         self, work: "WorkSlice", claims: list[ClaimedAnalysis], has_failed_before: bool
-    ) -> None:
-        """Run claim after claim until none is left, time is up or the service is unavailable."""
+    ) -> bool:
+        """Run claim after claim until none is left, time is up or the service is unavailable.
+
+        Returns:
+            whether none is left: the last claim found none, and all that were claimed have ended.
+        """
         analyzer = work.analyzer
         # An analysis that ends the process costs all of its claim an attempt; so analyzers with one
         # attempt claim one at a time.
@@ -169,16 +176,17 @@ class AnalysisEngine:
                 unavailable = work.analyze(claims)
                 if unavailable:
                     self._defer(analyzer, unavailable)
-                    return
+                    return False
                 if has_failed_before and work.succeeded:
                     has_failed_before = False
                     self._recover(analyzer)
                 if self._slice_expired(slice_began, work.runner):
-                    return
+                    return False
                 seconds_each = (time.monotonic() - began) / len(claims)
                 size = min(CLAIM_GROWTH * len(claims), int(CLAIM_SECONDS / (seconds_each + 1e-6)))
                 size = min(largest_claim, max(size, analyzer.batch_size, 1))
                 claims = following.result() if following else work.claim_more(size)
+        return True
 
     def _slice_expired(self, slice_began: float, runner: Runner) -> bool:
         """Whether another analyzer waits for its turn, or this process has to be replaced."""
