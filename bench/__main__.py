@@ -4,7 +4,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from bench import engine, indexes, listing, memory, report, rows, thumbnails
+from bench import analyses, engine, indexes, listing, memory, report, rows, thumbnails
 from bench.service import contenders
 
 ROWS = {
@@ -12,6 +12,8 @@ ROWS = {
     "many": rows.many_in_one,
     "downloads": rows.downloads,
     "burst": rows.burst,
+    "processed": analyses.processed,
+    "pictures": analyses.pictures,
     "large": rows.one_large,
     "back-fill": engine.back_fill,
     "overtaking": engine.overtaking,

@@ -1,0 +1,130 @@
+"""The rows of the five analyzers that come with Clustr: what they cost, and until when all is done.
+
+`python -m bench processed pictures` measures them, with one worker and an instant captioner.
+"""
+
+import io
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pymongo
+from PIL import Image, ImageFilter
+from pymongo.collection import Collection
+
+from bench import load
+from bench.large import children
+from bench.memory import at_once, send
+from bench.rows import PHOTO_BYTES, Figure
+from bench.service import Contender, process
+
+UPLOADS, CLIENTS, WARM_UPS = 500, 16, 8
+TWELVE_MEGAPIXELS = (4000, 3000)
+PICTURES = {"jpg": {"quality": 90}, "png": {"compress_level": 6}}
+TIMES = 10
+# Pixels of the longer side that `palette` looks at, the fewest of all analyzers.
+LEAST_SIDE = 64
+
+
+def processed(contenders: Sequence[Contender], rounds: int) -> list[Figure]:
+    """500 uploads from the first byte to the last `processed`, and what they take of workers."""
+    ours, _ = contenders
+    photo = load.photograph(PHOTO_BYTES)
+    seconds, milliseconds = [], []
+    for _ in range(rounds):
+        with working(ours) as (uploads, pid):
+            load.uploads(ours.url, photo, WARM_UPS, WARM_UPS)
+            wait_until_processed(uploads)
+            before, began = processor_seconds(pid), time.perf_counter()
+            load.uploads(ours.url, photo, UPLOADS, CLIENTS)
+            wait_until_processed(uploads)
+            seconds.append(time.perf_counter() - began)
+            milliseconds.append((processor_seconds(pid) - before) / UPLOADS * 1000)
+    work = f"{UPLOADS} x 200 KB, {CLIENTS} clients, five analyses each, one worker"
+    return [
+        Figure(f"{work}: until all are processed", "seconds", seconds, most=8),
+        Figure("  the worker, for each upload", "ms of processor", milliseconds, most=18),
+    ]
+
+
+def pictures(contenders: Sequence[Contender], rounds: int) -> list[Figure]:
+    """All five analyses of a large picture; the floor is the least decode that one of them needs.
+
+    Several are uploaded at once, or the calls for the analyzers would count more than their work.
+    """
+    ours, _ = contenders
+    figures = []
+    for extension, content in large_pictures():
+        analyses, decodes = [], []
+        for _ in range(rounds):
+            with working(ours) as (uploads, pid):
+                send(ours.url, f"first.{extension}", content)
+                wait_until_processed(uploads)
+                before = processor_seconds(pid)
+                at_once(
+                    TIMES, send, [(ours.url, f"{n}.{extension}", content) for n in range(TIMES)]
+                )
+                wait_until_processed(uploads)
+                analyses.append((processor_seconds(pid) - before) / TIMES * 1000)
+            decodes.append(processor_milliseconds(partial(least_decode, content)))
+        work = f"five analyses of a {extension.upper()} of 12 megapixels; floor: the least decode"
+        unit = "ms of processor"
+        figures.append(Figure(work, unit, analyses, decodes, bound=2.5, less_is_better=True))
+    return figures
+
+
+def large_pictures() -> Iterator[tuple[str, bytes]]:
+    """A JPEG and a PNG, as detailed as photographs."""
+    noise = Image.effect_noise(TWELVE_MEGAPIXELS, 60).filter(ImageFilter.GaussianBlur(1))
+    channels = (noise, noise.rotate(180), noise.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+    picture = Image.merge("RGB", channels)
+    for extension, options in PICTURES.items():
+        file = io.BytesIO()
+        picture.save(file, Image.registered_extensions()[f".{extension}"], **options)
+        yield extension, file.getvalue()
+
+
+def least_decode(content: bytes) -> None:
+    """Decode all of a picture, reduced where its format can do that."""
+    with Image.open(io.BytesIO(content)) as picture:
+        picture.draft("RGB", (LEAST_SIDE, LEAST_SIDE))
+        picture.load()
+
+
+def processor_milliseconds(call: Callable[[], None]) -> float:
+    """The processor time that a call takes in this process."""
+    call()
+    began = time.process_time()
+    for _ in range(TIMES):
+        call()
+    return (time.process_time() - began) / TIMES * 1000
+
+
+@contextmanager
+def working(contender: Contender) -> Iterator[tuple[Collection, int]]:
+    """One worker for the block, and no uploads at first; gives these and its process id."""
+    with (
+        pymongo.MongoClient(contender.settings["MONGODB_URL"]) as client,
+        process(sys.executable, "-m", "clustr", "worker", **contender.settings) as worker,
+    ):
+        uploads = client[contender.settings["MONGODB_DATABASE"]]["uploads"]
+        uploads.delete_many({})
+        yield uploads, worker.pid
+
+
+def wait_until_processed(uploads: Collection) -> None:
+    """Wait until none is pending, and see that none failed."""
+    while uploads.find_one({"facets": "pending"}, {"_id": 1}, hint="facets_by_upload_time"):
+        time.sleep(0.02)
+    assert not uploads.find_one({"facets": "error"}, hint="facets_by_upload_time")
+
+
+def processor_seconds(pid: int) -> float:
+    """What a process, those that it made and those that ended have taken of the processor."""
+    figures = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    own = sum(map(int, figures[11:15])) / os.sysconf("SC_CLK_TCK")
+    return own + sum(map(processor_seconds, children(pid)))
