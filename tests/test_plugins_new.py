@@ -8,14 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from fork_server import run_program
 from plugin_commands import run_plugins
 from plugin_projects import lay_down
 
 
 def passes_its_tests(project: Path, path: str) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error"]
+    arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error"]
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": path}
-    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
+    done = run_program(arguments, environment, project)
     assert done.returncode == 0, done.stdout
     assert " passed" in done.stdout
 
