@@ -64,25 +64,27 @@ def sent(service, *contents: bytes) -> requests.Response:
 
 
 def test_A6_what_is_odd_but_sound_is_accepted_in_little_memory(unharmed):
-    forget_peaks(unharmed)
-    before = peaks(unharmed)
+    processes = web_processes(unharmed)
+    forget_peaks(processes)
+    before = peaks(processes)
     accepted = []
     for name in odd_images.ACCEPTED:
         answer = sent(unharmed, odd_images.odd(name))
         assert answer.status_code == 201, (name, answer.text)
         accepted += answer.json()["data"]
     wait_until_processed(unharmed, accepted)
-    assert max(peak - before[pid] for pid, peak in peaks(unharmed).items()) < 64 * MEBIBYTE
+    assert max(peak - before[pid] for pid, peak in peaks(processes).items()) < 64 * MEBIBYTE
 
 
 def test_A3_A4_A5_what_costs_too_much_is_refused_at_once_and_in_little_memory(unharmed):
-    forget_peaks(unharmed)
-    before = peaks(unharmed)
+    processes = web_processes(unharmed)
+    forget_peaks(processes)
+    before = peaks(processes)
     for name in odd_images.REFUSED | odd_images.TOO_DEAR:
         answer = sent(unharmed, odd_images.odd(name))
         assert answer.status_code in (413, 415, 422), (name, answer.text)
         assert [one["original_filename"] for one in answer.json()["errors"]] == ["photograph.jpg"]
-    assert max(peak - before[pid] for pid, peak in peaks(unharmed).items()) < 128 * MEBIBYTE
+    assert max(peak - before[pid] for pid, peak in peaks(processes).items()) < 128 * MEBIBYTE
 
 
 def test_A2_what_may_be_an_image_gets_an_answer(unharmed):
@@ -104,16 +106,16 @@ def test_A2_a_part_of_an_image_is_refused(unharmed, extension):
     assert len(answer.json()["errors"]) == 15
 
 
-def forget_peaks(service) -> None:
-    """Let the kernel measure the most memory of each web process anew (proc(5), clear_refs)."""
-    for process in web_processes(service):
+def forget_peaks(processes: list[Process]) -> None:
+    """Let the kernel measure the most memory of each process anew (proc(5), clear_refs)."""
+    for process in processes:
         Path(f"/proc/{process.pid}/clear_refs").write_text("5")
 
 
-def peaks(service) -> dict[int, int]:
-    """The most memory in bytes that each web process has had, by its id."""
+def peaks(processes: list[Process]) -> dict[int, int]:
+    """The most memory in bytes that each process has had, by its id."""
     found = {}
-    for process in web_processes(service):
+    for process in processes:
         status = Path(f"/proc/{process.pid}/status").read_text()
         [line] = [each for each in status.splitlines() if each.startswith("VmHWM:")]
         found[process.pid] = int(line.split()[1]) * 1024
@@ -154,14 +156,15 @@ def test_E3_large_images_at_once_take_no_more_than_the_memory_for_decodes(
 ):
     """It is 200 MB: room for one picture of 40 megapixels as a whole, or a lossless WebP."""
     sent = contents()
-    forget_peaks(plain)
-    before = peaks(plain)
+    [process] = plain.workers()
+    forget_peaks([process])
+    before = peaks([process])
     with ThreadPoolExecutor(len(sent)) as pool:
         answers = list(pool.map(lambda each: upload(plain, part(each)), sent))
     assert [answer.status_code for answer in answers] == [201] * len(sent)
-    after = peaks(plain)  # of the same processes, or one would be missing here
-    grown = [(after[pid] - peak) / 1e6 for pid, peak in before.items()]
-    assert least < max(grown) < most
+    assert plain.workers() == [process]
+    grown = (peaks([process])[process.pid] - before[process.pid]) / 1e6
+    assert least < grown < most
 
 
 def test_A5_a_small_upload_does_not_wait_for_the_request_of_another(plain):
