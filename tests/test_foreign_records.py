@@ -18,7 +18,6 @@ from bson.datetime_ms import DatetimeMS
 from jobs import run_until
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
-from running import Servers
 from workshop import Workshop
 
 from clustr import components
@@ -177,9 +176,8 @@ class Among:
 
 
 @pytest.fixture
-def among(tmp_path, servers: Servers) -> Iterator[Among]:
-    with Workshop(tmp_path, servers) as workshop:
-        yield Among(workshop)
+def among(workshop: Workshop) -> Among:
+    return Among(workshop)
 
 
 @pytest.fixture
@@ -222,7 +220,8 @@ OF_ALL = (
 OF_ONE = ("", "/file", "/thumbnail", "/analyses", "/analyses/it")
 
 
-def test_no_answer_is_a_fault(among, capsys):
+def test_no_answer_is_a_fault(workshop, capsys):
+    among = Among(workshop)  # here, so that `capsys` has what is logged
     theirs = among.foreign_ids()[::5]  # So many of each field, and of each kind of thing in it.
     client, ids = among.client, [*theirs, *among.ids, among.trashed]
     hashes = sorted({str(one.get("sha256")) for one in among.planted[0]})
