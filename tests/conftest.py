@@ -221,8 +221,9 @@ def mongo_database(servers) -> Iterator[Any]:
 
 @pytest.fixture
 def collection(mongo_database) -> Collection[dict[str, Any]]:
-    for name in ("uploads", "breakers", "leases"):
-        mongo_database[name].delete_many({})
+    for name in mongo_database.list_collection_names():
+        if not name.startswith("system."):
+            mongo_database[name].delete_many({})
     return mongo_database["uploads"]
 
 

@@ -1,36 +1,17 @@
 """Tags and statistics: counted in the background, read at the same cost at any size."""
 
-import uuid
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import photographs
 import pytest
 from calling import get, uploaded
-from pymongo import MongoClient
 from running import wait_until
 
 from clustr.database import Database, new_id, now
 from clustr.database.documents import to_document
 from clustr.database.tags import tag_fields
 from clustr.domain.models import Status, Upload
-
-
-@pytest.fixture
-def database(servers) -> Iterator[Database]:
-    built = Database(servers.mongodb_url, f"tags-{uuid.uuid4().hex}", "uploads", 10)
-    built.make_indexes()
-    yield built
-    built.close()
-
-
-@pytest.fixture
-def collection(servers, database: Database) -> Iterator[Any]:
-    with MongoClient(servers.mongodb_url, tz_aware=True) as client:
-        name = database.uploads._collection.database.name
-        yield client[name]["uploads"]
-        client.drop_database(name)
 
 
 def document(number: int, *tags: str) -> dict[str, Any]:
