@@ -37,7 +37,8 @@ log = logs.logger(__name__)
 # The function that every job in Redis names. Nothing imports it: workers of every release compare
 # the name, so that they can be updated one after the other.
 JOB_FUNCTION = "clustr.jobs.run_analyzer"
-KINDS = ("default", "http", "gpu")
+HTTP = "http"  # for analyzers that call services
+KINDS = ("default", HTTP, "gpu")
 
 # A job may take the time to set the analyzer up, and a slice of time, which is longer while no
 # other analyzer waits. The last analyses may begin at the very end of the slice, and those of a

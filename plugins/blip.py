@@ -49,6 +49,7 @@ class Blip(HttpAnalyzer):
     summary = "A caption and tags from the captioner"
     service = "captioner"
     path = "/caption"
+    concurrency = 8
     fields: Mapping[str, str] = {"caption": "caption", "tags": "tags"}
 
     def parse(self, answer: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,42 +9,45 @@ a second's work.
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
-from datetime import datetime, timedelta
-from random import uniform
 
 import structlog
 
 from clustr import logs
-from clustr.analysis.limits import MEGABYTE, Interrupted, Interruption, TimeUp, memory_usage
-from clustr.analysis.runner import End, NotPrepared, Runner
-from clustr.database import ClaimedAnalysis, Database, FinishedAnalysis, now
-from clustr.domain.errors import DatabaseUnavailable, NotFound, QueueUnavailable, StorageUnavailable
-from clustr.domain.models import Analysis, State, Upload
+from clustr.analysis.call_slice import CallSlice
+from clustr.analysis.concurrent_calls import concurrency_of
+from clustr.analysis.limits import MEGABYTE, Interrupted, Interruption, memory_usage
+from clustr.analysis.runner import NotPrepared, Runner
+from clustr.analysis.work_slice import LEASE, WorkSlice
+from clustr.database import ClaimedAnalysis, Database
+from clustr.domain.errors import DatabaseUnavailable, QueueUnavailable
 from clustr.plugin_manager import PluginManager
-from clustr.plugins import Analyzer, Image
-from clustr.queue import LONGEST_SLICE_SECONDS, SLICE_SECONDS, Queue
+from clustr.plugins import Analyzer
+from clustr.queue import HTTP, LONGEST_SLICE_SECONDS, SLICE_SECONDS, Queue
 from clustr.storage import LocalStorage
 
 log = logs.logger(__name__)
 
-LEASE = timedelta(seconds=30)
 RENEW_SECONDS = 10.0
+# The lease of the process that makes the calls of an analyzer, and how often it is renewed.
+CALLS_LEASE_SECONDS = 10.0
+RENEW_CALLS_SECONDS = 2.0
 # A new upload waits until the current claim is done, so a claim is short.
 CLAIM_SECONDS = 0.25
 LARGEST_CLAIM = 100
 CLAIM_GROWTH = 8
-LONGEST_DEFERRAL_SECONDS = 60.0
-LONGEST_DEFERRAL_ASKED_FOR_SECONDS = 3600.0
 # How much memory a process may keep between calls, `setup` included, when its analyzer has no
 # `keep_loaded`: there is one process for each analyzer. One that takes more ends after its call.
 LARGEST_KEPT_MEGABYTES = 100
-HIGHEST_POWER = 10  # of two; a float cannot hold that of a thousand attempts
-FINISHED_HOOK = "clustr_analysis_finished"
-HOOK_SECONDS = 3.0
-UNMOUNTED = "the place where originals are kept is not there"
+
+
+def calls_lease(analyzer: Analyzer) -> str | None:
+    """The name of the lease of the process that makes the calls of an analyzer.
+
+    One process makes all of them, so that there are no more at a time than the analyzer's
+    `concurrency`; None for one that makes one call at a time, in each worker.
+    """
+    return f"calls:{analyzer.name}" if concurrency_of(analyzer) > 1 else None
 
 
 class AnalysisEngine:
@@ -123,27 +126,65 @@ class AnalysisEngine:
         work = WorkSlice(
             self._database, self._storage, self._queue, self._plugin_manager, runner, run
         )
-        one_at_a_time = probing or analyzer.max_attempts == 1
-        first = work.claim(1 if one_at_a_time else analyzer.batch_size, probing)
+        size = 1 if probing or analyzer.max_attempts == 1 else analyzer.batch_size
+        lease = calls_lease(analyzer)
+        with self._holding_lease(lease, run) as is_held:
+            first = work.claim(size, probing) if is_held else []
+            nothing_left = not first or self._analyze_slice(
+                work, run, first, lease, probing, has_failed_before
+            )
         if not first:
             return True
-        self._runner = runner
-        nothing_left = False
-        try:
-            with self._renewing_lease(analyzer, run):
-                runner.prepare()
-                nothing_left = self._analyze_claims(work, first, has_failed_before)
-        except Interrupted:
-            log.info("analysis_interrupted")
-        except NotPrepared as error:  # The image is not at fault: its analysis is deferred.
-            self._defer(analyzer, str(error))
-        finally:
-            if not nothing_left:
-                self._database.analyses.release(analyzer.name, run)
         # Who queues an analysis after the last claim rings, as the bell was cleared before.
         if not (nothing_left or interruption.requested):
             work.notify_workers_if_work_waits()
         return runner.prepared and not interruption.requested and not self._is_too_large(runner)
+
+    def _analyze_slice(
+        self,
+        work: WorkSlice,
+        run: str,
+        first: list[ClaimedAnalysis],
+        lease: str | None,
+        probing: bool,
+        has_failed_before: bool,
+    ) -> bool:
+        """Analyze these and what is queued, until the slice ends; release what was not begun.
+
+        Returns:
+            whether nothing is left, so that nobody has to be notified. With a lease, that is not
+            known: another worker may have answered the bell meanwhile, and left the work to this.
+        """
+        self._runner = work.runner
+        nothing_left = False
+        try:
+            with self._renewing_leases(work.analyzer, run, lease):
+                work.runner.prepare()
+                if lease:
+                    self._make_calls(work, first, probing, has_failed_before)
+                else:
+                    nothing_left = self._analyze_claims(work, first, has_failed_before)
+        except Interrupted:
+            log.info("analysis_interrupted")
+        except NotPrepared as error:  # The image is not at fault: its analysis is deferred.
+            self._defer(work.analyzer, str(error))
+        finally:
+            if not nothing_left:
+                self._database.analyses.release(work.analyzer.name, run)
+        return nothing_left
+
+    @contextmanager
+    def _holding_lease(self, lease: str | None, run: str) -> Iterator[bool]:
+        """Hold a lease for the block, if there is one; yields False when another run holds it."""
+        if lease is None:
+            yield True
+            return
+        is_held = self._database.leases.acquire(lease, run, CALLS_LEASE_SECONDS)
+        try:
+            yield is_held
+        finally:
+            if is_held:
+                self._database.leases.release(lease, run)
 
     def _is_too_large(self, runner: Runner) -> bool:
         """Whether the process has more memory than it may keep until the next call."""
@@ -152,7 +193,7 @@ class AnalysisEngine:
         return runner.has_grown() or not (is_light or runner.analyzer.keep_loaded)
 
     def _analyze_claims(
-        self, work: "WorkSlice", claims: list[ClaimedAnalysis], has_failed_before: bool
+        self, work: WorkSlice, claims: list[ClaimedAnalysis], has_failed_before: bool
     ) -> bool:
         """Run claim after claim until none is left, time is up or the service is unavailable.
 
@@ -188,6 +229,29 @@ class AnalysisEngine:
                 claims = following.result() if following else work.claim_more(size)
         return True
 
+    def _make_calls(
+        self,
+        work: WorkSlice,
+        claims: list[ClaimedAnalysis],
+        probing: bool,
+        has_failed_before: bool,
+    ) -> None:
+        """Keep calls under way until none is left, time is up or the service is unavailable."""
+        slice_began = time.monotonic()
+
+        def recover() -> None:
+            if has_failed_before:
+                self._recover(work.analyzer)
+
+        def is_expired() -> bool:
+            return self._slice_expired(slice_began, work.runner)
+
+        calls = CallSlice(work, probing, is_expired, on_first_answer=recover)
+        with work.threads:
+            unavailable = calls.run(claims)
+        if unavailable:
+            self._defer(work.analyzer, unavailable)
+
     def _slice_expired(self, slice_began: float, runner: Runner) -> bool:
         """Whether another analyzer waits for its turn, or this process has to be replaced."""
         seconds = time.monotonic() - slice_began
@@ -195,7 +259,10 @@ class AnalysisEngine:
             return False
         if seconds > LONGEST_SLICE_SECONDS or runner.has_grown():
             return True
-        others = [a for a in self._plugin_manager.analyzers.values() if a is not runner.analyzer]
+        # Analyzers that call services have workers of their own.
+        calls = runner.analyzer.queue == HTTP
+        analyzers = self._plugin_manager.analyzers.values()
+        others = [a for a in analyzers if a is not runner.analyzer and (a.queue == HTTP) == calls]
         try:
             return self._queue.is_rung(others)
         except QueueUnavailable:
@@ -213,14 +280,23 @@ class AnalysisEngine:
         log.info("analyzer_recovered", woken=woken)
 
     @contextmanager
-    def _renewing_lease(self, analyzer: Analyzer, run: str) -> Iterator[None]:
-        """Renew the lease of the run's claims in a thread while the block runs."""
+    def _renewing_leases(self, analyzer: Analyzer, run: str, calls: str | None) -> Iterator[None]:
+        """Renew the lease of the run's claims in a thread while the block runs.
+
+        Args:
+            calls: another lease to renew: that of the process that makes the analyzer's calls.
+        """
         done = threading.Event()
 
         def renew() -> None:
-            while not done.wait(RENEW_SECONDS):
+            renewed_at = time.monotonic()
+            while not done.wait(RENEW_CALLS_SECONDS if calls else RENEW_SECONDS):
                 try:
-                    self._database.analyses.renew(analyzer.name, run, LEASE)
+                    if calls:
+                        self._database.leases.acquire(calls, run, CALLS_LEASE_SECONDS)
+                    if time.monotonic() >= renewed_at + RENEW_SECONDS:
+                        self._database.analyses.renew(analyzer.name, run, LEASE)
+                        renewed_at = time.monotonic()
                 except (
                     DatabaseUnavailable,
                     MemoryError,
@@ -234,227 +310,3 @@ class AnalysisEngine:
         finally:
             done.set()
             thread.join()
-
-
-class WorkSlice:
-    """The work of one run: it claims analyses of one analyzer, runs them and stores their ends."""
-
-    def __init__(
-        self,
-        database: Database,
-        storage: LocalStorage,
-        queue: Queue,
-        plugin_manager: PluginManager,
-        runner: Runner,
-        run: str,
-    ):
-        self.analyzer = runner.analyzer
-        self.succeeded = False
-        self._database = database
-        self._storage = storage
-        self._queue = queue
-        self._plugin_manager = plugin_manager
-        self.runner = runner
-        self._run = run
-        # These threads ask MongoDB while the main thread goes on. But no image is analyzed before
-        # all ends are stored: a plugin that ends the process would lose them.
-        self.threads = ThreadPoolExecutor(2, "slice")
-        self._hook_is_used = plugin_manager.implements(FINISHED_HOOK)
-
-    def claim(self, size: int, probing: bool) -> list[ClaimedAnalysis]:
-        """Claim up to `size` queued analyses; to probe a failed service, deferred ones, too."""
-        # The hook gets the upload with all results; an analyzer gets those that it requires.
-        results = None if self._hook_is_used else self.analyzer.requires
-        states = (State.QUEUED, State.DEFERRED) if probing else (State.QUEUED,)
-        for state in states:
-            claims = self._database.analyses.claim(
-                self.analyzer.name, self.analyzer.version, self._run, size, LEASE, state, results
-            )
-            if claims:
-                return claims
-        return []
-
-    def claim_more(self, size: int) -> list[ClaimedAnalysis]:
-        """Claim the next analyses; when there may be more, notify an idle worker to help."""
-        claims = self.claim(size, probing=False)
-        if len(claims) >= size:
-            self.notify_workers([self.analyzer])
-        return claims
-
-    def notify_workers(self, analyzers: list[Analyzer]) -> None:
-        """Ring the doorbells of these analyzers; Redis being unavailable is only logged."""
-        try:
-            self._queue.ring(analyzers)
-        except QueueUnavailable:
-            log.warning("bell_not_rung")
-
-    def notify_workers_if_work_waits(self) -> None:
-        """Ring the doorbell of this analyzer if it has queued analyses."""
-        if self._database.analyses.has_work(self.analyzer.name):
-            self.notify_workers([self.analyzer])
-
-    def analyze(self, claims: list[ClaimedAnalysis]) -> str | None:
-        """Run the claimed analyses and store their ends.
-
-        Returns:
-            the reason when a service that the analyzer needs is unavailable, else None. Analyses
-            that were not begun then have no end, and stay claimed until the run releases them.
-        """
-        by_id = {claimed.upload.id: claimed for claimed in claims}
-        ends: list[tuple[ClaimedAnalysis, End]] = []
-        try:
-            ready = []
-            for claimed in claims:
-                missing = next(self._missing_results(claimed.upload), None)
-                if missing:  # The analyzer requires more than it did when this was queued.
-                    ends.append((claimed, End(State.SKIPPED, error=f"requires {missing}")))
-                    continue
-                try:
-                    ready.append(self._build_image(claimed.upload))
-                except NotFound as error:
-                    ends.append((claimed, End(State.FAILED, error=str(error))))
-            for image, end in self.runner.run(
-                ready, lambda image: _log_context(by_id[image.id].upload)
-            ):
-                if end.state is State.FAILED and self._is_unmounted():
-                    end = End(State.DEFERRED, error=UNMOUNTED, seconds=end.seconds)
-                ends.append((by_id[image.id], end))
-                if end.error is UNMOUNTED:
-                    break
-        finally:
-            self._write_ends(ends)
-        if ends and ends[-1][1].state is State.DEFERRED:
-            return ends[-1][1].error
-        return None
-
-    def _missing_results(self, upload: Upload) -> Iterator[str]:
-        available = {analysis.name for analysis in upload.analyses if analysis.result is not None}
-        return (name for name in self.analyzer.requires if name not in available)
-
-    def _build_image(self, upload: Upload) -> Image:
-        names = self.analyzer.requires
-        required = {
-            a.name: a.result for a in upload.analyses if a.name in names and a.result is not None
-        }
-        return Image(
-            id=upload.id,
-            sha256=upload.sha256,
-            content_type=upload.content_type,
-            size=upload.size,
-            width=upload.width,
-            height=upload.height,
-            path=self._storage.path_of(upload.filename),
-            results=required,
-        )
-
-    def _is_unmounted(self) -> bool:
-        try:
-            return not self._storage.is_there()
-        except StorageUnavailable:
-            return True
-
-    def _write_ends(self, ends: list[tuple[ClaimedAnalysis, End]]) -> None:
-        """Store the ends, log them, and notify workers and plugins."""
-        finished = [self._finished_analysis(claimed, end) for claimed, end in ends]
-        name, run = self.analyzer.name, self._run
-        writing = self.threads.submit(self._database.analyses.finish, name, run, finished)
-        for claimed, end in ends:
-            _log_end(claimed.upload, end)
-        written = writing.result()
-        if written < len(ends):  # Another run has claimed them, or the uploads are gone.
-            log.warning("late_results_dropped", count=len(ends) - written)
-        self.succeeded |= any(end.state in (State.SUCCEEDED, State.SKIPPED) for _, end in ends)
-        self._notify_workers_of_waiting(ends)
-        if self._hook_is_used:
-            self._notify_plugins(ends, all_written=written == len(ends))
-            self.runner.limits.stop_watching()
-
-    def _finished_analysis(self, claimed: ClaimedAnalysis, end: End) -> FinishedAnalysis:
-        return FinishedAnalysis(
-            claimed.upload.id,
-            end.state,
-            result=end.result,
-            error=end.error,
-            due_at=_due_again_at(claimed, end) if end.state is State.DEFERRED else None,
-            fields=end.fields,
-            version=self.analyzer.version,
-            provenance=self.runner.provenance,
-        )
-
-    def _notify_workers_of_waiting(self, ends: list[tuple[ClaimedAnalysis, End]]) -> None:
-        """Notify workers of the analyses that required these results, and are queued now."""
-        waiting = {
-            analysis.name
-            for claimed, end in ends
-            if end.state is State.SUCCEEDED
-            for analysis in claimed.upload.analyses
-            if analysis.state is State.WAITING and self.analyzer.name in analysis.requires
-        }
-        if waiting:
-            self.notify_workers(
-                [a for a in self._plugin_manager.analyzers.values() if a.name in waiting]
-            )
-
-    def _notify_plugins(self, ends: list[tuple[ClaimedAnalysis, End]], all_written: bool) -> None:
-        """Call the hook of plugins for each end; one that takes too long drops the rest."""
-        ended = [(claimed, end) for claimed, end in ends if end.state is not State.DEFERRED]
-        if not all_written:
-            ids = [claimed.upload.id for claimed, _ in ended]
-            stored_ids = self._database.analyses.finished_by_run(self.analyzer.name, self._run, ids)
-            ended = [(claimed, end) for claimed, end in ended if claimed.upload.id in stored_ids]
-        for position, (claimed, end) in enumerate(ended, 1):
-            try:
-                with (
-                    structlog.contextvars.bound_contextvars(**_log_context(claimed.upload)),
-                    self.runner.limits.limit(HOOK_SECONDS),
-                ):
-                    analysis = self._analysis_after(claimed, end)
-                    self._plugin_manager.notify(
-                        FINISHED_HOOK, upload=claimed.upload, analysis=analysis
-                    )
-            except TimeUp:
-                log.error("notices_dropped", hook=FINISHED_HOOK, count=len(ended) - position)
-                return
-            finally:
-                self.runner.process_state.restore()
-
-    def _analysis_after(self, claimed: ClaimedAnalysis, end: End) -> Analysis:
-        """The analysis as it is stored after this end."""
-        before = next(a for a in claimed.upload.analyses if a.name == self.analyzer.name)
-        after = replace(
-            before,
-            state=end.state,
-            attempts=claimed.attempts,
-            started_at=claimed.started_at,
-            finished_at=now(),
-            error=end.error,
-        )
-        if end.result is None:  # The last good result stays, with its version.
-            has_no_result = before.result is None
-            return replace(
-                after, version=self.analyzer.version if has_no_result else before.version
-            )
-        return replace(
-            after,
-            result=end.result,
-            version=self.analyzer.version,
-            provenance=self.runner.provenance,
-        )
-
-
-def _due_again_at(claimed: ClaimedAnalysis, end: End) -> datetime:
-    seconds = min(LONGEST_DEFERRAL_SECONDS, 2.0 ** min(claimed.attempts, HIGHEST_POWER))
-    seconds *= uniform(0.5, 1)  # noqa: S311
-    if end.after is not None:
-        seconds = min(LONGEST_DEFERRAL_ASKED_FOR_SECONDS, max(0, end.after))
-    return now() + timedelta(seconds=seconds)
-
-
-def _log_context(upload: Upload) -> dict[str, str]:
-    return {"upload_id": upload.id, "request_id": upload.request_id}
-
-
-def _log_end(upload: Upload, end: End) -> None:
-    level = log.error if end.state is State.FAILED else log.info
-    duration = round(end.seconds * 1000, 1)
-    level(f"analysis_{end.state}", **_log_context(upload), duration_ms=duration, error=end.error)

@@ -20,6 +20,8 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
 LONGEST_CONNECT_SECONDS = 5.0
+# Connections to a host that are kept open: as many as an analyzer may have calls under way.
+MAX_CONNECTIONS = 64
 
 # The deadline of the exchange that this thread begins, by `time.monotonic()`.
 _deadline: ContextVar[float] = ContextVar("deadline")
@@ -60,7 +62,7 @@ class _Adapter(HTTPAdapter):
     """Gives every exchange its deadline."""
 
     def __init__(self, timeout: float):
-        super().__init__()
+        super().__init__(pool_maxsize=MAX_CONNECTIONS)
         self._timeout = timeout
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:

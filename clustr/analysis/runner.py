@@ -34,8 +34,19 @@ from clustr.domain import failure_messages
 from clustr.domain.json_input import is_within_depth
 from clustr.domain.models import State
 from clustr.plugin_manager import Plugin, plugin_exc_info
-from clustr.plugins import Analyzer, ConfigError, Context, Fail, Image, Outcome, RetryLater, Skip
+from clustr.plugins import (
+    Analyzer,
+    ConfigError,
+    Context,
+    Fail,
+    HttpAnalyzer,
+    Image,
+    Outcome,
+    RetryLater,
+    Skip,
+)
 from clustr.plugins.analyzer import SETUP_SECONDS
+from clustr.plugins.http import PREPARATION_SECONDS
 
 log = logs.logger(__name__)
 
@@ -105,7 +116,8 @@ class Runner:
 
     Args:
         plugin: the plugin that registers the analyzer.
-        interruptible: a context manager around each call of the plugin's code; it may interrupt it.
+        interruptible: a context manager around each call of the plugin's code, and around each wait
+            for the service that it calls; it may interrupt the block.
 
     Attributes:
         prepared: whether the analyzer is set up.
@@ -124,7 +136,7 @@ class Runner:
         self.provenance: dict[str, Any] = {}
         self.prepared = False
         self._plugin = plugin
-        self._interruptible = interruptible or nullcontext()
+        self.interruptible = interruptible or nullcontext()
         self._upload_fields = UploadFields()
         self._resident_bytes = 0
         self._resources = ExitStack()
@@ -289,19 +301,63 @@ class Runner:
 
     def _call(self, seconds: float, call: Callable[..., Any], *arguments: Any) -> Any:
         """Call the plugin's code within all limits, and restore the process's state after it."""
-        context = self._context(deadline=time.monotonic() + seconds)
+        context = self.new_context(seconds)
         try:
-            with self.limits.limit(seconds), self._memory, self._interruptible:
+            with self.limits.limit(seconds), self._memory, self.interruptible:
                 return call(*arguments, context)
         finally:
             self.process_state.restore()
+
+    def new_context(self, seconds: float) -> Context:
+        """A context for a call of the plugin's code that may take so many seconds from now."""
+        return self._context(deadline=time.monotonic() + seconds)
+
+    def build_request(self, analyzer: HttpAnalyzer, image: Image) -> Mapping[str, Any] | End:
+        """Call `build_request`; when it raises, return the end of the analysis.
+
+        Raises:
+            Interrupted: SIGTERM interrupted it.
+        """
+        try:
+            request: Mapping[str, Any] = self._call(
+                PREPARATION_SECONDS, analyzer.build_request, image
+            )
+        except Interrupted:
+            raise
+        except BaseException as error:
+            return self._end_from_exception(error, PREPARATION_SECONDS)
+        return request
+
+    def parse_answer(self, analyzer: HttpAnalyzer, answer: bytes | BaseException) -> End:
+        """The end of an analysis by what `ask` has returned or raised.
+
+        Raises:
+            Interrupted: SIGTERM interrupted `parse`.
+        """
+        if isinstance(answer, BaseException):
+            return self._end_from_exception(answer)
+
+        def parse(body: bytes, _context: Context) -> dict[str, Any]:
+            return analyzer.parse(analyzer.understand(body))
+
+        try:
+            return self._end_from_result(self._call(PREPARATION_SECONDS, parse, answer))
+        except Interrupted:
+            raise
+        except BaseException as error:
+            return self._end_from_exception(error, PREPARATION_SECONDS)
 
     def _end_from_answer(self, answer: Any) -> End:
         if isinstance(answer, Outcome):
             return self._end_from_exception(answer)
         return self._end_from_result(answer)
 
-    def _end_from_exception(self, error: BaseException) -> End:
+    def _end_from_exception(self, error: BaseException, seconds: float | None = None) -> End:
+        """The end of an analysis whose code raised.
+
+        Args:
+            seconds: the time limit of that code; by default that of the whole analysis.
+        """
         if message := self._memory_error_message(error):
             return End(State.FAILED, error=message)
         match error:
@@ -314,7 +370,7 @@ class Runner:
                 after = after if isinstance(after, int | float) else None
                 return End(State.DEFERRED, error=failure_messages.as_plain_text(error), after=after)
             case TimeUp():
-                message = f"took longer than {self.analyzer.timeout:g} seconds"
+                message = f"took longer than {seconds or self.analyzer.timeout:g} seconds"
                 return End(State.FAILED, error=message)
         log.error("analyzer_raised", exc_info=plugin_exc_info(error))
         return End(State.FAILED, error=failure_messages.describe_exception(error))

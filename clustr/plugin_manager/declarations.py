@@ -8,8 +8,9 @@ from marshmallow import RAISE, Schema, fields
 
 from clustr.domain import failure_messages
 from clustr.imaging.formats import CONTENT_TYPES
-from clustr.plugins import Analyzer, Filter
+from clustr.plugins import Analyzer, Filter, HttpAnalyzer
 from clustr.plugins.filters import OPERATORS
+from clustr.plugins.http import MAX_CONCURRENCY
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 QUEUES = ("default", "http", "gpu")
@@ -54,6 +55,13 @@ def problem_with_analyzer(analyzer: object) -> str | None:
         "batch_size must be a whole number from 1": _is_positive_integer(analyzer.batch_size),
         "batch_size above 1 needs analyze_batch(), which it does not define": (
             analyzer.batch_size == 1 or type(analyzer).analyze_batch is not Analyzer.analyze_batch
+        ),
+        f"concurrency must be a whole number from 1 to {MAX_CONCURRENCY}": (
+            not isinstance(analyzer, HttpAnalyzer)
+            or (
+                _is_positive_integer(analyzer.concurrency)
+                and analyzer.concurrency <= MAX_CONCURRENCY
+            )
         ),
         f"fields must map some of {', '.join(FIELDS)} to keys of the result": isinstance(
             analyzer.fields, Mapping

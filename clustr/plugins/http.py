@@ -24,6 +24,7 @@ CONNECT_SECONDS = 2
 HEALTH_SECONDS = 1.5
 # The time that an analysis may take besides the call, such as to convert an image.
 PREPARATION_SECONDS = 10
+MAX_CONCURRENCY = 64
 # The time that the call has to leave for parsing the answer.
 PARSING_SECONDS = 1
 
@@ -65,6 +66,12 @@ class HttpConfig(Schema):
         validate=validate.Range(0.1, 600, error="expected seconds from 0.1 to 600"),
         metadata={"description": "Seconds that an answer may take in all"},
     )
+    concurrency = fields.Integer(  # Without a default, results of releases before stay comparable.
+        validate=validate.Range(1, MAX_CONCURRENCY, error=f"expected 1 to {MAX_CONCURRENCY}"),
+        metadata={
+            "description": "Calls that may be under way at a time, over all workers of all hosts"
+        },
+    )
 
 
 class HttpAnalyzer(Analyzer):
@@ -85,10 +92,14 @@ class HttpAnalyzer(Analyzer):
             side; otherwise originals are sent as they are.
         answer_schema: a marshmallow schema; by default that of the results.
         largest_answer_bytes: of a larger answer the rest is not read, and it is a failure.
+        concurrency: how many calls may be under way at a time, over all workers of all hosts; the
+            configuration's `concurrency` overrides it. Above 1, `ask` runs in a thread beside
+            others, while `build_request` and `parse` run one at a time in the main thread, each
+            for ten seconds at most. An analyzer that overrides `analyze` makes one call at a time.
 
     Args:
         config: the plugin's configuration, in the shape of `HttpConfig`. Its `timeout` is a total
-            in seconds for the call; the analysis may take ten more.
+            in seconds for the call, from when it is sent; the analysis may take ten more.
     """
 
     queue = "http"
@@ -98,9 +109,11 @@ class HttpAnalyzer(Analyzer):
     converts: bool = True
     answer_schema: type[Schema] | None = None
     largest_answer_bytes: int = 64 * 1024
+    concurrency: int = 1
 
     def __init__(self, config: Mapping[str, Any]):
         self.timeout = config["timeout"] + PREPARATION_SECONDS
+        self.concurrency = config.get("concurrency") or self.concurrency
 
     def build_request(self, image: Image, context: Context) -> Mapping[str, Any]:
         """Return what is sent: arguments of `requests.post`, such as `files`, `data`, `headers`.

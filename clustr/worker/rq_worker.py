@@ -1,6 +1,7 @@
 """`clustr worker`: RQ workers that run analyzers, and beside them the reconciler and the jobs."""
 
 import contextlib
+import functools
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ from rq.worker import DequeueStrategy
 from rq.worker_registration import register
 
 from clustr import logs
+from clustr.analysis.engine import calls_lease
 from clustr.analysis.persistent_process import PersistentProcesses
 from clustr.analysis.temp_folder import remove_abandoned_folders
 from clustr.components import (
@@ -32,6 +34,7 @@ from clustr.domain.errors import ClustrError, DatabaseUnavailable, QueueUnavaila
 from clustr.domain.supported_releases import why_unsupported
 from clustr.plugin_manager import PluginManager
 from clustr.queue import (
+    HTTP,
     JOB_FUNCTION,
     JOB_SECONDS_TO_LIVE,
     WORKER_SECONDS_TO_LIVE,
@@ -148,8 +151,10 @@ class AnalysisWorker(Worker):
         remove_abandoned_folders()
         database = build_database(self.settings, WORKER_TIMEOUT_SECONDS)
         try:
-            max_attempts = self.plugin_manager.analyzers[name].max_attempts
-            database.analyses.reclaim(name, max_attempts, reason, run)
+            analyzer = self.plugin_manager.analyzers[name]
+            database.analyses.reclaim(name, analyzer.max_attempts, reason, run)
+            if lease := calls_lease(analyzer):
+                database.leases.release(lease, run)
         except ClustrError as error:
             log.warning("analyses_not_taken_back", reason=str(error))
         finally:
@@ -193,7 +198,7 @@ def run(settings: Settings, queues: tuple[str, ...], workers: int) -> int:
 
     Args:
         queues: the kinds of work to take (`clustr.queue.KINDS`).
-        workers: the number of RQ workers.
+        workers: the number of RQ workers; `queues_of_workers` adds those that call services.
 
     Returns:
         the exit code.
@@ -221,10 +226,10 @@ def run(settings: Settings, queues: tuple[str, ...], workers: int) -> int:
     children += [
         Child(
             f"worker-{n}",
-            function_starter(lambda: run_worker(settings, plugin_manager, queues)),
+            function_starter(functools.partial(run_worker, settings, plugin_manager, kinds)),
             stop_seconds=5,
         )
-        for n in range(1, workers + 1)
+        for n, kinds in enumerate(queues_of_workers(queues, workers, plugin_manager), 1)
     ]
     supervisor = Supervisor(
         children, report=lambda text: log.error("child_ended", said=text), stop_together=True
@@ -236,6 +241,21 @@ def run(settings: Settings, queues: tuple[str, ...], workers: int) -> int:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
     log.info("worker_ended", signal=reason, exit_code=code)
     return code
+
+
+def queues_of_workers(
+    queues: tuple[str, ...], workers: int, plugin_manager: PluginManager
+) -> list[tuple[str, ...]]:
+    """The kinds of work that each RQ worker takes.
+
+    Analyzers that call services get workers of their own, one each, so that nothing else waits for
+    a service that is slow.
+    """
+    others = tuple(kind for kind in queues if kind != HTTP)
+    if HTTP not in queues or not others:
+        return [queues] * workers
+    callers = sum(analyzer.queue == HTTP for analyzer in plugin_manager.analyzers.values())
+    return [others] * workers + [(HTTP,)] * callers
 
 
 def prepare_backends(settings: Settings) -> int:

@@ -1,0 +1,156 @@
+"""Concurrent calls: an analyzer that calls a service has several calls under way at a time.
+
+What the plugin does around a call, `build_request` and `parse`, runs in the main thread, one at a
+time and within all limits. The calls themselves, `HttpAnalyzer.ask`, run in threads. Each has its
+own time limit, which starts when it is sent, and its own outcome.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+
+import requests
+import structlog
+
+from clustr.analysis.runner import End, Runner
+from clustr.domain.models import State
+from clustr.plugins import Analyzer, HttpAnalyzer, Image
+
+
+def concurrency_of(analyzer: Analyzer) -> int:
+    """How many calls to its service an analyzer may have under way; 1 for any other analyzer.
+
+    It is 1, too, for one with its own `analyze`, and for one whose analyses have one attempt each:
+    when the process ends, all that are under way have to be made again.
+    """
+    if not isinstance(analyzer, HttpAnalyzer) or analyzer.max_attempts == 1:
+        return 1
+    return analyzer.concurrency if type(analyzer).analyze is HttpAnalyzer.analyze else 1
+
+
+class CallWindow:
+    """How many calls may be under way: additive increase, multiplicative decrease (RFC 5681).
+
+    Args:
+        limit: the most.
+        is_open: whether it begins with that many, and not with one call as a probe.
+    """
+
+    def __init__(self, limit: int, is_open: bool = True):
+        self._limit = limit
+        self._size = float(limit if is_open else 1)
+        self._shrunk_at = 0.0
+
+    @property
+    def size(self) -> int:
+        return int(self._size)
+
+    def open(self) -> None:
+        """Let the most calls be under way: the probe has succeeded."""
+        self._size = self._limit
+
+    def grow(self) -> None:
+        """Grow by one for each window of calls that are answered."""
+        self._size = min(self._limit, self._size + 1 / self._size)
+
+    def shrink(self, sent_at: float) -> None:
+        """Halve the window, unless it was halved since the call was sent.
+
+        Args:
+            sent_at: when the call was sent that the service could not serve, by `time.monotonic()`.
+        """
+        if sent_at > self._shrunk_at:
+            self._size = max(1.0, self._size / 2)
+            self._shrunk_at = time.monotonic()
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedCall:
+    """A call that is over.
+
+    Attributes:
+        image: the image that was sent.
+        end: how its analysis ended.
+        sent_at: when it was sent, by `time.monotonic()`; None when nothing was sent.
+        timed_out: whether the service did not answer within the time limit.
+    """
+
+    image: Image
+    end: End
+    sent_at: float | None
+    timed_out: bool = False
+
+    @property
+    def was_answered(self) -> bool:
+        """Whether the service has given an answer that it can be judged by."""
+        return self.sent_at is not None and self.end.state is not State.DEFERRED
+
+
+class ConcurrentCalls:
+    """The calls of one analyzer that are under way.
+
+    Args:
+        runner: the analyzer, which is prepared.
+        log_context: the keys and values that log lines get while an image is analyzed.
+    """
+
+    def __init__(self, runner: Runner, log_context: Callable[[Image], Mapping[str, str]]):
+        assert isinstance(runner.analyzer, HttpAnalyzer)  # `concurrency_of` says so.
+        self._runner = runner
+        self._analyzer = runner.analyzer
+        self._log_context = log_context
+        self._threads = ThreadPoolExecutor(self._analyzer.concurrency, "call")
+        self._under_way: dict[Future[bytes], tuple[Image, float]] = {}
+
+    def __len__(self) -> int:
+        """How many are under way."""
+        return len(self._under_way)
+
+    def start(self, image: Image) -> FinishedCall | None:
+        """Build the request of an image, and send it.
+
+        Returns:
+            None, or the end of the analysis when there is nothing to send.
+
+        Raises:
+            Interrupted: SIGTERM came.
+        """
+        with structlog.contextvars.bound_contextvars(**self._log_context(image)):
+            request = self._runner.build_request(self._analyzer, image)
+        if isinstance(request, End):
+            return FinishedCall(image, request, None)
+        context = self._runner.new_context(self._analyzer.timeout)
+        future = self._threads.submit(self._analyzer.ask, request, context)
+        self._under_way[future] = image, time.monotonic()
+        return None
+
+    def wait(self, seconds: float) -> Iterator[FinishedCall]:
+        """Wait until a call is over; parse the answers of all that are, one after the other.
+
+        When none is under way, it waits for all of the time.
+
+        Args:
+            seconds: how long to wait at most.
+
+        Raises:
+            Interrupted: SIGTERM came.
+        """
+        self._runner.limits.stop_watching()
+        with self._runner.interruptible:
+            if not self._under_way:
+                time.sleep(seconds)
+            done, _ = wait(self._under_way, seconds, FIRST_COMPLETED)
+        for future in done:
+            image, sent_at = self._under_way.pop(future)
+            error = future.exception()
+            with structlog.contextvars.bound_contextvars(**self._log_context(image)):
+                answer = future.result() if error is None else error
+                end = self._runner.parse_answer(self._analyzer, answer)
+            end = replace(end, seconds=time.monotonic() - sent_at)
+            timed_out = error is not None and isinstance(error.__cause__, requests.Timeout)
+            yield FinishedCall(image, end, sent_at, timed_out)
+
+    def close(self) -> None:
+        """Send nothing more, and wait for nothing that is under way."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
