@@ -240,12 +240,12 @@ def test_G1_no_answer_is_without_its_headers(gif_service, originals):
     ],
     ids=["long line", "long header", "header", "method", "version", "coding"],
 )
-def test_G1_G10_what_is_no_request_is_refused_like_all_else(service, sent, status):
+def test_G1_G10_what_is_no_request_is_refused_like_all_else(gif_service, sent, status):
     """Before the application sees it, whose headers it has all the same."""
-    with Raw(service, sent) as answer:
+    with Raw(gif_service, sent) as answer:
         assert answer.status == status
         assert answer.headers["Content-Type"] == "application/problem+json"
-        ordinary = requests.get(f"{service.url}/nothing", timeout=SECONDS).headers
+        ordinary = requests.get(f"{gif_service.url}/nothing", timeout=SECONDS).headers
         for name in ("X-Content-Type-Options", "Content-Security-Policy", "Referrer-Policy"):
             assert answer.headers[name] == ordinary[name]
         document = json.loads(answer.body)

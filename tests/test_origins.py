@@ -12,7 +12,6 @@ import photographs
 import pytest
 from calling import Raw, get, total_uploads, uploaded
 from playwright.sync_api import Page
-from running import Up
 from web_side import WebSide
 
 PROBLEM = "application/problem+json"
@@ -24,8 +23,8 @@ CONTENT = photographs.photograph("png", "coffee")
     "host",
     ["localhost", "LocalHost:5000", "localhost.", "127.0.0.1:8080", "[::1]:5000", "[0:0::1]"],
 )
-def test_names_of_loopback_are_ours(service, host):
-    assert get(service, "/api/uploads", headers={"Host": host}).status_code == 200
+def test_names_of_loopback_are_ours(web, host):
+    assert get(web, "/api/uploads", headers={"Host": host}).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -36,8 +35,8 @@ def test_names_of_loopback_are_ours(service, host):
     ],
 )
 @pytest.mark.parametrize("path", ["/", "/api/uploads", "/docs", "/nothing", "//api/uploads"])
-def test_another_name_is_refused_in_words(service, host, path):
-    answer = get(service, path, headers={"Host": host})
+def test_another_name_is_refused_in_words(web, host, path):
+    answer = get(web, path, headers={"Host": host})
     assert answer.status_code == 421
     assert answer.headers["Content-Type"] == PROBLEM
     assert answer.json()["type"] == "urn:clustr:problem:host_not_allowed"
@@ -64,17 +63,17 @@ def test_another_name_is_refused_in_words(service, host, path):
     ],
 )
 @pytest.mark.parametrize("path", ["/api/uploads?limit=1", "//api/uploads", "/docs"])
-def test_what_is_no_name_is_refused_and_not_repeated(service, path, lines):
+def test_what_is_no_name_is_refused_and_not_repeated(web, path, lines):
     sent = f"GET {path} HTTP/1.1\r\n{lines}\r\nX-Forwarded-Host: elsewhere\r\n\r\n"
-    with Raw(service, sent.encode("latin-1")) as answer:
+    with Raw(web, sent.encode("latin-1")) as answer:
         assert answer.status == 400
         assert answer.headers["Content-Type"] == PROBLEM
         assert "elsewh" not in f"{answer.headers}{answer.body.decode()}"
         assert "script" not in answer.body.decode()
 
 
-def test_HTTP_1_0_needs_no_name(service):
-    with Raw(service, b"GET /api/uploads HTTP/1.0\r\n\r\n") as answer:
+def test_HTTP_1_0_needs_no_name(web):
+    with Raw(web, b"GET /api/uploads HTTP/1.0\r\n\r\n") as answer:
         assert answer.status == 200
 
 
@@ -339,9 +338,7 @@ CALLS = """async ([url, id, size, bytes]) => {
 }"""
 
 
-def use(
-    page: Page, service: Up | WebSide, name: str, pages: Pages
-) -> tuple[dict, dict | None, int]:
+def use(page: Page, service: WebSide, name: str, pages: Pages) -> tuple[dict, dict | None, int]:
     """Have a page of this name use the API: what came, its upload, and how many were added."""
     [one] = uploaded(service, CONTENT)
     before = total_uploads(service)
@@ -352,8 +349,8 @@ def use(
     return came, answer.json() if answer.ok else None, added
 
 
-def test_a_page_from_elsewhere_reads_and_changes_nothing(page, service, pages):
-    came, one, added = use(page, service, "elsewhere.test", pages)
+def test_a_page_from_elsewhere_reads_and_changes_nothing(page, web, pages):
+    came, one, added = use(page, web, "elsewhere.test", pages)
     names = ("list", "read", "upload", "patch", "remove")
     assert {name: came[name] for name in names} == dict.fromkeys(names, "TypeError")
     assert (came["form"], came["rerun"]) == ("opaque", "opaque")  # sent, and refused
@@ -361,25 +358,25 @@ def test_a_page_from_elsewhere_reads_and_changes_nothing(page, service, pages):
     assert added == 0
 
 
-def test_a_plain_form_from_elsewhere_plants_nothing(page, service, pages):
-    before = total_uploads(service)
+def test_a_plain_form_from_elsewhere_plants_nothing(page, web, pages):
+    before = total_uploads(web)
     page.goto(f"http://elsewhere.test:{pages.server_port}/")
     page.set_content(
-        f'<form method="post" enctype="multipart/form-data" action="{service.url}/api/upload">'
+        f'<form method="post" enctype="multipart/form-data" action="{web.url}/api/upload">'
         '<input type="file" name="files"></form>'
     )
     file = {"name": "planted.png", "mimeType": "image/png", "buffer": CONTENT}
     page.set_input_files("input", file)
-    with page.expect_response(f"{service.url}/api/upload") as answer:
+    with page.expect_response(f"{web.url}/api/upload") as answer:
         page.evaluate("document.forms[0].submit()")
     assert answer.value.status == 403
-    assert total_uploads(service) == before
+    assert total_uploads(web) == before
 
 
 @pytest.mark.parametrize("name", ["localhost", "127.0.0.1"])
-def test_a_page_of_this_machine_goes_on_as_before(page, service, pages, name):
+def test_a_page_of_this_machine_goes_on_as_before(page, web, pages, name):
     """To the browser `localhost` and `127.0.0.1` are different sites."""
-    came, one, added = use(page, service, name, pages)
+    came, one, added = use(page, web, name, pages)
     assert came.pop("shown") == 160
     assert came.pop("rerun") == came.pop("form") == "opaque"
     assert came == {"list": 200, "read": 200, "upload": 201, "patch": 200, "remove": 204}
@@ -397,9 +394,9 @@ def test_where_every_page_may_call_one_from_elsewhere_does(page, web_with, pages
     assert came["shown"] > 0
 
 
-def test_a_page_whose_name_was_made_to_lead_here_gets_nothing(page, service):
-    """DNS rebinding: to the browser the service is of the page's own origin."""
-    address = urlsplit(service.url)
+def test_a_page_whose_name_was_made_to_lead_here_gets_nothing(page, web):
+    """DNS rebinding: to the browser the web side is of the page's own origin."""
+    address = urlsplit(web.url)
     answer = page.goto(f"http://elsewhere.test:{address.port}/api/uploads")
     assert answer.status == 421
     assert json.loads(answer.text())["type"] == "urn:clustr:problem:host_not_allowed"
