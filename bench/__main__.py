@@ -4,7 +4,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from bench import analyses, engine, indexes, listing, memory, report, rows, thumbnails
+from bench import analyses, calls, engine, indexes, listing, memory, report, rows, thumbnails
 from bench.service import contenders
 
 ROWS = {
@@ -14,6 +14,7 @@ ROWS = {
     "burst": rows.burst,
     "processed": analyses.processed,
     "pictures": analyses.pictures,
+    "calls": calls.calls,
     "large": rows.one_large,
     "back-fill": engine.back_fill,
     "overtaking": engine.overtaking,

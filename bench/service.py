@@ -70,10 +70,17 @@ def databases(folder: Path) -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def captioner() -> Iterator[dict[str, str]]:
-    """Run the instant captioner; gives the setting that names it."""
+def captioner(*limits: str) -> Iterator[dict[str, str]]:
+    """Run a captioner; gives the setting that names it.
+
+    Args:
+        limits: the seconds that a caption takes, and how many are made at once; by default it is
+            instant.
+    """
     port = servers.free_port()
-    with process(sys.executable, "-m", "bench.captioner", str(port)):
+    with process(sys.executable, "-m", "bench.captioner", str(port), *limits):
+        while not answers(f"http://127.0.0.1:{port}"):
+            time.sleep(0.02)
         yield {"BLIP_SERVICE_URL": f"http://127.0.0.1:{port}"}
 
 
