@@ -29,6 +29,7 @@ from web_side import WebSide
 from workshop import Workshop
 
 from clustr.database.uploads import ANSWERED_SECONDS
+from clustr.queue import RINGER_PAUSE_SECONDS
 
 REPORT = Path(__file__).parent.parent / "docs" / "sweep.md"
 
@@ -37,6 +38,10 @@ INSIDE = "%memory,futex,clock_nanosleep,restart_syscall,rt_sigprocmask,getpid,ge
 TRACE = ("-e", f"trace=!{INSIDE}")
 
 MOST_FILES = 2
+
+# How long after another upload the traced one comes: sooner, MongoDB would not be asked whether it
+# answers, and the bell of the other might be rung in the trace.
+APART_SECONDS = ANSWERED_SECONDS + 2 * RINGER_PAUSE_SECONDS
 
 # How far an upload can have come.
 ARRIVING, CHECKED, PLACED, STORED, ANSWERED = STAGES = (
@@ -116,8 +121,8 @@ class Sweep:
         """Upload something, by a process that has done so before, and give what it did for that."""
         assert self.ledger.upload(*self.next())
         (process,) = self.web.workers()
+        time.sleep(APART_SECONDS)
         with traces.traced(process.pid, self._log, *options):
-            time.sleep(ANSWERED_SECONDS)  # Sooner, MongoDB would not be asked whether it answers.
             acknowledged = self.ledger.upload(*contents, key=key)
             assert self.web.serves()  # By now the process is done with it, but for the bell.
             if acknowledged:
@@ -150,8 +155,8 @@ class Sweep:
         before = self.web.files()
         (process,) = wait_until(self.web.workers, 10, "a web process")
         kill = ("-e", f"inject={point.name}:signal=KILL:when={point.ordinal}")
+        time.sleep(APART_SECONDS)
         with traces.traced(process.pid, self._log, *TRACE, *kill):
-            time.sleep(ANSWERED_SECONDS)  # as in the baseline
             ids = self.ledger.upload(*contents, key=key)
             self.web.serves()  # It may be killed a moment after its answer.
         killed = not process.alive()

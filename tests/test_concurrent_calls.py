@@ -250,6 +250,7 @@ def test_after_the_process_that_calls_is_killed_another_goes_on_and_nothing_is_d
         process.kill()
     else:
         worker.end()
+        workshop.end_leases()
     seen = sum(service.calls.values()) + CONCURRENCY  # Some may have been sent and not yet read.
     wait_until(lambda: sum(service.calls.values()) > seen, seconds, "calls of another process")
     wait_for_results(workshop, ids, 60)
