@@ -249,6 +249,8 @@ def everything(redis: "Redis[bytes]") -> Iterator[bytes]:
             values = redis.zrange(key, 0, -1)
         elif kind == b"stream":
             values = [v for _, entry in redis.xrange(key) for v in entry.values()]
+        elif kind == b"none":  # A worker has removed it since, and may make it anew.
+            continue
         else:
             values = [redis.get(key) or b""]
         for value in values:
