@@ -126,7 +126,7 @@ class Sweep:
             acknowledged = self.ledger.upload(*contents, key=key)
             assert self.web.serves()  # By now the process is done with it, but for the bell.
             if acknowledged:
-                wait_until(lambda: any(map(self.is_ring, traces.read(self._log))), 5, "the bell")
+                wait_until(lambda: any(map(self.is_ring, traces.read(self._log))), 15, "the bell")
         return traces.read(self._log)
 
     @cached_property

@@ -292,7 +292,7 @@ def test_logs_say_which_request_upload_and_analyzer(naughty, upload_id, end_of, 
         expected = {**about, "event": event, "analyzer": analyzer}
         return [line for line in worker.lines() if expected.items() <= line.items()]
 
-    wait_until(lambda: lines("analysis_succeeded", "with_tools"), 5, "the line of the end")
+    wait_until(lambda: lines("analysis_succeeded", "with_tools"), 15, "the line of the end")
     [line] = lines("analysis_failed", "exception")
     assert line["level"] == "error"
     assert line["duration_ms"] >= 0

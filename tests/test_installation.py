@@ -55,7 +55,7 @@ def test_two_on_one_redis_call_their_own_workers(make):
         workshop.upload()
     for workshop in (first, second):
         queue = f"rq:queue:clustr:{workshop.environment['MONGODB_DATABASE']}:default"
-        wait_until(lambda queue=queue: first.redis.llen(queue) == 1, 5, "the bell")
+        wait_until(lambda queue=queue: first.redis.llen(queue) == 1, 15, "the bell")
 
 
 def test_two_with_one_prefix_in_redis_do_not_start(make):

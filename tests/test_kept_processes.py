@@ -58,7 +58,7 @@ def test_kept_process_that_grew_is_replaced(workshop):
         [upload_id] = workshop.upload(GOOD)
         found.append(workshop.end_of(upload_id, "leaky").result)
         # The next one is not to come into the same call, in which memory has one limit.
-        wait_until(lambda: not workshop.redis.keys("rq:job:*"), 5, "the end of the call")
+        wait_until(lambda: not workshop.redis.keys("rq:job:*"), 15, "the end of the call")
     assert [result["leaks"] for result in found] == [1, 2, 1, 2]
 
 
@@ -81,7 +81,7 @@ def test_a_process_is_kept_for_the_next_uploads_and_keeps_its_connections(worksh
         for _ in range(count):
             [upload_id] = workshop.upload(GOOD)
             processes.add(workshop.end_of(upload_id, "light").result["process"])
-            wait_until(lambda: not workshop.redis.keys("rq:job:*"), 5, "the end of the call")
+            wait_until(lambda: not workshop.redis.keys("rq:job:*"), 15, "the end of the call")
 
     analyze(3)
     [process] = processes
@@ -106,7 +106,7 @@ def test_a_process_that_has_taken_much_is_kept_only_where_that_is_asked_for(work
     for _ in range(2):
         [upload_id] = workshop.upload(GOOD)
         found.append([workshop.end_of(upload_id, n).result["process"] for n in ("heavy", "model")])
-        wait_until(lambda: not workshop.redis.keys("rq:job:*"), 5, "the end of the calls")
+        wait_until(lambda: not workshop.redis.keys("rq:job:*"), 15, "the end of the calls")
     (heavy, model), (another_heavy, same_model) = found
     assert (heavy != another_heavy, model == same_model) == (True, True)
 
@@ -131,7 +131,7 @@ def test_a_process_that_nobody_calls_is_let_go():
             kept.release_idle()
             return not Path(f"/proc/{pids[name]}").exists()
 
-        wait_until(lambda: gone("soon"), 5, "its end")
+        wait_until(lambda: gone("soon"), 15, "its end")
         assert not gone("later")
         assert not gone("never")
         assert kept.call("later", "call", 600.0) == pids["later"]

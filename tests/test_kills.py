@@ -30,14 +30,14 @@ def test_C7_work_horse_and_worker_that_are_killed_lose_nothing(workshop):
     ids = workshop.upload(*[photographs.photograph(width=40)] * 12)
     worker = workshop.worker("--workers", "2")
     wait_until(lambda: "succeeded" in values(workshop, "state"), 20, "a first end")
-    horse = wait_until(worker.horses, 5, "a work-horse")[0]
+    horse = wait_until(worker.horses, 15, "a work-horse")[0]
     os.kill(horse.pid, signal.SIGKILL)
-    wait_until(lambda: 1 in values(workshop, "crashes"), 5, "the crash to be noted")
+    wait_until(lambda: 1 in values(workshop, "crashes"), 15, "the crash to be noted")
     _, _, *rq_workers = worker.children()
-    wait_until(worker.horses, 5, "a work-horse")
+    wait_until(worker.horses, 15, "a work-horse")
     for process in rq_workers:
         os.kill(process.pid, signal.SIGKILL)
-    wait_until(lambda: not any(one.alive() for one in rq_workers), 5, "the end of the workers")
+    wait_until(lambda: not any(one.alive() for one in rq_workers), 15, "the end of the workers")
     wait_until(lambda: len(worker.children()) == 4, 10, "new workers")
     workshop.end_leases()
     for upload_id in ids:
@@ -67,7 +67,7 @@ def test_scratch_folders_of_what_was_killed_are_removed(workshop):
     of_horse = folder()
     [horse] = worker.horses()
     os.kill(horse.pid, signal.SIGKILL)
-    wait_until(lambda: not of_horse.exists(), 5, "the end of the work-horse's folder")
+    wait_until(lambda: not of_horse.exists(), 15, "the end of the work-horse's folder")
     of_all = folder()
     worker.end()
     assert of_all.is_dir()

@@ -206,7 +206,7 @@ def test_lost_bell_is_rung_again_by_the_reconciler(workshop, analyzers):
     [upload_id] = workshop.upload()
     wait_until(
         lambda: workshop.redis.delete(f"rq:queue:{workshop.key('default')}"),
-        5,
+        15,
         "the bell",
     )
     workshop.worker()
@@ -274,7 +274,7 @@ def test_G7_no_pickle_in_redis(workshop, queue, analyzers):
     [upload_id] = workshop.upload()
     wait_until(
         lambda: workshop.redis.llen(f"rq:queue:{workshop.key('default')}"),
-        5,
+        15,
         "the bell",
     )
     before = list(everything(workshop.redis))
@@ -374,12 +374,12 @@ def test_G8_jobs_call_no_address(workshop, analyzers, marker, rq):
 def test_ringer_rings_at_once_and_then_for_many_at_once(queue, analyzers, workshop):
     ringer = DoorbellRinger(queue, lambda: "0" * 24)
     ringer.ring(analyzers[:1])
-    wait_until(lambda: queue.count_jobs()["default"] == 1, 5)
+    wait_until(lambda: queue.count_jobs()["default"] == 1, 15)
     take_call(workshop)
     queue.clear_bell(analyzers[0])
     for _ in range(100):
         ringer.ring(analyzers)
-    wait_until(lambda: queue.count_jobs() == {"default": 1, "http": 1, "gpu": 1}, 5)
+    wait_until(lambda: queue.count_jobs() == {"default": 1, "http": 1, "gpu": 1}, 15)
 
 
 def test_D2_ringer_goes_on_after_redis_was_away(servers, queue, analyzers):
@@ -389,4 +389,4 @@ def test_D2_ringer_goes_on_after_redis_was_away(servers, queue, analyzers):
         with pytest.raises(QueueUnavailable):
             queue.count_jobs()
     ringer.ring(analyzers)
-    wait_until(lambda: queue.count_jobs()["gpu"] == 1, 5)
+    wait_until(lambda: queue.count_jobs()["gpu"] == 1, 15)

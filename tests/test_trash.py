@@ -73,7 +73,7 @@ def test_what_is_removed_for_good_is_nowhere(workshop, query, trashed):
     assert whole(workshop, upload_id) == "gone"
     assert restore(workshop, upload_id).status_code == 404
     assert remove(workshop, upload_id, query) == 404
-    wait_until(lambda: ids_in(told) == [upload_id], 5, "that the plugin was told")
+    wait_until(lambda: ids_in(told) == [upload_id], 15, "that the plugin was told")
 
 
 def test_without_days_there_is_no_trash(tmp_path, servers):
@@ -95,9 +95,9 @@ def test_the_trash_is_emptied_of_what_is_old(workshop):
     worker = workshop.worker()
     png = workshop.settings.upload_folder / ".trash"
     wait_until(lambda: trash_of(workshop).count_documents({}) == 1, 20, "an emptier trash")
-    wait_until(lambda: len([*png.glob("*/*.png")]) == 1, 5, "an emptier folder")
+    wait_until(lambda: len([*png.glob("*/*.png")]) == 1, 15, "an emptier folder")
     assert trash_of(workshop).find_one()["_id"] == ObjectId(ids[2])
-    wait_until(lambda: ids_in(told) == ids[:2], 5, "that the plugin was told")
+    wait_until(lambda: ids_in(told) == ids[:2], 15, "that the plugin was told")
     worker.stop()
 
 

@@ -85,7 +85,7 @@ def test_removed_for_good_twice_at_once_is_told_once(workshop):
     assert whole(workshop, upload_id) == "gone"
     (last,) = workshop.upload()
     assert remove(workshop, last, "?permanently=1") == 204
-    wait_until(lambda: last in ids_in(told), 5, "that the plugin was told of a later one")
+    wait_until(lambda: last in ids_in(told), 15, "that the plugin was told of a later one")
     assert ids_in(told) == [upload_id, last]
 
 
@@ -97,7 +97,7 @@ def test_a_plugin_that_takes_its_time_holds_up_no_removal(workshop):
         assert whole(workshop, upload_id) == "gone"
     assert ids_in(told) == []
     go.touch()
-    wait_until(lambda: ids_in(told) == ids, 5, "that the plugin was told")
+    wait_until(lambda: ids_in(told) == ids, 15, "that the plugin was told")
 
 
 def test_removed_and_restored_and_removed_for_good_at_once(workshop):
@@ -115,7 +115,7 @@ def test_removed_and_restored_and_removed_for_good_at_once(workshop):
             gone.append(upload_id)
     (last,) = workshop.upload()
     assert remove(workshop, last, "?permanently=1") == 204
-    wait_until(lambda: last in ids_in(told), 5, "that the plugin was told of a later one")
+    wait_until(lambda: last in ids_in(told), 15, "that the plugin was told of a later one")
     assert ids_in(told) == [*gone, last]
 
 
@@ -282,7 +282,7 @@ def test_the_reconciler_finishes_what_was_begun(workshop):
     trash_of(workshop).update_one({}, {"$set": moment})
     worker = workshop.worker()
     wait_until(lambda: trashed_file_of(workshop, upload_id).exists(), 20, "the file to be moved")
-    wait_until(lambda: trash_of(workshop).find_one()["trash"]["step"] == "there", 5, "the end")
+    wait_until(lambda: trash_of(workshop).find_one()["trash"]["step"] == "there", 15, "the end")
     assert whole(workshop, upload_id) == "trashed"
     worker.stop()
 

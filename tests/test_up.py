@@ -193,7 +193,7 @@ def test_what_is_killed_comes_back(running):
     for name in ONE_OF_EACH:
         before = wait_until(lambda name=name: child(running.pid, name), 15, name)
         before.kill()
-        wait_until(lambda before=before: not before.alive(), 5, f"the end of {name}")
+        wait_until(lambda before=before: not before.alive(), 15, f"the end of {name}")
         wait_until(lambda name=name: child(running.pid, name), 15, f"another {name}")
         wait_until(lambda: succeeds(lambda: upload(running)), 30, f"an upload after {name}")
     upload_id = upload(running).json()["data"][0]["id"]
@@ -372,7 +372,7 @@ def test_an_interrupt_ends_it_while_it_starts(up):
     os.kill(running.pid, signal.SIGINT)
     assert running.wait(15) == 0
     # What asked whether mongod is ready is ended by the kernel, a moment later.
-    wait_until(lambda: not [one for one in family if one.alive()], 5, "an end of all")
+    wait_until(lambda: not [one for one in family if one.alive()], 15, "an end of all")
 
 
 def test_only_plugins_that_are_not_there_stop_the_start(tmp_path):

@@ -55,7 +55,7 @@ def test_an_analysis_is_run_again(workshop, upload_id):
     stored = workshop.stored(upload_id, "says")
     assert (stored["priority"], stored.get("job")) == (0, None)
     assert run_again(workshop, upload_id).status_code == 409
-    wait_until(lambda: workshop.redis.exists(workshop.key("bell:says")), 5, "the bell")
+    wait_until(lambda: workshop.redis.exists(workshop.key("bell:says")), 15, "the bell")
     work(workshop)
     one = get(workshop, answer.headers["Location"]).json
     assert (one["status"], one["result"]["caption"]) == ("succeeded", "a dog")

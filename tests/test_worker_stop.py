@@ -64,7 +64,7 @@ def test_C13_sigterm_ends_a_worker_whose_plugin_is_deaf_to_it(workshop):
     wait_until((workshop.folder / "begun").exists, 20, "the analysis")
     [horse] = worker.horses()
     assert worker.stop(seconds=8) == 0
-    wait_until(lambda: not horse.alive(), 2, "the end of the plugin")
+    wait_until(lambda: not horse.alive(), 15, "the end of the plugin")
     workshop.end_leases()
     assert workshop.web.database.analyses.reclaim("deaf", 3, "the worker was lost") == 1
     assert workshop.state_of(upload_id, "deaf") == "queued"
