@@ -102,12 +102,12 @@ def listing(contenders: Sequence[Contender], rounds: int) -> list[Figure]:
 def backlog(contender: Contender) -> Iterator[Collection]:
     """10,000 uploads of which one analysis is queued each, with all indexes."""
     url, database_name = contender.settings["MONGODB_URL"], contender.name
-    database = Database(url, database_name, "uploads", timeout_seconds=30)
-    database.make_indexes()
-    database.close()
     with pymongo.MongoClient(url, tz_aware=True) as client:
         uploads = client[database_name]["uploads"]
-        uploads.delete_many({})
+        uploads.delete_many({})  # Those of the floor are no uploads of Clustr's.
+        database = Database(url, database_name, "uploads", timeout_seconds=30)
+        database.make_indexes()
+        database.close()
         seed(uploads, COUNT, NAME)
         yield uploads
 
