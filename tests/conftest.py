@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import browsing
+import editing
 import pytest
 import traces
 from blip_caller import Caller
@@ -203,6 +204,31 @@ def workshop(shared_workshop: Workshop) -> Workshop:
     """A workshop without uploads and plugins, whose indexes are there already."""
     shared_workshop.empty()
     return shared_workshop
+
+
+@pytest.fixture(scope="module")
+def shared_saying_workshop(shared_workshop: Workshop) -> Workshop:
+    fields = {"caption": "caption", "tags": "tags", "taken_at": "when"}
+    said = str(shared_workshop.folder / "said")
+    shared_workshop.analyzer("says", editing.SAYS.format(said=said), fields=fields)
+    return shared_workshop
+
+
+@pytest.fixture
+def saying_workshop(shared_saying_workshop: Workshop) -> Workshop:
+    """A workshop without uploads, whose analyzer `says` returns what a test writes for it."""
+    shared_saying_workshop.empty("says")
+    return shared_saying_workshop
+
+
+@pytest.fixture
+def upload_id(saying_workshop: Workshop) -> str:
+    """An upload with a caption and tags by the analyzer `says`."""
+    said = saying_workshop.folder / "said"
+    said.write_text('{"caption": "a cat", "tags": ["cat", "sofa"]}')
+    (upload_id,) = saying_workshop.upload()
+    editing.work(saying_workshop)
+    return upload_id
 
 
 @pytest.fixture

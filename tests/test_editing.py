@@ -4,32 +4,13 @@ from urllib.parse import urlencode
 
 import photographs
 import pytest
-from editing import SAYS, edit, edited, get, run_again, say, taken_at, words_of, work
+from editing import edit, edited, get, run_again, say, taken_at, words_of, work
 from workshop import Workshop
 
 
-@pytest.fixture(scope="module")
-def shared_workshop(shared_workshop: Workshop) -> Workshop:
-    """A workshop whose analyzer says what a test has it say."""
-    fields = {"caption": "caption", "tags": "tags", "taken_at": "when"}
-    said = str(shared_workshop.folder / "said")
-    shared_workshop.analyzer("says", SAYS.format(said=said), fields=fields)
-    return shared_workshop
-
-
 @pytest.fixture
-def workshop(shared_workshop: Workshop) -> Workshop:
-    shared_workshop.empty("says")
-    return shared_workshop
-
-
-@pytest.fixture
-def upload_id(workshop: Workshop) -> str:
-    """An upload that an analyzer says something of, and can be made to say something else."""
-    (workshop.folder / "said").write_text('{"caption": "a cat", "tags": ["cat", "sofa"]}')
-    (upload_id,) = workshop.upload()
-    work(workshop)
-    return upload_id
+def workshop(saying_workshop: Workshop) -> Workshop:
+    return saying_workshop
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ from running import wait_until
 
 from clustr.analysis.runner import UploadFields
 
-# Pillow warns of broken data while it opens a file; the worker does not listen (images.prepare).
+# Pillow warns of broken data while it opens a file; the worker ignores it (pillow_setup.prepare).
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
 
 

@@ -29,7 +29,7 @@ from PIL.ExifTags import IFD, Base
 
 from clustr.plugins import Fail
 
-# Pillow warns of broken data while it opens a file; the worker does not listen (images.prepare).
+# Pillow warns of broken data while it opens a file; the worker ignores it (pillow_setup.prepare).
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
 
 

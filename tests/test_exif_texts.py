@@ -14,7 +14,7 @@ from exif_data import (
 )
 from PIL.ExifTags import Base
 
-# Pillow warns of broken data while it opens a file; the worker does not listen (images.prepare).
+# Pillow warns of broken data while it opens a file; the worker ignores it (pillow_setup.prepare).
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
 
 

@@ -1,7 +1,7 @@
 """The analyses of one upload, which can be run again."""
 
 import pytest
-from editing import SAYS, get, run_again, work
+from editing import get, run_again, work
 from running import wait_until
 from workshop import Workshop
 
@@ -9,28 +9,9 @@ from clustr.api.schemas.uploads import AnalysisSchema
 from clustr.domain.models import UNFINISHED
 
 
-@pytest.fixture(scope="module")
-def shared_workshop(shared_workshop: Workshop) -> Workshop:
-    """A workshop whose analyzer says what a test has it say."""
-    fields = {"caption": "caption", "tags": "tags", "taken_at": "when"}
-    said = str(shared_workshop.folder / "said")
-    shared_workshop.analyzer("says", SAYS.format(said=said), fields=fields)
-    return shared_workshop
-
-
 @pytest.fixture
-def workshop(shared_workshop: Workshop) -> Workshop:
-    shared_workshop.empty("says")
-    return shared_workshop
-
-
-@pytest.fixture
-def upload_id(workshop: Workshop) -> str:
-    """An upload that an analyzer says something of, and can be made to say something else."""
-    (workshop.folder / "said").write_text('{"caption": "a cat", "tags": ["cat", "sofa"]}')
-    (upload_id,) = workshop.upload()
-    work(workshop)
-    return upload_id
+def workshop(saying_workshop: Workshop) -> Workshop:
+    return saying_workshop
 
 
 def test_the_analyses_of_one_upload(workshop, upload_id):

@@ -5,34 +5,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import photographs
 import pytest
-from editing import SAYS, edit, get, words_of, work
+from editing import edit, get, words_of
 from workshop import Workshop
 
 from clustr.database import TagEdit
 
 
-@pytest.fixture(scope="module")
-def shared_workshop(shared_workshop: Workshop) -> Workshop:
-    """A workshop whose analyzer says what a test has it say."""
-    fields = {"caption": "caption", "tags": "tags", "taken_at": "when"}
-    said = str(shared_workshop.folder / "said")
-    shared_workshop.analyzer("says", SAYS.format(said=said), fields=fields)
-    return shared_workshop
-
-
 @pytest.fixture
-def workshop(shared_workshop: Workshop) -> Workshop:
-    shared_workshop.empty("says")
-    return shared_workshop
-
-
-@pytest.fixture
-def upload_id(workshop: Workshop) -> str:
-    """An upload that an analyzer says something of, and can be made to say something else."""
-    (workshop.folder / "said").write_text('{"caption": "a cat", "tags": ["cat", "sofa"]}')
-    (upload_id,) = workshop.upload()
-    work(workshop)
-    return upload_id
+def workshop(saying_workshop: Workshop) -> Workshop:
+    return saying_workshop
 
 
 def test_a_lost_update_is_refused(workshop):

@@ -14,7 +14,6 @@ import requests
 import structlog
 
 from clustr.analysis.runner import End, Runner
-from clustr.domain.models import State
 from clustr.plugins import Analyzer, HttpAnalyzer, Image
 
 
@@ -80,11 +79,6 @@ class FinishedCall:
     end: End
     sent_at: float | None
     timed_out: bool = False
-
-    @property
-    def was_answered(self) -> bool:
-        """Whether the service has given an answer that it can be judged by."""
-        return self.sent_at is not None and self.end.state is not State.DEFERRED
 
 
 class ConcurrentCalls:
