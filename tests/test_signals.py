@@ -45,6 +45,17 @@ def test_sighup_starts_a_worker_anew_and_sigusr1_does_not_end_it(workshop):
     assert [(line["signal"], line["exit_code"]) for line in ended] == [("SIGTERM", 0)]
 
 
+def test_a_second_sighup_while_a_worker_starts_anew_does_not_kill_it(workshop):
+    worker = workshop.worker()
+    wait_until(lambda: len(worker.children()) == 3, 20, "the processes of the worker")
+    worker.signal(signal.SIGHUP)
+    wait_until(lambda: "worker_restarts" in worker.output(), 20, "the restart")
+    worker.signal(signal.SIGHUP)
+    wait_until(lambda: worker.output().count("worker_restarts") == 2, 20, "another restart")
+    wait_until(lambda: len(worker.children()) == 3, 20, "the processes of the worker")
+    assert worker.stop() == 0
+
+
 def test_a_worker_ends_when_its_terminal_closes(workshop):
     """Its session has a terminal, whose other side goes away."""
     main, terminal = pty.openpty()

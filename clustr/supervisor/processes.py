@@ -402,9 +402,14 @@ class Supervisor:
         self._selector.register(reading, selectors.EVENT_READ)
         old_wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         old = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
         try:
             yield
         finally:
+            if self.stopped_by is signal.SIGHUP:
+                # This program may start anew, and another SIGHUP would kill it until it has its
+                # handlers: it is kept for them. An exec keeps what is blocked.
+                signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
             for number, handler in old.items():
                 signal.signal(number, handler)
             signal.set_wakeup_fd(old_wakeup)
