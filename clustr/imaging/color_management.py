@@ -115,6 +115,15 @@ def to_srgb(image: Image.Image) -> Image.Image:
     return image if image.mode in ("L", "RGB") else image.convert("RGB")
 
 
+def is_srgb(profile: bytes, mode: str) -> bool:
+    """Whether `to_srgb` leaves the colors of a picture in L or RGB with this profile as they are.
+
+    Args:
+        profile: the embedded profile; empty if there is none.
+    """
+    return _transform(profile, mode) is None
+
+
 @lru_cache(MAX_TRANSFORMS)
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """The transform from the colors of a profile to sRGB; None when they are sRGB already."""
@@ -125,12 +134,12 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
                 return None
             source = ImageCms.ImageCmsProfile(LAB)
         transform = ImageCms.ImageCmsTransform(source, ImageCms.ImageCmsProfile(SRGB), mode, "RGB")
-        return None if _is_srgb(transform, mode) else transform
+        return None if _changes_nothing(transform, mode) else transform
     except Exception:  # littleCMS and Pillow raise many things on broken profiles.
         return None
 
 
-def _is_srgb(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
+def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
     """Whether a transform leaves colors as they are; the name of a profile may be wrong."""
     if mode not in ("L", "RGB"):
         return False

@@ -259,6 +259,14 @@ def upright(image: Image.Image) -> Image.Image:
         return image.copy()
 
 
+def is_upright(image: Image.Image) -> bool:
+    """Whether `upright` would leave a JPEG as it is."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation) not in TRANSPOSITIONS
+    except Exception:  # Broken EXIF data costs only the orientation, as in `upright`.
+        return True
+
+
 def is_sideways(image: Image.Image) -> bool:
     """Whether the EXIF orientation swaps width and height, by what is read of the picture."""
     try:

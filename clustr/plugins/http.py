@@ -8,14 +8,13 @@ import io
 import json
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-import PIL.Image
 import requests
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
 from clustr.domain import json_input
+from clustr.imaging.plain_jpeg import read_plain_jpeg
 from clustr.plugins.analyzer import Analyzer, Context, Health, Image
 from clustr.plugins.outcomes import ConfigError, Fail, RetryLater
 from clustr.plugins.pixel_formats import to_rgb
@@ -28,12 +27,15 @@ MAX_CONCURRENCY = 64
 # The time that the call has to leave for parsing the answer.
 PARSING_SECONDS = 1
 
-# Images that every service is expected to read are sent unchanged; others as a JPEG.
-EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp"}
-COMMON_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
-LARGEST_SENT_BYTES = 8 * 1024 * 1024
-LONGEST_SENT_SIDE = 4096
-JPEG_SIDE = 1024
+# The longer side of the copy that is sent. A service that looks at less reduces it itself.
+MAX_SIDE = 1024
+SMALLEST_MAX_SIDE, LARGEST_MAX_SIDE = 64, 4096
+# A JPEG of so many times that side is sent without being decoded: that is faster than a copy.
+SENT_AS_IT_IS = 2
+# A copy may be a little smaller: then 12 megapixels are decoded at a quarter of their size, and not
+# at half of it.
+SMALLEST_SHARE = 0.95
+JPEG_QUALITY = 90
 
 REFUSED_ACCESS = (401, 403, 407)
 BUSY = (408, 425, 429)
@@ -72,6 +74,14 @@ class HttpConfig(Schema):
             "description": "Calls that may be under way at a time, over all workers of all hosts"
         },
     )
+    max_side = fields.Integer(
+        validate=validate.Range(
+            SMALLEST_MAX_SIDE,
+            LARGEST_MAX_SIDE,
+            error=f"expected {SMALLEST_MAX_SIDE} to {LARGEST_MAX_SIDE}",
+        ),
+        metadata={"description": "Pixels of the longer side of the copy that is sent"},
+    )
 
 
 class HttpAnalyzer(Analyzer):
@@ -87,9 +97,10 @@ class HttpAnalyzer(Analyzer):
         service: what the service is called in reasons and in `/api/health`, such as `captioner`.
         path: what is called, such as `/caption`.
         part: the name of the form's part that has the image.
-        converts: whether an image that not every service can be expected to read (a TIFF, CMYK, 16
-            bits, more than 8 MiB or 4096 pixels a side) is sent as a JPEG of at most 1024 pixels a
-            side; otherwise originals are sent as they are.
+        converts: whether a JPEG is sent that every service can read, as `as_sent` makes it;
+            otherwise originals are sent as they are.
+        max_side: pixels of the longer side of that JPEG; the configuration's `max_side` overrides
+            it.
         answer_schema: a marshmallow schema; by default that of the results.
         largest_answer_bytes: of a larger answer the rest is not read, and it is a failure.
         concurrency: how many calls may be under way at a time, over all workers of all hosts; the
@@ -107,6 +118,7 @@ class HttpAnalyzer(Analyzer):
     path: str = "/"
     part: str = "image"
     converts: bool = True
+    max_side: int = MAX_SIDE
     answer_schema: type[Schema] | None = None
     largest_answer_bytes: int = 64 * 1024
     concurrency: int = 1
@@ -114,13 +126,14 @@ class HttpAnalyzer(Analyzer):
     def __init__(self, config: Mapping[str, Any]):
         self.timeout = config["timeout"] + PREPARATION_SECONDS
         self.concurrency = config.get("concurrency") or self.concurrency
+        self.max_side = config.get("max_side") or self.max_side
 
     def build_request(self, image: Image, context: Context) -> Mapping[str, Any]:
         """Return what is sent: arguments of `requests.post`, such as `files`, `data`, `headers`.
 
         Override it to send more than the image, or to name oneself with `context.secrets`.
         """
-        return {"files": {self.part: as_sent(image, self.converts)}}
+        return {"files": {self.part: as_sent(image, self.converts, self.max_side)}}
 
     def parse(self, answer: Any) -> dict[str, Any]:
         """Return the result that an answer means; it has been loaded by `answer_schema`.
@@ -236,44 +249,40 @@ class HttpAnalyzer(Analyzer):
         return body
 
 
-def as_sent(image: Image, converts: bool = True) -> tuple[str, bytes, str]:
+def as_sent(
+    image: Image, converts: bool = True, max_side: int = MAX_SIDE
+) -> tuple[str, bytes, str]:
     """The name, the content and the content type under which an image is sent.
 
+    That is a JPEG as every service reads it: upright, in sRGB or grey, white where the original is
+    clear, and without metadata. An original that is one already, of at most twice `max_side`, is
+    not decoded: its metadata is cut out.
+
     Args:
-        converts: whether one that not every service can be expected to read becomes a JPEG.
+        converts: whether to do so; otherwise the original is sent as it is.
+        max_side: pixels that its longer side has at most.
 
     Raises:
-        Fail: it has to be converted and cannot be decoded.
+        Fail: it has to be decoded and cannot be.
     """
-    if not converts or _can_be_sent_unchanged(image):
-        extension = EXTENSIONS.get(image.content_type) or image.path.suffix.lstrip(".")
+    if not converts:
+        extension = image.path.suffix.lstrip(".")
         return f"{image.id}.{extension}", image.path.read_bytes(), image.content_type
+    content = None
+    if image.content_type == "image/jpeg":
+        content = read_plain_jpeg(image.path, SENT_AS_IT_IS * max_side)
+    return f"{image.id}.jpg", content or _reduced_jpeg(image, max_side), "image/jpeg"
+
+
+def _reduced_jpeg(image: Image, max_side: int) -> bytes:
+    shorter, longer = sorted((image.width, image.height))
+    least = shorter * max_side / longer * SMALLEST_SHARE
+    at_least = max(1, int(least)) if longer > max_side else None
+    # The colors of the small picture are converted, and not those of the large one.
+    picture = to_rgb(image.open(at_least, color_managed=False), max_side)
     file = io.BytesIO()
-    to_rgb(image.open(), JPEG_SIDE).save(file, "JPEG", quality=90)
-    return f"{image.id}.jpg", file.getvalue(), "image/jpeg"
-
-
-def _can_be_sent_unchanged(image: Image) -> bool:
-    """Whether every service is expected to read the original."""
-    return (
-        image.content_type in EXTENSIONS
-        and image.size <= LARGEST_SENT_BYTES
-        and max(image.width, image.height) <= LONGEST_SENT_SIDE
-        and _has_common_pixels(image.path)
-    )
-
-
-def _has_common_pixels(path: Path) -> bool:
-    """Whether a JPEG, PNG or WebP has at most 8 bits per channel, and a common mode."""
-    try:
-        with path.open("rb") as file, PIL.Image.open(file) as picture:
-            if picture.format == "PNG":
-                file.seek(24)  # The bit depth; Pillow's mode does not show it for color images.
-                if file.read(1) == b"\x10":
-                    return False
-            return picture.mode in COMMON_MODES
-    except Exception:  # It is damaged; decoding it reports how.
-        return False
+    picture.save(file, "JPEG", quality=JPEG_QUALITY)
+    return file.getvalue()
 
 
 def _error_messages(messages: Any, name: str = "") -> Iterable[str]:
