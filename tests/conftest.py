@@ -93,8 +93,8 @@ def up(tmp_path: Path) -> Iterator[Callable[..., Up]]:
     """Runs `clustr up` in the folder of the test; keywords are settings."""
     started: list[Up] = []
 
-    def run(*arguments: str, **environment: str) -> Up:
-        started.append(Up(tmp_path, environment, arguments))
+    def run(*arguments: str, own_python: bool = False, **environment: str) -> Up:
+        started.append(Up(tmp_path, environment, arguments, own_python))
         return started[-1]
 
     yield run
@@ -158,8 +158,8 @@ def service_with(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
     """Runs a `clustr up` for the tests of one file; keywords are settings."""
     started: list[Up] = []
 
-    def run(**settings: str) -> Up:
-        started.append(Up(tmp_path_factory.mktemp("service"), settings, ()))
+    def run(own_python: bool = False, **settings: str) -> Up:
+        started.append(Up(tmp_path_factory.mktemp("service"), settings, (), own_python))
         return started[-1].wait_until_started()
 
     yield run

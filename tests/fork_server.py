@@ -4,10 +4,14 @@ These imports take longer than most of what a test lets a worker or a command do
 started here is a process in a session of its own, with the arguments, the environment and the
 folder that it would have after `python -m ...`, and it ends as that does. Of the variables that
 Python itself reads, PYTHONPATH alone has an effect.
+
+A module that such a program executes (execve(2)), as `clustr up` does, runs in the same process
+without another Python, too.
 """
 
 import atexit
 import contextlib
+import ctypes
 import functools
 import gc
 import importlib
@@ -24,6 +28,9 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
+
+import gunicorn.config
 
 from clustr.supervisor.processes import die_with_parent
 
@@ -41,6 +48,7 @@ MODULES = (
     "gunicorn.workers.gthread",
 )
 LARGEST_REQUEST_BYTES = 128 * 1024
+ROOM_FOR_ARGUMENTS = "-" * 4096  # for the command lines that programs show
 
 
 class ForkedProgram:
@@ -93,7 +101,10 @@ class ForkServer:
         self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, __file__, str(os.getpid()), str(theirs.fileno())],
+                [
+                    *(sys.executable, __file__, str(os.getpid()), str(theirs.fileno())),
+                    ROOM_FOR_ARGUMENTS,
+                ],
                 env={"PATH": os.environ["PATH"]},  # no PYTHONUNBUFFERED, which would be for all
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -216,6 +227,7 @@ def become(request: tuple[list[str], dict[str, str], str], descriptors: list[int
     os.environ.update(environment)
     time.tzset()
     os.chdir(folder)
+    gunicorn.config.Chdir.default = folder  # It is that of the import, or a variable leads there.
     return arguments
 
 
@@ -224,6 +236,7 @@ def run(arguments: list[str]) -> None:
     option, program, *others = arguments
     sys.orig_argv = [sys.executable, *arguments]
     sys.argv = [option, *others]
+    show_command_line(sys.orig_argv)
     searched = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     sys.path[:1] = [str(Path.cwd()) if option == "-m" else "", *searched]
     if option == "-m":
@@ -232,10 +245,50 @@ def run(arguments: list[str]) -> None:
         exec(compile(program, "<string>", "exec"), {"__name__": "__main__"})
 
 
+def show_command_line(arguments: Sequence[str]) -> None:
+    """Write it where others read that of this process (proc_pid_cmdline(5))."""
+    after_name = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    begin, end = int(after_name[45]), int(after_name[46])  # fields 48 and 49 of proc_pid_stat(5)
+    text = b"\0".join(map(os.fsencode, arguments))[: end - begin - 1]
+    ctypes.memmove(begin, text.ljust(end - begin, b"\0"), end - begin)
+
+
+_execve = os.execve
+
+
+def execute(program: str, arguments: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
+    """Do what `os.execve` does; a module of Python runs without another Python."""
+    if program != sys.executable or arguments[1] != "-m":
+        _execve(program, arguments, environment)
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # that of the listing is closed already
+            if not os.get_inheritable(int(link.name)):
+                os.close(int(link.name))
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # as each Python does
+    os.environ.clear()
+    os.environ.update(environment)
+    if os.environ.get("PYTHONUNBUFFERED"):
+        sys.stdout.reconfigure(line_buffering=True)
+    exit_code: object = None
+    try:
+        run([*arguments[1:]])
+    except SystemExit as end:
+        exit_code = end.code
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        exit_code = 1
+    if isinstance(exit_code, str):
+        sys.stderr.write(f"{exit_code}\n")
+    # It ends here, as a Python of its own does, and nothing that called this goes on.
+    ctypes.pythonapi.Py_Exit(exit_code if isinstance(exit_code, int) else int(bool(exit_code)))
+    raise AssertionError("it has ended")
+
+
 if __name__ == "__main__":
-    parent_pid, number = map(int, sys.argv[1:])
+    parent_pid, number = map(int, sys.argv[1:3])
     die_with_parent(parent_pid)
     for module in MODULES:
         importlib.import_module(module)
+    os.execve = execute
     gc.freeze()
     run(serve(socket.socket(fileno=number)))

@@ -11,6 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from fork_server import ForkedProgram, fork_server, run_program
+
 from clustr.database.replica_set import ensure_primary
 from clustr.supervisor import servers
 
@@ -203,37 +205,46 @@ class Up:
         folder: its working directory.
         environment: settings besides HOST, PORT and DATA_FOLDER.
         arguments: more arguments of the command.
+        own_python: whether each of its processes has a Python of its own, as for those who use it.
+            Else they are forks of one in which Clustr has been imported.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str], arguments: tuple[str, ...]):
+    def __init__(
+        self,
+        folder: Path,
+        environment: Mapping[str, str],
+        arguments: tuple[str, ...],
+        own_python: bool = False,
+    ):
         self.data = folder / "data"
         self._log = folder / f"output-{len(list(folder.glob('output-*')))}"
         port = environment.get("PORT") or str(servers.free_port())
         self.url = f"http://127.0.0.1:{port}"
         settings = {"HOST": "127.0.0.1", "PORT": port, "DATA_FOLDER": str(self.data)}
         settings["WORKER_NICE"] = "0"  # Tests wait for workers, beside other tests.
-        with self._log.open("ab") as output:
-            self._process = start(
-                [sys.executable, "-m", "clustr", "up", *arguments],
-                env={**_plain_environment(), **settings, **environment},
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
+        command = ["-m", "clustr", "up", *arguments]
+        variables = {**_plain_environment(), **settings, **environment}
+        self._process: subprocess.Popen[bytes] | ForkedProgram
+        with self._log.open("ab") as output, Path(os.devnull).open() as nothing:
+            if own_python:
+                self._process = start(
+                    [sys.executable, *command],
+                    env=variables,
+                    cwd=folder,
+                    stdin=nothing,
+                    stdout=output,
+                    stderr=output,
+                )
+            else:
+                streams = [nothing.fileno(), output.fileno(), output.fileno()]
+                self._process = fork_server().start(command, variables, folder, streams)
         self.pid = self._process.pid
         self._folder = folder
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run another command of Clustr, as somebody does beside it."""
-        return subprocess.run(
-            [sys.executable, "-m", "clustr", *arguments],
-            env={**_plain_environment(), "DATA_FOLDER": str(self.data)},
-            cwd=self._folder,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        settings = {**_plain_environment(), "DATA_FOLDER": str(self.data)}
+        return run_program(["-m", "clustr", *arguments], settings, self._folder)
 
     def output(self) -> str:
         """What it and its children have printed so far."""

@@ -78,11 +78,11 @@ def test_a_worker_says_it_of_servers_that_it_is_given(tmp_path, servers: Servers
     ]
 
 
-def test_clustr_up_says_it_of_its_own_in_its_greeting_alone(up):
+def test_clustr_up_says_it_of_its_own_in_its_greeting_alone(service):
     found = {"MongoDB": programs.MONGOD, "Redis": programs.REDIS}
     versions = {n: programs.version_of(programs.find_program(one)) for n, one in found.items()}
     assert all(versions.values())
-    printed = up().wait_until_started().output()
+    printed = service.output()
     greeting = printed.partition("is explained at")[2].partition("Things to try")[0]
     notes = [line for line in greeting.splitlines() if line.startswith("  note: ")]
     said = expected(versions)

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ import requests
 from pymongo import MongoClient
 from running import Servers, wait_until
 from test_listing_cost import document
+from web_side import WebSide
+from workshop import Workshop
 
 from clustr.database import Database, Sort, UploadFilter
 from clustr.database.listing import RangeLimit
@@ -45,14 +48,19 @@ def database(own_servers: Servers) -> Iterator[Database]:
     built.close()
 
 
-def test_a_search_is_answered_or_put_off_while_mongodb_is_halted(own_servers, database, up):
-    settings = {"MONGODB_URL": own_servers.mongodb_url, "REDIS_URL": own_servers.redis_url}
-    running = up(**settings, MONGODB_DATABASE="halted").wait_until_started()
-    with MongoClient(own_servers.mongodb_url, tz_aware=True) as client:
-        client["halted"]["uploads"].insert_many(map(document, range(COUNT)))
+@pytest.fixture
+def web_side(own_servers: Servers, tmp_path: Path) -> Iterator[WebSide]:
+    """A web side with as many uploads, whose MongoDB may be halted."""
+    with Workshop(tmp_path, own_servers) as workshop:
+        running = WebSide(workshop, processes=2)
+        workshop.collection.insert_many(map(document, range(COUNT)))
+        yield running
+
+
+def test_a_search_is_answered_or_put_off_while_mongodb_is_halted(own_servers, web_side):
 
     def ask(query: str) -> requests.Response:
-        return requests.get(f"{running.url}/api/uploads?{query}", timeout=30)
+        return requests.get(f"{web_side.url}/api/uploads?{query}", timeout=30)
 
     expected = {query: ask(query).json() for query in SEARCHES}
     assert all(page["total"] is not None for page in expected.values())

@@ -49,8 +49,9 @@ def analyzed(up, upload_id: str) -> bool:
 
 @pytest.fixture(scope="module")
 def running(service_with) -> Up:
-    """One with the default settings; what else is set has no effect."""
-    return service_with(UPLAOD_FOLDER="/srv", CLUSTR_PORT="8000", PLUGINS_DISABLED="palet")
+    """One with the default settings, as people start it; what else is set has no effect."""
+    ignored = {"UPLAOD_FOLDER": "/srv", "CLUSTR_PORT": "8000", "PLUGINS_DISABLED": "palet"}
+    return service_with(own_python=True, **ignored)
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +188,20 @@ def test_logs_of_its_servers_are_rotated_by_size(running):
     for log, (program, words) in zip(logs, last_words.items(), strict=True):
         os.kill(child(running.pid, program).pid, signal.SIGTERM)
         wait_until(lambda log=log, w=words: log.exists() and w in log.read_bytes(), 20, program)
+
+
+def memory(pid: int) -> dict[str, int]:
+    """Memory of a process by its names in proc_pid_smaps(5), in KiB."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    return {name: int(value.split()[0]) for name, value in (line.split(":") for line in lines)}
+
+
+def test_web_processes_share_what_they_import(running):
+    gunicorn = child(running.pid, "gunicorn")
+    workers = descendants(gunicorn.pid)
+    assert len(workers) == 2
+    for worker in workers:
+        assert memory(worker.pid)["Shared_Dirty"] > 20 * 1024
 
 
 def test_what_is_killed_comes_back(running):
