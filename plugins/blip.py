@@ -10,7 +10,7 @@ from typing import Any
 
 from marshmallow import Schema, fields
 
-from clustr.plugins import Analyzer, HttpAnalyzer, HttpConfig, ServiceUrl, hookimpl
+from clustr.plugins import Analyzer, Fail, HttpAnalyzer, HttpConfig, ServiceUrl, hookimpl
 
 LONGEST_CAPTION = 1000
 MOST_TAGS = 100
@@ -25,7 +25,10 @@ class BlipConfig(HttpConfig):
 
     service_url = ServiceUrl(
         load_default="http://localhost:8001",
-        metadata={"env": "BLIP_SERVICE_URL", "description": "Where the captioner is"},
+        metadata={
+            "env": ("BLIP_SERVICE_URL", "BLIP_BASE_URL"),
+            "description": "Where the captioner is",
+        },
     )
 
 
@@ -53,9 +56,12 @@ class Blip(HttpAnalyzer):
     fields: Mapping[str, str] = {"caption": "caption", "tags": "tags"}
 
     def parse(self, answer: Mapping[str, Any]) -> dict[str, Any]:
+        caption = clean(answer["caption"], LONGEST_CAPTION)
+        if not caption:
+            raise Fail("The captioner said nothing.")
         tags = (clean(tag, LONGEST_TAG) for tag in answer["tags"])
         return {
-            "caption": clean(answer["caption"], LONGEST_CAPTION),
+            "caption": caption,
             "tags": list(dict.fromkeys(filter(None, tags)))[:MOST_TAGS],
         }
 

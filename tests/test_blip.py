@@ -9,7 +9,7 @@ from blip_stand_in import BlipStandIn
 from clustr_plugins import blip as plugin
 from marshmallow import Schema, ValidationError, fields
 
-from clustr.plugins import Fail, HttpAnalyzer, HttpConfig, Image
+from clustr.plugins import ConfigError, Fail, HttpAnalyzer, HttpConfig, Image
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_its_declaration(caller):
     analyzer = caller.analyzer()
     assert (analyzer.name, analyzer.queue) == ("blip", "http")
     assert analyzer.fields == {"caption": "caption", "tags": "tags"}
-    assert analyzer.timeout == 30
+    assert analyzer.timeout == 70
     caller.given["timeout"] = 50
     assert caller.analyzer().timeout == 60
 
@@ -59,7 +59,6 @@ def test_one_connection_for_many_images(blip, caller):
     ("caption", "expected"),
     [
         ("a cat", "a cat"),
-        ("", ""),
         ("  a\tcat\r\non a  mat\u2028", "a cat on a mat"),
         ("a\x00 \x1b[31mred\x1b[0m cat\x7f\x85", "a [31mred[0m cat"),
         ("half \ud83d a \ude00 face", "half a face"),
@@ -76,6 +75,13 @@ def test_captions_are_cleaned(blip, caller, caption, expected):
     result = caller.analyze(photographs.photograph())
     assert result == {"caption": expected, "tags": []}
     result["caption"].encode()
+
+
+@pytest.mark.parametrize("caption", ["", " \n", "\x00"])
+def test_a_captioner_that_says_nothing_has_failed(blip, caller, caption):
+    blip.answer = {"caption": caption, "tags": ["cat"]}
+    with pytest.raises(Fail, match=r"^The captioner said nothing\.$"):
+        caller.analyze(photographs.photograph())
 
 
 def test_tags_are_cleaned(blip, caller):
@@ -100,7 +106,7 @@ def test_tags_are_cleaned(blip, caller):
 def test_the_address_may_have_a_path(blip, caller, prefix):
     caller.given["service_url"] += prefix
     if prefix.startswith("/captioner"):
-        with pytest.raises(Fail, match="404"):  # The stand-in has nothing there.
+        with pytest.raises(ConfigError, match="404"):  # The stand-in has nothing there.
             caller.analyze(photographs.photograph())
     else:
         assert caller.analyze(photographs.photograph())["caption"]
@@ -108,8 +114,7 @@ def test_the_address_may_have_a_path(blip, caller, prefix):
 
 def test_the_configuration():
     loaded = plugin.clustr_config_schema()().load({})
-    assert loaded == {"service_url": "http://localhost:8001", "timeout": 20.0}
-    assert plugin.BlipConfig().fields["service_url"].metadata["env"] == "BLIP_SERVICE_URL"
+    assert loaded == {"service_url": "http://localhost:8001", "timeout": 60.0}
     assert plugin.BlipConfig().load({"timeout": "7.5"})["timeout"] == 7.5
 
 

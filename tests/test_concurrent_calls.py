@@ -201,7 +201,7 @@ def test_a_call_that_runs_out_of_time_while_others_are_answered_is_its_own_troub
     worker = workshop.worker()
     wait_for_results(workshop, others)
     workshop.wait_for_state(slow, "caller", "deferred")
-    assert workshop.analysis(slow, "caller").error == "The service did not answer in time."
+    assert "did not answer in time" in workshop.analysis(slow, "caller").error
     assert "analyzer_put_off" not in worker.output()
     released.set()
     wait_for_results(workshop, [slow])

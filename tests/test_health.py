@@ -81,7 +81,14 @@ def test_a_captioner_with_its_address_and_without_credentials(app_with):
     captioner = away["services"]["captioner"]
     assert (away["status"], captioner["status"]) == ("degraded", "unhealthy")
     assert captioner["url"] == url
-    assert captioner["error"] == captioner["detail"] == "The captioner answers with status 503."
+    assert (
+        captioner["error"]
+        == captioner["detail"]
+        == (
+            f"The captioner at {url} (BLIP_SERVICE_URL) answered with status 503: "
+            "The captioner is away."
+        )
+    )
     assert "s3cret" not in str([health, away])
 
 

@@ -178,7 +178,8 @@ class Configuration:
                     keys.get(spelled.get(key, key)), value
                 )
         for key, declared in keys.items():
-            if text := self.environment.get(declared.metadata.get("env", "")):
+            named = map(self.environment.get, named_variables(declared))
+            if text := next(filter(None, named), None):
                 values[key] = _parse_variable(declared, text)
         return values
 
@@ -222,6 +223,12 @@ def ignored_variables(environment: Mapping[str, str], plugins: Collection[str]) 
 def variable_prefix(plugin: str) -> str:
     """The prefix of the environment variables that configure a plugin."""
     return f"{VARIABLE_PREFIX}{plugin.upper()}__"
+
+
+def named_variables(declared: fields.Field[Any]) -> tuple[str, ...]:
+    """The environment variables that a field names, in the order of their precedence."""
+    named = declared.metadata.get("env", ())
+    return (named,) if isinstance(named, str) else tuple(named)
 
 
 def keys_of(schema: Schema) -> dict[str, fields.Field[Any]]:

@@ -6,7 +6,12 @@ from typing import Any
 
 from marshmallow import Schema, fields, missing, validate
 
-from clustr.plugin_manager.configuration import is_secret, keys_of, variable_prefix
+from clustr.plugin_manager.configuration import (
+    is_secret,
+    keys_of,
+    named_variables,
+    variable_prefix,
+)
 
 # The description of a field is that of the first of its classes here.
 TYPES: dict[type, str] = {
@@ -57,9 +62,7 @@ def configuration_keys_of(plugin: str, schema: type[Schema]) -> list[Configurati
             required=declared.required,
             secret=is_secret(declared),
             default=None if is_secret(declared) else _default_of(declared),
-            variables=tuple(
-                filter(None, (declared.metadata.get("env"), variable_prefix(plugin) + name.upper()))
-            ),
+            variables=(*named_variables(declared), variable_prefix(plugin) + name.upper()),
         )
         for name, declared in keys_of(instance).items()
     ]

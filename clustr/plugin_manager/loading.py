@@ -19,6 +19,8 @@ from clustr.plugin_manager.discovery import Candidate, find_candidates, problem_
 from clustr.plugin_manager.manager import SLOW_SECONDS, PluginManager, announce_nothing
 from clustr.plugin_manager.plugin import Plugin, PluginState, Unloadable, call_guarded
 from clustr.plugin_manager.registration import call_registration_hook, register_hooks
+from clustr.plugin_manager.service_addresses import address_setting
+from clustr.plugins import HttpAnalyzer
 
 log = logs.logger(__name__)
 
@@ -176,6 +178,8 @@ class Loader:
             if analyzer.name in owners:
                 reason = f"the plugin {owners[analyzer.name]} has the analyzer {analyzer.name} too"
                 raise Unloadable(PluginState.CONFLICT, reason)
+            if isinstance(analyzer, HttpAnalyzer):
+                analyzer.address_setting = address_setting(plugin, self.configuration.environment)
             adjusted = self.configuration.configure_analyzer(analyzer)
             if adjusted and (problem := problem_with_analyzer(analyzer)):
                 raise misconfigured_error(f"analyzers.{problem}")

@@ -1,5 +1,7 @@
 """Addresses of the services that plugins call: whether they are set, and how to set them."""
 
+from collections.abc import Mapping
+
 from clustr.domain import failure_messages
 from clustr.plugin_manager.configuration import variable_prefix
 from clustr.plugin_manager.configuration_keys import configuration_keys_of
@@ -19,17 +21,26 @@ def is_default_address(plugin: Plugin) -> bool:
     return ADDRESS not in plugin.configured_keys
 
 
+def address_setting(plugin: Plugin, environment: Mapping[str, str]) -> str:
+    """The environment variable that sets the address of a plugin's service.
+
+    Args:
+        environment: of several variables, the one that is set there decides.
+    """
+    schema = plugin.config_schema
+    keys = configuration_keys_of(plugin.name, schema) if schema else []
+    own = [name for key in keys if key.attribute == ADDRESS for name in key.variables]
+    names = [*own, f"{variable_prefix(plugin.name)}{ADDRESS.upper()}"]
+    return next(filter(environment.get, names), names[0])
+
+
 def advice(plugin: Plugin, analyzer: Analyzer) -> str:
     """A sentence on how to get results of an analyzer whose address is not set."""
     wanted = "captions" if "caption" in analyzer.fields else f"results of {analyzer.name}"
     service = service_of(analyzer)
-    schema = plugin.config_schema
-    keys = configuration_keys_of(plugin.name, schema) if schema else []
-    own = (key.variables[0] for key in keys if key.attribute == ADDRESS)
-    setting = next(own, f"{variable_prefix(plugin.name)}{ADDRESS.upper()}")
     return (
-        f"To have {wanted}, set {setting} to the address of a {service}, or start one at "
-        f"{default_address(plugin)}, where it is looked for."
+        f"To have {wanted}, set {address_setting(plugin, {})} to the address of a {service}, or "
+        f"start one at {default_address(plugin)}, where it is looked for."
     )
 
 

@@ -10,7 +10,7 @@ from clustr.domain.models import Analysis, Upload
 from clustr.plugins.analyzer import Analyzer, Context, Health, Image
 from clustr.plugins.filters import Filter
 from clustr.plugins.hooks import hookimpl
-from clustr.plugins.http import HttpAnalyzer, HttpConfig, ServiceUrl, as_sent
+from clustr.plugins.http import HttpAnalyzer, HttpConfig, ServiceUrl, as_sent, said_in
 from clustr.plugins.library import Library
 from clustr.plugins.outcomes import ConfigError, Fail, Outcome, RetryLater, Skip
 from clustr.plugins.pixel_formats import to_rgb, to_rgba
@@ -37,6 +37,7 @@ __all__ = [
     "Upload",
     "as_sent",
     "hookimpl",
+    "said_in",
     "to_rgb",
     "to_rgba",
 ]

@@ -13,10 +13,11 @@ from typing import Any
 import requests
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
-from clustr.domain import json_input
+from clustr.domain import failure_messages, json_input
+from clustr.domain.secrets import without_secrets
 from clustr.imaging.plain_jpeg import read_plain_jpeg
 from clustr.plugins.analyzer import Analyzer, Context, Health, Image
-from clustr.plugins.outcomes import ConfigError, Fail, RetryLater
+from clustr.plugins.outcomes import ConfigError, Fail, Outcome, RetryLater
 from clustr.plugins.pixel_formats import to_rgb
 
 CONNECT_SECONDS = 2
@@ -38,8 +39,16 @@ SMALLEST_SHARE = 0.95
 JPEG_QUALITY = 90
 
 REFUSED_ACCESS = (401, 403, 407)
-BUSY = (408, 425, 429)
+# Nothing is at the address, or not what is called, or it has moved (RFC 9110).
+WRONG_ADDRESS = (301, 302, 303, 307, 308, 404, 405, 410)
+BUSY = (408, 425, 429, 503)
 LONGEST_REASON = 500
+LONGEST_SAID = 300
+# Where services put what they have to say: FastAPI and BLIP, OpenAI and Ollama, others.
+MESSAGE_KEYS = ("detail", "error", "message", "msg")
+HTML_TAG = re.compile(r"<[^>]*>")
+# For one image: the request, and changed ones after `check_answer` has asked for them.
+MAX_REQUESTS = 3
 
 
 class ServiceUrl(fields.String):
@@ -64,7 +73,7 @@ class HttpConfig(Schema):
 
     service_url = ServiceUrl(required=True, metadata={"description": "Where the service is"})
     timeout = fields.Float(
-        load_default=20.0,
+        load_default=60.0,
         validate=validate.Range(0.1, 600, error="expected seconds from 0.1 to 600"),
         metadata={"description": "Seconds that an answer may take in all"},
     )
@@ -89,13 +98,15 @@ class HttpAnalyzer(Analyzer):
 
     The image is posted to `<service_url><path>` as one part of a form. The answer is JSON in the
     shape of `answer_schema`; what else it has is ignored. A service that is away, too slow, busy or
-    at fault makes the analysis wait until it is back (`RetryLater`); one that refuses access needs
-    another configuration (`ConfigError`); any other refusal, or an answer that cannot be used, is
-    the end of this analysis (`Fail`).
+    at fault makes the analysis wait until it is back (`RetryLater`); one that refuses access, or
+    has nothing at that address, needs another configuration (`ConfigError`); any other refusal, or
+    an answer that cannot be used, is the end of this analysis (`Fail`). A service with other
+    habits is understood by `check_answer`.
 
     Attributes:
         service: what the service is called in reasons and in `/api/health`, such as `captioner`.
         path: what is called, such as `/caption`.
+        health_path: what is asked for its health, such as `/health`.
         part: the name of the form's part that has the image.
         converts: whether a JPEG is sent that every service can read, as `as_sent` makes it;
             otherwise originals are sent as they are.
@@ -107,6 +118,8 @@ class HttpAnalyzer(Analyzer):
             configuration's `concurrency` overrides it. Above 1, `ask` runs in a thread beside
             others, while `build_request` and `parse` run one at a time in the main thread, each
             for ten seconds at most. An analyzer that overrides `analyze` makes one call at a time.
+        address: where the service is, without user, password and query.
+        address_setting: the name of the setting that says so; Clustr sets it.
 
     Args:
         config: the plugin's configuration, in the shape of `HttpConfig`. Its `timeout` is a total
@@ -116,22 +129,40 @@ class HttpAnalyzer(Analyzer):
     queue = "http"
     service: str
     path: str = "/"
+    health_path: str = "/health"
     part: str = "image"
     converts: bool = True
     max_side: int = MAX_SIDE
     answer_schema: type[Schema] | None = None
     largest_answer_bytes: int = 64 * 1024
     concurrency: int = 1
+    address: str | None = None
+    address_setting: str | None = None
 
     def __init__(self, config: Mapping[str, Any]):
         self.timeout = config["timeout"] + PREPARATION_SECONDS
         self.concurrency = config.get("concurrency") or self.concurrency
         self.max_side = config.get("max_side") or self.max_side
+        self.address = failure_messages.without_credentials(config["service_url"])
+
+    @property
+    def described(self) -> str:
+        """The service in a sentence: its name, its address and the setting that has the address."""
+        address = f" at {self.address}" if self.address else ""
+        setting = f" ({self.address_setting})" if self.address_setting else ""
+        return f"The {self.service}{address}{setting}"
+
+    def headers(self, context: Context) -> Mapping[str, str]:
+        """Return headers for every request, the one for its health included.
+
+        Override it to name oneself with `context.secrets`.
+        """
+        return {}
 
     def build_request(self, image: Image, context: Context) -> Mapping[str, Any]:
         """Return what is sent: arguments of `requests.post`, such as `files`, `data`, `headers`.
 
-        Override it to send more than the image, or to name oneself with `context.secrets`.
+        Override it to send more than the image, or in another form.
         """
         return {"files": {self.part: as_sent(image, self.converts, self.max_side)}}
 
@@ -148,29 +179,82 @@ class HttpAnalyzer(Analyzer):
         request = self.build_request(image, context)
         return self.parse(self.understand(self.ask(request, context)))
 
+    def check_answer(
+        self, status: int, body: bytes, request: Mapping[str, Any]
+    ) -> Outcome | Mapping[str, Any] | None:
+        """Say what an answer means. Override it for a service that has habits of its own.
+
+        It is called in the thread of the call.
+
+        Args:
+            status: the status of HTTP.
+            body: up to `largest_answer_bytes` of it; `said_in(body)` is what it says.
+            request: what was sent: the arguments of `requests.post`.
+
+        Returns:
+            None when the body can be parsed; an outcome, such as `RetryLater`, for the end of this
+            attempt; or a changed request, which is sent in place of this one.
+        """
+        if status == requests.codes.ok:
+            return None
+        reason = self.refusal(status, body)
+        if status in BUSY or status >= 500:
+            return RetryLater(reason)
+        if status in REFUSED_ACCESS or status in WRONG_ADDRESS:
+            return ConfigError(reason)
+        return Fail(reason)
+
+    def refusal(self, status: int, body: bytes) -> str:
+        """A sentence for an answer that cannot be used: whose it is, and what it says."""
+        said = said_in(body)
+        end = "" if said.endswith((".", "!", "?", "…")) else "."
+        return f"{self.described} answered with status {status}{f': {said}' if said else ''}{end}"
+
     def ask(self, request: Mapping[str, Any], context: Context) -> bytes:
-        """Post the request and return the body of the answer.
+        """Post the request, also with changes that `check_answer` asks for; return the body.
 
         Raises:
             RetryLater: the service is away, busy or too slow, or has a fault of its own.
             Fail: it refuses the image, or its answer is too large.
             ConfigError: its address cannot be called, or it refuses access.
         """
+        for _ in range(MAX_REQUESTS):
+            status, after, body = self._post(request, context)
+            meaning = self.check_answer(status, body, request)
+            if meaning is None:
+                return body
+            if isinstance(meaning, RetryLater) and meaning.after is None:
+                meaning.after = after
+            if isinstance(meaning, Outcome):
+                raise meaning
+            request = meaning
+        raise Fail(self.refusal(status, body))
+
+    def _post(
+        self, request: Mapping[str, Any], context: Context
+    ) -> tuple[int, float | None, bytes]:
+        """Post the request; return the status, the seconds of `Retry-After`, and the body."""
         url = f"{context.config['service_url'].rstrip('/')}{self.path}"
         seconds = min(context.config["timeout"], context.seconds_left() - PARSING_SECONDS)
         timeout = (CONNECT_SECONDS, max(0.1, seconds))
+        headers = {**self.headers(context), **request.get("headers", {})}
+        call = {**request, "headers": headers, "timeout": timeout, "stream": True}
         try:
-            with context.http.post(url, timeout=timeout, stream=True, **request) as response:
-                self._check_status(response)
-                return self._read_body(response)
+            with context.http.post(url, **call) as response:
+                # The header may also be a date; then Clustr decides when to try again.
+                after = re.fullmatch(r"[0-9]{1,6}", response.headers.get("Retry-After", ""))
+                is_refusal = response.status_code != requests.codes.ok
+                body = self._read_body(response, may_be_cut=is_refusal)
+                return response.status_code, float(after[0]) if after else None, body
         except requests.Timeout as error:
-            raise RetryLater(f"The {self.service} did not answer in time.") from error
+            reason = f"{self.described} did not answer in time, within {seconds:.3g} seconds."
+            raise RetryLater(reason) from error
         except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
-            raise RetryLater(f"The {self.service} cannot be reached.") from error
+            raise RetryLater(f"{self.described} cannot be reached.") from error
         except requests.exceptions.ContentDecodingError as error:
             raise Fail(f"The {self.service}'s answer cannot be unpacked.") from error
         except requests.RequestException as error:
-            raise ConfigError(f"The {self.service}'s address cannot be called.") from error
+            raise ConfigError(f"{self.described} cannot be called at this address.") from error
 
     def understand(self, body: bytes) -> Any:
         """The answer in a body, loaded by `answer_schema`.
@@ -198,55 +282,80 @@ class HttpAnalyzer(Analyzer):
             raise Fail(f"The {self.service}'s answer is not JSON, or {digits}.") from error
 
     def health(self, context: Context) -> Health:
-        """What `GET <service_url>/health` answers: with 200 the service can be used."""
+        """What `GET <service_url><health_path>` answers: with 200 the service can be used."""
         where = context.config["service_url"]
-        url = f"{where.rstrip('/')}/health"
         try:
-            with context.http.get(url, timeout=HEALTH_SECONDS, stream=True) as response:
-                status = response.status_code
-        except requests.RequestException:
-            return Health(self.service, False, f"The {self.service} does not answer.", where)
-        if status != requests.codes.ok:
-            detail = f"The {self.service} answers with status {status}."
+            status, body = self._get_health(context)
+        except requests.Timeout:
+            detail = f"{self.described} does not answer within {HEALTH_SECONDS} seconds."
             return Health(self.service, False, detail, where)
+        except requests.RequestException:
+            return Health(self.service, False, f"{self.described} cannot be reached.", where)
+        if status != requests.codes.ok:
+            return Health(self.service, False, self.refusal(status, body), where)
         return Health(self.service, True, url=where)
 
     def is_there(self, context: Context) -> bool:
         """Whether the service is there, and not another one that has its default address.
 
-        `GET <service_url>/health` has to be answered with 200 and a JSON object whose `status` is
-        `healthy`. Clustr asks that while no address of the service was ever set.
+        `GET <service_url><health_path>` has to be answered with 200 and a JSON object whose
+        `status` is `healthy`. Clustr asks that while no address of the service was ever set.
         """
-        url = f"{context.config['service_url'].rstrip('/')}/health"
         try:
-            with context.http.get(url, timeout=HEALTH_SECONDS, stream=True) as response:
-                if response.status_code != requests.codes.ok:
-                    return False
-                answer = json_input.loads(self._read_body(response))
-        except (requests.RequestException, Fail, json_input.InvalidJSON):
+            status, body = self._get_health(context)
+            answer = json_input.loads(body)
+        except (requests.RequestException, json_input.InvalidJSON):
             return False
-        return isinstance(answer, dict) and answer.get("status") == "healthy"
+        is_ok = status == requests.codes.ok
+        return is_ok and isinstance(answer, dict) and answer.get("status") == "healthy"
 
-    def _check_status(self, response: requests.Response) -> None:
-        status = response.status_code
-        message = f"The {self.service} answered with status {status}."
-        if status in BUSY or status >= 500:
-            # The header may also be a date; then Clustr decides when to try again.
-            seconds = re.fullmatch(r"[0-9]{1,6}", response.headers.get("Retry-After", ""))
-            raise RetryLater(message, after=float(seconds[0]) if seconds else None)
-        if status in REFUSED_ACCESS:
-            raise ConfigError(message)
-        if status != requests.codes.ok:
-            raise Fail(message)
+    def _get_health(self, context: Context) -> tuple[int, bytes]:
+        """Ask for the service's health; return the status and the body."""
+        url = f"{context.config['service_url'].rstrip('/')}{self.health_path}"
+        headers = self.headers(context)
+        with context.http.get(
+            url, headers=headers, timeout=HEALTH_SECONDS, stream=True
+        ) as response:
+            return response.status_code, self._read_body(response, may_be_cut=True)
 
-    def _read_body(self, response: requests.Response) -> bytes:
-        """Read the body up to the limit, also of a compressed body that expands far beyond it."""
+    def _read_body(self, response: requests.Response, may_be_cut: bool) -> bytes:
+        """Read the body up to the limit, also of a compressed body that expands far beyond it.
+
+        Raises:
+            Fail: it is larger, and may not be cut.
+        """
         most, body = self.largest_answer_bytes, b""
         for chunk in response.iter_content(most + 1):
             body += chunk
             if len(body) > most:
+                if may_be_cut:
+                    break
                 raise Fail(f"The {self.service}'s answer is larger than {most} bytes.")
-        return body
+        return body[:most]
+
+
+def said_in(body: bytes) -> str:
+    """What a service says in the body of an answer, in one line of at most 300 characters.
+
+    That is `detail`, `error.message`, `error` or `message` of a JSON object, or else the body as
+    text, without HTML tags and without Clustr's secrets. It is empty when nothing is said.
+    """
+    try:
+        text = _message_in(json_input.loads(body))
+    except json_input.InvalidJSON:
+        text = HTML_TAG.sub(" ", body.decode("utf-8", "replace"))
+    printable = "".join(c if c.isprintable() else " " for c in text)
+    line = without_secrets(" ".join(printable.split()))
+    return line if len(line) <= LONGEST_SAID else f"{line[: LONGEST_SAID - 1]}…"
+
+
+def _message_in(value: Any) -> str:
+    """The first text that is a message in the JSON of a refusal; empty if there is none."""
+    if isinstance(value, list):
+        return "; ".join(filter(None, map(_message_in, value)))
+    if isinstance(value, dict):
+        return next(filter(None, (_message_in(value.get(key)) for key in MESSAGE_KEYS)), "")
+    return value if isinstance(value, str) else ""
 
 
 def as_sent(
