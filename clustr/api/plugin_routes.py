@@ -68,7 +68,7 @@ def problem_with_routes(plugin: Plugin, blueprints: list[Blueprint]) -> str | No
     before = _count_app_wide_registrations(trial_app)
     for blueprint in blueprints:
         mount(trial_app, api, plugin, blueprint)
-    document = api.spec.to_dict()
+    document = api.describe()
     for kind, name in REFERENCE.findall(trial_app.json.dumps(document)):
         if name not in document["components"].get(kind, {}):
             return f"its routes are described with {name}, which is no schema or answer"

@@ -74,8 +74,10 @@ def check_enabled(folder: Path, enabled: tuple[str, ...] | None) -> None:
     Raises:
         StartUpError: none exists; the service would do nothing with uploads.
     """
+    if not enabled:
+        return
     names = {candidate.name for candidate in find_candidates(folder)}
-    if enabled and not names.intersection(enabled):
+    if not names.intersection(enabled):
         message = "; ".join(
             failure_messages.unknown_name("plugin", name, names) for name in enabled
         )

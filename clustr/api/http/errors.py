@@ -11,6 +11,7 @@ from urllib.parse import quote
 import flask_smorest
 from apispec.ext.marshmallow import MarshmallowPlugin, resolver
 from flask import Flask, Response, current_app, redirect, request
+from flask_smorest import Blueprint
 from flask_smorest.utils import prepare_response
 from gunicorn.http.errors import NoMoreData, ParseException
 from werkzeug import Response as BaseResponse
@@ -162,6 +163,7 @@ class ProblemApi(flask_smorest.Api):
 
     def __init__(self, app: Flask, spec_kwargs: dict[str, Any] | None = None):
         self._schema_prefix = ""
+        self._undescribed: list[tuple[Blueprint, str, str]] = []
         self._document: dict[str, Any] | None = None
         self._document_lock = Lock()
         self.complete_document: Callable[[dict[str, Any]], dict[str, Any]] = lambda document: (
@@ -169,6 +171,29 @@ class ProblemApi(flask_smorest.Api):
         )
         plugin = MarshmallowPlugin(schema_name_resolver=self._name_of_schema)
         super().__init__(app, spec_kwargs={**(spec_kwargs or {}), "marshmallow_plugin": plugin})
+
+    def register_blueprint(self, blp: Blueprint, **options: Any) -> None:
+        """Register a blueprint with the app, as flask-smorest does, but describe it in `describe`.
+
+        Most processes are never asked for the document, and half of the time in which an app is
+        built would go into the description of its routes.
+        """
+        name = options.get("name", blp.name)
+        self._app.extensions["flask-smorest"]["blp_name_to_api"][name] = self
+        self._app.register_blueprint(blp, **options)
+        self._undescribed.append((blp, name, self._schema_prefix))
+
+    def describe(self) -> dict[str, Any]:
+        """Describe all routes, and return the OpenAPI document before it is completed."""
+        self._describe_problems()
+        for blueprint, name, prefix in self._undescribed:
+            self._schema_prefix = prefix
+            blueprint.register_views_in_doc(self, self._app, self.spec, name=name, parameters=None)
+            self.spec.tag({"name": name, "description": blueprint.description})
+        self._undescribed.clear()
+        self._schema_prefix = ""
+        document: dict[str, Any] = self.spec.to_dict()
+        return document
 
     @contextmanager
     def prefix_schema_names(self, plugin: str) -> Iterator[None]:
@@ -191,7 +216,7 @@ class ProblemApi(flask_smorest.Api):
         """
         with self._document_lock:
             if self._document is None:
-                self._document = for_javascript(self.complete_document(self.spec.to_dict()))
+                self._document = for_javascript(self.complete_document(self.describe()))
             return self._document
 
     def _openapi_json(self) -> Response:
@@ -207,7 +232,7 @@ class ProblemApi(flask_smorest.Api):
             self._app.register_error_handler(unreadable, handle_malformed_body)
         self._app.register_error_handler(Exception, handle_fault)
 
-    def _register_responses(self) -> None:
+    def _describe_problems(self) -> None:
         for status in http.HTTPStatus:
             if status >= 400:
                 self._register_problem(*name_and_phrase_of(status), status)
@@ -221,6 +246,9 @@ class ProblemApi(flask_smorest.Api):
 
         self.spec.components.get_ref = get_ref_by_either_name
         self._register_problem("DEFAULT_ERROR", "Any other error", http.HTTPStatus(500))
+
+    def _register_responses(self) -> None:
+        """Register none when the app is built: `describe` does."""
 
     def _register_etag_headers(self) -> None:
         """Document no headers: flask-smorest's ETags and pagination are not used."""
