@@ -34,6 +34,7 @@ from clustr.services.plugin_events import DELETED_HOOK, PluginEvents
 from clustr.services.reconciler import Reconciler
 from clustr.services.removal import Removal
 from clustr.services.thumbnails import Thumbnails
+from clustr.services.waiting import AnalysisWaits
 from clustr.settings import Settings, describe_unknown_variables
 from clustr.storage import LocalStorage
 
@@ -60,6 +61,7 @@ class WebComponents:
     intake: Intake
     health: HealthChecks
     analysis_jobs: AnalysisJobs
+    analysis_waits: AnalysisWaits
     thumbnails: Thumbnails
     removal: Removal
     bulk_jobs: BulkJobs
@@ -188,6 +190,7 @@ def build_web(
         intake,
         health,
         analysis_jobs,
+        AnalysisWaits(database),
         Thumbnails(database, storage),
         Removal(database, storage, plugin_events.notify_deleted, settings.trash_days),
         BulkJobs(database),

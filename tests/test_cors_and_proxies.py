@@ -39,7 +39,7 @@ def origins(answer: requests.Response) -> dict[str, str]:
 
 
 EXPOSED = {
-    *("X-Request-ID", "ETag", "Location", "Link", "Retry-After"),
+    *("X-Request-ID", "ETag", "Location", "Link", "Retry-After", "Preference-Applied"),
     *("Content-Disposition", "Content-Range", "Accept-Ranges"),
 }
 

@@ -170,8 +170,8 @@ def test_the_errors_of_each_operation(operations):
     found = {called: set(operation["responses"]) for called, operation in operations.items()}
     assert found[("post", "/api/upload")] >= {"201", "413", "415", "422", "503", "507"}
     assert found[("get", "/api/uploads")] >= {"200", "422", "503"}
-    assert found[("get", "/api/uploads/{upload_id}")] >= {"200", "304", "404", "503"}
-    assert "422" not in found[("get", "/api/uploads/{upload_id}")]
+    assert found[("get", "/api/uploads/{upload_id}")] >= {"200", "304", "404", "422", "503"}
+    assert "422" not in found[("get", "/api/uploads/{upload_id}/analyses")]
     assert found[("get", "/uploads/{stored_filename}")] >= {"200", "206", "304", "404", "416"}
     assert found[("get", "/api/plugins/{name}")] >= {"200", "404"}
     assert found[("get", "/api/health/{service}")] >= {"200", "404"}

@@ -35,7 +35,7 @@ from clustr.components import WebComponents
 DESCRIPTION = """\
 Clustr takes images in over HTTP, keeps them safely, answers at once, and lets *analyzers* say what
 is in them. Upload with `POST /api/upload`; then read `GET /api/uploads/{upload_id}` until its
-`status` is `processed`.
+`status` is `processed`, or wait for that with the header `Prefer: wait=10`.
 
 Errors are problem documents (RFC 9457). Every answer has an `X-Request-ID`, under which the logs
 tell what happened. Times are ISO 8601 in UTC; durations are milliseconds.

@@ -5,7 +5,8 @@ applies only where that run still holds the analysis. So a late worker, a second
 same job, or a worker whose upload was deleted changes nothing.
 """
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,10 +19,16 @@ from pymongo.errors import BulkWriteError
 from clustr.database.analysis_updates import settle_stages, update_of_analysis, with_analysis
 from clustr.database.clock import MAX_AHEAD, Clock, due_condition, now
 from clustr.database.connection import Document, translate_errors
-from clustr.database.documents import IS_UPLOAD, from_document
+from clustr.database.documents import (
+    IS_UPLOAD,
+    analysis_from_document,
+    from_document,
+    parse_id,
+    reading_record,
+)
 from clustr.database.tag_keys import TagKeys
 from clustr.domain.errors import ForeignRecord
-from clustr.domain.models import UNFINISHED, State, Upload
+from clustr.domain.models import UNFINISHED, Analysis, State, Upload
 
 WORK = [
     ("analyses.name", 1),
@@ -171,6 +178,25 @@ class Analyses:
             self._foreign |= foreign  # Otherwise they would stay the most urgent for ever.
         harmless = [d for d in found if not _analysis_of(d, analyzer).get("crashes")]
         return harmless or found[:1], uploads
+
+    def of_uploads(self, upload_ids: Iterable[str]) -> dict[str, tuple[Analysis, ...]]:
+        """The analyses of uploads, by the uploads' ids; without results and provenance.
+
+        Uploads that are not there, and records that others have written, are left out.
+
+        Raises:
+            NotFound: one of these is no id.
+        """
+        query = {"_id": {"$in": [parse_id(upload_id) for upload_id in upload_ids]}}
+        projection = {f"analyses.{name}": 1 for name in ("name", "version", "state", "requires")}
+        with translate_errors():
+            documents = list(self._collection.find(query, projection))
+        found = {}
+        for document in documents:
+            with suppress(ForeignRecord), reading_record(document["_id"]):
+                analyses = tuple(analysis_from_document(a) for a in document["analyses"])
+                found[str(document["_id"])] = analyses
+        return found
 
     def renew(self, analyzer: str, run: str, lease: timedelta) -> None:
         """Extend the lease of everything that a run holds."""

@@ -297,24 +297,27 @@ class Selections:
         analyzer: Analyzer,
         dependents: Sequence[str],
         versions: Versions = ANY_VERSION,
+        only_missing: bool = False,
     ) -> Upload:
         """Queue one analysis of an upload, ahead of all that jobs have queued.
 
         Args:
             dependents: as for `queue_batch`.
             versions: the versions of the upload to which the change may be made.
+            only_missing: whether to leave alone one that is no `AnalysisSelection.MISSING`.
 
         Returns:
-            the upload after the change.
+            the upload after the change, if there was one.
 
         Raises:
             NotFound: there is no such upload.
             ForeignRecord: its record is not one that Clustr has written.
             Outdated: the upload has another version.
-            UnderWay: the analysis is unfinished.
+            UnderWay: the analysis is unfinished; not with `only_missing`.
         """
         query = {"_id": parse_id(upload_id)}
-        ended = _analysis_query(AnalysisSelection.ALL, analyzer, {})
+        select = AnalysisSelection.MISSING if only_missing else AnalysisSelection.ALL
+        ended = _analysis_query(select, analyzer, {})
         # It belongs to no job, so that cancelling a job does not withdraw it.
         update = [
             *_queue_stages(analyzer, dependents, {"priority": 0, "job": "$$REMOVE"}),
@@ -331,8 +334,10 @@ class Selections:
             existing = self._collection.find_one(query)
         if existing is None:
             raise not_found_error(self._collection, upload_id)
-        from_document(existing)
+        upload = from_document(existing)
         require_version(existing, versions)
+        if only_missing:
+            return upload
         message = (
             f"The analysis {analyzer.name} of this upload is still under way; try again later."
         )

@@ -394,7 +394,7 @@ def _from_document(document: Document) -> Upload:
         width=document["dimensions"]["width"],
         height=document["dimensions"]["height"],
         status=Status(document["status"]),
-        analyses=tuple(_analysis_from_document(a) for a in document["analyses"]),
+        analyses=tuple(analysis_from_document(a) for a in document["analyses"]),
         request_id=document["request_id"],
         duplicate_of=str(duplicate_of) if duplicate_of else None,
         taken_at=document.get("taken_at"),
@@ -406,7 +406,12 @@ def _from_document(document: Document) -> Upload:
     )
 
 
-def _analysis_from_document(document: Document) -> Analysis:
+def analysis_from_document(document: Document) -> Analysis:
+    """The analysis of an element of `analyses`.
+
+    Raises:
+        AttributeError, KeyError, TypeError, ValueError: Clustr has not written it.
+    """
     return Analysis(
         name=document["name"],
         version=document["version"],

@@ -1,5 +1,6 @@
 """The models of the domain: an upload, and the state of its analyses."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -62,6 +63,26 @@ class Analysis:
     requires: tuple[str, ...] = ()
     result: dict[str, Any] | None = None
     provenance: dict[str, Any] | None = None
+
+
+def are_under_way(analyses: Sequence[Analysis], names: Iterable[str]) -> bool:
+    """Whether an analysis by one of these analyzers is about to end.
+
+    It is while it is queued or running, or waits for another one that is. A deferred one is not:
+    nobody knows when its service is back.
+
+    Args:
+        analyses: all of an upload, each after those that it requires.
+    """
+    needed = set(names)
+    for analysis in reversed(analyses):
+        if analysis.name not in needed:
+            continue
+        if analysis.state in (State.QUEUED, State.RUNNING):
+            return True
+        if analysis.state is State.WAITING:
+            needed.update(analysis.requires)
+    return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,20 +116,28 @@ class AnalysisJobs:
         self._database.jobs.require_capacity()
         return add_analysis_job(self._database, selection, request_id)
 
-    def run_again(self, upload_id: str, name: str, versions: Versions = ANY_VERSION) -> Upload:
+    def run_again(
+        self,
+        upload_id: str,
+        name: str,
+        versions: Versions = ANY_VERSION,
+        only_missing: bool = False,
+    ) -> Upload:
         """Queue the analysis of one upload by one analyzer (again), like that of a new upload.
 
         Args:
             versions: the versions that the upload may have (`If-Match`).
+            only_missing: whether to leave alone an analysis that has a result, was skipped by the
+                analyzer, or is under way.
 
         Returns:
-            the upload with the analysis queued; its last good result stays for now.
+            the upload with the analysis as it is then; its last good result stays for now.
 
         Raises:
             NotFound: there is no such upload, or no such analyzer.
             NotConfigured: the address of its service is not known.
             Outdated: the upload has none of these versions.
-            UnderWay: the analysis has not ended yet.
+            UnderWay: the analysis has not ended yet; not with `only_missing`.
         """
         if name not in self._plugin_manager.analyzers:
             problem = failure_messages.unknown_name(
@@ -139,7 +147,9 @@ class AnalysisJobs:
         analyzer = self._plugin_manager.analyzers[name]
         self._services.require(analyzer)
         dependents = dependents_of(self._plugin_manager, name)
-        upload = self._database.selections.queue_analysis(upload_id, analyzer, dependents, versions)
+        upload = self._database.selections.queue_analysis(
+            upload_id, analyzer, dependents, versions, only_missing
+        )
         self._ringer.ring([analyzer])
         return upload
 

@@ -160,7 +160,8 @@ def _bind_address(host: str, port: int) -> str:
 bind = _bind_address(_settings.host, _settings.port)
 workers = _settings.web_workers
 worker_class = Worker
-threads = 80  # clients that send slowly hold three quarters of them at most
+# Clients that send slowly hold three fifths of them at most, and requests that wait a fifth.
+threads = 100
 worker_connections = 1000
 keepalive = 15
 timeout = 60  # for a process whose main thread does not react; a slow request is not that

@@ -18,6 +18,7 @@ from gunicorn.http.message import Request
 from gunicorn.workers import gthread
 
 from clustr.domain.errors import TooBusy
+from clustr.supervisor import web_process
 from clustr.supervisor.lingering_close import LingeringClose
 
 # For the first bytes on a new connection; then it is watched without a thread.
@@ -42,12 +43,13 @@ WAITING_FOR_PLACE = object()  # a true value: the connection is not to be closed
 class BoundedThreadWorker(gthread.ThreadWorker):
     """gunicorn's worker, in which slow clients do not hold up others.
 
-    Incomplete requests may hold three quarters of the threads. A separate thread closes connections
-    (docs/decisions/closing.md).
+    Incomplete requests may hold three fifths of the threads, and requests that wait for analyses a
+    fifth. A separate thread closes connections (docs/decisions/closing.md).
     """
 
     def init_process(self) -> None:
-        self._places = threading.Semaphore(max(1, self.cfg.threads * 3 // 4))
+        self._places = threading.Semaphore(max(1, self.cfg.threads * 3 // 5))
+        web_process.set_threads(self.cfg.threads)
         self._with_place: set[gthread.TConn] = set()
         self._waiting: dict[gthread.TConn, float] = {}  # until when, by the monotonic clock
         self._refused: set[gthread.TConn] = set()
@@ -125,6 +127,8 @@ class BoundedThreadWorker(gthread.ThreadWorker):
         if self._waiting:
             timeout = min(timeout, CHECK_SECONDS)
         super().wait_for_and_dispatch_events(timeout)
+        if not self.alive:
+            web_process.ending.set()
         now = time.monotonic()
         if self._waiting and now >= self._check_waiting_at:
             self._check_waiting_at = now + CHECK_SECONDS

@@ -35,6 +35,7 @@ EXPOSED_HEADERS = ", ".join(
         "Location",
         "Link",
         "Retry-After",
+        "Preference-Applied",
         "Content-Disposition",
         "Content-Range",
         "Accept-Ranges",

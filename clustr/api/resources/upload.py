@@ -24,6 +24,11 @@ from clustr.api.http.multipart import (
     read_form,
     too_large_message,
 )
+from clustr.api.http.preferences import (
+    PREFER_PARAMETER,
+    PREFERENCE_APPLIED_HEADER,
+    WaitPreference,
+)
 from clustr.api.http.request_context import components, request_id
 from clustr.api.schemas.uploads import (
     UploadedSchema,
@@ -32,8 +37,22 @@ from clustr.api.schemas.uploads import (
     UploadProblemSchema,
     dump_accepted,
 )
-from clustr.domain.errors import NoFiles, RefusedFile, TooManyPixels, Undecodable, UnsupportedType
-from clustr.services.intake import IntakeOptions, ReceivedFile, RejectedFile, UploadSession
+from clustr.domain.errors import (
+    DatabaseUnavailable,
+    NoFiles,
+    RefusedFile,
+    TooManyPixels,
+    Undecodable,
+    UnsupportedType,
+)
+from clustr.domain.models import Status, status_of
+from clustr.services.intake import (
+    AcceptedFile,
+    IntakeOptions,
+    ReceivedFile,
+    RejectedFile,
+    UploadSession,
+)
 from clustr.storage import IncomingFile
 
 FORM_FIELD = "files"
@@ -138,11 +157,17 @@ def document_refusal(
     )
 
 
-@blueprint.route("/api/upload", methods=["POST"])
+@blueprint.route("/api/upload", methods=["POST"], parameters=[PREFER_PARAMETER])
 @blueprint.arguments(UploadOptionsSchema, location="query")
 @blueprint.arguments(UploadHeadersSchema, location="headers")
 @blueprint.doc(requestBody=REQUEST_BODY, responses={201: {"links": RESPONSE_LINKS}})
-@blueprint.response(201, UploadedSchema, description="What came of each.", example=EXAMPLE_ACCEPTED)
+@blueprint.response(
+    201,
+    UploadedSchema,
+    description="What came of each.",
+    example=EXAMPLE_ACCEPTED,
+    headers=PREFERENCE_APPLIED_HEADER,
+)
 @document_refusal(
     TooManyPixels,
     "The first file has too many bytes (`too_large`) or pixels (`too_many_pixels`); without "
@@ -165,7 +190,7 @@ def document_refusal(
 @blueprint.alt_response(412, "PRECONDITION_FAILED")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
 @blueprint.alt_response(507, "INSUFFICIENT_STORAGE")
-def upload_files(options: dict[str, str], headers: dict[str, str]) -> Response:
+def upload_files(options: dict[str, Any], headers: dict[str, str]) -> Response:
     """Upload images
 
     Send one or more parts named `files`, or one image as the body with its type (`curl
@@ -194,8 +219,11 @@ def upload_files(options: dict[str, str], headers: dict[str, str]) -> Response:
     While too many clients are sending, the answer is 503 (`too_busy`): try again after the seconds
     of `Retry-After`.
 
-    The analyses go on after the answer: `GET /api/uploads/{upload_id}` shows how far they are.
+    The analyses go on after the answer: `GET /api/uploads/{upload_id}` shows how far they are. With
+    `Prefer: wait=10` the answer comes when they have ended; the `status` of each upload is then as
+    they have left it. The uploads are stored before it is waited.
     """
+    preference = WaitPreference(options.get("wait_for"))
     with components.intake.receiving() as session:
         try:
             received = receive_files(session)
@@ -205,12 +233,36 @@ def upload_files(options: dict[str, str], headers: dict[str, str]) -> Response:
         accepted, refused = components.intake.accept(received, request_id(), intake_options)
         if not accepted:
             return refusal_response(refused)
-        message = f"Successfully uploaded {len(accepted)} file{'s' if len(accepted) > 1 else ''}"
-        data = [dump_accepted(file) for file in accepted]
-        errors = [dump_refused(file) for file in refused]
-        response = jsonify({"message": message, "data": data, "errors": errors})
-        response.status_code = 201
-        return response
+    statuses = wait_for_analyses(accepted, preference)
+    message = f"Successfully uploaded {len(accepted)} file{'s' if len(accepted) > 1 else ''}"
+    data = [dump_accepted(file) | statuses.get(file.upload.id, {}) for file in accepted]
+    errors = [dump_refused(file) for file in refused]
+    response = jsonify({"message": message, "data": data, "errors": errors})
+    response.status_code = 201
+    return preference.add_to(response)
+
+
+def wait_for_analyses(
+    accepted: list[AcceptedFile], preference: WaitPreference
+) -> dict[str, dict[str, Status]]:
+    """Wait for the analyses of new uploads as the request prefers.
+
+    Returns:
+        the `status` that each upload has then, by its id. One that is removed meanwhile has none,
+        and none has one when the database does not answer: the uploads are stored all the same.
+    """
+    upload_ids = [file.upload.id for file in accepted]
+    preference.wait_for(upload_ids)
+    if not preference.is_applied:
+        return {}
+    try:
+        found = components.database.analyses.of_uploads(upload_ids)
+    except DatabaseUnavailable:
+        return {}
+    return {
+        upload_id: {"status": status_of([analysis.state for analysis in analyses])}
+        for upload_id, analyses in found.items()
+    }
 
 
 def refusal_response(refused: list[RejectedFile]) -> Response:

@@ -7,6 +7,11 @@ from flask import Response, jsonify
 from clustr.api.http.blueprint import Blueprint
 from clustr.api.http.etags import add_etag, versions_from_headers
 from clustr.api.http.fields import UPLOAD_ID_PARAMETER, links_to_upload
+from clustr.api.http.preferences import (
+    PREFER_PARAMETER,
+    PREFERENCE_APPLIED_HEADER,
+    WaitPreference,
+)
 from clustr.api.http.request_context import components
 from clustr.api.http.urls import public_path
 from clustr.api.schemas.changes import (
@@ -23,8 +28,9 @@ from clustr.api.schemas.uploads import (
     dump_analysis,
     dump_upload,
 )
+from clustr.api.schemas.waiting import RunQuerySchema
 from clustr.domain.errors import NotFound
-from clustr.domain.models import Analysis, Upload
+from clustr.domain.models import UNFINISHED, Analysis, Upload
 
 ANALYZER_PARAMETER = {
     "in": "path",
@@ -161,28 +167,52 @@ def get_analysis(upload_id: str, analyzer: str) -> Response:
 @blueprint.route(
     "/<upload_id:upload_id>/analyses/<analyzer>",
     methods=["POST"],
-    parameters=[UPLOAD_ID_PARAMETER, ANALYZER_PARAMETER],
+    parameters=[UPLOAD_ID_PARAMETER, ANALYZER_PARAMETER, PREFER_PARAMETER],
 )
 @blueprint.arguments(ConditionSchema, location="headers")
-@blueprint.response(202, AnalysisSchema, headers=LOCATION_HEADER, description="It is done soon.")
+@blueprint.arguments(RunQuerySchema, location="query")
+@blueprint.response(
+    202,
+    AnalysisSchema,
+    headers=LOCATION_HEADER | PREFERENCE_APPLIED_HEADER,
+    description="It is done soon.",
+)
+@blueprint.alt_response(
+    200,
+    schema=AnalysisSchema,
+    headers=LOCATION_HEADER | PREFERENCE_APPLIED_HEADER,
+    description="It has ended: with `if=missing` before, with `Prefer: wait=…` meanwhile.",
+)
 @blueprint.alt_response(404, "NOT_FOUND")
 @blueprint.alt_response(409, "CONFLICT")
 @blueprint.alt_response(412, "PRECONDITION_FAILED")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
-def run_analysis(headers: dict[str, str], upload_id: str, analyzer: str) -> Response:
+def run_analysis(
+    headers: dict[str, str], query: dict[str, Any], upload_id: str, analyzer: str
+) -> Response:
     """Have an analyzer look at one upload, or once more
 
     As soon as at a new upload. A result that is there stays until there is a new one; 409 while the
     analysis is under way, or when the analyzer is not configured.
+
+    `POST …/analyses/blip?if=missing` with `Prefer: wait=30` answers with the result, whether it is
+    there, on its way, or has to be made: 200 once the analysis has ended, as its `status` says, and
+    202 when the time was up before, or the analysis is `deferred`.
     """
     versions = versions_from_headers(headers, upload_id)
-    analysis = analysis_of(
-        components.analysis_jobs.run_again(upload_id, analyzer, versions), analyzer
-    )
+    preference = WaitPreference(query.get("wait_for", [analyzer]))
+    only_missing = "if_" in query
+    upload = components.analysis_jobs.run_again(upload_id, analyzer, versions, only_missing)
+    analysis = analysis_of(upload, analyzer)
+    has_answer = only_missing and analysis.result is not None
+    if not has_answer:
+        preference.wait_for([upload_id])
+        if preference.is_applied:
+            analysis = analysis_of(components.database.uploads.get(upload_id), analyzer)
     response = jsonify(dump_analysis(analysis, components, True))
-    response.status_code = 202
+    response.status_code = 202 if analysis.state in UNFINISHED and not has_answer else 200
     response.headers["Location"] = public_path(f"/api/uploads/{upload_id}/analyses/{analyzer}")
-    return response
+    return preference.add_to(response)
 
 
 def analysis_of(upload: Upload, name: str) -> Analysis:

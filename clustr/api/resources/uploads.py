@@ -1,5 +1,6 @@
 """`/api/uploads`: lists, searches and reads uploads."""
 
+from typing import Any
 from urllib.parse import urlencode
 
 from flask import Response, jsonify, request
@@ -8,6 +9,11 @@ from clustr.api.http.blueprint import Blueprint
 from clustr.api.http.etags import add_etag
 from clustr.api.http.fields import UPLOAD_ID_PARAMETER, links_to_upload
 from clustr.api.http.json_provider import page_response
+from clustr.api.http.preferences import (
+    PREFER_PARAMETER,
+    PREFERENCE_APPLIED_HEADER,
+    WaitPreference,
+)
 from clustr.api.http.request_context import components
 from clustr.api.http.urls import base_url
 from clustr.api.plugin_filters import installed_filters
@@ -20,6 +26,7 @@ from clustr.api.schemas.listing import (
     sort_from_query,
 )
 from clustr.api.schemas.uploads import EXAMPLE_ETAG, ExistingSchema, HashesSchema, UploadSchema
+from clustr.api.schemas.waiting import WaitQuerySchema
 from clustr.database import Page, SearchQuery, filter_from_query, reading_record
 from clustr.domain.errors import InvalidInput, TooSlow
 
@@ -135,17 +142,23 @@ def find_existing(body: dict[str, list[str]]) -> Response:
 
 
 @blueprint.route(
-    "/<upload_id:upload_id>", parameters=[UPLOAD_ID_PARAMETER, IF_NONE_MATCH_PARAMETER]
+    "/<upload_id:upload_id>",
+    parameters=[UPLOAD_ID_PARAMETER, IF_NONE_MATCH_PARAMETER, PREFER_PARAMETER],
 )
-@blueprint.response(200, UploadSchema, headers=ETAG_HEADER)
+@blueprint.arguments(WaitQuerySchema, location="query")
+@blueprint.response(200, UploadSchema, headers=ETAG_HEADER | PREFERENCE_APPLIED_HEADER)
 @blueprint.alt_response(304, description="It is as the client has it.")
 @blueprint.alt_response(404, "NOT_FOUND")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
-def get_upload(upload_id: str) -> Response:
+def get_upload(query: dict[str, Any], upload_id: str) -> Response:
     """Get one upload with the results of its analyses
 
     Who has it already sends its `ETag` as `If-None-Match` and is answered 304 until it changes.
+    Instead of asking again and again for an upload that is `pending`, send `Prefer: wait=10`: the
+    answer comes when its analyses have ended.
     """
+    preference = WaitPreference(query.get("wait_for"))
+    preference.wait_for([upload_id])
     document = components.database.listing.get(upload_id)
     with reading_record(upload_id):
         body = FieldSelection(components, None, with_results=True).dump(document)
@@ -153,7 +166,7 @@ def get_upload(upload_id: str) -> Response:
     # Without the header, `make_conditional` would take longer than writing the response.
     if request.if_none_match:
         response.make_conditional(request)
-    return response
+    return preference.add_to(response)
 
 
 def link_header(page: Page, number: int | None) -> str:

@@ -27,6 +27,7 @@ from clustr.api.http.fields import (
 )
 from clustr.api.http.problem_schema import ProblemSchema
 from clustr.api.http.urls import thumbnail_url_of, url_of
+from clustr.api.schemas.waiting import wait_for_field
 from clustr.components import WebComponents
 from clustr.domain.models import Analysis, State, Status, Upload
 from clustr.imaging.formats import CONTENT_TYPES
@@ -361,6 +362,7 @@ class UploadOptionsSchema(Schema):
             "upload of its own, `reuse` answers with the upload that is there and keeps nothing."
         },
     )
+    wait_for = wait_for_field("all analyses of the uploads")
 
 
 class UploadHeadersSchema(Schema):

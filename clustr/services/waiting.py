@@ -1,0 +1,162 @@
+"""Waiting for the ends of analyses, on behalf of requests.
+
+However many requests wait, one thread of the process asks MongoDB for all of them together. It runs
+while any waits. docs/decisions/waiting.md has the reasons.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from threading import Event, Lock, Thread
+
+from clustr import logs
+from clustr.database import Database
+from clustr.domain.errors import DatabaseUnavailable
+from clustr.domain.models import are_under_way
+from clustr.supervisor import web_process
+
+log = logs.logger(__name__)
+
+# The pause between two looks grows with the duration of the last one, so many times as long.
+SHORTEST_PAUSE_SECONDS = 0.05
+LONGEST_PAUSE_SECONDS = 0.5
+PAUSE_FACTOR = 10
+
+
+class Wait:
+    """One request that waits.
+
+    Args:
+        upload_ids: the uploads whose analyses are under way.
+        analyzers: those whose analyses it waits for.
+        is_abandoned: whether the client no longer waits for the answer.
+
+    Attributes:
+        over: set when there is nothing more to wait for.
+        is_cut_short: whether it was over before the analyses ended.
+    """
+
+    def __init__(
+        self,
+        upload_ids: Iterable[str],
+        analyzers: Sequence[str],
+        is_abandoned: Callable[[], bool],
+    ):
+        self.upload_ids = set(upload_ids)
+        self.analyzers = analyzers
+        self.is_abandoned = is_abandoned
+        self.over = Event()
+        self.is_cut_short = False
+
+    def cut_short(self) -> None:
+        """End it before the analyses have ended."""
+        self.is_cut_short = True
+        self.over.set()
+
+
+class AnalysisWaits:
+    """The requests of this process that wait for analyses."""
+
+    def __init__(self, database: Database):
+        self._database = database
+        self._waits: set[Wait] = set()
+        self._thread: Thread | None = None
+        self._lock = Lock()
+
+    def wait(
+        self,
+        upload_ids: Sequence[str],
+        analyzers: Sequence[str],
+        seconds: float,
+        is_abandoned: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Wait until no analysis of these uploads by these analyzers is under way.
+
+        A deferred analysis is not waited for, nor is an upload that is removed meanwhile.
+
+        Args:
+            seconds: how long to wait at most.
+            is_abandoned: asked now and then, by another thread, whether to stop waiting.
+
+        Returns:
+            False when it was not waited, or not to the end: too many requests wait already, the
+            process is about to end, the client is gone, or MongoDB does not answer.
+
+        Raises:
+            NotFound: one of these is no id of an upload.
+        """
+        try:
+            under_way = self._find_under_way(upload_ids, analyzers)
+        except DatabaseUnavailable:
+            return False
+        if not under_way or seconds <= 0:
+            return True
+        wait = Wait(under_way, analyzers, is_abandoned)
+        with web_process.waiting_place() as has_place:
+            if not has_place:
+                log.info("wait_refused")
+                return False
+            self._add(wait)
+            try:
+                wait.over.wait(seconds)
+            finally:
+                with self._lock:
+                    self._waits.discard(wait)
+        return not wait.is_cut_short
+
+    def _find_under_way(self, upload_ids: Sequence[str], analyzers: Sequence[str]) -> list[str]:
+        """The uploads with an analysis by these analyzers that is under way."""
+        found = self._database.analyses.of_uploads(upload_ids)
+        return [one for one, analyses in found.items() if are_under_way(analyses, analyzers)]
+
+    def _add(self, wait: Wait) -> None:
+        with self._lock:
+            self._waits.add(wait)
+            if self._thread is None:
+                self._thread = Thread(target=self._watch, name="waits", daemon=True)
+                self._thread.start()
+
+    def _watch(self) -> None:
+        """Look at all that wait, until none does."""
+        try:
+            while waits := self._current_waits():
+                began = time.monotonic()
+                self._look(waits)
+                pause_seconds = PAUSE_FACTOR * (time.monotonic() - began)
+                web_process.ending.wait(
+                    min(max(SHORTEST_PAUSE_SECONDS, pause_seconds), LONGEST_PAUSE_SECONDS)
+                )
+        except Exception:  # Nobody would end those that wait, nor start another thread.
+            with self._lock:
+                self._thread = None
+                waits = [*self._waits]
+            for wait in waits:
+                wait.cut_short()
+            raise
+
+    def _current_waits(self) -> list[Wait]:
+        """The requests that wait; when none does, the thread that asks has to end."""
+        with self._lock:
+            waits = [wait for wait in self._waits if not wait.over.is_set()]
+            if not waits:
+                self._thread = None
+            return waits
+
+    def _look(self, waits: list[Wait]) -> None:
+        """End the waits that are over."""
+        upload_ids = set[str]().union(*(wait.upload_ids for wait in waits))
+        found = None
+        if not web_process.ending.is_set():
+            with suppress(DatabaseUnavailable):  # It is logged where it is raised.
+                found = self._database.analyses.of_uploads(upload_ids)
+        for wait in waits:
+            if found is None or wait.is_abandoned():
+                wait.cut_short()
+                continue
+            wait.upload_ids = {
+                one
+                for one in wait.upload_ids
+                if one in found and are_under_way(found[one], wait.analyzers)
+            }
+            if not wait.upload_ids:
+                wait.over.set()
