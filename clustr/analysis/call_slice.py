@@ -1,8 +1,9 @@
 """A slice of calls: it keeps calls of one analyzer under way, and stores how their analyses end.
 
-A service that says how long to wait (`Retry-After`), or that leaves one call unanswered while it
-answers others, is busy: fewer calls are sent to it. It is unavailable when a call fails and no call
-has been answered since that one was sent.
+A service that says how long to wait (`Retry-After`), or that fails at one call while it answers
+others, may have too much to do: fewer calls are sent to it. When a call fails and no call has been
+answered since that one was sent, the service is in doubt: nothing is sent until a call that is
+under way is answered. If none is, it is unavailable.
 """
 
 import math
@@ -59,6 +60,7 @@ class CallSlice:
         self._answered_at = -math.inf
         self._paused_until = -math.inf
         self._look_at = -math.inf
+        self._in_doubt: str | None = None
         self._unavailable: str | None = None
 
     def run(self, claims: list[ClaimedAnalysis]) -> str | None:
@@ -85,10 +87,12 @@ class CallSlice:
                         ends.append((claimed, end))
                 finally:
                     self._work.write_ends(ends)
-        return self._unavailable
+        return self._unavailable or self._in_doubt
 
     def _advance(self, calls: ConcurrentCalls) -> Iterator[tuple[ClaimedAnalysis, End]]:
         """Send what may be sent, and wait for a call that is over; yield what has ended."""
+        if not calls:  # None that could be answered yet is under way.
+            self._unavailable = self._unavailable or self._in_doubt
         while self._queued and self._may_send(calls):
             claimed = self._queued.popleft()
             image = self._work.image_of(claimed.upload)
@@ -103,7 +107,7 @@ class CallSlice:
                 yield self._finish(finished)
 
     def _may_send(self, calls: ConcurrentCalls) -> bool:
-        is_paused = time.monotonic() < self._paused_until
+        is_paused = time.monotonic() < self._paused_until or self._in_doubt is not None
         return not self._unavailable and not is_paused and len(calls) < self._window.size
 
     def _finish(self, finished: FinishedCall) -> tuple[ClaimedAnalysis, End]:
@@ -127,14 +131,17 @@ class CallSlice:
             pause_seconds = max(SHORTEST_PAUSE_SECONDS, end.after)
             self._paused_until = max(self._paused_until, time.monotonic() + pause_seconds)
         elif self._answered_at < sent_at:
-            self._unavailable = end.error
-        elif finished.timed_out:
+            self._in_doubt = end.error
+        else:
             self._window.shrink(sent_at)
+            if not end.is_fault:
+                self._paused_until = time.monotonic() + SHORTEST_PAUSE_SECONDS
 
     def _note_answer(self) -> None:
         if self._answered_at == -math.inf:
             self._on_first_answer()
         self._answered_at = time.monotonic()
+        self._in_doubt = None
         if self._probing:
             self._probing = False
             self._window.open()

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 
-import requests
 import structlog
 
 from clustr.analysis.runner import End, Runner
@@ -72,13 +71,11 @@ class FinishedCall:
         image: the image that was sent.
         end: how its analysis ended.
         sent_at: when it was sent, by `time.monotonic()`; None when nothing was sent.
-        timed_out: whether the service did not answer within the time limit.
     """
 
     image: Image
     end: End
     sent_at: float | None
-    timed_out: bool = False
 
 
 class ConcurrentCalls:
@@ -142,8 +139,7 @@ class ConcurrentCalls:
                 answer = future.result() if error is None else error
                 end = self._runner.parse_answer(self._analyzer, answer)
             end = replace(end, seconds=time.monotonic() - sent_at)
-            timed_out = error is not None and isinstance(error.__cause__, requests.Timeout)
-            yield FinishedCall(image, end, sent_at, timed_out)
+            yield FinishedCall(image, end, sent_at)
 
     def close(self) -> None:
         """Send nothing more, and wait for nothing that is under way."""

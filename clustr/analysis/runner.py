@@ -92,6 +92,8 @@ class End:
         error: why, when it did not.
         fields: what the result puts into the upload's own fields.
         after: the seconds after which the analyzer asks for another attempt, if it is deferred.
+        is_fault: whether it is deferred because a call failed, and not as the service is busy.
+        faults: how many faults the image has had, this one included.
         seconds: how long the analysis took.
     """
 
@@ -100,6 +102,8 @@ class End:
     error: str | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
     after: float | None = None
+    is_fault: bool = False
+    faults: int | None = None
     seconds: float = 0.0
 
 
@@ -368,7 +372,12 @@ class Runner:
             case RetryLater() | ConfigError():
                 after = getattr(error, "after", None)
                 after = after if isinstance(after, int | float) else None
-                return End(State.DEFERRED, error=failure_messages.as_plain_text(error), after=after)
+                return End(
+                    State.DEFERRED,
+                    error=failure_messages.as_plain_text(error),
+                    after=after,
+                    is_fault=after is None and not getattr(error, "busy", False),
+                )
             case TimeUp():
                 message = f"took longer than {seconds or self.analyzer.timeout:g} seconds"
                 return End(State.FAILED, error=message)

@@ -9,6 +9,7 @@ from random import uniform
 import structlog
 
 from clustr import logs
+from clustr.analysis.image_faults import ImageFaults
 from clustr.analysis.limits import TimeUp
 from clustr.analysis.runner import End, Runner
 from clustr.database import ClaimedAnalysis, Database, FinishedAnalysis, now
@@ -54,6 +55,7 @@ class WorkSlice:
         # all ends are stored: a plugin that ends the process would lose them.
         self.threads = ThreadPoolExecutor(2, "slice")
         self._hook_is_used = plugin_manager.implements(FINISHED_HOOK)
+        self._faults = ImageFaults(database, self.analyzer)
 
     def claim(self, size: int, probing: bool) -> list[ClaimedAnalysis]:
         """Claim up to `size` queued analyses; to probe a failed service, deferred ones, too."""
@@ -159,6 +161,7 @@ class WorkSlice:
 
     def write_ends(self, ends: list[tuple[ClaimedAnalysis, End]]) -> None:
         """Store the ends, log them, and notify workers and plugins."""
+        ends = self._faults.judge(ends)
         finished = [self._finished_analysis(claimed, end) for claimed, end in ends]
         name, run = self.analyzer.name, self._run
         writing = self.threads.submit(self._database.analyses.finish, name, run, finished)
@@ -183,6 +186,7 @@ class WorkSlice:
             fields=end.fields,
             version=self.analyzer.version,
             provenance=self.runner.provenance,
+            faults=end.faults,
         )
 
     def _notify_workers_of_waiting(self, ends: list[tuple[ClaimedAnalysis, End]]) -> None:

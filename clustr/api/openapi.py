@@ -72,7 +72,7 @@ ENUM_NAMES: dict[tuple[str, ...], str] = {
     ("package", "folder"): "PluginSource",
     ("connected", "disconnected"): "DatabaseStatus",
     ("healthy", "degraded", "critical"): "HealthStatus",
-    ("healthy", "degraded", "unhealthy", "not_configured", "disabled"): "ServiceStatus",
+    ("healthy", "busy", "degraded", "unhealthy", "not_configured", "disabled"): "ServiceStatus",
     ("alive", "ready", "not ready"): "ProbeStatus",
     tuple(REFUSAL_CODES): "RefusalCode",
 }

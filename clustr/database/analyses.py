@@ -45,11 +45,19 @@ BATCH = 1000
 
 @dataclass(frozen=True, slots=True)
 class ClaimedAnalysis:
-    """An upload as it was before a run claimed its analysis; `attempts` includes this run."""
+    """An upload as it was before a run claimed its analysis.
+
+    Attributes:
+        attempts: includes this run.
+        faults, fault_at: how many of its calls to a service have failed, and when the last one did;
+            those between which no call for another upload succeeded count as one.
+    """
 
     upload: Upload
     attempts: int
     started_at: datetime
+    faults: int = 0
+    fault_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +68,7 @@ class FinishedAnalysis:
         state: `succeeded`, `skipped`, `failed`, or `deferred` until `due_at`.
         fields: values for the upload's own fields, by their names.
         version, provenance: of what produced the result; they are stored beside it.
+        faults: as of `ClaimedAnalysis`, when a call has failed now.
     """
 
     upload_id: str
@@ -70,6 +79,7 @@ class FinishedAnalysis:
     fields: Mapping[str, Any] = field(default_factory=dict)
     version: int | None = None
     provenance: Mapping[str, Any] | None = None
+    faults: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +152,7 @@ class Analyses:
                 held_ids = {document["_id"] for document in self._collection.find(held, {"_id": 1})}
                 found = [document for document in found if document["_id"] in held_ids]
         return [
-            ClaimedAnalysis(
-                uploads[document["_id"]],
-                _analysis_of(document, analyzer).get("attempts", 0) + 1,
-                moment,
-            )
+            _claimed(uploads[document["_id"]], _analysis_of(document, analyzer), moment)
             for document in found
         ]
 
@@ -348,6 +354,12 @@ class Analyses:
         with translate_errors():
             return any(self._collection.find_one(q | IS_UPLOAD, {"_id": 1}) for q in queries)
 
+    def is_running(self, analyzer: str) -> bool:
+        """Whether a run is at an analysis of this analyzer."""
+        running = with_analysis(name=analyzer, state=State.RUNNING)
+        with translate_errors():
+            return self._collection.find_one(running, {"_id": 1}, hint=WORK_INDEX) is not None
+
     def waiting_since(self, analyzer: str) -> datetime | None:
         """The due time of the upload that has waited longest for an analyzer; None if none waits.
 
@@ -417,6 +429,16 @@ def _results_only_of(names: Sequence[str]) -> Document:
     return {"$set": {"analyses": {"$map": {"input": "$analyses", "in": kept}}}}
 
 
+def _claimed(upload: Upload, analysis: Document, moment: datetime) -> ClaimedAnalysis:
+    return ClaimedAnalysis(
+        upload,
+        analysis.get("attempts", 0) + 1,
+        moment,
+        analysis.get("faults", 0),
+        analysis.get("fault_at"),
+    )
+
+
 def _analysis_of(document: Document, analyzer: str) -> Document:
     return next(a for a in document["analyses"] if a["name"] == analyzer)
 
@@ -431,6 +453,8 @@ def _analysis_changes(analysis: FinishedAnalysis, moment: datetime) -> Document:
     changes: Document = {"state": analysis.state, "error": analysis.error, "finished_at": moment}
     if analysis.state is State.DEFERRED:
         changes |= {"due_at": analysis.due_at}
+    if analysis.faults is not None:
+        changes |= {"faults": analysis.faults, "fault_at": moment}
     if analysis.result is not None:
         changes |= {
             "result": analysis.result,

@@ -488,6 +488,7 @@ def _queue_stages(analyzer: Analyzer, dependents: Sequence[str], order: Document
         "deferred_at": None,
         "attempts": 0,
         "crashes": 0,
+        "faults": 0,
     }
     both: Document = {"$mergeObjects": ["$$before", changed]}
     for name, value in order.items():

@@ -42,6 +42,7 @@ from clustr.database.jobs import Jobs
 from clustr.database.leases import Leases
 from clustr.database.listing import Listing
 from clustr.database.search import Search
+from clustr.database.service_calls import ServiceCalls
 from clustr.database.statistics import Statistics
 from clustr.database.tag_keys import TagKeys
 from clustr.database.trash import Trash
@@ -86,6 +87,7 @@ class Database:
         self.trash = Trash(self._uploads, self.duplicates, self.tag_keys)
         self.analyses = Analyses(self._uploads, clock, self.tag_keys)
         self.circuit_breakers = CircuitBreakers(self._database["breakers"])
+        self.service_calls = ServiceCalls(self._database["service_calls"])
         self.default_services = DefaultServices(self._database["default_services"], self._uploads)
         self.leases = Leases(self._database["leases"])
         self.integrity = Integrity(self._uploads, self.duplicates)

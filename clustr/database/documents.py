@@ -50,6 +50,8 @@ ANALYSIS: Document = {
         "priority": NUMBER,
         "attempts": NUMBER,
         "crashes": NUMBER,
+        "faults": NUMBER,
+        "fault_at": _nullable(TIME),
         "due_at": TIME,
         "started_at": _nullable(TIME),
         "finished_at": _nullable(TIME),

@@ -110,12 +110,15 @@ class Health:
         healthy: whether it can be used now.
         detail: one sentence, when there is something to say.
         url: where the service is; it is shown without user, password and query.
+        timed_out: whether it gave no answer in time. While it is busy with calls of its analyzer
+            Clustr does not take that for ill health.
     """
 
     service: str
     healthy: bool
     detail: str | None = None
     url: str | None = None
+    timed_out: bool = False
 
 
 class Analyzer:

@@ -199,7 +199,7 @@ class HttpAnalyzer(Analyzer):
             return None
         reason = self.refusal(status, body)
         if status in BUSY or status >= 500:
-            return RetryLater(reason)
+            return RetryLater(reason, busy=status in BUSY)
         if status in REFUSED_ACCESS or status in WRONG_ADDRESS:
             return ConfigError(reason)
         return Fail(reason)
@@ -288,7 +288,7 @@ class HttpAnalyzer(Analyzer):
             status, body = self._get_health(context)
         except requests.Timeout:
             detail = f"{self.described} does not answer within {HEALTH_SECONDS} seconds."
-            return Health(self.service, False, detail, where)
+            return Health(self.service, False, detail, where, timed_out=True)
         except requests.RequestException:
             return Health(self.service, False, f"{self.described} cannot be reached.", where)
         if status != requests.codes.ok:

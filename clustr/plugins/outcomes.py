@@ -27,11 +27,14 @@ class RetryLater(Outcome):
     Args:
         reason: what is away, in one sentence.
         after: seconds to wait before this image is tried again; by default Clustr decides.
+        busy: whether the service only has too much to do. That is never the fault of the image: it
+            is tried again for as long as it takes. Neither is it with `after`.
     """
 
-    def __init__(self, reason: str, after: float | None = None):
+    def __init__(self, reason: str, after: float | None = None, busy: bool = False):
         super().__init__(reason)
         self.after = after
+        self.busy = busy
 
 
 class ConfigError(Outcome):

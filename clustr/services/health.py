@@ -27,15 +27,18 @@ LONGEST_WAIT_SECONDS = 60
 MIN_UPLOADS = 10  # of the largest that are accepted
 MIN_INODES = 1000
 
-HEALTHY, DEGRADED, UNHEALTHY = "healthy", "degraded", "unhealthy"
+# A service that has succeeded at a call so lately lives, even if it is too busy to say so.
+PROOF_SECONDS = 60
+
+HEALTHY, BUSY, DEGRADED, UNHEALTHY = "healthy", "busy", "degraded", "unhealthy"
 DISABLED, NOT_CONFIGURED = "disabled", "not_configured"
-# A service that is switched off or not configured does not make the whole degraded.
-ACCEPTABLE_STATUSES = (HEALTHY, DISABLED, NOT_CONFIGURED)
+# A service that is busy, switched off or not configured does not make the whole degraded.
+ACCEPTABLE_STATUSES = (HEALTHY, BUSY, DISABLED, NOT_CONFIGURED)
 CRITICAL_SERVICES = ("database", "storage")
 # The name under which clients find the service that writes captions, whatever its own name is.
 CAPTIONER = "captioner"
 CORE_SERVICES = ("backend", "database", "queue", "storage")
-STATUSES = (DISABLED, NOT_CONFIGURED, HEALTHY, DEGRADED, UNHEALTHY)  # the worst last
+STATUSES = (DISABLED, NOT_CONFIGURED, HEALTHY, BUSY, DEGRADED, UNHEALTHY)  # the worst last
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,7 @@ class ServiceHealth:
     """The health of one service.
 
     Attributes:
-        status: `healthy`, `degraded`, `unhealthy`, `not_configured` or `disabled`.
+        status: `healthy`, `busy`, `degraded`, `unhealthy`, `not_configured` or `disabled`.
         details: further values; `detail` among them is the reason for the status.
         milliseconds: how long its check took.
     """
@@ -218,10 +221,29 @@ class HealthChecks:
             else None
         )
         address = {"url": url} if url else {}
-        status = HEALTHY if health.healthy else UNHEALTHY
+        status = self._status_of(analyzer, health)
         return {
             failure_messages.as_plain_text(health.service): ServiceHealth(status, details | address)
         }
+
+    def _status_of(self, analyzer: Analyzer, health: Health) -> str:
+        """The status of the service that an analyzer calls.
+
+        One that gives no answer in time may be busy with the calls of its analyzer. Unless one of
+        them has failed since, a success proves that it lives; without one it is busy as long as
+        calls are under way.
+        """
+        if health.healthy:
+            return HEALTHY
+        try:
+            if not health.timed_out or self._database.circuit_breakers.get(analyzer.name):
+                return UNHEALTHY
+            succeeded_at = self._database.service_calls.last_success(analyzer.name)
+            if succeeded_at and (now() - succeeded_at).total_seconds() < PROOF_SECONDS:
+                return HEALTHY
+            return BUSY if self._database.analyses.is_running(analyzer.name) else UNHEALTHY
+        except DatabaseUnavailable:  # The health of the database says so.
+            return UNHEALTHY
 
 
 def _run_check(

@@ -62,11 +62,14 @@ class ServiceSchema(Schema):
 
     status = fields.String(
         required=True,
-        validate=validate.OneOf(["healthy", "degraded", "unhealthy", "not_configured", "disabled"]),
+        validate=validate.OneOf(
+            ["healthy", "busy", "degraded", "unhealthy", "not_configured", "disabled"]
+        ),
         metadata={
-            "description": "How it is. `not_configured`: nobody has said where it is and it was "
+            "description": "How it is. `busy`: calls of its analyzer are under way, and it has no "
+            "time to say how it is. `not_configured`: nobody has said where it is and it was "
             "never found, so it is asked nothing; the `detail` says how to have it. `disabled`: "
-            "nothing that is loaded needs it. Neither is any trouble.",
+            "nothing that is loaded needs it. None of these is any trouble.",
             "example": "healthy",
         },
     )
