@@ -258,6 +258,37 @@ def test_after_the_process_that_calls_is_killed_another_goes_on_and_nothing_is_d
     assert sum(service.calls.values()) <= len(ids) + CONCURRENCY
 
 
+def test_a_segfault_in_one_analyzer_loses_and_doubles_no_call_of_another(calling, service):
+    released = threading.Event()
+
+    def serve(_id: str, _under_way: int) -> tuple[int, dict[str, str]]:
+        released.wait(60)
+        return 200, {}
+
+    service.serve = serve
+    workshop = calling(timeout=60)
+    workshop.analyzer(
+        "crashing",
+        "while not Path('calls_are_under_way').exists(): time.sleep(0.02)\n"
+        "if image.width == 40: ctypes.string_at(0)\n"
+        "return {}",
+    )
+    [poisonous, *others] = ids = upload(workshop, CONCURRENCY - 1)
+    worker = workshop.worker()
+    wait_until(lambda: service.under_way == len(ids), 20, "calls under way")
+    (workshop.folder / "calls_are_under_way").touch()
+    crashed = workshop.end_of(poisonous, "crashing", 40)
+    assert (crashed.state, crashed.error) == ("failed", "its process was killed by SIGSEGV")
+    for upload_id in others:
+        assert workshop.end_of(upload_id, "crashing", 40).state == "succeeded"
+    assert service.under_way == len(ids)
+    released.set()
+    wait_for_results(workshop, ids)
+    assert service.calls == Counter(ids)
+    assert {workshop.analysis(upload_id, "caller").attempts for upload_id in ids} == {1}
+    assert worker.alive()
+
+
 def test_sigterm_puts_calls_under_way_back_without_counting_them(calling, service):
     service.serve = takes(20)
     workshop = calling()
