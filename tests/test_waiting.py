@@ -370,11 +370,14 @@ def test_while_mongodb_does_not_answer_nobody_waits_for_it(web, workshop, server
     storing = clients.submit(upload, web, part(content), headers=LONG)
     wait_until(lambda: workshop.collection.count_documents({}) > count, 20, "the upload")
     new = str(workshop.collection.find_one(sort=[("_id", -1)])["_id"])
+    ordering = clients.submit(post, web, upload_id, "asked", **LONG)
     wait_until_watched(workshop, [upload_id, new])
+    wait_until(lambda: workshop.state_of(upload_id, "asked") == "queued", 20, "the order")
     with servers.frozen_mongod():
-        got, stored = waiting.result(), storing.result()
+        got, stored, ordered = waiting.result(), storing.result(), ordering.result()
     assert (got.status_code, got.json()["type"]) == (503, "urn:clustr:problem:database_unavailable")
     assert (stored.status_code, applied(stored)) == (201, None)
+    assert (ordered.status_code, applied(ordered)) == (202, None)
     assert [one["id"] for one in stored.json()["data"]] == [new]
     analyze(workshop, "one", "two")
 

@@ -6,7 +6,6 @@ while any waits. docs/decisions/waiting.md has the reasons.
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from threading import Event, Lock, Thread
 
 from clustr import logs
@@ -34,6 +33,7 @@ class Wait:
     Attributes:
         over: set when there is nothing more to wait for.
         is_cut_short: whether it was over before the analyses ended.
+        error: why nobody knows whether they have ended.
     """
 
     def __init__(
@@ -47,10 +47,12 @@ class Wait:
         self.is_abandoned = is_abandoned
         self.over = Event()
         self.is_cut_short = False
+        self.error: Exception | None = None
 
-    def cut_short(self) -> None:
+    def cut_short(self, error: Exception | None = None) -> None:
         """End it before the analyses have ended."""
         self.is_cut_short = True
+        self.error = error
         self.over.set()
 
 
@@ -80,15 +82,13 @@ class AnalysisWaits:
 
         Returns:
             False when it was not waited, or not to the end: too many requests wait already, the
-            process is about to end, the client is gone, or MongoDB does not answer.
+            process is about to end, or the client is gone.
 
         Raises:
+            DatabaseUnavailable: MongoDB does not answer, or stopped answering meanwhile.
             NotFound: one of these is no id of an upload.
         """
-        try:
-            under_way = self._find_under_way(upload_ids, analyzers)
-        except DatabaseUnavailable:
-            return False
+        under_way = self._find_under_way(upload_ids, analyzers)
         if not under_way or seconds <= 0:
             return True
         wait = Wait(under_way, analyzers, is_abandoned)
@@ -102,6 +102,8 @@ class AnalysisWaits:
             finally:
                 with self._lock:
                     self._waits.discard(wait)
+        if wait.error:
+            raise DatabaseUnavailable from wait.error
         return not wait.is_cut_short
 
     def _find_under_way(self, upload_ids: Sequence[str], analyzers: Sequence[str]) -> list[str]:
@@ -126,12 +128,12 @@ class AnalysisWaits:
                 web_process.ending.wait(
                     min(max(SHORTEST_PAUSE_SECONDS, pause_seconds), LONGEST_PAUSE_SECONDS)
                 )
-        except Exception:  # Nobody would end those that wait, nor start another thread.
+        except Exception as error:  # Nobody would end those that wait, nor start another thread.
             with self._lock:
                 self._thread = None
                 waits = [*self._waits]
             for wait in waits:
-                wait.cut_short()
+                wait.cut_short(error)
             raise
 
     def _current_waits(self) -> list[Wait]:
@@ -145,14 +147,13 @@ class AnalysisWaits:
     def _look(self, waits: list[Wait]) -> None:
         """End the waits that are over."""
         upload_ids = set[str]().union(*(wait.upload_ids for wait in waits))
-        found = None
-        if not web_process.ending.is_set():
-            with suppress(DatabaseUnavailable):  # It is logged where it is raised.
-                found = self._database.analyses.of_uploads(upload_ids)
+        try:
+            found = self._database.analyses.of_uploads(upload_ids)
+        except DatabaseUnavailable as error:
+            for wait in waits:
+                wait.cut_short(error)
+            return
         for wait in waits:
-            if found is None or wait.is_abandoned():
-                wait.cut_short()
-                continue
             wait.upload_ids = {
                 one
                 for one in wait.upload_ids
@@ -160,3 +161,5 @@ class AnalysisWaits:
             }
             if not wait.upload_ids:
                 wait.over.set()
+            elif web_process.ending.is_set() or wait.is_abandoned():
+                wait.cut_short()

@@ -70,6 +70,7 @@ class WaitPreference:
         """Wait for analyses of these uploads, if the request prefers it.
 
         Raises:
+            DatabaseUnavailable: MongoDB does not answer, or stopped answering meanwhile.
             NotFound: one of these is no id of an upload.
         """
         if self.seconds is None:

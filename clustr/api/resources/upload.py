@@ -252,10 +252,10 @@ def wait_for_analyses(
         and none has one when the database does not answer: the uploads are stored all the same.
     """
     upload_ids = [file.upload.id for file in accepted]
-    preference.wait_for(upload_ids)
-    if not preference.is_applied:
-        return {}
     try:
+        preference.wait_for(upload_ids)
+        if not preference.is_applied:
+            return {}
         found = components.database.analyses.of_uploads(upload_ids)
     except DatabaseUnavailable:
         return {}

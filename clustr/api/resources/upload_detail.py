@@ -1,5 +1,6 @@
 """`/api/uploads/{id}`: changes of one upload, and its analyses."""
 
+from contextlib import suppress
 from typing import Any
 
 from flask import Response, jsonify
@@ -29,7 +30,7 @@ from clustr.api.schemas.uploads import (
     dump_upload,
 )
 from clustr.api.schemas.waiting import RunQuerySchema
-from clustr.domain.errors import NotFound
+from clustr.domain.errors import DatabaseUnavailable, NotFound
 from clustr.domain.models import UNFINISHED, Analysis, Upload
 
 ANALYZER_PARAMETER = {
@@ -206,7 +207,8 @@ def run_analysis(
     analysis = analysis_of(upload, analyzer)
     has_answer = only_missing and analysis.result is not None
     if not has_answer:
-        preference.wait_for([upload_id])
+        with suppress(DatabaseUnavailable):  # It is ordered all the same.
+            preference.wait_for([upload_id])
         if preference.is_applied:
             analysis = analysis_of(components.database.uploads.get(upload_id), analyzer)
     response = jsonify(dump_analysis(analysis, components, True))
