@@ -1,6 +1,6 @@
 """The rows of the five analyzers that come with Clustr: what they cost, and until when all is done.
 
-`python -m bench processed pictures` measures them, with one worker and an instant captioner.
+`python -m bench processed pictures` measures them, with an instant captioner.
 """
 
 import io
@@ -19,7 +19,7 @@ from pymongo.collection import Collection
 from bench import load
 from bench.large import children
 from bench.memory import at_once, send
-from bench.rows import PHOTO_BYTES, Figure
+from bench.rows import PHOTO_BYTES, Figure, alternate
 from bench.service import Contender, process
 
 UPLOADS, CLIENTS, WARM_UPS = 500, 16, 8
@@ -28,26 +28,33 @@ PICTURES = {"jpg": {"quality": 90}, "png": {"compress_level": 6}}
 TIMES = 10
 # Pixels of the longer side that `palette` looks at, the fewest of all analyzers.
 LEAST_SIDE = 64
+# As many as `clustr up` runs.
+WORKERS = {"clustr": ("-m", "clustr", "worker"), "floor": ("-m", "bench.floor_worker")}
 
 
 def processed(contenders: Sequence[Contender], rounds: int) -> list[Figure]:
-    """500 uploads from the first byte to the last `processed`, and what they take of workers."""
-    ours, _ = contenders
+    """500 uploads from the first byte to the last `processed`, and what they take of workers.
+
+    The floor is a bare loop that makes the same five analyses.
+    """
     photo = load.photograph(PHOTO_BYTES)
-    seconds, milliseconds = [], []
-    for _ in range(rounds):
-        with working(ours) as (uploads, pid):
-            load.uploads(ours.url, photo, WARM_UPS, WARM_UPS)
+
+    def measure(contender: Contender) -> tuple[float, float]:
+        with working(contender) as (uploads, pid):
+            load.uploads(contender.url, photo, WARM_UPS, WARM_UPS)
             wait_until_processed(uploads)
             before, began = processor_seconds(pid), time.perf_counter()
-            load.uploads(ours.url, photo, UPLOADS, CLIENTS)
+            load.uploads(contender.url, photo, UPLOADS, CLIENTS)
             wait_until_processed(uploads)
-            seconds.append(time.perf_counter() - began)
-            milliseconds.append((processor_seconds(pid) - before) / UPLOADS * 1000)
-    work = f"{UPLOADS} x 200 KB, {CLIENTS} clients, five analyses each, one worker"
+            seconds = time.perf_counter() - began
+            return seconds, (processor_seconds(pid) - before) / UPLOADS * 1000
+
+    seconds, milliseconds = alternate(measure, contenders, rounds)
+    work = f"{UPLOADS} x 200 KB, {CLIENTS} clients, five analyses each: until all are processed"
     return [
-        Figure(f"{work}: until all are processed", "seconds", seconds, most=8),
-        Figure("  the worker, for each upload", "ms of processor", milliseconds, most=18),
+        Figure(work, "seconds", seconds[0], most=8),
+        Figure("  beside the bare loop", "seconds", *seconds, bound=1.5, less_is_better=True),
+        Figure("  workers, for each upload", "ms of processor", milliseconds[0], most=18),
     ]
 
 
@@ -106,10 +113,10 @@ def processor_milliseconds(call: Callable[[], None]) -> float:
 
 @contextmanager
 def working(contender: Contender) -> Iterator[tuple[Collection, int]]:
-    """One worker for the block, and no uploads at first; gives these and its process id."""
+    """Workers for the block, and no uploads at first; gives these and the workers' process id."""
     with (
         pymongo.MongoClient(contender.settings["MONGODB_URL"]) as client,
-        process(sys.executable, "-m", "clustr", "worker", **contender.settings) as worker,
+        process(sys.executable, *WORKERS[contender.name], **contender.settings) as worker,
     ):
         uploads = client[contender.settings["MONGODB_DATABASE"]]["uploads"]
         uploads.delete_many({})
@@ -117,10 +124,11 @@ def working(contender: Contender) -> Iterator[tuple[Collection, int]]:
 
 
 def wait_until_processed(uploads: Collection) -> None:
-    """Wait until none is pending, and see that none failed."""
-    while uploads.find_one({"facets": "pending"}, {"_id": 1}, hint="facets_by_upload_time"):
+    """Wait until all analyses have ended, and see that none failed."""
+    unfinished = {"analyses.state": {"$in": ["waiting", "queued", "running", "deferred"]}}
+    while uploads.find_one(unfinished, {"_id": 1}):
         time.sleep(0.02)
-    assert not uploads.find_one({"facets": "error"}, hint="facets_by_upload_time")
+    assert not uploads.find_one({"analyses.state": "failed"})
 
 
 def processor_seconds(pid: int) -> float:

@@ -34,6 +34,10 @@ LONGEST_LINE_BYTES = 64 * 1024
 LARGEST_LOG_BYTES = 10 * 1024 * 1024
 OLD_LOGS = 3
 LOG_CHECK_SECONDS = 10.0
+# The kernel lets unprivileged users change the priority of one session in this time.
+AUTOGROUP_SECONDS = 0.1
+AUTOGROUP_ATTEMPTS = 20
+AUTOGROUP = Path("/proc/self/autogroup")
 COLORS = (36, 35, 33, 32, 34)  # cyan, magenta, yellow, green, blue (ECMA-48)
 
 
@@ -52,6 +56,34 @@ def die_with_parent(parent_pid: int) -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) was refused")
     if os.getppid() != parent_pid:
         os._exit(1)
+
+
+def lower_priority(by: int) -> None:
+    """Lower the priority of this process (nice(2)), and of those that it forks afterwards.
+
+    Args:
+        by: how much lower, from 0 to 19.
+    """
+    os.nice(by)
+    _give_session_its_priority()
+
+
+def _give_session_its_priority() -> None:
+    """Give the session of this process the priority of the process itself.
+
+    Linux may share the processor between sessions first and look at the priority of processes
+    within one session only: see "The autogroup feature" in sched(7).
+    """
+    priority = os.getpriority(os.PRIO_PROCESS, 0)
+    for _ in range(AUTOGROUP_ATTEMPTS if priority else 0):
+        try:
+            AUTOGROUP.write_text(str(priority))
+        except BlockingIOError:  # Another process of an unprivileged user has just done it.
+            time.sleep(AUTOGROUP_SECONDS)
+        except OSError:  # This kernel has no such feature.
+            return
+        else:
+            return
 
 
 class StartedProcess(NamedTuple):
@@ -121,6 +153,7 @@ def _fork(run: Callable[[], int]) -> int:
     code = 1
     try:
         os.setsid()
+        _give_session_its_priority()
         die_with_parent(parent_pid)
         _reset_signal_handlers()
         signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -46,7 +46,7 @@ from clustr.queue import (
 from clustr.settings import Settings
 from clustr.storage import LocalStorage
 from clustr.supervisor import servers
-from clustr.supervisor.processes import Child, Supervisor, function_starter
+from clustr.supervisor.processes import Child, Supervisor, function_starter, lower_priority
 from clustr.worker import jobs
 
 log = logs.logger(__name__)
@@ -335,7 +335,7 @@ def run_worker(settings: Settings, plugin_manager: PluginManager, queues: tuple[
     except StartUpError as error:
         log.error("worker_not_started", reason=str(error))
         return 2
-    os.nice(settings.worker_nice)  # The processes of analyzers are forked from this one.
+    lower_priority(settings.worker_nice)  # The processes of analyzers are forked from this one.
     remove_abandoned_folders()
     AnalysisWorker.settings = settings
     AnalysisWorker.plugin_manager = plugin_manager
@@ -373,7 +373,7 @@ def run_maintenance(settings: Settings, plugin_manager: PluginManager, name: str
         return 2
     component = components.reconciler if name == "reconciler" else components.job_runner
     if component is components.job_runner:  # Others wait for what the reconciler does.
-        os.nice(settings.worker_nice)
+        lower_priority(settings.worker_nice)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         component.run_forever()
