@@ -1,5 +1,6 @@
 """Running real processes in tests: servers, `clustr up`, and what can be known about them."""
 
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from fork_server import ForkedProgram, fork_server, run_program
+from pymongo import MongoClient
 
 from clustr.database.replica_set import ensure_primary
 from clustr.supervisor import servers
@@ -245,6 +247,11 @@ class Up:
         """Run another command of Clustr, as somebody does beside it."""
         settings = {**_plain_environment(), "DATA_FOLDER": str(self.data)}
         return run_program(["-m", "clustr", *arguments], settings, self._folder)
+
+    def mongodb(self) -> MongoClient[dict[str, Any]]:
+        """A client of the MongoDB that it started."""
+        addresses = json.loads((self.data / servers.ADDRESSES).read_text())
+        return MongoClient(addresses["MONGODB_URL"], tz_aware=True)
 
     def output(self) -> str:
         """What it and its children have printed so far."""

@@ -1,10 +1,10 @@
 """`clustr config`: what it says of settings, and that nothing has to be running for that."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from fork_server import run_program
 
 
 @pytest.fixture
@@ -12,14 +12,7 @@ def config(tmp_path: Path):
     """Runs a command of `clustr config` in a folder of its own; keywords are variables."""
 
     def config(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "clustr", "config", command],
-            env={"PATH": "", **environment},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        return run_program(["-m", "clustr", "config", command], environment, tmp_path)
 
     return config
 

@@ -1,6 +1,5 @@
 """A service that nothing is asked of writes next to nothing."""
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +19,6 @@ from clustr import components
 from clustr.database.change_watch import ChangeWatch
 from clustr.services import bulk
 from clustr.services.bulk import JobRunner
-from clustr.supervisor import servers as programs
 
 
 @pytest.fixture
@@ -109,15 +107,11 @@ OPLOG_BYTES_A_DAY = 50_000_000
 RAW = CodecOptions(document_class=RawBSONDocument)
 
 
-def mongodb_of(running: Up) -> MongoClient[dict[str, Any]]:
-    return MongoClient(json.loads((running.data / programs.ADDRESSES).read_text())["MONGODB_URL"])
-
-
 def test_an_idle_service_writes_at_most_ten_documents_a_minute(up: Callable[..., Up]):
     running = up("--workers", "2").wait_until_started()
     contents = [photographs.photograph(width=40 + number) for number in range(5)]
     ids = [one["id"] for one in uploaded(running, *contents)]
-    with mongodb_of(running) as client:
+    with running.mongodb() as client:
         uploads = client["clustr"]["uploads"]
         wait_until(lambda: uploads.count_documents({"status": "processed"}) == 5, 30, "their ends")
         document = uploads.find_one()

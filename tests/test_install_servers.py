@@ -119,12 +119,24 @@ def test_a_machine_without_a_wheel_is_told_what_to_install(tmp_path, carried):
         ),
     ],
 )
-def test_a_program_that_does_not_run_here_says_why(tmp_path, offline, carried, script, said):
-    program = carried(f"#!/bin/sh\n{script}\n")
-    for _ in range(2):  # also when it is there already
-        with pytest.raises(StartUpError) as caught:
-            install(program, tmp_path / "installed", MACHINE, offline)
-        assert said in str(caught.value)
+def test_a_program_that_is_there_but_does_not_run_here_says_why(tmp_path, carried, script, said):
+    program, folder = carried(), tmp_path / "installed"
+    path = installed_path(program, folder)
+    path.parent.mkdir(parents=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    with pytest.raises(StartUpError) as caught:
+        install(program, folder, MACHINE)
+    assert said in str(caught.value)
+
+
+def test_a_program_that_does_not_run_here_says_why_when_it_was_installed(
+    tmp_path, offline, carried
+):
+    program, folder = carried("#!/bin/sh\nkill -ILL $$\n"), tmp_path / "installed"
+    with pytest.raises(StartUpError, match="this processor lacks instructions that it uses"):
+        install(program, folder, MACHINE, offline)
+    assert installed_path(program, folder).exists()
 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path, offline, carried):

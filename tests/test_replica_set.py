@@ -1,7 +1,6 @@
 """A replica set that was never initiated, as that of a new mongod is, is named at every start."""
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,17 +60,8 @@ def test_it_is_named_before_anything_else_is_blamed(
         "MONGODB_URL": f"mongodb://127.0.0.1:{uninitiated}/{options}",
         "REDIS_URL": servers.redis_url,
     }
-    if command == "web":
-        ended = subprocess.run(
-            [sys.executable, *WEB],
-            env=environment,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-    else:
-        ended = run_program(["-m", "clustr", command], environment, tmp_path)
+    arguments = WEB if command == "web" else ["-m", "clustr", command]
+    ended = run_program(arguments, environment, tmp_path)
     assert ended.returncode != 0
     said = [line for line in ended.stderr.splitlines() if line.startswith("clustr: ")]
     assert said

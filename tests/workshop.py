@@ -108,6 +108,19 @@ def another(document: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     return {**document, **own, **more}
 
 
+def end_leases(uploads: Collection[dict[str, Any]]) -> None:
+    """Make it so late that the leases of analyses have ended, and those of what runs but once."""
+    ended = {"$subtract": ["$$this.lease_until", 60_000]}
+    running = {"$eq": ["$$this.state", "running"]}
+    moved = {"$mergeObjects": ["$$this", {"lease_until": ended}]}
+    analyses = {"$map": {"input": "$analyses", "in": {"$cond": [running, moved, "$$this"]}}}
+    uploads.update_many({}, [{"$set": {"analyses": analyses}}])
+    uploads.database["leases"].update_many(
+        {"_id": {"$in": ["reconciler", "jobs"]}},
+        [{"$set": {"until": {"$subtract": ["$until", 60_000]}}}],
+    )
+
+
 class Program:
     """A process that was started, with its output in a file."""
 
@@ -262,36 +275,7 @@ class Workshop:
 
     def end_leases(self) -> None:
         """Make it so late that the lease of everything that is being worked on has ended."""
-        self.collection.update_many(
-            {},
-            [
-                {
-                    "$set": {
-                        "analyses": {
-                            "$map": {
-                                "input": "$analyses",
-                                "in": {
-                                    "$cond": [
-                                        {"$eq": ["$$this.state", "running"]},
-                                        {
-                                            "$mergeObjects": [
-                                                "$$this",
-                                                {
-                                                    "lease_until": {
-                                                        "$subtract": ["$$this.lease_until", 60_000]
-                                                    }
-                                                },
-                                            ]
-                                        },
-                                        "$$this",
-                                    ]
-                                },
-                            }
-                        }
-                    }
-                }
-            ],
-        )
+        end_leases(self.collection)
 
     def empty(self, *kept: str) -> None:
         """Make it as it was when it was new, except for its indexes and the plugins of these names.
