@@ -30,7 +30,7 @@ def wait_until(condition: Callable[[], T], seconds: float, what: str = "") -> T:
     while not (found := condition()):
         passed = time.monotonic() - began
         assert passed < seconds, f"not within {seconds} seconds: {what or condition}"
-        time.sleep(min(0.02 + passed / 20, 0.1))
+        time.sleep(min(0.02 + passed / 20, 0.3))
     return found
 
 

@@ -86,24 +86,26 @@ class Service:
     def services(self) -> Any:
         return self.health()["services"]
 
+    def uploads(self, ids: list[str]) -> list[dict[str, Any]]:
+        """Those of these ids, which are among the newest."""
+        page = self.get("/api/uploads?limit=100&fields=id,status,analyses").json()["data"]
+        found = {upload["id"]: upload for upload in page}
+        return [found[upload_id] for upload_id in ids]
+
     def statuses(self, ids: list[str]) -> list[str]:
-        return [self.get(f"/api/uploads/{upload_id}").json()["status"] for upload_id in ids]
+        return [upload["status"] for upload in self.uploads(ids)]
 
     def states(self, ids: list[str], name: str) -> list[str]:
-        answers = [self.get(f"/api/uploads/{upload_id}").json() for upload_id in ids]
-        return [answer["analyses"][name]["status"] for answer in answers]
+        return [upload["analyses"][name]["status"] for upload in self.uploads(ids)]
 
     def wait_until_processed(self, ids: list[str], seconds: float) -> float:
         """Wait until all of these are processed; how long that took."""
         began = time.monotonic()
-        waiting = list(ids)
 
         def all_processed() -> bool:
-            while waiting and self.statuses(waiting[:1]) == ["processed"]:
-                waiting.pop(0)
-            return not waiting
+            return set(self.statuses(ids)) == {"processed"}
 
-        wait_until(all_processed, seconds, f"the end of {len(waiting)} uploads")
+        wait_until(all_processed, seconds, f"the end of {len(ids)} uploads")
         return time.monotonic() - began
 
     def files(self) -> set[Path]:
