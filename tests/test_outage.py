@@ -190,15 +190,6 @@ def test_D4_captioner_away_defers_and_all_is_captioned_when_it_is_back(service):
 # Redis
 
 
-def test_D3_work_that_is_queued_survives_a_flush(service):
-    ids = service.upload_some(20)
-    with Redis.from_url(service.servers.redis_url) as redis:
-        redis.flushall()
-        service.wait_until_processed(ids[:5], 20)
-        redis.flushall()
-    service.wait_until_processed(ids, 60)
-
-
 @pytest.mark.parametrize("how", ["killed", "frozen"])
 def test_D2_redis_away_still_takes_uploads_and_ends_them_later(service, how):
     under_way = service.upload_some(20)
@@ -314,7 +305,7 @@ def test_plugin_cannot_pose_as_what_the_service_needs(service):
     assert "version" in services["database"]
 
 
-# The last that needs the service: the poisonous image stays in it.
+# The last of those that need it whole: the poisonous image stays in it.
 def test_D4_poisonous_image_does_not_block_others(service):
     [poisoned] = service.upload(POISON)
     others = service.upload_some(10)
@@ -326,3 +317,14 @@ def test_D4_poisonous_image_does_not_block_others(service):
 
     wait_until(is_failed, 60, "the end of the poisonous image")
     assert service.statuses([poisoned]) == ["error"]
+
+
+# The last of all: workers whose registration Redis has lost are known again at their next
+# heartbeat, and until then the service is not well (test_queue.py sees that it comes).
+def test_D3_work_that_is_queued_survives_a_flush(whole):
+    ids = whole.upload_some(20)
+    with Redis.from_url(whole.servers.redis_url) as redis:
+        redis.flushall()
+        whole.wait_until_processed(ids[:5], 20)
+        redis.flushall()
+    whole.wait_until_processed(ids, 60)
