@@ -1,4 +1,6 @@
-"""What the reconciler does with uploads of older versions and of plugins that are gone."""
+"""What the reconciler does with uploads of older versions and plugins that are gone, and asks."""
+
+import threading
 
 import photographs
 from bson import ObjectId
@@ -62,3 +64,25 @@ def test_what_waits_for_an_analyzer_that_is_gone_has_an_end(workshop):
     assert workshop.analysis(old, "top").error == "requires base"
     assert workshop.state_of(old, "top") == "skipped"
     assert workshop.state_of(fresh, "top") == "waiting"
+
+
+def test_a_round_without_work_asks_the_same_however_many_analyzers_there_are(workshop):
+    database = workshop.collection.database
+    beside = ("(_complete_old_records)", "(_search_services)")
+    asked = []
+    for number in (1, 5):
+        for each in range(number):
+            workshop.analyzer(f"says{each}", "return {}")
+        workshop.renew()
+        queue = Queue(workshop.environment["REDIS_URL"], workshop.settings.redis_prefix)
+        reconciler = reconciler_of(workshop.web, queue)
+        reconciler.run_once()
+        wait_until(lambda: not any(t.name.endswith(beside) for t in threading.enumerate()), 20)
+        database.command("profile", 2)
+        reconciler.run_once()
+        database.command("profile", 0)
+        of_uploads = {"ns": workshop.collection.full_name}
+        asked.append(database["system.profile"].count_documents(of_uploads))
+        database["system.profile"].drop()
+        reconciler.stop()
+    assert asked == [1, 1]

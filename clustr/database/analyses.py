@@ -347,6 +347,16 @@ class Analyses:
                 moved += self._unjournaled.update_many(batch_query, update).modified_count
         return moved
 
+    def any_unfinished(self, analyzers: Sequence[str]) -> bool:
+        """Whether one of these analyzers has an analysis that is queued, running or deferred.
+
+        It is one question, where `reclaim` and `has_work` ask several for each analyzer.
+        """
+        states = [State.QUEUED, State.RUNNING, State.DEFERRED]
+        query = with_analysis(name={"$in": [*analyzers]}, state={"$in": states})
+        with translate_errors():
+            return self._collection.find_one(query, {"_id": 1}) is not None
+
     def has_work(self, analyzer: str, only_due: bool = True) -> bool:
         """Whether an analyzer has queued or deferred (with `only_due`: due) analyses."""
         queued = with_analysis(name=analyzer, state=State.QUEUED)

@@ -239,8 +239,8 @@ class Trash:
             with suppress(ForeignRecord):
                 claim = self._take_claim(query, document["trash"]["step"])
                 taken += [claim] if claim else []
-        # The process that died may not have got to this.
-        self._duplicates.repair({claim.upload.sha256 for claim in taken})
+        if taken:  # The process that died may not have got to this.
+            self._duplicates.repair({claim.upload.sha256 for claim in taken})
         return taken
 
     def _take_claim(self, query: Document, step: str) -> RemovalClaim | None:

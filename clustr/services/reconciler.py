@@ -77,7 +77,10 @@ class Reconciler:
             self._database.make_indexes()
             threading.Thread(target=self._complete_old_records, daemon=True).start()
             self._indexed = True
-        for analyzer in self._analyzers:
+        names = [analyzer.name for analyzer in self._analyzers]
+        unfinished = self._database.analyses.any_unfinished(names)
+        analyzers = self._analyzers if unfinished else []
+        for analyzer in analyzers:
             reclaimed = self._database.analyses.reclaim(
                 analyzer.name, analyzer.max_attempts, "the worker that ran it was lost"
             )
@@ -85,7 +88,7 @@ class Reconciler:
                 log.warning("analyses_taken_back", analyzer=analyzer.name, count=reclaimed)
         self._clean()
         self._start_search()
-        self._queue.ring([analyzer for analyzer in self._analyzers if self._needs_worker(analyzer)])
+        self._queue.ring([analyzer for analyzer in analyzers if self._needs_worker(analyzer)])
         self._removal.resume()
 
     def _complete_old_records(self) -> None:
