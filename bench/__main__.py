@@ -4,7 +4,18 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from bench import analyses, calls, engine, indexes, listing, memory, report, rows, thumbnails
+from bench import (
+    analyses,
+    backlog,
+    calls,
+    engine,
+    indexes,
+    listing,
+    memory,
+    report,
+    rows,
+    thumbnails,
+)
 from bench.service import contenders
 
 ROWS = {
@@ -14,6 +25,8 @@ ROWS = {
     "burst": rows.burst,
     "processed": analyses.processed,
     "pictures": analyses.pictures,
+    "steady": backlog.steady,
+    "backlog": backlog.backlog,
     "calls": calls.calls,
     "large": rows.one_large,
     "back-fill": engine.back_fill,

@@ -17,10 +17,11 @@ from PIL import Image, ImageFilter
 from pymongo.collection import Collection
 
 from bench import load
-from bench.large import children
+from bench.large import family
 from bench.memory import at_once, send
 from bench.rows import PHOTO_BYTES, Figure, alternate
 from bench.service import Contender, process
+from clustr.cli.start import UP_WORKERS
 
 UPLOADS, CLIENTS, WARM_UPS = 500, 16, 8
 TWELVE_MEGAPIXELS = (4000, 3000)
@@ -28,8 +29,10 @@ PICTURES = {"jpg": {"quality": 90}, "png": {"compress_level": 6}}
 TIMES = 10
 # Pixels of the longer side that `palette` looks at, the fewest of all analyzers.
 LEAST_SIDE = 64
-# As many as `clustr up` runs.
-WORKERS = {"clustr": ("-m", "clustr", "worker"), "floor": ("-m", "bench.floor_worker")}
+WORKERS = {
+    "clustr": ("-m", "clustr", "worker", "--workers", str(UP_WORKERS)),
+    "floor": ("-m", "bench.floor_worker"),
+}
 
 
 def processed(contenders: Sequence[Contender], rounds: int) -> list[Figure]:
@@ -133,6 +136,6 @@ def wait_until_processed(uploads: Collection) -> None:
 
 def processor_seconds(pid: int) -> float:
     """What a process, those that it made and those that ended have taken of the processor."""
-    figures = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    own = sum(map(int, figures[11:15])) / os.sysconf("SC_CLK_TCK")
-    return own + sum(map(processor_seconds, children(pid)))
+    lines = (Path(f"/proc/{each}/stat").read_text() for each in family(pid))
+    figures = (line.rpartition(")")[2].split()[11:15] for line in lines)
+    return sum(sum(map(int, four)) for four in figures) / os.sysconf("SC_CLK_TCK")

@@ -18,6 +18,7 @@ from bench import load
 from bench.analyses import wait_until_processed
 from bench.rows import PHOTO_BYTES, Figure
 from bench.service import Contender, captioner, process
+from clustr.cli.start import UP_WORKERS
 
 QUICK = ("dimensions", "exif", "palette", "phash")
 
@@ -92,7 +93,7 @@ def calls(contenders: Sequence[Contender], rounds: int) -> list[Figure]:
         with uploaded(ours, 1000, ("0.1", "4"), workers=1) as (uploads, url):
             rate.append(1000 / seconds_of(lambda: wait_until_processed(uploads)))
             bare.append(bare_client(url, 200, connections=4))
-        with uploaded(ours, 20, ("30", "1"), workers=1) as (uploads, _url):
+        with uploaded(ours, 20, ("30", "1"), workers=UP_WORKERS) as (uploads, _url):
             others.append(seconds_of(lambda: wait_for(uploads, QUICK)))
         with uploaded(ours, 30, ("1", "1"), workers=8) as (uploads, url):
             wait_until_processed(uploads)

@@ -129,6 +129,11 @@ def children(pid: int) -> Sequence[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def family(pid: int) -> list[int]:
+    """A process, its children, theirs and so on."""
+    return [pid, *(each for child in children(pid) for each in family(child))]
+
+
 def memory(processes: Sequence[int]) -> int:
     """Bytes that these processes have in memory."""
     pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in processes)

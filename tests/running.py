@@ -206,7 +206,7 @@ class Up:
     Args:
         folder: its working directory.
         environment: settings besides HOST, PORT and DATA_FOLDER.
-        arguments: more arguments of the command.
+        arguments: more arguments of the command; without them, it runs one worker.
         own_python: whether each of its processes has a Python of its own, as for those who use it.
             Else they are forks of one in which Clustr has been imported.
     """
@@ -224,7 +224,7 @@ class Up:
         self.url = f"http://127.0.0.1:{port}"
         settings = {"HOST": "127.0.0.1", "PORT": port, "DATA_FOLDER": str(self.data)}
         settings["WORKER_NICE"] = "0"  # Tests wait for workers, beside other tests.
-        command = ["-m", "clustr", "up", *arguments]
+        command = ["-m", "clustr", "up", *(arguments or ("--workers", "1"))]
         variables = {**_plain_environment(), **settings, **environment}
         self._process: subprocess.Popen[bytes] | ForkedProgram
         with self._log.open("ab") as output, Path(os.devnull).open() as nothing:

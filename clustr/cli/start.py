@@ -10,12 +10,15 @@ from clustr.queue import KINDS
 from clustr.settings import read_settings
 from clustr.worker import rq_worker
 
+# Two analyses at a time: those of many uploads take three quarters of the time of one at a time.
+UP_WORKERS = 2
+
 
 @click.command()
 @click.option("--host", help="Address to listen on, instead of HOST.")
 @click.option("--port", help="Port to listen on, instead of PORT.")
 @click.option("--data", metavar="FOLDER", help="Where data is kept, instead of DATA_FOLDER.")
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(1))
+@click.option("--workers", default=UP_WORKERS, show_default=True, type=click.IntRange(1))
 def up(host: str | None, port: str | None, data: str | None, workers: int) -> None:
     """Run everything in the foreground: MongoDB, Redis, workers and web."""
     # In the environment, because the children read their settings from it.
