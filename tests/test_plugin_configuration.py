@@ -9,7 +9,7 @@ from plugin_sources import (
     SECRETIVE,
     named,
 )
-from workshop import FIRST_PARTY, analyzer
+from workshop import FIRST_PARTY_ANALYZERS, analyzer
 
 from clustr.components import build_plugin_manager
 from clustr.domain.errors import StartUpError
@@ -101,7 +101,7 @@ def test_unreadable_file_of_configuration_stops_the_start(tmp_path, plugins_fold
 
 def test_file_of_configuration_need_not_exist(tmp_path, plugins_folder):
     plugin_manager = load_plugins(plugins_folder, None, (), tmp_path / "nothing.toml", {})
-    assert set(plugin_manager.analyzers) == set(FIRST_PARTY)
+    assert set(plugin_manager.analyzers) == FIRST_PARTY_ANALYZERS
 
 
 def test_env_file_configures_plugins_too(tmp_path, monkeypatch):
@@ -237,4 +237,4 @@ def test_bad_adjustment_is_that_plugins_alone(load, plugins_folder, toml, reason
     plugin_manager = load(toml=f"[analyzers.good]\n{toml}")
     assert named(plugin_manager, "good").state == "misconfigured"
     assert named(plugin_manager, "good").reason.startswith(reason)
-    assert set(plugin_manager.analyzers) == set(FIRST_PARTY)
+    assert set(plugin_manager.analyzers) == FIRST_PARTY_ANALYZERS

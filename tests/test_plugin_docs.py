@@ -243,7 +243,7 @@ def test_configuration_that_is_shown_is_one(tmp_path: Path) -> None:
     )
     (tmp_path / "secret").write_text("sesame\n")
     text = text.replace("/run/secrets/faces", str(tmp_path / "secret"))
-    assert set(tomllib.loads(text)) == {"blip", "faces", "analyzers"}
+    assert set(tomllib.loads(text)) == {"blip", "faces", "analyzers", "fields"}
     (tmp_path / "plugins.toml").write_text(text)
     (tmp_path / "faces.py").write_text(FACES)
     environment = {"FACES_TOKEN": "t", "CLUSTR_PLUGIN__BLIP__TIMEOUT": "31"}

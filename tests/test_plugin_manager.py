@@ -14,7 +14,7 @@ from plugin_sources import (
     named,
     requiring,
 )
-from workshop import FIRST_PARTY, analyzer, plugin
+from workshop import FIRST_PARTY, FIRST_PARTY_ANALYZERS, analyzer, plugin
 
 from clustr.components import build_plugin_manager
 from clustr.domain.errors import StartUpError
@@ -183,7 +183,7 @@ def test_F8c_broken_plugin_is_listed_with_its_reason_beside_the_good_ones(
             "loaded",
             None,
         )
-    assert set(plugin_manager.analyzers) == {"first", "last", *FIRST_PARTY}
+    assert set(plugin_manager.analyzers) == {"first", "last", *FIRST_PARTY_ANALYZERS}
 
 
 @pytest.mark.parametrize("kind", BROKEN)
@@ -292,7 +292,7 @@ def test_what_another_account_may_have_put_there_is_not_run(
 
 def test_folder_need_not_exist(load, plugins_folder):
     plugins_folder.rmdir()
-    assert set(load().analyzers) == set(FIRST_PARTY)
+    assert set(load().analyzers) == FIRST_PARTY_ANALYZERS
 
 
 @pytest.fixture
@@ -327,7 +327,7 @@ def test_F8c_installed_plugin_that_is_broken_is_listed(load, install, source):
     found = named(plugin_manager, f"broken_{len(source)}")
     assert (found.state, found.version) == ("failed", "2.5")
     assert found.reason.startswith("import raised")
-    assert set(plugin_manager.analyzers) == set(FIRST_PARTY)
+    assert set(plugin_manager.analyzers) == FIRST_PARTY_ANALYZERS
 
 
 def test_disabled_plugins_are_listed_but_not_imported(load, plugins_folder):
@@ -336,7 +336,7 @@ def test_disabled_plugins_are_listed_but_not_imported(load, plugins_folder):
     for name in ("noisy", "blip"):
         assert named(plugin_manager, name).state == "disabled"
         assert named(plugin_manager, name).reason == "switched off by the settings"
-    assert set(plugin_manager.analyzers) == set(FIRST_PARTY) - {"blip"}
+    assert set(plugin_manager.analyzers) == FIRST_PARTY_ANALYZERS - {"blip"}
 
 
 def test_only_enabled_plugins_are_loaded(load, plugins_folder):
@@ -407,7 +407,7 @@ def test_circle_of_requirements_is_a_conflict_of_its_plugins_alone(load, plugins
             "a requires b requires a|b requires a requires b", named(plugin_manager, name).reason
         )
     assert named(plugin_manager, "c").reason == "c requires a, which is not loaded"
-    assert set(plugin_manager.analyzers) == {"d", *FIRST_PARTY}
+    assert set(plugin_manager.analyzers) == {"d", *FIRST_PARTY_ANALYZERS}
 
 
 def test_only_plugins_that_are_not_there_stop_the_start_of_every_process(plugins_folder):

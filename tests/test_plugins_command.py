@@ -18,7 +18,7 @@ import pytest
 from plugin_commands import run_plugins
 from plugin_sources import CONFIGURED, GOOD, ROUTES, SECRETIVE, filtered, top
 from running import all_processes, wait_until
-from workshop import FIRST_PARTY, analyzer
+from workshop import FIRST_PARTY, FIRST_PARTY_ANALYZERS, analyzer
 
 # In the order of their names, in which they are loaded: what is said of each, after its state.
 BROKEN = {
@@ -112,7 +112,7 @@ def test_service_is_unharmed_by_a_folder_of_broken_plugins(app_with, place: Path
     answer = client.post("/api/upload", data={"files": files})
     assert answer.status_code == 201
     upload = client.get(f"/api/uploads/{answer.get_json()['data'][0]['id']}").get_json()
-    assert set(upload["analyses"]) == {"good", *FIRST_PARTY}
+    assert set(upload["analyses"]) == {"good", *FIRST_PARTY_ANALYZERS}
 
 
 def test_failures_to_load_have_a_traceback_of_the_plugin_alone(listed) -> None:

@@ -70,7 +70,7 @@ def test_new_drop_in_is_loaded_where_it_was_written(tmp_path: Path) -> None:
     [
         ("Light", r"Light cannot be the name of a plugin: it must match \[a-z\]"),
         ("../light", "cannot be the name of a plugin"),
-        ("analyzers", "cannot be the name of a plugin: .* analyzers and plugins are kept"),
+        ("analyzers", "cannot be the name of a plugin: .* analyzers, fields, plugins are kept"),
         ("dimensions", "there is a plugin dimensions already"),
         ("light", "clustr-light cannot be made: File exists"),
     ],

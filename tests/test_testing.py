@@ -1,6 +1,7 @@
 """`clustr.testing`: what it promises to the authors of plugins, and our own plugins held to it."""
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -61,13 +62,15 @@ class Size(Analyzer):
 
 @pytest.mark.parametrize("name", OURS)
 def test_first_party_analyzers_keep_the_contract(name: str, clustr_http: HttpStandIn) -> None:
-    clustr_http.answer({"caption": "a disc", "tags": ["disc", "line"]})
+    words = {"caption": "a disc", "tags": ["disc", "line"]}
+    clustr_http.answer({**words, "choices": [{"message": {"content": json.dumps(words)}}]})
     plugin = entry_points(group="clustr.plugins")[name].load()
     config: dict[str, Any] = {}
     if hasattr(plugin, "clustr_config_schema"):
         schema = plugin.clustr_config_schema()()
-        given = {"service_url": clustr_http.url}
-        config = schema.load({key: given[key] for key in given.keys() & schema.fields.keys()})
+        taken = {field.data_key or name for name, field in schema.fields.items()}
+        addresses = taken & {"service_url", "base_url"}
+        config = schema.load(dict.fromkeys(addresses, clustr_http.url))
     analyzers = list(plugin.clustr_register_analyzers(config))
     assert analyzers
     for analyzer in analyzers:

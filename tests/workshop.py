@@ -44,6 +44,9 @@ FIRST_PARTY = sorted(
     entry.name for entry in entry_points(group="clustr.plugins") if entry.dist.name == "clustr"
 )
 
+# That for chat servers has no analyzer before an address is set.
+FIRST_PARTY_ANALYZERS = {*FIRST_PARTY} - {"openai"}
+
 PLUGIN = """
 import ctypes, os, re, signal, sys, time
 from pathlib import Path

@@ -41,6 +41,7 @@ from clustr.plugins import (
     Fail,
     HttpAnalyzer,
     Image,
+    ModelResult,
     Outcome,
     RetryLater,
     Skip,
@@ -91,6 +92,7 @@ class End:
         result: in plain JSON values, when it succeeded.
         error: why, when it did not.
         fields: what the result puts into the upload's own fields.
+        model: what the result says of the model that gave it.
         after: the seconds after which the analyzer asks for another attempt, if it is deferred.
         is_fault: whether it is deferred because a call failed, and not as the service is busy.
         faults: how many faults the image has had, this one included.
@@ -101,6 +103,7 @@ class End:
     result: dict[str, Any] | None = None
     error: str | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
+    model: Mapping[str, Any] = field(default_factory=dict)
     after: float | None = None
     is_fault: bool = False
     faults: int | None = None
@@ -393,12 +396,22 @@ class Runner:
         return None
 
     def _end_from_result(self, result: Any) -> End:
+        model: dict[str, Any] = {}
         try:
+            if isinstance(result, ModelResult):
+                model = _to_json_values(
+                    result.model, "the result's model", LARGEST_MODEL_INFO_BYTES
+                )
             result = self._validate_result(result)
             upload_fields = self._upload_field_values(result)
         except ValueError as error:
             return End(State.FAILED, error=failure_messages.as_plain_text(error))
-        return End(State.SUCCEEDED, result=result, fields=upload_fields)
+        return End(State.SUCCEEDED, result=result, fields=upload_fields, model=model)
+
+    def provenance_of(self, end: End) -> dict[str, Any]:
+        """What is stored beside the result of an analysis: what gave it."""
+        model = {**self.provenance.get("model", {}), **end.model}
+        return {**self.provenance, "model": model} if end.model else self.provenance
 
     def _validate_result(self, result: Any) -> dict[str, Any]:
         """Check a result, and return it in plain JSON values.

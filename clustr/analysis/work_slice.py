@@ -185,7 +185,7 @@ class WorkSlice:
             due_at=_due_again_at(claimed, end) if end.state is State.DEFERRED else None,
             fields=end.fields,
             version=self.analyzer.version,
-            provenance=self.runner.provenance,
+            provenance=self.runner.provenance_of(end),
             faults=end.faults,
         )
 
@@ -246,7 +246,7 @@ class WorkSlice:
             after,
             result=end.result,
             version=self.analyzer.version,
-            provenance=self.runner.provenance,
+            provenance=self.runner.provenance_of(end),
         )
 
 

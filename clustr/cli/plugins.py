@@ -7,6 +7,7 @@ code of plugins runs in child processes, which may hang or crash.
 import json
 import shutil
 import sys
+import tempfile
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -29,6 +30,7 @@ from clustr.domain import failure_messages
 from clustr.plugin_manager import Candidate, PluginState, find_candidates, is_switched_off
 from clustr.plugin_manager.configuration import RESERVED
 from clustr.plugin_manager.declarations import NAME
+from clustr.settings import Settings
 
 # Exit codes.
 FINE, PROBLEMS, REFUSED = 0, 1, 2
@@ -46,6 +48,8 @@ def limit_option(seconds: float) -> Callable[..., Any]:
         help="How long a plugin may take to import, and then to load.",
     )
 
+
+EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -108,12 +112,15 @@ def config(name: str, limit: float) -> None:
 
 @plugins.command()
 @click.argument("name", required=False)
+@click.argument("files", metavar="[FILE]...", nargs=-1, type=EXISTING_FILE)
 @limit_option(30.0)
-def check(name: str | None, limit: float) -> None:
+def check(name: str | None, files: tuple[Path, ...], limit: float) -> None:
     """Check one plugin, or all: whether it can be loaded, and how it behaves.
 
-    Each is imported in a process of its own. Exit code: 0 when all is fine, 1 when something is
-    wrong; a warning is not.
+    Each is imported in a process of its own. With a FILE the plugin's analyzers look at it, and
+    what is sent to a service is kept: look at both, for a model that cannot see answers, too.
+
+    Exit code: 0 when all is fine, 1 when something is wrong; a warning is not.
     """
     sources = read_sources_and_print_problems()
     settings = sources.settings
@@ -140,18 +147,41 @@ def check(name: str | None, limit: float) -> None:
                 plugin, *check_plugin(candidates[number], plugin, import_results.get(number))
             )
     print_warnings(inspected)
+    if name and files and not problem_count:
+        for plugin in select_plugins(inspected, name):
+            problem_count += try_analyzers(plugin, files, settings, limit)
     sys.exit(PROBLEMS if problem_count or sources.problems else FINE)
+
+
+def try_analyzers(
+    plugin: dict[str, Any], files: tuple[Path, ...], settings: Settings, limit: float
+) -> int:
+    """Run the analyzers of a plugin on files, print the results, and return how many are bad."""
+    if not plugin["analyzers"]:
+        click.echo("  problem: as it is configured, it has no analyzer that could look at a file")
+        return 1
+    bad_count = 0
+    for analyzer in plugin["analyzers"]:
+        needed = find_needed_plugins(analyzer["name"], settings, limit)
+        folder = Path(tempfile.mkdtemp(prefix="clustr-sent-"))
+        for result in FileRun(analyzer["name"], files, settings, needed, folder).results():
+            print_result(result)
+            bad_count += result["state"] not in GOOD_STATES
+        if not any(folder.iterdir()):
+            folder.rmdir()
+    return bad_count
+
+
+def print_result(result: dict[str, Any]) -> None:
+    heading, *rest = format_result(result)
+    click.echo(single_line(heading))
+    for text in rest:
+        click.echo("\n".join(code_line(code) for code in text.splitlines()))
 
 
 @plugins.command(name="run")
 @click.argument("analyzer")
-@click.argument(
-    "files",
-    metavar="FILE...",
-    nargs=-1,
-    required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-)
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=EXISTING_FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, a line for each file.")
 @limit_option(10.0)
 def run_analyzer(analyzer: str, files: tuple[Path, ...], as_json: bool, limit: float) -> None:
@@ -171,10 +201,7 @@ def run_analyzer(analyzer: str, files: tuple[Path, ...], as_json: bool, limit: f
         if as_json:
             click.echo(json.dumps(result))
         else:
-            heading, *rest = format_result(result)
-            click.echo(single_line(heading))
-            for text in rest:
-                click.echo("\n".join(code_line(code) for code in text.splitlines()))
+            print_result(result)
     all_good = all(result["state"] in GOOD_STATES for result in results)
     sys.exit(PROBLEMS if sources.problems or not all_good else FINE)
 
@@ -188,7 +215,7 @@ def new(name: str, http: bool, drop_in: bool) -> None:
     if not NAME.fullmatch(name) or name in RESERVED:
         refuse(
             f"{name} cannot be the name of a plugin: it must match {NAME.pattern}, and "
-            f"{' and '.join(RESERVED)} are kept for Clustr"
+            f"{', '.join(RESERVED)} are kept for Clustr"
         )
     folder = read_sources_and_print_problems().settings.plugins_folder
     if name in [candidate.name for candidate in find_candidates(folder)]:

@@ -28,7 +28,7 @@ from clustr.domain.models import State
 from clustr.imaging import pillow_setup
 from clustr.imaging.formats import formats_for
 from clustr.plugin_manager import PluginManager, PluginState, load_plugins
-from clustr.plugins import Analyzer, Image
+from clustr.plugins import Analyzer, Fail, HttpAnalyzer, Image, as_sent
 from clustr.plugins.analyzer import SETUP_SECONDS
 from clustr.settings import Settings
 
@@ -102,9 +102,19 @@ class FileRun:
 
     Args:
         needed: the plugins to load; all others are disabled.
+        sent_folder: where to keep what an `HttpAnalyzer` sends to its service of each file; the
+            results then say where that is, as `sent`.
     """
 
-    def __init__(self, name: str, files: Sequence[Path], settings: Settings, needed: NeededPlugins):
+    def __init__(
+        self,
+        name: str,
+        files: Sequence[Path],
+        settings: Settings,
+        needed: NeededPlugins,
+        sent_folder: Path | None = None,
+    ):
+        self._sent_folder = sent_folder
         self._name = name
         self._files = files
         self._settings = enable_plugins(settings, needed.plugins)
@@ -176,12 +186,26 @@ class FileRun:
                     result = result_as_json(
                         self._files[number], state, reason, end if is_last else None
                     )
+                    if self._sent_folder and is_last and isinstance(analyzer, HttpAnalyzer):
+                        result["sent"] = self._keep_sent(analyzer, number, loaded[number])
                     send({"number": number, "result": result})
                     del loaded[number]
                 else:
                     assert end.result is not None  # It succeeded.
                     results = {**loaded[number].results, analyzer.name: end.result}
                     loaded[number] = dataclasses.replace(loaded[number], results=results)
+
+    def _keep_sent(self, analyzer: HttpAnalyzer, number: int, image: Image) -> str | None:
+        """Write what is sent of a file into the folder; return where, or None without one."""
+        assert self._sent_folder is not None
+        try:
+            name, content, _ = as_sent(image, analyzer.converts, analyzer.max_side)
+        except Fail:  # Then the analysis has failed with that reason.
+            return None
+        stem = self._files[number].stem
+        path = self._sent_folder / f"{number + 1}-{stem}{Path(name).suffix}"
+        path.write_bytes(content)
+        return str(path)
 
     def _run_analyzer(
         self,
@@ -233,6 +257,8 @@ def format_result(result: dict[str, Any]) -> Iterator[str]:
     """Yield a result of `result_as_json` as texts for people, the heading first."""
     duration = "" if result["duration_ms"] is None else f", after {result['duration_ms']:.0f} ms"
     yield f"{result['file']}: {result['state']}{duration}"
+    if result.get("sent"):
+        yield f"sent: {result['sent']}"
     if result["error"]:
         yield result["error"]
     if result["result"] is not None:

@@ -21,8 +21,8 @@ from clustr.plugin_manager.plugin import PluginState, Unloadable, call_guarded, 
 from clustr.plugins import Analyzer
 
 # Tables of the file that belong to no plugin; no plugin can have these names.
-ANALYZERS, PLUGINS = "analyzers", "plugins"
-RESERVED = (ANALYZERS, PLUGINS)
+ANALYZERS, PLUGINS, FIELDS = "analyzers", "plugins", "fields"
+RESERVED = (ANALYZERS, FIELDS, PLUGINS)
 # The keys that an operator can set for any analyzer.
 ANALYZER_KEYS = ("queue", "timeout", "auto")
 LARGEST_FILE_BYTES = 1_000_000
@@ -156,6 +156,22 @@ class Configuration:
             if name not in (*plugins, *RESERVED):
                 yield f"[{name}]: {failure_messages.unknown_name('plugin', name, plugins)}"
         yield from ignored_variables(self.environment, plugins)
+
+    def field_choices(self) -> dict[str, str]:
+        """The analyzers that the operator wants to fill fields of uploads, by these fields."""
+        return {field: str(name) for field, name in self._table(FIELDS).items()}
+
+    def ignored_choices(self, declared: Mapping[str, Collection[str]]) -> Iterator[str]:
+        """One sentence for each choice of an analyzer that does not fill that field.
+
+        Args:
+            declared: the fields that each analyzer fills, by its name.
+        """
+        for filled, name in self.field_choices().items():
+            if filled not in declared.get(name, ()):
+                able = sorted(other for other in declared if filled in declared[other])
+                known = f"it is filled by {', '.join(able)}" if able else "nothing fills it"
+                yield f"[{FIELDS}] {filled}: {name} does not fill it; {known}"
 
     def _table(self, name: str) -> Mapping[str, Any]:
         table = self.tables.get(name, {})

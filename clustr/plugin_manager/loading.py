@@ -56,7 +56,7 @@ def load_plugins(
     warnings = list(loader.ignored())
     for warning in warnings:
         log.warning("configuration_ignored", reason=warning)
-    return PluginManager(loader.plugins, warnings, announce)
+    return PluginManager(loader.plugins, warnings, announce, configuration.field_choices())
 
 
 def is_switched_off(name: str, enabled: tuple[str, ...] | None, disabled: tuple[str, ...]) -> bool:
@@ -129,6 +129,8 @@ class Loader:
         analyzers += [p.name for p in self.plugins if p.state is not PluginState.LOADED]
         yield from ignored_names(self.enabled, self.disabled, plugins)
         yield from self.configuration.ignored(plugins, analyzers)
+        fields = {a.name: a.fields for plugin in self.plugins for a in plugin.analyzers}
+        yield from self.configuration.ignored_choices(fields)
 
     def _require_loadable(self, plugin: Plugin) -> None:
         name = plugin.name

@@ -1,7 +1,7 @@
 """The plugins of a process: what they provide, and calls of their event hooks."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from clustr.plugin_manager.plugin import (
     plugin_exc_info,
 )
 from clustr.plugin_manager.registration import HOOKS, blueprints_of
+from clustr.plugin_manager.upload_fields import share_fields
 from clustr.plugins import Analyzer, Filter, Library
 
 if TYPE_CHECKING:  # Workers do without Flask.
@@ -47,8 +48,11 @@ class PluginManager:
         plugins: Iterable[Plugin],
         warnings: Iterable[str] = (),
         announce: Callable[[str], None] = announce_nothing,
+        field_choices: Mapping[str, str] | None = None,
     ):
         self.plugins = tuple(plugins)
+        self._declared_fields = {a.name: a.fields for p in self.plugins for a in p.analyzers}
+        self._field_choices = field_choices or {}
         self.warnings = tuple(warnings)
         self.analyzers: dict[str, Analyzer] = {}
         self.filters: dict[tuple[str, str], Filter] = {}
@@ -63,6 +67,7 @@ class PluginManager:
         analyzers = sort_analyzers(self.plugins)
         self.analyzers.clear()
         self.analyzers.update(analyzers)
+        share_fields(self.plugins, self._declared_fields, self._field_choices)
         self.filters.clear()
         for plugin in self.plugins:
             self.filters.update({(f.analyzer, f.field): f for f in plugin.filters})

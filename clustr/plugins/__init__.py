@@ -7,7 +7,8 @@ A plugin is a Python module that implements some of the hooks in `clustr.plugins
 
 from clustr.domain.errors import InvalidInput, NoResult, NotFound
 from clustr.domain.models import Analysis, Upload
-from clustr.plugins.analyzer import Analyzer, Context, Health, Image
+from clustr.plugins.analyzer import Analyzer, Context, Health, Image, ModelResult
+from clustr.plugins.captions import clean_caption, clean_tags, clean_text
 from clustr.plugins.filters import Filter
 from clustr.plugins.hooks import hookimpl
 from clustr.plugins.http import HttpAnalyzer, HttpConfig, ServiceUrl, as_sent, said_in
@@ -28,6 +29,7 @@ __all__ = [
     "Image",
     "InvalidInput",
     "Library",
+    "ModelResult",
     "NoResult",
     "NotFound",
     "Outcome",
@@ -36,6 +38,9 @@ __all__ = [
     "Skip",
     "Upload",
     "as_sent",
+    "clean_caption",
+    "clean_tags",
+    "clean_text",
     "hookimpl",
     "said_in",
     "to_rgb",

@@ -101,6 +101,20 @@ class Context:
         return max(0.0, self.deadline - time.monotonic())
 
 
+class ModelResult(dict[str, Any]):
+    """A result that says which model gave it, where only the answer of a service tells.
+
+    Args:
+        values: the result.
+        model: what is stored beside it, such as `{"name": "llava:7b", "total_tokens": 820}`, in
+            addition to what `Analyzer.model_info` says.
+    """
+
+    def __init__(self, values: Mapping[str, Any], model: Mapping[str, Any]):
+        super().__init__(values)
+        self.model = dict(model)
+
+
 @dataclass(frozen=True, slots=True)
 class Health:
     """What an analyzer says of the service that it needs.

@@ -1,0 +1,62 @@
+"""Words of captioners as they are stored: one line, without what is no text, tags worth having."""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+LONGEST_CAPTION = 1000
+MOST_TAGS = 100
+LONGEST_TAG = 100
+
+# What embeds, overrides or isolates a direction (UAX #9), and so turns the text around it.
+TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+# How models begin a caption without saying anything of the picture.
+OPENING = re.compile(
+    r"(?:in )?(?:this|the|an?|these) (?:image|picture|photo|photograph)s?,? "
+    r"(?:(?:that |which )?(?:shows?|depicts?|features?|displays?|captures?|portrays?|presents?)"
+    r"|showing|depicting|featuring|of|we (?:can )?see|you can see|there (?:is|are)|is of)[ :]+"
+    r"|this is (?:an?|the) (?:image|picture|photo|photograph) (?:of|showing) "
+    r"|here is (?:an?|the) (?:image|picture|photo|photograph) (?:of|showing) "
+    r"|(?:caption|description): ",
+    re.IGNORECASE,
+)
+
+
+def clean_text(text: str, length: int) -> str:
+    """One line of at most `length` characters that are text.
+
+    That is without control characters, halves, and what turns the text around it; direction marks
+    and joiners stay.
+    """
+    kept = (c for c in text if c.isspace() or _is_text(c))
+    return " ".join("".join(kept).split())[:length].rstrip()
+
+
+def clean_caption(text: str, cut_opening: bool = True) -> str:
+    """A caption of one line.
+
+    Args:
+        cut_opening: whether to cut what says nothing, such as "This image shows".
+    """
+    caption = clean_text(text, LONGEST_CAPTION)
+    opening = OPENING.match(caption) if cut_opening else None
+    rest = caption[opening.end() :] if opening else ""
+    if not rest:
+        return caption
+    return rest[0].upper() + rest[1:] if caption[0].isupper() else rest
+
+
+def clean_tags(tags: Iterable[str], most: int = MOST_TAGS) -> list[str]:
+    """Tags in lower case, each once, in their order; of those that differ in form the first.
+
+    Args:
+        most: how many to keep.
+    """
+    texts = (clean_text(tag, LONGEST_TAG).lower().strip(" .,;:#\"'") for tag in tags)
+    by_form = {unicodedata.normalize("NFKC", text): text for text in reversed([*texts]) if text}
+    return list(reversed(by_form.values()))[:most]
+
+
+def _is_text(character: str) -> bool:
+    return unicodedata.category(character) not in ("Cc", "Cs") and character not in TURNS
