@@ -109,7 +109,7 @@ def test_every_command_is_documented() -> None:
 
 def test_clustr_has_few_folders_and_each_says_what_is_in_it() -> None:
     entries = [p for p in (ROOT / "clustr").iterdir() if p.suffix == ".py" or p.is_dir()]
-    assert len([p for p in entries if p.name != "__pycache__"]) <= 20
+    assert len([p for p in entries if p.name != "__pycache__"]) <= 24
     for package in (ROOT / "clustr").rglob("__init__.py"):
         if package.parent != ROOT / "clustr":
             docstring = ast.get_docstring(ast.parse(package.read_text())) or ""

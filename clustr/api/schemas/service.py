@@ -218,6 +218,15 @@ class AnalyzerSchema(Schema):
             "example": True,
         },
     )
+    fields_ = fields.List(
+        fields.String(),
+        data_key="fields",
+        required=True,
+        metadata={
+            "description": "The fields of uploads that it fills, such as `caption`.",
+            "example": ["dimensions"],
+        },
+    )
     result_schema = fields.Dict(
         required=True,
         metadata={
@@ -290,6 +299,7 @@ def dump_plugin(plugin: Plugin, services: DefaultServices) -> dict[str, Any]:
                 "requires": analyzer.requires,
                 "auto": analyzer.auto,
                 "configured": analyzer not in missing,
+                "fields": sorted(analyzer.fields),
                 "result_schema": json_schema(analyzer.result_schema),
             }
             for analyzer in plugin.analyzers
