@@ -98,7 +98,9 @@ class OpenAIConfig(HttpConfig):
         load_default=None,
         metadata={
             "description": "Where the chat server is, such as http://localhost:11434/v1 for "
-            "Ollama; without it nothing is asked"
+            "Ollama; without it nothing is asked",
+            "for_captions": "the address of a chat server whose model sees, such as "
+            "http://localhost:11434/v1 for Ollama",
         },
     )
     model = fields.String(

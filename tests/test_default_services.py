@@ -115,7 +115,7 @@ def test_without_a_captioner_all_is_well_and_it_is_said_how_to_have_one(workshop
     assert (health["status"], said["status"]) == ("healthy", "not_configured")
     assert health["services"]["queue"]["deferred"] == {}
     assert said["url"] == captioner.url
-    assert said["detail"] == said["error"] == advice(captioner)
+    assert said["detail"] == said["error"] == f"No captioner is configured. {advice(captioner)}"
     plugin = get(workshop, "/api/plugins/talker")
     assert (plugin["state"], plugin["reason"]) == ("loaded", advice(captioner))
     assert plugin["analyzers"][0]["configured"] is False

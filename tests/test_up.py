@@ -151,6 +151,11 @@ def test_what_is_set_without_effect_is_in_the_greeting_and_the_log(running):
         assert said in log
 
 
+def test_the_greeting_says_how_to_have_captions(running):
+    said = "  captions No captioner is configured. To have captions, set CLUSTR_PLUGIN__OPENAI__"
+    assert said in running.output().partition("is explained at")[2]
+
+
 def test_data_folder_in_use_is_said_in_one_line(running, tmp_path):
     line = refusal(tmp_path, "--data", str(running.data))
     assert line.startswith(f"clustr: DATA_FOLDER={running.data} is already in use")

@@ -21,6 +21,7 @@ from clustr.domain.models import Upload
 from clustr.plugin_manager import Candidate, check_enabled, load_plugins
 from clustr.plugin_manager.configuration import read_tables
 from clustr.plugin_manager.declarations import HEAVY_PACKAGES
+from clustr.plugin_manager.service_addresses import note_without_captioner
 from clustr.settings import Settings, read_environment, read_settings
 
 PATH_SETTINGS = {"PLUGINS_FOLDER", "PLUGINS_CONFIG"}
@@ -48,10 +49,12 @@ class InspectedPlugins:
     Attributes:
         plugins: what `describe_plugin` returns for each, in the order of loading.
         warnings: about configuration that belongs to no plugin.
+        note: how to have captions, as long as no captioner is configured.
     """
 
     plugins: list[dict[str, Any]]
     warnings: list[str]
+    note: str | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -149,10 +152,13 @@ def _load_and_describe(settings: Settings, excluded: Mapping[str, str], send: Se
     for plugin in plugin_manager.plugins:
         announce(plugin.name)
         try:
-            descriptions.append(describe_plugin(plugin, routes[plugin.name]))
+            descriptions.append(
+                describe_plugin(plugin, routes[plugin.name], plugin_manager.plugins)
+            )
         except BaseException as error:
             descriptions.append(describe_broken_plugin(plugin, error))
-    send({"plugins": descriptions, "warnings": plugin_manager.warnings})
+    note = note_without_captioner(plugin_manager.plugins)
+    send({"plugins": descriptions, "warnings": plugin_manager.warnings, "note": note})
 
 
 def import_in_child(candidate: Candidate, seconds: float) -> ChildResult:

@@ -1,6 +1,6 @@
 """Describes plugins in JSON values, for printing and for messages between processes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from marshmallow import Schema
@@ -10,22 +10,32 @@ from clustr.domain.secrets import credentials_in
 from clustr.plugin_manager import Plugin
 from clustr.plugin_manager.configuration import SECRET
 from clustr.plugin_manager.configuration_keys import configuration_keys_of, type_of
-from clustr.plugin_manager.service_addresses import advice, has_address, is_default_address
+from clustr.plugin_manager.service_addresses import (
+    advice,
+    has_address,
+    is_default_address,
+    why_off,
+)
 from clustr.plugins import Analyzer, Filter
 
 
-def describe_plugin(plugin: Plugin, routes: int = 0) -> dict[str, Any]:
+def describe_plugin(
+    plugin: Plugin, routes: int = 0, plugins: Iterable[Plugin] = ()
+) -> dict[str, Any]:
     """Describe a plugin in JSON values, without its secrets.
 
     Args:
         routes: how many blueprints it brings.
+        plugins: all plugins.
     """
     return {
         "name": plugin.name,
         "version": plugin.version,
         "source": plugin.source,
         "state": plugin.state,
-        "reason": plugin.reason or " ".join(_missing_address_advice(plugin)) or None,
+        "reason": plugin.reason
+        or " ".join(_missing_address_advice(plugin, plugins))
+        or why_off(plugin),
         "load_ms": plugin.load_ms,
         "file": str(plugin.file) if plugin.file else None,
         "hooks": list(plugin.hooks),
@@ -45,14 +55,14 @@ def describe_broken_plugin(plugin: Plugin, error: BaseException) -> dict[str, An
     return {**describe_plugin(plugin), "state": "failed", "reason": plugin.reason or reason}
 
 
-def _missing_address_advice(plugin: Plugin) -> Iterator[str]:
+def _missing_address_advice(plugin: Plugin, plugins: Iterable[Plugin]) -> Iterator[str]:
     """Yield what to set for each analyzer whose service is at its default address.
 
     Whether the service was found there is known to the database alone.
     """
     for analyzer in plugin.analyzers:
         if has_address(plugin, analyzer) and is_default_address(plugin):
-            yield advice(plugin, analyzer)
+            yield advice(plugin, analyzer, plugins)
 
 
 def _describe_analyzer(analyzer: Analyzer) -> dict[str, Any]:

@@ -75,6 +75,8 @@ def list_plugins(as_json: bool, limit: float) -> None:
     else:
         for row in table_rows(inspected.plugins):
             click.echo(row)
+        if inspected.note:
+            click.echo(f"note: {single_line(inspected.note)}", err=True)
         print_warnings(inspected)
     sys.exit(PROBLEMS if sources.problems else FINE)
 

@@ -2,6 +2,7 @@
 
 import functools
 import http.client
+import json
 import os
 import shlex
 import signal
@@ -201,6 +202,8 @@ def _welcome_text(settings: Settings, workers: int, environment: dict[str, str])
         address = urlsplit(environment[setting]).netloc.rpartition("@")[2]
         return f"{folder}, at {address}, with the password in {data / servers.ADDRESSES}"
 
+    notes = _captions_line(host, settings.port)
+    notes += _ignored_settings_lines(settings) + _unsupported_servers_lines(settings)
     return f"""
 Clustr {__version__} serves on {url}, its API is explained at {url}/docs
 
@@ -210,7 +213,7 @@ Clustr {__version__} serves on {url}, its API is explained at {url}/docs
   Redis    {server_location("REDIS_URL", data / "redis")}
   uploads  {settings.upload_folder}
   logs     {data / "log"}
-{_ignored_settings_lines(settings)}{_unsupported_servers_lines(settings)}
+{notes}
 Things to try:
 
   curl -F {shlex.quote(f"files=@{_sample_image(data)}")} {url}/api/upload
@@ -219,6 +222,18 @@ Things to try:
 
 Ctrl-C ends all of it.
 """
+
+
+def _captions_line(host: str, port: int) -> str:
+    """Say how to have captions, as long as no captioner is configured."""
+    connection = http.client.HTTPConnection(host, port, timeout=5)
+    try:
+        connection.request("GET", "/api/health/captioner")
+        captioner = json.loads(connection.getresponse().read())
+        is_missing = captioner["status"] in ("not_configured", "disabled")
+        return f"  captions {captioner['detail']}\n" if is_missing else ""
+    except (OSError, http.client.HTTPException, ValueError, KeyError):
+        return ""  # It serves all the same; health says later what is wrong.
 
 
 def _unsupported_servers_lines(settings: Settings) -> str:

@@ -128,7 +128,8 @@ class DefaultServices:
 
     def advice(self, analyzer: Analyzer) -> str:
         """How an analyzer that is not configured gets its service, in a sentence."""
-        return advice(self._plugin_manager.plugin_of(analyzer), analyzer)
+        manager = self._plugin_manager
+        return advice(manager.plugin_of(analyzer), analyzer, manager.plugins)
 
 
 @contextmanager

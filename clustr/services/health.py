@@ -12,7 +12,12 @@ from clustr.database import Database, now
 from clustr.domain import failure_messages
 from clustr.domain.errors import ClustrError, DatabaseUnavailable, QueueUnavailable
 from clustr.plugin_manager import PluginManager, plugin_exc_info
-from clustr.plugin_manager.service_addresses import advice, default_address, service_of
+from clustr.plugin_manager.service_addresses import (
+    advice,
+    default_address,
+    service_of,
+    ways_to_captions,
+)
 from clustr.plugins import Analyzer, Health
 from clustr.queue import Queue
 from clustr.services.default_services import DefaultServices, context_of
@@ -38,7 +43,6 @@ CRITICAL_SERVICES = ("database", "storage")
 # The name under which clients find the service that writes captions, whatever its own name is.
 CAPTIONER = "captioner"
 CORE_SERVICES = ("backend", "database", "queue", "storage")
-STATUSES = (DISABLED, NOT_CONFIGURED, HEALTHY, BUSY, DEGRADED, UNHEALTHY)  # the worst last
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +115,12 @@ class HealthChecks:
         return results
 
     def _captioner_service(self, answers: Mapping[str, dict[str, ServiceHealth]]) -> ServiceHealth:
-        """The service of the analyzer that fills `caption`; of several, the least healthy one."""
-        captioners = []
+        """The service of the analyzer that fills `caption`."""
         for analyzer in self._plugin_manager.analyzers.values():
             if "caption" in analyzer.fields:
                 needed = answers.get(analyzer.name.upper(), {}).values()
                 detail = f"The analyzer {analyzer.name} writes captions and needs no service."
-                captioners.append(next(iter(needed), ServiceHealth(HEALTHY, {"detail": detail})))
-        if captioners:
-            return max(captioners, key=lambda service: STATUSES.index(service.status))
+                return next(iter(needed), ServiceHealth(HEALTHY, {"detail": detail}))
         return ServiceHealth(DISABLED, {"detail": self._explain_no_captions()})
 
     def _explain_no_captions(self) -> str:
@@ -128,7 +129,8 @@ class HealthChecks:
             f"{p.name} ({p.reason or p.state})" for p in self._plugin_manager.plugins if p.reason
         ]
         explanation = f" Plugins that are not loaded: {', '.join(missing)}." if missing else ""
-        return f"No loaded plugin writes captions.{explanation}"
+        ways = ways_to_captions(self._plugin_manager.plugins)
+        return f"No loaded plugin writes captions.{explanation} {ways}".rstrip()
 
     def is_ready(self) -> bool:
         """Whether uploads can be accepted: neither the database nor the storage is unhealthy."""
@@ -208,7 +210,10 @@ class HealthChecks:
     def _check_analyzer(self, analyzer: Analyzer) -> dict[str, ServiceHealth]:
         plugin = self._plugin_manager.plugin_of(analyzer)
         if analyzer.name in self._default_services.not_configured:
-            details = {"detail": advice(plugin, analyzer), "url": default_address(plugin)}
+            detail = advice(plugin, analyzer, self._plugin_manager.plugins)
+            if "caption" in analyzer.fields:
+                detail = f"No captioner is configured. {detail}"
+            details = {"detail": detail, "url": default_address(plugin)}
             return {service_of(analyzer): ServiceHealth(NOT_CONFIGURED, details)}
         with context_of(plugin, ANSWER_SECONDS) as context:
             health = analyzer.health(context)

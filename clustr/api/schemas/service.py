@@ -7,6 +7,7 @@ from marshmallow import INCLUDE, Schema, fields, validate
 from clustr.api.http.fields import NOT_NEGATIVE, Pattern, date_time, number, one_of, text
 from clustr.api.http.json_schema import json_schema
 from clustr.plugin_manager import Plugin, PluginState
+from clustr.plugin_manager.service_addresses import why_off
 from clustr.services.default_services import DefaultServices
 
 EXAMPLE_RESULT_SCHEMA = {
@@ -287,7 +288,7 @@ def dump_plugin(plugin: Plugin, services: DefaultServices) -> dict[str, Any]:
         "version": plugin.version,
         "source": plugin.source,
         "state": plugin.state,
-        "reason": " ".join(map(services.advice, missing)) or plugin.reason,
+        "reason": " ".join(map(services.advice, missing)) or plugin.reason or why_off(plugin),
         "hook_errors": plugin.hook_errors,
         "analyzers": [
             {
