@@ -4,20 +4,21 @@ The image is posted to `<service_url>/caption` as the one part `image` of a form
 JSON object with `caption`, a text, and `tags`, a list of texts; what else it has is ignored.
 """
 
-import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from marshmallow import Schema, fields
 
-from clustr.plugins import Analyzer, Fail, HttpAnalyzer, HttpConfig, ServiceUrl, hookimpl
-
-LONGEST_CAPTION = 1000
-MOST_TAGS = 100
-LONGEST_TAG = 100
-
-# What embeds, overrides or isolates a direction (UAX #9), and so turns the text around it.
-TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+from clustr.plugins import (
+    Analyzer,
+    Fail,
+    HttpAnalyzer,
+    HttpConfig,
+    ServiceUrl,
+    clean_caption,
+    clean_tags,
+    hookimpl,
+)
 
 
 class BlipConfig(HttpConfig):
@@ -29,6 +30,10 @@ class BlipConfig(HttpConfig):
             "env": ("BLIP_SERVICE_URL", "BLIP_BASE_URL"),
             "description": "Where the captioner is",
         },
+    )
+    cut_opening = fields.Boolean(
+        load_default=True,
+        metadata={"description": "Whether to cut what says nothing, such as: This image shows"},
     )
 
 
@@ -47,7 +52,7 @@ class Blip(HttpAnalyzer):
     """Asks the captioner."""
 
     name = "blip"
-    version = 1
+    version = 2
     result_schema = BlipResult
     summary = "A caption and tags from the captioner"
     service = "captioner"
@@ -55,29 +60,15 @@ class Blip(HttpAnalyzer):
     concurrency = 8
     fields: Mapping[str, str] = {"caption": "caption", "tags": "tags"}
 
+    def __init__(self, config: Mapping[str, Any]):
+        super().__init__(config)
+        self.cut_opening = config.get("cut_opening", True)
+
     def parse(self, answer: Mapping[str, Any]) -> dict[str, Any]:
-        caption = clean(answer["caption"], LONGEST_CAPTION)
+        caption = clean_caption(answer["caption"], self.cut_opening)
         if not caption:
             raise Fail("The captioner said nothing.")
-        tags = (clean(tag, LONGEST_TAG) for tag in answer["tags"])
-        return {
-            "caption": caption,
-            "tags": list(dict.fromkeys(filter(None, tags)))[:MOST_TAGS],
-        }
-
-
-def clean(text: str, length: int) -> str:
-    """One line of at most `length` characters that are text.
-
-    That is without control characters, halves, and what turns the text around it; direction marks
-    and joiners stay.
-    """
-    kept = (c for c in text if c.isspace() or is_text(c))
-    return " ".join("".join(kept).split())[:length].rstrip()
-
-
-def is_text(character: str) -> bool:
-    return unicodedata.category(character) not in ("Cc", "Cs") and character not in TURNS
+        return {"caption": caption, "tags": clean_tags(answer["tags"])}
 
 
 @hookimpl

@@ -77,6 +77,14 @@ def test_captions_are_cleaned(blip, caller, caption, expected):
     result["caption"].encode()
 
 
+def test_what_says_nothing_is_cut_unless_the_setting_is_off(blip, caller):
+    blip.answer = {"caption": "an image of a cat", "tags": ["Cat", "cat"]}
+    result = caller.analyze(photographs.photograph())
+    assert result == {"caption": "a cat", "tags": ["cat"]}
+    caller.given["cut_opening"] = False
+    assert caller.analyze(photographs.photograph())["caption"] == "an image of a cat"
+
+
 @pytest.mark.parametrize("caption", ["", " \n", "\x00"])
 def test_a_captioner_that_says_nothing_has_failed(blip, caller, caption):
     blip.answer = {"caption": caption, "tags": ["cat"]}
@@ -114,7 +122,11 @@ def test_the_address_may_have_a_path(blip, caller, prefix):
 
 def test_the_configuration():
     loaded = plugin.clustr_config_schema()().load({})
-    assert loaded == {"service_url": "http://localhost:8001", "timeout": 60.0}
+    assert loaded == {
+        "service_url": "http://localhost:8001",
+        "timeout": 60.0,
+        "cut_opening": True,
+    }
     assert plugin.BlipConfig().load({"timeout": "7.5"})["timeout"] == 7.5
 
 

@@ -48,14 +48,18 @@ def clean_caption(text: str, cut_opening: bool = True) -> str:
 
 
 def clean_tags(tags: Iterable[str], most: int = MOST_TAGS) -> list[str]:
-    """Tags in lower case, each once, in their order; of those that differ in form the first.
+    """Tags in lower case, each once, in their order; nothing is added or put into the singular.
+
+    Those are the same that a search does not tell apart: by NFKC, and without regard to case.
 
     Args:
         most: how many to keep.
     """
     texts = (clean_text(tag, LONGEST_TAG).lower().strip(" .,;:#\"'") for tag in tags)
-    by_form = {unicodedata.normalize("NFKC", text): text for text in reversed([*texts]) if text}
-    return list(reversed(by_form.values()))[:most]
+    by_form: dict[str, str] = {}
+    for text in filter(None, texts):
+        by_form.setdefault(unicodedata.normalize("NFKC", text).casefold(), text)
+    return list(by_form.values())[:most]
 
 
 def _is_text(character: str) -> bool:
