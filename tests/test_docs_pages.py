@@ -9,38 +9,81 @@ import pytest
 import requests
 from browsing import HOST
 from PIL import Image
-from playwright.sync_api import expect
+from playwright.sync_api import BrowserContext, expect
 
 import clustr.api
 
 ASSETS = Path(clustr.api.__path__[0]) / "static"
 
 
-@pytest.fixture
+class Traffic:
+    """What the pages of a browser asked for, and the errors that they reported.
+
+    Chromium reports what the policy of a page forbids as an error on the console.
+    """
+
+    def __init__(self, context: BrowserContext, host: str):
+        self._host = host
+        self._addresses: list[str] = []
+        self._errors: list[str] = []
+        context.on("request", lambda request: self._addresses.append(request.url))
+        context.on("console", lambda said: said.type == "error" and self._errors.append(said.text))
+        context.on("weberror", lambda raised: self._errors.append(str(raised.error)))
+
+    def require_only_ours(self) -> None:
+        # blob: and data: addresses are the page's own memory.
+        sent = [each for each in self._addresses if urlsplit(each).scheme not in ("blob", "data")]
+        assert sent, "no request was seen, so the next line would prove nothing"
+        assert {urlsplit(each).netloc for each in sent} == {self._host}
+        assert self._errors == []
+
+
+@pytest.fixture(scope="module")
 def site(service):
     """The service's address for the browser."""
     address = urlsplit(service.url)
     return address._replace(netloc=f"{HOST}:{address.port}").geturl()
 
 
-@pytest.fixture
-def page(browser, site):
-    """A page that must make no request to another host and must report no error.
-
-    Chromium reports what the page's policy forbids as an error on the console.
-    """
+@pytest.fixture(scope="module")
+def context(browser, site):
+    """What the pages share; to load one takes seconds of the processor's time."""
     context = browser.new_context(viewport={"width": 1300, "height": 1000})
-    addresses, errors = [], []
-    context.on("request", lambda request: addresses.append(request.url))
-    context.on("console", lambda said: said.type == "error" and errors.append(said.text))
-    context.on("weberror", lambda raised: errors.append(str(raised.error)))
-    yield context.new_page()
+    yield context
     context.close()
-    # blob: and data: addresses are the page's own memory.
-    sent = [each for each in addresses if urlsplit(each).scheme not in ("blob", "data")]
-    assert sent, "no request was seen, so the next line would prove nothing"
-    assert {urlsplit(each).netloc for each in sent} == {urlsplit(site).netloc}
-    assert errors == []
+
+
+@pytest.fixture(scope="module")
+def traffic(context, site):
+    return Traffic(context, urlsplit(site).netloc)
+
+
+@pytest.fixture(scope="module")
+def loaded_swagger_ui(context, traffic, site):
+    page = context.new_page()
+    page.goto(f"{site}/docs")
+    return page
+
+
+@pytest.fixture(scope="module")
+def loaded_redoc(context, traffic, site):
+    page = context.new_page()
+    page.goto(f"{site}/redoc")
+    return page
+
+
+@pytest.fixture
+def swagger_ui(traffic, loaded_swagger_ui):
+    """A page that must make no request to another host and must report no error."""
+    yield loaded_swagger_ui
+    traffic.require_only_ours()
+
+
+@pytest.fixture
+def redoc(traffic, loaded_redoc):
+    """A page that must make no request to another host and must report no error."""
+    yield loaded_redoc
+    traffic.require_only_ours()
 
 
 @pytest.fixture
@@ -59,10 +102,9 @@ def open_operation(page, method, path):
     return operation
 
 
-def test_swagger_ui_shows_every_operation(page, site, operations):
-    page.goto(f"{site}/docs")
-    expect(page.locator(".opblock")).to_have_count(len(operations))
-    shown = page.locator(".opblock").evaluate_all(
+def test_swagger_ui_shows_every_operation(swagger_ui, operations):
+    expect(swagger_ui.locator(".opblock")).to_have_count(len(operations))
+    shown = swagger_ui.locator(".opblock").evaluate_all(
         """blocks => blocks.map(block => [
             block.querySelector(".opblock-summary-method").textContent.toLowerCase(),
             block.querySelector(".opblock-summary-path").dataset.path,
@@ -71,28 +113,25 @@ def test_swagger_ui_shows_every_operation(page, site, operations):
     assert {tuple(each) for each in shown} == operations
 
 
-def test_redoc_shows_every_operation(page, site, operations):
-    page.goto(f"{site}/redoc")
-    expect(page.locator(".http-verb")).to_have_count(len(operations))
-    shown = page.locator(".http-verb").evaluate_all(
+def test_redoc_shows_every_operation(redoc, operations):
+    expect(redoc.locator(".http-verb")).to_have_count(len(operations))
+    shown = redoc.locator(".http-verb").evaluate_all(
         "verbs => verbs.map(verb => [verb.textContent, verb.nextElementSibling.textContent])"
     )
     assert {tuple(each) for each in shown} == operations
     # The logo beside this link is what would come from elsewhere. ReDoc draws it last.
-    expect(page.get_by_role("link", name="API docs by Redocly")).to_be_visible()
-    page.wait_for_load_state("networkidle")
+    expect(redoc.get_by_role("link", name="API docs by Redocly")).to_be_visible()
+    redoc.wait_for_load_state("networkidle")
 
 
-def test_redoc_finds_an_operation(page, site):
+def test_redoc_finds_an_operation(redoc):
     """The search runs in a worker, which the page's policy must allow."""
-    page.goto(f"{site}/redoc")
-    page.get_by_role("textbox", name="Search").press_sequentially("upload")
-    expect(page.locator("[data-role='search:results'] li").first).to_be_visible()
+    redoc.get_by_role("textbox", name="Search").press_sequentially("upload")
+    expect(redoc.locator("[data-role='search:results'] li").first).to_be_visible()
 
 
-def test_two_files_are_uploaded_from_swagger_ui(page, site, tmp_path):
-    page.goto(f"{site}/docs")
-    upload = open_operation(page, "post", "/api/upload")
+def test_two_files_are_uploaded_from_swagger_ui(swagger_ui, tmp_path):
+    upload = open_operation(swagger_ui, "post", "/api/upload")
     inputs = upload.locator("input[type=file]")
     one_more = upload.get_by_role("button", name="Add string item")
     expect(one_more).to_be_visible()
@@ -111,7 +150,7 @@ def test_two_files_are_uploaded_from_swagger_ui(page, site, tmp_path):
         expect(answer).to_contain_text(text)
 
 
-def test_an_image_is_shown_in_swagger_ui(page, site, service, operations, tmp_path):
+def test_an_image_is_shown_in_swagger_ui(swagger_ui, service, operations, tmp_path):
     """Swagger UI shows it from a blob: address, which the page's policy must allow."""
     path = tmp_path / "teal.png"
     Image.new("RGB", (64, 48), "teal").save(path)
@@ -119,8 +158,7 @@ def test_an_image_is_shown_in_swagger_ui(page, site, service, operations, tmp_pa
         answer = requests.post(f"{service.url}/api/upload", files={"files": file}, timeout=10)
     (address,) = (path for _, path in operations if path.endswith("/{stored_filename}"))
 
-    page.goto(f"{site}/docs")
-    operation = open_operation(page, "get", address)
+    operation = open_operation(swagger_ui, "get", address)
     operation.locator(".parameters input[type=text]").fill(
         answer.json()["data"][0]["stored_filename"]
     )
