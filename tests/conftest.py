@@ -167,18 +167,25 @@ def service_with(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
         one.end()
 
 
+@pytest.fixture(scope="session")
+def app_workshop(tmp_path_factory: pytest.TempPathFactory, servers: Servers) -> Iterator[Workshop]:
+    """The servers' database and keys for all that `app_with` builds: its indexes are made once."""
+    with Workshop(tmp_path_factory.mktemp("apps"), servers) as workshop:
+        yield workshop
+
+
 @pytest.fixture
 def app_with(
-    servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    app_workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Flask]]:
     """Builds the web application in this process; keywords are settings."""
+    app_workshop.forget_installation()
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # put back afterwards
     monkeypatch.chdir(tmp_path)
     built: list[Flask] = []
     addresses = {
-        "MONGODB_URL": servers.mongodb_url,
-        "MONGODB_DATABASE": f"app-{uuid.uuid4().hex}",
-        "REDIS_URL": servers.redis_url,
+        name: app_workshop.environment[name]
+        for name in ("MONGODB_URL", "MONGODB_DATABASE", "REDIS_URL")
     }
 
     def build(**settings: str) -> Flask:

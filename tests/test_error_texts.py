@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import photographs
@@ -24,9 +23,12 @@ VALUES = (None, "", "x", 1, -1, 1.5, True, [], ["x"], [None], [1], {}, {"x": 1},
 METHODS = ("get", "post", "patch", "delete")
 
 
-@pytest.fixture
-def workshop(tmp_path: Path, servers: Servers) -> Iterator[Workshop]:
-    with Workshop(tmp_path, servers, PLUGINS_DISABLED="blip") as workshop:
+@pytest.fixture(scope="module")
+def shared_workshop(
+    tmp_path_factory: pytest.TempPathFactory, servers: Servers
+) -> Iterator[Workshop]:
+    folder = tmp_path_factory.mktemp("workshop")
+    with Workshop(folder, servers, PLUGINS_DISABLED="blip") as workshop:
         yield workshop
 
 
@@ -130,8 +132,8 @@ def test_every_refused_form_can_be_read(client, form):
     check(answer)
 
 
-def test_no_error_of_flask_or_werkzeug_speaks_for_itself(workshop):
-    app = workshop.app
+def test_no_error_of_flask_or_werkzeug_speaks_for_itself(own_workshop):
+    app = own_workshop.app
 
     @app.get("/abort/<int:status>")
     def give_up(status: int) -> None:

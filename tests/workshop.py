@@ -310,6 +310,13 @@ class Workshop:
         for name in database.list_collection_names():
             database[name].delete_many({"_id": {"$ne": "installation"}})
 
+    def forget_installation(self) -> None:
+        """Remove all that MongoDB and Redis hold, as if they were another installation's."""
+        self.redis.flushdb()
+        database = self.collection.database
+        for name in database.list_collection_names():
+            database[name].delete_many({})
+
     def renew(self) -> None:
         """Have the web side made again, with the plugins that there are then."""
         if self._app:
