@@ -130,7 +130,7 @@ def test_all_copies_are_listed_by_their_hash(workshop):
 
 def test_those_who_remove_different_duplicates_at_once_leave_one(workshop):
     removal = workshop.web.removal
-    for _ in range(15):
+    for _ in range(8):
         ids = copies_of(workshop, new_photograph(), 4)
         assert remove(workshop, ids[0]) == 204
         remove_duplicate = partial(removal.remove, filter={"duplicate": True})
@@ -144,7 +144,7 @@ def test_those_who_remove_different_duplicates_at_once_leave_one(workshop):
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("query", ["", "?permanently=1"])
 def test_a_duplicate_that_arrives_while_its_original_is_removed(workshop, count, query):
-    for _ in range(8):
+    for _ in range(5):
         content = new_photograph()
         first, *others = copies_of(workshop, content, count)
         add = partial(workshop.upload, content)
@@ -156,7 +156,7 @@ def test_a_duplicate_that_arrives_while_its_original_is_removed(workshop, count,
 
 
 def test_the_same_new_bytes_at_once_have_one_original(workshop):
-    for _ in range(10):
+    for _ in range(6):
         content, other = new_photograph(), new_photograph()
         one = partial(workshop.upload, content)
         several = partial(workshop.upload, content, other, other)
@@ -166,7 +166,7 @@ def test_the_same_new_bytes_at_once_have_one_original(workshop):
 
 def test_those_restored_and_removed_at_once_agree(workshop):
     ids = copies_of(workshop, photographs.photograph(), 6)
-    for number in range(15):
+    for number in range(6):
         gone = ids[number % 2 : 4 : 2]
         for upload_id in gone:
             remove(workshop, upload_id)
@@ -366,7 +366,7 @@ def test_one_of_the_same_bytes_stays_whatever_is_done_at_once(workshop):
     add()
     jobs = []
     with Beside(look) as looking:
-        for _ in range(5):
+        for _ in range(3):
             acts = (delete_duplicates, delete_duplicates, restore_some, purge_some, add)
             jobs += at_once(*acts)[:2]
     assert looking.problem is None
