@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 from photographs import photograph
 from pymongo.hello import Hello
 from pymongo.monitoring import ServerHeartbeatSucceededEvent
-from running import Servers, wait_until
+from running import wait_until
 from workshop import Program, Workshop
 
 from clustr.database.analyses import Analyses
@@ -33,10 +32,9 @@ COUNT = 4
 
 
 @pytest.fixture
-def workshop(tmp_path: Path, servers: Servers) -> Iterator[Workshop]:
-    with Workshop(tmp_path, servers) as made:
-        made.analyzer("held", HELD, queue="default", max_attempts=1)
-        yield made
+def workshop(workshop: Workshop) -> Workshop:
+    workshop.analyzer("held", HELD, queue="default", max_attempts=1)
+    return workshop
 
 
 def clock(folder: Path, name: str, offset: str) -> dict[str, str]:

@@ -3,14 +3,13 @@
 import http.server
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import photographs
 import pytest
 from blip_stand_in import BlipStandIn
 from bson import ObjectId
-from running import Servers, wait_until
+from running import wait_until
 from workshop import Workshop, analyzer
 
 from clustr.database import now
@@ -52,11 +51,11 @@ def captioner() -> Iterator[BlipStandIn]:
 
 
 @pytest.fixture
-def workshop(tmp_path: Path, servers: Servers, captioner: BlipStandIn) -> Iterator[Workshop]:
-    with Workshop(tmp_path, servers) as running:
-        running.write("talker", TALKER.format(port=captioner.port))
-        running.analyzer("plain", "return {}")
-        yield running
+def workshop(workshop: Workshop, captioner: BlipStandIn) -> Iterator[Workshop]:
+    workshop.write("talker", TALKER.format(port=captioner.port))
+    workshop.analyzer("plain", "return {}")
+    yield workshop
+    workshop.environment.pop("TALKER_URL", None)
 
 
 def get(workshop: Workshop, path: str) -> Any:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import photographs
@@ -12,7 +11,7 @@ from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from calling import uploaded
 from pymongo import MongoClient
-from running import Servers, Up, wait_until
+from running import Up, wait_until
 from workshop import Workshop, another
 
 from clustr import components
@@ -22,10 +21,9 @@ from clustr.services.bulk import JobRunner
 
 
 @pytest.fixture
-def workshop(tmp_path: Path, servers: Servers) -> Iterator[Workshop]:
-    with Workshop(tmp_path, servers) as workshop:
-        workshop.analyzer("says", "return {}")
-        yield workshop
+def workshop(workshop: Workshop) -> Workshop:
+    workshop.analyzer("says", "return {}")
+    return workshop
 
 
 @pytest.fixture

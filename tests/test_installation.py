@@ -111,13 +111,15 @@ def test_a_prefix_has_letters_and_digits(make, prefix):
         assert workshop.settings.redis_prefix == f"clustr:{database}"
 
 
-@pytest.fixture
-def outage(tmp_path: Path) -> Iterator[Outage]:
-    """Servers of one's own, which can be away when something starts."""
-    servers = Outage(tmp_path / "outage")
-    servers.start()
-    yield servers
-    servers.end()
+@pytest.fixture(scope="module")
+def outage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outage]:
+    """Servers that can be away when something starts; a test starts them again."""
+    servers = Outage(tmp_path_factory.mktemp("outage"))
+    try:
+        servers.start()
+        yield servers
+    finally:
+        servers.end()
 
 
 def second_on(first: Workshop, outage: Outage, folder: Path, **settings: str) -> Workshop:

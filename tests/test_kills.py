@@ -2,13 +2,11 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import photographs
-import pytest
-from running import Servers, Up, descendants, wait_until
+from running import Up, descendants, wait_until
 from test_outage import Service
 from workshop import Workshop, analyzer, end_leases
 
@@ -17,12 +15,6 @@ from clustr.supervisor.servers import free_port
 
 # Takes so long for each image that a kill falls into work under way, however busy the machine is.
 SLOW = analyzer("slow", "time.sleep(0.5); return {}")
-
-
-@pytest.fixture
-def workshop(tmp_path: Path, servers: Servers) -> Iterator[Workshop]:
-    with Workshop(tmp_path, servers) as workshop:
-        yield workshop
 
 
 def test_C7_work_horse_and_worker_that_are_killed_lose_nothing(workshop):

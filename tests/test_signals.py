@@ -5,19 +5,9 @@ import pty
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import photographs
-import pytest
-from running import Servers, wait_until
-from workshop import Workshop
-
-
-@pytest.fixture
-def workshop(tmp_path: Path, servers: Servers) -> Iterator[Workshop]:
-    with Workshop(tmp_path, servers) as workshop:
-        yield workshop
+from running import wait_until
 
 
 def test_sighup_starts_a_worker_anew_and_sigusr1_does_not_end_it(workshop):

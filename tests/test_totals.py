@@ -18,10 +18,10 @@ from workshop import Workshop
 from clustr.database import Database
 
 
-@pytest.fixture
-def own_servers(tmp_path: Path) -> Iterator[Servers]:
+@pytest.fixture(scope="module")
+def own_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """Servers that may be killed."""
-    running = Servers(tmp_path / "servers")
+    running = Servers(tmp_path_factory.mktemp("servers"))
     try:
         running.start()
         yield running
@@ -64,7 +64,7 @@ def walked(up: WebSide, query: str = "") -> int:
 @pytest.fixture
 def running(own_servers: Servers, tmp_path: Path) -> Iterator[WebSide]:
     """Web processes and a worker on servers that may be killed."""
-    with Workshop(tmp_path, own_servers, PLUGINS_DISABLED="blip") as workshop:
+    with Workshop(tmp_path, own_servers, PLUGINS_DISABLED="blip,exif,palette,phash") as workshop:
         workshop.worker()
         yield WebSide(workshop, processes=2)
 
