@@ -207,10 +207,11 @@ def shared_workshop(
 
 
 @pytest.fixture
-def workshop(shared_workshop: Workshop) -> Workshop:
+def workshop(shared_workshop: Workshop) -> Iterator[Workshop]:
     """A workshop without uploads and plugins, whose indexes are there already."""
     shared_workshop.empty()
-    return shared_workshop
+    yield shared_workshop
+    shared_workshop.end_programs()
 
 
 @pytest.fixture(scope="module")
@@ -222,10 +223,11 @@ def shared_saying_workshop(shared_workshop: Workshop) -> Workshop:
 
 
 @pytest.fixture
-def saying_workshop(shared_saying_workshop: Workshop) -> Workshop:
+def saying_workshop(shared_saying_workshop: Workshop) -> Iterator[Workshop]:
     """A workshop without uploads, whose analyzer `says` returns what a test writes for it."""
     shared_saying_workshop.empty("says")
-    return shared_saying_workshop
+    yield shared_saying_workshop
+    shared_saying_workshop.end_programs()
 
 
 @pytest.fixture

@@ -97,7 +97,7 @@ def test_what_nobody_has_changed_is_not_counted_again(workshop, at_once):
     assert [tag["name"] for tag in counted(workshop)["tags"]] == ["cat"]
 
 
-TAGS = 10_000
+TAGS = 1_000
 # In each of them the one lease that is held is prolonged once, or once more at its edges.
 WINDOW_SECONDS = 15
 DOCUMENTS_A_MINUTE = 10

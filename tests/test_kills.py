@@ -15,25 +15,27 @@ from clustr.supervisor.servers import free_port
 
 # Takes so long for each image that a kill falls into work under way, however busy the machine is.
 SLOW = analyzer("slow", "time.sleep(0.5); return {}")
+# Does not end before the test wants it.
+HELD = analyzer("held", "while not Path('go').exists(): time.sleep(0.02)\nreturn {}")
 
 
 def test_C7_work_horse_and_worker_that_are_killed_lose_nothing(workshop):
-    workshop.write("slow", SLOW)
-    ids = workshop.upload(*[photographs.photograph(width=40)] * 12)
+    workshop.write("held", HELD)
+    ids = workshop.upload(*[photographs.photograph(width=40)] * 4)
     worker = workshop.worker("--workers", "2")
-    wait_until(lambda: "succeeded" in values(workshop, "state"), 20, "a first end")
-    horse = wait_until(worker.horses, 15, "a work-horse")[0]
-    os.kill(horse.pid, signal.SIGKILL)
+    wait_until(lambda: values(workshop, "state").count("running") == 2, 20, "work under way")
+    os.kill(worker.horses()[0].pid, signal.SIGKILL)
     wait_until(lambda: 1 in values(workshop, "crashes"), 15, "the crash to be noted")
     _, _, *rq_workers = worker.children()
-    wait_until(worker.horses, 15, "a work-horse")
+    wait_until(lambda: values(workshop, "state").count("running") == 2, 20, "work under way")
     for process in rq_workers:
         os.kill(process.pid, signal.SIGKILL)
     wait_until(lambda: not any(one.alive() for one in rq_workers), 15, "the end of the workers")
     wait_until(lambda: len(worker.children()) == 4, 10, "new workers")
     workshop.end_leases()
+    (workshop.folder / "go").touch()
     for upload_id in ids:
-        found = workshop.end_of(upload_id, "slow", seconds=40)
+        found = workshop.end_of(upload_id, "held", seconds=40)
         assert (found.state, found.error) == (State.SUCCEEDED, None)
     assert worker.alive()
 

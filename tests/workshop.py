@@ -285,7 +285,7 @@ class Workshop:
 
         It cannot put right what a test did to its settings, or to the upload folder itself.
         """
-        self._end_programs()
+        self.end_programs()
         compiled = self.plugins / "__pycache__"
         plugins = [p for p in self.plugins.iterdir() if p.stem not in kept and p != compiled]
         if plugins:
@@ -345,13 +345,13 @@ class Workshop:
     def __enter__(self) -> "Workshop":
         return self
 
-    def _end_programs(self) -> None:
+    def end_programs(self) -> None:
         for program in self._started:
             program.end()
         self._started.clear()
 
     def __exit__(self, *_: object) -> None:
-        self._end_programs()
+        self.end_programs()
         self.renew()
         self.redis.close()
         self._mongo.close()
