@@ -21,6 +21,7 @@ from workshop import Workshop
 
 from clustr.api.http.preferences import preferred_wait
 from clustr.api.schemas.uploads import AnalysisSchema, UploadedSchema, UploadSchema
+from clustr.database.bulk_selection import PRIORITY
 from clustr.domain.models import Analysis, State, are_under_way
 from clustr.services.waiting import SHORTEST_PAUSE_SECONDS
 from clustr.supervisor import gunicorn_settings
@@ -402,6 +403,19 @@ def test_what_is_missing_is_made_and_what_is_there_is_answered(web, workshop, cl
     assert (there.status_code, there.json()) == (200, came.json())
     runs = (workshop.folder / "runs").read_text().split()
     assert runs.count(upload_id) == 1
+
+
+def test_what_a_job_has_queued_comes_first_when_it_is_asked_for(web, workshop):
+    ids = new_uploads(web, 2)
+    for upload_id in ids:
+        assert post(web, upload_id, "asked").status_code == 202
+    of_job = {"analyses": {"$elemMatch": {"name": "asked", "state": "queued"}}}
+    workshop.collection.update_many(of_job, {"$set": {"analyses.$.priority": PRIORITY}})
+    assert post(web, ids[1], "asked").status_code == 202
+    assert [workshop.stored(one, "asked")["priority"] for one in ids] == [PRIORITY, 0]
+    analyze(workshop, "asked")
+    runs = (workshop.folder / "runs").read_text().split()
+    assert runs.index(ids[1]) < runs.index(ids[0])
 
 
 def test_several_who_ask_for_what_is_missing_have_it_made_once(web, workshop, clients):

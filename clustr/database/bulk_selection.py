@@ -304,7 +304,8 @@ class Selections:
         Args:
             dependents: as for `queue_batch`.
             versions: the versions of the upload to which the change may be made.
-            only_missing: whether to leave alone one that is no `AnalysisSelection.MISSING`.
+            only_missing: whether to leave alone one that is no `AnalysisSelection.MISSING`; if it
+                is queued by a job, it comes ahead of that job's others.
 
         Returns:
             the upload after the change, if there was one.
@@ -337,6 +338,12 @@ class Selections:
         upload = from_document(existing)
         require_version(existing, versions)
         if only_missing:
+            waiting = {"$in": [State.QUEUED, State.WAITING]}
+            by_job = with_analysis(name=analyzer.name, state=waiting, priority=PRIORITY)
+            with translate_errors():
+                self._collection.update_one(
+                    {**query, **by_job}, {"$set": {"analyses.$.priority": 0}}
+                )
             return upload
         message = (
             f"The analysis {analyzer.name} of this upload is still under way; try again later."
