@@ -46,6 +46,7 @@ MODULES = (
     "clustr.worker.jobs",
     "gunicorn.app.wsgiapp",
     "gunicorn.workers.gthread",
+    "pymongo.synchronous.auth",
 )
 LARGEST_REQUEST_BYTES = 128 * 1024
 ROOM_FOR_ARGUMENTS = "-" * 4096  # for the command lines that programs show

@@ -311,11 +311,16 @@ class Workshop:
             database[name].delete_many({"_id": {"$ne": "installation"}})
 
     def forget_installation(self) -> None:
-        """Remove all that MongoDB and Redis hold, as if they were another installation's."""
-        self.redis.flushdb()
+        """Remove all that MongoDB and Redis hold of this one."""
+        self.forget_keys()
         database = self.collection.database
         for name in database.list_collection_names():
             database[name].delete_many({})
+
+    def forget_keys(self) -> None:
+        """Remove all that Redis holds of this one, also whose it is."""
+        for key in self.redis.scan_iter(self.key("*")):
+            self.redis.delete(key)
 
     def renew(self) -> None:
         """Have the web side made again, with the plugins that there are then."""
