@@ -9,10 +9,10 @@ WITH_MAKE := $(shell command -v setpriv > /dev/null && echo setpriv --pdeathsig 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test sweep fuzz debian deployment clients lint format bench soak worker assets servers clean
+.PHONY: help run test test-captioner sweep fuzz debian deployment clients lint format bench soak worker assets servers clean
 
 help:  ## Say what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/installed  ## Run everything on http://127.0.0.1:5000, until Ctrl-C
 	@$(BIN)/clustr install-servers
@@ -39,6 +39,10 @@ deployment:  ## Make a bare Debian 13 with systemd, and install Clustr there as 
 
 clients: servers  ## Generate clients of the API with the usual tools, and use them; takes minutes
 	$(BIN)/python -m pytest -rs tests/clients/check_clients.py
+
+test-captioner: servers $(VENV)/installed-captioner  ## Test `clustr captioner`, which needs torch
+	CAPTIONER_PYTHON=$(CURDIR)/$(VENV)/captioner/bin/python \
+		$(BIN)/python -m pytest -rs tests/captioner/check_captioner.py
 
 lint: $(VENV)/installed-dev  ## Check style, types, and which module may import which
 	$(BIN)/ruff check .
@@ -80,6 +84,13 @@ $(VENV)/installed: $(VENV)/made setup.cfg constraints.txt
 $(VENV)/installed-dev: $(VENV)/made setup.cfg constraints.txt
 	$(PIP_INSTALL) -e '.[dev]'
 	@touch $@ $(VENV)/installed
+
+# Torch is large, so it has a place of its own.
+$(VENV)/installed-captioner: $(VENV)/made setup.cfg constraints.txt
+	$(PYTHON) -m venv --clear $(VENV)/captioner
+	$(VENV)/captioner/bin/python -m pip install --quiet --disable-pip-version-check \
+		-c constraints.txt -e '.[captioner]'
+	@touch $@
 
 # What tests and measurements start, wherever MONGODB_URL and REDIS_URL may lead.
 servers: $(VENV)/installed-dev

@@ -29,6 +29,7 @@ class BlipConfig(HttpConfig):
         metadata={
             "env": ("BLIP_SERVICE_URL", "BLIP_BASE_URL"),
             "description": "Where the captioner is",
+            "started_by": "clustr captioner",
         },
     )
     cut_opening = fields.Boolean(

@@ -15,8 +15,8 @@ from clustr.plugin_manager.service_addresses import note_without_captioner
 NOTE = (
     "No captioner is configured. To have captions, set CLUSTR_PLUGIN__OPENAI__BASE_URL to the "
     "address of a chat server whose model sees, such as http://localhost:11434/v1 for Ollama; or "
-    "set BLIP_SERVICE_URL to the address of a captioner, or start one at http://localhost:8001, "
-    "where it is looked for."
+    "set BLIP_SERVICE_URL to the address of a captioner, or run `clustr captioner` or start "
+    "another at http://localhost:8001, where it is looked for."
 )
 EVERYTHING = {"PLUGINS_DISABLED": "", "PLUGINS_ENABLED": "blip,openai"}
 OPENAI, BLIP = re.findall(r"set ([A-Z_]+) to the address", NOTE)
@@ -30,7 +30,7 @@ def test_the_sentence(load):
 
 
 def test_the_default_address_in_it_is_where_the_service_is_looked_for():
-    [address] = re.findall(r"start one at (\S+),", NOTE)
+    [address] = re.findall(r"start another at (\S+),", NOTE)
     assert BlipConfig().load({})["service_url"] == address
 
 

@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,7 +16,7 @@ from PIL import Image
 
 from clustr import __version__, storage
 from clustr.database.replica_set import ensure_primary
-from clustr.domain.errors import DatabaseUnavailable
+from clustr.domain.errors import DatabaseUnavailable, StartUpError
 from clustr.domain.supported_releases import why_unsupported
 from clustr.plugin_manager import check_enabled, find_candidates, ignored_names, ignored_variables
 from clustr.settings import Settings, describe_unknown_variables
@@ -32,12 +33,13 @@ from clustr.supervisor.processes import (
 STOP_SECONDS = {"web": 4.0, "worker": 3.0, "redis": 0.5, "mongod": 2.0}
 
 
-def up(settings: Settings, workers: int) -> int:
+def up(settings: Settings, workers: int, captioner: bool = False) -> int:
     """Run the service until a signal ends it.
 
     Args:
         settings: MongoDB and Redis are started unless their addresses are among `given`.
         workers: how many RQ workers to run.
+        captioner: whether to run `clustr captioner`, too, for the plugin `blip`.
 
     Returns:
         The exit code.
@@ -61,6 +63,9 @@ def up(settings: Settings, workers: int) -> int:
         child, started["REDIS_URL"] = _redis_child(data, passwords)
         children.append(child)
     servers.write_addresses(data, started)
+    if captioner:
+        child, started["BLIP_SERVICE_URL"] = _captioner_child()
+        children.append(child)
     environment = _child_environment(settings) | started
     children += [_worker_child(environment, workers), _web_child(settings, environment)]
     supervisor = Supervisor(children)
@@ -133,6 +138,16 @@ def _redis_child(data: Path, passwords: servers.Passwords) -> tuple[Child, str]:
         log_file=servers.redis_log(data),
     )
     return child, servers.redis_url(port, passwords)
+
+
+def _captioner_child() -> tuple[Child, str]:
+    """The captioner, which nothing waits for: it may have to download its model first."""
+    if find_spec("torch") is None or find_spec("transformers") is None:
+        raise StartUpError("--captioner needs more packages: pip install 'clustr[captioner]'")
+    port = servers.free_port()
+    arguments = [sys.executable, "-m", "clustr", "captioner", "--port", str(port)]
+    starter = command_starter(arguments, {**os.environ, "PYTHONUNBUFFERED": "1"})
+    return Child("captioner", starter), f"http://{servers.LOOPBACK}:{port}"
 
 
 def _worker_child(environment: dict[str, str], workers: int) -> Child:

@@ -19,13 +19,14 @@ UP_WORKERS = 2
 @click.option("--port", help="Port to listen on, instead of PORT.")
 @click.option("--data", metavar="FOLDER", help="Where data is kept, instead of DATA_FOLDER.")
 @click.option("--workers", default=UP_WORKERS, show_default=True, type=click.IntRange(1))
-def up(host: str | None, port: str | None, data: str | None, workers: int) -> None:
+@click.option("--captioner", is_flag=True, help="Run `clustr captioner`, too, and use it.")
+def up(host: str | None, port: str | None, data: str | None, workers: int, captioner: bool) -> None:
     """Run everything in the foreground: MongoDB, Redis, workers and web."""
     # In the environment, because the children read their settings from it.
     for name, value in {"HOST": host, "PORT": port, "DATA_FOLDER": data}.items():
         if value is not None:
             os.environ[name] = value
-    sys.exit(single_host.up(read_settings(), workers))
+    sys.exit(single_host.up(read_settings(), workers, captioner))
 
 
 def _parse_kinds(

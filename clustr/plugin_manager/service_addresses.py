@@ -11,6 +11,8 @@ from clustr.plugins import Analyzer, HttpAnalyzer
 ADDRESS = "service_url"
 # In the metadata of that key, of a plugin that has no analyzer before it is set: what to set it to.
 FOR_CAPTIONS = "for_captions"
+# The same of a service that a command starts at its default address: that command.
+STARTED_BY = "started_by"
 
 
 def has_address(plugin: Plugin, analyzer: Analyzer) -> bool:
@@ -86,9 +88,12 @@ def _way_of_plugin_that_is_off(plugin: Plugin) -> str | None:
 
 
 def _default_way(plugin: Plugin, analyzer: Analyzer) -> str:
+    declared = plugin.config_schema().fields.get(ADDRESS) if plugin.config_schema else None
+    command = declared.metadata.get(STARTED_BY) if declared else None
+    start = f"run `{command}` or start another" if command else "start one"
     return (
-        f"set {address_setting(plugin, {})} to the address of a {service_of(analyzer)}, or start "
-        f"one at {default_address(plugin)}, where it is looked for"
+        f"set {address_setting(plugin, {})} to the address of a {service_of(analyzer)}, or {start} "
+        f"at {default_address(plugin)}, where it is looked for"
     )
 
 

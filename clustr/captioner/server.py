@@ -1,0 +1,123 @@
+"""The server: `POST /caption` and `GET /health`, as the predecessor's captioner had them."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from flask import Flask, Response, jsonify, request
+from PIL import Image, ImageOps
+from werkzeug.exceptions import HTTPException
+from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler
+
+from clustr.captioner.batches import BATCH_SIZE, MAX_WAITING, Batches, Busy
+from clustr.captioner.tags import tags_of
+
+FORMATS = ("JPEG", "PNG", "WEBP")
+MAX_REQUEST_BYTES = 32 * 1024 * 1024
+MAX_PIXELS = 50_000_000
+# The model looks at 384 pixels a side; a JPEG is decoded at about that size.
+SIDE = 384
+# As many wait as the model takes at a time, twice; the threads of others wait for their turn.
+THREADS = 2 * BATCH_SIZE
+CONNECTION_SECONDS = 30
+RETRY_AFTER_SECONDS = 2
+
+
+def create_app(batches: Batches, model: str) -> Flask:
+    """The application.
+
+    Args:
+        batches: captions images.
+        model: its name, for those who ask.
+    """
+    app = Flask(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_REQUEST_BYTES
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+
+    @app.get("/health")
+    def health() -> Any:
+        return {"status": "healthy", "model": model}
+
+    @app.post("/caption")
+    def caption() -> Any:
+        began = time.monotonic()
+        file = request.files.get("image")
+        if file is None:
+            return _refusal(400, "Send the image as the part `image` of a form.")
+        try:
+            image = read(file.stream)
+        except Exception:  # Pillow raises many things on broken images.
+            return _refusal(422, "The image cannot be read: send a whole JPEG, PNG or WebP.")
+        try:
+            text = batches.caption(image)
+        except Busy:
+            answer = _refusal(503, f"{MAX_WAITING} images wait already; try again.")
+            answer.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+            return answer
+        seconds = round(time.monotonic() - began, 3)
+        words = {"caption": text, "tags": tags_of(text)}
+        return {"filename": file.filename or "", **words, "processing_time": seconds}
+
+    @app.errorhandler(HTTPException)
+    def refuse(error: HTTPException) -> Any:
+        return _refusal(error.code or 500, error.description or error.name)
+
+    return app
+
+
+def _refusal(status: int, detail: str) -> Response:
+    answer = jsonify({"detail": detail})
+    answer.status_code = status
+    return answer
+
+
+def read(stream: Any) -> Image.Image:
+    """The image of a file, upright and in RGB, about as large as the model needs it."""
+    with Image.open(stream, formats=FORMATS) as image:
+        image.draft("RGB", (SIDE, SIDE))
+        picture = ImageOps.exif_transpose(image)
+        picture.thumbnail((4 * SIDE, 4 * SIDE))
+        return picture.convert("RGB")
+
+
+class Handler(WSGIRequestHandler):
+    """One that waits no longer for a client, and prints a line for what went wrong alone."""
+
+    timeout = CONNECTION_SECONDS
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        if str(code) >= "500":
+            super().log_request(code, size)
+
+
+class Server(BaseWSGIServer):
+    """A server with a bounded number of threads."""
+
+    multithread = True
+
+    def __init__(self, host: str, port: int, app: Flask):
+        super().__init__(host, port, app, handler=Handler)
+        self._threads = ThreadPoolExecutor(THREADS, "request")
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._threads.submit(self._serve, request, client_address)
+
+    def _serve(self, request: Any, client_address: Any) -> None:
+        try:
+            self.finish_request(request, client_address)
+        except Exception:  # A client that went away; others are served.
+            self.handle_error(request, client_address)
+        finally:
+            self.shutdown_request(request)
+
+
+def serve(host: str, port: int, app: Flask, announce: Callable[[str], None]) -> None:
+    """Serve until the process is ended.
+
+    Raises:
+        OSError: the address is taken, or not one of this host's.
+    """
+    server = Server(host, port, app)
+    announce(f"http://{f'[{host}]' if ':' in host else host}:{server.server_port}")
+    server.serve_forever()
