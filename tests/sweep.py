@@ -227,7 +227,7 @@ def is_answer(call: Call) -> bool:
 @contextmanager
 def sweeping(folder: Path, servers: Servers) -> Iterator[Sweep]:
     """A web side and a worker for a sweep."""
-    with Workshop(folder, servers, PLUGINS_DISABLED="blip") as workshop:
+    with Workshop(folder, servers, PLUGINS_DISABLED="blip,exif,palette,phash") as workshop:
         web = WebSide(workshop)
         workshop.worker("--workers", "1")
         yield Sweep(web, folder, servers)
