@@ -324,8 +324,10 @@ class Reader:
         """What a command prints; the variables that it sets are kept."""
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         environment = self.workshop.environment | {"PATH": path, "COLUMNS": "100"}
-        if re.fullmatch(r"clustr [\w ./-]+", command):  # It needs no shell.
-            printed = run_program(["-m", *command.split()], environment, self.folder).stdout
+        program = re.fullmatch(r"((?:\w+=\S+ )*)((?:clustr|pytest) [\w ./-]+)", command)
+        if program:  # It needs no shell.
+            environment |= dict(variable.split("=", 1) for variable in program[1].split())
+            printed = run_program(["-m", *program[2].split()], environment, self.folder).stdout
         else:
             printed = self._run_in_shell(command, environment)
         return "".join(f"{line.rstrip()}\n" for line in printed.strip().splitlines())
