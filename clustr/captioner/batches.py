@@ -42,6 +42,10 @@ class Batches:
             raise Busy from None
         return future.result()
 
+    def is_full(self) -> bool:
+        """Whether no more may wait."""
+        return self._waiting.full()
+
     def _work(self) -> None:
         while True:
             batch = [self._waiting.get()]

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from threading import Semaphore
 from typing import Any
 
 from flask import Flask, Response, jsonify, request
@@ -18,8 +19,10 @@ MAX_REQUEST_BYTES = 32 * 1024 * 1024
 MAX_PIXELS = 50_000_000
 # The model looks at 384 pixels a side; a JPEG is decoded at about that size.
 SIDE = 384
-# As many wait as the model takes at a time, twice; the threads of others wait for their turn.
-THREADS = 2 * BATCH_SIZE
+# A decode may take 150 MB, so few are under way.
+DECODES = 2
+# Enough for all that may wait and are captioned, and for some who ask for health or too many.
+THREADS = MAX_WAITING + 2 * BATCH_SIZE
 CONNECTION_SECONDS = 30
 RETRY_AFTER_SECONDS = 2
 
@@ -34,6 +37,7 @@ def create_app(batches: Batches, model: str) -> Flask:
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_REQUEST_BYTES
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    decodes = Semaphore(DECODES)
 
     @app.get("/health")
     def health() -> Any:
@@ -46,7 +50,8 @@ def create_app(batches: Batches, model: str) -> Flask:
         if file is None:
             return _refusal(400, "Send the image as the part `image` of a form.")
         try:
-            image = read(file.stream)
+            with decodes:
+                image = read(file.stream)
         except Exception:  # Pillow raises many things on broken images.
             return _refusal(422, "The image cannot be read: send a whole JPEG, PNG or WebP.")
         try:
@@ -76,9 +81,9 @@ def read(stream: Any) -> Image.Image:
     """The image of a file, upright and in RGB, about as large as the model needs it."""
     with Image.open(stream, formats=FORMATS) as image:
         image.draft("RGB", (SIDE, SIDE))
-        picture = ImageOps.exif_transpose(image)
-        picture.thumbnail((4 * SIDE, 4 * SIDE))
-        return picture.convert("RGB")
+        picture = ImageOps.exif_transpose(image).convert("RGB")
+        picture.thumbnail((2 * SIDE, 2 * SIDE))
+        return picture
 
 
 class Handler(WSGIRequestHandler):
