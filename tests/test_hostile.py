@@ -33,14 +33,16 @@ def nginx_program() -> str:
 
 
 @pytest.fixture(scope="module")
-def proxied(service_with: Callable[..., Up]) -> Up:
+def proxied(web_with: Callable[..., WebSide]) -> WebSide:
     """A service that believes one proxy."""
-    return service_with(PROXY_HOPS="1", PLUGINS_ENABLED="dimensions")
+    web = web_with(PROXY_HOPS="1", PLUGINS_ENABLED="dimensions", PLUGINS_DISABLED="")
+    web.workshop.worker()
+    return web
 
 
 @pytest.fixture(scope="module")
 def behind_nginx(
-    proxied: Up, tmp_path_factory: pytest.TempPathFactory, nginx_program: str
+    proxied: WebSide, tmp_path_factory: pytest.TempPathFactory, nginx_program: str
 ) -> Iterator[str]:
     with nginx(nginx_program, tmp_path_factory.mktemp("nginx"), proxied.url) as url:
         yield url
@@ -152,7 +154,7 @@ def test_G13_behind_the_front_urls_are_those_of_the_front(behind_nginx: str) -> 
 
 
 def test_below_a_path_of_another_site_everything_is_found(
-    proxied: Up, tmp_path: Path, nginx_program: str
+    proxied: WebSide, tmp_path: Path, nginx_program: str
 ) -> None:
     with nginx(nginx_program, tmp_path, proxied.url, below="/clustr") as url:
         photo = photographs.photograph()

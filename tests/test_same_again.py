@@ -223,9 +223,9 @@ def test_a_question_that_cannot_be_answered_is_refused(service, asked):
     assert answer.json()["errors"]
 
 
-def test_B2_a_file_that_is_far_too_large_ends_the_reading(service_with):
+def test_B2_a_file_that_is_far_too_large_ends_the_reading(web_with):
     """The rest of the request is not sent before the answer is there."""
-    service = service_with(MAX_UPLOAD_SIZE="100000")
+    service = web_with(processes=1, MAX_UPLOAD_SIZE="100000")
     head = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\n'
     address = urlsplit(service.url)
     connection = http.client.HTTPConnection(address.hostname, address.port, timeout=10)
