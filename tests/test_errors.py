@@ -183,12 +183,18 @@ def test_G10_a_fault_is_told_to_the_log_alone(app_with, capfd):
     assert "find-me" in logged
 
 
-def test_without_its_database_the_service_says_so(app_with):
+def ask_mongodb_for_half_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For apps whose MongoDB is away: they ask it several times, one after the other."""
+    monkeypatch.setattr("clustr.components.WEB_TIMEOUT_SECONDS", 0.5)
+
+
+def test_without_its_database_the_service_says_so(app_with, monkeypatch):
     """Nothing listens at the address; what needs no database is answered all the same."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     app_with()  # While the database is there, the folder of uploads is made.
     app_with()  # The first start asks it whether the store is new.
+    ask_mongodb_for_half_a_second(monkeypatch)
     client = app_with(MONGODB_URL=f"mongodb://127.0.0.1:{port}").test_client()
     answer = client.get("/api/uploads")
     assert answer.status_code == 503
@@ -243,9 +249,11 @@ def closed_port() -> int:
 
 
 @pytest.mark.parametrize("setting", ["MONGODB_URL", "REDIS_URL"])
-def test_G10_a_server_that_is_away_is_not_named(app_with, tmp_path, setting):
+def test_G10_a_server_that_is_away_is_not_named(app_with, tmp_path, setting, monkeypatch):
     port = closed_port()
     app_with()  # While the database is there, the folder of uploads is made.
+    if setting == "MONGODB_URL":
+        ask_mongodb_for_half_a_second(monkeypatch)
     scheme = setting.partition("_")[0].lower()
     client = app_with(**{setting: f"{scheme}://127.0.0.1:{port}"}).test_client()
     unknown = "/api/uploads/0123456789abcdef01234567"

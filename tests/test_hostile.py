@@ -102,13 +102,16 @@ def test_B11_an_upload_for_which_there_is_no_place_is_told_to_try_again(
     one_process: WebSide,
 ) -> None:
     with slow_sockets(one_process.url, "bodies", 100):
-        answer = upload_of_megabytes(one_process.url)
+        with ThreadPoolExecutor(2) as clients:  # Each waits for a place for as long as it may.
+            upload = clients.submit(upload_of_megabytes, one_process.url)
+            url = f"{one_process.url}/api/nowhere"
+            nowhere = clients.submit(requests.post, url, bytes(5_000_000), timeout=40)
+        answer = upload.result()
         assert answer.status_code == 503
         assert answer.json()["type"] == "urn:clustr:problem:too_busy"
         assert int(answer.headers["Retry-After"]) > 0
         # What needs no body is answered as it is, however much is sent with it.
-        nowhere = requests.post(f"{one_process.url}/api/nowhere", bytes(5_000_000), timeout=40)
-        assert nowhere.status_code == 404
+        assert nowhere.result().status_code == 404
     assert upload_of_megabytes(one_process.url).status_code == 201
 
 

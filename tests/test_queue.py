@@ -203,7 +203,8 @@ def test_address_that_is_none_stops_the_start():
         Queue("redis://localhost:port/0", "clustr")
 
 
-def test_lost_bell_is_rung_again_by_the_reconciler(workshop, analyzers):
+def test_lost_bell_is_rung_again_by_the_reconciler(workshop, analyzers, monkeypatch):
+    monkeypatch.setattr("clustr.queue.BELL_SECONDS", 5)  # for the one that is lost
     [upload_id] = workshop.upload()
     wait_until(
         lambda: workshop.redis.delete(f"rq:queue:{workshop.key('default')}"),
