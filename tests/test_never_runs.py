@@ -10,7 +10,7 @@ import photographs
 import pytest
 import requests
 from calling import Raw, part, upload
-from playwright.sync_api import Error
+from playwright.sync_api import Browser, Dialog, Error, Page
 from web_side import WebSide
 
 from clustr.api.schemas.uploads import ProblemSchema
@@ -69,11 +69,39 @@ def beacon() -> Iterator[Beacon]:
         listening.shutdown()
 
 
-@pytest.fixture
-def page(browser):
+@pytest.fixture(scope="module")
+def shared_page(browser: Browser) -> Iterator[Page]:
+    """One for all tests, because a page of its own takes another process of the browser."""
     context = browser.new_context()
     yield context.new_page()
     context.close()
+
+
+@pytest.fixture(scope="module")
+def dialogs(shared_page: Page) -> list[str]:
+    """The dialogs that scripts have opened, which are dismissed."""
+    opened: list[str] = []
+
+    def dismiss(dialog: Dialog) -> None:
+        opened.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+    shared_page.on("dialog", dismiss)
+    return opened
+
+
+@pytest.fixture
+def page(shared_page: Page) -> Page:
+    shared_page.goto("about:blank")
+    return shared_page
+
+
+@pytest.fixture
+def seen(page: Page, beacon: Beacon, dialogs: list[str]) -> list[str]:
+    """What shows on the page that a script ran; what it fetches, the beacon hears."""
+    beacon.heard.clear()
+    dialogs.clear()
+    return dialogs
 
 
 def script(beacon: Beacon) -> bytes:
@@ -96,22 +124,9 @@ def hostile(beacon: Beacon) -> dict[str, bytes]:
     }
 
 
-def watch(page, beacon: Beacon) -> list[str]:
-    """What shows that a script ran: dialogs, and words on the console that are not refusals."""
-    beacon.heard.clear()
-    seen: list[str] = []
-
-    def dismiss(dialog) -> None:
-        seen.append(f"dialog: {dialog.message}")
-        dialog.dismiss()
-
-    page.on("dialog", dismiss)
-    return seen
-
-
-def test_G1_a_script_that_runs_would_be_noticed(page, beacon):
+def test_G1_a_script_that_runs_would_be_noticed(page, beacon, seen):
     """Or the tests below would prove nothing."""
-    seen = watch(page, beacon)
+    page.goto(beacon.url)
     with page.expect_event("dialog"):
         page.set_content(f"<script>{script(beacon).decode()}</script>")
     page.wait_for_load_state("networkidle")
@@ -137,8 +152,7 @@ NAMES = ("page.html", "picture.svg", "note.xhtml", "start.htm", "code.js")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_G1_a_hostile_original_is_shown_and_runs_nothing(page, beacon, originals, name):
-    seen = watch(page, beacon)
+def test_G1_a_hostile_original_is_shown_and_runs_nothing(page, beacon, seen, originals, name):
     page.goto(originals[name])
     page.wait_for_load_state("networkidle")
     assert page.evaluate("document.contentType").startswith("image/")
@@ -149,11 +163,10 @@ def test_G1_a_hostile_original_is_shown_and_runs_nothing(page, beacon, originals
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_G1_another_page_cannot_make_an_original_run(page, beacon, originals, name):
+def test_G1_another_page_cannot_make_an_original_run(page, beacon, seen, originals, name):
     """Not even one that takes it for a page or a script."""
     url = originals[name]
     page.goto(beacon.url)
-    seen = watch(page, beacon)
     asked_as = set()
     page.on("request", lambda request: request.url == url and asked_as.add(request.resource_type))
     page.set_content(
@@ -170,7 +183,7 @@ def test_G1_another_page_cannot_make_an_original_run(page, beacon, originals, na
 
 
 def test_G1_answers_and_errors_that_repeat_what_was_sent_run_nothing(
-    page, beacon, gif_service, originals
+    page, beacon, seen, gif_service, originals
 ):
     """Names of files, paths and parameters are repeated in JSON, which is no page."""
     url = gif_service.url
@@ -178,7 +191,6 @@ def test_G1_answers_and_errors_that_repeat_what_was_sent_run_nothing(
     content = photographs.unique("png", 91_001)
     [one] = upload(gif_service, part(content, tag, "text/html")).json()["data"]
     assert one["original_filename"] == tag  # it is data, and kept
-    seen = watch(page, beacon)
     for path in (
         f"/api/uploads/{one['id']}",
         "/api/uploads",
