@@ -85,9 +85,12 @@ $(VENV)/installed-dev: $(VENV)/made setup.cfg constraints.txt
 	$(PIP_INSTALL) -e '.[dev]'
 	@touch $@ $(VENV)/installed
 
-# Torch is large, so it has a place of its own.
+# Torch is large, so it has a place of its own. From PyPI it brings CUDA; the build without it is
+# TORCH='torch --index-url https://download.pytorch.org/whl/cpu'.
+TORCH ?= torch
 $(VENV)/installed-captioner: $(VENV)/made setup.cfg constraints.txt
 	$(PYTHON) -m venv --clear $(VENV)/captioner
+	$(VENV)/captioner/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH)
 	$(VENV)/captioner/bin/python -m pip install --quiet --disable-pip-version-check \
 		-c constraints.txt -e '.[captioner]'
 	@touch $@

@@ -1,7 +1,11 @@
 """Which analyzer fills a field of uploads, where several would."""
 
 import pytest
+from marshmallow import INCLUDE, Schema
 from workshop import analyzer
+
+from clustr.plugins import Analyzer
+from clustr.testing import run_analyzer, sample_image
 
 URL = "http://localhost:11434/v1"
 CAPTION = {"fields": {"caption": "text", "tags": "words"}}
@@ -77,3 +81,25 @@ def test_a_choice_that_cannot_be_is_a_warning(load, choice, warning):
     manager = load(toml=f"[fields]\n{choice}")
     assert manager.warnings == (warning,)
     assert owners(manager)["caption"] == ["blip"]
+
+
+class Anything(Schema):
+    class Meta:
+        unknown = INCLUDE
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("caption", 7), ("tags", "cat"), ("dimensions", "large"), ("faces", {})]
+)
+def test_a_value_that_does_not_fit_its_field_fails_the_analysis(field, value):
+    class Misfit(Analyzer):
+        name = "misfit"
+        result_schema = Anything
+        fields = {field: "x"}  # noqa: RUF012
+
+        def analyze(self, image, context):
+            return {"x": value}
+
+    end = run_analyzer(Misfit(), sample_image("jpeg"))
+    assert end.state == "failed"
+    assert f'the result does not fit the upload\'s fields: {{"{field}"' in end.error
