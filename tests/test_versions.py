@@ -60,7 +60,7 @@ def test_each_edit_gives_another_version(workshop):
 def test_a_person_saves_while_five_analyses_end(own_workshop):
     names = [f"says{number}" for number in range(5)]
     for number, name in enumerate(names):
-        body = f'time.sleep({number} / 5); return {{"caption": "{name}"}}'
+        body = f'time.sleep({number} / 20); return {{"caption": "{name}"}}'
         own_workshop.analyzer(name, body, fields={"caption": "caption"})
     busy, quiet = own_workshop.upload(photographs.unique(number=1), photographs.unique(number=2))
     path = f"/api/uploads/{quiet}"
