@@ -254,17 +254,24 @@ def show_command_line(arguments: Sequence[str]) -> None:
     ctypes.memmove(begin, text.ljust(end - begin, b"\0"), end - begin)
 
 
+def open_files() -> set[int]:
+    """The file descriptors of this process."""
+    links = [*Path("/proc/self/fd").iterdir()]
+    return {int(link.name) for link in links if link.is_symlink()}  # not that of the listing
+
+
 _execve = os.execve
+# What modules open when they are imported is theirs in each Python: the locks of decodes.
+_files_of_modules: set[int] = set()
 
 
 def execute(program: str, arguments: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
     """Do what `os.execve` does; a module of Python runs without another Python."""
     if program != sys.executable or arguments[1] != "-m":
         _execve(program, arguments, environment)
-    for link in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(OSError):  # that of the listing is closed already
-            if not os.get_inheritable(int(link.name)):
-                os.close(int(link.name))
+    for number in open_files() - _files_of_modules:
+        if not os.get_inheritable(number):
+            os.close(number)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # as each Python does
     os.environ.clear()
     os.environ.update(environment)
@@ -288,8 +295,10 @@ def execute(program: str, arguments: Sequence[str], environment: Mapping[str, st
 if __name__ == "__main__":
     parent_pid, number = map(int, sys.argv[1:3])
     die_with_parent(parent_pid)
+    before = open_files()
     for module in MODULES:
         importlib.import_module(module)
+    _files_of_modules |= open_files() - before
     os.execve = execute
     gc.freeze()
     run(serve(socket.socket(fileno=number)))

@@ -154,6 +154,12 @@ def test_everything_becomes_a_plain_jpeg(image, content, extension):
     sent_picture(image(content, extension))
 
 
+@pytest.mark.parametrize("padding", [bytes(4000), b"\xff" * 7])
+def test_bytes_between_segments_do_not_become_the_beginning(image, padding):
+    padded = with_segments(PLAIN, segment(0xFE, SECRET), padding)
+    sent_picture(image(padded)).load()
+
+
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_broken_exif_data_is_cut_out(image):
     sent = as_sent(image(photographs.broken_exif()))[1]

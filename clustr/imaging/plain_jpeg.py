@@ -8,11 +8,12 @@ from PIL import Image
 
 from clustr.imaging.color_management import is_srgb
 from clustr.imaging.decoding import is_upright
-from clustr.imaging.header_checks import EOI, FRAME_HEADERS, jpeg_segments
+from clustr.imaging.header_checks import EOI, FRAME_HEADERS, SOS, jpeg_segments
 
 START = b"\xff\xd8"
 # Baseline, extended and progressive with Huffman codes: what every decoder reads (T.81, B.1.1.3).
 COMMON_FRAME_HEADERS = (0xC0, 0xC1, 0xC2)
+FILL = b"\xff"  # may stand before each marker (T.81, B.1.1.2)
 METADATA = {*range(0xE0, 0xF0), 0xFE}  # APP0 to APP15, and COM
 # Metadata that says which colors the components are.
 COLOR_METADATA = {0xE0: b"JFIF\0", 0xEE: b"Adobe"}
@@ -47,11 +48,19 @@ def read_plain_jpeg(path: Path, longest_side: int) -> bytes | None:
 
 
 def _without_metadata(file: IO[bytes]) -> bytes | None:
-    """The picture up to its end mark; None if it has none, or a frame of a rare kind."""
+    """The picture up to its end mark; None if it has none, or is of a rare kind.
+
+    That is one with another frame, or with bytes between its segments that no JPEG can begin with;
+    decoders skip them.
+    """
     kept, begin = [START], len(START)
+    end: int | None = begin  # of the segment before; None among the data of pixels
     for marker, position, head, length in jpeg_segments(file.fileno()):
-        if marker in FRAME_HEADERS and marker not in COMMON_FRAME_HEADERS:
+        between = os.pread(file.fileno(), position - end, end) if end is not None else b""
+        is_rare_frame = marker in FRAME_HEADERS and marker not in COMMON_FRAME_HEADERS
+        if is_rare_frame or between.strip(FILL):
             return None
+        end = None if end is None or marker == SOS else position + 2 + length
         if marker in METADATA and not head.startswith(COLOR_METADATA.get(marker, b"none")):
             kept.append(os.pread(file.fileno(), position - begin, begin))
             begin = position + 2 + length

@@ -390,7 +390,7 @@ def _reduced_jpeg(image: Image, max_side: int) -> bytes:
     # The colors of the small picture are converted, and not those of the large one.
     picture = to_rgb(image.open(at_least, color_managed=False), max_side)
     file = io.BytesIO()
-    picture.save(file, "JPEG", quality=JPEG_QUALITY)
+    picture.save(file, "JPEG", quality=JPEG_QUALITY, comment=b"")  # or that of the original
     return file.getvalue()
 
 
