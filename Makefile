@@ -22,7 +22,7 @@ worker: $(VENV)/installed  ## Run one more worker, for the servers of MONGODB_UR
 	@exec $(WITH_MAKE) $(BIN)/clustr worker
 
 test: servers  ## Run the tests
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 sweep: servers  ## Kill a web process at every system call of an upload; takes minutes
 	$(BIN)/python tests/sweep.py

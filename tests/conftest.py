@@ -38,50 +38,6 @@ from clustr.settings import read_settings
 # Formats of the tests of images; others are allowed by those that want them.
 DEFAULT_FORMATS = formats_for(("png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff"))
 
-# The files that take longest, which is mostly waiting: they begin first, so that none is left alone
-# at the end of a run.
-LONGEST = (
-    "concurrent_calls",
-    "up",
-    "kept_processes",
-    "analysis",
-    "outage",
-    "waiting",
-    "analysis_jobs",
-    "odd_images",
-    "idle",
-    "origins",
-    "default_services",
-    "sweep",
-    "secrets",
-    "engine",
-    "listing_cost",
-    "queue",
-    "installation",
-    "fuzz",
-    "bulk_uploads",
-    "replica_set",
-    "fsck",
-    "storage_failures",
-    "editing",
-    "servers",
-    "copies",
-    "hostile",
-    "clock",
-    "fsck_refusals",
-    "decode_memory",
-    "never_runs",
-    "kills",
-    "trash_at_once",
-    "files",
-    "ledger",
-)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    ranks = {f"test_{name}": rank for rank, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
-
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
