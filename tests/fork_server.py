@@ -26,6 +26,7 @@ import sys
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -60,9 +61,8 @@ class ForkedProgram:
         self._waiting = threading.Lock()
         self._exit_code: int | None = None
         self.pid = int(connection.recv(20))
-
-    def __del__(self) -> None:
-        self._connection.close()
+        # In a ring of garbage, `__del__` could come after the socket's own.
+        weakref.finalize(self, connection.close)
 
     def poll(self) -> int | None:
         """Return its exit code if it has ended."""
@@ -80,6 +80,7 @@ class ForkedProgram:
                     self._exit_code = int(self._connection.recv(20))
                 except (TimeoutError, BlockingIOError):
                     raise subprocess.TimeoutExpired(str(self.pid), seconds or 0) from None
+                self._connection.close()
             return self._exit_code
 
     def send_signal(self, number: int) -> None:
