@@ -103,6 +103,7 @@ def build_database(settings: Settings, timeout_seconds: float) -> Database:
         settings.mongodb_database,
         settings.mongodb_uploads_collection,
         timeout_seconds,
+        settings.search_languages,
     )
 
 

@@ -20,6 +20,7 @@ from marshmallow.types import ErrorMessages
 from clustr.domain import failure_messages
 from clustr.domain.errors import InvalidSettings
 from clustr.domain.secrets import HIDDEN
+from clustr.search.terms import LANGUAGES
 
 MEBIBYTE = 1024 * 1024
 
@@ -67,6 +68,18 @@ class Names(fields.Field[tuple[str, ...]]):
 
     def _deserialize(self, value: str, *_args: Any, **_kwargs: Any) -> tuple[str, ...]:
         return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+class Languages(Names):
+    """A comma-separated list of languages, each by its code of two letters."""
+
+    def _deserialize(self, value: str, *args: Any, **kwargs: Any) -> tuple[str, ...]:
+        languages = super()._deserialize(value.lower(), *args, **kwargs)
+        for language in languages:
+            if language not in LANGUAGES:
+                known = ", ".join(LANGUAGES)
+                raise ValidationError(f"expected some of {known}; {language!r} is none")
+        return tuple(dict.fromkeys(languages))
 
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
@@ -253,6 +266,8 @@ class Settings:
     mongodb_uploads_collection: str = setting(Text(), "uploads", "Name of the collection of uploads")
     redis_url: str = setting(server_url("redis", "rediss", "unix"), "redis://localhost:6379/0", "Redis; when not set, `clustr up` starts one of its own", secret=True)
     redis_prefix: str = setting(Text(validate=validate.Regexp(r"[A-Za-z0-9._:-]{1,100}\Z", error="expected 1 to 100 letters, digits and . _ : -")), "clustr:clustr", "What every key and queue in Redis begins with, which no other installation may use (default: `clustr:` and `MONGODB_DATABASE`)")
+
+    search_languages: tuple[str, ...] = setting(Languages(), ("en",), "Languages of captions, tags and names: a search for a word also finds other forms of it, such as `dogs` for `dog`")
 
     plugins_folder: Path = setting(ExistingFolder(), Path("plugins"), "Folder of drop-in plugins: a file or package each. One that is set has to exist")
     plugins_enabled: tuple[str, ...] | None = setting(Names(), None, "Names of the only plugins to load (default: all that are found); one of them has to be there")

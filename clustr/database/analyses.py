@@ -26,6 +26,7 @@ from clustr.database.documents import (
     parse_id,
     reading_record,
 )
+from clustr.database.search_terms import SEARCHED_FIELDS, SearchTerms
 from clustr.database.tag_keys import TagKeys
 from clustr.domain.errors import ForeignRecord
 from clustr.domain.models import UNFINISHED, Analysis, State, Upload
@@ -96,10 +97,17 @@ class Analyses:
     Claims and leases are written without waiting for the journal: a lost one is made again.
     """
 
-    def __init__(self, collection: Collection[Document], clock: Clock, tag_keys: TagKeys):
+    def __init__(
+        self,
+        collection: Collection[Document],
+        clock: Clock,
+        tag_keys: TagKeys,
+        search_terms: SearchTerms,
+    ):
         self._collection = collection
         self._clock = clock
         self._tag_keys = tag_keys
+        self._search_terms = search_terms
         self._foreign: set[ObjectId] = set()
         self._unjournaled = collection.with_options(write_concern=WriteConcern(w=1))
 
@@ -239,14 +247,18 @@ class Analyses:
             )
             for analysis in finished
         ]
+        refused: set[int] = set()
         with translate_errors():
             try:
-                return self._collection.bulk_write(updates, ordered=False).modified_count
+                written = self._collection.bulk_write(updates, ordered=False).modified_count
             except BulkWriteError as error:
                 refused = {found["index"] for found in error.details["writeErrors"]}
                 if not all(finished[index].result for index in refused):
                     raise
-                written: int = error.details["nModified"]
+                written = error.details["nModified"]
+        self._search_terms.update(
+            [a.upload_id for a in finished if a.fields.keys() & {*SEARCHED_FIELDS}]
+        )
         unstored = [_failed_as_too_large(finished[index]) for index in sorted(refused)]
         return written + self.finish(analyzer, run, unstored)
 

@@ -66,8 +66,10 @@ def _analyzer_fields_stages(words: Mapping[str, Any]) -> list[Document]:
         {"$ne": [f"${name}", value]} for name, value in literal.items() if name in TEXT_INDEX_FIELDS
     ]
     words_at = {"$cond": [{"$or": new}, now(), {"$ifNull": ["$words_at", "$$REMOVE"]}]}
+    due = {"$cond": [{"$or": new}, True, {"$ifNull": ["$search.due", "$$REMOVE"]}]}
     found = {"$cond": [HAS_EDITS, found, "$$REMOVE"]}
-    return [{"$set": {**plain, "found": found, "words_at": words_at}}, effective_fields_stage()]
+    derived = {"found": found, "words_at": words_at, "search.due": due}
+    return [{"$set": plain | derived}, effective_fields_stage()]
 
 
 def effective_fields_stage() -> Document:

@@ -1,5 +1,6 @@
 """The `Database`: one attribute for each concern."""
 
+from collections.abc import Sequence
 from threading import Event
 from typing import Any
 
@@ -11,9 +12,11 @@ from clustr.database import (
     jobs,
     listing,
     search,
+    search_terms,
     statistics,
     trash,
     uploads,
+    vocabulary,
 )
 from clustr.database.analyses import Analyses
 from clustr.database.bulk_selection import (
@@ -42,17 +45,19 @@ from clustr.database.jobs import Jobs
 from clustr.database.leases import Leases
 from clustr.database.listing import Listing
 from clustr.database.search import Search
+from clustr.database.search_terms import SearchTerms
 from clustr.database.service_calls import ServiceCalls
 from clustr.database.statistics import Statistics
 from clustr.database.tag_keys import TagKeys
 from clustr.database.trash import Trash
 from clustr.database.upload_counts import UploadCounts
 from clustr.database.uploads import Uploads, result_indexes
+from clustr.database.vocabulary import Vocabulary
 from clustr.domain.errors import DatabaseUnavailable, StartUpError
 
 # The indexes of the collection of uploads.
 INDEXES = uploads.INDEXES | duplicates.INDEXES | listing.INDEXES | search.INDEXES | analyses.INDEXES
-INDEXES |= bulk_selection.INDEXES | statistics.INDEXES
+INDEXES |= bulk_selection.INDEXES | statistics.INDEXES | search_terms.INDEXES
 
 
 class Database:
@@ -63,6 +68,7 @@ class Database:
         database: the name of the database.
         collection: the name of the collection of uploads.
         timeout_seconds: limit for every operation as a whole.
+        search_languages: the languages whose words are stemmed for searches.
 
     Attributes:
         indexed_fields: the fields of results for which `make_result_indexes` makes an index; dots
@@ -70,7 +76,14 @@ class Database:
         closed: set once the connection is closed.
     """
 
-    def __init__(self, url: str, database: str, collection: str, timeout_seconds: float):
+    def __init__(
+        self,
+        url: str,
+        database: str,
+        collection: str,
+        timeout_seconds: float,
+        search_languages: Sequence[str] = ("en",),
+    ):
         self._client = connect(url, timeout_seconds)
         self._timeout_seconds = timeout_seconds
         self._database = self._client[database]
@@ -78,14 +91,18 @@ class Database:
         self.indexed_fields: frozenset[str] = frozenset()
         self.closed = Event()
         self.duplicates = Duplicates(self._uploads)
-        self.uploads = Uploads(self._uploads, self.duplicates)
+        self.vocabulary = Vocabulary(self._database["search_vocabulary"], self._uploads)
+        self.search_terms = SearchTerms(
+            self._uploads, self._database["search_state"], self.vocabulary, search_languages
+        )
+        self.uploads = Uploads(self._uploads, self.duplicates, self.search_terms)
         self.upload_counts = UploadCounts(self._uploads, self._database["tallies"])
         self.tag_keys = TagKeys(self._uploads)
         self.listing = Listing(self._uploads, self.upload_counts, self.tag_keys)
         self.search = Search(self._uploads, self.upload_counts, self.listing, self.tag_keys)
-        self.editing = Editing(self._uploads, self.tag_keys)
-        self.trash = Trash(self._uploads, self.duplicates, self.tag_keys)
-        self.analyses = Analyses(self._uploads, clock, self.tag_keys)
+        self.editing = Editing(self._uploads, self.tag_keys, self.search_terms)
+        self.trash = Trash(self._uploads, self.duplicates, self.tag_keys, self.search_terms)
+        self.analyses = Analyses(self._uploads, clock, self.tag_keys, self.search_terms)
         self.circuit_breakers = CircuitBreakers(self._database["breakers"])
         self.service_calls = ServiceCalls(self._database["service_calls"])
         self.default_services = DefaultServices(self._database["default_services"], self._uploads)
@@ -111,6 +128,7 @@ class Database:
             make_indexes(self.trash.collection, trash.INDEXES)
             make_indexes(self._database["jobs"], jobs.INDEXES)
             make_indexes(self._database["tags"], counters.INDEXES)
+            make_indexes(self._database["search_vocabulary"], vocabulary.INDEXES)
 
     def make_result_indexes(self, seconds: float | None = None) -> None:
         """Make the missing indexes on results that plugins declare.

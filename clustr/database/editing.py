@@ -25,6 +25,7 @@ from clustr.database.clock import now
 from clustr.database.connection import Document, translate_errors
 from clustr.database.documents import IS_UPLOAD, from_document, parse_id
 from clustr.database.not_found import not_found_error
+from clustr.database.search_terms import SearchTerms
 from clustr.database.tag_keys import TagKeys
 from clustr.database.tags import TagList, exclude_keys, tag_fields
 from clustr.database.versions import ANY_VERSION, Versions, require_version, version_query
@@ -56,9 +57,12 @@ EditedValue = str | datetime | TagEdit
 class Editing:
     """Stores the edits of uploads."""
 
-    def __init__(self, collection: Collection[Document], tag_keys: TagKeys):
+    def __init__(
+        self, collection: Collection[Document], tag_keys: TagKeys, search_terms: SearchTerms
+    ):
         self._collection = collection
         self._tag_keys = tag_keys
+        self._search_terms = search_terms
 
     def edit(
         self,
@@ -92,9 +96,10 @@ class Editing:
                 _edit_stages(changes),
                 return_document=ReturnDocument.AFTER,
             )
-            if changed is not None:
-                return from_document(changed)
-            existing = self._collection.find_one(query)
+            existing = None if changed else self._collection.find_one(query)
+        if changed is not None:
+            self._search_terms.update([upload_id])
+            return from_document(changed)
         if existing is None:
             raise not_found_error(self._collection, upload_id)
         from_document(existing)
@@ -113,7 +118,9 @@ class Editing:
         with translate_errors():
             # An upload that had room for these tags still matches: adding them again adds nothing.
             self._collection.update_many(with_room, _edit_stages({"tags": tags}))
-            return [str(found["_id"]) for found in self._collection.find(with_room, {"_id": 1})]
+            edited = [str(found["_id"]) for found in self._collection.find(with_room, {"_id": 1})]
+        self._search_terms.update(edited)
+        return edited
 
 
 def _edit_stages(changes: Mapping[str, EditedValue | None]) -> list[Document]:
@@ -143,7 +150,11 @@ def _edit_stages(changes: Mapping[str, EditedValue | None]) -> list[Document]:
             }
         },
         {"$set": {"edited_at": "$updated_at"}},
-        *([{"$set": {"words_at": "$updated_at"}}] if changes.keys() & {*TEXT_INDEX_FIELDS} else []),
+        *(
+            [{"$set": {"words_at": "$updated_at", "search.due": True}}]
+            if changes.keys() & {*TEXT_INDEX_FIELDS}
+            else []
+        ),
     ]
 
 

@@ -282,7 +282,7 @@ class Listing:
             TooSlow: no index answers the filter, and it would take longer than `SEARCH_SECONDS` and
                 more than `MAX_EXAMINED` examined uploads.
         """
-        projection = {"analyses.result": 0} if projection is None else projection
+        projection = {"analyses.result": 0, "search": 0} if projection is None else projection
         is_first_page = (
             cursor is None and page == 1 and upload_filter == NO_FILTER and sort == DEFAULT_SORT
         )

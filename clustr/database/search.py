@@ -248,7 +248,7 @@ class Search:
         if skipped > MAX_SKIPPED:
             reason = f"Pages reach to the upload of number {MAX_SKIPPED}; go on with `cursor`."
             raise InvalidInput({"page": [reason]})
-        projection = {"analyses.result": 0} if projection is None else projection
+        projection = {"analyses.result": 0, "search": 0} if projection is None else projection
         began = _milliseconds(now()), SCORE, None, b""
         since, order, total, position = (
             began if cursor is None else _read_cursor(cursor, fingerprint)

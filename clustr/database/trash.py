@@ -37,6 +37,7 @@ from clustr.database.duplicates import Duplicates
 from clustr.database.filters import filter_from_query
 from clustr.database.listing import DEFAULT_SORT, filter_query, include_unkeyed_uploads
 from clustr.database.not_found import IN_TRASH_STEPS, TrashStep, not_found_error
+from clustr.database.search_terms import SearchTerms
 from clustr.database.tag_keys import TagKeys
 from clustr.database.versions import ANY_VERSION, Versions, require_version, version_query
 from clustr.domain.errors import ForeignRecord, InvalidInput, NotFound, UnderWay
@@ -112,10 +113,17 @@ class TrashPage:
 class Trash:
     """The collection of uploads in the trash."""
 
-    def __init__(self, uploads: Collection[Document], duplicates: Duplicates, tag_keys: TagKeys):
+    def __init__(
+        self,
+        uploads: Collection[Document],
+        duplicates: Duplicates,
+        tag_keys: TagKeys,
+        search_terms: SearchTerms,
+    ):
         self._uploads = uploads
         self._duplicates = duplicates
         self._tag_keys = tag_keys
+        self._search_terms = search_terms
         self.collection = uploads.database[f"{uploads.name}_trash"]
 
     def any(self) -> bool:
@@ -276,6 +284,8 @@ class Trash:
             restored = self._duplicates.prepare_restore(_restored_document(document, job), session)
             for name in without:
                 restored.pop(name, None)
+            # Its terms may be of an older version: `SearchTerms.update_all` was done before.
+            restored["search"] = {**restored.get("search", {}), "due": True}
             self._uploads.replace_one({"_id": key}, restored, upsert=True, session=session)
             self.collection.delete_one({"_id": key}, session=session)
             return restored
@@ -287,6 +297,7 @@ class Trash:
         if restored is None:
             return None
         self._duplicates.repair([restored["sha256"]])
+        self._search_terms.update([claim.upload.id])
         return from_document(restored)
 
     def release_idempotency_keys(self, upload_ids: Sequence[str]) -> None:

@@ -28,6 +28,7 @@ from clustr.database.documents import (
 from clustr.database.duplicates import OLDEST_FIRST, Duplicates, is_second_original
 from clustr.database.indexes import make_indexes
 from clustr.database.not_found import not_found_error
+from clustr.database.search_terms import SearchTerms
 from clustr.domain.errors import BeingAnswered, DatabaseRefused, DatabaseUnavailable, TooSlow
 from clustr.domain.models import Upload
 
@@ -108,9 +109,12 @@ def new_id() -> str:
 class Uploads:
     """The collection of uploads."""
 
-    def __init__(self, collection: Collection[Document], duplicates: Duplicates):
+    def __init__(
+        self, collection: Collection[Document], duplicates: Duplicates, search_terms: SearchTerms
+    ):
         self._collection = collection
         self._duplicates = duplicates
+        self._search_terms = search_terms
         self._answered_at = -math.inf
 
     def mark_known_duplicates(self, uploads: Sequence[Upload]) -> list[Upload]:
@@ -189,7 +193,7 @@ class Uploads:
                 with translate_errors():
                     return self._collection.find_one_and_update(
                         {"sha256": upload.sha256},
-                        {"$setOnInsert": to_document(upload)},
+                        {"$setOnInsert": self._new_document(upload)},
                         None if whole else {"analyses.result": 0},
                         sort=OLDEST_FIRST,
                         upsert=True,
@@ -201,6 +205,10 @@ class Uploads:
                 marked = self._collection.find_one({ORIGINAL: upload.sha256})
             if marked and reason_why_foreign(marked):
                 return marked
+
+    def _new_document(self, upload: Upload) -> Document:
+        document = to_document(upload)
+        return document | {"search": self._search_terms.of_new(document)}
 
     def _insert(self, uploads: Sequence[Upload], reuse: bool) -> list[Upload]:
         """Insert uploads whose `duplicate_of` is set as far as it is known."""
@@ -238,7 +246,7 @@ class Uploads:
         """
         if not uploads:
             return 0
-        documents = [to_document(upload) for upload in uploads]
+        documents = [self._new_document(upload) for upload in uploads]
         for document in documents:
             if document["sha256"] in marked_by_others:
                 document.pop(ORIGINAL, None)

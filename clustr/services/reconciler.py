@@ -87,6 +87,8 @@ class Reconciler:
             if reclaimed:
                 log.warning("analyses_taken_back", analyzer=analyzer.name, count=reclaimed)
         self._clean()
+        self._database.search_terms.update_due()
+        self._database.vocabulary.count_some()
         self._start_search()
         self._queue.ring([analyzer for analyzer in analyzers if self._needs_worker(analyzer)])
         self._removal.resume()
@@ -99,6 +101,9 @@ class Reconciler:
             for completed in self._database.tag_keys.add_all_missing():
                 if completed:
                     log.info("tag_keys_made", count=completed)
+            for made in self._database.search_terms.update_all():
+                if made:
+                    log.info("search_terms_made", count=made)
             for repaired in self._database.duplicates.repair_all():
                 if repaired:
                     log.info("copies_put_right", count=repaired)

@@ -1,0 +1,109 @@
+"""The vocabulary: every term that uploads have, to find those that begin with some letters.
+
+A term is added before the first upload with it is written, so none is missing. Terms are not taken
+away again: a process remembers which terms it has added, and would not add one anew. How many
+uploads have a term is counted now and then, in the index on terms.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from pymongo import UpdateOne, WriteConcern
+from pymongo.collection import Collection
+
+from clustr.database.clock import now
+from clustr.database.connection import Document, translate_errors
+
+INDEXES = {"counted_at": {"keys": [("counted_at", 1)]}}
+TERMS_INDEX = "search_terms"  # of the collection of uploads
+
+# Names of files from cameras and hashes would make the vocabulary as large as the library.
+MAX_DIGITS = 4
+DIGIT = re.compile(r"\d")
+MAX_REMEMBERED = 200_000
+COUNTED_AGAIN_AFTER = timedelta(hours=1)
+COUNT_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class CountedTerm:
+    """A term, and how many uploads had it when they were counted."""
+
+    term: str
+    count: int
+
+
+def is_in_vocabulary(term: str) -> bool:
+    """Whether the vocabulary has a term, if uploads have it."""
+    return len(DIGIT.findall(term)) <= MAX_DIGITS
+
+
+class Vocabulary:
+    """The collection of the terms of all uploads.
+
+    Args:
+        collection: has a document for each term.
+        uploads: the collection of uploads.
+    """
+
+    def __init__(self, collection: Collection[Document], uploads: Collection[Document]):
+        # It has to be there with the uploads that have its terms, which may survive a crash.
+        self._collection = collection
+        self._uncritical = collection.with_options(write_concern=WriteConcern(w=1, j=False))
+        self._uploads = uploads
+        self._known: set[str] = set()
+
+    def add(self, terms: Iterable[str]) -> None:
+        """Add those of these terms that the vocabulary lacks."""
+        unknown = {term for term in terms if is_in_vocabulary(term)} - self._known
+        if not unknown:
+            return
+        new = {"$setOnInsert": {"count": 1, "counted_at": now() - COUNTED_AGAIN_AFTER}}
+        with translate_errors():
+            self._collection.bulk_write(
+                [UpdateOne({"_id": term}, new, upsert=True) for term in sorted(unknown)],
+                ordered=False,
+            )
+        if len(self._known) + len(unknown) > MAX_REMEMBERED:
+            self._known.clear()
+        self._known |= unknown
+
+    def beginning_with(self, prefixes: Sequence[str], most: int) -> list[CountedTerm]:
+        """The terms that begin with one of these texts, those of the most uploads first.
+
+        Args:
+            most: the largest number of terms.
+        """
+        ranges = [{"_id": {"$gte": prefix, "$lt": prefix + "\U0010ffff"}} for prefix in prefixes]
+        if not ranges:
+            return []
+        with translate_errors():
+            found = self._collection.find({"$or": ranges, "count": {"$gt": 0}}, {"count": 1})
+            found = found.sort([("count", -1), ("_id", 1)]).limit(most)
+            return [CountedTerm(document["_id"], document["count"]) for document in found]
+
+    def count_some(self) -> int:
+        """Count the uploads that have some of the terms, those counted longest ago.
+
+        Returns:
+            of how many terms; 0 when all were counted within `COUNTED_AGAIN_AFTER`.
+        """
+        moment = now()
+        due = {"counted_at": {"$lte": moment - COUNTED_AGAIN_AFTER}}
+        with translate_errors():
+            found = self._collection.find(due, {"_id": 1}).sort("counted_at", 1)
+            updates = [
+                UpdateOne(
+                    {"_id": document["_id"]},
+                    {"$set": {"count": self._count(document["_id"]), "counted_at": moment}},
+                )
+                for document in found.limit(COUNT_BATCH)
+            ]
+            if updates:
+                self._uncritical.bulk_write(updates, ordered=False)
+        return len(updates)
+
+    def _count(self, term: str) -> int:
+        return self._uploads.count_documents({"search.terms": term}, hint=TERMS_INDEX)
