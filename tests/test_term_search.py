@@ -12,6 +12,7 @@ from test_search_terms import STEMMING
 from clustr.database.listing import UploadFilter
 from clustr.database.search_terms import INDEXES
 from clustr.database.term_search import MAX_RANKED, Hit, TermSearch
+from clustr.database.uploads import NEWEST_FIRST
 from clustr.database.vocabulary import Vocabulary
 from clustr.search.query import SearchQuery, parse
 
@@ -25,6 +26,7 @@ def uploads(mongo_database: Any) -> Collection[dict[str, Any]]:
     """Of uploads with two common words, some with both, and of some with the words of a zebra."""
     collection = mongo_database["term_search"]
     collection.create_index(name="search_terms", **INDEXES["search_terms"])
+    collection.create_index(name="newest_first", keys=NEWEST_FIRST)
     captions = ["a bird"] * (COMMON - BOTH) + ["the sea"] * (COMMON - BOTH)
     captions += ["the sea, a bird"] * (BOTH - 5) + ["a bird at the sea"] * 5
     random.Random(1).shuffle(captions)
@@ -40,7 +42,7 @@ def uploads(mongo_database: Any) -> Collection[dict[str, Any]]:
 
 
 def upload(number: int, caption: str, *tags: str) -> dict[str, Any]:
-    stored = STEMMING.terms_of_upload("1.jpg", caption, tags)
+    stored = STEMMING.terms_of_upload(f"20{number % 900:03}.jpg", caption, tags)
     return {
         "_id": ObjectId(),
         "upload_time": datetime(2026, 1, 1) + timedelta(minutes=number),
@@ -60,6 +62,10 @@ def search(uploads: Collection[dict[str, Any]], mongo_database: Any) -> TermSear
 
 def query(q: str, prefix: bool = False) -> SearchQuery:
     return parse(q, STEMMING, prefix)
+
+
+def _pending(uploads: Collection[dict[str, Any]]) -> set[ObjectId]:
+    return {*uploads.distinct("_id", {"status": "pending"})}
 
 
 def texts(uploads: Collection[dict[str, Any]], hits: list[Hit]) -> list[str]:
@@ -84,6 +90,9 @@ def test_words_that_only_begin_so_come_last(search, uploads):
     assert texts(uploads, found.hits)[10:] == ["(zebrafish)", "zebrafish"]
     found = search.find(query("zeb", prefix=True), 20)
     assert found.total == 12
+    pending = search.find(query("zebra"), 20, upload_filter=UploadFilter(status="pending"))
+    every = [hit.key for hit in search.find(query("zebra"), 20).hits]
+    assert [hit.key for hit in pending.hits] == [key for key in every if key in _pending(uploads)]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +128,9 @@ def test_a_walk_is_whole_and_in_order(search, uploads, q, number, status):
     assert {*statuses} <= ({status} if status else {"pending", "processed"})
 
 
-@pytest.mark.parametrize(("q", "most"), [("bird", 0), ("sea bird", BOTH), ("bird -zebra", 21)])
+@pytest.mark.parametrize(
+    ("q", "most"), [("bird", 0), ("zebra", 0), ("sea bird", BOTH), ("bird -zebra", 21)]
+)
 def test_of_common_words_no_more_is_read_than_is_found(search, uploads, q, most):
     database = uploads.database
     database["system.profile"].drop()
@@ -128,7 +139,18 @@ def test_of_common_words_no_more_is_read_than_is_found(search, uploads, q, most)
         found = search.find(query(q), 20)
     finally:
         database.command("profile", 0)
-    assert len(found.hits) == 20
+    assert len(found.hits) == (10 if q == "zebra" else 20)
     read = [*database["system.profile"].find({"ns": uploads.full_name, "op": "query"})]
     assert read
     assert sum(each["docsExamined"] for each in read) <= most
+
+
+def test_numbers_are_found_by_their_beginnings(search, uploads):
+    found = search.find(query("2001", prefix=True), 20)
+    assert found.ranked
+    begin_so = {"search.text": {"$regex": "^n 2001", "$options": "m"}}
+    assert found.total == uploads.count_documents(begin_so)
+    found = search.find(query("20", prefix=True), 20)
+    newest = uploads.find({"upload_time": {"$exists": True}}).sort(NEWEST_FIRST).limit(20)
+    assert [hit.key for hit in found.hits] == [upload["_id"] for upload in newest]
+    assert (found.total, found.ranked, found.more) == (None, False, True)

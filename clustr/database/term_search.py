@@ -21,11 +21,12 @@ from clustr.database.listing import DEFAULT_SORT, EPOCH, NO_FILTER, UploadFilter
 from clustr.database.search_conditions import search_condition, word_condition
 from clustr.database.upload_counts import COUNTED_TOTAL
 from clustr.database.uploads import NEWEST_FIRST, search_with_fallback
-from clustr.database.vocabulary import Vocabulary, is_in_vocabulary
+from clustr.database.vocabulary import DIGIT, Vocabulary
 from clustr.domain.errors import TooSlow
 from clustr.search.query import PREFIX_RANK, Condition, SearchQuery, Word
 
 TERMS_INDEX = "search_terms"
+NEWEST_INDEX = "newest_first"
 MAX_RANKED = 2000
 # How many terms a beginning of a word stands for; of more, the index is read as a range.
 MAX_COMPLETIONS = 400
@@ -102,7 +103,11 @@ class TermSearch:
             fewest = min(numbers)
             rarest = query.words[numbers.index(fewest)]
             if fewest <= MAX_RANKED:
-                return _cut(self._ranked(query, rarest, upload_filter), count, after, skipped)
+                if _is_one_word(query) and upload_filter == NO_FILTER:
+                    hits = self._ranked_by_index(rarest)
+                else:
+                    hits = self._ranked(query, rarest, upload_filter)
+                return _cut(hits, count, after, skipped)
             if len(numbers) > 1 and (keys := self._with_all_words(query)) is not None:
                 hits = self._verified(keys, query, upload_filter)
                 return _cut(hits, count, after, skipped, ranked=False)
@@ -118,9 +123,10 @@ class TermSearch:
     def _completed_condition(self, condition: Condition) -> Condition:
         if not isinstance(condition, Word) or condition.prefix is None:
             return condition
+        if DIGIT.search(condition.prefix):  # The vocabulary lacks numbers.
+            return condition
         found = self._vocabulary.beginning_with(condition.prefixes(), MAX_COMPLETIONS + 1)
-        # So many words are not to be merged, nor do long numbers have a place in the vocabulary.
-        if len(found) > MAX_COMPLETIONS or not is_in_vocabulary(condition.prefix + "0"):
+        if len(found) > MAX_COMPLETIONS:
             return condition
         completions = {each.term: PREFIX_RANK for each in found}
         return replace(condition, ranks=completions | condition.ranks, prefix=None)
@@ -129,6 +135,22 @@ class TermSearch:
         """How many uploads have a word; `most` + 1 for more."""
         condition = word_condition(word)
         return self._collection.count_documents(condition, hint=TERMS_INDEX, limit=most + 1)
+
+    def _ranked_by_index(self, word: Word) -> list[Hit]:
+        """All uploads with a word, in order, by the index alone."""
+        hits: dict[ObjectId, Hit] = {}
+        for rank in sorted({*word.ranks.values()}):
+            terms = tuple(term for term, of_term in word.ranks.items() if of_term == rank)
+            self._add_hits(hits, rank, replace(word, ranks=dict.fromkeys(terms, rank), prefix=None))
+        if word.prefix is not None:
+            self._add_hits(hits, PREFIX_RANK, word)
+        return sorted(hits.values(), key=Hit.order)
+
+    def _add_hits(self, hits: dict[ObjectId, Hit], rank: int, word: Word) -> None:
+        """Add those of the uploads with a word that are no better hits already."""
+        having = {"$and": [word_condition(word), HAS_PLACE]}
+        for document in self._collection.find(having, {"upload_time": 1}, hint=TERMS_INDEX):
+            hits.setdefault(document["_id"], Hit(rank, *_place_of(document)))
 
     def _ranked(self, query: SearchQuery, rarest: Word, upload_filter: UploadFilter) -> list[Hit]:
         """All uploads that are found, in order."""
@@ -188,15 +210,22 @@ class TermSearch:
         filtered = filter_query(upload_filter, DEFAULT_SORT)
         query_of_all = {"$and": [search_condition(query, rarest), filtered, HAS_PLACE]}
         following = {"$and": [query_of_all, _behind(after)]} if after else query_of_all
-        found = self._collection.find(following, {"upload_time": 1}, hint=TERMS_INDEX)
+        # A range of terms is not in the order of time; but so many uploads are in it that some of
+        # the newest ones are.
+        index = TERMS_INDEX if rarest.prefix is None else NEWEST_INDEX
+        found = self._collection.find(following, {"upload_time": 1}, hint=index)
         found = found.sort(NEWEST_FIRST).skip(0 if after else skipped).limit(count + 1)
         hits = [Hit(0, *_place_of(document)) for document in found]
         total: int | None = None
-        if after is None:
+        if after is None and not (_is_one_word(query) and upload_filter == NO_FILTER):
             most = COUNTED_TOTAL + 1
-            total = self._collection.count_documents(query_of_all, hint=TERMS_INDEX, limit=most)
+            total = self._collection.count_documents(query_of_all, hint=index, limit=most)
         known = total is not None and total <= COUNTED_TOTAL
         return Hits(hits[:count], total if known else None, len(hits) > count, ranked=False)
+
+
+def _is_one_word(query: SearchQuery) -> bool:
+    return len(query.parts) == len(query.parts[0].conditions) == 1
 
 
 def _place_of(document: Document) -> tuple[int, ObjectId]:

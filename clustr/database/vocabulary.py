@@ -19,9 +19,11 @@ from clustr.database.connection import Document, translate_errors
 INDEXES = {"counted_at": {"keys": [("counted_at", 1)]}}
 TERMS_INDEX = "search_terms"  # of the collection of uploads
 
-# Names of files from cameras and hashes would make the vocabulary as large as the library.
-MAX_DIGITS = 4
+# Names of files from cameras, and hashes, would make the vocabulary as large as the library, and an
+# upload would often have to wait for it.
+MAX_DIGITS = 2
 DIGIT = re.compile(r"\d")
+LETTER = re.compile(r"[^\W\d_]")
 MAX_REMEMBERED = 200_000
 COUNTED_AGAIN_AFTER = timedelta(hours=1)
 COUNT_BATCH = 500
@@ -36,8 +38,9 @@ class CountedTerm:
 
 
 def is_in_vocabulary(term: str) -> bool:
-    """Whether the vocabulary has a term, if uploads have it."""
-    return len(DIGIT.findall(term)) <= MAX_DIGITS
+    """Whether the vocabulary has a term, if uploads have it; numbers it has not."""
+    word = term[2:]
+    return LETTER.search(word) is not None and len(DIGIT.findall(word)) <= MAX_DIGITS
 
 
 class Vocabulary:

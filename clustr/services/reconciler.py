@@ -87,8 +87,6 @@ class Reconciler:
             if reclaimed:
                 log.warning("analyses_taken_back", analyzer=analyzer.name, count=reclaimed)
         self._clean()
-        self._database.search_terms.update_due()
-        self._database.vocabulary.count_some()
         self._start_search()
         self._queue.ring([analyzer for analyzer in analyzers if self._needs_worker(analyzer)])
         self._removal.resume()
@@ -145,6 +143,9 @@ class Reconciler:
         if removed := self._storage.clean(now() - LEFT_BEHIND_AFTER):
             log.info("temporary_files_removed", count=removed)
         self._repair_duplicates()
+        if made := self._database.search_terms.update_due():
+            log.info("search_terms_made", count=made)
+        self._database.vocabulary.count_some()
         names = [analyzer.name for analyzer in self._analyzers]
         if settled := self._database.analyses.settle_waiting(names, GONE_AFTER):
             log.info("analyses_settled", count=settled)
