@@ -12,6 +12,7 @@ from editing import edited, say
 from trash import remove, restore
 from workshop import Workshop, another
 
+from clustr.database.analysis_updates import DUE_TERM
 from clustr.database.editing import TagEdit
 from clustr.database.search_terms import BATCH, SearchTerms, TermsProgress
 
@@ -26,7 +27,7 @@ def workshop(saying_workshop: Workshop) -> Workshop:
 def terms_of(workshop: Workshop, upload_id: str) -> set[str]:
     found = workshop.collection.find_one({"_id": ObjectId(upload_id)})
     assert found is not None
-    assert "due" not in found["search"]
+    assert DUE_TERM not in found["search"]["terms"]
     assert found["search"]["version"]
     return {*found["search"]["terms"]}
 
@@ -80,7 +81,7 @@ def test_an_upload_out_of_the_trash_has_the_terms_of_the_languages_of_now(worksh
 
 def test_what_a_killed_process_has_left_is_made_later(workshop, upload_id):
     workshop.collection.update_one(
-        {}, {"$set": {"caption": "a bear", "search.due": True}}
+        {}, {"$set": {"caption": "a bear", "search.terms": [DUE_TERM]}}
     )  # as it is before the terms are written
     terms = search_terms(workshop, "en")
     assert terms.update_due() == 1

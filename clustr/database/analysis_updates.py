@@ -14,6 +14,9 @@ from clustr.domain.models import UNFINISHED, State, Status
 EDITABLE_FIELDS = ("caption", "original_name", "tags", "taken_at")
 # The fields in the text index. `words_at` is the time of the last change to one of them.
 TEXT_INDEX_FIELDS = ("caption", "original_name", "tags")
+# Among the terms of an upload this one says that they are not those of its words any more.
+DUE_TERM = "!"
+DUE_TERMS = {"$setUnion": [{"$ifNull": ["$search.terms", []]}, [DUE_TERM]]}
 HAS_EDITS: Document = {"$gt": ["$human", None]}  # The field `human` exists.
 
 
@@ -66,9 +69,9 @@ def _analyzer_fields_stages(words: Mapping[str, Any]) -> list[Document]:
         {"$ne": [f"${name}", value]} for name, value in literal.items() if name in TEXT_INDEX_FIELDS
     ]
     words_at = {"$cond": [{"$or": new}, now(), {"$ifNull": ["$words_at", "$$REMOVE"]}]}
-    due = {"$cond": [{"$or": new}, True, {"$ifNull": ["$search.due", "$$REMOVE"]}]}
+    terms = {"$cond": [{"$or": new}, DUE_TERMS, {"$ifNull": ["$search.terms", []]}]}
     found = {"$cond": [HAS_EDITS, found, "$$REMOVE"]}
-    derived = {"found": found, "words_at": words_at, "search.due": due}
+    derived = {"found": found, "words_at": words_at, "search.terms": terms}
     return [{"$set": plain | derived}, effective_fields_stage()]
 
 

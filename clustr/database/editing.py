@@ -15,6 +15,7 @@ from pymongo import ReturnDocument
 from pymongo.collection import Collection
 
 from clustr.database.analysis_updates import (
+    DUE_TERMS,
     EDITABLE_FIELDS,
     TEXT_INDEX_FIELDS,
     analyzer_taken_at,
@@ -151,7 +152,7 @@ def _edit_stages(changes: Mapping[str, EditedValue | None]) -> list[Document]:
         },
         {"$set": {"edited_at": "$updated_at"}},
         *(
-            [{"$set": {"words_at": "$updated_at", "search.due": True}}]
+            [{"$set": {"words_at": "$updated_at", "search.terms": DUE_TERMS}}]
             if changes.keys() & {*TEXT_INDEX_FIELDS}
             else []
         ),

@@ -2,7 +2,7 @@
 
 `search` holds the terms and the text of `clustr.search.terms.UploadTerms`, and by which rules and
 languages they were made (`version`). A new upload is inserted with them. A change of words sets
-`search.due` in the same update, because MongoDB computes what they are in the end (see
+`DUE_TERM` in the same update, because MongoDB computes what they are in the end (see
 `clustr.database.analysis_updates.effective_fields_stage`), and only Python can make terms. Whoever
 changed them calls `update` next. If that process dies in between, `update_due` makes up for it.
 
@@ -18,21 +18,18 @@ from bson import ObjectId
 from pymongo import UpdateOne, WriteConcern
 from pymongo.collection import Collection
 
+from clustr.database.analysis_updates import DUE_TERM
 from clustr.database.connection import Document, translate_errors
 from clustr.database.documents import LOOKS_LIKE_UPLOAD, MALFORMED_RECORD_ERRORS
 from clustr.database.vocabulary import Vocabulary
 from clustr.search.terms import Stemming
 
 SEARCHED_FIELDS = ("original_name", "caption", "tags")
-INDEXES = {
+INDEXES: dict[str, Document] = {
     # The uploads with a term are in the order of the list of all.
     "search_terms": {"keys": [("search.terms", 1), ("upload_time", -1), ("_id", -1)]},
-    "search_due": {
-        "keys": [("search.due", 1)],
-        "partialFilterExpression": {"search.due": {"$exists": True}},
-    },
 }
-IS_DUE: Document = {"search.due": True}
+IS_DUE: Document = {"search.terms": DUE_TERM}
 BATCH = 500
 HIGHEST_ID = ObjectId(b"\xff" * 12)
 
@@ -106,7 +103,7 @@ class SearchTerms:
             of how many; 0 when none is left.
         """
         with translate_errors():
-            found = self._uploads.find(IS_DUE, {"_id": 1}).hint("search_due").limit(BATCH)
+            found = self._uploads.find(IS_DUE, {"_id": 1}).hint("search_terms").limit(BATCH)
             keys = [document["_id"] for document in found]
             return self._update(self._uploads, {"_id": {"$in": keys}, **IS_DUE}) if keys else 0
 

@@ -13,8 +13,10 @@ from datetime import UTC, timedelta
 from functools import partial
 from typing import cast
 
+import pymongo
 from bson import ObjectId
 from pymongo.collection import Collection
+from pymongo.errors import PyMongoError
 
 from clustr.database.connection import NAIVE_UTC, Document, translate_errors
 from clustr.database.listing import DEFAULT_SORT, EPOCH, NO_FILTER, UploadFilter, filter_query
@@ -34,7 +36,9 @@ MAX_COMPLETIONS = 400
 ONLY_ID = struct.Struct("<9x12sx")
 # So many ids of each word are compared at most; reading them takes some 50 milliseconds.
 MAX_COMPARED = 30_000
+# The limits for finding a page of common words, and for counting what is found besides.
 SEARCH_SECONDS = 0.3
+COUNT_SECONDS = 0.1
 # Foreign records have no place in the order.
 HAS_PLACE: Document = {"_id": {"$type": "objectId"}, "upload_time": {"$type": "date"}}
 
@@ -111,8 +115,10 @@ class TermSearch:
             if len(numbers) > 1 and (keys := self._with_all_words(query)) is not None:
                 hits = self._verified(keys, query, upload_filter)
                 return _cut(hits, count, after, skipped, ranked=False)
-        arguments = query, rarest, upload_filter, after, skipped, count
-        return search_with_fallback(SEARCH_SECONDS, partial(self._newest, *arguments))
+        arguments = query, rarest, upload_filter, after, skipped, count + 1
+        hits = search_with_fallback(SEARCH_SECONDS, partial(self._newest, *arguments))
+        total = None if after else self._total(query, rarest, upload_filter)
+        return Hits(hits[:count], total, len(hits) > count, ranked=False)
 
     def _completed(self, query: SearchQuery) -> SearchQuery:
         """The query with the words that begin as its last one, instead of their beginning."""
@@ -162,7 +168,7 @@ class TermSearch:
         return sorted(hits, key=Hit.order)
 
     def _read(self, condition: Document, upload_filter: UploadFilter, index: str) -> list[Document]:
-        query = {"$and": [condition, filter_query(upload_filter, DEFAULT_SORT), HAS_PLACE]}
+        query = _filtered(condition, upload_filter)
         return list(self._collection.find(query, {"upload_time": 1, "search.terms": 1}, hint=index))
 
     def _with_all_words(self, query: SearchQuery) -> list[ObjectId] | None:
@@ -204,24 +210,43 @@ class TermSearch:
         skipped: int,
         count: int,
         bounded: bool,
-    ) -> Hits:
+    ) -> list[Hit]:
+        """The newest `count` uploads that are found, after a place or after the first `skipped`."""
         if bounded:
             raise TooSlow
-        filtered = filter_query(upload_filter, DEFAULT_SORT)
-        query_of_all = {"$and": [search_condition(query, rarest), filtered, HAS_PLACE]}
-        following = {"$and": [query_of_all, _behind(after)]} if after else query_of_all
-        # A range of terms is not in the order of time; but so many uploads are in it that some of
-        # the newest ones are.
-        index = TERMS_INDEX if rarest.prefix is None else NEWEST_INDEX
-        found = self._collection.find(following, {"upload_time": 1}, hint=index)
-        found = found.sort(NEWEST_FIRST).skip(0 if after else skipped).limit(count + 1)
-        hits = [Hit(0, *_place_of(document)) for document in found]
-        total: int | None = None
-        if after is None and not (_is_one_word(query) and upload_filter == NO_FILTER):
-            most = COUNTED_TOTAL + 1
-            total = self._collection.count_documents(query_of_all, hint=index, limit=most)
-        known = total is not None and total <= COUNTED_TOTAL
-        return Hits(hits[:count], total if known else None, len(hits) > count, ranked=False)
+        following = _filtered(search_condition(query, rarest), upload_filter)
+        following = {"$and": [following, _behind(after)]} if after else following
+        found = self._collection.find(following, {"upload_time": 1}, hint=_index_for(rarest))
+        found = found.sort(NEWEST_FIRST).skip(0 if after else skipped).limit(count)
+        return [Hit(0, *_place_of(document)) for document in found]
+
+    def _total(self, query: SearchQuery, rarest: Word, upload_filter: UploadFilter) -> int | None:
+        """How many uploads are found; None for too many, or where counting takes too long."""
+        if _is_one_word(query) and upload_filter == NO_FILTER:
+            return None  # It is common.
+        found = _filtered(search_condition(query, rarest), upload_filter)
+        most = COUNTED_TOTAL + 1
+        try:
+            with pymongo.timeout(COUNT_SECONDS):
+                total = self._collection.count_documents(found, hint=_index_for(rarest), limit=most)
+        except PyMongoError as error:
+            if not error.timeout:
+                with translate_errors():
+                    raise
+            return None
+        return total if total <= COUNTED_TOTAL else None
+
+
+def _filtered(condition: Document, upload_filter: UploadFilter) -> Document:
+    return {"$and": [condition, filter_query(upload_filter, DEFAULT_SORT), HAS_PLACE]}
+
+
+def _index_for(word: Word) -> str:
+    """The index that has the uploads with a common word in the order of time.
+
+    A range of terms is not in this order; but so many uploads have them that some of the newest do.
+    """
+    return TERMS_INDEX if word.prefix is None else NEWEST_INDEX
 
 
 def _is_one_word(query: SearchQuery) -> bool:

@@ -20,6 +20,7 @@ from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
 
+from clustr.database.analysis_updates import DUE_TERM
 from clustr.database.clock import now
 from clustr.database.connection import Document, translate_errors
 from clustr.database.documents import (
@@ -285,7 +286,7 @@ class Trash:
             for name in without:
                 restored.pop(name, None)
             # Its terms may be of an older version: `SearchTerms.update_all` was done before.
-            restored["search"] = {**restored.get("search", {}), "due": True}
+            restored["search"] = {**restored.get("search", {}), "terms": [DUE_TERM]}
             self._uploads.replace_one({"_id": key}, restored, upsert=True, session=session)
             self.collection.delete_one({"_id": key}, session=session)
             return restored
