@@ -103,6 +103,12 @@ def test_a_filter_knows_what_the_listing_knows(workshop):
     for filter, meant in [
         ({"tag": ["cat"]}, {first, large}),
         ({"tag": ["cat", "sofa"]}, {large}),
+        ({"tag_not": ["SOFA"]}, {first, second, third}),
+        ({"tag": ["cat"], "tag_not": ["sofa", "dog"]}, {first}),
+        ({"untagged": True}, {second, third}),
+        ({"untagged": False}, {first, large}),
+        ({"undated": True, "untagged": False}, {first, large}),
+        ({"undated": False}, set()),
         ({"duplicate": True}, {second, third}),
         ({"duplicate": False}, {first, large}),
         ({"duplicate": False, "max_width": 1}, {first}),

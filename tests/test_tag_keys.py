@@ -118,6 +118,8 @@ def test_a_filter_finds_a_tag_in_whatever_case(workshop, asked):
     for sort in (f"{sign}{by}" for by in SORTS for sign in ("", "-")):
         assert found(workshop, tag=asked, sort=sort) == munich
     assert found(workshop, tag=[asked, "SOFA"]) == munich
+    assert found(workshop, tag_not=asked) == {*ids} - munich
+    assert found(workshop, tag_not=[asked, "SOFA"]) == {ids[-2]}
     assert found(workshop, tag=asked, content_type="image/png") == set()
     assert found(workshop, tag=asked, q="photograph") == munich
     assert found(workshop, tag=asked, min_width=1) == munich
@@ -251,6 +253,8 @@ def test_what_is_older_is_found_at_once_and_gets_its_keys_in_the_background(olde
             assert found(workshop, tag=[asked, "üNDER"]) == {ids[1]}
             assert found(workshop, tag=asked, q="photograph") == cats
             assert matched(workshop, "delete", tag=[asked]) == 4
+            assert found(workshop, tag_not=asked) == {ids[2]}
+            assert found(workshop, tag_not=asked, untagged="true") == set()
 
     check()
     worker = workshop.worker()

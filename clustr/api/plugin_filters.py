@@ -43,6 +43,7 @@ UNKNOWN_FIELD = Schema().error_messages["unknown"]
 LONGEST_NAME = 100
 LARGEST_NUMBER = 2**63 - 1
 CACHED_QUERIES = 100
+REPEATABLE = ("tag", "tag_not")
 EXTENSION = "clustr.plugin_filters"
 
 
@@ -101,7 +102,9 @@ class PluginFilters:
     def _parse(self, _query: bytes) -> tuple[Mapping[str, Any], Sequence[Condition]]:
         query = Blueprint.ARGUMENTS_PARSER.parse(self.schema, location="query")
         repeated = [
-            name for name, values in request.args.lists() if len(values) > 1 and name != "tag"
+            name
+            for name, values in request.args.lists()
+            if len(values) > 1 and name not in REPEATABLE
         ]
         if repeated:
             raise InvalidInput({name: ["Give it once."] for name in repeated})

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from clustr.database.case_folding import tag_key
+from clustr.database.documents import FIRST_MOMENT
 from clustr.database.listing import RangeLimit, UploadFilter
 from clustr.database.uploads import Condition
 
@@ -19,6 +20,8 @@ RANGE_FILTERS = {
         for which, operator in (("min", "gte"), ("max", "lte"))
     },
 }
+# An upload with any `taken_at`.
+DATED = RangeLimit("taken_at", "gte", FIRST_MOMENT)
 
 
 def filter_from_query(
@@ -30,17 +33,26 @@ def filter_from_query(
         filters: loaded values by the names of the parameters; unknown names are ignored.
     """
     analyzer = filters.get("analyzer")
+    bounds = [
+        RangeLimit(*RANGE_FILTERS[name], filters[name]) for name in RANGE_FILTERS if name in filters
+    ]
+    # Any other limit of `taken_at` leaves out uploads without one, too.
+    if filters.get("undated") is False and "taken_at" not in [bound.field for bound in bounds]:
+        bounds.append(DATED)
     return UploadFilter(
         status=filters.get("status"),
-        tag_keys=tuple(dict.fromkeys(map(tag_key, filters.get("tag", ())))),
+        tag_keys=_tag_keys(filters.get("tag", ())),
         content_type=filters.get("content_type"),
         analysis=(analyzer, filters["analysis_status"]) if analyzer else None,
         duplicate=filters.get("duplicate"),
         sha256=filters.get("sha256"),
-        bounds=tuple(
-            RangeLimit(*RANGE_FILTERS[name], filters[name])
-            for name in RANGE_FILTERS
-            if name in filters
-        ),
+        bounds=tuple(bounds),
         conditions=tuple(conditions),
+        excluded_tag_keys=_tag_keys(filters.get("tag_not", ())),
+        untagged=filters.get("untagged"),
+        undated=filters.get("undated", False),
     )
+
+
+def _tag_keys(tags: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(map(tag_key, tags)))

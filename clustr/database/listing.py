@@ -122,6 +122,9 @@ class UploadFilter:
 
     Attributes:
         tag_keys: the keys of tags, of which an upload needs all; see `clustr.database.tags`.
+        excluded_tag_keys: the keys of tags, of which an upload has none.
+        untagged: whether an upload has no tags.
+        undated: whether only uploads without `taken_at` match. Those with one are a range.
         analysis: an analyzer and the state of its analysis.
         duplicate: whether there is an older upload with the same bytes.
         sha256: the SHA-256 of the bytes, in hexadecimal digits.
@@ -138,6 +141,9 @@ class UploadFilter:
     sha256: str | None = None
     bounds: tuple[RangeLimit, ...] = ()
     conditions: tuple[Condition, ...] = ()
+    excluded_tag_keys: tuple[str, ...] = ()
+    untagged: bool | None = None
+    undated: bool = False
     unkeyed: bool = field(default=False, repr=False)
 
     @property
@@ -157,19 +163,20 @@ class UploadFilter:
 
     def single_index_filters(self, sort: "Sort") -> list["UploadFilter"]:
         """Wider filters that one index answers each, the most selective first."""
-        bounds = tuple(bound for bound in self.bounds if bound.field == sort.by)
-        ways = [
-            UploadFilter(tag_keys=(k,), bounds=bounds) for k in self.tag_keys if not self.unkeyed
-        ]
+        within = UploadFilter(
+            bounds=tuple(bound for bound in self.bounds if bound.field == sort.by),
+            undated=self.undated and sort.by == "taken_at",
+        )
+        ways = [replace(within, tag_keys=(k,)) for k in self.tag_keys if not self.unkeyed]
         if self.analysis:
-            ways.append(UploadFilter(analysis=self.analysis, bounds=bounds))
+            ways.append(replace(within, analysis=self.analysis))
         if self.status:
-            ways.append(UploadFilter(status=self.status, bounds=bounds))
+            ways.append(replace(within, status=self.status))
         if self.content_type:
-            ways.append(UploadFilter(content_type=self.content_type, bounds=bounds))
+            ways.append(replace(within, content_type=self.content_type))
         if self.duplicate is not None:
-            ways.append(UploadFilter(duplicate=self.duplicate, bounds=bounds))
-        return ways or [UploadFilter(bounds=bounds)]
+            ways.append(replace(within, duplicate=self.duplicate))
+        return ways or [within]
 
     def fingerprint(self) -> bytes:
         """Four bytes that differ between filters, for cursors."""
@@ -181,7 +188,8 @@ NO_FILTER = UploadFilter()
 
 def include_unkeyed_uploads(upload_filter: UploadFilter, tag_keys: TagKeys) -> UploadFilter:
     """The filter, set to match uploads without tag keys, too, while there may be some."""
-    unkeyed = bool(upload_filter.tag_keys) and not tag_keys.are_complete()
+    asked = upload_filter.tag_keys or upload_filter.excluded_tag_keys
+    unkeyed = bool(asked) and not tag_keys.are_complete()
     return replace(upload_filter, unkeyed=True) if unkeyed else upload_filter
 
 
@@ -500,6 +508,9 @@ def index_for(upload_filter: UploadFilter, sort: Sort) -> str | None:
     if (
         len(leads) > 1
         or of_others
+        or (upload_filter.undated and sort.by != "taken_at")
+        or upload_filter.excluded_tag_keys
+        or upload_filter.untagged is not None
         or upload_filter.conditions
         or upload_filter.sha256
         or upload_filter.unkeyed
@@ -532,6 +543,8 @@ def index_range(
             value_from, id_from = bound.value, MaxKey() if bound.operator == "lte" else MinKey()
     if upload_filter.bounds and value_to == MinKey():
         value_to, id_to = None, MaxKey()  # Uploads without the field are in no range.
+    if upload_filter.undated and sort.by == "taken_at":
+        value_from = value_to = None
     if position and sort.descending:
         value_from, id_from = position.value, _preceding_id(position.key)
     elif position:
@@ -615,10 +628,26 @@ def _equality_conditions(upload_filter: UploadFilter, sort: Sort) -> Document:
     if not conditions and not facets and sort.by != "upload_time":
         facets = [ANY_FACET]
     conditions += [{"facets": facet} for facet in facets]
+    conditions += _conditions_without_index(upload_filter)
     conditions += result_conditions(upload_filter.conditions)
     if len(conditions) == 1:
         return dict(conditions[0])
     return {"$and": conditions} if conditions else {}
+
+
+def _conditions_without_index(upload_filter: UploadFilter) -> list[Document]:
+    """The conditions on what an upload has not."""
+    conditions: list[Document] = []
+    if upload_filter.unkeyed:
+        conditions += [{"$nor": [_tagged_with(key)]} for key in upload_filter.excluded_tag_keys]
+    elif upload_filter.excluded_tag_keys:
+        conditions.append({"tag_keys": {"$nin": [*upload_filter.excluded_tag_keys]}})
+    if upload_filter.untagged is not None:
+        conditions.append({"tags.0": {"$exists": not upload_filter.untagged}})
+    if upload_filter.undated:
+        # Nested, so that it is kept beside a range or a position in the order of `taken_at`.
+        conditions.append({"$and": [{"taken_at": None}]})
+    return conditions
 
 
 def _tagged_with(key: str) -> Document:

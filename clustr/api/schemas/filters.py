@@ -26,10 +26,14 @@ LARGEST_NUMBER = 2**53 - 1
 ANALYZER_NAME = Pattern(
     r"^[a-z][a-z0-9_]{0,99}$", error="A name is a-z, 0-9 and _, and begins with a letter."
 )
-DUPLICATE_METADATA = {
-    "description": "With `true` those beside which there is an older upload with the same bytes at "
+# Descriptions by parameter; the values are booleans in a body and texts in a query.
+BOOLEAN_DESCRIPTIONS = {
+    "duplicate": "With `true` those beside which there is an older upload with the same bytes at "
     "this moment, outside of the trash; with `false` the others. Whatever is deleted by `true`, of "
     "the same bytes one upload stays.",
+    "untagged": "With `true` those without any tag, with `false` those with at least one.",
+    "undated": "With `true` those of which nothing says when they were taken (`taken_at` is null), "
+    "with `false` the others.",
 }
 # Descriptions by parameter; the values are JSON numbers in a body and digits in a query.
 LIMIT_DESCRIPTIONS = {
@@ -60,19 +64,35 @@ def limit_fields(field_type: type[fields.Integer], **more: Any) -> dict[str, fie
     }
 
 
+def boolean_fields(field_type: type[fields.Boolean], **more: Any) -> dict[str, fields.Boolean]:
+    """Make the fields for the filters that are true or false, by name."""
+    return {
+        name: field_type(metadata={"description": description}, **more)
+        for name, description in BOOLEAN_DESCRIPTIONS.items()
+    }
+
+
+def tags_field(description: str) -> fields.List[Any]:
+    """Make a field for tags that uploads have, or have not."""
+    return fields.List(
+        fields.String(pre_load=normalize_text, validate=validate.Length(1, LONGEST_TAG)),
+        validate=validate.Length(1, MAX_TAGS),
+        metadata={"description": description},
+    )
+
+
 class CommonFilterSchema(Schema):
     """The filters that have the same types in a body and in a query."""
 
     status = fields.Enum(
         Status, by_value=fields.String, metadata={"description": "Those of this status."}
     )
-    tag = fields.List(
-        fields.String(pre_load=normalize_text, validate=validate.Length(1, LONGEST_TAG)),
-        validate=validate.Length(1, MAX_TAGS),
-        metadata={
-            "description": "Those with this tag, whatever the case of its letters; given several, "
-            "with all of them."
-        },
+    tag = tags_field(
+        "Those with this tag, whatever the case of its letters; given several, with all of them."
+    )
+    tag_not = tags_field(
+        "Those without this tag, whatever the case of its letters; given several, with none of "
+        "them."
     )
     content_type = fields.String(
         pre_load=strip_spaces,
@@ -110,9 +130,9 @@ class CommonFilterSchema(Schema):
 
 # mypy cannot know a class that `from_dict` makes.
 class FilterSchema(
-    BodySchema.from_dict(limit_fields(fields.Integer, strict=True)),  # type: ignore[misc]
+    BodySchema.from_dict(  # type: ignore[misc]
+        limit_fields(fields.Integer, strict=True) | boolean_fields(StrictBoolean)
+    ),
     CommonFilterSchema,
 ):
     """The filters of the listing in a body."""
-
-    duplicate = StrictBoolean(metadata=DUPLICATE_METADATA)

@@ -18,7 +18,7 @@ from clustr.api.http.fields import (
 )
 from clustr.api.http.json_provider import with_fraction
 from clustr.api.http.urls import thumbnail_url_of, url_of
-from clustr.api.schemas.filters import DUPLICATE_METADATA, CommonFilterSchema, limit_fields
+from clustr.api.schemas.filters import CommonFilterSchema, boolean_fields, limit_fields
 from clustr.api.schemas.uploads import UploadSchema
 from clustr.components import WebComponents
 from clustr.database import (
@@ -38,6 +38,10 @@ CURSOR_PATTERN = "^[A-Za-z0-9_-]{28,1500}$"
 EXAMPLE_CURSOR = "AQAAACodYNqtaSGS9OE_WgwNG3uQAAABqIEKuBA"
 SORT_FIELDS = ("upload_time", "taken_at", "size", "name")
 SORT_VALUES = [f"{sign}{name}" for name in SORT_FIELDS for sign in ("", "-")]
+TOO_FEW_MATCH = (
+    "Among so many uploads too few match to be found in time, with any sort; narrow it down with a "
+    f"range of what is sorted by, one of {', '.join(SORT_FIELDS)}."
+)
 RESULTS_FIELD = "analyses.results"
 LONGEST_SEARCH = 500
 ID_PLACEHOLDER = "<id>"
@@ -90,7 +94,8 @@ class PartSchema(Schema):
         validate=validate.OneOf(SORT_VALUES),
         metadata={
             "description": "The order, downwards with a `-`; by default that of a range that is "
-            "asked for, else `-upload_time`. Uploads without a `taken_at` count as the earliest."
+            "asked for, with `undated` `-taken_at`, else `-upload_time`. Uploads without a "
+            "`taken_at` count as the earliest."
         },
     )
     q = fields.String(
@@ -119,13 +124,14 @@ class PartSchema(Schema):
 
 # mypy cannot know a class that `from_dict` makes.
 class UploadQuerySchema(
-    Schema.from_dict(limit_fields(QueryInteger)),  # type: ignore[misc]
+    Schema.from_dict(  # type: ignore[misc]
+        limit_fields(QueryInteger)
+        | boolean_fields(fields.Boolean, truthy={"true"}, falsy={"false"})
+    ),
     CommonFilterSchema,
     PartSchema,
 ):
     """The query of the listing, without the filters of plugins."""
-
-    duplicate = fields.Boolean(truthy={"true"}, falsy={"false"}, metadata=DUPLICATE_METADATA)
 
     @validates_schema
     def check_what_goes_together(self, query: dict[str, Any], **_more: Any) -> None:
@@ -139,8 +145,9 @@ def sort_from_query(query: Mapping[str, Any], filters: UploadFilter) -> Sort:
     """Return the sort of a query: the one asked for, else by the first range that can be sorted."""
     if sort := query.get("sort"):
         return Sort(sort.removeprefix("-"), sort.startswith("-"))
+    otherwise = "taken_at" if filters.undated else "upload_time"
     return Sort(
-        next((bound.field for bound in filters.bounds if bound.field in SORT_FIELDS), "upload_time")
+        next((bound.field for bound in filters.bounds if bound.field in SORT_FIELDS), otherwise)
     )
 
 
@@ -157,10 +164,12 @@ def explain_too_slow(query: Mapping[str, Any], sort: Sort) -> dict[str, list[str
                 f"Among so many uploads it goes with `sort={field}` or `sort=-{field}`."
             ]
         else:
-            messages[name] = [
-                "Among so many uploads too few match to be found in time, with any sort; narrow it "
-                f"down with a range of what is sorted by, one of {', '.join(SORT_FIELDS)}."
-            ]
+            messages[name] = [TOO_FEW_MATCH]
+    for name in ("tag_not", "untagged"):
+        if name in query:
+            messages[name] = [TOO_FEW_MATCH]
+    if "undated" in query and sort.by != "taken_at":
+        messages["undated"] = ["Among so many uploads it goes with `sort=-taken_at`."]
     if not messages:
         sorts = ", ".join(SORT_VALUES)
         messages["sort"] = [
