@@ -68,6 +68,25 @@ def test_the_database_counts_its_images(workshop):
     assert health_of(workshop.app)["services"]["database"]["image_count"] == 3
 
 
+def test_the_database_says_how_far_the_terms_of_searches_are_made(workshop, monkeypatch):
+    monkeypatch.setattr("clustr.database.search_terms.BATCH", 2)
+
+    def said() -> dict[str, Any]:
+        database = health_of(workshop.app)["services"]["database"]
+        assert database["status"] == "healthy"
+        return database
+
+    assert "search_terms" not in said()
+    workshop.upload(*[photographs.unique(number=number) for number in range(5)])
+    assert said()["search_terms"] == {"done": 0, "total": 5}
+    made = workshop.web.database.search_terms.update_all()
+    next(made)
+    assert said()["search_terms"] == {"done": 2, "total": 5}
+    assert "search terms: {" in workshop.app.test_client().get("/api/health/page").text
+    assert [*made]
+    assert "search_terms" not in said()
+
+
 def test_a_captioner_with_its_address_and_without_credentials(app_with):
     with BlipStandIn() as blip:
         url = f"http://127.0.0.1:{blip.port}/"

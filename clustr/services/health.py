@@ -143,11 +143,13 @@ class HealthChecks:
         return {"backend": ServiceHealth(HEALTHY, details)}
 
     def _check_database(self) -> dict[str, ServiceHealth]:
-        counts = {"image_count": self._database.uploads.estimated_count()}
+        counts: dict[str, Any] = {"image_count": self._database.uploads.estimated_count()}
         totals = self._database.counters.totals()
         if totals and totals.captioned is not None:
             counts["captioned_images"] = totals.captioned
             counts["uncaptioned_images"] = totals.uploads - totals.captioned
+        if progress := self._database.search_terms.progress():
+            counts["search_terms"] = {"done": progress.done, "total": progress.total}
         return {"database": ServiceHealth(HEALTHY, {**self._database.describe(), **counts})}
 
     def _check_storage(self) -> dict[str, ServiceHealth]:

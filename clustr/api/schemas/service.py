@@ -55,6 +55,15 @@ def response_time_text_field(description: str) -> fields.String:
     return text(description, "7.0 ms", required=True, validate=Pattern(r"^[0-9.]+ ms$"))
 
 
+class SearchTermsSchema(Schema):
+    """How far the workers are with making the terms by which searches find uploads."""
+
+    done = number(
+        "Of how many uploads they are made.", 12_000, required=True, validate=NOT_NEGATIVE
+    )
+    total = number("Of so many.", 100_000, required=True, validate=NOT_NEGATIVE)
+
+
 class ServiceSchema(Schema):
     """The health of one service; further members are details of it."""
 
@@ -100,6 +109,15 @@ class ServiceSchema(Schema):
         "Of `database`: how many uploads there are, without those in the trash.",
         42,
         validate=NOT_NEGATIVE,
+    )
+    search_terms = fields.Nested(
+        SearchTermsSchema,
+        metadata={
+            "description": "Of `database`: how far the terms are by which searches find uploads, "
+            "while they are made anew after an update of Clustr or for other `SEARCH_LANGUAGES`, "
+            "the newest uploads first. Searches go on meanwhile, and uploads without new terms "
+            "are found by their old ones, if they have any. Left out when all are made.",
+        },
     )
 
 
