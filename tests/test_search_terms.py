@@ -217,6 +217,8 @@ def test_the_languages_are_those_that_are_chosen():
         ("हिन्दी", "हिन्दी"),
         ("น้ำ", "น้ำ"),
         ("ệ", "e"),
+        ("łøđð", "lodd"),
+        ("ǿæœþı", "oaeoethi"),
     ],
 )
 def test_only_latin_and_greek_letters_lose_their_marks(word, folded):

@@ -89,8 +89,21 @@ LETTERS_OR_DIGITS = re.compile(r"\d+|\D+")
 CASE_CHANGE = re.compile(r"(?<=[a-z\xdf-\xff])(?=[A-Z\xc0-\xde])|(?<=[A-Z])(?=[A-Z][a-z])")
 EXTENSION = re.compile(r"(?<=.)\.(?:jpe?g|png|webp|bmp|tiff?|gif|hei[cf]|avif|jxl)$", re.IGNORECASE)
 
-# Sharp s, the Russian io, the sigma at the end of words, and the dotless i: no mark is on these.
-LETTERS = {0xDF: "ss", 0x451: "\u0435", 0x3C2: "\u03c3", 0x131: "i"}
+# What many keyboards lack, though Unicode knows no marks on it, is what people write instead; the
+# Russian io is ie, and the sigma at the end of words is a sigma.
+LETTERS = str.maketrans(
+    {
+        **{"\u00df": "ss", "\u00e6": "ae", "\u0153": "oe", "\u00fe": "th"},  # ß æ œ þ
+        **{
+            "\u00f8": "o",
+            "\u0142": "l",
+            "\u0111": "d",
+            "\u00f0": "d",
+            "\u0131": "i",
+        },  # ø ł đ ð, the dotless i
+        **{"\u0451": "\u0435", "\u03c2": "\u03c3"},
+    }
+)
 # Soft hyphen, zero-width space and joiners, direction marks: they are not seen.
 UNSEEN = dict.fromkeys((0xAD, 0x61C, *range(0x200B, 0x2010), *range(0x202A, 0x202F), 0xFEFF))
 MARKED_PLANES = 0x20000  # Beyond these code points there are no combining marks but selectors.
@@ -134,7 +147,7 @@ def normalize(text: str) -> str:
 
 
 def fold(word: str) -> str:
-    """A word in lower case without the marks on its Latin and Greek letters, and `ss` for `ß`.
+    """A word in lower case without the marks on its Latin and Greek letters, and with `LETTERS`.
 
     Marks of other scripts are kept: without them a Hindi word would lose its vowels.
     """
@@ -142,13 +155,13 @@ def fold(word: str) -> str:
         return word
     kept: list[str] = []
     loses_marks = False
-    for character in unicodedata.normalize("NFD", word.translate(LETTERS)):
+    for character in unicodedata.normalize("NFD", word):
         if not unicodedata.category(character).startswith("M"):
             loses_marks = _is_latin_or_greek(character)
         elif loses_marks:
             continue
         kept.append(character)
-    return unicodedata.normalize("NFC", "".join(kept))
+    return unicodedata.normalize("NFC", "".join(kept)).translate(LETTERS)
 
 
 @lru_cache(10_000)
