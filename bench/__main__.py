@@ -14,6 +14,7 @@ from bench import (
     memory,
     report,
     rows,
+    search,
     thumbnails,
 )
 from bench.service import contenders
@@ -33,6 +34,7 @@ ROWS = {
     "overtaking": engine.overtaking,
     "plugins": engine.listing,
     "listing": listing.listing,
+    "search": search.search,
     "indexes": indexes.indexes,
     "thumbnails": thumbnails.thumbnails,
     "memory": memory.large_pictures,

@@ -21,22 +21,32 @@ MOST_INDEXES = 24
 def indexes(contenders: Sequence[Contender], rounds: int) -> Iterator[Figure]:
     """Each index beside an upload of which all analyses wait."""
     url = contenders[0].settings["MONGODB_URL"]
-    declared = INDEXES | result_indexes(
-        indexed_result_fields(build_plugin_manager(read_settings()))
-    )
-    with pymongo.MongoClient(url) as client:
-        server = client.admin.command("serverStatus")["pid"]
-        for name in declared:
-            without = {other: index for other, index in declared.items() if other != name}
-            both = [opened(client, url, "all", declared), opened(client, url, "less", without)]
-            pairs = [[cost(server, each) for each in both] for _ in range(TURNS * rounds)]
-            for each in both:
-                each.close()
-            spent = [[pair[n] for pair in pairs] for n in range(2)]
-            work = f"an upload with the index {name}; floor: without it"
-            yield Figure(work, "µs of MongoDB", *spent, bound=1.15, less_is_better=True)
+    declared = declared_indexes()
+    for name in declared:
+        yield with_and_without(url, name, rounds)
     count = len(declared) + 1  # MongoDB's own, by id
     yield Figure("indexes of uploads", "", [count], most=MOST_INDEXES)
+
+
+def declared_indexes() -> dict[str, Any]:
+    """All indexes of uploads, by name."""
+    fields = indexed_result_fields(build_plugin_manager(read_settings()))
+    return INDEXES | result_indexes(fields)
+
+
+def with_and_without(url: str, name: str, rounds: int) -> Figure:
+    """An upload of which all analyses wait, with an index and without it."""
+    declared = declared_indexes()
+    without = {other: index for other, index in declared.items() if other != name}
+    with pymongo.MongoClient(url) as client:
+        server = client.admin.command("serverStatus")["pid"]
+        both = [opened(client, url, "all", declared), opened(client, url, "less", without)]
+        pairs = [[cost(server, each) for each in both] for _ in range(TURNS * rounds)]
+        for each in both:
+            each.close()
+    spent = [[pair[n] for pair in pairs] for n in range(2)]
+    work = f"an upload with the index {name}; floor: without it"
+    return Figure(work, "µs of MongoDB", *spent, bound=1.15, less_is_better=True)
 
 
 def opened(

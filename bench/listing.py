@@ -1,8 +1,7 @@
-"""The rows of the library: what listing and searching cost, and that it does not grow."""
+"""The rows of the library: what listing costs, and that it does not grow."""
 
 import itertools
 import json
-import math
 import statistics
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -11,15 +10,15 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from urllib.error import HTTPError
-from urllib.parse import urlencode
 
 import pymongo
 from pymongo.collection import Collection
 
 from bench import load
+from bench.captions import TAGS
 from bench.large import children
 from bench.rows import Figure
-from bench.seed import WORDS, seed_library
+from bench.seed import seed_library
 from bench.service import Contender, web
 from clustr.database.listing import MAX_SKIPPED
 
@@ -29,7 +28,7 @@ LIMIT = 20
 FILTERS = {
     "all": "",
     "status": "&status=processed",
-    "tag": f"&tag={WORDS[2]}",
+    "tag": f"&tag={TAGS[2]}",
     "content type": "&content_type=image/png",
     "analysis": "&analyzer=blip&analysis_status=succeeded",
     "duplicate": "&duplicate=true",
@@ -59,7 +58,6 @@ def listing(contenders: Sequence[Contender], rounds: int) -> Iterator[Figure]:
             yield from first_pages(large, small, f"{count} uploads; floor: {SMALL}", 0.9, rounds)
             yield from walks(large, rounds, count)
             yield one_upload(large, large_floor, rounds, count)
-        yield from searches(large, rounds, count)
         yield from far_pages(large)
         yield from under_load(large, rounds)
 
@@ -133,26 +131,6 @@ def one_upload(ours: Contender, floor: Contender, rounds: int, count: int) -> Fi
     paths = [f"/api/uploads/{each['_id']}" for each in some]
     rates = in_turn([(each.url, paths) for each in (ours, floor)], 1000, rounds)
     return Figure(f"one upload of {count}", "requests/s", *rates, bound=0.65)
-
-
-def searches(ours: Contender, rounds: int, count: int) -> list[Figure]:
-    """The first page for a rare word, for one in two of a hundred uploads, and a common one."""
-    figures = []
-    for word in ("4711", "lighthouse", WORDS[0]):
-        path = f"/api/uploads?{urlencode({'q': word})}"
-        order = "score" if word != WORDS[0] else "newest"
-        slowest = [slow(ours, path) for _ in range(rounds)]
-        work = f"search for {word} among {count}, by {order}"
-        figures.append(Figure(work, "p99 ms", slowest, most=300))
-    return figures
-
-
-def slow(ours: Contender, path: str) -> float:
-    """The 99th percentile in milliseconds; infinite where it is refused, for it takes too long."""
-    try:
-        return load.gets(ours.url, [path], 120, 1).percentile(0.99) * 1000
-    except AssertionError:
-        return math.inf
 
 
 def far_pages(ours: Contender) -> list[Figure]:

@@ -1,5 +1,6 @@
 """The report: a table in Markdown and a chart, with what the machine was."""
 
+import math
 import os
 import platform
 import statistics
@@ -27,6 +28,8 @@ def table(figures: Sequence[Figure], header: bool = True) -> str:
         if figure.least is not None:
             bound = f"ours at least {figure.least:g}"
         kept = "yes" if figure.kept else "**no**"
+        if figure.most == math.inf:
+            bound = kept = ""
         lines.append(
             f"| {figure.work} | {figure.unit} | {ours} | {floor} | {ratio} | {bound} | {kept} |"
         )

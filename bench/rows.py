@@ -22,7 +22,8 @@ class Figure:
 
     Attributes:
         bound: the least ratio of ours to the floor's; the most when `less_is_better`.
-        most, least: what ours alone may be, where it is not the ratio that counts.
+        most, least: what ours alone may be, where it is not the ratio that counts; infinity for a
+            figure that is only reported.
     """
 
     work: str

@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bson import ObjectId
-from pymongo import IndexModel
+from pymongo import IndexModel, UpdateOne
 from pymongo.collection import Collection
 
+from bench.captions import counted_terms, search_field, words_of
 from clustr.database import INDEXES, new_id, result_indexes
 from clustr.database.documents import ORIGINAL, facets, to_document
 from clustr.database.tags import tag_fields
@@ -55,10 +56,8 @@ def new_upload(number: int, moment: datetime, analyzers: Sequence[str]) -> Uploa
     )
 
 
-# A library as it looks when its images are in. Word n of the vocabulary is in every (n + 2)nd
-# upload or so; beside those common ones there is a rare one.
-WORDS = ("sea", "sky", "person", "tree", "dog", "car", "beach", "street", "cat", "snow")
-RARE = 55  # of so many uploads one has the tag `lighthouse`
+# A library as it looks when its images are in.
+NAME = "photograph"  # what the names of all files begin with
 RESULTS = "results."  # what the names of the indexes on results begin with
 ANALYZERS = ("dimensions", "blip", "exif", "palette", "phash")
 LIBRARY_BATCH = 5000
@@ -73,6 +72,8 @@ def seed_library(uploads: Collection, count: int) -> None:
     once. The indexes are made at the end, all at once: it takes a tenth of the time.
     """
     there = uploads.estimated_document_count()
+    if there >= count:
+        return
     fields = [name.removeprefix(RESULTS) for name in names_of(uploads) if name.startswith(RESULTS)]
     uploads.drop_indexes()
     pattern = document(0, LIBRARY_BEGAN, ANALYZERS[0], 0)
@@ -82,7 +83,26 @@ def seed_library(uploads: Collection, count: int) -> None:
         uploads.insert_many((in_library(pattern, *each) for each in moments), ordered=False)
     declared = INDEXES | result_indexes(fields)
     uploads.create_indexes([model(name, **index) for name, index in declared.items()])
+    seed_vocabulary(uploads.database["search_vocabulary"], range(there, count))
     uploads.database.client.admin.command("fsync")
+
+
+def seed_vocabulary(vocabulary: Collection, numbers: Sequence[int]) -> None:
+    """Add the terms of these uploads of the library, and how many of them have each."""
+    counts = counted_terms(map(mixed, numbers), NAME)
+    moment = datetime.now(UTC)
+    vocabulary.bulk_write(
+        [
+            UpdateOne({"_id": term}, {"$inc": {"count": n}, "$set": {"counted_at": moment}}, True)
+            for term, n in counts.items()
+        ],
+        ordered=False,
+    )
+
+
+def mixed(number: int) -> int:
+    """Another number for each, so that no order is that of another."""
+    return number * 2_654_435_761 % 2**32
 
 
 def names_of(uploads: Collection) -> list[str]:
@@ -103,31 +123,32 @@ def in_library(pattern: dict[str, Any], number: int, moment: datetime) -> dict[s
     key = key_of(number)
     status = "pending" if number % 50 == 7 else "error" if number % 100 == 9 else "processed"
     content_type = ("image/jpeg", "image/jpeg", "image/png", "image/webp")[number % 4]
-    mixed = number * 2_654_435_761 % 2**32  # so that no order is that of another
-    tags = [word for n, word in enumerate(WORDS) if mixed // (n + 1) % (n + 2) == 0][:5]
-    tags += ["lighthouse"] if mixed % RARE == 3 else []
+    other = mixed(number)
+    words = words_of(other)
+    name = f"{NAME} {other % 100_000}.jpg"
     written = {
         **pattern,
         "_id": key,
-        "original_name": f"photograph {mixed % 100_000}.jpg",
+        "original_name": name,
         "filename": f"{key}.jpg",
         "upload_time": moment,
         "updated_at": moment,
-        "size": 100_000 + mixed % 5_000_000,
+        "size": 100_000 + other % 5_000_000,
         "content_type": content_type,
         "sha256": sha256,
-        "dimensions": {"width": 800 + mixed % 4000, "height": 600 + mixed % 3000},
+        "dimensions": {"width": 800 + other % 4000, "height": 600 + other % 3000},
         "status": status,
         "duplicate_of": key_of(original) if original != number else None,
         "facets": facets(status, content_type, original != number),
-        "caption": f"a photograph of {' and '.join(tags) or 'nothing'} number {number % 5000}",
-        **tag_fields(tags),
+        "caption": words.caption,
+        **tag_fields(words.tags),
+        "search": search_field(name, words),
         "analyses": [analysis(name, status, moment) for name in ANALYZERS],
     }
     written.pop(ORIGINAL, None)
     if original == number:
         written[ORIGINAL] = sha256
-    return written | ({"taken_at": moment - timedelta(minutes=mixed % 10**6)} if number % 3 else {})
+    return written | ({"taken_at": moment - timedelta(minutes=other % 10**6)} if number % 3 else {})
 
 
 def key_of(number: int) -> ObjectId:
