@@ -68,3 +68,22 @@ def test_of_several_words_the_index_is_read_for_the_chosen_one(uploads):
         }
         plan = uploads.database.command("explain", find, verbosity="queryPlanner")
         assert f"c={bound}" in str(plan["queryPlanner"]["winningPlan"]).split("indexBounds")[1]
+
+
+def test_a_beginning_is_a_range_of_the_index(uploads):
+    """No more keys are read than those of the range."""
+    query = parse("dog", STEMMING, prefix=True)
+    (word,) = query.words
+    find = {
+        "find": uploads.name,
+        "filter": search_condition(query, word),
+        "hint": "search_terms",
+    }
+    plan = uploads.database.command("explain", find, verbosity="executionStats")
+    keys = [stored["search"]["terms"] for stored in uploads.find()]
+    begins = tuple(word.prefixes())
+    within = sum(term in word.ranks or term.startswith(begins) for of in keys for term in of)
+    read = plan["executionStats"]["totalKeysExamined"]
+    # MongoDB reads one key more at the end of each range to see that it is over.
+    assert within <= read <= within + len(word.ranks) + 2 * len(word.prefixes())
+    assert read < sum(map(len, keys))

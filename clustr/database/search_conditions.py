@@ -3,6 +3,8 @@
 import re
 from typing import Any
 
+from bson.regex import Regex
+
 from clustr.database.connection import Document
 from clustr.search.query import Condition, Part, Phrase, SearchQuery, Taken, Word
 
@@ -28,7 +30,8 @@ def search_condition(query: SearchQuery, indexed: Word | None = None) -> Documen
 
 def word_condition(word: Word) -> Document:
     """The condition for a word, whose terms are ranges of the index on terms."""
-    prefixes = [re.compile(f"^{re.escape(prefix)}") for prefix in word.prefixes()]
+    # MongoDB reads all of the index for a pattern of Python, which has the flag for Unicode.
+    prefixes = [Regex(f"^{re.escape(prefix)}") for prefix in word.prefixes()]
     return {TERMS: {"$in": [*word.ranks, *prefixes]}}
 
 
