@@ -22,6 +22,8 @@ def main(url: str, files: list[str]) -> None:
         upload_id = api.upload_files([(Path(file).name, content)]).data[0].id
         while api.get_upload(upload_id).status == "pending":
             time.sleep(0.05)
+        analysis = api.run_analysis(upload_id, "dimensions", var_if="missing")
+        assert analysis.status == "succeeded", "the analysis was run once more"
         version = api.get_upload_with_http_info(upload_id).headers["ETag"]
         words = client.Edit(caption="a caption", tags=client.EditTags(add=[tag]))
         edited = api.edit_upload(upload_id, words, if_match=version)
