@@ -1,7 +1,10 @@
 """The server of `clustr captioner` without its model, which `make test-captioner` tests."""
 
+import errno
+import io
+import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 
@@ -9,8 +12,11 @@ import photographs
 import PIL.Image
 import pytest
 import requests
+from flask import Flask, Request
 from running import wait_until
+from werkzeug.test import TestResponse
 
+from clustr.analysis.limits import MemoryLimit
 from clustr.captioner.batches import BATCH_SIZE, MAX_WAITING, Batches, Busy
 from clustr.captioner.model import Model
 from clustr.captioner.server import Server, create_app
@@ -100,6 +106,87 @@ def test_its_answers(url):
         refused = requests.post(f"{url}/caption", files={part: content}, timeout=10)
         assert refused.status_code == status
         assert refused.json()["detail"]
+
+
+class UnreadableFile(io.BytesIO):
+    """A file on a disk that is broken."""
+
+    def read(self, _size: int | None = -1) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+
+class OnABrokenDisk(Request):
+    """A request whose files are written to a broken disk."""
+
+    def _get_file_stream(self, *_: object, **__: object) -> UnreadableFile:
+        return UnreadableFile()
+
+
+def out_of_memory(_images: object) -> list[str]:
+    raise MemoryError("the model has no room")
+
+
+def broken_model(_images: object) -> list[str]:
+    raise ValueError("the model is broken")
+
+
+@pytest.fixture
+def app_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Flask]:
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", None)  # put back afterwards
+    return lambda caption=lambda images: ["a cat"] * len(images): create_app(
+        Batches(caption), "any"
+    )
+
+
+def posted(app: Flask, content: bytes) -> TestResponse:
+    return app.test_client().post("/caption", data={"image": (io.BytesIO(content), "cat.jpg")})
+
+
+def test_an_image_that_cannot_be_read_is_refused_and_the_log_says_why(app_of, caplog):
+    broken = photographs.truncated(photographs.photograph(), 0.5)
+    assert posted(app_of(), broken).status_code == 422
+    [record] = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "'cat.jpg' cannot be read: OSError: image file is truncated" in record.getMessage()
+
+
+def test_without_memory_it_asks_for_the_image_again_and_the_log_says_why(app_of, caplog):
+    app = app_of()
+    file = io.BytesIO()
+    PIL.Image.new("L", (8000, 5000)).save(file, "PNG")
+    with MemoryLimit(32):
+        answer = posted(app, file.getvalue())
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
+    assert "memory" in answer.json["detail"]
+    [record] = caplog.records
+    assert record.levelno == logging.ERROR
+    assert record.exc_info[0] is MemoryError
+    assert posted(app, photographs.photograph()).json["caption"] == "a cat"
+
+
+def test_a_model_without_memory_asks_for_the_image_again(app_of, caplog):
+    answer = posted(app_of(out_of_memory), photographs.photograph())
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
+    assert "the model has no room" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("caption", "request_class", "reason"),
+    [
+        (lambda images: ["a cat"] * len(images), OnABrokenDisk, "Input/output error"),
+        (broken_model, Request, "the model is broken"),
+    ],
+)
+def test_a_fault_of_its_own_is_500_and_the_log_says_why(
+    app_of, caplog, caption, request_class, reason
+):
+    app = app_of(caption)
+    app.request_class = request_class
+    answer = posted(app, photographs.photograph())
+    assert answer.status_code == 500
+    assert answer.json["detail"]
+    assert reason not in answer.text
+    assert reason in caplog.text
 
 
 def test_tags_are_the_words_that_mean_something_in_order():

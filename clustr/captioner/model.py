@@ -1,6 +1,7 @@
 """The model: BLIP, by transformers."""
 
 import os
+import re
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
@@ -10,6 +11,8 @@ from PIL import Image
 from clustr.domain.errors import StartUpError
 
 MAX_NEW_TOKENS = 50
+# What torch says in a RuntimeError when the memory of a device or of this host is not enough.
+OUT_OF_MEMORY = re.compile("out of memory|not enough memory|can't allocate memory")
 
 
 class Model:
@@ -49,9 +52,18 @@ class Model:
             ) from error
 
     def caption(self, images: Sequence[Image.Image]) -> list[str]:
-        """A caption for each of these images, which are RGB."""
-        with self._torch.inference_mode():
-            inputs = self._processor(images=list(images), return_tensors="pt")
-            tokens = self._model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS)
+        """A caption for each of these images, which are RGB.
+
+        Raises:
+            MemoryError: there is not enough of it.
+        """
+        try:
+            with self._torch.inference_mode():
+                inputs = self._processor(images=list(images), return_tensors="pt")
+                tokens = self._model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS)
+        except RuntimeError as error:
+            if OUT_OF_MEMORY.search(str(error)):
+                raise MemoryError(str(error)) from error
+            raise
         texts: list[str] = self._processor.batch_decode(tokens, skip_special_tokens=True)
         return [text.strip() for text in texts]

@@ -1,6 +1,8 @@
 """The server: `POST /caption` and `GET /health`, as the predecessor's captioner had them."""
 
+import struct
 import time
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Semaphore
@@ -17,6 +19,21 @@ from clustr.captioner.tags import tags_of
 FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_REQUEST_BYTES = 32 * 1024 * 1024
 MAX_PIXELS = 50_000_000
+# What Pillow raises on images that are broken; its `OSError` has no number, and one of the system
+# has.
+BROKEN_IMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
 # The model looks at 384 pixels a side; a JPEG is decoded at about that size.
 SIDE = 384
 # A decode may take 150 MB, so few are under way.
@@ -52,17 +69,24 @@ def create_app(batches: Batches, model: str) -> Flask:
         try:
             with decodes:
                 image = read(file.stream)
-        except Exception:  # Pillow raises many things on broken images.
+        except BROKEN_IMAGE as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            reason = f"{type(error).__name__}: {error}"
+            app.logger.warning("%r cannot be read: %s", file.filename, reason)
             return _refusal(422, "The image cannot be read: send a whole JPEG, PNG or WebP.")
         try:
             text = batches.caption(image)
         except Busy:
-            answer = _refusal(503, f"{MAX_WAITING} images wait already; try again.")
-            answer.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
-            return answer
+            return _try_again(f"{MAX_WAITING} images wait already; try again.")
         seconds = round(time.monotonic() - began, 3)
         words = {"caption": text, "tags": tags_of(text)}
         return {"filename": file.filename or "", **words, "processing_time": seconds}
+
+    @app.errorhandler(MemoryError)
+    def ask_again(error: MemoryError) -> Any:
+        app.logger.error("There is not enough memory.", exc_info=error)
+        return _try_again("The captioner has not enough memory at the moment; try again.")
 
     @app.errorhandler(HTTPException)
     def refuse(error: HTTPException) -> Any:
@@ -74,6 +98,12 @@ def create_app(batches: Batches, model: str) -> Flask:
 def _refusal(status: int, detail: str) -> Response:
     answer = jsonify({"detail": detail})
     answer.status_code = status
+    return answer
+
+
+def _try_again(detail: str) -> Response:
+    answer = _refusal(503, detail)
+    answer.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return answer
 
 
