@@ -7,13 +7,14 @@ JSON object with `caption`, a text, and `tags`, a list of texts; what else it ha
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from marshmallow import Schema, fields
+from marshmallow import Schema
 
 from clustr.plugins import (
     Analyzer,
+    CaptionConfig,
+    CaptionResult,
     Fail,
     HttpAnalyzer,
-    HttpConfig,
     ServiceUrl,
     clean_caption,
     clean_tags,
@@ -21,7 +22,7 @@ from clustr.plugins import (
 )
 
 
-class BlipConfig(HttpConfig):
+class BlipConfig(CaptionConfig):
     """What can be configured."""
 
     service_url = ServiceUrl(
@@ -32,21 +33,6 @@ class BlipConfig(HttpConfig):
             "started_by": "clustr captioner",
         },
     )
-    cut_opening = fields.Boolean(
-        load_default=True,
-        metadata={"description": "Whether to cut what says nothing, such as: This image shows"},
-    )
-
-
-class BlipResult(Schema):
-    """What the captioner answers, and what is stored of it."""
-
-    caption = fields.String(
-        required=True, metadata={"description": "One line that says what is to be seen"}
-    )
-    tags = fields.List(
-        fields.String(), required=True, metadata={"description": "Words for what is to be seen"}
-    )
 
 
 class Blip(HttpAnalyzer):
@@ -54,7 +40,7 @@ class Blip(HttpAnalyzer):
 
     name = "blip"
     version = 2
-    result_schema = BlipResult
+    result_schema = CaptionResult
     summary = "A caption and tags from the captioner"
     service = "captioner"
     path = "/caption"

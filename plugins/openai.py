@@ -18,11 +18,12 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
 from clustr.plugins import (
     Analyzer,
+    CaptionConfig,
+    CaptionResult,
     ConfigError,
     Context,
     Fail,
     HttpAnalyzer,
-    HttpConfig,
     Image,
     ModelResult,
     Outcome,
@@ -90,7 +91,7 @@ class TomlTable(fields.Dict):
         return super()._deserialize(value, attr, data, **kwargs)  # type: ignore[no-untyped-call]
 
 
-class OpenAIConfig(HttpConfig):
+class OpenAIConfig(CaptionConfig):
     """What can be configured."""
 
     service_url = ServiceUrl(
@@ -125,10 +126,6 @@ class OpenAIConfig(HttpConfig):
         validate=validate.Range(0, 100),
         metadata={"description": "How many tags to keep at most"},
     )
-    cut_opening = fields.Boolean(
-        load_default=True,
-        metadata={"description": "Whether to cut what says nothing, such as: This image shows"},
-    )
     extra_body = TomlTable(
         keys=fields.String(),
         load_default=dict,
@@ -138,17 +135,6 @@ class OpenAIConfig(HttpConfig):
         load_default=120.0,
         validate=validate.Range(0.1, 600, error="expected seconds from 0.1 to 600"),
         metadata={"description": "Seconds that an answer may take in all, with loading the model"},
-    )
-
-
-class Caption(Schema):
-    """What is stored of an answer."""
-
-    caption = fields.String(
-        required=True, metadata={"description": "One line that says what is to be seen"}
-    )
-    tags = fields.List(
-        fields.String(), required=True, metadata={"description": "Words for what is to be seen"}
     )
 
 
@@ -168,7 +154,7 @@ class OpenAI(HttpAnalyzer):
 
     name = "openai"
     version = 1
-    result_schema = Caption
+    result_schema = CaptionResult
     summary = "A caption and tags from a chat model that sees"
     service = "captioner"
     path = "/chat/completions"

@@ -1,20 +1,16 @@
 """Calling the analyzer `blip` in tests, as the worker does."""
 
-import hashlib
 import time
 from pathlib import Path
 from typing import Any
 
-import photographs
-import PIL.Image
 import structlog
+from analyzer_images import analyzer_image
 from blip_stand_in import BlipStandIn
 from clustr_plugins import blip as plugin
 
 from clustr.analysis.http_session import Session
-from clustr.plugins import Context, Image
-
-IMAGE_ID = "5f0000000000000000000001"
+from clustr.plugins import CaptionResult, Context
 
 
 class Caller:
@@ -35,27 +31,10 @@ class Caller:
         (analyzer,) = plugin.clustr_register_analyzers(config=self.context().config)
         return analyzer
 
-    def image(self, content: bytes, extension: str = "jpg") -> Image:
-        path = self.folder / f"{IMAGE_ID}.{extension}"
-        path.write_bytes(content)
-        try:
-            with PIL.Image.open(path) as picture:
-                width, height = picture.size
-        except OSError:
-            width, height = 100, 100
-        return Image(
-            id=IMAGE_ID,
-            sha256=hashlib.sha256(content).hexdigest(),
-            content_type=photographs.CONTENT_TYPES[extension],
-            size=len(content),
-            width=width,
-            height=height,
-            path=path,
-        )
-
     def analyze(self, content: bytes, extension: str = "jpg") -> dict[str, Any]:
-        result = self.analyzer().analyze(self.image(content, extension), self.context())
-        assert plugin.BlipResult().load(result) == result
+        image = analyzer_image(self.folder, content, extension)
+        result = self.analyzer().analyze(image, self.context())
+        assert CaptionResult().load(result) == result
         return result
 
     def health(self):

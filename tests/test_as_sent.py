@@ -2,36 +2,27 @@
 
 import io
 import struct
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import photographs
 import PIL.Image
 import pytest
+from analyzer_images import IMAGE_ID, analyzer_image
 from PIL import ImageChops, ImageCms, ImageStat
 
 from clustr.plugins import Fail, Image, as_sent
 from clustr.plugins.pixel_formats import to_rgb
 
-IMAGE_ID = "5f0000000000000000000001"
 SECRET = b"48.8584 N, 2.2945 E"
 
 
 @pytest.fixture
-def image(tmp_path: Path):
+def image(tmp_path: Path) -> Callable[..., Image]:
     """Makes an image as analyzers get it of the content of a file."""
 
-    def make(content: bytes, extension: str = "jpg") -> Image:
-        path = tmp_path / f"{IMAGE_ID}.{extension}"
-        path.write_bytes(content)
-        try:
-            with PIL.Image.open(path) as picture:
-                width, height = picture.size
-        except OSError:
-            width, height = 100, 100
-        content_type = photographs.CONTENT_TYPES[extension]
-        return Image(IMAGE_ID, "0" * 64, content_type, len(content), width, height, path)
-
-    return make
+    return partial(analyzer_image, tmp_path)
 
 
 def sent_picture(image: Image, **options: int) -> PIL.Image.Image:

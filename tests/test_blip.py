@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import photographs
 import pytest
-from blip_caller import IMAGE_ID, Caller
+from analyzer_images import IMAGE_ID
+from blip_caller import Caller
 from blip_stand_in import BlipStandIn
 from clustr_plugins import blip as plugin
 from marshmallow import Schema, ValidationError, fields

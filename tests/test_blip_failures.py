@@ -8,6 +8,7 @@ from typing import Any
 
 import photographs
 import pytest
+from analyzer_images import analyzer_image
 from blip_caller import Caller
 from blip_stand_in import MODES, BlipStandIn
 
@@ -195,7 +196,7 @@ def test_the_reasons_can_be_read(caller):
 
 def test_a_call_ends_before_its_analysis(blip, caller):
     blip.mode = "hang"
-    image = caller.image(photographs.photograph())
+    image = analyzer_image(caller.folder, photographs.photograph())
     context = replace(caller.context(), deadline=time.monotonic() + 1.5)
     with takes(0.3, 1.4), pytest.raises(RetryLater, match="in time"):
         caller.analyzer().analyze(image, context)

@@ -8,7 +8,13 @@ A plugin is a Python module that implements some of the hooks in `clustr.plugins
 from clustr.domain.errors import InvalidInput, NoResult, NotFound
 from clustr.domain.models import Analysis, Upload
 from clustr.plugins.analyzer import Analyzer, Context, Health, Image, ModelResult
-from clustr.plugins.captions import clean_caption, clean_tags, clean_text
+from clustr.plugins.captions import (
+    CaptionConfig,
+    CaptionResult,
+    clean_caption,
+    clean_tags,
+    clean_text,
+)
 from clustr.plugins.filters import Filter
 from clustr.plugins.hooks import hookimpl
 from clustr.plugins.http import HttpAnalyzer, HttpConfig, ServiceUrl, as_sent, said_in
@@ -19,6 +25,8 @@ from clustr.plugins.pixel_formats import to_rgb, to_rgba
 __all__ = [
     "Analysis",
     "Analyzer",
+    "CaptionConfig",
+    "CaptionResult",
     "ConfigError",
     "Context",
     "Fail",

@@ -1,8 +1,15 @@
-"""Words of captioners as they are stored: one line, without what is no text, tags worth having."""
+"""What captioners have in common: a setting, the shape of results, and what is kept of their words.
+
+A caption is one line, and tags are those worth having, without what is no text.
+"""
 
 import re
 import unicodedata
 from collections.abc import Iterable
+
+from marshmallow import Schema, fields
+
+from clustr.plugins.http import HttpConfig
 
 LONGEST_CAPTION = 1000
 MOST_TAGS = 100
@@ -21,6 +28,26 @@ OPENING = re.compile(
     r"|(?:caption|description): ",
     re.IGNORECASE,
 )
+
+
+class CaptionConfig(HttpConfig):
+    """What can be configured of a plugin that asks a captioner; to be subclassed for more."""
+
+    cut_opening = fields.Boolean(
+        load_default=True,
+        metadata={"description": "Whether to cut what says nothing, such as: This image shows"},
+    )
+
+
+class CaptionResult(Schema):
+    """What is stored of a captioner's answer."""
+
+    caption = fields.String(
+        required=True, metadata={"description": "One line that says what is to be seen"}
+    )
+    tags = fields.List(
+        fields.String(), required=True, metadata={"description": "Words for what is to be seen"}
+    )
 
 
 def clean_text(text: str, length: int) -> str:
