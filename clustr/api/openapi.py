@@ -15,6 +15,7 @@ from clustr.database import MATCHED_FIELDS, AnalysisSelection, JobState
 from clustr.domain.models import State, Status
 from clustr.imaging.formats import CONTENT_TYPES
 from clustr.plugin_manager import PluginState
+from clustr.services.suggestions import KINDS
 
 Node = dict[str, Any]
 
@@ -36,6 +37,7 @@ HEADINGS = {
     "analyses": "Analyses",
     "jobs": "Jobs",
     "tags": "Tags",
+    "suggest": "Suggestions",
     "stats": "Statistics",
     "plugins": "Plugins",
     "status": "Health",
@@ -49,6 +51,7 @@ HEADING_DESCRIPTIONS = {
     "Analyses": "What analyzers do with all uploads together",
     "Jobs": "What is being done to many uploads, and how far it is",
     "Tags": "The words for what is to be seen",
+    "Suggestions": "Help for those who type a search",
     "Statistics": "How many uploads there are",
     "Plugins": "What says what is in the images",
     "Health": "How the service is, and everything that it needs",
@@ -63,6 +66,7 @@ ENUM_NAMES: dict[tuple[str, ...], str] = {
     tuple(SORT_VALUES): "UploadSort",
     tuple(MATCHED_FIELDS): "SearchedField",
     ("score", "newest"): "SearchOrder",
+    tuple(KINDS): "SuggestionKind",
     ("keep", "reuse"): "Duplicates",
     ("delete", "restore", "tag", "untag"): "BulkAction",
     ("analyze", "delete", "restore", "tag", "untag"): "JobKind",
