@@ -11,8 +11,10 @@ from test_tags import document
 from workshop import Workshop
 
 from clustr.database import Database, Sort, filter_from_query
+from clustr.search.terms import Stemming
 
 COUNT = 120
+STEMMING = Stemming(["en"])
 TAGS = [[], ["cat"], ["cat", "sofa"], None, ["dog"]]
 FIRST = datetime(2024, 5, 1, tzinfo=UTC)
 SORTS = [Sort(by, down) for by in ("upload_time", "taken_at", "size", "name") for down in (0, 1)]
@@ -83,7 +85,7 @@ def upload(number: int) -> dict[str, Any]:
 def walk(database: Database, limit: int, wanted: dict[str, Any], sort: Sort) -> Iterator[ObjectId]:
     cursor = None
     for _ in range(COUNT):
-        filters = filter_from_query(wanted)
+        filters = filter_from_query(wanted, STEMMING)
         page = database.listing.page(limit, cursor=cursor, upload_filter=filters, sort=sort)
         yield from (stored["_id"] for stored in page.uploads)
         cursor = page.next_cursor
@@ -112,7 +114,9 @@ def test_a_walk_has_what_meets_them_in_any_order(
     for sort in SORTS:
         expected = in_order(meeting, sort)
         assert [*walk(filled, 9, wanted, sort)] == expected, sort
-        page = filled.listing.page(4, 2, upload_filter=filter_from_query(wanted), sort=sort)
+        page = filled.listing.page(
+            4, 2, upload_filter=filter_from_query(wanted, STEMMING), sort=sort
+        )
         assert [one["_id"] for one in page.uploads] == expected[4:8], sort
         assert page.total == len(expected)
 

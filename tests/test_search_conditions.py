@@ -1,16 +1,17 @@
 """MongoDB finds by a search's condition just what the search matches."""
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 import pytest
 from pymongo.collection import Collection
 from test_search_terms import LIBRARY, PREFIXES, QUERIES, STEMMING
 
+from clustr.database.analysis_updates import DUE_TERM
 from clustr.database.connection import NAIVE_UTC
 from clustr.database.search_conditions import search_condition
 from clustr.database.search_terms import INDEXES
-from clustr.search.query import parse
+from clustr.search.query import Taken, parse
 
 
 @pytest.fixture(scope="module")
@@ -18,8 +19,9 @@ def uploads(mongo_database: Any) -> Collection[dict[str, Any]]:
     collection = mongo_database["searched"]
     collection.create_index(name="search_terms", **INDEXES["search_terms"])
     for day, (name, words) in enumerate(LIBRARY.items(), 1):
-        stored = STEMMING.terms_of_upload(words.name, words.caption, words.tags)
-        search = {"terms": stored.terms, "text": stored.text, "taken_at": datetime(2024, 7, day)}
+        taken_on = date(2024, 7, day)
+        stored = STEMMING.terms_of_upload(words.name, words.caption, words.tags, taken_on)
+        search = {"terms": stored.terms, "text": stored.text}
         collection.insert_one({"_id": name, "upload_time": datetime(2024, 8, 1), "search": search})
     return collection.with_options(codec_options=NAIVE_UTC)
 
@@ -37,11 +39,21 @@ def uploads(mongo_database: Any) -> Collection[dict[str, Any]]:
 )
 def test_mongodb_finds_the_same_by_any_index(uploads, q, expected, prefix):
     query = parse(q, STEMMING, prefix)
-    for indexed in (None, *query.words):
+    for indexed in (None, *query.words, *(each for each in query.required if type(each) is Taken)):
         found = uploads.find(search_condition(query, indexed), {"_id": 1})
         if indexed:
             found = found.hint("search_terms")
         assert {one["_id"] for one in found} == {*expected.split()}
+
+
+@pytest.mark.parametrize("search", [None, {"terms": ["c=cat", DUE_TERM]}])
+def test_by_what_is_not_there_none_is_found_whose_terms_are_still_to_be_made(uploads, search):
+    uploads.insert_one({"_id": "untermed"} | ({"search": search} if search else {}))
+    try:
+        condition = search_condition(parse("-dog", STEMMING))
+        assert "untermed" not in [one["_id"] for one in uploads.find(condition)]
+    finally:
+        uploads.delete_one({"_id": "untermed"})
 
 
 def test_one_word_is_read_newest_first_without_sorting(uploads):

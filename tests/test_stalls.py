@@ -88,7 +88,6 @@ def test_a_search_is_answered_or_put_off_while_mongodb_is_halted(own_servers, we
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every search takes too long, as while MongoDB is halted."""
     monkeypatch.setattr("clustr.database.listing.SEARCH_SECONDS", 1e-6)
-    monkeypatch.setattr("clustr.database.search.SEARCH_SECONDS", 1e-6)
 
 
 @pytest.mark.parametrize("down", [False, True])

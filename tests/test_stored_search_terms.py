@@ -3,6 +3,7 @@
 # ruff: noqa: RUF001  Letters of all scripts are meant here.
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import photographs
@@ -16,6 +17,7 @@ from clustr.database.analysis_updates import DUE_TERM
 from clustr.database.editing import TagEdit
 from clustr.database.search_terms import BATCH, SearchTerms, TermsProgress
 
+TAKEN = "2024-07-31T22:30:00+00:00"
 NO_TERMS: Mapping[str, Any] = {"$unset": {"search": ""}}
 
 
@@ -63,6 +65,37 @@ def test_what_analyzers_and_people_write_has_terms(workshop, upload_id):
     terms = terms_of(workshop, upload_id)
     assert {"c=lion", "#=lion", "n=zoo"} <= terms
     assert not {"c=dogs", "#=red ball", "n=photograph"} & terms
+
+
+@pytest.mark.parametrize(
+    ("edit", "results", "day"),
+    [
+        ("2024-07-31T23:30:00+02:00", [], "2024-07-31"),
+        ("2024-08-01T00:30:00+02:00", [], "2024-08-01"),
+        ("2024-07-31T23:30:00Z", [{"taken_at": "2024-07-31T23:30:00Z"}], "2024-07-31"),
+        (None, [{"taken_at": TAKEN, "taken_at_local": "2024-08-01T00:30:00"}], "2024-08-01"),
+        (None, [{"taken_at": TAKEN, "taken_at_local": 7}], "2024-07-31"),
+        (None, [None, {"taken_at": TAKEN}, {"taken_at_local": "2024-08-01"}], "2024-07-31"),
+    ],
+)
+def test_dates_are_those_where_the_picture_was_taken(workshop, upload_id, edit, results, day):
+    """By the time zone of an edit, and by the analysis that says when it was."""
+    if edit:
+        edited(workshop, upload_id, taken_at=edit)
+    else:
+        workshop.collection.update_one(
+            {},
+            {
+                "$set": {
+                    "taken_at": datetime.fromisoformat(TAKEN),
+                    "analyses": [{"result": result} for result in results],
+                    "search.terms": [DUE_TERM],
+                }
+            },
+        )
+        workshop.web.database.search_terms.update([upload_id])
+    assert f"d={day}" in terms_of(workshop, upload_id)
+    assert len([term for term in terms_of(workshop, upload_id) if term[0] == "d"]) == 1
 
 
 def test_tags_of_many_uploads_at_once_have_terms(workshop, upload_id):

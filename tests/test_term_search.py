@@ -9,12 +9,16 @@ from bson import ObjectId
 from pymongo.collection import Collection
 from test_search_terms import STEMMING
 
-from clustr.database.listing import UploadFilter
-from clustr.database.search_terms import INDEXES
-from clustr.database.term_search import MAX_RANKED, Hit, TermSearch
+from clustr.database import INDEXES
+from clustr.database.indexes import make_indexes
+from clustr.database.listing import Listing, Sort, UploadFilter
+from clustr.database.search import Search, SearchPage
+from clustr.database.tag_keys import TagKeys
+from clustr.database.term_search import MAX_RANKED
+from clustr.database.upload_counts import UploadCounts
 from clustr.database.uploads import NEWEST_FIRST
 from clustr.database.vocabulary import Vocabulary
-from clustr.search.query import SearchQuery, parse
+from clustr.search.query import parse
 
 COMMON = MAX_RANKED + 500
 BOTH = 25  # uploads have both common words
@@ -25,8 +29,7 @@ WORDS = ("zebra", "zebras", "zebra crossing", "a zebra", "many zebras", "zebrafi
 def uploads(mongo_database: Any) -> Collection[dict[str, Any]]:
     """Of uploads with two common words, some with both, and of some with the words of a zebra."""
     collection = mongo_database["term_search"]
-    collection.create_index(name="search_terms", **INDEXES["search_terms"])
-    collection.create_index(name="newest_first", keys=NEWEST_FIRST)
+    make_indexes(collection, INDEXES)
     captions = ["a bird"] * (COMMON - BOTH) + ["the sea"] * (COMMON - BOTH)
     captions += ["the sea, a bird"] * (BOTH - 5) + ["a bird at the sea"] * 5
     random.Random(1).shuffle(captions)
@@ -37,7 +40,6 @@ def uploads(mongo_database: Any) -> Collection[dict[str, Any]]:
     for document in documents:
         vocabulary.add(document["search"]["terms"])
     collection.insert_many(documents)
-    collection.insert_one({"_id": "foreign", "search": {"terms": ["c=zebra"]}})
     return collection
 
 
@@ -48,6 +50,7 @@ def upload(number: int, caption: str, *tags: str) -> dict[str, Any]:
         "upload_time": datetime(2026, 1, 1) + timedelta(minutes=number),
         "caption": caption,
         "tags": [*tags],
+        "size": number,
         "status": "pending" if number % 2 else "processed",
         "facets": ["any", "pending" if number % 2 else "processed"],
         "search": {"terms": [*stored.terms], "text": stored.text},
@@ -55,44 +58,56 @@ def upload(number: int, caption: str, *tags: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def search(uploads: Collection[dict[str, Any]], mongo_database: Any) -> TermSearch:
+def search(uploads: Collection[dict[str, Any]], mongo_database: Any) -> Search:
     vocabulary = Vocabulary(mongo_database["term_search_vocabulary"], uploads)
-    return TermSearch(uploads, vocabulary)
+    counts = UploadCounts(uploads, mongo_database["term_search_counts"])
+    tag_keys = TagKeys(uploads)
+    return Search(uploads, vocabulary, Listing(uploads, counts, tag_keys), tag_keys)
 
 
-def query(q: str, prefix: bool = False) -> SearchQuery:
-    return parse(q, STEMMING, prefix)
+def query(q: str, prefix: bool = False, **more: Any) -> UploadFilter:
+    return UploadFilter(search=parse(q, STEMMING, prefix), **more)
 
 
-def _pending(uploads: Collection[dict[str, Any]]) -> set[ObjectId]:
-    return {*uploads.distinct("_id", {"status": "pending"})}
+def keys(found: SearchPage) -> list[ObjectId]:
+    return [document["_id"] for document in found.page.uploads]
 
 
-def texts(uploads: Collection[dict[str, Any]], hits: list[Hit]) -> list[str]:
-    found = {each["_id"]: each for each in uploads.find({"_id": {"$in": [h.key for h in hits]}})}
-    return ["".join(found[h.key]["tags"]) or f"({found[h.key]['caption']})" for h in hits]
+def texts(found: SearchPage) -> list[str]:
+    return ["".join(each["tags"]) or f"({each['caption']})" for each in found.page.uploads]
 
 
-def test_what_matches_best_comes_first(search, uploads):
-    found = search.find(query("zebra"), 20)
-    assert found.ranked
-    assert found.total == 10
-    assert not found.more
-    assert texts(uploads, found.hits) == [
-        *("a zebra", "zebra crossing", "zebra"),
+def test_what_matches_best_comes_first(search):
+    found = search.page(query("zebra"), 20)
+    assert found.order == "score"
+    assert found.page.total == 10
+    assert found.page.next_cursor is None
+    assert texts(found) == [
+        *("zebra", "a zebra", "zebra crossing"),
         *("(a zebra)", "(zebra crossing)", "(zebra)"),
         *("(many zebras)", "many zebras", "(zebras)", "zebras"),
     ]
 
 
+def test_a_foreign_record_with_the_word_has_no_place(search, uploads):
+    uploads.insert_one({"_id": "foreign", "search": {"terms": ["c=zebra"]}})
+    try:
+        for upload_filter in (query("zebra"), query("zebra -sea")):
+            found = search.page(upload_filter, 20)
+            assert "foreign" not in keys(found)
+            assert found.page.total == 10
+    finally:
+        uploads.delete_one({"_id": "foreign"})
+
+
 def test_words_that_only_begin_so_come_last(search, uploads):
-    found = search.find(query("zebra", prefix=True), 20)
-    assert texts(uploads, found.hits)[10:] == ["(zebrafish)", "zebrafish"]
-    found = search.find(query("zeb", prefix=True), 20)
-    assert found.total == 12
-    pending = search.find(query("zebra"), 20, upload_filter=UploadFilter(status="pending"))
-    every = [hit.key for hit in search.find(query("zebra"), 20).hits]
-    assert [hit.key for hit in pending.hits] == [key for key in every if key in _pending(uploads)]
+    found = search.page(query("zebra", prefix=True), 20)
+    assert texts(found)[10:] == ["(zebrafish)", "zebrafish"]
+    assert search.page(query("zeb", prefix=True), 20).page.total == 12
+    pending = {*uploads.distinct("_id", {"status": "pending"})}
+    found = search.page(query("zebra", status="pending"), 20)
+    every = keys(search.page(query("zebra"), 20))
+    assert keys(found) == [key for key in every if key in pending]
 
 
 @pytest.mark.parametrize(
@@ -110,47 +125,53 @@ def test_words_that_only_begin_so_come_last(search, uploads):
 )
 @pytest.mark.parametrize("status", [None, "pending"])
 def test_a_walk_is_whole_and_in_order(search, uploads, q, number, status):
-    upload_filter = UploadFilter(status=status)
-    walked: list[Hit] = []
-    page = search.find(query(q), 300, upload_filter=upload_filter)
-    total, second = page.total, search.find(query(q), 3, skipped=3, upload_filter=upload_filter)
-    while page.more:
-        walked += page.hits
-        page = search.find(query(q), 300, walked[-1], upload_filter=upload_filter)
-    walked += page.hits
-    assert walked == sorted(walked, key=Hit.order)
-    assert len({hit.key for hit in walked}) == len(walked)
-    assert second.hits == walked[3:6]
+    upload_filter = query(q, status=status)
+    page = search.page(upload_filter, 300)
+    total, walked = page.page.total, keys(page)
+    while page.page.next_cursor:
+        page = search.page(upload_filter, 300, cursor=page.page.next_cursor)
+        walked += keys(page)
+    assert len({*walked}) == len(walked)
+    assert keys(search.page(upload_filter, 3, page=2)) == walked[3:6]
     assert total == (len(walked) if len(walked) <= 1000 else None)
     if status is None:
         assert len(walked) == number
-    statuses = uploads.distinct("status", {"_id": {"$in": [hit.key for hit in walked]}})
+    statuses = uploads.distinct("status", {"_id": {"$in": walked}})
     assert {*statuses} <= ({status} if status else {"pending", "processed"})
+    if page.order == "newest":
+        newest = uploads.find({"_id": {"$in": walked}}).sort(NEWEST_FIRST)
+        assert walked == [document["_id"] for document in newest]
+    for sort in (Sort("size"), Sort("upload_time", descending=False)):
+        found = search.page(upload_filter, 20, sort=sort)
+        expected = uploads.find({"_id": {"$in": walked}}).sort(sort.keys).limit(20)
+        assert keys(found) == [document["_id"] for document in expected]
+        assert found.page.total == total
 
 
 @pytest.mark.parametrize(
-    ("q", "most"), [("bird", 0), ("zebra", 0), ("sea bird", BOTH), ("bird -zebra", 21)]
+    ("q", "most"), [("bird", 21), ("zebra", 10), ("sea bird", 2 * BOTH), ("bird -zebra", 1024)]
 )
 def test_of_common_words_no_more_is_read_than_is_found(search, uploads, q, most):
     database = uploads.database
     database["system.profile"].drop()
     database.command("profile", 2)
     try:
-        found = search.find(query(q), 20)
+        found = search.page(query(q), 20)
     finally:
         database.command("profile", 0)
-    assert len(found.hits) == (10 if q == "zebra" else 20)
+    assert len(keys(found)) == (10 if q == "zebra" else 20)
     read = [*database["system.profile"].find({"ns": uploads.full_name, "op": "query"})]
     assert read
     assert sum(each["docsExamined"] for each in read) <= most
 
 
 def test_numbers_are_found_by_their_beginnings(search, uploads):
-    found = search.find(query("2001", prefix=True), 20)
-    assert found.ranked
+    found = search.page(query("2001", prefix=True), 20)
+    assert found.order == "score"
     begin_so = {"search.text": {"$regex": "^n 2001", "$options": "m"}}
-    assert found.total == uploads.count_documents(begin_so)
-    found = search.find(query("20", prefix=True), 20)
+    assert found.page.total == uploads.count_documents(begin_so)
+    found = search.page(query("20", prefix=True), 20)
     newest = uploads.find({"upload_time": {"$exists": True}}).sort(NEWEST_FIRST).limit(20)
-    assert [hit.key for hit in found.hits] == [upload["_id"] for upload in newest]
-    assert (found.total, found.ranked, found.more) == (None, False, True)
+    assert keys(found) == [upload["_id"] for upload in newest]
+    assert (found.page.total, found.order) == (None, "newest")
+    assert found.page.next_cursor

@@ -23,7 +23,6 @@ from clustr.api.resources import (
     plugins,
     root,
     stats,
-    suggest,
     tags,
     trash,
     upload,
@@ -75,7 +74,6 @@ def register(app: Flask, components: WebComponents) -> None:
         analyses,
         jobs,
         tags,
-        suggest,
         stats,
     )
     for blueprint in (root, *upload_resources, health, plugins):

@@ -11,11 +11,11 @@ from typing import Any
 
 from clustr.api.schemas.listing import SORT_VALUES
 from clustr.api.schemas.uploads import REFUSAL_CODES
-from clustr.database import MATCHED_FIELDS, AnalysisSelection, JobState
+from clustr.database import AnalysisSelection, JobState
 from clustr.domain.models import State, Status
 from clustr.imaging.formats import CONTENT_TYPES
 from clustr.plugin_manager import PluginState
-from clustr.services.suggestions import KINDS
+from clustr.search.terms import FIELDS
 
 Node = dict[str, Any]
 
@@ -37,7 +37,6 @@ HEADINGS = {
     "analyses": "Analyses",
     "jobs": "Jobs",
     "tags": "Tags",
-    "suggest": "Suggestions",
     "stats": "Statistics",
     "plugins": "Plugins",
     "status": "Health",
@@ -51,7 +50,6 @@ HEADING_DESCRIPTIONS = {
     "Analyses": "What analyzers do with all uploads together",
     "Jobs": "What is being done to many uploads, and how far it is",
     "Tags": "The words for what is to be seen",
-    "Suggestions": "Help for those who type a search",
     "Statistics": "How many uploads there are",
     "Plugins": "What says what is in the images",
     "Health": "How the service is, and everything that it needs",
@@ -64,9 +62,8 @@ ENUM_NAMES: dict[tuple[str, ...], str] = {
     tuple(State): "AnalysisStatus",
     tuple(sorted(CONTENT_TYPES.values())): "ContentType",
     tuple(SORT_VALUES): "UploadSort",
-    tuple(MATCHED_FIELDS): "SearchedField",
+    tuple(FIELDS): "SearchedField",
     ("score", "newest"): "SearchOrder",
-    tuple(KINDS): "SuggestionKind",
     ("keep", "reuse"): "Duplicates",
     ("delete", "restore", "tag", "untag"): "BulkAction",
     ("analyze", "delete", "restore", "tag", "untag"): "JobKind",

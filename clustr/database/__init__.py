@@ -17,9 +17,10 @@ from clustr.database.integrity import ForeignDocument, StoredRecord, UnfinishedA
 from clustr.database.jobs import Failure, Job, JobState
 from clustr.database.listing import Page, Sort, UploadFilter
 from clustr.database.not_found import TrashStep
-from clustr.database.search import MATCHED_FIELDS, SearchPage, SearchQuery
+from clustr.database.search import SearchPage
 from clustr.database.statistics import AnalyzerCounts
 from clustr.database.tags import distinct_tags
+from clustr.database.term_search import MAX_RANKED
 from clustr.database.trash import RemovalClaim, TrashedUpload, TrashPage
 from clustr.database.upload_counts import COUNTED_TOTAL
 from clustr.database.uploads import Condition, new_id, result_indexes
@@ -30,7 +31,7 @@ __all__ = [
     "COUNTED_TOTAL",
     "INDEXES",
     "MALFORMED_RECORD_ERRORS",
-    "MATCHED_FIELDS",
+    "MAX_RANKED",
     "RANGE_FILTERS",
     "AnalysisSelection",
     "AnalyzerCounts",
@@ -48,7 +49,6 @@ __all__ = [
     "ReanalysisSelection",
     "RemovalClaim",
     "SearchPage",
-    "SearchQuery",
     "Sort",
     "StoredRecord",
     "TagEdit",

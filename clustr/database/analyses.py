@@ -16,7 +16,12 @@ from pymongo import UpdateOne, WriteConcern
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 
-from clustr.database.analysis_updates import settle_stages, update_of_analysis, with_analysis
+from clustr.database.analysis_updates import (
+    EDITABLE_FIELDS,
+    settle_stages,
+    update_of_analysis,
+    with_analysis,
+)
 from clustr.database.clock import MAX_AHEAD, Clock, due_condition, now
 from clustr.database.connection import Document, translate_errors
 from clustr.database.documents import (
@@ -26,7 +31,7 @@ from clustr.database.documents import (
     parse_id,
     reading_record,
 )
-from clustr.database.search_terms import SEARCHED_FIELDS, SearchTerms
+from clustr.database.search_terms import SearchTerms
 from clustr.database.tag_keys import TagKeys
 from clustr.domain.errors import ForeignRecord
 from clustr.domain.models import UNFINISHED, Analysis, State, Upload
@@ -257,7 +262,7 @@ class Analyses:
                     raise
                 written = error.details["nModified"]
         self._search_terms.update(
-            [a.upload_id for a in finished if a.fields.keys() & {*SEARCHED_FIELDS}]
+            [a.upload_id for a in finished if a.fields.keys() & {*EDITABLE_FIELDS}]
         )
         unstored = [_failed_as_too_large(finished[index]) for index in sorted(refused)]
         return written + self.finish(analyzer, run, unstored)

@@ -10,10 +10,9 @@ from clustr.database.documents import FACETS
 from clustr.database.tags import TagList, tag_fields
 from clustr.domain.models import UNFINISHED, State, Status
 
-# The fields that a person can edit, whatever analyzers have written there.
+# The fields that a person can edit, whatever analyzers have written there, and that searches look
+# at. `words_at` is the time of the last change to one of them.
 EDITABLE_FIELDS = ("caption", "original_name", "tags", "taken_at")
-# The fields in the text index. `words_at` is the time of the last change to one of them.
-TEXT_INDEX_FIELDS = ("caption", "original_name", "tags")
 # Among the terms of an upload this one says that they are not those of its words any more.
 DUE_TERM = "!"
 DUE_TERMS = {"$setUnion": [{"$ifNull": ["$search.terms", []]}, [DUE_TERM]]}
@@ -65,9 +64,7 @@ def _analyzer_fields_stages(words: Mapping[str, Any]) -> list[Document]:
     literal = {name: {"$literal": value} for name, value in {**words, **keyed}.items()}
     found = {"$mergeObjects": ["$found", literal]}
     plain = {name: {"$cond": [HAS_EDITS, f"${name}", value]} for name, value in literal.items()}
-    new = [
-        {"$ne": [f"${name}", value]} for name, value in literal.items() if name in TEXT_INDEX_FIELDS
-    ]
+    new = [{"$ne": [{"$ifNull": [f"${name}", None]}, literal[name]]} for name in words]
     words_at = {"$cond": [{"$or": new}, now(), {"$ifNull": ["$words_at", "$$REMOVE"]}]}
     terms = {"$cond": [{"$or": new}, DUE_TERMS, {"$ifNull": ["$search.terms", []]}]}
     found = {"$cond": [HAS_EDITS, found, "$$REMOVE"]}

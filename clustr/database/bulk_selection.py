@@ -34,6 +34,7 @@ from clustr.database.versions import ANY_VERSION, Versions, require_version, ver
 from clustr.domain.errors import DatabaseUnavailable, TooSlow, UnderWay
 from clustr.domain.models import UNFINISHED, State, Upload
 from clustr.plugins import Analyzer
+from clustr.search.terms import Stemming
 
 JOB_INDEX = "of_job"
 INDEXES = {
@@ -165,9 +166,10 @@ class Selections:
     acknowledged from the journal, which then holds all earlier writes, too.
     """
 
-    def __init__(self, collection: Collection[Document], tag_keys: TagKeys):
+    def __init__(self, collection: Collection[Document], tag_keys: TagKeys, stemming: Stemming):
         self._collection = collection
         self._tag_keys = tag_keys
+        self._stemming = stemming
         self._trash = collection.database[f"{collection.name}_trash"]
         self._unjournaled = collection.with_options(write_concern=WriteConcern(w=1))
 
@@ -360,9 +362,8 @@ class Selections:
 
     def _filter_query(self, filter: Mapping[str, Any]) -> Document:
         """A query for the uploads that meet a filter."""
-        query = filter_query(
-            include_unkeyed_uploads(filter_from_query(filter), self._tag_keys), DEFAULT_SORT
-        )
+        upload_filter = filter_from_query(filter, self._stemming)
+        query = filter_query(include_unkeyed_uploads(upload_filter, self._tag_keys), DEFAULT_SORT)
         return {"$and": [query, LOOKS_LIKE_UPLOAD]}
 
     def count_states(self, job_id: str) -> dict[str, int]:

@@ -11,7 +11,6 @@ from clustr.database import (
     duplicates,
     jobs,
     listing,
-    search,
     search_terms,
     statistics,
     trash,
@@ -56,7 +55,7 @@ from clustr.database.vocabulary import Vocabulary
 from clustr.domain.errors import DatabaseUnavailable, StartUpError
 
 # The indexes of the collection of uploads.
-INDEXES = uploads.INDEXES | duplicates.INDEXES | listing.INDEXES | search.INDEXES | analyses.INDEXES
+INDEXES = uploads.INDEXES | duplicates.INDEXES | listing.INDEXES | analyses.INDEXES
 INDEXES |= bulk_selection.INDEXES | statistics.INDEXES | search_terms.INDEXES
 
 
@@ -99,7 +98,7 @@ class Database:
         self.upload_counts = UploadCounts(self._uploads, self._database["tallies"])
         self.tag_keys = TagKeys(self._uploads)
         self.listing = Listing(self._uploads, self.upload_counts, self.tag_keys)
-        self.search = Search(self._uploads, self.upload_counts, self.listing, self.tag_keys)
+        self.search = Search(self._uploads, self.vocabulary, self.listing, self.tag_keys)
         self.editing = Editing(self._uploads, self.tag_keys, self.search_terms)
         self.trash = Trash(self._uploads, self.duplicates, self.tag_keys, self.search_terms)
         self.analyses = Analyses(self._uploads, clock, self.tag_keys, self.search_terms)
@@ -109,7 +108,7 @@ class Database:
         self.leases = Leases(self._database["leases"])
         self.integrity = Integrity(self._uploads, self.duplicates)
         self.jobs = Jobs(self._database["jobs"])
-        self.selections = Selections(self._uploads, self.tag_keys)
+        self.selections = Selections(self._uploads, self.tag_keys, self.search_terms.stemming)
         self.change_watch = ChangeWatch(self._uploads)
         self.statistics = Statistics(self._uploads, self._database["statistics"])
         collections = [self._database[name] for name in ("tallies", "tags", "tag_spellings")]

@@ -7,7 +7,7 @@ fields.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from bson import ObjectId
@@ -17,7 +17,6 @@ from pymongo.collection import Collection
 from clustr.database.analysis_updates import (
     DUE_TERMS,
     EDITABLE_FIELDS,
-    TEXT_INDEX_FIELDS,
     analyzer_taken_at,
     effective_fields_stage,
     next_updated_at,
@@ -131,6 +130,8 @@ def _edit_stages(changes: Mapping[str, EditedValue | None]) -> list[Document]:
         for name in EDITABLE_FIELDS
         if name in changes
     }
+    if "taken_at" in changes:
+        edits["human.taken_at_local"] = _human_value("taken_at", _local_time(changes["taken_at"]))
     nothing = {"$eq": ["$human", {}]}
     return [
         {
@@ -151,12 +152,13 @@ def _edit_stages(changes: Mapping[str, EditedValue | None]) -> list[Document]:
             }
         },
         {"$set": {"edited_at": "$updated_at"}},
-        *(
-            [{"$set": {"words_at": "$updated_at", "search.terms": DUE_TERMS}}]
-            if changes.keys() & {*TEXT_INDEX_FIELDS}
-            else []
-        ),
+        {"$set": {"words_at": "$updated_at", "search.terms": DUE_TERMS}},
     ]
+
+
+def _local_time(moment: EditedValue | None) -> datetime | None:
+    """A time with its time zone as clocks there showed it; stored as if that were UTC."""
+    return moment.replace(tzinfo=UTC) if isinstance(moment, datetime) else None
 
 
 def _human_value(name: str, word: EditedValue | None) -> Any:

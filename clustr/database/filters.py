@@ -7,6 +7,8 @@ from clustr.database.case_folding import tag_key
 from clustr.database.documents import FIRST_MOMENT
 from clustr.database.listing import RangeLimit, UploadFilter
 from clustr.database.uploads import Condition
+from clustr.search.query import parse
+from clustr.search.terms import Stemming
 
 # The filters that are limits of ranges: the field, and how it is compared.
 RANGE_FILTERS = {
@@ -25,12 +27,17 @@ DATED = RangeLimit("taken_at", "gte", FIRST_MOMENT)
 
 
 def filter_from_query(
-    filters: Mapping[str, Any], conditions: Iterable[Condition] = ()
+    filters: Mapping[str, Any], stemming: Stemming, conditions: Iterable[Condition] = ()
 ) -> UploadFilter:
     """The `UploadFilter` of query parameters, with conditions on results besides.
 
     Args:
-        filters: loaded values by the names of the parameters; unknown names are ignored.
+        filters: loaded values by the names of the parameters; unknown names are ignored. The last
+            word of `q` may be the beginning of a word where `prefix` is `on`.
+        stemming: of the words of `q`.
+
+    Raises:
+        InvalidInput: `q` cannot be understood.
     """
     analyzer = filters.get("analyzer")
     bounds = [
@@ -51,6 +58,9 @@ def filter_from_query(
         excluded_tag_keys=_tag_keys(filters.get("tag_not", ())),
         untagged=filters.get("untagged"),
         undated=filters.get("undated", False),
+        search=parse(filters["q"], stemming, filters.get("prefix") == "on")
+        if "q" in filters
+        else None,
     )
 
 

@@ -17,11 +17,12 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
+import pymongo
 from bson import MaxKey, MinKey, ObjectId
 from bson.errors import InvalidId
 from pymongo.collection import Collection
 from pymongo.cursor import Cursor
-from pymongo.errors import OperationFailure
+from pymongo.errors import OperationFailure, PyMongoError
 
 from clustr.database import upload_counts
 from clustr.database.analysis_updates import with_analysis
@@ -34,6 +35,7 @@ from clustr.database.documents import (
     LOOKS_LIKE_UPLOAD,
     MALFORMED_RECORD_ERRORS,
 )
+from clustr.database.search_conditions import SearchPlan, search_condition
 from clustr.database.tag_keys import TagKeys
 from clustr.database.upload_counts import UploadCounts
 from clustr.database.uploads import (
@@ -45,6 +47,7 @@ from clustr.database.uploads import (
     search_with_fallback,
 )
 from clustr.domain.errors import InvalidInput, TooSlow
+from clustr.search.query import SearchQuery
 
 # The sort orders, each with the field of the document.
 SORTS = {
@@ -94,6 +97,8 @@ FACETS_BATCH = 1000
 # MongoDB takes about that time to examine that many.
 SEARCH_SECONDS = 0.3
 MAX_EXAMINED = 50_000
+# The limit for counting what a search has found, beyond the page.
+COUNT_SECONDS = 0.1
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -130,6 +135,8 @@ class UploadFilter:
         sha256: the SHA-256 of the bytes, in hexadecimal digits.
         bounds: limits of ranges.
         conditions: conditions on the results of analyses.
+        search: the words, phrases and dates of a search.
+        search_plan: how the uploads are found that match it; None where MongoDB decides.
         unkeyed: whether uploads may lack the keys of their tags; no index answers for those.
     """
 
@@ -144,6 +151,8 @@ class UploadFilter:
     excluded_tag_keys: tuple[str, ...] = ()
     untagged: bool | None = None
     undated: bool = False
+    search: SearchQuery | None = None
+    search_plan: SearchPlan | None = field(default=None, repr=False)
     unkeyed: bool = field(default=False, repr=False)
 
     @property
@@ -351,9 +360,10 @@ class Listing:
     ) -> list[Document]:
         """Up to `count` matching uploads in the sort order, after a position or the first few."""
         if index is None:
-            found = self._collection.find(
-                filter_query(upload_filter, sort, position), projection
-            ).sort(sort.keys)
+            query = filter_query(upload_filter, sort, position)
+            found = self._collection.find(query, projection).sort(sort.keys)
+            if upload_filter.search_plan and upload_filter.search_plan.index:
+                found = found.hint(upload_filter.search_plan.index)
             return list(found.skip(skipped).limit(count))
         if skipped:
             position = self._position_after(skipped, upload_filter, sort, None, index)
@@ -376,18 +386,13 @@ class Listing:
         skipped: int,
         count: int,
         projection: Document,
-        words: Document | None = None,
     ) -> list[Document]:
         """Like `_documents`, for filters without an index: examines at most `MAX_EXAMINED` uploads.
-
-        Args:
-            words: a further condition.
 
         Raises:
             TooSlow: examining that many was not enough.
         """
-        query = filter_query(upload_filter, sort)
-        found = self._collection.find({"$and": [query, words]} if words else query, projection)
+        found = self._collection.find(filter_query(upload_filter, sort), projection)
         found = found.sort(sort.keys).skip(skipped).limit(count)
         for wider_filter in upload_filter.single_index_filters(sort):
             index = index_for(wider_filter, sort)
@@ -401,7 +406,7 @@ class Listing:
                 return documents
         for index in self._selective_result_indexes(upload_filter.conditions):
             query = filter_query(upload_filter, sort, position)
-            found = self._collection.find({"$and": [query, words]} if words else query, projection)
+            found = self._collection.find(query, projection)
             return list(found.sort(sort.keys).skip(skipped).limit(count).hint(index))
         raise TooSlow
 
@@ -441,10 +446,26 @@ class Listing:
             return None
         if bounded:
             count = len(self.scan(upload_filter, sort, None, 0, most + 1, {"_id": 1}))
+        elif upload_filter.search:
+            return self._count_found(upload_filter, sort)
         else:
             options: Document = {"hint": index} if index else {}
             query = filter_query(upload_filter, sort)
             count = self._collection.count_documents(query, limit=most + 1, **options)
+        return count if count <= most else None
+
+    def _count_found(self, upload_filter: UploadFilter, sort: Sort) -> int | None:
+        """How many uploads a search finds; None for too many, or where counting takes too long."""
+        plan, most = upload_filter.search_plan, upload_counts.COUNTED_TOTAL
+        options: Document = {"hint": plan.index} if plan and plan.index else {}
+        query = filter_query(upload_filter, sort)
+        try:
+            with pymongo.timeout(COUNT_SECONDS):
+                count = self._collection.count_documents(query, limit=most + 1, **options)
+        except PyMongoError as error:
+            if not error.timeout:
+                raise
+            return None
         return count if count <= most else None
 
     def add_missing_facets(self) -> int:
@@ -513,6 +534,7 @@ def index_for(upload_filter: UploadFilter, sort: Sort) -> str | None:
         or upload_filter.untagged is not None
         or upload_filter.conditions
         or upload_filter.sha256
+        or upload_filter.search
         or upload_filter.unkeyed
     ):
         return None
@@ -630,6 +652,10 @@ def _equality_conditions(upload_filter: UploadFilter, sort: Sort) -> Document:
     conditions += [{"facets": facet} for facet in facets]
     conditions += _conditions_without_index(upload_filter)
     conditions += result_conditions(upload_filter.conditions)
+    if upload_filter.search_plan:
+        conditions.append(upload_filter.search_plan.condition())
+    elif upload_filter.search:
+        conditions.append(search_condition(upload_filter.search))
     if len(conditions) == 1:
         return dict(conditions[0])
     return {"$and": conditions} if conditions else {}

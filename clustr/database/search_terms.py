@@ -12,23 +12,30 @@ changed them calls `update` next. If that process dies in between, `update_due` 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import date, datetime
 from typing import Any
 
 from bson import ObjectId
 from pymongo import UpdateOne, WriteConcern
 from pymongo.collection import Collection
 
-from clustr.database.analysis_updates import DUE_TERM
+from clustr.database.analysis_updates import DUE_TERM, EDITABLE_FIELDS
 from clustr.database.connection import Document, translate_errors
 from clustr.database.documents import LOOKS_LIKE_UPLOAD, MALFORMED_RECORD_ERRORS
+from clustr.database.indexes import drop_index
 from clustr.database.vocabulary import Vocabulary
 from clustr.search.terms import Stemming
 
-SEARCHED_FIELDS = ("original_name", "caption", "tags")
+# What says which day it was where the picture was taken.
+LOCAL_TIME_FIELDS = (
+    *("human.taken_at", "human.taken_at_local"),
+    *("analyses.result.taken_at", "analyses.result.taken_at_local"),
+)
 INDEXES: dict[str, Document] = {
     # The uploads with a term are in the order of the list of all.
     "search_terms": {"keys": [("search.terms", 1), ("upload_time", -1), ("_id", -1)]},
 }
+OLD_INDEX = "words"  # Releases before searched by it; dropped when all uploads have terms.
 IS_DUE: Document = {"search.terms": DUE_TERM}
 BATCH = 500
 HIGHEST_ID = ObjectId(b"\xff" * 12)
@@ -72,19 +79,22 @@ class SearchTerms:
         self._vocabulary = vocabulary
 
     def of_new(self, words: Mapping[str, Any]) -> Document:
-        """The field `search` for a new upload with these `SEARCHED_FIELDS`."""
+        """The field `search` for a new upload with these `EDITABLE_FIELDS`."""
         made = self._of_words(words)
         self._vocabulary.add(made["terms"])
         return made
 
     def _of_words(self, words: Mapping[str, Any]) -> Document:
-        """The field `search` for these `SEARCHED_FIELDS`.
+        """The field `search` for these `EDITABLE_FIELDS`.
 
         Raises:
             AttributeError, TypeError: they are of a foreign record.
         """
         made = self.stemming.terms_of_upload(
-            words["original_name"], words.get("caption"), words.get("tags") or ()
+            words["original_name"],
+            words.get("caption"),
+            words.get("tags") or (),
+            _taken_on(words),
         )
         return {"terms": list(made.terms), "text": made.text, "version": self.stemming.version}
 
@@ -137,6 +147,8 @@ class SearchTerms:
                     {"_id": "terms", "version": version},
                     {"$set": {name: state[name] for name in ("before", "done")}},
                 )
+                if end is None:
+                    drop_index(self._uploads, OLD_INDEX)
             yield made
 
     def progress(self) -> TermsProgress | None:
@@ -168,14 +180,31 @@ class SearchTerms:
     def _update(self, collection: Collection[Document], query: Document) -> int:
         """Store the terms of the uploads that match; return of how many."""
         updates, terms = [], set[str]()
-        for document in collection.find(query, dict.fromkeys(SEARCHED_FIELDS, 1)).hint("_id_"):
+        projection = dict.fromkeys((*EDITABLE_FIELDS, *LOCAL_TIME_FIELDS), 1)
+        for document in collection.find(query, projection).hint("_id_"):
             with suppress(*MALFORMED_RECORD_ERRORS):  # Foreign records are left as they are.
                 made = self._of_words(document)
                 terms.update(made["terms"])
                 # Whoever has changed a word since then makes the terms of that.
-                same = {name: document.get(name) for name in SEARCHED_FIELDS}
+                same = {name: document.get(name) for name in EDITABLE_FIELDS}
                 updates.append(
                     UpdateOne({"_id": document["_id"], **same}, {"$set": {"search": made}})
                 )
         self._vocabulary.add(terms)
         return collection.bulk_write(updates, ordered=False).modified_count if updates else 0
+
+
+def _taken_on(document: Mapping[str, Any]) -> date | None:
+    """The day on which a picture was taken, where it was taken as far as that is known."""
+    taken_at: datetime | None = document.get("taken_at")
+    if taken_at is None:
+        return None
+    edits = document.get("human") or {}
+    if edits.get("taken_at"):
+        return (edits.get("taken_at_local") or taken_at).date()
+    for analysis in document.get("analyses") or ():
+        result = analysis.get("result") or {}
+        with suppress(KeyError, TypeError, ValueError):  # It is not of this kind.
+            if datetime.fromisoformat(result["taken_at"]) == taken_at:
+                return datetime.fromisoformat(result["taken_at_local"]).date()
+    return taken_at.date()

@@ -1,34 +1,28 @@
-"""Searching uploads by their terms, a page at a time.
+"""Finding uploads by their terms: which index is read, and the best matches of rare words.
 
-A word is common when more than `MAX_RANKED` uploads have it. While one word of a search is not
-common, all uploads that are found are read (their terms alone), and those that match best come
-first. Otherwise the newest come first: they are read from the index on terms in this order. Of
-several common words the index alone says which uploads have all of them.
+A word is rare when at most `MAX_RANKED` uploads have it; a date is like a word. When a search has a
+rare one, all uploads that it finds are read (their terms alone), and those that match best come
+first. Otherwise an order by what matches would mean little, and the newest come first: they are
+read from the index on terms in this order. Of several common words the index alone says which
+uploads have all of them.
 """
 
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, timedelta
-from functools import partial
+from datetime import UTC, datetime, timedelta
 from typing import cast
 
-import pymongo
 from bson import ObjectId
 from pymongo.collection import Collection
-from pymongo.errors import PyMongoError
 
-from clustr.database.connection import NAIVE_UTC, Document, translate_errors
-from clustr.database.listing import DEFAULT_SORT, EPOCH, NO_FILTER, UploadFilter, filter_query
-from clustr.database.search_conditions import search_condition, word_condition
+from clustr.database.connection import NAIVE_UTC, Document
+from clustr.database.listing import DEFAULT_SORT, EPOCH, Sort, UploadFilter, filter_query
+from clustr.database.search_conditions import TERMS_INDEX, SearchPlan, condition_on_terms
 from clustr.database.upload_counts import COUNTED_TOTAL
-from clustr.database.uploads import NEWEST_FIRST, search_with_fallback
 from clustr.database.vocabulary import DIGIT, Vocabulary
-from clustr.domain.errors import TooSlow
-from clustr.search.query import PREFIX_RANK, Condition, SearchQuery, Word
+from clustr.search.query import PREFIX_RANK, Condition, Phrase, SearchQuery, Word
 
-TERMS_INDEX = "search_terms"
-NEWEST_INDEX = "newest_first"
 MAX_RANKED = 2000
 # How many terms a beginning of a word stands for; of more, the index is read as a range.
 MAX_COMPLETIONS = 400
@@ -36,19 +30,16 @@ MAX_COMPLETIONS = 400
 ONLY_ID = struct.Struct("<9x12sx")
 # So many ids of each word are compared at most; reading them takes some 50 milliseconds.
 MAX_COMPARED = 30_000
-# The limits for finding a page of common words, and for counting what is found besides.
-SEARCH_SECONDS = 0.3
-COUNT_SECONDS = 0.1
 # Foreign records have no place in the order.
 HAS_PLACE: Document = {"_id": {"$type": "objectId"}, "upload_time": {"$type": "date"}}
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """The place of an upload that is found, in the order of what is found.
+    """The place of an upload among those that are found.
 
     Attributes:
-        rank: how well it matches: the lower, the better; 0 in the order of time.
+        rank: how well it matches: the lower, the better.
         upload_time: in milliseconds since 1970.
         key: its id.
     """
@@ -61,70 +52,38 @@ class Hit:
         return self.rank, -self.upload_time, -int.from_bytes(self.key.binary, "big")
 
 
-@dataclass(frozen=True, slots=True)
-class Hits:
-    """Uploads that are found.
-
-    Attributes:
-        hits: those of a page, in their order.
-        total: of all; None for more than `COUNTED_TOTAL`.
-        more: whether there are more after these.
-        ranked: whether those that match best come first; otherwise the newest.
-    """
-
-    hits: list[Hit]
-    total: int | None
-    more: bool
-    ranked: bool
-
-
 class TermSearch:
-    """Searches the collection of uploads by their terms."""
+    """Finds uploads in their collection by their terms."""
 
     def __init__(self, collection: Collection[Document], vocabulary: Vocabulary):
         self._collection = collection.with_options(codec_options=NAIVE_UTC)
         self._vocabulary = vocabulary
 
-    def find(
-        self,
-        query: SearchQuery,
-        count: int,
-        after: Hit | None = None,
-        skipped: int = 0,
-        upload_filter: UploadFilter = NO_FILTER,
-    ) -> Hits:
-        """The first `count` uploads that are found, after a place or after the first `skipped`.
+    def plan(self, query: SearchQuery, sort: Sort, most: int = MAX_RANKED) -> SearchPlan:
+        """How to find what matches a search.
 
         Args:
-            query: has a word that is not excluded.
-
-        Raises:
-            TooSlow: it would take too long.
+            sort: the order of what is found, unless it is to be ranked.
+            most: how many uploads have a rare word at most.
         """
-        with translate_errors():
-            query = self._completed(query)
-            numbers = [self._count(word, MAX_RANKED) for word in query.words]
-            fewest = min(numbers)
-            rarest = query.words[numbers.index(fewest)]
-            if fewest <= MAX_RANKED:
-                if _is_one_word(query) and upload_filter == NO_FILTER:
-                    hits = self._ranked_by_index(rarest)
-                else:
-                    hits = self._ranked(query, rarest, upload_filter)
-                return _cut(hits, count, after, skipped)
-            if len(numbers) > 1 and (keys := self._with_all_words(query)) is not None:
-                hits = self._verified(keys, query, upload_filter)
-                return _cut(hits, count, after, skipped, ranked=False)
-        arguments = query, rarest, upload_filter, after, skipped, count + 1
-        hits = search_with_fallback(SEARCH_SECONDS, partial(self._newest, *arguments))
-        total = None if after else self._total(query, rarest, upload_filter)
-        return Hits(hits[:count], total, len(hits) > count, ranked=False)
+        query = self._completed(query)
+        required = [each for each in query.required if not isinstance(each, Phrase)]
+        if not required:
+            return SearchPlan(query)
+        numbers = [self._count(each, most) for each in required]
+        fewest = min(numbers)
+        rarest = required[numbers.index(fewest)]
+        if fewest <= most:
+            return SearchPlan(query, rarest, is_rare=True)
+        if (keys := self._with_all(required, sort)) is not None:
+            return SearchPlan(query, ids=keys)
+        return SearchPlan(query, rarest if _has_order(rarest, sort) else None)
 
     def _completed(self, query: SearchQuery) -> SearchQuery:
         """The query with the words that begin as its last one, instead of their beginning."""
         *others, last = query.parts
         conditions = tuple(map(self._completed_condition, last.conditions))
-        return SearchQuery((*others, replace(last, conditions=conditions)))
+        return replace(query, parts=(*others, replace(last, conditions=conditions)))
 
     def _completed_condition(self, condition: Condition) -> Condition:
         if not isinstance(condition, Word) or condition.prefix is None:
@@ -137,10 +96,54 @@ class TermSearch:
         completions = {each.term: PREFIX_RANK for each in found}
         return replace(condition, ranks=completions | condition.ranks, prefix=None)
 
-    def _count(self, word: Word, most: int) -> int:
-        """How many uploads have a word; `most` + 1 for more."""
-        condition = word_condition(word)
-        return self._collection.count_documents(condition, hint=TERMS_INDEX, limit=most + 1)
+    def _count(self, condition: Condition, most: int) -> int:
+        """How many uploads have a word or a date; `most` + 1 for more."""
+        query = condition_on_terms(condition)
+        return self._collection.count_documents(query, hint=TERMS_INDEX, limit=most + 1)
+
+    def _with_all(self, required: Sequence[Condition], sort: Sort) -> tuple[ObjectId, ...] | None:
+        """The uploads that have all words and dates, by the index alone.
+
+        Returns:
+            None when more than `MAX_COMPARED` uploads have one of them, when too many have all, or
+            when the index on terms has those of the only word in the order anyhow.
+        """
+        if len(required) == 1 and _has_order(required[0], sort):
+            return None
+        if any(self._count(each, MAX_COMPARED) > MAX_COMPARED for each in required):
+            return None
+        first, *others = map(self._ids_with, required)
+        having = first.intersection(*others)
+        return tuple(map(ObjectId, having)) if len(having) <= COUNTED_TOTAL else None
+
+    def _ids_with(self, condition: Condition) -> set[bytes]:
+        """The ids of the uploads with a word or a date."""
+        found = self._collection.find_raw_batches(
+            {**condition_on_terms(condition), **HAS_PLACE}, {"_id": 1}, hint=TERMS_INDEX
+        )
+        batches = cast("Iterable[bytes]", found)  # pymongo's types say documents.
+        return {key for batch in batches for (key,) in ONLY_ID.iter_unpack(batch)}
+
+    def ranked(self, upload_filter: UploadFilter, since: datetime | None = None) -> list[Hit]:
+        """All uploads that meet a filter with a search, those that match best first.
+
+        Args:
+            upload_filter: has the plan of a search for a rare word or date.
+            since: leaves out uploads whose words or date have changed since then.
+        """
+        plan = upload_filter.search_plan
+        assert plan
+        only_search = UploadFilter(search=upload_filter.search, search_plan=plan)
+        if since is None and upload_filter == only_search and _is_one_word(plan.query):
+            return self._ranked_by_index(plan.query.words[0])
+        unchanged = {"$nor": [{"words_at": {"$gte": since}}]} if since else {}
+        query = {"$and": [filter_query(upload_filter, DEFAULT_SORT), HAS_PLACE, unchanged]}
+        read = {"upload_time": 1, "search.terms": 1}
+        hits = [
+            Hit(plan.query.rank({*document["search"]["terms"]}), *_place_of(document))
+            for document in self._collection.find(query, read, hint=TERMS_INDEX)
+        ]
+        return sorted(hits, key=Hit.order)
 
     def _ranked_by_index(self, word: Word) -> list[Hit]:
         """All uploads with a word, in order, by the index alone."""
@@ -154,119 +157,24 @@ class TermSearch:
 
     def _add_hits(self, hits: dict[ObjectId, Hit], rank: int, word: Word) -> None:
         """Add those of the uploads with a word that are no better hits already."""
-        having = {"$and": [word_condition(word), HAS_PLACE]}
+        having = {"$and": [condition_on_terms(word), HAS_PLACE]}
         for document in self._collection.find(having, {"upload_time": 1}, hint=TERMS_INDEX):
             hits.setdefault(document["_id"], Hit(rank, *_place_of(document)))
 
-    def _ranked(self, query: SearchQuery, rarest: Word, upload_filter: UploadFilter) -> list[Hit]:
-        """All uploads that are found, in order."""
-        found = self._read(search_condition(query, rarest), upload_filter, TERMS_INDEX)
-        hits = [
-            Hit(query.rank({*document["search"]["terms"]}), *_place_of(document))
-            for document in found
-        ]
-        return sorted(hits, key=Hit.order)
 
-    def _read(self, condition: Document, upload_filter: UploadFilter, index: str) -> list[Document]:
-        query = _filtered(condition, upload_filter)
-        return list(self._collection.find(query, {"upload_time": 1, "search.terms": 1}, hint=index))
+def _has_order(condition: Condition, sort: Sort) -> bool:
+    """Whether the index on terms has the uploads with a word or a date in an order.
 
-    def _with_all_words(self, query: SearchQuery) -> list[ObjectId] | None:
-        """The uploads that have all words, the newest first, by the index alone.
-
-        Returns:
-            None when more than `MAX_COMPARED` uploads have one of the words, or all of them.
-        """
-        if any(self._count(word, MAX_COMPARED) > MAX_COMPARED for word in query.words):
-            return None
-        first, *others = map(self._ids_with, query.words)
-        having = set(first).intersection(*others)
-        if len(having) > COUNTED_TOTAL:
-            return None
-        return [ObjectId(key) for key in first if key in having]
-
-    def _ids_with(self, word: Word) -> list[bytes]:
-        """The ids of the uploads with a word, the newest first."""
-        found = self._collection.find_raw_batches(
-            word_condition(word), {"_id": 1}, sort=NEWEST_FIRST, hint=TERMS_INDEX
-        )
-        batches = cast("Iterable[bytes]", found)  # pymongo's types say documents.
-        return [key for batch in batches for (key,) in ONLY_ID.iter_unpack(batch)]
-
-    def _verified(
-        self, keys: Sequence[ObjectId], query: SearchQuery, upload_filter: UploadFilter
-    ) -> list[Hit]:
-        """Those of these uploads that are found."""
-        among = {"$and": [{"_id": {"$in": [*keys]}}, search_condition(query)]}
-        found = self._read(among, upload_filter, "_id_")
-        return sorted((Hit(0, *_place_of(document)) for document in found), key=Hit.order)
-
-    def _newest(
-        self,
-        query: SearchQuery,
-        rarest: Word,
-        upload_filter: UploadFilter,
-        after: Hit | None,
-        skipped: int,
-        count: int,
-        bounded: bool,
-    ) -> list[Hit]:
-        """The newest `count` uploads that are found, after a place or after the first `skipped`."""
-        if bounded:
-            raise TooSlow
-        following = _filtered(search_condition(query, rarest), upload_filter)
-        following = {"$and": [following, _behind(after)]} if after else following
-        found = self._collection.find(following, {"upload_time": 1}, hint=_index_for(rarest))
-        found = found.sort(NEWEST_FIRST).skip(0 if after else skipped).limit(count)
-        return [Hit(0, *_place_of(document)) for document in found]
-
-    def _total(self, query: SearchQuery, rarest: Word, upload_filter: UploadFilter) -> int | None:
-        """How many uploads are found; None for too many, or where counting takes too long."""
-        if _is_one_word(query) and upload_filter == NO_FILTER:
-            return None  # It is common.
-        found = _filtered(search_condition(query, rarest), upload_filter)
-        most = COUNTED_TOTAL + 1
-        try:
-            with pymongo.timeout(COUNT_SECONDS):
-                total = self._collection.count_documents(found, hint=_index_for(rarest), limit=most)
-        except PyMongoError as error:
-            if not error.timeout:
-                with translate_errors():
-                    raise
-            return None
-        return total if total <= COUNTED_TOTAL else None
-
-
-def _filtered(condition: Document, upload_filter: UploadFilter) -> Document:
-    return {"$and": [condition, filter_query(upload_filter, DEFAULT_SORT), HAS_PLACE]}
-
-
-def _index_for(word: Word) -> str:
-    """The index that has the uploads with a common word in the order of time.
-
-    A range of terms is not in this order; but so many uploads have them that some of the newest do.
+    A range of terms is in none: neither dates are, nor words that begin with some letters.
     """
-    return TERMS_INDEX if word.prefix is None else NEWEST_INDEX
+    return sort.by == "upload_time" and isinstance(condition, Word) and condition.prefix is None
 
 
 def _is_one_word(query: SearchQuery) -> bool:
-    return len(query.parts) == len(query.parts[0].conditions) == 1
+    return len(query.parts) == len(query.parts[0].conditions) == len(query.words) == 1
 
 
 def _place_of(document: Document) -> tuple[int, ObjectId]:
     """When an upload came in, in milliseconds since 1970, and its id."""
     moment = document["upload_time"].replace(tzinfo=UTC)
     return (moment - EPOCH) // timedelta(milliseconds=1), document["_id"]
-
-
-def _behind(after: Hit) -> Document:
-    """The condition that an upload is behind another in the order of time."""
-    moment = EPOCH + timedelta(milliseconds=after.upload_time)
-    same = {"upload_time": moment, "_id": {"$gte": after.key}}
-    return {"upload_time": {"$lte": moment}, "$nor": [same]}
-
-
-def _cut(hits: list[Hit], count: int, after: Hit | None, skipped: int, ranked: bool = True) -> Hits:
-    """The page of all hits that begins after a place, or after the first `skipped`."""
-    following = [hit for hit in hits if hit.order() > after.order()] if after else hits[skipped:]
-    return Hits(following[:count], len(hits), len(following) > count, ranked)

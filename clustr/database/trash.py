@@ -194,7 +194,8 @@ class Trash:
         original: otherwise a job that removes originals would remove all copies.
         """
         others = {name: value for name, value in filter.items() if name != "duplicate"}
-        upload_filter = include_unkeyed_uploads(filter_from_query(others), self._tag_keys)
+        upload_filter = filter_from_query(others, self._search_terms.stemming)
+        upload_filter = include_unkeyed_uploads(upload_filter, self._tag_keys)
         query = {"$and": [{"_id": document["_id"]}, filter_query(upload_filter, DEFAULT_SORT)]}
         if self._uploads.find_one(query, {"_id": 1}, session=session) is None:
             return False

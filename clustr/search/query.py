@@ -12,11 +12,13 @@ after it. With a minus, the part must not be met. The last word may be the begin
 somebody types: see `parse`.
 """
 
+import calendar
 import itertools
 import re
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import field as dataclass_field
+from datetime import date, timedelta
 from functools import cached_property
 
 from clustr.domain.errors import InvalidInput
@@ -28,6 +30,7 @@ from clustr.search.terms import (
     Stemming,
     Token,
     UploadTerms,
+    date_term,
     text_tokens,
     without_extension,
 )
@@ -44,8 +47,13 @@ PART = re.compile(
 DATE = re.compile(r"(\d{4})(?:-(\d{1,2}))?(?:-(\d{1,2}))?")
 
 # How well a term matches: the lower, the better.
-TAG_RANK, CAPTION_RANK, NAME_RANK, STEM_RANK, PREFIX_RANK = range(5)
-EXACT_RANKS = {"tag": TAG_RANK, "caption": CAPTION_RANK, "name": NAME_RANK}
+WHOLE_TAG_RANK, TAG_RANK, CAPTION_RANK, NAME_RANK, STEM_RANK, PREFIX_RANK = range(6)
+EXACT_RANKS = {
+    WHOLE_TAG: WHOLE_TAG_RANK,
+    FIELDS["tag"]: TAG_RANK,
+    FIELDS["caption"]: CAPTION_RANK,
+    FIELDS["name"]: NAME_RANK,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,21 +114,22 @@ class Phrase:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """That a picture was taken in this period, in the local time of the picture.
+    """That a picture was taken in a period, in the local time of the picture.
 
     Attributes:
-        start: inclusive; None for any earlier time.
-        end: exclusive; None for any later time.
+        first_day, last_day: both are in the period.
     """
 
-    start: datetime | None
-    end: datetime | None
+    first_day: date
+    last_day: date
 
-    def contains(self, moment: datetime) -> bool:
-        """Whether a time without time zone is in the period."""
-        return (self.start is None or self.start <= moment) and (
-            self.end is None or moment < self.end
-        )
+    def term_range(self) -> tuple[str, str]:
+        """The terms of the first and of the last day."""
+        return date_term(self.first_day), date_term(self.last_day)
+
+    def matches(self, stored: UploadTerms) -> bool:
+        first, last = self.term_range()
+        return any(first <= term <= last for term in stored.terms)
 
 
 Condition = Word | Phrase | Taken
@@ -139,30 +148,31 @@ class SearchQuery:
     """A search.
 
     Attributes:
+        text: as it was written.
+        prefix: whether the last word may be the beginning of a word.
         parts: an upload is found when all of them are met.
     """
 
-    parts: tuple[Part, ...]
+    text: str
+    prefix: bool
+    parts: tuple[Part, ...] = dataclass_field(repr=False)
+
+    @cached_property
+    def required(self) -> tuple[Condition, ...]:
+        """The conditions that an upload has to meet."""
+        return tuple(c for part in self.parts if not part.excluded for c in part.conditions)
 
     @cached_property
     def words(self) -> tuple[Word, ...]:
         """The words that an upload has to have."""
-        required = (part.conditions for part in self.parts if not part.excluded)
-        return tuple(c for conditions in required for c in conditions if isinstance(c, Word))
+        return tuple(each for each in self.required if isinstance(each, Word))
 
-    def matches(self, stored: UploadTerms, taken_at: datetime | None = None) -> bool:
-        """Whether an upload is found.
-
-        Args:
-            taken_at: when the picture was taken, in its local time, without time zone.
-        """
-
-        def is_met(condition: Condition) -> bool:
-            if isinstance(condition, Taken):
-                return taken_at is not None and condition.contains(taken_at)
-            return condition.matches(stored)
-
-        return all(all(map(is_met, part.conditions)) != part.excluded for part in self.parts)
+    def matches(self, stored: UploadTerms) -> bool:
+        """Whether an upload is found."""
+        return all(
+            all(each.matches(stored) for each in part.conditions) != part.excluded
+            for part in self.parts
+        )
 
     def rank(self, terms: Set[str]) -> int:
         """How well an upload with these terms matches: the lower, the better."""
@@ -200,7 +210,7 @@ def parse(text: str, stemming: Stemming, prefix: bool = True) -> SearchQuery:
         raise _invalid("Give a word to look for: there are no letters and no digits in this")
     if len(parts) > MAX_PARTS:
         raise _invalid(f"Give at most {MAX_PARTS} words, phrases and dates; these are {len(parts)}")
-    return SearchQuery(tuple(parts))
+    return SearchQuery(text, prefix, tuple(parts))
 
 
 def _conditions(found: re.Match[str], stemming: Stemming, is_prefix: bool) -> Iterator[Condition]:
@@ -260,7 +270,7 @@ def _word(
     ranks: dict[str, int] = {}
     for field in fields:
         letters = [FIELDS[field], *([WHOLE_TAG] if field == "tag" else [])]
-        ranks |= {f"{letter}{EXACT}{word}": EXACT_RANKS[field] for letter in letters}
+        ranks |= {f"{letter}{EXACT}{word}": EXACT_RANKS[letter] for letter in letters}
         # Words that have this word or its stem for their stem, and words that are its stem.
         inexact = [f"{FIELDS[field]}{STEM}{stem}" for stem in (word, *stems)]
         inexact += [f"{letter}{EXACT}{stem}" for letter in letters for stem in stems]
@@ -275,18 +285,20 @@ def _taken(name: str, written: str, at: int) -> Taken:
         raise _invalid_date(name, written, at)
     year, month, day = (int(number) if number else None for number in parsed.groups())
     try:
-        start = datetime(year or 0, month or 1, day or 1)
-        if day:
-            end = start + timedelta(days=1)
-        elif month:
-            end = datetime(start.year + month // 12, month % 12 + 1, 1)
-        else:
-            end = datetime(start.year + 1, 1, 1)
+        first = date(year or 0, month or 1, day or 1)
+        last = first if day else _last_day(first, month)
+        if name == "before":
+            return Taken(date.min, first - timedelta(days=1))
+        return Taken(last + timedelta(days=1), date.max) if name == "after" else Taken(first, last)
     except (ValueError, OverflowError):
         raise _invalid_date(name, written, at) from None
-    if name == "before":
-        return Taken(None, start)
-    return Taken(end, None) if name == "after" else Taken(start, end)
+
+
+def _last_day(first: date, month: int | None) -> date:
+    """The last day of the month that begins so, or of the year."""
+    if not month:
+        return date(first.year, 12, 31)
+    return first.replace(day=calendar.monthrange(first.year, month)[1])
 
 
 def _invalid(message: str) -> InvalidInput:

@@ -5,6 +5,7 @@ A term is the field of a word, a mark, and the word itself:
 - `c=beaches`: the caption has the word `beaches`, in lower case and folded (see `fold`).
 - `c~beach`: the caption has another word whose stem is `beach`.
 - `#=golden retriever`: there is just this tag. Tags of several words also have the terms of these.
+- `d=2024-07-31`: the picture was taken on this day.
 
 The fields are `FIELDS`. So one array with one index says in which field an upload has a word, and
 whether it is just this word. Words of scripts that are written without spaces are their characters
@@ -16,14 +17,16 @@ import threading
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from functools import cache, lru_cache
 from itertools import groupby
 
 import Stemmer
 
-# A letter for each searched field; `#` stands for tags as a whole.
+# A letter for each field of words; others stand for tags as a whole, and for dates.
 FIELDS = {"tag": "t", "caption": "c", "name": "n"}
 WHOLE_TAG = "#"
+TAKEN_ON = "d"
 EXACT, STEM = "=", "~"
 
 # Raise it when the same text may have other terms: the terms of all uploads are then made again.
@@ -265,9 +268,13 @@ class Stemming:
         return sorted(found - {token.word, ""})
 
     def terms_of_upload(
-        self, name: str, caption: str | None = None, tags: Iterable[str] = ()
+        self,
+        name: str,
+        caption: str | None = None,
+        tags: Iterable[str] = (),
+        taken_on: date | None = None,
     ) -> UploadTerms:
-        """The terms of an upload with this original name, caption and tags."""
+        """The terms of an upload with this original name, caption, tags and date."""
         terms: dict[str, None] = {}
         lines: list[str] = []
 
@@ -285,6 +292,8 @@ class Stemming:
                     terms.pop(f"{FIELDS['tag']}{EXACT}{found[0].word}", None)
         add("caption", text_tokens(caption or ""))
         add("name", name_tokens(name))
+        if taken_on:
+            terms[date_term(taken_on)] = None
         return UploadTerms(tuple(terms), "\n".join(lines))
 
     def _terms(self, field: str, found: Sequence[Token]) -> Iterator[str]:
@@ -300,6 +309,11 @@ class Stemming:
 def whole_tag_term(found: Sequence[Token]) -> str:
     """The term for a tag of just these words."""
     return f"{WHOLE_TAG}{EXACT}{_written(found)}"[:LONGEST_TAG]
+
+
+def date_term(day: date) -> str:
+    """The term for a picture that was taken on this day."""
+    return f"{TAKEN_ON}{EXACT}{day.isoformat()}"
 
 
 def _written(found: Sequence[Token]) -> str:

@@ -97,9 +97,14 @@ def links_to_upload(upload_id: str, operations: dict[str, str]) -> dict[str, Any
     }
 
 
+def compose_text(value: Any) -> Any:
+    """Normalize a text to NFC, in which letters are composed with their marks."""
+    return unicodedata.normalize("NFC", value) if isinstance(value, str) else value
+
+
 def normalize_text(value: Any) -> Any:
     """Normalize a text as stored texts are: in NFC, without surrounding whitespace."""
-    return unicodedata.normalize("NFC", value).strip() if isinstance(value, str) else value
+    return compose_text(value).strip() if isinstance(value, str) else value
 
 
 def strip_spaces(value: Any) -> Any:

@@ -27,7 +27,7 @@ from clustr.api.schemas.listing import (
 )
 from clustr.api.schemas.uploads import EXAMPLE_ETAG, ExistingSchema, HashesSchema, UploadSchema
 from clustr.api.schemas.waiting import WaitQuerySchema
-from clustr.database import Page, SearchQuery, filter_from_query, reading_record
+from clustr.database import Page, filter_from_query, reading_record
 from clustr.domain.errors import InvalidInput, TooSlow
 
 RESPONSE_LINKS = links_to_upload(
@@ -89,8 +89,8 @@ def list_uploads() -> Response:
     keeps its place in the order while you walk comes exactly once, whatever else comes or goes. By
     `upload_time` and `size` every upload keeps its place. By `name` and `taken_at` one that is
     given another meanwhile can come twice, or not at all: tell uploads by their `id`. By `q`, in
-    the order of the score, one whose caption, tags or name change is left out of what follows. Or
-    ask for a `page`. Results of analyses are left out, unless `fields` asks for them.
+    the order of the score, one whose caption, tags, name or date change is left out of what
+    follows. Or ask for a `page`. Results of analyses are left out, unless `fields` asks for them.
 
     An upload is listed when it meets all filters. A filter for what something is goes with any
     `sort`, a range with the sort by its own field; what else is not found by looking at 50,000
@@ -101,21 +101,25 @@ def list_uploads() -> Response:
     since.
     """
     query, conditions = installed_filters.read_query()
-    filters = filter_from_query(query, conditions)
+    filters = filter_from_query(query, components.database.search_terms.stemming, conditions)
     sort = sort_from_query(query, filters)
     selection = FieldSelection(components, query.get("fields_"))
     number = None if "cursor" in query else query.get("page", 1)
-    page_arguments = query["limit"], number or 1, query.get("cursor"), filters
+    page_arguments = query["limit"], number or 1, query.get("cursor")
     try:
-        if "q" in query:
-            search_query = SearchQuery.parse(query["q"])
+        if filters.search:
             search_page = components.database.search.page(
-                search_query, *page_arguments, selection.projection
+                filters,
+                *page_arguments,
+                sort if "sort" in query else None,
+                selection.projection | {"search.terms": 1},
             )
             page = search_page.page
-            body = dump_search_page(search_page, search_query, selection, number, query["limit"])
+            body = dump_search_page(search_page, filters.search, selection, number, query["limit"])
         else:
-            page = components.database.listing.page(*page_arguments, sort, selection.projection)
+            page = components.database.listing.page(
+                *page_arguments, filters, sort, selection.projection
+            )
             body = dump_page(page, selection, number, query["limit"])
     except TooSlow as error:
         if filters.tag_keys and not components.database.tag_keys.are_complete():

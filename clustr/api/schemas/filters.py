@@ -12,16 +12,21 @@ from clustr.api.http.fields import (
     BodySchema,
     Pattern,
     StrictBoolean,
+    compose_text,
     date_time_input,
     normalize_text,
     strip_spaces,
 )
+from clustr.domain.errors import InvalidInput
 from clustr.domain.models import State, Status
 from clustr.imaging.formats import CONTENT_TYPES
+from clustr.search.query import parse
+from clustr.search.terms import Stemming
 
 MAX_IDS = 10_000
 MAX_TAGS = 20
 LONGEST_TAG = 200
+LONGEST_SEARCH = 500
 LARGEST_NUMBER = 2**53 - 1
 ANALYZER_NAME = Pattern(
     r"^[a-z][a-z0-9_]{0,99}$", error="A name is a-z, 0-9 and _, and begins with a letter."
@@ -81,9 +86,31 @@ def tags_field(description: str) -> fields.List[Any]:
     )
 
 
+def check_search(text: str) -> None:
+    """Raise for a search that cannot be understood, whatever the languages of its words."""
+    try:
+        parse(text, Stemming(()))
+    except InvalidInput as error:
+        raise ValidationError(error.errors["q"]) from error
+
+
 class CommonFilterSchema(Schema):
     """The filters that have the same types in a body and in a query."""
 
+    q = fields.String(
+        pre_load=compose_text,
+        validate=[validate.Length(1, LONGEST_SEARCH), check_search],
+        metadata={
+            "description": "Those in which all of this is found: words, in a tag, the caption or "
+            "the original name, also in another form such as the plural, whatever the case of "
+            'letters and the marks on them; every phrase in `"quotation marks"`, word for word; '
+            "with `tag:`, `caption:` or `name:` before a word or a phrase, just there; with "
+            "`taken:2024-07`, `before:2024` or `after:2024-07-31`, by the date where the picture "
+            "was taken. A minus before any of these leaves out what has it. In Chinese, Japanese, "
+            "Korean and Thai any part of a text is found.",
+            "example": 'dogs "on a beach" -tag:cat taken:2024',
+        },
+    )
     status = fields.Enum(
         Status, by_value=fields.String, metadata={"description": "Those of this status."}
     )

@@ -12,7 +12,6 @@ from clustr.api.http.fields import (
     POSITIVE,
     Pattern,
     QueryInteger,
-    normalize_text,
     number,
     text,
 )
@@ -24,15 +23,16 @@ from clustr.components import WebComponents
 from clustr.database import (
     COUNTED_TOTAL,
     MALFORMED_RECORD_ERRORS,
-    MATCHED_FIELDS,
+    MAX_RANKED,
     RANGE_FILTERS,
     Page,
     SearchPage,
-    SearchQuery,
     Sort,
     UploadFilter,
     log_foreign_record,
 )
+from clustr.search.query import SearchQuery
+from clustr.search.terms import FIELDS
 
 CURSOR_PATTERN = "^[A-Za-z0-9_-]{28,1500}$"
 EXAMPLE_CURSOR = "AQAAACodYNqtaSGS9OE_WgwNG3uQAAABqIEKuBA"
@@ -43,7 +43,6 @@ TOO_FEW_MATCH = (
     f"range of what is sorted by, one of {', '.join(SORT_FIELDS)}."
 )
 RESULTS_FIELD = "analyses.results"
-LONGEST_SEARCH = 500
 ID_PLACEHOLDER = "<id>"
 
 
@@ -94,20 +93,20 @@ class PartSchema(Schema):
         validate=validate.OneOf(SORT_VALUES),
         metadata={
             "description": "The order, downwards with a `-`; by default that of a range that is "
-            "asked for, with `undated` `-taken_at`, else `-upload_time`. Uploads without a "
-            "`taken_at` count as the earliest."
+            "asked for, with `undated` `-taken_at`, else `-upload_time`. With `q` by default those "
+            "come first that match best: with just this as a tag, with this word in a tag, in the "
+            "caption, in the name, in another form, with a word that begins so; of what more than "
+            f"{MAX_RANKED} uploads have, the newest. Uploads without a `taken_at` count as the "
+            "earliest."
         },
     )
-    q = fields.String(
-        pre_load=normalize_text,
-        validate=validate.Length(1, LONGEST_SEARCH),
+    prefix = fields.String(
+        validate=validate.OneOf(["on", "off"]),
+        load_default="on",
         metadata={
-            "description": "Those with one of these words in tags, caption or original name, "
-            "whatever the case of letters and the marks on them, with "
-            'every phrase in "quotation marks", and with none that has a minus before it. First '
-            "come those that have just this as a tag, then those that match best; for a word that "
-            "more than one upload of fifty has, the newest. Not beside `sort`.",
-            "example": 'cat "on a sofa" -dog',
+            "description": "Whether the last word of `q` may be the beginning of a word, while "
+            "people type: one of at least 2 letters, without quotation marks, minus, or space "
+            "behind it."
         },
     )
     fields_ = NameList(
@@ -137,8 +136,6 @@ class UploadQuerySchema(
     def check_what_goes_together(self, query: dict[str, Any], **_more: Any) -> None:
         if "page" in query and "cursor" in query:
             raise ValidationError("Give either `page` or `cursor`, not both.", "cursor")
-        if "q" in query and "sort" in query:
-            raise ValidationError("What is searched with `q` has an order of its own.", "sort")
 
 
 def sort_from_query(query: Mapping[str, Any], filters: UploadFilter) -> Sort:
@@ -183,9 +180,9 @@ class ListedUploadSchema(UploadSchema):
     """An upload in a list: its id, and the selected fields."""
 
     matched = fields.List(
-        fields.String(validate=validate.OneOf(MATCHED_FIELDS)),
+        fields.String(validate=validate.OneOf([*FIELDS])),
         metadata={
-            "description": "In what of it `q` was found; only there with `q`.",
+            "description": "In what of it words of `q` were found; only there with `q`.",
             "example": ["tag", "caption"],
         },
     )
@@ -223,7 +220,8 @@ class UploadPageSchema(Schema):
     order = fields.String(
         validate=validate.OneOf(["score", "newest"]),
         metadata={
-            "description": "The order of what `q` found; only there with `q`.",
+            "description": "The order of what `q` found: by how well it matches, or the newest "
+            "first; not there without `q`, and with `sort`.",
             "example": "score",
         },
     )
@@ -365,9 +363,11 @@ def dump_search_page(
     """Convert a page of a search to the shape of `UploadPageSchema`."""
 
     def dump(document: Mapping[str, Any]) -> dict[str, Any]:
-        return selection.dump(document) | {"matched": search_query.matched_fields(document)}
+        terms = frozenset(document["search"]["terms"])
+        return selection.dump(document) | {"matched": search_query.matched_fields(terms)}
 
-    return _dump_page(search_page.page, dump, number, limit) | {"order": search_page.order}
+    body = _dump_page(search_page.page, dump, number, limit)
+    return body | {"order": search_page.order} if search_page.order else body
 
 
 def _dump_page(
