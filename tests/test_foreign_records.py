@@ -214,7 +214,14 @@ QUERIES = (
 )
 OF_ALL = (
     *("/", "/api/health", "/api/health/page", "/api/health/ready", "/api/stats", "/api/tags"),
-    *("/api/tags?prefix=x", "/api/analyses", "/api/jobs", "/api/plugins", "/api/trash?limit=100"),
+    *(
+        "/api/tags?prefix=x",
+        "/api/suggest?q=x",
+        "/api/analyses",
+        "/api/jobs",
+        "/api/plugins",
+        "/api/trash?limit=100",
+    ),
     *(f"/api/uploads{query}" for query in QUERIES),
 )
 OF_ONE = ("", "/file", "/thumbnail", "/analyses", "/analyses/it")

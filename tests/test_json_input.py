@@ -77,7 +77,8 @@ def test_odd_texts_in_a_query_or_a_path_are_no_fault(service: Up) -> None:
             queries = [f"/api/uploads?{name}={value}" for name in names]
             paths = [f"/api/uploads?{value}=1", f"/api/uploads/{value}", f"/api/plugins/{value}",
                      f"/api/uploads/{ID}/analyses/{value}", f"/api/jobs/{value}",
-                     f"/uploads/{value}", f"/api/health/{value}", f"/api/tags?{value}"]  # fmt: skip
+                     f"/uploads/{value}", f"/api/health/{value}", f"/api/tags?{value}",
+                     f"/api/suggest?q={value}", f"/api/suggest?q=tag:{value}"]  # fmt: skip
             for path in [*queries, *paths]:
                 status = session.get(service.url + path, timeout=20).status_code
                 assert status < 500, (path, status)

@@ -23,6 +23,7 @@ from clustr.api.resources import (
     plugins,
     root,
     stats,
+    suggest,
     tags,
     trash,
     upload,
@@ -74,6 +75,7 @@ def register(app: Flask, components: WebComponents) -> None:
         analyses,
         jobs,
         tags,
+        suggest,
         stats,
     )
     for blueprint in (root, *upload_resources, health, plugins):

@@ -5,7 +5,7 @@ through the uploads in the order of their ids, a batch at a time. Readers get th
 finished pass, at the same cost however many uploads there are.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
@@ -14,6 +14,7 @@ from bson import ObjectId
 from pymongo import UpdateOne
 from pymongo.collection import Collection
 
+from clustr.database import most_used
 from clustr.database.case_folding import fold_text, tag_key
 from clustr.database.clock import now
 from clustr.database.connection import Document, translate_errors
@@ -26,10 +27,7 @@ TOTALS_ID = "uploads"
 MAX_DAYS = 366
 
 BY_FOLDED = [("folded", 1), ("_id", 1)]
-INDEXES = {
-    "most_used": {"keys": [("count", -1), ("_id", 1)]},
-    "by_folded": {"keys": BY_FOLDED},
-}
+INDEXES = {**most_used.INDEXES, "by_folded": {"keys": BY_FOLDED}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +125,16 @@ class Counters:
                 found = self._tags.find({**beginning, "count": {"$gt": 0}}).sort(BY_FOLDED)
             else:
                 found = self._tags.find({"count": {"$gt": 0}}).sort([("count", -1), ("_id", 1)])
-            # Documents of an older version have the tag itself as their `_id`.
-            named = ((d, d.get("name")) for d in found.limit(limit))
-            return {d["_id"] if name is None else name: d["count"] for d, name in named}
+            return _counts_by_name(found.limit(limit))
+
+    def most_used_tags(self, prefix: str, limit: int) -> dict[str, int]:
+        """The same for the most used of the tags that begin so, the most used first."""
+        begin = fold_text(prefix)
+        if not begin:
+            return self.tags("", limit)
+        beginning = {"folded": {"$gte": begin, "$lt": begin + chr(0x10FFFF)}}
+        with translate_errors():
+            return _counts_by_name(most_used.most_used(self._tags, beginning, "by_folded", limit))
 
     def step(self) -> bool:
         """Count one batch of the current pass, or of a new one; return whether the pass is over."""
@@ -233,6 +238,12 @@ class Counters:
         totals |= {"captioned": counting_pass.captioned, "missed": missed}
         written = {**totals, "counted_at": counting_pass.began_at}
         self._totals.replace_one({"_id": TOTALS_ID}, written, upsert=True)
+
+
+def _counts_by_name(tags: Iterable[Document]) -> dict[str, int]:
+    # Documents of an older version have the tag itself as their `_id`.
+    named = ((tag, tag.get("name")) for tag in tags)
+    return {tag["_id"] if name is None else name: tag["count"] for tag, name in named}
 
 
 def _spelling_keys(spelling: str) -> Document:

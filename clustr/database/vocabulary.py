@@ -10,13 +10,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from bson.regex import Regex
 from pymongo import UpdateOne, WriteConcern
 from pymongo.collection import Collection
 
+from clustr.database import most_used
 from clustr.database.clock import now
 from clustr.database.connection import Document, translate_errors
+from clustr.search.terms import EXACT, FIELDS, WHOLE_TAG
 
-INDEXES = {"counted_at": {"keys": [("counted_at", 1)]}}
+INDEXES = {"counted_at": {"keys": [("counted_at", 1)]}, **most_used.INDEXES}
 TERMS_INDEX = "search_terms"  # of the collection of uploads
 
 # Names of files from cameras, and hashes, would make the vocabulary as large as the library, and an
@@ -34,6 +37,14 @@ class CountedTerm:
     """A term, and how many uploads had it when they were counted."""
 
     term: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class CountedWord:
+    """A word, and how many uploads had it in the field where most have it."""
+
+    word: str
     count: int
 
 
@@ -86,6 +97,24 @@ class Vocabulary:
             found = self._collection.find({"$or": ranges, "count": {"$gt": 0}}, {"count": 1})
             found = found.sort([("count", -1), ("_id", 1)]).limit(most)
             return [CountedTerm(document["_id"], document["count"]) for document in found]
+
+    def most_used_words(self, beginning: str, field: str | None, limit: int) -> list[CountedWord]:
+        """The words of the most uploads that begin so, without tags of several words.
+
+        Args:
+            beginning: some letters, folded.
+            field: where uploads have them, one of `clustr.search.terms.FIELDS`; None for anywhere.
+        """
+        letters = [FIELDS[field]] if field else [*FIELDS.values(), WHOLE_TAG]
+        terms = [Regex(f"^{letter}{EXACT}{re.escape(beginning)}[^ ]*$") for letter in letters]
+        counts: dict[str, int] = {}
+        with translate_errors():
+            found = most_used.most_used(
+                self._collection, {"_id": {"$in": terms}}, "_id_", limit * len(letters)
+            )
+        for document in found:
+            counts.setdefault(document["_id"][2:], document["count"])
+        return [CountedWord(*each) for each in counts.items()][:limit]
 
     def count_some(self) -> int:
         """Count the uploads that have some of the terms, those counted longest ago.
