@@ -9,6 +9,7 @@ uploads have all of them.
 
 import struct
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import cast
@@ -17,6 +18,7 @@ from bson import ObjectId
 from pymongo.collection import Collection
 
 from clustr.database.connection import NAIVE_UTC, Document
+from clustr.database.documents import MALFORMED_RECORD_ERRORS
 from clustr.database.listing import DEFAULT_SORT, EPOCH, Sort, UploadFilter, filter_query
 from clustr.database.search_conditions import TERMS_INDEX, SearchPlan, condition_on_terms
 from clustr.database.upload_counts import COUNTED_TOTAL
@@ -139,10 +141,11 @@ class TermSearch:
         unchanged = {"$nor": [{"words_at": {"$gte": since}}]} if since else {}
         query = {"$and": [filter_query(upload_filter, DEFAULT_SORT), HAS_PLACE, unchanged]}
         read = {"upload_time": 1, "search.terms": 1}
-        hits = [
-            Hit(plan.query.rank({*document["search"]["terms"]}), *_place_of(document))
-            for document in self._collection.find(query, read, hint=TERMS_INDEX)
-        ]
+        hits = []
+        for document in self._collection.find(query, read, hint=TERMS_INDEX):
+            with suppress(*MALFORMED_RECORD_ERRORS):  # Foreign records are in no search.
+                rank = plan.query.rank({*document["search"]["terms"]})
+                hits.append(Hit(rank, *_place_of(document)))
         return sorted(hits, key=Hit.order)
 
     def _ranked_by_index(self, word: Word) -> list[Hit]:
@@ -159,7 +162,8 @@ class TermSearch:
         """Add those of the uploads with a word that are no better hits already."""
         having = {"$and": [condition_on_terms(word), HAS_PLACE]}
         for document in self._collection.find(having, {"upload_time": 1}, hint=TERMS_INDEX):
-            hits.setdefault(document["_id"], Hit(rank, *_place_of(document)))
+            with suppress(*MALFORMED_RECORD_ERRORS):
+                hits.setdefault(document["_id"], Hit(rank, *_place_of(document)))
 
 
 def _has_order(condition: Condition, sort: Sort) -> bool:
