@@ -14,7 +14,7 @@ from clustr.database.indexes import make_indexes
 from clustr.database.listing import Listing, Sort, UploadFilter
 from clustr.database.search import Search, SearchPage
 from clustr.database.tag_keys import TagKeys
-from clustr.database.term_search import MAX_RANKED
+from clustr.database.term_search import MAX_COMPARED, MAX_RANKED
 from clustr.database.upload_counts import UploadCounts
 from clustr.database.uploads import NEWEST_FIRST
 from clustr.database.vocabulary import Vocabulary
@@ -152,6 +152,16 @@ def test_a_walk_is_whole_and_in_order(search, uploads, q, number, status):
     ("q", "most"), [("bird", 21), ("zebra", 10), ("sea bird", 2 * BOTH), ("bird -zebra", 1024)]
 )
 def test_of_common_words_no_more_is_read_than_is_found(search, uploads, q, most):
+    found, read = profiled(search, uploads, q)
+    assert len(keys(found)) == (10 if q == "zebra" else 20)
+    assert read
+    assert sum(each["docsExamined"] for each in read) <= most
+
+
+def profiled(
+    search: Search, uploads: Collection[dict[str, Any]], q: str
+) -> tuple[SearchPage, list[dict[str, Any]]]:
+    """The first page of a search, and the queries of uploads that it took."""
     database = uploads.database
     database["system.profile"].drop()
     database.command("profile", 2)
@@ -159,10 +169,31 @@ def test_of_common_words_no_more_is_read_than_is_found(search, uploads, q, most)
         found = search.page(query(q), 20)
     finally:
         database.command("profile", 0)
-    assert len(keys(found)) == (10 if q == "zebra" else 20)
-    read = [*database["system.profile"].find({"ns": uploads.full_name, "op": "query"})]
-    assert read
-    assert sum(each["docsExamined"] for each in read) <= most
+    return found, [*database["system.profile"].find({"ns": uploads.full_name, "op": "query"})]
+
+
+def test_ids_of_any_bytes_are_compared(search, uploads):
+    like_bson = ObjectId(b"\x030\0\x16\0\0\0\x07_id\0")
+    uploads.insert_one(upload(COMMON * 2, "a bird at the sea") | {"_id": like_bson})
+    try:
+        found = search.page(query("bird sea"), 20)
+        assert keys(found)[0] == like_bson
+        assert found.page.total == BOTH + 1
+    finally:
+        uploads.delete_one({"_id": like_bson})
+
+
+def test_what_far_too_many_uploads_have_is_not_compared(search, uploads):
+    compared, read = profiled(search, uploads, "bird sea")
+    assert [each for each in read if each["command"].get("singleBatch")]
+    vocabulary = uploads.database["term_search_vocabulary"]
+    vocabulary.update_one({"_id": "c=sea"}, {"$set": {"count": MAX_COMPARED + 1}})
+    try:
+        found, read = profiled(search, uploads, "bird sea")
+    finally:
+        vocabulary.update_one({"_id": "c=sea"}, {"$set": {"count": 1}})
+    assert not [each for each in read if each["command"].get("singleBatch")]
+    assert (keys(found), found.page.total) == (keys(compared), compared.page.total)
 
 
 def test_numbers_are_found_by_their_beginnings(search, uploads):

@@ -39,6 +39,7 @@ def test_terms_are_found_by_their_beginnings_the_frequent_ones_first(vocabulary,
     assert vocabulary.beginning_with(["c=vac"], 1) == [vacation]
     assert vocabulary.beginning_with(["t=vac"], 10) == []  # No upload has it any more.
     assert vocabulary.beginning_with([], 10) == []
+    assert vocabulary.counted(["c=vacant", "c=vac", "c=vacation"]) == [vacant, vacation]
 
 
 def test_a_new_term_is_found_at_once(vocabulary):

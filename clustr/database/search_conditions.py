@@ -42,7 +42,14 @@ class SearchPlan:
         """The condition that an upload is found."""
         if self.ids is None:
             return search_condition(self.query, self.indexed)
-        return {"_id": {"$in": [*self.ids]}, **search_condition(self.query)}
+        among = {"_id": {"$in": [*self.ids]}}
+        return {"$and": [among, *self._conditions_beside_ids()]}
+
+    def _conditions_beside_ids(self) -> list[Document]:
+        """What is not known of uploads that have all words and dates."""
+        phrases = [each for each in self.query.required if isinstance(each, Phrase)]
+        excluded = [_excluded(part) for part in self.query.parts if part.excluded]
+        return [*map(condition_on_terms, phrases), *excluded]
 
 
 def search_condition(query: SearchQuery, indexed: Condition | None = None) -> Document:

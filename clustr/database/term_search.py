@@ -7,14 +7,14 @@ read from the index on terms in this order. Of several common words the index al
 uploads have all of them.
 """
 
-import struct
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import cast
 
-from bson import ObjectId
+from bson import CodecOptions, ObjectId
+from bson.raw_bson import RawBSONDocument
 from pymongo.collection import Collection
 
 from clustr.database.connection import NAIVE_UTC, Document
@@ -28,9 +28,11 @@ from clustr.search.query import PREFIX_RANK, Condition, Phrase, SearchQuery, Wor
 MAX_RANKED = 2000
 # How many terms a beginning of a word stands for; of more, the index is read as a range.
 MAX_COMPLETIONS = 400
-# The BSON of a document with nothing but an ObjectId.
-ONLY_ID = struct.Struct("<9x12sx")
-# So many ids of each word are compared at most; reading them takes some 50 milliseconds.
+# The BSON of a document with nothing but an ObjectId, as an element of an array. PyMongo would take
+# longer to parse 20,000 of them than MongoDB takes to find them.
+ONLY_ID = re.compile(rb"\x03[0-9]+\0\x16\0\0\0\x07_id\0(.{12})\0", re.DOTALL)
+UNPARSED = CodecOptions(document_class=RawBSONDocument)
+# So many ids of each word are compared at most; reading them takes some 30 milliseconds.
 MAX_COMPARED = 30_000
 # Foreign records have no place in the order.
 HAS_PLACE: Document = {"_id": {"$type": "objectId"}, "upload_time": {"$type": "date"}}
@@ -112,19 +114,39 @@ class TermSearch:
         """
         if len(required) == 1 and _has_order(required[0], sort):
             return None
-        if any(self._count(each, MAX_COMPARED) > MAX_COMPARED for each in required):
+        if any(self._is_too_common(each) for each in required):
             return None
-        first, *others = map(self._ids_with, required)
-        having = first.intersection(*others)
-        return tuple(map(ObjectId, having)) if len(having) <= COUNTED_TOTAL else None
+        found = [self._ids_with(each) for each in required]
+        having = set.intersection(*found)
+        if len(having) > COUNTED_TOTAL or any(len(each) > MAX_COMPARED for each in found):
+            return None
+        return tuple(map(ObjectId, having))
+
+    def _is_too_common(self, condition: Condition) -> bool:
+        """Whether more uploads had a word than can be compared, when they were counted.
+
+        It is no harm when that is not so any more, or not yet: this saves the reading of what is
+        of no use.
+        """
+        if not isinstance(condition, Word):
+            return False
+        begun = self._vocabulary.beginning_with(condition.prefixes(), MAX_COMPLETIONS)
+        counted = self._vocabulary.counted(condition.ranks) + begun
+        return sum(each.count for each in counted) > MAX_COMPARED
 
     def _ids_with(self, condition: Condition) -> set[bytes]:
-        """The ids of the uploads with a word or a date."""
-        found = self._collection.find_raw_batches(
-            {**condition_on_terms(condition), **HAS_PLACE}, {"_id": 1}, hint=TERMS_INDEX
-        )
-        batches = cast("Iterable[bytes]", found)  # pymongo's types say documents.
-        return {key for batch in batches for (key,) in ONLY_ID.iter_unpack(batch)}
+        """The ids of the uploads with a word or a date, at most `MAX_COMPARED` + 1."""
+        command = {
+            "find": self._collection.name,
+            "filter": {**condition_on_terms(condition), **HAS_PLACE},
+            "projection": {"_id": 1},
+            "hint": TERMS_INDEX,
+            "limit": MAX_COMPARED + 1,
+            "batchSize": MAX_COMPARED + 1,
+            "singleBatch": True,
+        }
+        answer = self._collection.database.command(command, codec_options=UNPARSED)
+        return {*ONLY_ID.findall(answer.raw)}
 
     def ranked(self, upload_filter: UploadFilter, since: datetime | None = None) -> list[Hit]:
         """All uploads that meet a filter with a search, those that match best first.

@@ -116,6 +116,12 @@ class Vocabulary:
             counts.setdefault(document["_id"][2:], document["count"])
         return [CountedWord(*each) for each in counts.items()][:limit]
 
+    def counted(self, terms: Iterable[str]) -> list[CountedTerm]:
+        """Those of these terms that the vocabulary has."""
+        with translate_errors():
+            found = self._collection.find({"_id": {"$in": [*terms]}}, {"count": 1})
+            return [CountedTerm(document["_id"], document["count"]) for document in found]
+
     def count_some(self) -> int:
         """Count the uploads that have some of the terms, those counted longest ago.
 
