@@ -1,17 +1,19 @@
-"""What searches must find and must not find, in many scripts, by a real MongoDB."""
+"""What searches must find and must not find, in many scripts."""
 
 # ruff: noqa: RUF001  Letters of all scripts are meant here.
 
-from collections.abc import Callable
-from typing import Any
+import io
+from collections.abc import Callable, Iterator
+from urllib.parse import urlencode
 
 import pytest
+from editing import edited, get
+from running import Servers
+from workshop import Workshop
 
-from clustr.database.search_conditions import search_condition
-from clustr.search.query import parse
-from clustr.search.terms import Stemming
+from clustr.testing import sample_image
 
-LANGUAGES = ("en", "de", "fr", "tr", "el", "ru", "ar", "hi")
+LANGUAGES = "en,de,fr,tr,el,ru,ar,hi"
 
 # The name of the file, the caption, the tags.
 Upload = tuple[str, str, tuple[str, ...]]
@@ -267,25 +269,36 @@ Found = Callable[[str, bool], set[str]]
 
 
 @pytest.fixture(scope="module")
-def found(mongo_database: Any) -> Found:
+def found(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Found]:
     """The uploads that a search finds, by the default languages."""
-    return library(mongo_database["quality"], ("en",))
+    with Workshop(tmp_path_factory.mktemp("english"), servers) as workshop:
+        yield library(workshop)
 
 
 @pytest.fixture(scope="module")
-def found_in_languages(mongo_database: Any) -> Found:
+def found_in_languages(
+    servers: Servers, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Found]:
     """The uploads that a search finds, by many languages."""
-    return library(mongo_database["quality_in_languages"], LANGUAGES)
+    folder = tmp_path_factory.mktemp("languages")
+    with Workshop(folder, servers, SEARCH_LANGUAGES=LANGUAGES) as workshop:
+        yield library(workshop)
 
 
-def library(uploads: Any, languages: tuple[str, ...]) -> Found:
-    stemming = Stemming(languages)
-    for key, words in LIBRARY.items():
-        made = stemming.terms_of_upload(*words)
-        uploads.insert_one({"_id": key, "search": {"terms": made.terms, "text": made.text}})
+def library(workshop: Workshop) -> Found:
+    workshop.web.database.make_indexes()
+    client, image, keys = workshop.app.test_client(), sample_image("jpeg").read_bytes(), {}
+    for key, (name, caption, tags) in LIBRARY.items():
+        form = {"files": (io.BytesIO(image), name)}
+        uploaded = client.post("/api/upload", data=form).json["data"][0]["id"]
+        edited(workshop, uploaded, caption=caption, tags={"set": [*tags]})
+        keys[uploaded] = key
 
     def found(q: str, prefix: bool = False) -> set[str]:
-        return {*uploads.distinct("_id", search_condition(parse(q, stemming, prefix)))}
+        words = {"q": q, "limit": "100"} | ({} if prefix else {"prefix": "off"})
+        answer = get(workshop, f"/api/uploads?{urlencode(words)}")
+        assert answer.status_code == 200, answer.text
+        return {keys[upload["id"]] for upload in answer.json["data"]}
 
     return found
 
