@@ -9,10 +9,11 @@ import random
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import date
 from functools import cache
 
 from clustr.database.vocabulary import is_in_vocabulary
-from clustr.search.terms import Stemming
+from clustr.search.terms import Stemming, date_term
 
 # Word n is a tag of every (n + 2)nd upload or so; beside those there is a rarer one.
 TAGS = ("sea", "sky", "person", "tree", "dog", "car", "beach", "street", "cat", "snow")
@@ -58,10 +59,11 @@ def terms_of_name(name: str) -> tuple[list[str], str]:
     return [*made.terms], made.text
 
 
-def search_field(name: str, words: Words) -> dict[str, object]:
+def search_field(name: str, words: Words, taken_on: date | None) -> dict[str, object]:
     """The field `search` as `clustr.database.SearchTerms` writes it."""
     terms, text = terms_of_name(name)
-    made = {"terms": words.terms + terms, "text": f"{words.text}\n{text}"}
+    dates = [date_term(taken_on)] if taken_on else []
+    made = {"terms": words.terms + terms + dates, "text": f"{words.text}\n{text}"}
     return made | {"version": STEMMING.version}
 
 

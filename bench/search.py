@@ -55,7 +55,7 @@ def search(contenders: Sequence[Contender], rounds: int) -> Iterator[Figure]:
         for q, what in NOWHERE.items():
             name = f"a phrase that nobody has, of {what}"
             yield first_page(large, rounds, name, MOST_NOWHERE, q=q, prefix="off")
-        yield from writing_captions(large)
+        yield from writing_captions(large, count)
         yield from sizes(large)
     yield with_and_without(ours.settings["MONGODB_URL"], "search_terms", rounds)
 
@@ -86,16 +86,17 @@ def seconds_until_refused(ours: Contender, path: str) -> float:
     return time.perf_counter() - began
 
 
-def writing_captions(ours: Contender) -> list[Figure]:
+def writing_captions(ours: Contender, count: int) -> list[Figure]:
     """Edits of captions, the terms of the new ones included."""
     uploads = uploads_of(ours)
     server = uploads.database.client.admin.command("serverStatus")["pid"]
     database = Database(ours.settings["MONGODB_URL"], ours.name, "uploads", timeout_seconds=30)
     worked_before, seconds = worked(server), []
     for number in range(CAPTIONS):
+        upload_id = str(key_of(number * (count // CAPTIONS)))
         caption = words_of(number * 7).caption
         began = time.perf_counter()
-        database.editing.edit(str(key_of(number * 1999)), {"caption": caption})
+        database.editing.edit(upload_id, {"caption": caption})
         seconds.append(time.perf_counter() - began)
     spent = (worked(server) - worked_before) / CAPTIONS / 1000
     database.close()

@@ -126,6 +126,7 @@ def in_library(pattern: dict[str, Any], number: int, moment: datetime) -> dict[s
     other = mixed(number)
     words = words_of(other)
     name = f"{NAME} {other % 100_000}.jpg"
+    taken_at = moment - timedelta(minutes=other % 10**6) if number % 3 else None
     written = {
         **pattern,
         "_id": key,
@@ -142,13 +143,13 @@ def in_library(pattern: dict[str, Any], number: int, moment: datetime) -> dict[s
         "facets": facets(status, content_type, original != number),
         "caption": words.caption,
         **tag_fields(words.tags),
-        "search": search_field(name, words),
+        "search": search_field(name, words, taken_at.date() if taken_at else None),
         "analyses": [analysis(name, status, moment) for name in ANALYZERS],
     }
     written.pop(ORIGINAL, None)
     if original == number:
         written[ORIGINAL] = sha256
-    return written | ({"taken_at": moment - timedelta(minutes=other % 10**6)} if number % 3 else {})
+    return written | ({"taken_at": taken_at} if taken_at else {})
 
 
 def key_of(number: int) -> ObjectId:
