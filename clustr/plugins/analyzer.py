@@ -158,7 +158,9 @@ class Analyzer:
             image, while it has taken at most 100 MB, `setup` included.
         fields: which fields of the upload it fills, each with the key of its result to take:
             `{"caption": "caption"}`. Possible are `caption`, `tags`, `dimensions` (an object with
-            `width` and `height`), `taken_at` (ISO 8601; without an offset it is UTC) and `faces`.
+            `width` and `height`), `taken_at` (ISO 8601; without an offset it is UTC) and `faces`. A
+            result with `taken_at_local` beside its `taken_at`, without an offset, says by that on
+            which day searches for dates find the upload.
     """
 
     name: str
