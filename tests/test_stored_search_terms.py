@@ -15,7 +15,7 @@ from workshop import Workshop, another
 
 from clustr.database.analysis_updates import DUE_TERM
 from clustr.database.editing import TagEdit
-from clustr.database.search_terms import BATCH, SearchTerms, TermsProgress
+from clustr.database.search_terms import BATCH, OLD_INDEX, SearchTerms, TermsProgress
 
 TAKEN = "2024-07-31T22:30:00+00:00"
 NO_TERMS: Mapping[str, Any] = {"$unset": {"search": ""}}
@@ -128,6 +128,7 @@ def test_the_terms_of_an_older_library_are_made_from_the_newest_on(workshop, upl
     more = [another(pattern, caption=f"picture {n}") for n in range(BATCH + 10)]
     collection.insert_many(more)
     collection.update_many({}, NO_TERMS)
+    collection.create_index([("caption", "text")], name=OLD_INDEX)
     collection.insert_one({"_id": "a foreign record"})
     terms = search_terms(workshop, "en")
     total = BATCH + 12
@@ -137,8 +138,10 @@ def test_the_terms_of_an_older_library_are_made_from_the_newest_on(workshop, upl
     assert "c=picture" in terms_of(workshop, str(more[-1]["_id"]))
     assert "search" not in collection.find_one({"_id": ObjectId(upload_id)})
     assert terms.progress() == TermsProgress(BATCH, total)
+    assert OLD_INDEX in collection.index_information()
     # Another process goes on where this one has stopped.
     assert sum(search_terms(workshop, "en").update_all()) == 11
+    assert OLD_INDEX not in collection.index_information()
     assert terms.progress() is None
     assert "c=cat" in terms_of(workshop, upload_id)
     assert sum(terms.update_all()) == 0
