@@ -175,6 +175,7 @@ def test_tags_are_added_and_removed_as_a_human_does(workshop):
         ({"action": "delete", "filter": {"q": '"cat'}}, "filter.q"),
         ({"action": "delete", "filter": {"q": "cat", "prefix": "on"}}, "filter.prefix"),
         ({"action": "delete", "filter": {"min_width": "1"}}, "filter.min_width"),
+        ({"action": "delete", "filter": {"analyses": {"x.y": 1}}}, "filter.analyses"),
         ({"action": "delete", "filter": {"duplicate": "true"}}, "filter.duplicate"),
         ({"action": "delete", "filter": {"analyzer": "blip"}}, "filter.analysis_status"),
     ],

@@ -8,6 +8,7 @@ import PIL.Image
 import pytest
 from api_plugins import BRIGHTNESS, ROUTES, SIZE
 from flask.testing import FlaskClient
+from jobs import end_of
 from openapi_schema_validator import OAS30Validator
 from openapi_spec_validator import validate
 from running import Servers
@@ -155,6 +156,65 @@ def test_all_that_is_wrong_is_named_at_once_and_nothing_twice(client):
     assert errors.keys() == {"limit", "analyses.size.mean", "analyses.sise.mean"}
     twice = client.get("/api/uploads?analyses.size.mean=1&analyses.size.mean=2")
     assert twice.get_json()["errors"] == {"analyses.size.mean": ["Give it once."]}
+
+
+@pytest.mark.parametrize(
+    ("analyses", "found"),
+    [
+        ({"brightness.mean": 150}, [150]),
+        ({"brightness.mean__gt": 0, "brightness.mean__lt": 200.5}, [50, 150]),
+        ({"brightness.dark": False}, [150, 250]),
+        ({"brightness.marks__ne": "very"}, [0, 50, 150]),
+        ({"size.mean": 20, "brightness.mean__gte": 100}, [150]),
+        ({"size.mean": 0}, []),
+    ],
+)
+def test_jobs_take_the_filters_of_plugins(workshop, client, analyses, found):
+    given = {"analyses": analyses, "status": "processed"}
+    body = {"action": "tag", "tags": ["found"], "filter": given}
+    dry = client.post("/api/uploads/bulk", json={**body, "dry_run": True})
+    assert (dry.status_code, dry.get_json()) == (200, {"matched": len(found)})
+    again = {"analyzer": "size", "select": "all", "filter": given, "dry_run": True}
+    assert client.post("/api/analyses", json=again).get_json()["matched"] == len(found)
+    job = client.post("/api/uploads/bulk", json=body).get_json()
+    assert job["parameters"]["filter"] == given
+    end_of(workshop, job["id"])
+    assert client.get(f"/api/jobs/{job['id']}").get_json()["parameters"]["filter"] == given
+    tagged = {one["id"] for one in client.get("/api/uploads?tag=found").get_json()["data"]}
+    assert tagged == {workshop.ids[each] for each in found}
+    untag = client.post("/api/uploads/bulk", json={**body, "action": "untag"}).get_json()
+    end_of(workshop, untag["id"])
+
+
+@pytest.mark.parametrize("path", ["/api/uploads/bulk", "/api/analyses"])
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("brightness.mean", "bright", ["valid number"]),
+        ("brightness.mean", {"$gt": 1}, ["valid number"]),
+        ("brightness.mean", [1], ["valid number"]),
+        ("size.mean", 2**63, ["63 bits"]),
+        ("brightnes.mean", 1, ["brightnes`", "did you mean `brightness`?"]),
+        ("brightness.mean__where", 1, ["where", "`gte`"]),
+        ("brightness.$where", 1, ["$where", "`mean`"]),
+        ("mean", 1, ["did you mean `analyses.size.mean`?"]),
+    ],
+)
+def test_what_is_wrong_with_a_filter_of_a_job_is_named(client, path, name, value, says):
+    order = {"action": "delete"} if path.endswith("bulk") else {"analyzer": "size", "select": "all"}
+    analyses = {"brightness.dark": True, name: value}
+    answer = client.post(path, json={**order, "filter": {"analyses": analyses}})
+    assert answer.status_code == 422, answer.text
+    errors = answer.get_json()["errors"]
+    assert list(errors) == [f"filter.analyses.{name}"]
+    for part in says:
+        assert part in errors[f"filter.analyses.{name}"][0]
+
+
+def test_the_filters_of_a_job_are_an_object_with_some_members(client):
+    for analyses in ({}, [], 1, {"x" * 301: 1}, {f"size.mean{n}": n for n in range(21)}):
+        order = {"action": "delete", "filter": {"analyses": analyses}}
+        assert client.post("/api/uploads/bulk", json=order).status_code == 422
 
 
 def test_an_old_result_is_found_while_the_analysis_runs_again(workshop, listed):

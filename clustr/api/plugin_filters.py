@@ -9,6 +9,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import asdict
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, cast
@@ -109,15 +110,52 @@ class PluginFilters:
         if repeated:
             raise InvalidInput({name: ["Give it once."] for name in repeated})
         filter_values = {self._names[key]: query.pop(key) for key in self._names if key in query}
-        conditions = []
-        for name, value in filter_values.items():
-            filter, operator = self._declared[name]
-            stored = filter.type._serialize(value, None, None)
-            stored = float(stored) if isinstance(stored, Decimal) else stored
-            if isinstance(stored, int) and abs(stored) > LARGEST_NUMBER:
-                raise InvalidInput({name: ["A whole number here has at most 63 bits."]})
-            conditions.append(Condition(filter.analyzer, filter.field, operator, stored))
-        return query, conditions
+        return query, [self._condition(name, value) for name, value in filter_values.items()]
+
+    def _condition(self, name: str, value: Any) -> Condition:
+        """The condition for a filter's value, in the form that results are stored in."""
+        filter, operator = self._declared[name]
+        stored = filter.type._serialize(value, None, None)
+        stored = float(stored) if isinstance(stored, Decimal) else stored
+        if isinstance(stored, int) and abs(stored) > LARGEST_NUMBER:
+            raise InvalidInput({name: ["A whole number here has at most 63 bits."]})
+        return Condition(filter.analyzer, filter.field, operator, stored)
+
+    def read_order(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Parse the filters of plugins in the order of a job.
+
+        Args:
+            order: its `filter`, if it has one, is in the shape of `FilterSchema`.
+
+        Returns:
+            The order with `conditions` in its filter instead of `analyses`.
+
+        Raises:
+            InvalidInput: there is no such filter, or a value is invalid; the error names each.
+        """
+        given = order.get("filter", {}).get("analyses")
+        if given is None:
+            return order
+        others = {name: value for name, value in order["filter"].items() if name != "analyses"}
+        known = {name: self.schema.fields[key] for key, name in self._names.items()}
+        if not known:
+            raise InvalidInput({"filter.analyses": ["No plugin that is installed has filters."]})
+        conditions: list[dict[str, Any]] = []
+        errors: dict[str, list[str]] = {}
+        for short_name, value in given.items():
+            name = f"analyses.{short_name}"
+            try:
+                if name not in known:
+                    raise ValidationError(self.explain_unknown(name, known))
+                condition = self._condition(name, known[name].deserialize(value))
+                conditions.append(asdict(condition))
+            except ValidationError as error:
+                errors[f"filter.{name}"] = [*map(str, error.messages)]
+            except InvalidInput as error:
+                errors[f"filter.{name}"] = error.errors[name]
+        if errors:
+            raise InvalidInput(errors)
+        return {**order, "filter": {**others, "conditions": conditions}}
 
     def explain_unindexed(self, conditions: Iterable[Condition]) -> dict[str, list[str]]:
         """Return an error for each condition without an index, after a search took too long."""

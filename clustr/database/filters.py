@@ -33,7 +33,8 @@ def filter_from_query(
 
     Args:
         filters: loaded values by the names of the parameters; unknown names are ignored. The last
-            word of `q` may be the beginning of a word where `prefix` is `on`.
+            word of `q` may be the beginning of a word where `prefix` is `on`. In `conditions` are
+            the fields of further ones.
         stemming: of the words of `q`.
 
     Raises:
@@ -54,7 +55,7 @@ def filter_from_query(
         duplicate=filters.get("duplicate"),
         sha256=filters.get("sha256"),
         bounds=tuple(bounds),
-        conditions=tuple(conditions),
+        conditions=(*conditions, *(Condition(**each) for each in filters.get("conditions", ()))),
         excluded_tag_keys=_tag_keys(filters.get("tag_not", ())),
         untagged=filters.get("untagged"),
         undated=filters.get("undated", False),

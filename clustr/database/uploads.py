@@ -76,6 +76,12 @@ class Condition:
     operator: str
     value: Any
 
+    @property
+    def name(self) -> str:
+        """The name of the filter that it is of, without the value: `brightness.mean__gte`."""
+        operator = "" if self.operator == "eq" else f"__{self.operator}"
+        return f"{self.analyzer}.{self.field}{operator}"
+
 
 def result_indexes(fields: Iterable[str]) -> dict[str, Document]:
     """The indexes for conditions on fields of results; analyzers with the same field share one.

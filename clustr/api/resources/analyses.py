@@ -8,6 +8,7 @@ from clustr.api.http.blueprint import Blueprint
 from clustr.api.http.etags import refuse_if_match
 from clustr.api.http.request_context import components, request_id
 from clustr.api.http.urls import public_path
+from clustr.api.plugin_filters import installed_filters
 from clustr.api.schemas.jobs import (
     AnalysesSchema,
     AnalysisOrderSchema,
@@ -69,7 +70,7 @@ def order_analyses(order: dict[str, Any]) -> Response:
     wait or run at once; when there are as many, this is 503 with the `type`
     `urn:clustr:problem:too_many_jobs`.
     """
-    selection = selection_from(order)
+    selection = selection_from(installed_filters.read_order(order))
     if order["dry_run"]:
         return jsonify(dump_estimate(components.analysis_jobs.estimate(selection)))
     job = components.analysis_jobs.create(selection, request_id())

@@ -8,9 +8,9 @@ from marshmallow import Schema, fields, validate
 from clustr.api.http.blueprint import Blueprint
 from clustr.api.http.fields import POSITIVE, QueryInteger, number, text
 from clustr.api.http.request_context import components
+from clustr.api.schemas.filters import LONGEST_SEARCH
 from clustr.services.suggestions import KINDS, suggest
 
-LONGEST_SEARCH = 500
 MAX_SUGGESTIONS = 50
 
 blueprint = Blueprint(

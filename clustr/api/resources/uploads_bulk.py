@@ -8,6 +8,7 @@ from clustr.api.http.blueprint import Blueprint
 from clustr.api.http.etags import refuse_if_match
 from clustr.api.http.request_context import components, request_id
 from clustr.api.http.urls import public_path
+from clustr.api.plugin_filters import installed_filters
 from clustr.api.resources.analyses import LOCATION_HEADER
 from clustr.api.schemas.changes import BulkOrderSchema, MatchedSchema, selected_uploads_from
 from clustr.api.schemas.jobs import JobSchema, dump_job
@@ -40,6 +41,7 @@ def change_uploads(order: dict[str, Any]) -> Response:
     there. When it is cancelled, what is done stays done. At most 100 jobs wait or run at once; when
     there are as many, this is 503 with the `type` `urn:clustr:problem:too_many_jobs`.
     """
+    order = installed_filters.read_order(order)
     action, uploads = order["action"], selected_uploads_from(order)
     if order["dry_run"]:
         return jsonify({"matched": components.bulk_jobs.count_matched(action, uploads)})

@@ -27,6 +27,8 @@ MAX_IDS = 10_000
 MAX_TAGS = 20
 LONGEST_TAG = 200
 LONGEST_SEARCH = 500
+LONGEST_FILTER_NAME = 300
+MAX_PLUGIN_FILTERS = 20
 LARGEST_NUMBER = 2**53 - 1
 ANALYZER_NAME = Pattern(
     r"^[a-z][a-z0-9_]{0,99}$", error="A name is a-z, 0-9 and _, and begins with a letter."
@@ -163,3 +165,15 @@ class FilterSchema(
     CommonFilterSchema,
 ):
     """The filters of the listing in a body."""
+
+    analyses = fields.Dict(
+        keys=fields.String(validate=validate.Length(1, LONGEST_FILTER_NAME)),
+        values=fields.Raw(),
+        validate=validate.Length(1, MAX_PLUGIN_FILTERS),
+        metadata={
+            "description": "Those whose results meet these filters of plugins, which the listing "
+            "has as parameters. The names are without the `analyses.` at the beginning: "
+            "`analyses.brightness.mean__gte=128` there is `brightness.mean__gte` here.",
+            "example": {"brightness.mean__gte": 128},
+        },
+    )

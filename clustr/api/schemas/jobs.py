@@ -1,5 +1,6 @@
 """Schemas of jobs, and of the analyses of all uploads together."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from marshmallow import Schema, fields, validate
@@ -19,7 +20,14 @@ from clustr.api.http.fields import (
 )
 from clustr.api.schemas.filters import FilterSchema, upload_ids
 from clustr.api.schemas.uploads import STATE_DESCRIPTION
-from clustr.database import AnalysisSelection, AnalyzerCounts, Job, JobState, ReanalysisSelection
+from clustr.database import (
+    AnalysisSelection,
+    AnalyzerCounts,
+    Condition,
+    Job,
+    JobState,
+    ReanalysisSelection,
+)
 from clustr.domain.models import State
 from clustr.plugin_manager import Plugin
 from clustr.plugins import Analyzer
@@ -280,7 +288,7 @@ def dump_job(job: Job, in_list: bool = False) -> dict[str, Any]:
         "id": job.id,
         "kind": job.kind,
         "state": job.state,
-        "parameters": job.parameters,
+        "parameters": dump_parameters(job.parameters),
         "total": job.total,
         "counts": {name: job.counts.get(name, 0) for name in EXAMPLE_COUNTS},
         "error": job.error,
@@ -294,6 +302,16 @@ def dump_job(job: Job, in_list: bool = False) -> dict[str, Any]:
     if not in_list:
         wire["failures"] = [{"id": f.upload_id, "error": f.error} for f in job.failures]
     return wire
+
+
+def dump_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert the parameters of a job to the shape of the order that it was created by."""
+    filter = dict(parameters.get("filter", {}))
+    if "conditions" not in filter:
+        return dict(parameters)
+    conditions = [Condition(**fields) for fields in filter.pop("conditions")]
+    analyses = {condition.name: condition.value for condition in conditions}
+    return {**parameters, "filter": {**filter, "analyses": analyses}}
 
 
 def dump_statistics(
