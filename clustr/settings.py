@@ -241,7 +241,7 @@ class Settings:
     host: str = setting(Text(), "127.0.0.1", "Address to listen on")
     port: int = setting(number(1, 65535), 5000, "Port to listen on")
     web_workers: int = setting(number(1), 2, "Web processes; each serves with many threads")
-    worker_nice: int = setting(number(0, 19), 10, "How much lower the priority of workers is than that of web processes and servers of the same host, from 0 to 19 (nice(2)): people come before analyses")
+    worker_nice: int = setting(number(0, 19), 19, "How much lower the priority of workers is than that of web processes and servers of the same host, from 0 to 19 (nice(2)): people come before analyses")
     reload: bool = setting(Flag(), False, "`clustr up` restarts the web side when code changes (for development)")
     base_url: str = setting(base_url(), "", "Where clients reach the service, for the URLs in answers (default: the request's host)")
     upload_url_path: str = setting(Text(validate=validate.Regexp(r"(/[A-Za-z0-9._~-]+)+\Z", error="expected a path such as /uploads")), "/uploads", "Path under which files are served")

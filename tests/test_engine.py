@@ -6,6 +6,7 @@ The worker of most tests runs all the analyzers below on the same two uploads, o
 import json
 import os
 import re
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +14,11 @@ from typing import Any
 
 import photographs
 import pytest
+import running
 from running import Servers, descendants, wait_until
 from workshop import Outage, Program, Workshop, analyzer, plugin
 
-from clustr.analysis.limits import GRACE_SECONDS
+from clustr.analysis.limits import GRACE_SECONDS, SCHEDULING
 
 POISON = photographs.photograph("jpg", "rocket")
 
@@ -409,6 +411,35 @@ def test_workers_have_a_lower_priority_than_what_people_wait_for(workshop):
     }
     for pid, session in sessions.items():
         assert session.endswith(f" nice {os.getpriority(os.PRIO_PROCESS, pid)}\n"), sessions
+
+
+def test_time_in_which_others_have_the_processor_is_not_that_of_an_analysis(workshop):
+    if not SCHEDULING.exists():
+        pytest.skip("this kernel does not count how long processes wait for a processor")
+    core = min(os.sched_getaffinity(0))
+    workshop.analyzer(
+        "busy",
+        f"""
+        os.sched_setaffinity(0, {{{core}}})
+        began, before = time.monotonic(), time.thread_time()
+        while time.thread_time() < before + 0.3: pass
+        return {{"seconds": time.monotonic() - began}}
+        """,
+        timeout=1,
+    )
+    workshop.environment["WORKER_NICE"] = "10"
+    hog = running.start(
+        [sys.executable, "-c", f"import os\nos.sched_setaffinity(0, {{{core}}})\nwhile True: pass"]
+    )
+    try:
+        workshop.worker()
+        [upload_id] = workshop.upload(GOOD)
+        analysis = workshop.end_of(upload_id, "busy", seconds=60)
+    finally:
+        hog.kill()
+        hog.wait()
+    assert analysis.state == "succeeded", analysis.error
+    assert analysis.result["seconds"] > 1  # It had one core with another ten times as important.
 
 
 def test_E2_store_that_goes_away_during_a_slice_defers(workshop):

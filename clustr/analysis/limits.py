@@ -17,6 +17,10 @@ MEGABYTE = 1024 * 1024
 # together with its process after so many more seconds.
 GRACE_SECONDS = 4.0
 
+# How long the main thread ran, how long it waited for a processor, and how often it got one.
+SCHEDULING = Path("/proc/self/schedstat")
+SHORTEST_TIMER_SECONDS = 0.001
+
 
 class TimeUp(BaseException):
     """The time is up. Not an `Exception`: a plugin's `except Exception` shall not catch it."""
@@ -26,8 +30,22 @@ class Interrupted(BaseException):
     """The process was asked to stop."""
 
 
+def processor_wait_seconds() -> float:
+    """How long the main thread has waited for a processor so far, ready to run (proc(5)).
+
+    0 where the kernel does not count that.
+    """
+    try:
+        return int(SCHEDULING.read_text().split()[1]) / 1e9
+    except (OSError, IndexError):
+        return 0.0
+
+
 class TimeLimits:
     """Time limits for blocks of code, one after the other, in the main thread.
+
+    Time in which the thread was ready to run and others had the processor does not count: workers
+    have a low priority, and an image is not at fault because others are busy.
 
     A thread ends a process that does not react (`faulthandler`). To start and to stop that thread
     takes longer than many an analysis, so one start serves all blocks of half a second, and
@@ -42,6 +60,7 @@ class TimeLimits:
         self.in_block = False
         self.on_alarm = self._handle_alarm
         self._began = time.monotonic()
+        self._block_ends_at = self._waited_seconds = 0.0
         self._ends_process_at = float("-inf")
         self._outer_seconds, _ = signal.setitimer(signal.ITIMER_REAL, 0)
         self._handler = signal.signal(signal.SIGALRM, self.on_alarm)
@@ -72,40 +91,66 @@ class TimeLimits:
         self.in_block = False
         signal.setitimer(signal.ITIMER_REAL, self.UNWATCH_SECONDS)
 
-    def watch(self, at: float, seconds: float) -> None:
-        """Have the watchdog end the process at a time, or up to `SHARED_SECONDS` before it.
+    def begin_block(self, seconds: float) -> None:
+        """Begin a block that may take so many seconds."""
+        self._block_ends_at = time.monotonic() + seconds
+        if self._watch(self._block_ends_at, seconds):
+            self._waited_seconds = processor_wait_seconds()
+        self.in_block = True
+        signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
+
+    def is_time_up(self) -> bool:
+        """Whether the block has taken longer than it may."""
+        return time.monotonic() > self._block_ends_at and self._seconds_left() <= 0
+
+    def _seconds_left(self) -> float:
+        """What the block may still take; up to `SHARED_SECONDS` more, as the watchdog does."""
+        waited_seconds = processor_wait_seconds() - self._waited_seconds
+        return self._block_ends_at + waited_seconds - time.monotonic()
+
+    def _watch(self, block_ends_at: float, seconds: float) -> bool:
+        """Have the watchdog end the process if a block does not end, unless it does so already.
+
+        It does that `GRACE_SECONDS` after the block's end, or up to `SHARED_SECONDS` before that.
 
         Args:
-            at: the time, by `time.monotonic()`.
+            block_ends_at: when the block has to end, by `time.monotonic()`.
             seconds: the same as seconds from now.
+
+        Returns:
+            whether the watchdog was started anew.
         """
-        if not at - self.SHARED_SECONDS <= self._ends_process_at <= at:
-            # Not `sys.stderr`, which a plugin may have replaced by something that is no file.
-            faulthandler.dump_traceback_later(seconds, exit=True, file=STANDARD_ERROR)
-            self._ends_process_at = at
+        at = block_ends_at + GRACE_SECONDS
+        if at - self.SHARED_SECONDS <= self._ends_process_at <= at:
+            return False
+        # Not `sys.stderr`, which a plugin may have replaced by something that is no file.
+        faulthandler.dump_traceback_later(seconds + GRACE_SECONDS, exit=True, file=STANDARD_ERROR)
+        self._ends_process_at = at
+        return True
 
     def _handle_alarm(self, _signal: int, _frame: FrameType | None) -> None:
-        if self.in_block:
+        if not self.in_block:
+            faulthandler.cancel_dump_traceback_later()
+            self._ends_process_at = float("-inf")
+            return
+        seconds = self._seconds_left()
+        if seconds <= 0:
             raise TimeUp
-        faulthandler.cancel_dump_traceback_later()
-        self._ends_process_at = float("-inf")
+        self._watch(time.monotonic() + seconds, seconds)
+        signal.setitimer(signal.ITIMER_REAL, max(SHORTEST_TIMER_SECONDS, seconds), 1.0)
 
 
 class Limit:
     """A time limit for one block of code; `TimeLimits.limit` makes it."""
 
-    __slots__ = ("_began", "_limits", "_seconds")
+    __slots__ = ("_limits", "_seconds")
 
     def __init__(self, limits: TimeLimits, seconds: float):
         self._limits = limits
         self._seconds = seconds
 
     def __enter__(self) -> None:
-        self._began = time.monotonic()
-        seconds = self._seconds + GRACE_SECONDS
-        self._limits.watch(self._began + seconds, seconds)
-        self._limits.in_block = True
-        signal.setitimer(signal.ITIMER_REAL, self._seconds, 1.0)
+        self._limits.begin_block(self._seconds)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._limits.in_block = False
@@ -113,7 +158,7 @@ class Limit:
         if getsignal(signal.SIGALRM) is not self._limits.on_alarm:
             signal.signal(signal.SIGALRM, self._limits.on_alarm)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        if kind is None and time.monotonic() > self._began + self._seconds:
+        if kind is None and self._limits.is_time_up():
             raise TimeUp
 
 

@@ -147,7 +147,8 @@ class Analyzer:
         formats: the content types it looks at; others are `skipped`. Empty means all.
         requires: the names of the analyzers whose results it needs, which are then in
             `image.results`. Where one of them did not succeed this one is `skipped`.
-        timeout: seconds that one analysis may take.
+        timeout: seconds that one analysis may take; those in which it could go on and others have
+            the processor do not count.
         max_attempts: how often an analysis is begun whose process dies under it.
         memory_mb: megabytes that its process may take beyond what it had at the start; None for
             no limit. With a GPU leave it at None: drivers reserve addresses without end.
