@@ -41,6 +41,8 @@ def decode(path):
     with open(path, "rb") as file:
         if sys.argv[1] == "check":
             images.inspect(file, formats.FORMATS)
+        elif sys.argv[1] == "whole":
+            images.open_displayed(Path(path))
         else:
             assert list(thumbnails.make_thumbnails(file, lambda: [(300, "jpg"), (1600, "jpg")]))
 before = memory("VmRSS")
@@ -96,6 +98,11 @@ def pictures(tmp_path_factory) -> dict[str, Path]:
 def test_a_large_picture_takes_what_is_counted_for_it(pictures, what, name, most):
     """A decode as a whole would be 160 MB or more, and 640 MB for a WebP."""
     assert 0 < grown(what, 400_000_000, pictures[name]) < most
+
+
+def test_a_large_png_that_is_needed_whole_takes_little_more_than_its_pixels(pictures):
+    """They are 160 MB."""
+    assert 160 < grown("whole", 400_000_000, pictures["png"]) < 220
 
 
 def test_pictures_that_are_decoded_at_once_stay_within_the_memory_for_that(tmp_path):
@@ -281,6 +288,26 @@ def _on_grey(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(grey, image)
 
 
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+def test_a_whole_png_has_the_pixels_and_the_metadata_that_pillow_reads(tmp_path, mode):
+    path = tmp_path / "original.png"
+    path.write_bytes(encoded("png", mode, dpi=(300, 300)))
+    with path.open("rb") as file, Image.open(path) as image:
+        assert libvips.can_read_whole(image)
+        by_rows = libvips.read_whole(file, image)
+        assert (by_rows.mode, by_rows.tobytes()) == (mode, image.tobytes())
+        found = images.open_displayed(path)
+        assert (found.mode, found.tobytes(), found.info) == (mode, image.tobytes(), image.info)
+
+
+@pytest.mark.parametrize(
+    ("mode", "options"),
+    [("1", {}), ("P", {}), ("P", {"transparency": 3}), ("RGB", {"transparency": (255, 0, 255)})],
+)
+def test_a_whole_png_whose_pixels_libvips_gives_in_another_mode_is_left_to_pillow(mode, options):
+    assert not libvips.can_read_whole(Image.open(io.BytesIO(encoded("png", mode, **options))))
+
+
 def test_sixteen_bits_are_reduced_too(tmp_path):
     """Pillow keeps the upper ones of colors, and so does libvips here."""
     rows = long().tobytes()
@@ -291,6 +318,7 @@ def test_sixteen_bits_are_reduced_too(tmp_path):
     path.write_bytes(photographs.png(5000, 500, photographs.zlib.compress(chunked, 1), 16))
     with path.open("rb") as file:
         image = Image.open(file)
+        assert not libvips.can_read_whole(image)
         assert libvips.can_read(image, decoding.ALL_THUMBNAILS)
         found = libvips.read_reduced(file, image, decoding.ALL_THUMBNAILS)
     expected = long().resize(found.size, Image.Resampling.BOX)
@@ -311,6 +339,8 @@ def test_a_large_picture_is_upright(tmp_path, extension, orientation):
         inspected = images.inspect(file, formats.FORMATS)
         [(_, content)] = thumbnails.make_thumbnails(file, lambda: [(400, "webp")])
     assert (inspected.width, inspected.height) == upright.size
+    if extension == "png":
+        assert images.open_displayed(path).tobytes() == upright.tobytes()
     shown = Image.open(io.BytesIO(content)).convert("RGB")
     assert shown.size == (400, 40)
     apart = ImageStat.Stat(ImageChops.difference(shown, upright.resize(shown.size))).mean
@@ -319,7 +349,7 @@ def test_a_large_picture_is_upright(tmp_path, extension, orientation):
 
 @pytest.mark.parametrize("extension", ["png", "webp", "tif"])
 def test_what_libvips_takes_for_sound_pillow_can_read(tmp_path, extension):
-    """Analyzers read by Pillow what was accepted."""
+    """Analyzers can read what was accepted."""
     content = encoded(extension, **({"compression": "tiff_lzw"} if extension == "tif" else {}))
     path = tmp_path / "original"
     refused = 0

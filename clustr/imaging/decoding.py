@@ -1,7 +1,8 @@
 """Decoding: the pixels of an image file, with memory reserved for as long as they are needed.
 
 The header decides on format, pixels and frames before anything is decoded. A large PNG, WebP or
-TIFF is reduced by libvips while it is read; everything else is decoded by Pillow.
+TIFF is reduced by libvips while it is read, and a large PNG that is needed whole is read by it;
+everything else is decoded by Pillow.
 """
 
 import os
@@ -124,6 +125,8 @@ def decode(
         size = image.size
         options.check_cost(image, header)
         pixels = _decode_by_rows(memory, file, image, header, options) if by_rows else None
+        if options.is_whole and header.is_still:
+            pixels = _decode_png(memory, file, image, header)
         if pixels is None:
             pixels = _decode_by_pillow(memory, file, image, header, options)
             if image.format == "AVIF":  # It may have been cut to its clean aperture.
@@ -214,6 +217,25 @@ def _decode_by_rows(
     return pixels
 
 
+def _decode_png(
+    memory: ExitStack, file: IO[bytes], image: ImageFile.ImageFile, header: Header
+) -> Image.Image | None:
+    """Decode a whole PNG by libvips; None when it is none for it."""
+    if not libvips.can_read_whole(image):
+        return None
+    kept_bytes = round(image.width * image.height * header.kept_bytes)
+    needed_bytes = _pillow_memory_bytes(image) + libvips.rows_memory_bytes(image) + kept_bytes
+    memory.enter_context(memory_for(needed_bytes))
+    try:
+        pixels = libvips.read_whole(file, image)
+    except libvips.NotReadable as error:
+        log.debug("not_read_by_libvips", reason=str(error))
+        memory.close()
+        return None
+    pixels.info = dict(image.info)
+    return pixels
+
+
 def _decode_by_pillow(
     memory: ExitStack,
     file: IO[bytes],
@@ -260,7 +282,7 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def is_upright(image: Image.Image) -> bool:
-    """Whether `upright` would leave a JPEG as it is."""
+    """Whether `upright` would leave a JPEG or PNG as it is."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation) not in TRANSPOSITIONS
     except Exception:  # Broken EXIF data costs only the orientation, as in `upright`.

@@ -15,6 +15,7 @@ from clustr.imaging.decoding import (
     decode,
     decode_cost,
     is_sideways,
+    is_upright,
     upright,
 )
 from clustr.imaging.formats import FORMATS, Format
@@ -83,5 +84,8 @@ def open_displayed(
     """
     options = DecodeOptions(min_side, is_whole=True)
     with path.open("rb") as file, decode(file, FORMATS, options) as decoded:
-        picture = upright(decoded.pixels)
+        picture = decoded.pixels
+        # The memory of what Pillow opened is freed at the end of the block.
+        if picture is decoded.image or not is_upright(picture):
+            picture = upright(picture)
         return color_management.displayed(picture) if color_managed else picture
