@@ -82,7 +82,10 @@ def mounted(plugin_manager: PluginManager) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        ("raise OSError('so what')", r"^clustr_register_blueprints\(\) raised OSError: so what$"),
+        (
+            "raise OSError('so what')",
+            r"^clustr_register_blueprints\(\) raised OSError: so what \(.+, line \d+, in \w+\)$",
+        ),
         ("sys.exit()", "raised SystemExit"),
         ("return [7]", "returned a int, which is no Blueprint of flask_smorest"),
         ("return [Blueprint]", "returned a type, which is no Blueprint"),
@@ -155,7 +158,8 @@ def test_what_plugins_do_wrong_is_logged_but_for_secrets(plugins_folder, tmp_pat
     logged = {line["event"]: line for line in lines}
     assert logged["hook_raised"]["plugin"] == "bad"
     assert logged["hook_raised"]["hook"] == "clustr_upload_stored"
-    assert logged["hook_raised"]["reason"] == "OSError: so what"
+    place = r"\(bad.py, line \d+, in clustr_upload_stored\)"
+    assert re.fullmatch(rf"OSError: so what {place}", logged["hook_raised"]["reason"])
     assert logged["hook_slow"]["duration_ms"] > 1000
     assert logged["plugin_not_loaded"]["plugin"] == "secretive"
     [ignored] = [line for line in lines if line["event"] == "configuration_ignored"]

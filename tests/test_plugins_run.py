@@ -101,7 +101,7 @@ def test_run_contains_what_a_plugin_does(trying: Path) -> None:
         r"1x1\.png: failed\n"
         r"  ends: analyze\(\): it crashed its process, by SIGSEGV\n"
         r"jpeg\.jpg: failed, after \d+ ms\n"
-        r"  ValueError: nothing to see in file\.jpg\n"
+        r"  ValueError: nothing to see in file\.jpg \(ends\.py, line \d+, in analyze\)\n"
         r"png\.png: skipped, after \d+ ms\n"
         r"  no photograph\n"
         r"webp\.webp: failed, after 3\d\d ms\n"
@@ -126,7 +126,7 @@ def test_run_ends_what_is_deaf_and_tells_what_waits(trying: Path) -> None:
     assert done.stdout.endswith("  deaf: took longer than 0.2 seconds, and was deaf\n")
     done = try_out(trying, "not_set_up", "jpeg.jpg", "png.png")
     assert done.returncode == 1
-    assert done.stdout.count("\n  setup() raised OSError: no model\n") == 2
+    assert done.stdout.count("\n  setup() raised OSError: no model (not_set_up.py, line ") == 2
     assert done.stdout.count(": deferred, after 0 ms\n") == 2
 
 

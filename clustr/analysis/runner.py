@@ -33,7 +33,7 @@ from clustr.analysis.temp_folder import temp_folder
 from clustr.domain import failure_messages
 from clustr.domain.json_input import is_within_depth
 from clustr.domain.models import State
-from clustr.plugin_manager import Plugin, plugin_exc_info
+from clustr.plugin_manager import Plugin, describe_plugin_exception, plugin_exc_info
 from clustr.plugins import (
     Analyzer,
     ConfigError,
@@ -187,8 +187,7 @@ class Runner:
         except BaseException as error:
             log.error("setup_raised", exc_info=plugin_exc_info(error))
             problem = (
-                self._memory_error_message(error)
-                or f"raised {failure_messages.describe_exception(error)}"
+                self._memory_error_message(error) or f"raised {describe_plugin_exception(error)}"
             )
             raise NotPrepared(f"setup() {problem}") from error
         self.provenance = {
@@ -385,7 +384,7 @@ class Runner:
                 message = f"took longer than {seconds or self.analyzer.timeout:g} seconds"
                 return End(State.FAILED, error=message)
         log.error("analyzer_raised", exc_info=plugin_exc_info(error))
-        return End(State.FAILED, error=failure_messages.describe_exception(error))
+        return End(State.FAILED, error=describe_plugin_exception(error))
 
     def _memory_error_message(self, error: BaseException | None) -> str | None:
         """The message for an error that the memory limit caused; None for any other error."""

@@ -13,7 +13,12 @@ from clustr.plugin_manager.loading import (
     load_plugins,
 )
 from clustr.plugin_manager.manager import PluginManager
-from clustr.plugin_manager.plugin import Plugin, PluginState, plugin_exc_info
+from clustr.plugin_manager.plugin import (
+    Plugin,
+    PluginState,
+    describe_plugin_exception,
+    plugin_exc_info,
+)
 
 __all__ = [
     "Candidate",
@@ -21,6 +26,7 @@ __all__ = [
     "PluginManager",
     "PluginState",
     "check_enabled",
+    "describe_plugin_exception",
     "find_candidates",
     "ignored_names",
     "ignored_variables",

@@ -7,7 +7,6 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from clustr import logs
-from clustr.domain import failure_messages
 from clustr.plugin_manager.analyzer_order import sort_analyzers
 from clustr.plugin_manager.configuration_keys import configuration_keys_of
 from clustr.plugin_manager.plugin import (
@@ -15,6 +14,7 @@ from clustr.plugin_manager.plugin import (
     PluginState,
     Unloadable,
     call_guarded,
+    describe_plugin_exception,
     plugin_exc_info,
 )
 from clustr.plugin_manager.registration import HOOKS, blueprints_of
@@ -143,7 +143,7 @@ class PluginManager:
                 log.error(
                     "hook_raised",
                     **about,
-                    reason=failure_messages.describe_exception(error),
+                    reason=describe_plugin_exception(error),
                     exc_info=frames,
                 )
             seconds = time.perf_counter() - began

@@ -22,6 +22,11 @@ log = logs.logger(__name__)
 # A traceback begins with frames of files in these folders, before those of the plugin.
 OWN_FOLDER = f"{Path(__file__).parent.parent}{os.sep}"
 FRAMEWORK_FOLDERS = (OWN_FOLDER, f"{Path(pluggy.__file__).parent}{os.sep}", "<frozen importlib")
+# Through these libraries Clustr calls code of plugins, too, and plugins that of Clustr.
+LIBRARY_FOLDERS = tuple(
+    f"{Path(pluggy.__file__).parent.parent / name}{os.sep}"
+    for name in ("flask", "flask_smorest", "marshmallow", "requests", "werkzeug")
+)
 
 
 def empty_configuration() -> Mapping[str, Any]:
@@ -117,7 +122,7 @@ def call_guarded(what: str, call: Callable[[], Any]) -> Any:
         raise
     except BaseException as error:
         log.debug("plugin_raised", during=what, exc_info=plugin_exc_info(error))
-        reason = f"{what} raised {failure_messages.describe_exception(error)}"
+        reason = f"{what} raised {describe_plugin_exception(error)}"
         raise Unloadable(PluginState.FAILED, reason, plugin_traceback(error)) from error
 
 
@@ -129,6 +134,26 @@ def plugin_exc_info(
     while trace and trace.tb_frame.f_code.co_filename.startswith(FRAMEWORK_FOLDERS):
         trace = trace.tb_next
     return type(error), error, trace
+
+
+def describe_plugin_exception(error: BaseException) -> str:
+    """The class and the message of an exception, and where in the plugin's code it was.
+
+    Such as `KeyError: 'boxes' (sharpness.py, line 41, in analyze)`. It is the innermost line of the
+    plugin's file, which is the first one that is not of a framework: an error may come from a
+    library that the plugin called.
+    """
+    described = failure_messages.describe_exception(error)
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith((*FRAMEWORK_FOLDERS, *LIBRARY_FOLDERS))
+    ]
+    if not frames:
+        return described
+    last = [frame for frame in frames if frame.filename == frames[0].filename][-1]
+    function = f", in {last.name}" if last.name.isidentifier() else ""  # not of `<module>`
+    return f"{described} ({Path(last.filename).name}, line {last.lineno}{function})"
 
 
 def plugin_traceback(error: BaseException) -> str:
