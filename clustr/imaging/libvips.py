@@ -45,8 +45,9 @@ MIN_PIXELS = 2_000_000
 # and the copies that are made of it: without and with alpha; measured on 50 megapixels.
 BYTES_PER_ROW_PIXEL = (2_200, 5_500)
 BYTES_PER_PIXEL = (12, 18)
-# How many rows are taken from libvips together when all are needed.
-ROWS_AT_ONCE = 64
+# How many rows are taken from libvips together when all are needed. Of more, the system would have
+# to give the memory anew each time (`pillow_setup`).
+ROWS_AT_ONCE = 16
 # A WebP file is in memory once here and twice in Pillow.
 COPIES_OF_WEBP = 3
 
