@@ -21,6 +21,8 @@ run: $(VENV)/installed  ## Run everything on http://127.0.0.1:5000, until Ctrl-C
 worker: $(VENV)/installed  ## Run one more worker, for the servers of MONGODB_URL and REDIS_URL
 	@exec $(WITH_MAKE) $(BIN)/clustr worker
 
+# Without compiled files, each process would compile all tests anew: a tenth of the time.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: servers  ## Run the tests
 	$(BIN)/python -m pytest -n 3 --dist loadfile
 

@@ -12,7 +12,7 @@ import photographs
 import pytest
 from plugin_sources import BRIGHTNESS
 from running import Servers, wait_until
-from workshop import Program, Workshop, plugin
+from workshop import HANG_IN_C, Program, Workshop, plugin
 
 GRACE_SECONDS = 5
 
@@ -109,13 +109,14 @@ ENDS: dict[str, tuple[str, dict[str, Any], str, str]] = {
         "time limit",
     ),
     "endless_words": (
-        "class Odd(Exception):\n    def __str__(self):\n        while True: pass\nraise Odd",
+        "class Odd(Exception):\n    def __str__(self):\n        while True: time.sleep(1)\n"
+        "raise Odd",
         {"timeout": 0.5, "max_attempts": 1},
         "failed",
         "time limit",
     ),
     "hangs_in_c": (
-        "import itertools; sum(itertools.repeat(1))",
+        HANG_IN_C,
         {"timeout": 0.5, "max_attempts": 2},
         "failed",
         "time limit",

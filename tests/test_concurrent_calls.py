@@ -12,7 +12,7 @@ from pathlib import Path
 import photographs
 import pytest
 from running import wait_until
-from workshop import Workshop
+from workshop import HANG_IN_C, Workshop
 
 CONCURRENCY = 8
 
@@ -42,6 +42,7 @@ def clustr_register_analyzers(config):
     return [Caller(config)]
 """
 HEADER = """
+import ctypes, time
 from pathlib import Path
 from marshmallow import Schema, fields
 from clustr.plugins import *
@@ -301,17 +302,16 @@ def test_sigterm_puts_calls_under_way_back_without_counting_them(calling, servic
         assert (analysis.state, analysis.attempts) == ("queued", 0)
 
 
-# C code that keeps the interpreter, at the first call.
-HANG = """
+HANG_AT_THE_FIRST_CALL = f"""
         if not Path("hung").exists():
             Path("hung").touch()
-            sum(range(10**12))
+            {HANG_IN_C}
 """
 
 
 def test_what_hangs_beside_a_call_ends_the_process_and_the_calls_are_made_again(calling, service):
     service.serve = takes(0.5)
-    workshop = calling(parse=HANG)
+    workshop = calling(parse=HANG_AT_THE_FIRST_CALL)
     ids = upload(workshop, 8)
     worker = workshop.worker()
     wait_for_results(workshop, ids, 60)
@@ -320,7 +320,7 @@ def test_what_hangs_beside_a_call_ends_the_process_and_the_calls_are_made_again(
 
 
 def test_code_beside_a_call_that_takes_too_long_fails_its_own_analysis(calling, service):
-    workshop = calling(parse="while Path('slow').exists(): pass")
+    workshop = calling(parse="while Path('slow').exists(): time.sleep(0.05)")
     (workshop.folder / "slow").touch()
     [slow] = upload(workshop, 1)
     workshop.worker()

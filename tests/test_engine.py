@@ -16,7 +16,7 @@ import photographs
 import pytest
 import running
 from running import Servers, descendants, wait_until
-from workshop import Outage, Program, Workshop, analyzer, plugin
+from workshop import HANG_IN_C, Outage, Program, Workshop, analyzer, plugin
 
 from clustr.analysis.limits import GRACE_SECONDS, SCHEDULING
 
@@ -95,8 +95,7 @@ PLUGINS = {
     ),
     "kept_hang": analyzer(
         "kept_hang",
-        "import itertools\n"
-        f"if {IS_POISON}: sum(itertools.repeat(1))\nreturn {{'process': os.getpid()}}",
+        f"if {IS_POISON}: {HANG_IN_C}\nreturn {{'process': os.getpid()}}",
         keep_loaded=True,
         max_attempts=1,
         timeout=0.5,

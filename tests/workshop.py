@@ -67,6 +67,13 @@ def clustr_register_analyzers(config):
     return [It()]
 """
 
+# Code in C that never ends and keeps the interpreter, so that no signal is seen to; it waits for a
+# lock that it has itself, which takes no time of the processor.
+HANG_IN_C = (
+    "mutex = ctypes.create_string_buffer(64); lock = ctypes.PyDLL(None).pthread_mutex_lock; "
+    "lock(mutex); lock(mutex)"
+)
+
 # One answer to one call for an analyzer, as its kept process gives it.
 HORSE = """
 import sys
