@@ -211,6 +211,15 @@ def test_what_is_wrong_with_a_filter_of_a_job_is_named(client, path, name, value
         assert part in errors[f"filter.analyses.{name}"][0]
 
 
+def test_the_document_describes_the_filters_of_jobs(document):
+    described = document["components"]["schemas"]["Filter"]["properties"]["analyses"]
+    assert described["additionalProperties"] is False
+    assert described["properties"]["size.mean__gt"]["type"] == "integer"
+    listed = document["paths"]["/api/uploads"]["get"]["parameters"]
+    names = {each["name"] for each in listed if each["name"].startswith("analyses.")}
+    assert {f"analyses.{name}" for name in described["properties"]} == names
+
+
 def test_the_filters_of_a_job_are_an_object_with_some_members(client):
     for analyses in ({}, [], 1, {"x" * 301: 1}, {f"size.mean{n}": n for n in range(21)}):
         order = {"action": "delete", "filter": {"analyses": analyses}}

@@ -3,7 +3,7 @@
 import functools
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from flask import Flask
@@ -15,6 +15,7 @@ from clustr.api.http.json_schema import json_schema, query_parameters
 from clustr.api.http.urls import url_of
 from clustr.api.openapi import OBJECT_OR_NULL
 from clustr.api.plugin_filters import PluginFilters
+from clustr.api.schemas.filters import MAX_PLUGIN_FILTERS
 from clustr.database import Database
 from clustr.plugin_manager import Plugin, PluginManager
 from clustr.plugins import Analyzer, Upload
@@ -163,7 +164,9 @@ def describe_plugins(
         schemas["AnalysisOrder"]["properties"]["analyzer"]["enum"] = sorted(
             plugin_manager.analyzers
         )
-    document["paths"]["/api/uploads"]["get"]["parameters"] = query_parameters(filters.schema)
+    parameters = query_parameters(filters.schema)
+    document["paths"]["/api/uploads"]["get"]["parameters"] = parameters
+    _describe_filters_of_jobs(schemas["Filter"]["properties"], parameters)
     for plugin in plugin_manager.plugins:
         for method, path, operation in _operations(document, plugin):
             operation_id = operation.get("operationId") or f"{method}_{path}"
@@ -174,6 +177,30 @@ def describe_plugins(
             if tag["name"].startswith(f"x-{plugin.name}-"):
                 tag["description"] = tag["description"] or f"Of the plugin {plugin.name}"
     return document
+
+
+def _describe_filters_of_jobs(
+    properties: dict[str, Any], parameters: Iterable[dict[str, Any]]
+) -> None:
+    """Add the filters of plugins, which are parameters of the listing, to those of a job."""
+    values = {
+        parameter["name"].removeprefix("analyses."): {
+            **parameter["schema"],
+            "description": parameter["description"],
+        }
+        for parameter in parameters
+        if parameter["name"].startswith("analyses.")
+    }
+    description = properties.pop("analyses")["description"]
+    if values:
+        properties["analyses"] = {
+            "type": "object",
+            "description": description,
+            "properties": values,
+            "additionalProperties": False,
+            "minProperties": 1,
+            "maxProperties": MAX_PLUGIN_FILTERS,
+        }
 
 
 def _operations(

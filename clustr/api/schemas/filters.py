@@ -174,6 +174,5 @@ class FilterSchema(
             "description": "Those whose results meet these filters of plugins, which the listing "
             "has as parameters. The names are without the `analyses.` at the beginning: "
             "`analyses.brightness.mean__gte=128` there is `brightness.mean__gte` here.",
-            "example": {"brightness.mean__gte": 128},
         },
     )
