@@ -47,8 +47,25 @@ ENDS: dict[str, tuple[str, dict[str, Any], str, str]] = {
     "not_defined": ("return super().analyze(image, context)", {}, "failed", "NotImplemented"),
     "nothing": ("pass", {}, "failed", "returned NoneType instead of a dict"),
     "list": ("return [1]", {}, "failed", "returned list instead of a dict"),
-    "no_json": ("return {'x': object()}", {}, "failed", "cannot be written as JSON"),
-    "no_number": ("return {'x': float('nan')}", {}, "failed", "cannot be written as JSON"),
+    "no_json": ("return {'x': object()}", {}, "failed", "cannot be written as JSON at x: Object"),
+    "no_number": (
+        "return {'x': [{'y': 1}, {'y': float('nan')}]}",
+        {},
+        "failed",
+        r"cannot be written as JSON at x\[1\]\.y: ",
+    ),
+    "numpy": (
+        "import numpy as np; return {'a': np.float32(0.5), 'b': np.arange(3), 'c': [np.int64(7)]}",
+        {},
+        "succeeded",
+        "",
+    ),
+    "large_numpy": (
+        "import numpy; return {'x': numpy.zeros((100, 101))}",
+        {},
+        "failed",
+        "at x: an array of 10100 elements; at most 10000 are allowed",
+    ),
     "huge_integer": ("return {'x': 2**70}", {}, "failed", "cannot be written as JSON"),
     "gigantic_integer": ("return {'x': 10**5000}", {}, "failed", "cannot be written as JSON"),
     "half_a_character": (r"return {'x': '\ud800'}", {}, "failed", "cannot be written as JSON"),
@@ -212,6 +229,7 @@ def test_F8c_every_analysis_ends_with_a_reason(end_of, name):
 
 def test_result_is_stored_as_it_is(end_of):
     assert end_of("result").result == {"x": [1, 2.5, None, "ä", {"y": True}]}
+    assert end_of("numpy").result == {"a": 0.5, "b": [0, 1, 2], "c": [7]}
 
 
 def test_fields_are_filled_from_the_result(naughty, upload_id, end_of):

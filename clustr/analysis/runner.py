@@ -6,7 +6,7 @@ analysis has an end with a reason, whatever the plugin's code does, unless it en
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC
@@ -55,7 +55,8 @@ LARGEST_RESULT_BYTES = 1_000_000
 DEEPEST_RESULT = 50
 LARGEST_MODEL_INFO_BYTES = 10_000
 TEARDOWN_SECONDS = 10.0
-_encode = json.JSONEncoder(allow_nan=False).encode
+LARGEST_ARRAY = 10_000  # of NumPy, in elements
+LONGEST_KEY = 100  # in an error
 # How much a persistent process may grow when its analyzer has no `memory_mb`.
 LARGEST_GROWTH_MEGABYTES = 2048
 
@@ -468,14 +469,63 @@ def _to_json_values(value: dict[str, Any], what: str, max_bytes: int) -> dict[st
         ValueError: JSON or MongoDB cannot hold it, or it is too large.
     """
     try:
-        text = _encode(value)
-        plain: dict[str, Any] = json.loads(text) if len(text) <= max_bytes else {}
-        # JavaScript and MongoDB hold no larger integers. orjson refuses lone surrogates, too.
-        orjson.dumps(plain, option=orjson.OPT_STRICT_INTEGER)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{what} cannot be written as JSON: {error}") from error
+        text, plain = _written_and_read(value, max_bytes)
+    except UNWRITABLE as error:
+        key = _unwritable_key(value, max_bytes)
+        where = f" at {failure_messages.as_plain_text(key)[:LONGEST_KEY]}" if key else ""
+        raise ValueError(f"{what} cannot be written as JSON{where}: {error}") from error
     if len(text) > max_bytes:
         raise ValueError(f"{what} has {len(text)} bytes of JSON")
     if "\\u0000" in text or not is_within_depth(plain, DEEPEST_RESULT):
         raise ValueError(f"{what} has NUL characters or is nested too deeply")
     return plain
+
+
+def _written_and_read(value: Any, max_bytes: int) -> tuple[str, dict[str, Any]]:
+    """A value as JSON, and as it comes back from that; an empty one where it is too long.
+
+    Raises:
+        TypeError, ValueError, RecursionError: it cannot be written; they are `UNWRITABLE`.
+    """
+    text = _encode(value)
+    plain: dict[str, Any] = json.loads(text) if len(text) <= max_bytes else {}
+    # JavaScript and MongoDB hold no larger integers. orjson refuses lone surrogates, too.
+    orjson.dumps(plain, option=orjson.OPT_STRICT_INTEGER)
+    return text, plain
+
+
+def _unwritable_key(value: Any, max_bytes: int) -> str:
+    """The path of the first value in another one that cannot be written; empty for itself."""
+    path = ""
+    for _ in range(DEEPEST_RESULT):
+        for key, each in _items(value):
+            try:
+                _written_and_read(each, max_bytes)
+            except UNWRITABLE:
+                separator = "." if path else ""
+                path += f"{separator}{key}" if isinstance(value, dict) else f"[{key}]"
+                value = each
+                break
+        else:
+            return path
+    return path
+
+
+def _items(value: Any) -> Iterable[tuple[Any, Any]]:
+    if isinstance(value, dict):
+        return value.items()
+    return enumerate(value) if isinstance(value, list | tuple) else ()
+
+
+def _plain_number(value: Any) -> Any:
+    """Numbers and small arrays of NumPy as those of Python; for what JSON does not know itself."""
+    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
+        if value.size > LARGEST_ARRAY:
+            message = f"an array of {value.size} elements; at most {LARGEST_ARRAY} are allowed"
+            raise TypeError(message)
+        return value.tolist()
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+
+UNWRITABLE = (TypeError, ValueError, RecursionError)
+_encode = json.JSONEncoder(allow_nan=False, default=_plain_number).encode
