@@ -19,7 +19,6 @@ def engine(workshop: Workshop) -> Iterator[JobRunner]:
     built = components.build_worker(
         workshop.settings, components.build_plugin_manager(workshop.settings)
     )
-    built.database.make_indexes()
     try:
         yield built.job_runner
     finally:
