@@ -388,7 +388,11 @@ def _reduced_jpeg(image: Image, max_side: int) -> bytes:
     least = shorter * max_side / longer * SMALLEST_SHARE
     at_least = max(1, int(least)) if longer > max_side else None
     # The colors of the small picture are converted, and not those of the large one.
-    picture = to_rgb(image.open(at_least, color_managed=False), max_side)
+    picture = image.open(at_least, color_managed=False)
+    factor = max(picture.size) // max_side
+    if factor > 1 and picture.mode in ("L", "RGB"):  # A JPEG was reduced while it was decoded.
+        picture = picture.reduce(factor)
+    picture = to_rgb(picture, max_side)
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=JPEG_QUALITY, comment=b"")  # or that of the original
     return file.getvalue()
