@@ -172,6 +172,14 @@ def profiled(
     return found, [*database["system.profile"].find({"ns": uploads.full_name, "op": "query"})]
 
 
+@pytest.mark.parametrize("q", ["bird", "sea"])
+def test_a_common_word_is_not_counted_twice(search, uploads, q):
+    found, _ = profiled(search, uploads, q)
+    assert found.page.total is None
+    counts = {"ns": uploads.full_name, "command.aggregate": uploads.name}
+    assert uploads.database["system.profile"].count_documents(counts) == 1
+
+
 def test_ids_of_any_bytes_are_compared(search, uploads):
     like_bson = ObjectId(b"\x030\0\x16\0\0\0\x07_id\0")
     uploads.insert_one(upload(COMMON * 2, "a bird at the sea") | {"_id": like_bson})

@@ -457,6 +457,9 @@ class Listing:
     def _count_found(self, upload_filter: UploadFilter, sort: Sort) -> int | None:
         """How many uploads a search finds; None for too many, or where counting takes too long."""
         plan, most = upload_filter.search_plan, upload_counts.COUNTED_TOTAL
+        only_search = UploadFilter(search=upload_filter.search, search_plan=plan)
+        if plan and plan.is_common_word and upload_filter == only_search:
+            return None
         options: Document = {"hint": plan.index} if plan and plan.index else {}
         query = filter_query(upload_filter, sort)
         try:

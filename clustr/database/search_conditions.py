@@ -38,6 +38,13 @@ class SearchPlan:
             return "_id_"
         return TERMS_INDEX if self.indexed else None
 
+    @property
+    def is_common_word(self) -> bool:
+        """Whether the search is for one word or date that too many uploads have to be counted."""
+        part = self.query.parts[0]
+        is_one = len(self.query.parts) == len(part.conditions) == 1 and not part.excluded
+        return is_one and not self.is_rare and self.ids is None
+
     def condition(self) -> Document:
         """The condition that an upload is found."""
         if self.ids is None:
