@@ -193,6 +193,10 @@ def test_jobs_take_the_filters_of_plugins(workshop, client, analyses, found):
         ("brightness.mean", "bright", ["valid number"]),
         ("brightness.mean", {"$gt": 1}, ["valid number"]),
         ("brightness.mean", [1], ["valid number"]),
+        ("brightness.mean", "150", ["valid number"]),
+        ("brightness.mean", True, ["valid number"]),
+        ("brightness.dark", "true", ["valid boolean"]),
+        ("size.mean", 2.6e-42, ["valid integer"]),
         ("size.mean", 2**63, ["63 bits"]),
         ("brightnes.mean", 1, ["brightnes`", "did you mean `brightness`?"]),
         ("brightness.mean__where", 1, ["where", "`gte`"]),
@@ -202,7 +206,7 @@ def test_jobs_take_the_filters_of_plugins(workshop, client, analyses, found):
 )
 def test_what_is_wrong_with_a_filter_of_a_job_is_named(client, path, name, value, says):
     order = {"action": "delete"} if path.endswith("bulk") else {"analyzer": "size", "select": "all"}
-    analyses = {"brightness.dark": True, name: value}
+    analyses = {"brightness.marks": "very", name: value}
     answer = client.post(path, json={**order, "filter": {"analyses": analyses}})
     assert answer.status_code == 422, answer.text
     errors = answer.get_json()["errors"]

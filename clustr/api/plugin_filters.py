@@ -147,8 +147,8 @@ class PluginFilters:
             try:
                 if name not in known:
                     raise ValidationError(self.explain_unknown(name, known))
-                condition = self._condition(name, known[name].deserialize(value))
-                conditions.append(asdict(condition))
+                loaded = _load_json_value(known[name], value)
+                conditions.append(asdict(self._condition(name, loaded)))
             except ValidationError as error:
                 errors[f"filter.{name}"] = [*map(str, error.messages)]
             except InvalidInput as error:
@@ -188,6 +188,19 @@ class PluginFilters:
 
 
 installed_filters = cast(PluginFilters, LocalProxy(lambda: current_app.extensions[EXTENSION]))
+
+
+def _load_json_value(field: fields.Field[Any], value: Any) -> Any:
+    """Load a JSON value by a field of a query, which takes texts for numbers and booleans, too."""
+    types = (
+        (fields.Boolean, {bool}),
+        (fields.Integer, {int}),
+        (fields.Number, {int, float}),
+    )
+    allowed = next((json for kind, json in types if isinstance(field, kind)), {type(value)})
+    if type(value) not in allowed:
+        raise field.make_error("invalid", input=value)
+    return field.deserialize(value)
 
 
 def _is_usable(filter: Filter) -> bool:
