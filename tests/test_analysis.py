@@ -28,6 +28,12 @@ ENDS: dict[str, tuple[str, dict[str, Any], str, str]] = {
         "failed",
         r"^ZeroDivisionError: division by zero \(exception.py, line \d+, in analyze\)$",
     ),
+    "library": (
+        "import json; json.loads('{')",
+        {},
+        "failed",
+        r"^JSONDecodeError: .* \(library.py, line \d+, in analyze\)$",
+    ),
     "path": ("open('/no/such/folder/file')", {}, "failed", "No such file or directory: 'file'"),
     "own_exception": (
         "class Odd(Exception):\n    def __str__(self): raise OSError\nraise Odd",

@@ -174,7 +174,12 @@ def test_an_answer_that_was_long_on_its_way_tells_no_other_time():
 def test_D9_nothing_is_taken_back_while_not_all_know_the_time(workshop, days):
     """When MongoDB's own clock has jumped, those who renew their leases know it a moment later."""
     clock, jump = Clock(), timedelta(days=days)
-    analyses = Analyses(workshop.collection, clock, TagKeys(workshop.collection))
+    analyses = Analyses(
+        workshop.collection,
+        clock,
+        TagKeys(workshop.collection),
+        workshop.web.database.search_terms,
+    )
     workshop.upload(photograph())
     ended = timedelta(seconds=-1)
     assert len(analyses.claim("held", 1, "run", 1, ended, State.QUEUED)) == 1

@@ -82,10 +82,7 @@ def mounted(plugin_manager: PluginManager) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (
-            "raise OSError('so what')",
-            r"^clustr_register_blueprints\(\) raised OSError: so what \(.+, line \d+, in \w+\)$",
-        ),
+        ("raise OSError('so what')", r"^clustr_register_blueprints\(\) raised OSError: so what$"),
         ("sys.exit()", "raised SystemExit"),
         ("return [7]", "returned a int, which is no Blueprint of flask_smorest"),
         ("return [Blueprint]", "returned a type, which is no Blueprint"),

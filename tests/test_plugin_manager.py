@@ -49,11 +49,7 @@ BROKEN = {
     "exception with half a character": (r"raise ValueError('\ud800')", "import raised ValueError"),
     "hook that raises": (
         GOOD.replace("return [It()]", "raise RuntimeError('so what')"),
-        r"^clustr_register_analyzers\(\) raised RuntimeError: so what \(.+, line \d+, in \w+\)$",
-    ),
-    "hook whose library raises": (
-        GOOD.replace("return [It()]", "import json; json.loads('{')"),
-        r"raised JSONDecodeError: .* \(broken\.py, line \d+, in clustr_register_analyzers\)$",
+        r"^clustr_register_analyzers\(\) raised RuntimeError: so what$",
     ),
     "hook that calls sys.exit": (
         GOOD.replace("return [It()]", "sys.exit()"),

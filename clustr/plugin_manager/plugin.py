@@ -122,7 +122,7 @@ def call_guarded(what: str, call: Callable[[], Any]) -> Any:
         raise
     except BaseException as error:
         log.debug("plugin_raised", during=what, exc_info=plugin_exc_info(error))
-        reason = f"{what} raised {describe_plugin_exception(error)}"
+        reason = f"{what} raised {failure_messages.describe_exception(error)}"
         raise Unloadable(PluginState.FAILED, reason, plugin_traceback(error)) from error
 
 
