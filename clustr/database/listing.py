@@ -458,8 +458,11 @@ class Listing:
         """How many uploads a search finds; None for too many, or where counting takes too long."""
         plan, most = upload_filter.search_plan, upload_counts.COUNTED_TOTAL
         only_search = UploadFilter(search=upload_filter.search, search_plan=plan)
-        if plan and plan.is_common_word and upload_filter == only_search:
-            return None
+        if plan and upload_filter == only_search:
+            if plan.is_common_word:
+                return None
+            if plan.ids is not None and not plan.conditions_beside_ids():
+                return len(plan.ids)
         options: Document = {"hint": plan.index} if plan and plan.index else {}
         query = filter_query(upload_filter, sort)
         try:

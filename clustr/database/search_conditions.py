@@ -50,10 +50,10 @@ class SearchPlan:
         if self.ids is None:
             return search_condition(self.query, self.indexed)
         among = {"_id": {"$in": [*self.ids]}}
-        return {"$and": [among, *self._conditions_beside_ids()]}
+        return {"$and": [among, *self.conditions_beside_ids()]}
 
-    def _conditions_beside_ids(self) -> list[Document]:
-        """What is not known of uploads that have all words and dates."""
+    def conditions_beside_ids(self) -> list[Document]:
+        """What is not known of the uploads of `ids`, which have all words and dates."""
         phrases = [each for each in self.query.required if isinstance(each, Phrase)]
         excluded = [_excluded(part) for part in self.query.parts if part.excluded]
         return [*map(condition_on_terms, phrases), *excluded]

@@ -9,6 +9,7 @@ uploads have all of them.
 
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -116,7 +117,8 @@ class TermSearch:
             return None
         if any(self._is_too_common(each) for each in required):
             return None
-        found = [self._ids_with(each) for each in required]
+        with ThreadPoolExecutor(len(required)) as pool:  # MongoDB takes a processor for each.
+            found = list(pool.map(self._ids_with, required))
         having = set.intersection(*found)
         if len(having) > COUNTED_TOTAL or any(len(each) > MAX_COMPARED for each in found):
             return None
