@@ -6,7 +6,7 @@ analysis has an end with a reason, whatever the plugin's code does, unless it en
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC
@@ -14,12 +14,12 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-import orjson
 import structlog
 from marshmallow import Schema, ValidationError, fields, validate
 
 from clustr import logs
 from clustr.analysis.http_session import Session
+from clustr.analysis.json_values import to_json_values
 from clustr.analysis.limits import (
     MEGABYTE,
     Interrupted,
@@ -31,7 +31,6 @@ from clustr.analysis.limits import (
 from clustr.analysis.process_state import ProcessState
 from clustr.analysis.temp_folder import temp_folder
 from clustr.domain import failure_messages
-from clustr.domain.json_input import is_within_depth
 from clustr.domain.models import State
 from clustr.plugin_manager import Plugin, describe_plugin_exception, plugin_exc_info
 from clustr.plugins import (
@@ -52,11 +51,8 @@ from clustr.plugins.http import PREPARATION_SECONDS
 log = logs.logger(__name__)
 
 LARGEST_RESULT_BYTES = 1_000_000
-DEEPEST_RESULT = 50
 LARGEST_MODEL_INFO_BYTES = 10_000
 TEARDOWN_SECONDS = 10.0
-LARGEST_ARRAY = 10_000  # of NumPy, in elements
-LONGEST_KEY = 100  # in an error
 # How much a persistent process may grow when its analyzer has no `memory_mb`.
 LARGEST_GROWTH_MEGABYTES = 2048
 
@@ -202,7 +198,7 @@ class Runner:
         """The result of the analyzer's `model_info`; empty, if that fails or cannot be stored."""
         try:
             description = self._call(SETUP_SECONDS, self.analyzer.model_info)
-            return _to_json_values(
+            return to_json_values(
                 dict(description), "the model's description", LARGEST_MODEL_INFO_BYTES
             )
         except Interrupted:
@@ -399,9 +395,7 @@ class Runner:
         model: dict[str, Any] = {}
         try:
             if isinstance(result, ModelResult):
-                model = _to_json_values(
-                    result.model, "the result's model", LARGEST_MODEL_INFO_BYTES
-                )
+                model = to_json_values(result.model, "the result's model", LARGEST_MODEL_INFO_BYTES)
             result = self._validate_result(result)
             upload_fields = self._upload_field_values(result)
         except ValueError as error:
@@ -421,7 +415,7 @@ class Runner:
         """
         if not isinstance(result, dict):
             raise ValueError(f"returned {type(result).__name__} instead of a dict")
-        plain = _to_json_values(result, "the result", LARGEST_RESULT_BYTES)
+        plain = to_json_values(result, "the result", LARGEST_RESULT_BYTES)
         if errors := self._schema.validate(plain):
             problems = json.dumps(errors, default=str)
             raise ValueError(f"the result does not fit its schema: {problems}")
@@ -456,76 +450,3 @@ class Runner:
                 self.process_state.restore()
         self.prepared = False
         self._resources.close()
-
-
-def _to_json_values(value: dict[str, Any], what: str, max_bytes: int) -> dict[str, Any]:
-    """A value as it comes back from JSON.
-
-    Args:
-        what: the value's name in errors.
-        max_bytes: how long its JSON may be.
-
-    Raises:
-        ValueError: JSON or MongoDB cannot hold it, or it is too large.
-    """
-    try:
-        text, plain = _written_and_read(value, max_bytes)
-    except UNWRITABLE as error:
-        key = _unwritable_key(value, max_bytes)
-        where = f" at {failure_messages.as_plain_text(key)[:LONGEST_KEY]}" if key else ""
-        raise ValueError(f"{what} cannot be written as JSON{where}: {error}") from error
-    if len(text) > max_bytes:
-        raise ValueError(f"{what} has {len(text)} bytes of JSON")
-    if "\\u0000" in text or not is_within_depth(plain, DEEPEST_RESULT):
-        raise ValueError(f"{what} has NUL characters or is nested too deeply")
-    return plain
-
-
-def _written_and_read(value: Any, max_bytes: int) -> tuple[str, dict[str, Any]]:
-    """A value as JSON, and as it comes back from that; an empty one where it is too long.
-
-    Raises:
-        TypeError, ValueError, RecursionError: it cannot be written; they are `UNWRITABLE`.
-    """
-    text = _encode(value)
-    plain: dict[str, Any] = json.loads(text) if len(text) <= max_bytes else {}
-    # JavaScript and MongoDB hold no larger integers. orjson refuses lone surrogates, too.
-    orjson.dumps(plain, option=orjson.OPT_STRICT_INTEGER)
-    return text, plain
-
-
-def _unwritable_key(value: Any, max_bytes: int) -> str:
-    """The path of the first value in another one that cannot be written; empty for itself."""
-    path = ""
-    for _ in range(DEEPEST_RESULT):
-        for key, each in _items(value):
-            try:
-                _written_and_read(each, max_bytes)
-            except UNWRITABLE:
-                separator = "." if path else ""
-                path += f"{separator}{key}" if isinstance(value, dict) else f"[{key}]"
-                value = each
-                break
-        else:
-            return path
-    return path
-
-
-def _items(value: Any) -> Iterable[tuple[Any, Any]]:
-    if isinstance(value, dict):
-        return value.items()
-    return enumerate(value) if isinstance(value, list | tuple) else ()
-
-
-def _plain_number(value: Any) -> Any:
-    """Numbers and small arrays of NumPy as those of Python; for what JSON does not know itself."""
-    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
-        if value.size > LARGEST_ARRAY:
-            message = f"an array of {value.size} elements; at most {LARGEST_ARRAY} are allowed"
-            raise TypeError(message)
-        return value.tolist()
-    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
-
-
-UNWRITABLE = (TypeError, ValueError, RecursionError)
-_encode = json.JSONEncoder(allow_nan=False, default=_plain_number).encode

@@ -187,6 +187,11 @@ class UploadFilter:
             ways.append(replace(within, duplicate=self.duplicate))
         return ways or [within]
 
+    @property
+    def is_only_search(self) -> bool:
+        """Whether there is no other condition than a search."""
+        return self == UploadFilter(search=self.search, search_plan=self.search_plan)
+
     def fingerprint(self) -> bytes:
         """Four bytes that differ between filters, for cursors."""
         return hashlib.blake2b(repr(self).encode(), digest_size=4).digest()
@@ -457,8 +462,7 @@ class Listing:
     def _count_found(self, upload_filter: UploadFilter, sort: Sort) -> int | None:
         """How many uploads a search finds; None for too many, or where counting takes too long."""
         plan, most = upload_filter.search_plan, upload_counts.COUNTED_TOTAL
-        only_search = UploadFilter(search=upload_filter.search, search_plan=plan)
-        if plan and upload_filter == only_search:
+        if plan and upload_filter.is_only_search:
             if plan.is_common_word:
                 return None
             if plan.ids is not None and not plan.conditions_beside_ids():

@@ -23,6 +23,7 @@ from clustr.database.analysis_updates import DUE_TERM, EDITABLE_FIELDS
 from clustr.database.connection import Document, translate_errors
 from clustr.database.documents import LOOKS_LIKE_UPLOAD, MALFORMED_RECORD_ERRORS
 from clustr.database.indexes import drop_index
+from clustr.database.search_conditions import TERMS_INDEX
 from clustr.database.vocabulary import Vocabulary
 from clustr.search.terms import Stemming
 
@@ -33,7 +34,7 @@ LOCAL_TIME_FIELDS = (
 )
 INDEXES: dict[str, Document] = {
     # The uploads with a term are in the order of the list of all.
-    "search_terms": {"keys": [("search.terms", 1), ("upload_time", -1), ("_id", -1)]},
+    TERMS_INDEX: {"keys": [("search.terms", 1), ("upload_time", -1), ("_id", -1)]},
 }
 OLD_INDEX = "words"  # Releases before searched by it; dropped when all uploads have terms.
 IS_DUE: Document = {"search.terms": DUE_TERM}
@@ -113,7 +114,7 @@ class SearchTerms:
             of how many; 0 when none is left.
         """
         with translate_errors():
-            found = self._uploads.find(IS_DUE, {"_id": 1}).hint("search_terms").limit(BATCH)
+            found = self._uploads.find(IS_DUE, {"_id": 1}).hint(TERMS_INDEX).limit(BATCH)
             keys = [document["_id"] for document in found]
             return self._update(self._uploads, {"_id": {"$in": keys}, **IS_DUE}) if keys else 0
 

@@ -159,8 +159,7 @@ class TermSearch:
         """
         plan = upload_filter.search_plan
         assert plan
-        only_search = UploadFilter(search=upload_filter.search, search_plan=plan)
-        if since is None and upload_filter == only_search and _is_one_word(plan.query):
+        if since is None and upload_filter.is_only_search and _is_one_word(plan.query):
             return self._ranked_by_index(plan.query.words[0])
         unchanged = {"$nor": [{"words_at": {"$gte": since}}]} if since else {}
         query = {"$and": [filter_query(upload_filter, DEFAULT_SORT), HAS_PLACE, unchanged]}

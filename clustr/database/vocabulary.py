@@ -17,10 +17,10 @@ from pymongo.collection import Collection
 from clustr.database import most_used
 from clustr.database.clock import now
 from clustr.database.connection import Document, translate_errors
+from clustr.database.search_conditions import TERMS_INDEX
 from clustr.search.terms import EXACT, FIELDS, WHOLE_TAG
 
 INDEXES = {"counted_at": {"keys": [("counted_at", 1)]}, **most_used.INDEXES}
-TERMS_INDEX = "search_terms"  # of the collection of uploads
 
 # Names of files from cameras, and hashes, would make the vocabulary as large as the library, and an
 # upload would often have to wait for it.
