@@ -97,6 +97,23 @@ def test_what_nobody_has_changed_is_not_counted_again(workshop, at_once):
     assert [tag["name"] for tag in counted(workshop)["tags"]] == ["cat"]
 
 
+def test_a_change_by_a_job_in_the_round_of_a_count_is_counted_once(workshop, at_once):
+    (upload_id,) = workshop.upload()
+    settings = workshop.settings
+    analyzers = components.build_plugin_manager(settings).analyzers
+    for _ in range(len(analyzers) - 1):
+        at_once.run_once()
+    job = {"action": "tag", "ids": [upload_id], "tags": ["fox"]}
+    answer = workshop.app.test_client().post("/api/uploads/bulk", json=job)
+    assert answer.status_code == 202, answer.text
+    while not counted(workshop)["tags"]:
+        at_once.run_once()
+    totals = counted(workshop)["tallies"]
+    for _ in range(10):
+        at_once.run_once()
+    assert counted(workshop)["tallies"] == totals
+
+
 TAGS = 1_000
 # In each of them the one lease that is held is prolonged once, or once more at its edges.
 WINDOW_SECONDS = 15

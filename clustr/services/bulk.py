@@ -569,20 +569,28 @@ class JobRunner:
         """Whether the last count may be outdated; if not, put the next one off."""
         if name == UPLOAD_TOTALS and self._totals_seconds:
             return True  # The counting goes on.
-        moment = time.monotonic()
-        if self._database.change_watch.has_changed():
-            self._changed_at = moment
+        self._look_for_changes()
         if self._last_count_began_at[name] <= self._changed_at:
             return True
-        self._next_count_at[name] = moment + STATISTICS_EVERY_SECONDS
+        self._next_count_at[name] = time.monotonic() + STATISTICS_EVERY_SECONDS
         return False
+
+    def _look_for_changes(self) -> None:
+        if self._database.change_watch.has_changed():
+            self._changed_at = time.monotonic()
+
+    def _begin_count(self, name: str) -> float:
+        """Note when a count begins: it has all changes so far, which need no other one."""
+        self._look_for_changes()
+        began = self._last_count_began_at[name] = time.monotonic()
+        return began
 
     def _count_analyses(self, name: str) -> None:
         """Count the analyses of one analyzer; the longer that takes, the later comes the next."""
         if name == UPLOAD_TOTALS:
             self._count_uploads()
             return
-        began = self._last_count_began_at[name] = time.monotonic()
+        began = self._begin_count(name)
         try:
             self._database.statistics.count(self._plugin_manager.analyzers[name])
         finally:
@@ -592,9 +600,8 @@ class JobRunner:
 
     def _count_uploads(self) -> None:
         """Count a part of the uploads; when all are counted, schedule the next count."""
-        began, is_complete = time.monotonic(), True
-        if not self._totals_seconds:
-            self._last_count_began_at[UPLOAD_TOTALS] = began
+        is_complete = True
+        began = time.monotonic() if self._totals_seconds else self._begin_count(UPLOAD_TOTALS)
         try:
             is_complete = self._database.counters.step()
         finally:
