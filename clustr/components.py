@@ -22,7 +22,14 @@ from clustr.domain.errors import (
 from clustr.domain.models import Upload
 from clustr.imaging import decode_limits, pillow_setup
 from clustr.imaging.formats import formats_for
-from clustr.plugin_manager import Plugin, PluginManager, check_enabled, load_plugins
+from clustr.plugin_manager import (
+    LoadLimit,
+    Plugin,
+    PluginManager,
+    check_enabled,
+    load_plugins,
+    notes_folder,
+)
 from clustr.plugins import Library
 from clustr.queue import DoorbellRinger, Queue
 from clustr.services.bulk import AnalysisJobs, BulkJobs, JobRunner
@@ -90,6 +97,7 @@ def build_plugin_manager(settings: Settings) -> PluginManager:
         settings.plugins_disabled,
         settings.plugins_config,
         settings.environment,
+        limit=LoadLimit(settings.plugins_load_seconds, notes_folder(settings.environment)),
     )
     for sentence in describe_unknown_variables(settings.environment, plugin_manager.variables()):
         log.warning("setting_unknown", reason=sentence)

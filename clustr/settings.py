@@ -272,6 +272,7 @@ class Settings:
     plugins_folder: Path = setting(ExistingFolder(), Path("plugins"), "Folder of drop-in plugins: a file or package each. One that is set has to exist")
     plugins_enabled: tuple[str, ...] | None = setting(Names(), None, "Names of the only plugins to load (default: all that are found); one of them has to be there")
     plugins_disabled: tuple[str, ...] = setting(Names(), (), "Names of plugins not to load")
+    plugins_load_seconds: int = setting(number(1, 3600), 15, "Seconds that loading one plugin may take at most; one that takes longer is not loaded, and the others are")
     plugins_config: Path = setting(ExistingFile(), Path("config/plugins.toml"), "File with a table of configuration for each plugin. One that is set has to exist")
 
     log_format: str = setting(Choice("auto", "json", "console"), "auto", "`json`, `console` for people, `auto`: console on a terminal")

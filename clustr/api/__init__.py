@@ -53,7 +53,8 @@ LARGEST_BODY_BYTES = 1_000_000
 def register(app: Flask, components: WebComponents) -> None:
     """Register all routes of the API with an app, and the components that the views use."""
     app.extensions[EXTENSION] = components
-    filters = PluginFilters(components.plugin_manager.filters.values())
+    manager = components.plugin_manager
+    filters = PluginFilters(manager.filters.values(), manager.explain_missing)
     app.extensions[plugin_filters.EXTENSION] = filters
     app.json = json_provider.OrjsonProvider(app)
     app.url_map.converters["upload_id"] = UploadIdConverter
@@ -85,9 +86,10 @@ def register(app: Flask, components: WebComponents) -> None:
     if components.settings.debug_endpoints:
         api.register_blueprint(debug.blueprint)
     app.register_blueprint(docs.blueprint)
+    plugin_routes.explain_missing_routes(app, manager)
     # Plugins come last: of two templates or rules that are the same, Flask takes the first.
     for plugin, blueprint in components.blueprints:
         plugin_routes.mount(app, api, plugin, blueprint)
     api.complete_document = lambda document: openapi.complete(
-        plugin_routes.describe_plugins(document, components.plugin_manager, filters)
+        plugin_routes.describe_plugins(document, manager, filters)
     )

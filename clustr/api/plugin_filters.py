@@ -7,7 +7,7 @@ JSON, as results are stored, and compared with those.
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict
 from decimal import Decimal
@@ -57,11 +57,15 @@ def parameter_name(filter: Filter, operator: str) -> str:
 class PluginFilters:
     """All filters of an installation, as query parameters of the listing.
 
+    Args:
+        explain_missing: says of a name which plugin is not loaded that may bring it.
+
     Attributes:
         schema: the schema of the whole query, with the filters of plugins.
     """
 
-    def __init__(self, filters: Iterable[Filter]):
+    def __init__(self, filters: Iterable[Filter], explain_missing: Callable[[str], str]):
+        self._explain_missing = explain_missing
         self._declared = {
             parameter_name(filter, operator): (filter, operator)
             for filter in filters
@@ -139,7 +143,9 @@ class PluginFilters:
         others = {name: value for name, value in order["filter"].items() if name != "analyses"}
         known = {name: self.schema.fields[key] for key, name in self._names.items()}
         if not known:
-            raise InvalidInput({"filter.analyses": ["No plugin that is installed has filters."]})
+            missing = self._explain_missing(next(iter(given)).partition(".")[0])
+            problem = f"No plugin that is installed has filters.{missing}"
+            raise InvalidInput({"filter.analyses": [problem]})
         conditions: list[dict[str, Any]] = []
         errors: dict[str, list[str]] = {}
         for short_name, value in given.items():
@@ -173,11 +179,14 @@ class PluginFilters:
         parts = PARAMETER_NAME.match(name)
         if not parts or not self._declared:
             names = [field.data_key or key for key, field in known.items()]
-            return _unknown_name_message("parameter", name, names)
+            analyzer = parts["analyzer"] if parts else name
+            missing = self._explain_missing(analyzer) if name.startswith("analyses.") else ""
+            return _unknown_name_message("parameter", name, names) + missing
         filters = [filter for filter, _ in self._declared.values()]
         analyzers = sorted({filter.analyzer for filter in filters})
         if parts["analyzer"] not in analyzers:
-            return _unknown_name_message("analyzer with filters", parts["analyzer"], analyzers)
+            message = _unknown_name_message("analyzer with filters", parts["analyzer"], analyzers)
+            return message + self._explain_missing(parts["analyzer"])
         by_field = {f.field: f for f in filters if f.analyzer == parts["analyzer"]}
         if parts["field"] not in by_field:
             what = f"field of {parts['analyzer']} with a filter"

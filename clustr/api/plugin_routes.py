@@ -4,7 +4,7 @@ import functools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from flask import Flask
 from flask_smorest import Blueprint
@@ -17,7 +17,9 @@ from clustr.api.openapi import OBJECT_OR_NULL
 from clustr.api.plugin_filters import PluginFilters
 from clustr.api.schemas.filters import MAX_PLUGIN_FILTERS
 from clustr.database import Database
-from clustr.plugin_manager import Plugin, PluginManager
+from clustr.domain.errors import PluginNotLoaded
+from clustr.plugin_manager import Plugin, PluginManager, PluginState
+from clustr.plugin_manager.declarations import NAME
 from clustr.plugins import Analyzer, Upload
 
 PREFIX = "/api/x"
@@ -103,6 +105,25 @@ def mount(app: Flask, api: ProblemApi, plugin: Plugin, blueprint: Blueprint) -> 
         )
     for endpoint in set(app.view_functions) - before:
         app.view_functions[endpoint] = _turn_exit_into_error(app.view_functions[endpoint])
+
+
+def explain_missing_routes(app: Flask, plugin_manager: PluginManager) -> None:
+    """Answer requests for routes of plugins that are not loaded with the reason."""
+    loaded = {p.name for p in plugin_manager.plugins if p.state is PluginState.LOADED}
+    for plugin in plugin_manager.plugins:
+        if plugin.name in loaded or not NAME.fullmatch(plugin.name):
+            continue
+        for rule in (f"{PREFIX}/{plugin.name}", f"{PREFIX}/{plugin.name}/<path:_path>"):
+            app.add_url_rule(
+                rule,
+                f"x-{plugin.name}{rule}".replace(".", "-"),
+                functools.partial(_refuse_not_loaded, plugin),
+                methods=[method.upper() for method in HTTP_METHODS],
+            )
+
+
+def _refuse_not_loaded(plugin: Plugin, **_path: str) -> NoReturn:
+    raise PluginNotLoaded(f"The plugin {plugin.name} is not loaded: {plugin.reason}.")
 
 
 def _turn_exit_into_error(view: Callable[..., Any]) -> Callable[..., Any]:

@@ -15,10 +15,18 @@ from urllib.parse import urlsplit
 from PIL import Image
 
 from clustr import __version__, storage
+from clustr.cli.plugins import single_line
 from clustr.database.replica_set import ensure_primary
 from clustr.domain.errors import DatabaseUnavailable, StartUpError
 from clustr.domain.supported_releases import why_unsupported
-from clustr.plugin_manager import check_enabled, find_candidates, ignored_names, ignored_variables
+from clustr.plugin_manager import (
+    LoadLimit,
+    check_enabled,
+    find_candidates,
+    ignored_names,
+    ignored_variables,
+    notes_folder,
+)
 from clustr.settings import Settings, describe_unknown_variables
 from clustr.supervisor import servers
 from clustr.supervisor.processes import (
@@ -31,6 +39,8 @@ from clustr.supervisor.processes import (
 
 # How long each process may take to stop. Together they take less than ten seconds.
 STOP_SECONDS = {"web": 4.0, "worker": 3.0, "redis": 0.5, "mongod": 2.0}
+
+READY_SECONDS = 30.0
 
 
 def up(settings: Settings, workers: int, captioner: bool = False) -> int:
@@ -67,7 +77,7 @@ def up(settings: Settings, workers: int, captioner: bool = False) -> int:
         child, started["BLIP_SERVICE_URL"] = _captioner_child()
         children.append(child)
     environment = _child_environment(settings) | started
-    children += [_worker_child(environment, workers), _web_child(settings, environment)]
+    children += [_worker_child(settings, environment, workers), _web_child(settings, environment)]
     supervisor = Supervisor(children)
     if storage.is_world_readable(data):
         supervisor.print_line(
@@ -150,13 +160,37 @@ def _captioner_child() -> tuple[Child, str]:
     return Child("captioner", starter), f"http://{servers.LOOPBACK}:{port}"
 
 
-def _worker_child(environment: dict[str, str], workers: int) -> Child:
+class PluginNotes:
+    """Tells whether a plugin has ended its process since the last call.
+
+    Then the start is to be made again, without that plugin.
+    """
+
+    def __init__(self, settings: Settings):
+        self._limit = LoadLimit(folder=notes_folder(settings.environment))
+        self._seen = set(self._limit.notes())
+
+    def __call__(self) -> bool:
+        new = set(self._limit.notes()) - self._seen
+        self._seen |= new
+        return bool(new)
+
+
+def _ready_seconds(settings: Settings) -> float:
+    """How long a process that loads plugins may take to start, if every plugin hangs."""
+    candidates = len(list(find_candidates(settings.plugins_folder)))
+    return READY_SECONDS + settings.plugins_load_seconds * candidates
+
+
+def _worker_child(settings: Settings, environment: dict[str, str], workers: int) -> Child:
     arguments = [sys.executable, "-m", "clustr", "worker", "--workers", str(workers)]
     ready = Notification()
     return Child(
         "worker",
         command_starter(arguments, {**environment, "NOTIFY_SOCKET": ready.address}),
         ready=ready,
+        ready_seconds=_ready_seconds(settings),
+        starts_again=PluginNotes(settings),
         stop_seconds=STOP_SECONDS["worker"],
     )
 
@@ -175,6 +209,7 @@ def _web_child(settings: Settings, environment: dict[str, str]) -> Child:
         "web",
         command_starter([*arguments, "clustr.app:create_app()"], environment),
         ready=ForkedCheck(lambda: _check_web(_reachable_host(settings.host), settings.port)),
+        ready_seconds=_ready_seconds(settings),
         stop_seconds=STOP_SECONDS["web"],
     )
 
@@ -218,6 +253,7 @@ def _welcome_text(settings: Settings, workers: int, environment: dict[str, str])
         return f"{folder}, at {address}, with the password in {data / servers.ADDRESSES}"
 
     notes = _captions_line(host, settings.port)
+    notes += _plugins_lines(host, settings.port)
     notes += _ignored_settings_lines(settings) + _unsupported_servers_lines(settings)
     return f"""
 Clustr {__version__} serves on {url}, its API is explained at {url}/docs
@@ -248,6 +284,20 @@ def _captions_line(host: str, port: int) -> str:
         is_missing = captioner["status"] in ("not_configured", "disabled")
         return f"  captions {captioner['detail']}\n" if is_missing else ""
     except (OSError, http.client.HTTPException, ValueError, KeyError):
+        return ""  # It serves all the same; health says later what is wrong.
+
+
+def _plugins_lines(host: str, port: int) -> str:
+    """Say which plugins the web side could not load, and why."""
+    connection = http.client.HTTPConnection(host, port, timeout=5)
+    try:
+        connection.request("GET", "/api/health/plugins")
+        reasons = json.loads(connection.getresponse().read()).get("not_loaded", {})
+        return "".join(
+            f"  plugin   {name} is not loaded: {single_line(reason)}\n"
+            for name, reason in reasons.items()
+        )
+    except (OSError, http.client.HTTPException, ValueError, AttributeError):
         return ""  # It serves all the same; health says later what is wrong.
 
 

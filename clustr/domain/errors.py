@@ -128,6 +128,10 @@ class NotConfigured(ClustrError):
     """The request needs a service that is not configured and was never found."""
 
 
+class PluginNotLoaded(ClustrError):
+    """The request needs a plugin that is there and could not be loaded, or is switched off."""
+
+
 class DatabaseUnavailable(ClustrError):
     """MongoDB did not answer in time; trying again later may help."""
 

@@ -6,6 +6,7 @@ with a state and a reason instead.
 
 from clustr.plugin_manager.configuration import ignored_variables
 from clustr.plugin_manager.discovery import Candidate, find_candidates
+from clustr.plugin_manager.load_limit import LoadLimit, notes_folder
 from clustr.plugin_manager.loading import (
     check_enabled,
     ignored_names,
@@ -22,6 +23,7 @@ from clustr.plugin_manager.plugin import (
 
 __all__ = [
     "Candidate",
+    "LoadLimit",
     "Plugin",
     "PluginManager",
     "PluginState",
@@ -32,5 +34,6 @@ __all__ = [
     "ignored_variables",
     "is_switched_off",
     "load_plugins",
+    "notes_folder",
     "plugin_exc_info",
 ]

@@ -1,6 +1,7 @@
 """Finding plugins without importing them."""
 
 import filecmp
+import hashlib
 import importlib.metadata
 import importlib.util
 import os
@@ -80,6 +81,26 @@ def problem_with_owner(file: Path) -> str | None:
                 "let it belong to the account of the service, or take the right to write from them"
             )
     return None
+
+
+def code_hash(file: Path | None) -> str:
+    """A hash of a plugin's code, of 16 hexadecimal digits; empty if the code cannot be read.
+
+    Args:
+        file: its file. For one of the name `__init__.py`, all Python files of the package count.
+    """
+    if file is None:
+        return ""
+    files = sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
+    digest = hashlib.sha256()
+    try:
+        for each in files:
+            content = each.read_bytes()
+            digest.update(f"{each.relative_to(file.parent)}:{len(content)}:".encode())
+            digest.update(content)
+    except OSError:  # Loading an unreadable plugin reports that as the reason.
+        return ""
+    return digest.hexdigest()[:16]
 
 
 def _module_file(module: str) -> Path | None:

@@ -16,6 +16,7 @@ from clustr.plugin_manager.configuration import (
 )
 from clustr.plugin_manager.declarations import NAME, problem_with_analyzer, problem_with_filters
 from clustr.plugin_manager.discovery import Candidate, find_candidates, problem_with_owner
+from clustr.plugin_manager.load_limit import LoadLimit
 from clustr.plugin_manager.manager import SLOW_SECONDS, PluginManager, announce_nothing
 from clustr.plugin_manager.plugin import Plugin, PluginState, Unloadable, call_guarded
 from clustr.plugin_manager.registration import call_registration_hook, register_hooks
@@ -33,6 +34,7 @@ def load_plugins(
     environment: Mapping[str, str],
     lost: Mapping[str, str] | None = None,
     announce: Callable[[str], None] = announce_nothing,
+    limit: LoadLimit | None = None,
 ) -> PluginManager:
     """Find and load every plugin.
 
@@ -44,19 +46,21 @@ def load_plugins(
         environment: environment variables, which take precedence over the file.
         lost: the names of plugins that must not be imported, with the reason.
         announce: called with the name of each plugin before any of its code runs.
+        limit: how long each plugin may take; None for any time.
 
     Raises:
         StartUpError: the TOML file cannot be read, so that its plugins are unknown.
     """
     configuration = Configuration(read_tables(config_file), environment)
-    loader = Loader(configuration, enabled, disabled, lost or {})
+    limit = limit or LoadLimit()
+    loader = Loader(configuration, enabled, disabled, lost or {}, limit)
     for candidate in find_candidates(folder):
         announce(candidate.name)
         loader.add(candidate)
     warnings = list(loader.ignored())
     for warning in warnings:
         log.warning("configuration_ignored", reason=warning)
-    return PluginManager(loader.plugins, warnings, announce, configuration.field_choices())
+    return PluginManager(loader.plugins, warnings, announce, configuration.field_choices(), limit)
 
 
 def is_switched_off(name: str, enabled: tuple[str, ...] | None, disabled: tuple[str, ...]) -> bool:
@@ -102,6 +106,7 @@ class Loader:
     enabled: tuple[str, ...] | None
     disabled: tuple[str, ...]
     lost: Mapping[str, str]
+    limit: LoadLimit
     plugins: list[Plugin] = field(default_factory=list)
 
     def add(self, candidate: Candidate) -> None:
@@ -146,6 +151,13 @@ class Loader:
             raise Unloadable(PluginState.FAILED, reason)
         if name in self.lost:
             raise Unloadable(PluginState.FAILED, self.lost[name])
+        if trace := self.limit.traceback_of_end(name, plugin.file):
+            reason = (
+                f"loading it did not end within {self.limit.seconds:g} seconds and held the "
+                "interpreter, so that its process was ended; it is tried again when its code or "
+                "PLUGINS_LOAD_SECONDS changes"
+            )
+            raise Unloadable(PluginState.FAILED, reason, trace)
         if plugin.source == "folder":
             file = plugin.file
             assert file is not None  # Every plugin of the folder has one.
@@ -154,6 +166,10 @@ class Loader:
                 raise Unloadable(PluginState.FAILED, problem)
 
     def _load(self, plugin: Plugin, candidate: Candidate) -> None:
+        with self.limit.watch(plugin.name, plugin.file):
+            self._load_in_time(plugin, candidate)
+
+    def _load_in_time(self, plugin: Plugin, candidate: Candidate) -> None:
         module = call_guarded("import", candidate.load)
         plugin.hook, plugin.hooks = register_hooks(module)
         schema = call_guarded(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from clustr import logs
 from clustr.plugin_manager.analyzer_order import sort_analyzers
 from clustr.plugin_manager.configuration_keys import configuration_keys_of
+from clustr.plugin_manager.load_limit import LoadLimit
 from clustr.plugin_manager.plugin import (
     Plugin,
     PluginState,
@@ -49,6 +50,7 @@ class PluginManager:
         warnings: Iterable[str] = (),
         announce: Callable[[str], None] = announce_nothing,
         field_choices: Mapping[str, str] | None = None,
+        limit: LoadLimit | None = None,
     ):
         self.plugins = tuple(plugins)
         self._declared_fields = {a.name: a.fields for p in self.plugins for a in p.analyzers}
@@ -59,6 +61,7 @@ class PluginManager:
         self._plugin_of: dict[str, Plugin] = {}
         self._plugins_by_hook: dict[str, list[Plugin]] = {}
         self._announce = announce
+        self._limit = limit or LoadLimit()
         self._count_lock = Lock()
         self._collect()
 
@@ -105,20 +108,44 @@ class PluginManager:
         found = []
         for plugin in self._plugins_by_hook["clustr_register_blueprints"]:
             self._announce(plugin.name)
+            load = partial(self._blueprints_in_time, plugin, library, problem_with)
             try:
-                blueprints = blueprints_of(plugin, library(plugin))
-                problem = call_guarded(
-                    "mounting its routes", partial(problem_with, plugin, blueprints)
-                )
-                if problem:
-                    raise Unloadable(PluginState.FAILED, problem)
-                found += [(plugin, blueprint) for blueprint in blueprints]
+                found += call_guarded("making its routes", load)
             except Unloadable as why:
                 plugin.withdraw(why)
         self._collect()
         return [
             (plugin, blueprint) for plugin, blueprint in found if plugin.state is PluginState.LOADED
         ]
+
+    def _blueprints_in_time(
+        self,
+        plugin: Plugin,
+        library: Callable[[Plugin], Library],
+        problem_with: "Callable[[Plugin, list[Blueprint]], str | None]",
+    ) -> "list[tuple[Plugin, Blueprint]]":
+        with self._limit.watch(plugin.name, plugin.file):
+            blueprints = blueprints_of(plugin, library(plugin))
+            problem = call_guarded("mounting its routes", partial(problem_with, plugin, blueprints))
+        if problem:
+            raise Unloadable(PluginState.FAILED, problem)
+        return [(plugin, blueprint) for blueprint in blueprints]
+
+    def not_loaded(self) -> list[Plugin]:
+        """The plugins that somebody wants and that are not loaded, each with a `reason`."""
+        fine = (PluginState.LOADED, PluginState.DISABLED)
+        return [plugin for plugin in self.plugins if plugin.state not in fine]
+
+    def explain_missing(self, name: str) -> str:
+        """Say which plugin is not loaded that may bring what has this name; empty if all are.
+
+        What a plugin would have brought is not known, but its analyzer often has its name.
+        """
+        for plugin in self.plugins:
+            if plugin.name == name and plugin.state is not PluginState.LOADED:
+                return f" The plugin {name} is not loaded: {plugin.reason}."
+        reasons = "; ".join(f"{plugin.name} ({plugin.reason})" for plugin in self.not_loaded())
+        return f" Not loaded are the plugins {reasons}." if reasons else ""
 
     def implements(self, hook: str) -> bool:
         """Whether any loaded plugin implements a hook."""

@@ -15,6 +15,7 @@ from marshmallow import Schema
 from clustr import logs
 from clustr.domain import failure_messages
 from clustr.domain.secrets import Secrets, without_secrets
+from clustr.plugin_manager.load_limit import TookTooLong
 from clustr.plugins import Analyzer, Filter
 
 log = logs.logger(__name__)
@@ -50,12 +51,20 @@ class Unloadable(Exception):
     Args:
         reason: a sentence without secrets and absolute paths, for all readers.
         trace: the traceback in the plugin's code, for the command line.
+        place: the line in the plugin's code, for the log.
     """
 
-    def __init__(self, state: PluginState, reason: str, trace: str | None = None):
+    def __init__(
+        self,
+        state: PluginState,
+        reason: str,
+        trace: str | None = None,
+        place: str | None = None,
+    ):
         super().__init__(reason)
         self.state = state
         self.trace = trace
+        self.place = place
 
 
 @dataclass(slots=True, eq=False)
@@ -104,7 +113,8 @@ class Plugin:
         self.trace = why.trace
         self.analyzers = self.filters = ()
         if why.state is not PluginState.DISABLED:
-            log.error("plugin_not_loaded", plugin=self.name, reason=self.reason)
+            place = {"place": why.place} if why.place else {}
+            log.error("plugin_not_loaded", plugin=self.name, reason=self.reason, **place)
 
 
 def call_guarded(what: str, call: Callable[[], Any]) -> Any:
@@ -122,8 +132,12 @@ def call_guarded(what: str, call: Callable[[], Any]) -> Any:
         raise
     except BaseException as error:
         log.debug("plugin_raised", during=what, exc_info=plugin_exc_info(error))
-        reason = f"{what} raised {failure_messages.describe_exception(error)}"
-        raise Unloadable(PluginState.FAILED, reason, plugin_traceback(error)) from error
+        if isinstance(error, TookTooLong):
+            reason = f"{what} {error}"
+        else:
+            reason = f"{what} raised {failure_messages.describe_exception(error)}"
+        trace, place = plugin_traceback(error), plugin_line(error)
+        raise Unloadable(PluginState.FAILED, reason, trace, place) from error
 
 
 def plugin_exc_info(
@@ -139,21 +153,28 @@ def plugin_exc_info(
 def describe_plugin_exception(error: BaseException) -> str:
     """The class and the message of an exception, and where in the plugin's code it was.
 
-    Such as `KeyError: 'boxes' (sharpness.py, line 41, in analyze)`. It is the innermost line of the
-    plugin's file, which is the first one that is not of a framework: an error may come from a
-    library that the plugin called.
+    Such as `KeyError: 'boxes' (sharpness.py, line 41, in analyze)`.
     """
-    described = failure_messages.describe_exception(error)
+    described, place = failure_messages.describe_exception(error), plugin_line(error)
+    return f"{described} ({place})" if place else described
+
+
+def plugin_line(error: BaseException) -> str | None:
+    """Where in the plugin's code an exception was, such as `sharpness.py, line 41, in analyze`.
+
+    It is the innermost line of the plugin's file, which is the first one that is not of a
+    framework: an error may come from a library that the plugin called.
+    """
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
         if not frame.filename.startswith((*FRAMEWORK_FOLDERS, *LIBRARY_FOLDERS))
     ]
     if not frames:
-        return described
+        return None
     last = [frame for frame in frames if frame.filename == frames[0].filename][-1]
     function = f", in {last.name}" if last.name.isidentifier() else ""  # not of `<module>`
-    return f"{described} ({Path(last.filename).name}, line {last.lineno}{function})"
+    return f"{Path(last.filename).name}, line {last.lineno}{function}"
 
 
 def plugin_traceback(error: BaseException) -> str:

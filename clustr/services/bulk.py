@@ -143,7 +143,8 @@ class AnalysisJobs:
             problem = failure_messages.unknown_name(
                 "analyzer", name, self._plugin_manager.analyzers
             )
-            raise NotFound(f"{problem[0].upper()}{problem[1:]}")
+            missing = self._plugin_manager.explain_missing(name)
+            raise NotFound(f"{problem[0].upper()}{problem[1:]}{missing and '.'}{missing}")
         analyzer = self._plugin_manager.analyzers[name]
         self._services.require(analyzer)
         dependents = dependents_of(self._plugin_manager, name)
@@ -212,13 +213,9 @@ def analyzer_named(plugin_manager: PluginManager, name: str) -> Analyzer:
         InvalidInput: there is none.
     """
     if name not in plugin_manager.analyzers:
-        raise InvalidInput(
-            {
-                "analyzer": [
-                    failure_messages.unknown_name("analyzer", name, plugin_manager.analyzers)
-                ]
-            }
-        )
+        problem = failure_messages.unknown_name("analyzer", name, plugin_manager.analyzers)
+        missing = plugin_manager.explain_missing(name)
+        raise InvalidInput({"analyzer": [f"{problem}{missing and '.'}{missing}"]})
     return plugin_manager.analyzers[name]
 
 

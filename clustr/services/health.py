@@ -42,7 +42,7 @@ ACCEPTABLE_STATUSES = (HEALTHY, BUSY, DISABLED, NOT_CONFIGURED)
 CRITICAL_SERVICES = ("database", "storage")
 # The name under which clients find the service that writes captions, whatever its own name is.
 CAPTIONER = "captioner"
-CORE_SERVICES = ("backend", "database", "queue", "storage")
+CORE_SERVICES = ("backend", "database", "queue", "storage", "plugins")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,7 @@ class HealthChecks:
             "database": self._check_database,
             "queue": self._check_queue,
             "storage": self._check_storage,
+            "plugins": self._check_plugins,
         }
         for analyzer in plugin_manager.analyzers.values():
             # In capitals, so that an analyzer cannot replace a core service of the same name.
@@ -141,6 +142,14 @@ class HealthChecks:
         uptime = round(time.monotonic() - self._began_at, 1)
         details = {"version": __version__, "uptime_seconds": uptime}
         return {"backend": ServiceHealth(HEALTHY, details)}
+
+    def _check_plugins(self) -> dict[str, ServiceHealth]:
+        reasons = {p.name: p.reason for p in self._plugin_manager.not_loaded()}
+        if not reasons:
+            return {"plugins": ServiceHealth(HEALTHY)}
+        told = "; ".join(f"{name} ({reason})" for name, reason in reasons.items())
+        details = {"detail": f"Not loaded: {told}.", "not_loaded": reasons}
+        return {"plugins": ServiceHealth(DEGRADED, details)}
 
     def _check_database(self) -> dict[str, ServiceHealth]:
         counts: dict[str, Any] = {"image_count": self._database.uploads.estimated_count()}

@@ -238,6 +238,8 @@ class Child:
         start: starts it; from `command_starter` or `function_starter`.
         ready: returns quickly whether the child is ready; None if it is ready from the start.
         ready_seconds: how long it may take to become ready.
+        starts_again: returns whether a child that ended while starting is to be started again;
+            None if it is not.
         stop_seconds: how long it may take to end after SIGTERM, before it is killed.
         log_file: the file in which it logs, if it does; its output is then not printed. The
             supervisor rotates this file once it is large.
@@ -248,6 +250,7 @@ class Child:
     start: Starter
     ready: Callable[[], bool] | None = None
     ready_seconds: float = 30.0
+    starts_again: Callable[[], bool] | None = None
     stop_seconds: float = 2.0
     log_file: Path | None = None
     reopen_log: signal.Signals | None = None
@@ -470,6 +473,9 @@ class Supervisor:
         child = state.child
         while not self._stop_requests:
             self._poll(POLL_SECONDS)
+            if state.exit_description and child.starts_again and child.starts_again():
+                self._report(f"{child.name} ended ({state.exit_description}); it starts again")
+                self._start(state)
             for other in self._states:  # one that was ready before may have ended since
                 if other.exit_description:
                     reason = f"({other.exit_description}){other.last_output()}"

@@ -73,6 +73,7 @@ ERROR_TABLE: dict[type[errors.ClustrError], ErrorRow] = {
     errors.MalformedHost: ErrorRow(400, "malformed_host", "Malformed host"),
     errors.HostNotAllowed: ErrorRow(421, "host_not_allowed", "Host not allowed"),
     errors.OriginNotAllowed: ErrorRow(403, "origin_not_allowed", "Origin not allowed"),
+    errors.PluginNotLoaded: ErrorRow(404, "plugin_not_loaded", "Plugin not loaded"),
     errors.NoResult: ErrorRow(404, "no_result", "No result"),
     errors.NotJson: ErrorRow(415, "not_json", "Not JSON"),
     errors.BeingAnswered: ErrorRow(409, "being_answered", "Being answered"),

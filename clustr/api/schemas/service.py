@@ -140,16 +140,18 @@ class HealthSchema(Schema):
         values=fields.Nested(ServiceSchema),
         required=True,
         metadata={
-            "description": "By name: `backend`, `database`, `queue`, `storage`, `captioner`, and "
-            "what else plugins need. `captioner` is what the analyzer needs that writes captions, "
-            "whatever that calls it; it is there without such an analyzer, too, as `disabled`. "
+            "description": "By name: `backend`, `database`, `queue`, `storage`, `plugins`, "
+            "`captioner`, and what else plugins need. `captioner` is what the analyzer needs that "
+            "writes captions, whatever that calls it; it is there without such an analyzer, too, "
+            "as `disabled`. "
             "`queue` says how many jobs and how many workers each queue has, for how long the "
             "upload has waited that waits longest for an analysis to begin (`waiting_seconds`), "
             "and for each analyzer whose service is away how many analyses wait (`count`) and "
             "since when (`since`); it is `degraded` without a worker for a queue that an analyzer "
             "uses, and when an upload waits for more than 60 s. `storage` is `degraded` when there "
             "is room for fewer than ten uploads of the largest size, or for fewer than 1,000 "
-            "files.",
+            "files. `plugins` is `degraded` while one of them could not be loaded, and has the "
+            "reasons by their names (`not_loaded`).",
             "example": {
                 "backend": {
                     "status": "healthy",
@@ -180,6 +182,7 @@ class HealthSchema(Schema):
                     "free_bytes": 512000000000,
                     "free_inodes": 31000000,
                 },
+                "plugins": {"status": "healthy", "response_time": "0.0 ms"},
                 "captioner": {
                     "status": "unhealthy",
                     "response_time": "5.2 ms",
