@@ -90,6 +90,7 @@ class End:
         error: why, when it did not.
         fields: what the result puts into the upload's own fields.
         model: what the result says of the model that gave it.
+        vectors: what the result has of vectors, by their keys, as `Vector.encode` makes them.
         after: the seconds after which the analyzer asks for another attempt, if it is deferred.
         is_fault: whether it is deferred because a call failed, and not as the service is busy.
         faults: how many faults the image has had, this one included.
@@ -101,6 +102,7 @@ class End:
     error: str | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
     model: Mapping[str, Any] = field(default_factory=dict)
+    vectors: Mapping[str, bytes] = field(default_factory=dict)
     after: float | None = None
     is_fault: bool = False
     faults: int | None = None
@@ -396,11 +398,34 @@ class Runner:
         try:
             if isinstance(result, ModelResult):
                 model = to_json_values(result.model, "the result's model", LARGEST_MODEL_INFO_BYTES)
+            result, vectors = self._take_vectors(result)
             result = self._validate_result(result)
             upload_fields = self._upload_field_values(result)
         except ValueError as error:
             return End(State.FAILED, error=failure_messages.as_plain_text(error))
-        return End(State.SUCCEEDED, result=result, fields=upload_fields, model=model)
+        return End(
+            State.SUCCEEDED, result=result, fields=upload_fields, model=model, vectors=vectors
+        )
+
+    def _take_vectors(self, result: Any) -> tuple[Any, dict[str, bytes]]:
+        """A result without its vectors, and those.
+
+        Raises:
+            ValueError: one is missing, or does not fit its declaration.
+        """
+        if not self.analyzer.vectors or not isinstance(result, dict):
+            return result, {}
+        values, vectors = dict(result), {}
+        for vector in self.analyzer.vectors:
+            if vector.field not in values:
+                raise ValueError(
+                    f"the result has no {vector.field}, which is declared as a vector; None says "
+                    "that there is none"
+                )
+            value = values.pop(vector.field)
+            if value is not None:
+                vectors[vector.field] = vector.encode(value)
+        return values, vectors
 
     def provenance_of(self, end: End) -> dict[str, Any]:
         """What is stored beside the result of an analysis: what gave it."""

@@ -1,6 +1,6 @@
 """The work of one run: it claims analyses of one analyzer, runs them and stores their ends."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -12,7 +12,7 @@ from clustr import logs
 from clustr.analysis.image_faults import ImageFaults
 from clustr.analysis.limits import TimeUp
 from clustr.analysis.runner import End, Runner
-from clustr.database import ClaimedAnalysis, Database, FinishedAnalysis, now
+from clustr.database import ClaimedAnalysis, Database, FinishedAnalysis, NewVector, now
 from clustr.domain.errors import NotFound, QueueUnavailable, StorageUnavailable
 from clustr.domain.models import Analysis, State, Upload
 from clustr.plugin_manager import PluginManager
@@ -162,9 +162,7 @@ class WorkSlice:
     def write_ends(self, ends: list[tuple[ClaimedAnalysis, End]]) -> None:
         """Store the ends, log them, and notify workers and plugins."""
         ends = self._faults.judge(ends)
-        finished = [self._finished_analysis(claimed, end) for claimed, end in ends]
-        name, run = self.analyzer.name, self._run
-        writing = self.threads.submit(self._database.analyses.finish, name, run, finished)
+        writing = self.threads.submit(self._store, ends)
         for claimed, end in ends:
             _log_end(claimed.upload, end)
         written = writing.result()
@@ -176,7 +174,53 @@ class WorkSlice:
             self._notify_plugins(ends, all_written=written == len(ends))
             self.runner.limits.stop_watching()
 
-    def _finished_analysis(self, claimed: ClaimedAnalysis, end: End) -> FinishedAnalysis:
+    def _store(self, ends: list[tuple[ClaimedAnalysis, End]]) -> int:
+        """Store the vectors of the ends, then the ends; return how many this run still held."""
+        name, run = self.analyzer.name, self._run
+        vectors = self._store_vectors(ends)
+        finished = [
+            self._finished_analysis(claimed, end, ids)
+            for (claimed, end), ids in zip(ends, vectors, strict=True)
+        ]
+        written = self._database.analyses.finish(name, run, finished)
+        replaced = [
+            vector_id
+            for claimed, end in ends
+            for analysis in claimed.upload.analyses
+            if analysis.name == name and end.state is State.SUCCEEDED
+            for vector_id in analysis.vectors.values()
+        ]
+        if replaced and self.analyzer.vectors and written == len(ends):
+            self._database.vectors.remove(replaced)  # The reconciler finds those that are left.
+        return written
+
+    def _store_vectors(self, ends: Sequence[tuple[ClaimedAnalysis, End]]) -> list[dict[str, str]]:
+        """Store the vectors of the ends; return the ids of each, by their fields."""
+        declared = {vector.field: vector for vector in self.analyzer.vectors}
+        pairs = [
+            (position, field) for position, (_, end) in enumerate(ends) for field in end.vectors
+        ]
+        name, version = self.analyzer.name, self.analyzer.version
+        ids = self._database.vectors.add(
+            [
+                NewVector(
+                    ends[position][0].upload.id,
+                    name,
+                    version,
+                    declared[field],
+                    ends[position][1].vectors[field],
+                )
+                for position, field in pairs
+            ]
+        )
+        found: list[dict[str, str]] = [{} for _ in ends]
+        for (position, field), vector_id in zip(pairs, ids, strict=True):
+            found[position][field] = vector_id
+        return found
+
+    def _finished_analysis(
+        self, claimed: ClaimedAnalysis, end: End, vectors: Mapping[str, str]
+    ) -> FinishedAnalysis:
         return FinishedAnalysis(
             claimed.upload.id,
             end.state,
@@ -187,6 +231,7 @@ class WorkSlice:
             version=self.analyzer.version,
             provenance=self.runner.provenance_of(end),
             faults=end.faults,
+            vectors=vectors if self.analyzer.vectors else None,
         )
 
     def _notify_workers_of_waiting(self, ends: list[tuple[ClaimedAnalysis, End]]) -> None:

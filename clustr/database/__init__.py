@@ -24,6 +24,7 @@ from clustr.database.term_search import MAX_RANKED
 from clustr.database.trash import RemovalClaim, TrashedUpload, TrashPage
 from clustr.database.upload_counts import COUNTED_TOTAL
 from clustr.database.uploads import Condition, new_id, result_indexes
+from clustr.database.vectors import NewVector, SpaceState, StoredVector, Vectors
 from clustr.database.versions import ANY_VERSION, Versions
 
 __all__ = [
@@ -45,12 +46,15 @@ __all__ = [
     "ForeignDocument",
     "Job",
     "JobState",
+    "NewVector",
     "Page",
     "ReanalysisSelection",
     "RemovalClaim",
     "SearchPage",
     "Sort",
+    "SpaceState",
     "StoredRecord",
+    "StoredVector",
     "TagEdit",
     "Totals",
     "TrashPage",
@@ -59,6 +63,7 @@ __all__ = [
     "UnfinishedAnalysis",
     "UploadFilter",
     "UploadSelection",
+    "Vectors",
     "Versions",
     "distinct_tags",
     "filter_from_query",

@@ -75,6 +75,8 @@ class FinishedAnalysis:
         fields: values for the upload's own fields, by their names.
         version, provenance: of what produced the result; they are stored beside it.
         faults: as of `ClaimedAnalysis`, when a call has failed now.
+        vectors: the ids of the stored vectors that belong to the result, by their fields; None
+            leaves them as they are.
     """
 
     upload_id: str
@@ -86,6 +88,7 @@ class FinishedAnalysis:
     version: int | None = None
     provenance: Mapping[str, Any] | None = None
     faults: int | None = None
+    vectors: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -488,4 +491,7 @@ def _analysis_changes(analysis: FinishedAnalysis, moment: datetime) -> Document:
             "version": analysis.version,
             "provenance": analysis.provenance,
         }
+        if analysis.vectors is not None:
+            keys = {name: ObjectId(key) for name, key in analysis.vectors.items()}
+            changes |= {"vectors": keys}
     return changes

@@ -15,6 +15,7 @@ from clustr.database import (
     statistics,
     trash,
     uploads,
+    vectors,
     vocabulary,
 )
 from clustr.database.analyses import Analyses
@@ -51,6 +52,7 @@ from clustr.database.tag_keys import TagKeys
 from clustr.database.trash import Trash
 from clustr.database.upload_counts import UploadCounts
 from clustr.database.uploads import Uploads, result_indexes
+from clustr.database.vectors import Vectors
 from clustr.database.vocabulary import Vocabulary
 from clustr.domain.errors import DatabaseUnavailable, StartUpError
 
@@ -102,6 +104,9 @@ class Database:
         self.editing = Editing(self._uploads, self.tag_keys, self.search_terms)
         self.trash = Trash(self._uploads, self.duplicates, self.tag_keys, self.search_terms)
         self.analyses = Analyses(self._uploads, clock, self.tag_keys, self.search_terms)
+        self.vectors = Vectors(
+            self._database["vectors"], self._database["vector_spaces"], self._uploads
+        )
         self.circuit_breakers = CircuitBreakers(self._database["breakers"])
         self.service_calls = ServiceCalls(self._database["service_calls"])
         self.default_services = DefaultServices(self._database["default_services"], self._uploads)
@@ -126,6 +131,7 @@ class Database:
             make_indexes(self._uploads, INDEXES)
             make_indexes(self.trash.collection, trash.INDEXES)
             make_indexes(self._database["jobs"], jobs.INDEXES)
+            make_indexes(self.vectors.collection, vectors.INDEXES)
             make_indexes(self._database["tags"], counters.INDEXES)
             make_indexes(self._database["search_vocabulary"], vocabulary.INDEXES)
 

@@ -61,6 +61,7 @@ ANALYSIS: Document = {
         "error": _nullable(TEXT),
         "requires": TEXTS,
         "provenance": {"bsonType": ["object", "null"]},
+        "vectors": {"bsonType": ["object", "null"]},
     },
 }
 # The schema of an upload's record, as MongoDB's `$jsonSchema`. It constrains what Clustr needs:
@@ -425,4 +426,5 @@ def analysis_from_document(document: Document) -> Analysis:
         requires=tuple(document.get("requires", ())),
         result=document.get("result"),
         provenance=document.get("provenance"),
+        vectors={name: str(key) for name, key in (document.get("vectors") or {}).items()},
     )

@@ -1,7 +1,7 @@
 """The models of the domain: an upload, and the state of its analyses."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -51,6 +51,7 @@ class Analysis:
         result: the last good one, which stays until a newer run succeeds.
         provenance: what gave the result besides the analyzer's version: `plugin`,
             `plugin_version`, `model` and `config_hash`.
+        vectors: the ids of the vectors that belong to the result, by their fields.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Analysis:
     requires: tuple[str, ...] = ()
     result: dict[str, Any] | None = None
     provenance: dict[str, Any] | None = None
+    vectors: Mapping[str, str] = field(default_factory=dict)
 
 
 def are_under_way(analyses: Sequence[Analysis], names: Iterable[str]) -> bool:

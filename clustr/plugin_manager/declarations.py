@@ -8,9 +8,10 @@ from marshmallow import RAISE, Schema, fields
 
 from clustr.domain import failure_messages
 from clustr.imaging.formats import CONTENT_TYPES
-from clustr.plugins import Analyzer, Filter, HttpAnalyzer
+from clustr.plugins import Analyzer, Filter, HttpAnalyzer, Vector
 from clustr.plugins.filters import OPERATORS
 from clustr.plugins.http import MAX_CONCURRENCY
+from clustr.plugins.vectors import KINDS, MAX_DIMENSIONS, METRICS
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 QUEUES = ("default", "http", "gpu")
@@ -70,7 +71,33 @@ def problem_with_analyzer(analyzer: object) -> str | None:
         and all(isinstance(key, str) for key in analyzer.fields.values()),
     }
     failed = next((problem for problem, fine in checks.items() if not fine), None)
+    failed = failed or _problem_with_vectors(analyzer)
     return f"{name}: {failed}" if failed else None
+
+
+def _problem_with_vectors(analyzer: Analyzer) -> str | None:
+    if not isinstance(analyzer.vectors, tuple):
+        return "vectors must be a tuple of Vector, such as (Vector(field=…, dimensions=…),)"
+    seen: set[str] = set()
+    for vector in analyzer.vectors:
+        if not isinstance(vector, Vector):
+            return f"vectors has a {type(vector).__name__}, which is no Vector"
+        if not isinstance(vector.field, str) or not NAME.fullmatch(vector.field):
+            return f"the field of a vector must match {NAME.pattern}, not be {vector.field!r}"
+        where = f"the vector {vector.field}"
+        if vector.field in seen:
+            return f"{where} is there twice"
+        seen.add(vector.field)
+        if not (_is_positive_integer(vector.dimensions) and vector.dimensions <= MAX_DIMENSIONS):
+            return f"{where}: dimensions must be a whole number from 1 to {MAX_DIMENSIONS}"
+        if vector.kind not in KINDS:
+            return f"{where}: kind must be one of {', '.join(KINDS)}, not {vector.kind!r}"
+        if vector.metric not in METRICS[vector.kind]:
+            metrics = " or ".join(METRICS[vector.kind])
+            return f"{where}: the metric of {vector.kind} is {metrics}, not {vector.metric!r}"
+        if vector.field in analyzer.fields.values():
+            return f"{where}: fields cannot take it, for it is not kept in the result"
+    return None
 
 
 def _is_positive_integer(value: object) -> bool:

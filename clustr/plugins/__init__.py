@@ -21,6 +21,7 @@ from clustr.plugins.http import HttpAnalyzer, HttpConfig, ServiceUrl, as_sent, s
 from clustr.plugins.library import Library
 from clustr.plugins.outcomes import ConfigError, Fail, Outcome, RetryLater, Skip
 from clustr.plugins.pixel_formats import to_rgb, to_rgba
+from clustr.plugins.vectors import Vector
 
 __all__ = [
     "Analysis",
@@ -45,6 +46,7 @@ __all__ = [
     "ServiceUrl",
     "Skip",
     "Upload",
+    "Vector",
     "as_sent",
     "clean_caption",
     "clean_tags",

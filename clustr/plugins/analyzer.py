@@ -15,6 +15,7 @@ from clustr.domain.errors import RefusedFile
 from clustr.imaging import images
 from clustr.imaging.decoding import displayed_size
 from clustr.plugins.outcomes import Fail, Outcome
+from clustr.plugins.vectors import Vector
 
 SETUP_SECONDS = 300  # The time limit for `Analyzer.setup`.
 
@@ -162,6 +163,8 @@ class Analyzer:
             `width` and `height`), `taken_at` (ISO 8601; without an offset it is UTC) and `faces`. A
             result with `taken_at_local` beside its `taken_at`, without an offset, says by that on
             which day searches for dates find the upload.
+        vectors: the keys of the result that are vectors. They are kept apart from it, and never
+            sent to clients; uploads whose vectors are near to each other are found by them.
     """
 
     name: str
@@ -178,6 +181,7 @@ class Analyzer:
     batch_size: int = 1
     keep_loaded: bool = False
     fields: Mapping[str, str] = {}
+    vectors: tuple[Vector, ...] = ()
 
     def setup(self, context: Context) -> None:
         """Prepare for many images, such as by loading a model. Called once per worker process."""
@@ -200,6 +204,15 @@ class Analyzer:
         tried once more, each on its own, so that the one at fault is found.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define analyze_batch()")
+
+    def vectors_of(self, result: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Return the vectors that follow from a result, by their keys; None when none do.
+
+        Called for results that are stored without vectors, because they are older than the
+        declaration of `vectors`; also for those of an earlier version. So nothing has to be
+        analyzed again where a result says enough.
+        """
+        return None
 
     def model_info(self, context: Context) -> Mapping[str, Any]:
         """Say which model gives the results, such as `{"name": "blip-base", "version": "2024-05"}`.

@@ -16,6 +16,7 @@ from clustr.plugins import Analyzer
 from clustr.queue import Queue
 from clustr.services.default_services import DefaultServices
 from clustr.services.removal import Removal
+from clustr.services.vector_upkeep import VectorUpkeep
 from clustr.storage import LocalStorage
 
 log = logs.logger(__name__)
@@ -53,6 +54,7 @@ class Reconciler:
         self._queue = queue
         self._removal = removal
         self._services = services
+        self._vector_upkeep = VectorUpkeep(database, plugin_manager)
         self._analyzers = list(plugin_manager.analyzers.values())
         self._owner = uuid4().hex
         self._cleaned_at = self._searched_at = float("-inf")
@@ -105,6 +107,8 @@ class Reconciler:
             for repaired in self._database.duplicates.repair_all():
                 if repaired:
                     log.info("copies_put_right", count=repaired)
+            for made in self._vector_upkeep.fill():
+                log.info("vectors_made", count=made)
             self._database.make_result_indexes(INDEX_SECONDS)
             if unused := self._database.unused_indexes():
                 log.info("indexes_unused", names=unused)
@@ -143,6 +147,7 @@ class Reconciler:
         if removed := self._storage.clean(now() - LEFT_BEHIND_AFTER):
             log.info("temporary_files_removed", count=removed)
         self._repair_duplicates()
+        self._vector_upkeep.clean()
         if made := self._database.search_terms.update_due():
             log.info("search_terms_made", count=made)
         self._database.vocabulary.count_some()

@@ -12,7 +12,7 @@ from typing import Any
 
 from clustr import logs
 from clustr.database import ANY_VERSION, Database, RemovalClaim, TrashStep, Versions, now
-from clustr.domain.errors import ForeignRecord, NotFound, StorageFull, UnderWay
+from clustr.domain.errors import DatabaseUnavailable, ForeignRecord, NotFound, StorageFull, UnderWay
 from clustr.domain.models import Upload
 from clustr.storage import LocalStorage, writing
 
@@ -41,6 +41,7 @@ class Removal:
     ):
         self._trash = database.trash
         self._uploads = database.uploads
+        self._vectors = database.vectors
         self._storage = storage
         self._on_deleted = on_deleted
         self.trash_days = trash_days
@@ -157,6 +158,13 @@ class Removal:
         if self._trash.delete(claim):
             log.info("upload_deleted", upload_id=claim.upload.id)
             self._on_deleted(claim.upload)
+            self._remove_vectors(claim.upload)
+
+    def _remove_vectors(self, upload: Upload) -> None:
+        try:
+            self._vectors.remove(i for a in upload.analyses for i in a.vectors.values())
+        except DatabaseUnavailable:  # The reconciler finds those that belong to no upload.
+            log.warning("vectors_left", upload_id=upload.id)
 
     def _follow_record(self, claim: RemovalClaim) -> None:
         """Move the file to where its record says by now, after another process took the claim."""
