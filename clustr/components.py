@@ -137,7 +137,7 @@ def claim_installation(database: Database, storage: LocalStorage, queue: Queue) 
 
 def indexed_result_fields(plugin_manager: PluginManager) -> frozenset[str]:
     """Return the fields of results for which a plugin asks for an index."""
-    return frozenset(filter.field for filter in plugin_manager.filters.values() if filter.indexed)
+    return frozenset(filter.index for filter in plugin_manager.filters if filter.indexed)
 
 
 def build_web(

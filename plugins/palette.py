@@ -274,6 +274,7 @@ def clustr_register_filters(config: Mapping[str, Any]) -> Iterable[Filter]:
             analyzer="palette",
             field="colors.name",
             type=fields.String(validate=validate.OneOf(list(COLORS))),
+            title="Colour",
             summary="A colour of the picture",
             indexed=True,
         ),

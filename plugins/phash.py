@@ -212,6 +212,7 @@ def clustr_register_filters(config: Mapping[str, Any]) -> Iterable[Filter]:
             type=fields.Integer(),
             summary="A quarter of the hash",
             indexed=True,
+            internal=True,
         )
     ]
 

@@ -89,6 +89,7 @@ def clustr_config_schema():
 FILTERED = """
 class Box(Schema):
     width = fields.Float()
+    corners = fields.List(fields.Float())
 
 class Result(Schema):
     mean = fields.Float(data_key="average")

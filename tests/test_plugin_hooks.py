@@ -28,6 +28,22 @@ def a_filter(**changed: str) -> str:
     return f"Filter({', '.join(f'{key}={value}' for key, value in members.items())})"
 
 
+def objects(field: str = "'boxes'", operators: str = "('eq',)", **types: str) -> str:
+    """The source of a filter of the objects of a list."""
+    keys = ", ".join(f"{key!r}: {type}" for key, type in types.items())
+    return a_filter(field=field, operators=operators, type=f"{{{keys}}}")
+
+
+def test_names_of_filters_do_not_clash_between_plugins(load, plugins_folder):
+    (plugins_folder / "shades.py").write_text(filtered(a_filter(name="'shade'")))
+    other = filtered(a_filter(analyzer="'tints'", name="'shade'"))
+    (plugins_folder / "tints.py").write_text(other.replace('"shades"', '"tints"'))
+    plugin_manager = load()
+    assert named(plugin_manager, "shades").state == "loaded"
+    tints = named(plugin_manager, "tints")
+    assert (tints.state, tints.reason) == ("conflict", "the plugin shades has a filter shade too")
+
+
 def test_filters_are_found_by_analyzer_and_field(load, plugins_folder):
     inside = a_filter(field="'boxes.width'", type="fields.Float()", operators="('gte', 'lte')")
     any_key = a_filter(field="'more.of.it'", indexed="True")
@@ -36,9 +52,11 @@ def test_filters_are_found_by_analyzer_and_field(load, plugins_folder):
     plugin_manager = load(disabled=tuple(FIRST_PARTY))
     assert named(plugin_manager, "shades").reason is None
     fields = ("label", "boxes.width", "more.of.it", "average")
-    assert list(plugin_manager.filters) == [("shades", field) for field in fields]
-    assert plugin_manager.filters["shades", "boxes.width"].operators == ("gte", "lte")
-    assert list(named(plugin_manager, "shades").filters) == list(plugin_manager.filters.values())
+    assert [(f.analyzer, f.field) for f in plugin_manager.filters] == [
+        ("shades", field) for field in fields
+    ]
+    assert plugin_manager.filters[1].operators == ("gte", "lte")
+    assert list(named(plugin_manager, "shades").filters) == plugin_manager.filters
 
 
 @pytest.mark.parametrize(
@@ -48,7 +66,7 @@ def test_filters_are_found_by_analyzer_and_field(load, plugins_folder):
         ([a_filter(analyzer="'exif'")], "on an analyzer of the plugin; unknown analyzer exif"),
         ([a_filter(field="'labl'")], r"shades\.labl: unknown field labl; did you mean label"),
         ([a_filter(field="'mean'")], "unknown field mean"),
-        ([a_filter(field="'boxes.height'")], "unknown field height; there are width"),
+        ([a_filter(field="'boxes.height'")], "unknown field height; there are corners, width"),
         ([a_filter(field="'label.x'")], "label is a String, with nothing inside"),
         ([a_filter(field="'more.$where'")], "begin with"),
         ([a_filter(field="'more..x'")], "empty"),
@@ -57,7 +75,23 @@ def test_filters_are_found_by_analyzer_and_field(load, plugins_folder):
         ([a_filter(operators="()")], "operators must be a tuple"),
         ([a_filter(operators="'eq'")], "operators must be a tuple"),
         ([a_filter(type="fields.String")], r"type must be a marshmallow field, such as fields\.F"),
-        ([a_filter(), a_filter(operators="('ne',)")], r"shades\.label is there twice"),
+        ([a_filter(), a_filter(operators="('ne', 'eq')")], r"shades\.label is there twice .* eq"),
+        ([a_filter(name="'min_size'")], "Clustr itself has the parameter min_size"),
+        ([a_filter(name="'Label'")], "its name must match"),
+        ([a_filter(name="'a__gte'")], "without two underscores"),
+        ([a_filter(name="'a'", operators="('eq', 'ne')")], "a name is for one operator"),
+        (
+            [a_filter(name="'a'"), a_filter(name="'a'", operators="('ne',)")],
+            "two of its filters have the name a",
+        ),
+        ([a_filter(title="7")], "name, title and summary must be text"),
+        ([a_filter(internal="'no'")], "indexed and internal must be True or False"),
+        ([objects()], "needs one key at least"),
+        ([objects(width="fields.Float()", operators="('gte',)")], "takes no operators"),
+        ([objects(height="fields.Float()")], "unknown key of its objects height; there are"),
+        ([objects(width="3")], "the type of the key width must be a marshmallow field"),
+        ([objects(corners="fields.Float()")], "key corners must be a text, a number"),
+        ([objects(field="'label'", x="fields.String()")], "for a field that is a list of objects"),
         (["1 / 0"], r"clustr_register_filters\(\) raised ZeroDivisionError"),
     ],
 )

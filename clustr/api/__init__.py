@@ -54,7 +54,7 @@ def register(app: Flask, components: WebComponents) -> None:
     """Register all routes of the API with an app, and the components that the views use."""
     app.extensions[EXTENSION] = components
     manager = components.plugin_manager
-    filters = PluginFilters(manager.filters.values(), manager.explain_missing)
+    filters = PluginFilters(manager)
     app.extensions[plugin_filters.EXTENSION] = filters
     app.json = json_provider.OrjsonProvider(app)
     app.url_map.converters["upload_id"] = UploadIdConverter

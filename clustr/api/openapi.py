@@ -143,7 +143,11 @@ def _name_enums(document: Node) -> None:
         values = tuple(node.get("enum", ()))
         if len(values) < 2 or not all(isinstance(value, str) for value in values):
             continue
-        name = names.setdefault(values, ENUM_NAMES.get(values) or _name_from_path(path))
+        if values not in names:
+            name = ENUM_NAMES.get(values) or _name_from_path(path)
+            taken = sum(each.rstrip("0123456789") == name for each in names.values())
+            names[values] = f"{name}{taken + 1}" if taken else name
+        name = names[values]
         schemas[name] = {"type": "string", "enum": list(values)}
         if any(value.startswith("-") for value in values):
             # Generators drop the minus sign, so that two values would have the same name.

@@ -1,17 +1,15 @@
 """The filters of the listing that the plugins of this installation bring.
 
 `?analyses.brightness.mean__gte=0.5` names an analyzer, a field of its results and an operator; `eq`
-is the default. The value is parsed by the field type that the filter declares, then serialized to
-JSON, as results are stored, and compared with those.
+is the default. A filter may have a short name besides. The value is parsed by the field type that
+the filter declares, then serialized to JSON, as results are stored, and compared with those.
 """
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from copy import deepcopy
-from dataclasses import asdict
-from decimal import Decimal
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache, partial
 from typing import Any, cast
 
 from flask import current_app, request
@@ -19,12 +17,23 @@ from marshmallow import Schema, ValidationError, fields, missing
 from werkzeug.local import LocalProxy
 
 from clustr import logs
+from clustr.api.filter_values import (
+    AllOf,
+    Objects,
+    OneOfSeveral,
+    is_folded,
+    load_json_value,
+    prepared,
+    stored_value,
+)
 from clustr.api.http.blueprint import Blueprint
-from clustr.api.http.fields import normalize_text
 from clustr.api.http.json_schema import query_parameters
+from clustr.api.schemas.filters import FilterSchema
 from clustr.api.schemas.listing import UploadQuerySchema
 from clustr.database import Condition
+from clustr.domain import failure_messages
 from clustr.domain.errors import InvalidInput
+from clustr.plugin_manager import PluginManager, may_be_list
 from clustr.plugins import Filter
 
 log = logs.logger(__name__)
@@ -39,13 +48,94 @@ OPERATOR_MEANINGS = {
     "gte": "is at least",
     "lt": "is less than",
     "lte": "is at most",
+    "in": "is one of these",
 }
 UNKNOWN_FIELD = Schema().error_messages["unknown"]
 LONGEST_NAME = 100
-LARGEST_NUMBER = 2**63 - 1
+MAX_ERRORS = 20
 CACHED_QUERIES = 100
 REPEATABLE = ("tag", "tag_not")
 EXTENSION = "clustr.plugin_filters"
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A query parameter of the listing.
+
+    Attributes:
+        filter: what it is of.
+        operator: one of the filter's.
+        name: the long name or the short one.
+        repeatable: whether it can be given more than once, to be met by all values.
+    """
+
+    filter: Filter
+    operator: str
+    name: str
+    repeatable: bool
+
+    @property
+    def is_short(self) -> bool:
+        return self.name == self.filter.name
+
+    def field(self) -> fields.Field[Any]:
+        """Make the marshmallow field."""
+        filter = self.filter
+        field: fields.Field[Any]
+        if isinstance(filter.type, Mapping):
+            field = AllOf(Objects(filter.type))
+        elif self.operator == "in":
+            field = OneOfSeveral(prepared(filter.type))
+        elif self.repeatable:
+            field = AllOf(prepared(filter.type))
+        else:
+            field = prepared(filter.type)
+        field.data_key = self.name
+        field.required, field.allow_none, field.load_default = False, False, missing
+        title = {"title": filter.title} if filter.title else {}
+        field.metadata = {**field.metadata, **title, "description": self._description()}
+        return field
+
+    def _description(self) -> str:
+        filter = self.filter
+        summary = f"{filter.summary}: " if filter.summary else ""
+        where = f"`{filter.field}` of `{filter.analyzer}`"
+        if isinstance(filter.type, Mapping):
+            first = next(iter(filter.type))
+            condition = (
+                f"one and the same object in {where} meets all of these conditions, which have "
+                f"commas between them: keys are `{'`, `'.join(filter.type)}`, comparisons `=`, "
+                f"`!=`, and for what is no text `<`, `<=`, `>`, `>=`; a value alone is of "
+                f"`{first}`, `|` is between values of which one will do, and a text with any of "
+                "these signs in it goes in double quotes"
+            )
+        else:
+            condition = f"{where} {OPERATOR_MEANINGS[self.operator]} this"
+            if self.operator == "in":
+                condition = f"{where} is one of these, with commas between them"
+        repeat = "; given several times, all of them have to be met" if self.repeatable else ""
+        cost = "" if filter.indexed else "; without an index, so slow among very many uploads"
+        return f"{summary}{condition}{repeat}{cost}."
+
+    def extensions(self) -> dict[str, Any]:
+        """What the OpenAPI document says of it besides, for programs that offer filters."""
+        filter = self.filter
+        operator = "element" if isinstance(filter.type, Mapping) else self.operator
+        about = {"analyzer": filter.analyzer, "field": filter.field, "operator": operator}
+        internal = {"x-internal": True} if filter.internal else {}
+        return {"x-clustr-filter": about, **internal}
+
+    def conditions(self, value: Any) -> list[Condition]:
+        """The conditions for a loaded value, in the form that results are stored in."""
+        filter = self.filter
+        if isinstance(filter.type, Mapping):
+            return [Condition(filter.analyzer, filter.field, "element", each) for each in value]
+        stored, folded = partial(stored_value, filter.type), is_folded(filter.type)
+        condition = Condition(filter.analyzer, filter.field, self.operator, None, folded)
+        if self.operator == "in":
+            return [replace(condition, value=[*map(stored, value)])]
+        values = value if self.repeatable else [value]
+        return [replace(condition, value=stored(each)) for each in values]
 
 
 def parameter_name(filter: Filter, operator: str) -> str:
@@ -64,19 +154,24 @@ class PluginFilters:
         schema: the schema of the whole query, with the filters of plugins.
     """
 
-    def __init__(self, filters: Iterable[Filter], explain_missing: Callable[[str], str]):
-        self._explain_missing = explain_missing
-        self._declared = {
-            parameter_name(filter, operator): (filter, operator)
-            for filter in filters
-            if _is_usable(filter)
-            for operator in filter.operators
-        }
+    def __init__(self, plugin_manager: PluginManager):
+        self._explain_missing = plugin_manager.explain_missing
+        self.parameters: dict[str, Parameter] = {}
+        for filter in plugin_manager.filters:
+            is_list = may_be_list(filter, plugin_manager.analyzers[filter.analyzer])
+            for operator in filter.operators:
+                repeatable = is_list and operator in ("eq", "ne")
+                parameter = Parameter(
+                    filter, operator, parameter_name(filter, operator), repeatable
+                )
+                if not _is_usable(parameter):
+                    break
+                self.parameters[parameter.name] = parameter
+                if filter.name:
+                    self.parameters[filter.name] = replace(parameter, name=filter.name)
         # marshmallow reads a dot in the name of a field as a path, hence the neutral names.
-        self._names = {f"filter{i}": name for i, name in enumerate(self._declared)}
-        declared = {
-            key: _parameter_field(name, *self._declared[name]) for key, name in self._names.items()
-        }
+        self._names = {f"filter{i}": name for i, name in enumerate(self.parameters)}
+        declared = {key: self.parameters[name].field() for key, name in self._names.items()}
         plugin_filters = self
 
         class ListingQuery(UploadQuerySchema):
@@ -84,9 +179,10 @@ class PluginFilters:
 
             def handle_error(self, error: ValidationError, *_: Any, **__: Any) -> None:
                 all_messages = error.messages_dict
+                known = [field.data_key or key for key, field in self.fields.items()]
                 for name, messages in all_messages.items():
                     if messages == [UNKNOWN_FIELD]:
-                        all_messages[name] = [plugin_filters.explain_unknown(name, self.fields)]
+                        all_messages[name] = [plugin_filters.explain_unknown(name, known)]
 
         self.schema = type("ListingQuery", (ListingQuery,), declared)()
         # Clients repeat their queries, and parsing one takes a tenth of the time of an answer.
@@ -106,24 +202,26 @@ class PluginFilters:
 
     def _parse(self, _query: bytes) -> tuple[Mapping[str, Any], Sequence[Condition]]:
         query = Blueprint.ARGUMENTS_PARSER.parse(self.schema, location="query")
+        repeatable = {*REPEATABLE, *(p.name for p in self.parameters.values() if p.repeatable)}
         repeated = [
             name
             for name, values in request.args.lists()
-            if len(values) > 1 and name not in REPEATABLE
+            if len(values) > 1 and name not in repeatable
         ]
         if repeated:
             raise InvalidInput({name: ["Give it once."] for name in repeated})
         filter_values = {self._names[key]: query.pop(key) for key in self._names if key in query}
-        return query, [self._condition(name, value) for name, value in filter_values.items()]
+        return query, [
+            condition
+            for name, value in filter_values.items()
+            for condition in self._conditions(name, value)
+        ]
 
-    def _condition(self, name: str, value: Any) -> Condition:
-        """The condition for a filter's value, in the form that results are stored in."""
-        filter, operator = self._declared[name]
-        stored = filter.type._serialize(value, None, None)
-        stored = float(stored) if isinstance(stored, Decimal) else stored
-        if isinstance(stored, int) and abs(stored) > LARGEST_NUMBER:
-            raise InvalidInput({name: ["A whole number here has at most 63 bits."]})
-        return Condition(filter.analyzer, filter.field, operator, stored)
+    def _conditions(self, name: str, value: Any) -> list[Condition]:
+        try:
+            return self.parameters[name].conditions(value)
+        except ValidationError as error:
+            raise InvalidInput({name: [*map(str, error.messages)]}) from error
 
     def read_order(self, order: dict[str, Any]) -> dict[str, Any]:
         """Parse the filters of plugins in the order of a job.
@@ -132,93 +230,100 @@ class PluginFilters:
             order: its `filter`, if it has one, is in the shape of `FilterSchema`.
 
         Returns:
-            The order with `conditions` in its filter instead of `analyses`.
+            The order with `conditions` in its filter, beside what was given.
 
         Raises:
             InvalidInput: there is no such filter, or a value is invalid; the error names each.
         """
-        given = order.get("filter", {}).get("analyses")
-        if given is None:
-            return order
-        others = {name: value for name, value in order["filter"].items() if name != "analyses"}
-        known = {name: self.schema.fields[key] for key, name in self._names.items()}
-        if not known:
-            missing = self._explain_missing(next(iter(given)).partition(".")[0])
+        filter = order.get("filter", {})
+        if "analyses" in filter and not self.parameters:
+            missing = self._explain_missing(next(iter(filter["analyses"])).partition(".")[0])
             problem = f"No plugin that is installed has filters.{missing}"
             raise InvalidInput({"filter.analyses": [problem]})
         conditions: list[dict[str, Any]] = []
         errors: dict[str, list[str]] = {}
-        for short_name, value in given.items():
-            name = f"analyses.{short_name}"
+        for name, is_short, value in _given_in_order(filter):
             try:
-                if name not in known:
-                    raise ValidationError(self.explain_unknown(name, known))
-                loaded = _load_json_value(known[name], value)
-                conditions.append(asdict(self._condition(name, loaded)))
+                conditions += map(asdict, self._conditions_in_order(name, is_short, value))
             except ValidationError as error:
                 errors[f"filter.{name}"] = [*map(str, error.messages)]
-            except InvalidInput as error:
-                errors[f"filter.{name}"] = error.errors[name]
+            if len(errors) == MAX_ERRORS:
+                break
         if errors:
             raise InvalidInput(errors)
-        return {**order, "filter": {**others, "conditions": conditions}}
+        return {**order, "filter": {**filter, "conditions": conditions}} if conditions else order
 
-    def explain_unindexed(self, conditions: Iterable[Condition]) -> dict[str, list[str]]:
-        """Return an error for each condition without an index, after a search took too long."""
+    def _conditions_in_order(self, name: str, is_short: bool, value: Any) -> list[Condition]:
+        """The conditions for a JSON value.
+
+        Raises:
+            ValidationError: there is no such filter, or the value is invalid.
+        """
+        known = [each for each in self.parameters.values() if each.is_short == is_short]
+        for parameter in known:
+            if parameter.name == name:
+                return parameter.conditions(load_json_value(parameter.field(), value))
+        names = [parameter.name for parameter in known]
+        if not is_short:
+            raise ValidationError(self.explain_unknown(name, names))
+        names += FilterSchema().fields
+        raise ValidationError(failure_messages.unknown_name("field", name, names))
+
+    def explain_unindexed(self, names: Iterable[str]) -> dict[str, list[str]]:
+        """Return an error for each parameter without an index, after a search took too long."""
         return {
             name: ["It has no index, and there are too many uploads to look at each of them."]
-            for name, (filter, operator) in self._declared.items()
-            if not filter.indexed
-            for condition in conditions
-            if (condition.analyzer, condition.field) == (filter.analyzer, filter.field)
-            and condition.operator == operator
+            for name in names
+            if name in self.parameters and not self.parameters[name].filter.indexed
         }
 
-    def explain_unknown(self, name: str, known: Mapping[str, fields.Field[Any]]) -> str:
+    def explain_unknown(self, name: str, known: Sequence[str]) -> str:
         """Say which part of a parameter's name is unknown, and which names there are."""
         parts = PARAMETER_NAME.match(name)
-        if not parts or not self._declared:
-            names = [field.data_key or key for key, field in known.items()]
+        if not parts or not self.parameters:
             analyzer = parts["analyzer"] if parts else name
             missing = self._explain_missing(analyzer) if name.startswith("analyses.") else ""
-            return _unknown_name_message("parameter", name, names) + missing
-        filters = [filter for filter, _ in self._declared.values()]
+            return _unknown_name_message("parameter", name, known) + missing
+        filters = [parameter.filter for parameter in self.parameters.values()]
         analyzers = sorted({filter.analyzer for filter in filters})
         if parts["analyzer"] not in analyzers:
             message = _unknown_name_message("analyzer with filters", parts["analyzer"], analyzers)
             return message + self._explain_missing(parts["analyzer"])
-        by_field = {f.field: f for f in filters if f.analyzer == parts["analyzer"]}
-        if parts["field"] not in by_field:
+        own = [filter for filter in filters if filter.analyzer == parts["analyzer"]]
+        if parts["field"] not in (filter.field for filter in own):
             what = f"field of {parts['analyzer']} with a filter"
-            return _unknown_name_message(what, parts["field"], sorted(by_field))
+            return _unknown_name_message(
+                what, parts["field"], sorted({filter.field for filter in own})
+            )
         what = f"operator of {parts['analyzer']}.{parts['field']}"
-        operators = by_field[parts["field"]].operators
-        return _unknown_name_message(what, parts["operator"] or "eq (no suffix)", operators)
+        operators = dict.fromkeys(
+            operator
+            for filter in own
+            if filter.field == parts["field"]
+            for operator in filter.operators
+        )
+        return _unknown_name_message(what, parts["operator"] or "eq (no suffix)", [*operators])
+
+
+def _given_in_order(filter: Mapping[str, Any]) -> Iterator[tuple[str, bool, Any]]:
+    """The filters of plugins in an order: name, whether it is a short one, and value."""
+    for name, value in filter.get("analyses", {}).items():
+        yield f"analyses.{name}", False, value
+    own_names = FilterSchema().fields
+    for name, value in filter.items():
+        if name not in own_names:
+            yield name, True, value
 
 
 installed_filters = cast(PluginFilters, LocalProxy(lambda: current_app.extensions[EXTENSION]))
 
 
-def _load_json_value(field: fields.Field[Any], value: Any) -> Any:
-    """Load a JSON value by a field of a query, which takes texts for numbers and booleans, too."""
-    types = (
-        (fields.Boolean, {bool}),
-        (fields.Integer, {int}),
-        (fields.Number, {int, float}),
-    )
-    allowed = next((json for kind, json in types if isinstance(field, kind)), {type(value)})
-    if type(value) not in allowed:
-        raise field.make_error("invalid", input=value)
-    return field.deserialize(value)
-
-
-def _is_usable(filter: Filter) -> bool:
+def _is_usable(parameter: Parameter) -> bool:
     """Whether the field type of a filter can be copied and described in OpenAPI."""
     try:
-        query_parameters(Schema.from_dict({"filter": _parameter_field("filter", filter, "eq")})())
+        query_parameters(Schema.from_dict({"filter": parameter.field()})())
     except Exception:
-        name = f"{filter.analyzer}.{filter.field}"
-        log.error("filter_not_usable", filter=name, exc_info=True)
+        log.error("filter_not_usable", filter=parameter.name, exc_info=True)
         return False
     return True
 
@@ -229,16 +334,3 @@ def _unknown_name_message(what: str, name: str, known: Sequence[str]) -> str:
     suggestion = f"; did you mean `{close[0]}`?" if close else "."
     choices = ", ".join(f"`{choice}`" for choice in known)
     return f"There is no {what} `{name[:LONGEST_NAME]}`{suggestion} There are {choices}."
-
-
-def _parameter_field(name: str, filter: Filter, operator: str) -> fields.Field[Any]:
-    """Make the marshmallow field for a filter with one of its operators."""
-    field = deepcopy(filter.type)
-    field.data_key = name
-    field.required, field.allow_none, field.load_default = False, False, missing
-    summary = f"{filter.summary}: " if filter.summary else ""
-    condition = f"`{filter.field}` of `{filter.analyzer}` {OPERATOR_MEANINGS[operator]} this"
-    cost = "" if filter.indexed else "; without an index, so slow among very many uploads"
-    field.pre_load = [normalize_text, *field.pre_load]
-    field.metadata = {**field.metadata, "description": f"{summary}{condition}{cost}."}
-    return field

@@ -186,8 +186,11 @@ def describe_plugins(
             plugin_manager.analyzers
         )
     parameters = query_parameters(filters.schema)
+    for parameter in parameters:
+        if parameter["name"] in filters.parameters:
+            parameter.update(filters.parameters[parameter["name"]].extensions())
     document["paths"]["/api/uploads"]["get"]["parameters"] = parameters
-    _describe_filters_of_jobs(schemas["Filter"]["properties"], parameters)
+    _describe_filters_of_jobs(schemas["Filter"], parameters, filters)
     for plugin in plugin_manager.plugins:
         for method, path, operation in _operations(document, plugin):
             operation_id = operation.get("operationId") or f"{method}_{path}"
@@ -201,18 +204,26 @@ def describe_plugins(
 
 
 def _describe_filters_of_jobs(
-    properties: dict[str, Any], parameters: Iterable[dict[str, Any]]
+    schema: dict[str, Any], parameters: Iterable[dict[str, Any]], filters: PluginFilters
 ) -> None:
     """Add the filters of plugins, which are parameters of the listing, to those of a job."""
-    values = {
-        parameter["name"].removeprefix("analyses."): {
-            **parameter["schema"],
-            "description": parameter["description"],
-        }
-        for parameter in parameters
-        if parameter["name"].startswith("analyses.")
-    }
+    schema["additionalProperties"] = False
+    properties = schema["properties"]
     description = properties.pop("analyses")["description"]
+    values = {}
+    for parameter in parameters:
+        name = parameter["name"]
+        if name not in filters.parameters:
+            continue
+        described = {"description": parameter["description"]}
+        if parameter["schema"].get("type") == "array":
+            described["oneOf"] = [parameter["schema"]["items"], parameter["schema"]]
+        else:
+            described |= parameter["schema"]
+        if filters.parameters[name].is_short:
+            properties[name] = described
+        else:
+            values[name.removeprefix("analyses.")] = described
     if values:
         properties["analyses"] = {
             "type": "object",

@@ -1,6 +1,6 @@
 """Describes plugins in JSON values, for printing and for messages between processes."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from marshmallow import Schema
@@ -93,11 +93,21 @@ def _describe_filter(filter: Filter) -> dict[str, Any]:
     return {
         "analyzer": filter.analyzer,
         "field": filter.field,
-        "type": type_of(filter.type),
+        "name": filter.name or None,
+        "type": _filter_type(filter),
         "operators": list(filter.operators),
+        "title": filter.title,
         "summary": filter.summary,
         "indexed": filter.indexed,
+        "internal": filter.internal,
     }
+
+
+def _filter_type(filter: Filter) -> str:
+    if isinstance(filter.type, Mapping):
+        keys = ", ".join(f"{key}: {type_of(type)}" for key, type in filter.type.items())
+        return f"objects with {keys}"
+    return type_of(filter.type)
 
 
 def _describe_configuration(plugin: Plugin) -> list[dict[str, Any]]:

@@ -344,10 +344,13 @@ def plugin_details(plugin: dict[str, Any]) -> Iterator[str]:
     for filter in plugin["filters"]:
         name = f"analyses.{filter['analyzer']}.{filter['field']}"
         yield f"\nfilter {single_line(name)}"
+        yield from detail_lines("name", filter["name"])
+        yield from detail_lines("title", filter["title"])
         yield from detail_lines("summary", filter["summary"])
         yield from detail_lines("type", filter["type"])
         yield from detail_lines("operators", ", ".join(filter["operators"]))
         yield from detail_lines("indexed", "yes" if filter["indexed"] else "no")
+        yield from detail_lines("internal", "yes" if filter["internal"] else None)
     for key in plugin["config"]:
         yield f"\nkey {single_line(key['key'])}"
         yield from detail_lines("value", None if key["value"] is None else json.dumps(key["value"]))

@@ -419,8 +419,9 @@ class Listing:
         """The indexes on results in which at most `MAX_EXAMINED` entries meet a condition."""
         existing = self._collection.index_information() if conditions else {}
         for condition in conditions:
-            index = result_index_name(condition.field)
-            if index in existing:
+            name = result_index_name(condition.field)
+            by_objects = [each for each in existing if each.startswith(f"{name}:")]
+            for index in by_objects if condition.operator == "element" else {name} & set(existing):
                 met = self._collection.find({"$and": result_conditions([condition])}, {"_id": 1})
                 if not [*met.hint(index).skip(MAX_EXAMINED).limit(1)]:
                     yield index

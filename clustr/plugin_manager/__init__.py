@@ -5,6 +5,7 @@ with a state and a reason instead.
 """
 
 from clustr.plugin_manager.configuration import ignored_variables
+from clustr.plugin_manager.declarations import may_be_list
 from clustr.plugin_manager.discovery import Candidate, find_candidates
 from clustr.plugin_manager.load_limit import LoadLimit, notes_folder
 from clustr.plugin_manager.loading import (
@@ -34,6 +35,7 @@ __all__ = [
     "ignored_variables",
     "is_switched_off",
     "load_plugins",
+    "may_be_list",
     "notes_folder",
     "plugin_exc_info",
 ]

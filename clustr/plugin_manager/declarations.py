@@ -9,11 +9,12 @@ from marshmallow import RAISE, Schema, fields
 from clustr.domain import failure_messages
 from clustr.imaging.formats import CONTENT_TYPES
 from clustr.plugins import Analyzer, Filter, HttpAnalyzer, Vector
-from clustr.plugins.filters import OPERATORS
+from clustr.plugins.filters import CORE_PARAMETERS, OPERATORS
 from clustr.plugins.http import MAX_CONCURRENCY
 from clustr.plugins.vectors import KINDS, MAX_DIMENSIONS, METRICS
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+OBJECT_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 QUEUES = ("default", "http", "gpu")
 FIELDS = ("caption", "tags", "dimensions", "taken_at", "faces")
 FORMATS = tuple(CONTENT_TYPES.values())
@@ -115,7 +116,8 @@ def _are_names(value: object) -> bool:
 def problem_with_filters(filters: Iterable[object], analyzers: Iterable[Analyzer]) -> str | None:
     """What is wrong with the filters of a plugin with these analyzers; None if nothing is."""
     own = {analyzer.name: analyzer for analyzer in analyzers}
-    seen: set[tuple[str, str]] = set()
+    seen: set[tuple[str, str, str]] = set()
+    names: set[str] = set()
     for filter in filters:
         if not isinstance(filter, Filter):
             return (
@@ -127,9 +129,14 @@ def problem_with_filters(filters: Iterable[object], analyzers: Iterable[Analyzer
             return f"{where}: it must be on an analyzer of the plugin; {unknown}"
         if problem := _problem_with_filter(filter, own[filter.analyzer]):
             return f"{where}: {problem}"
-        if (filter.analyzer, filter.field) in seen:
-            return f"{where} is there twice; give one all its operators"
-        seen.add((filter.analyzer, filter.field))
+        ways = {(filter.analyzer, filter.field, operator) for operator in filter.operators}
+        if ways & seen:
+            operator = next(iter(ways & seen))[2]
+            return f"{where} is there twice with the operator {operator}"
+        if filter.name in names:
+            return f"two of its filters have the name {filter.name}"
+        seen |= ways
+        names |= {filter.name} - {""}
     return None
 
 
@@ -138,16 +145,83 @@ def _problem_with_filter(filter: Filter, analyzer: Analyzer) -> str | None:
         return "field must be a key of the result"
     if problem := _problem_with_path(filter.field, analyzer.result_schema()):
         return problem
-    if not isinstance(filter.type, fields.Field):
-        return "type must be a marshmallow field, such as fields.Float()"
     if not isinstance(filter.operators, tuple | list) or not filter.operators:
         return f"operators must be a tuple of some of {', '.join(OPERATORS)}"
     for operator in filter.operators:
         if operator not in OPERATORS:
             return failure_messages.unknown_name("operator", str(operator), OPERATORS)
-    if not isinstance(filter.summary, str) or not isinstance(filter.indexed, bool):
-        return "summary must be text, and indexed True or False"
+    texts = filter.name, filter.title, filter.summary
+    if not all(isinstance(text, str) for text in texts):
+        return "name, title and summary must be text"
+    if not isinstance(filter.indexed, bool) or not isinstance(filter.internal, bool):
+        return "indexed and internal must be True or False"
+    if isinstance(filter.type, Mapping):
+        return _problem_with_objects(filter, analyzer) or _problem_with_name(filter)
+    if not isinstance(filter.type, fields.Field):
+        return "type must be a marshmallow field, such as fields.Float(), or one for each key"
+    return _problem_with_name(filter)
+
+
+def _problem_with_name(filter: Filter) -> str | None:
+    if not filter.name:
+        return None
+    if not NAME.fullmatch(filter.name) or "__" in filter.name:
+        return f"its name must match {NAME.pattern}, without two underscores in a row"
+    if filter.name in CORE_PARAMETERS:
+        return f"Clustr itself has the parameter {filter.name}; give it another name"
+    if len(filter.operators) > 1:
+        return "a name is for one operator; declare one filter for each of them"
     return None
+
+
+def _problem_with_objects(filter: Filter, analyzer: Analyzer) -> str | None:
+    """What is wrong with a filter of a list of objects; None if nothing is."""
+    assert isinstance(filter.type, Mapping)
+    if not filter.type or tuple(filter.operators) != ("eq",):
+        return "a filter with a type for each key needs one key at least, and takes no operators"
+    declared, is_list = _declared_at(filter.field, analyzer.result_schema())
+    if not is_list or not isinstance(declared, fields.Nested):
+        return "a type for each key is for a field that is a list of objects: List(Nested(...))"
+    keys = {field.data_key or name: field for name, field in declared.schema.fields.items()}
+    for key, type in filter.type.items():
+        if not isinstance(type, fields.Field):
+            return f"the type of the key {key} must be a marshmallow field, such as fields.Float()"
+        if not isinstance(key, str) or not OBJECT_KEY.fullmatch(key):
+            return f"a key of objects must match {OBJECT_KEY.pattern}"
+        if key not in keys:
+            return failure_messages.unknown_name("key of its objects", key, keys)
+        # MongoDB refuses to index two lists inside one object: writing results would fail.
+        if isinstance(keys[key], fields.List | fields.Nested | fields.Mapping | fields.Raw):
+            return f"the key {key} must be a text, a number, a boolean or a time"
+    return None
+
+
+def may_be_list(filter: Filter, analyzer: Analyzer) -> bool:
+    """Whether a result may have several values where a filter looks."""
+    declared, is_list = _declared_at(filter.field, analyzer.result_schema())
+    return is_list or declared is None or isinstance(declared, fields.Raw)
+
+
+def _declared_at(path: str, schema: Schema | None) -> tuple[fields.Field[Any] | None, bool]:
+    """The field of a schema at a path, if it is declared, and whether there is a list on the way.
+
+    Where anything goes, such as inside a `Dict`, there may be a list.
+    """
+    declared: fields.Field[Any] | None = None
+    is_list = False
+    for key in path.split("."):
+        if schema is None:
+            return None, True
+        by_key = {field.data_key or name: field for name, field in schema.fields.items()}
+        declared = by_key.get(key)
+        while isinstance(declared, fields.List):
+            is_list, declared = True, declared.inner
+        if isinstance(declared, fields.Nested):
+            is_list = is_list or bool(declared.many)
+            schema = declared.schema
+        else:
+            schema = None
+    return declared, is_list
 
 
 def _problem_with_path(path: str, schema: Schema | None) -> str | None:
@@ -159,8 +233,11 @@ def _problem_with_path(path: str, schema: Schema | None) -> str | None:
         schema: the schema of the result; None for one that takes anything.
     """
     for key in path.split("."):
-        if not key or key.startswith("$") or "\0" in key or "__" in key:
-            return "the keys of field must not be empty, begin with $ or hold two underscores"
+        if not key or key.startswith("$") or "__" in key or any(each in key for each in "\0:,"):
+            return (
+                "the keys of field must not be empty, begin with $ or hold two underscores, "
+                "a colon or a comma"
+            )
         if schema is None:
             continue
         keys = {declared.data_key or name: declared for name, declared in schema.fields.items()}

@@ -186,6 +186,11 @@ class Loader:
         )
         if problem := problem_with_filters(plugin.filters, plugin.analyzers):
             raise Unloadable(PluginState.FAILED, problem)
+        owners = {f.name: other.name for other in self.plugins for f in other.filters if f.name}
+        for filter in plugin.filters:
+            if filter.name in owners:
+                reason = f"the plugin {owners[filter.name]} has a filter {filter.name} too"
+                raise Unloadable(PluginState.CONFLICT, reason)
 
     def _register_analyzers(self, plugin: Plugin) -> None:
         analyzers = call_registration_hook(

@@ -40,7 +40,7 @@ class PluginManager:
     Attributes:
         plugins: all plugins that were found, in the order in which they were loaded.
         analyzers: by their names, each after those that it requires.
-        filters: by the names of analyzer and field.
+        filters: those of all plugins.
         warnings: sentences about configuration that belongs to nothing that exists.
     """
 
@@ -57,7 +57,7 @@ class PluginManager:
         self._field_choices = field_choices or {}
         self.warnings = tuple(warnings)
         self.analyzers: dict[str, Analyzer] = {}
-        self.filters: dict[tuple[str, str], Filter] = {}
+        self.filters: list[Filter] = []
         self._plugin_of: dict[str, Plugin] = {}
         self._plugins_by_hook: dict[str, list[Plugin]] = {}
         self._announce = announce
@@ -73,7 +73,7 @@ class PluginManager:
         share_fields(self.plugins, self._declared_fields, self._field_choices)
         self.filters.clear()
         for plugin in self.plugins:
-            self.filters.update({(f.analyzer, f.field): f for f in plugin.filters})
+            self.filters.extend(plugin.filters)
         self._plugin_of = {a.name: plugin for plugin in self.plugins for a in plugin.analyzers}
         loaded = [plugin for plugin in self.plugins if plugin.state is PluginState.LOADED]
         self._plugins_by_hook = {hook: [p for p in loaded if hook in p.hooks] for hook in HOOKS}

@@ -5,6 +5,7 @@ from typing import Any
 
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
+from flask_smorest.spec import delimited_list2param
 from marshmallow import Schema
 
 from clustr import logs
@@ -20,6 +21,7 @@ _inlining_plugin = MarshmallowPlugin(
 APISpec("", "", "3.0.3", plugins=[_inlining_plugin])
 assert _inlining_plugin.converter is not None  # `APISpec` has just made it.
 _converter = _inlining_plugin.converter
+_converter.add_parameter_attribute_function(delimited_list2param)
 
 
 def json_schema(schema: type[Schema]) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def list_uploads() -> Response:
     except TooSlow as error:
         if filters.tag_keys and not components.database.tag_keys.are_complete():
             raise  # The query is fine: the index of tags is still being built.
-        reason = installed_filters.explain_unindexed(conditions) or explain_too_slow(query, sort)
+        reason = installed_filters.explain_unindexed(request.args) or explain_too_slow(query, sort)
         raise InvalidInput(reason) from error
     response = page_response(body)
     response.headers["Link"] = link_header(page, number)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from marshmallow import Schema, ValidationError, fields, validate, validates_schema
+from marshmallow import INCLUDE, Schema, ValidationError, fields, validate, validates_schema
 
 from clustr.api.http.fields import (
     EXAMPLE_HASH,
@@ -164,7 +164,13 @@ class FilterSchema(
     ),
     CommonFilterSchema,
 ):
-    """The filters of the listing in a body."""
+    """The filters of the listing in a body.
+
+    Those of plugins with short names are checked by `clustr.api.plugin_filters`.
+    """
+
+    class Meta:
+        unknown = INCLUDE
 
     analyses = fields.Dict(
         keys=fields.String(validate=validate.Length(1, LONGEST_FILTER_NAME)),

@@ -23,7 +23,6 @@ from clustr.api.schemas.uploads import STATE_DESCRIPTION
 from clustr.database import (
     AnalysisSelection,
     AnalyzerCounts,
-    Condition,
     Job,
     JobState,
     ReanalysisSelection,
@@ -306,12 +305,10 @@ def dump_job(job: Job, in_list: bool = False) -> dict[str, Any]:
 
 def dump_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Convert the parameters of a job to the shape of the order that it was created by."""
-    filter = dict(parameters.get("filter", {}))
-    if "conditions" not in filter:
+    if "filter" not in parameters:
         return dict(parameters)
-    conditions = [Condition(**fields) for fields in filter.pop("conditions")]
-    analyses = {condition.name: condition.value for condition in conditions}
-    return {**parameters, "filter": {**filter, "analyses": analyses}}
+    given = {name: value for name, value in parameters["filter"].items() if name != "conditions"}
+    return {**parameters, "filter": given}
 
 
 def dump_statistics(
