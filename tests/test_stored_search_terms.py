@@ -3,7 +3,7 @@
 # ruff: noqa: RUF001  Letters of all scripts are meant here.
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import photographs
@@ -119,6 +119,20 @@ def test_what_a_killed_process_has_left_is_made_later(workshop, upload_id):
     terms = search_terms(workshop, "en")
     assert terms.update_due() == 1
     assert "c=bear" in terms_of(workshop, upload_id)
+    assert terms.update_due() == 0
+
+
+def test_what_a_process_of_an_older_release_stores_beside_a_newer_one_gets_terms(workshop):
+    (upload_id,) = workshop.upload()
+    terms = search_terms(workshop, "en")
+    assert [*terms.update_all()] and terms.progress() is None
+    long_ago = datetime(2020, 1, 1, tzinfo=UTC)
+    old = another(workshop.collection.find_one(), upload_time=long_ago)
+    foreign = {"_id": "a foreign record", "upload_time": datetime.now(UTC)}
+    workshop.collection.insert_many([old, foreign])
+    workshop.collection.update_many({}, NO_TERMS)
+    assert terms.update_due() == 1
+    assert terms_of(workshop, upload_id) == {"n=photograph"}
     assert terms.update_due() == 0
 
 

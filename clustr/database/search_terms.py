@@ -4,7 +4,8 @@
 languages they were made (`version`). A new upload is inserted with them. A change of words sets
 `DUE_TERM` in the same update, because MongoDB computes what they are in the end (see
 `clustr.database.analysis_updates.effective_fields_stage`), and only Python can make terms. Whoever
-changed them calls `update` next. If that process dies in between, `update_due` makes up for it.
+changed them calls `update` next. If that process dies in between, `update_due` makes up for it, as
+it does for new uploads of a process of an older release that still runs.
 
 `update_all` makes the terms of all uploads that lack them or have those of another version.
 """
@@ -12,7 +13,7 @@ changed them calls `update` next. If that process dies in between, `update_due` 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from bson import ObjectId
@@ -20,6 +21,7 @@ from pymongo import UpdateOne, WriteConcern
 from pymongo.collection import Collection
 
 from clustr.database.analysis_updates import DUE_TERM, EDITABLE_FIELDS
+from clustr.database.clock import now
 from clustr.database.connection import Document, translate_errors
 from clustr.database.documents import LOOKS_LIKE_UPLOAD, MALFORMED_RECORD_ERRORS
 from clustr.database.indexes import drop_index
@@ -38,7 +40,9 @@ INDEXES: dict[str, Document] = {
 }
 OLD_INDEX = "words"  # Releases before searched by it; dropped when all uploads have terms.
 IS_DUE: Document = {"search.terms": DUE_TERM}
+LACKS_TERMS: Document = {"search.terms": None, **LOOKS_LIKE_UPLOAD}
 BATCH = 500
+RECENT = timedelta(days=1)
 HIGHEST_ID = ObjectId(b"\xff" * 12)
 
 
@@ -108,15 +112,19 @@ class SearchTerms:
                 self._update(self._unjournaled, query)
 
     def update_due(self) -> int:
-        """Store the terms of some uploads whose words have changed.
+        """Store the terms of some uploads whose words have changed, or that are `RECENT` and new.
 
         Returns:
             of how many; 0 when none is left.
         """
+        recent = {"upload_time": {"$gte": now() - RECENT}, **LACKS_TERMS}
+        made = 0
         with translate_errors():
-            found = self._uploads.find(IS_DUE, {"_id": 1}).hint(TERMS_INDEX).limit(BATCH)
-            keys = [document["_id"] for document in found]
-            return self._update(self._uploads, {"_id": {"$in": keys}, **IS_DUE}) if keys else 0
+            for due in (IS_DUE, recent):
+                found = self._uploads.find(due, {"_id": 1}).hint(TERMS_INDEX).limit(BATCH)
+                if keys := [document["_id"] for document in found]:
+                    made += self._update(self._uploads, {"_id": {"$in": keys}, **due})
+        return made
 
     def update_all(self) -> Iterator[int]:
         """Store the terms of all uploads without terms of this version, the newest first.
