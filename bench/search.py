@@ -40,7 +40,8 @@ BEGINNINGS = {
 }
 # The words of both are common, and nobody has them in this order.
 NOWHERE = {f'"{OTHER} {ONE}"': "two words in fifty each", f'"{TAGS[1]} {TAGS[0]}"': "common tags"}
-MOST, MOST_NOWHERE = 100, 300  # milliseconds
+TYPED = ("p", "pap", "ka", ONE)
+MOST, MOST_NOWHERE, MOST_SUGGEST = 100, 300, 30  # milliseconds
 
 
 def search(contenders: Sequence[Contender], rounds: int) -> Iterator[Figure]:
@@ -55,6 +56,7 @@ def search(contenders: Sequence[Contender], rounds: int) -> Iterator[Figure]:
         for q, what in NOWHERE.items():
             name = f"a phrase that nobody has, of {what}"
             yield first_page(large, rounds, name, MOST_NOWHERE, q=q, prefix="off")
+        yield from completions(large, rounds)
         yield from writing_captions(large, count)
         yield from sizes(large)
     yield with_and_without(ours.settings["MONGODB_URL"], "search_terms", rounds)
@@ -78,6 +80,21 @@ def slow(ours: Contender, path: str) -> float:
         return math.inf
 
 
+def completions(ours: Contender, rounds: int) -> Iterator[Figure]:
+    """The completions of what somebody types, of all kinds, once the tags are counted."""
+    database = database_of(ours)
+    while not database.counters.step():
+        pass
+    database.close()
+    for q in TYPED:
+        p99 = [slow(ours, f"/api/suggest?q={q}") for _ in range(rounds)]
+        yield Figure(f"completions of {q}", "p99 ms", p99, most=MOST_SUGGEST)
+
+
+def database_of(ours: Contender) -> Database:
+    return Database(ours.settings["MONGODB_URL"], ours.name, "uploads", timeout_seconds=30)
+
+
 def is_refused(ours: Contender, path: str) -> bool:
     """Whether a search is answered by saying that it is too broad."""
     try:
@@ -98,7 +115,7 @@ def writing_captions(ours: Contender, count: int) -> list[Figure]:
     """Edits of captions, the terms of the new ones included."""
     uploads = uploads_of(ours)
     server = uploads.database.client.admin.command("serverStatus")["pid"]
-    database = Database(ours.settings["MONGODB_URL"], ours.name, "uploads", timeout_seconds=30)
+    database = database_of(ours)
     worked_before, seconds = worked(server), []
     for number in range(CAPTIONS):
         upload_id = str(key_of(number * (count // CAPTIONS)))

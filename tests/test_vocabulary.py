@@ -61,10 +61,24 @@ def test_terms_are_counted_again_after_some_time(vocabulary, mongo_database, col
     assert vocabulary.beginning_with(["c=dog"], 10) == []
     has(collection, "c=dog")
     assert vocabulary.count_some() == 0
-    aged = {"$subtract": ["$counted_at", COUNTED_AGAIN_AFTER // timedelta(milliseconds=1)]}
-    mongo_database["search_vocabulary"].update_many({}, [{"$set": {"counted_at": aged}}])
+    age(mongo_database)
     assert vocabulary.count_some() == 2
     assert vocabulary.beginning_with(["c=dog"], 10) == [CountedTerm("c=dog", 1)]
+
+
+def test_terms_are_not_counted_again_while_no_upload_changes(vocabulary, collection, monkeypatch):
+    monkeypatch.setattr("clustr.database.vocabulary.COUNTED_AGAIN_AFTER", timedelta(0))
+    vocabulary.add(["c=dog", "c=dune"])
+    assert vocabulary.count_some() == 2
+    assert [vocabulary.count_some() for _ in range(3)] == [0, 0, 0]
+    has(collection, "c=dog")
+    assert vocabulary.count_some() == 2
+
+
+def age(mongo_database: Any) -> None:
+    """Let the terms have been counted some time before."""
+    aged = {"$subtract": ["$counted_at", COUNTED_AGAIN_AFTER // timedelta(milliseconds=1)]}
+    mongo_database["search_vocabulary"].update_many({}, [{"$set": {"counted_at": aged}}])
 
 
 @pytest.mark.parametrize(

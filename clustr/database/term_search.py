@@ -9,7 +9,6 @@ uploads have all of them.
 
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -117,8 +116,7 @@ class TermSearch:
             return None
         if any(self._is_too_common(each) for each in required):
             return None
-        with ThreadPoolExecutor(len(required)) as pool:  # MongoDB takes a processor for each.
-            found = list(pool.map(self._ids_with, required))
+        found = [self._ids_with(each) for each in required]
         having = set.intersection(*found)
         if len(having) > COUNTED_TOTAL or any(len(each) > MAX_COMPARED for each in found):
             return None
@@ -137,10 +135,13 @@ class TermSearch:
         return sum(each.count for each in counted) > MAX_COMPARED
 
     def _ids_with(self, condition: Condition) -> set[bytes]:
-        """The ids of the uploads with a word or a date, at most `MAX_COMPARED` + 1."""
+        """The ids of the uploads with a word or a date, at most `MAX_COMPARED` + 1.
+
+        Ids of foreign records, which may be of another type, are left out.
+        """
         command = {
             "find": self._collection.name,
-            "filter": {**condition_on_terms(condition), **HAS_PLACE},
+            "filter": condition_on_terms(condition),
             "projection": {"_id": 1},
             "hint": TERMS_INDEX,
             "limit": MAX_COMPARED + 1,

@@ -2,7 +2,7 @@
 
 A term is added before the first upload with it is written, so none is missing. Terms are not taken
 away again: a process remembers which terms it has added, and would not add one anew. How many
-uploads have a term is counted now and then, in the index on terms.
+uploads have a term is counted now and then, in the index on terms, as long as uploads change.
 """
 
 import re
@@ -15,6 +15,7 @@ from pymongo import UpdateOne, WriteConcern
 from pymongo.collection import Collection
 
 from clustr.database import most_used
+from clustr.database.change_watch import ChangeWatch
 from clustr.database.clock import now
 from clustr.database.connection import Document, translate_errors
 from clustr.database.search_conditions import TERMS_INDEX
@@ -67,6 +68,8 @@ class Vocabulary:
         self._collection = collection
         self._uncritical = collection.with_options(write_concern=WriteConcern(w=1, j=False))
         self._uploads = uploads
+        self._watch = ChangeWatch(uploads)
+        self._changed_at = now()
         self._known: set[str] = set()
 
     def add(self, terms: Iterable[str]) -> None:
@@ -126,10 +129,13 @@ class Vocabulary:
         """Count the uploads that have some of the terms, those counted longest ago.
 
         Returns:
-            of how many terms; 0 when all were counted within `COUNTED_AGAIN_AFTER`.
+            of how many terms; 0 when all were counted within `COUNTED_AGAIN_AFTER`, or since the
+            last change of an upload.
         """
+        if self._watch.has_changed():
+            self._changed_at = now()
         moment = now()
-        due = {"counted_at": {"$lte": moment - COUNTED_AGAIN_AFTER}}
+        due = {"counted_at": {"$lte": moment - COUNTED_AGAIN_AFTER, "$lt": self._changed_at}}
         with translate_errors():
             found = self._collection.find(due, {"_id": 1}).sort("counted_at", 1)
             updates = [
