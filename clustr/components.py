@@ -3,6 +3,7 @@
 Build them after a fork, never before: clients of MongoDB and Redis must not cross one.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ from clustr.services.intake import Intake
 from clustr.services.plugin_events import DELETED_HOOK, PluginEvents
 from clustr.services.reconciler import Reconciler
 from clustr.services.removal import Removal
+from clustr.services.running_processes import RunningProcesses
 from clustr.services.thumbnails import Thumbnails
 from clustr.services.waiting import AnalysisWaits
 from clustr.settings import Settings, describe_unknown_variables
@@ -72,6 +74,7 @@ class WebComponents:
     thumbnails: Thumbnails
     removal: Removal
     bulk_jobs: BulkJobs
+    running_processes: RunningProcesses
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ class WorkerComponents:
     engine: AnalysisEngine
     reconciler: Reconciler
     job_runner: JobRunner
+    running_processes: RunningProcesses
 
 
 def build_plugin_manager(settings: Settings) -> PluginManager:
@@ -189,6 +193,8 @@ def build_web(
         database, storage, queue, plugin_manager, default_services, max_upload_bytes
     )
     analysis_jobs = AnalysisJobs(database, plugin_manager, ringer, default_services)
+    running_processes = RunningProcesses(queue, plugin_manager)
+    running_processes.announce("web", os.getpid(), database)
     return WebComponents(
         settings,
         database,
@@ -203,6 +209,7 @@ def build_web(
         Thumbnails(database, storage),
         Removal(database, storage, plugin_events.notify_deleted, settings.trash_days),
         BulkJobs(database),
+        running_processes,
     )
 
 
@@ -236,15 +243,18 @@ def build_worker(settings: Settings, plugin_manager: PluginManager) -> WorkerCom
             DefaultServices(database, plugin_manager),
         ),
         JobRunner(database, queue, plugin_manager, removal),
+        RunningProcesses(queue, plugin_manager),
     )
 
 
 @contextmanager
-def build_analysis_jobs(settings: Settings) -> Iterator[tuple[AnalysisJobs, Database]]:
-    """Build the service that orders analyses, and the database that has their progress.
+def build_analysis_jobs(
+    settings: Settings,
+) -> Iterator[tuple[AnalysisJobs, Database, RunningProcesses]]:
+    """Build what orders analyses, the database that has their progress, and what knows who runs.
 
     Yields:
-        Both, for the block; the database is closed after it.
+        All three, for the block; the database is closed after it.
 
     Raises:
         StartUpError: a setting cannot be used.
@@ -259,6 +269,7 @@ def build_analysis_jobs(settings: Settings) -> Iterator[tuple[AnalysisJobs, Data
                 database, plugin_manager, ringer, DefaultServices(database, plugin_manager)
             ),
             database,
+            RunningProcesses(queue, plugin_manager),
         )
     finally:
         database.close()

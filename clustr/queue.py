@@ -263,12 +263,47 @@ class Queue:
         }
         return {kind: len(keys[kind] & alive) for kind in kinds}
 
+    def keep_process(self, name: str, record: str, seconds_to_live: int) -> None:
+        """Keep the record of a running process, as an addition or a renewal.
+
+        Raises:
+            QueueUnavailable: Redis does not answer.
+        """
+        with translate_redis_errors():
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.set(f"{self._prefix}:process:{name}", record, ex=seconds_to_live)
+            pipeline.sadd(self._processes_key, name)
+            pipeline.execute()
+
+    def processes(self) -> list[str]:
+        """The records of all processes that are alive.
+
+        Raises:
+            QueueUnavailable: Redis does not answer.
+        """
+        with translate_redis_errors():
+            names = sorted(map(_as_text, self._redis.smembers(self._processes_key)))
+            keys = [f"{self._prefix}:process:{name}" for name in names]
+            records = self._redis.mget(keys) if keys else []
+            gone = [name for name, record in zip(names, records, strict=True) if record is None]
+            if gone:
+                self._redis.srem(self._processes_key, *gone)
+        return [_as_text(record) for record in records if record is not None]
+
+    @property
+    def _processes_key(self) -> str:
+        return f"{self._prefix}:processes"
+
     def _bell_key(self, analyzer: Analyzer) -> str:
         return f"{self._prefix}:bell:{analyzer.name}"
 
     def _last_job_key(self, analyzer: Analyzer) -> str:
         """The key that holds the id of the job that was enqueued last for the analyzer."""
         return f"{self._prefix}:call:{analyzer.name}"
+
+
+def _as_text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def _is_recent(heartbeat: bytes) -> bool:

@@ -11,8 +11,9 @@ from clustr import logs
 from clustr.cli.running_service import read_settings_of_running_service
 from clustr.components import build_analysis_jobs
 from clustr.database import AnalysisSelection, Database, Job, JobState, ReanalysisSelection
-from clustr.domain.errors import ClustrError, DatabaseUnavailable, InvalidInput
+from clustr.domain.errors import ClustrError, DatabaseUnavailable, InvalidInput, QueueUnavailable
 from clustr.services.bulk import AnalysisJobs
+from clustr.services.running_processes import RESTART_ADVICE, RunningProcesses
 from clustr.settings import Settings
 
 # Exit codes.
@@ -51,15 +52,17 @@ def analyze(analyzer: str, select: str | None, limit: int | None, dry_run: bool)
     there is a new one. The work is done by the workers: Ctrl-C ends the watching only.
 
     Exit code: 0 when all is done, 1 when some failed or the job did not come to its end, 2 when it
-    was refused or could not be ordered, 130 after Ctrl-C.
+    was refused, as when a worker runs another version of the analyzer, or could not be ordered, 130
+    after Ctrl-C.
     """
     if select is None:
         refuse("say which uploads: --missing, --stale, --failed or --all")
     selection = ReanalysisSelection(analyzer, AnalysisSelection(select), limit=limit)
     settings = read_settings_of_running_service()
     logs.configure(settings.log_format, "error")
-    with build_analysis_jobs(settings) as (analysis_jobs, database):
+    with build_analysis_jobs(settings) as (analysis_jobs, database, running_processes):
         try:
+            require_same_version(running_processes, analyzer)
             if dry_run:
                 print_estimate(analysis_jobs, selection)
                 return
@@ -71,6 +74,16 @@ def analyze(analyzer: str, select: str | None, limit: int | None, dry_run: bool)
         except ClustrError as error:
             refuse(str(error))
         sys.exit(watch_job(database, job, settings))
+
+
+def require_same_version(running_processes: RunningProcesses, analyzer: str) -> None:
+    """Refuse when a worker runs another version: what it does would be stale by these files."""
+    try:
+        outdated = running_processes.outdated_workers(analyzer)
+    except QueueUnavailable:
+        return  # A worker that comes later takes the job.
+    if outdated:
+        refuse(" ".join([*outdated, RESTART_ADVICE]))
 
 
 def refuse(reason: str) -> NoReturn:

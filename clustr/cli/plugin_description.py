@@ -36,6 +36,7 @@ def describe_plugin(
         "reason": plugin.reason
         or " ".join(_missing_address_advice(plugin, plugins))
         or why_off(plugin),
+        "code": plugin.code,
         "load_ms": plugin.load_ms,
         "file": str(plugin.file) if plugin.file else None,
         "hooks": list(plugin.hooks),

@@ -1,6 +1,6 @@
 """`clustr plugins`: lists, checks and runs plugins, and writes new ones.
 
-The commands also work when servers are down and plugins are broken: they connect to no server, and
+The commands also work when servers are down and plugins are broken: they need no server, and
 code of plugins runs in child processes, which may hang or crash.
 """
 
@@ -25,6 +25,7 @@ from clustr.cli.inspect_plugins import (
 )
 from clustr.cli.requirements import pinned_requirements, unmet_requirements
 from clustr.cli.run import GOOD_STATES, FileRun, find_needed_plugins, format_result
+from clustr.cli.running_service import why_outdated
 from clustr.cli.subprocess_check import ChildResult
 from clustr.domain import failure_messages
 from clustr.plugin_manager import Candidate, PluginState, find_candidates, is_switched_off
@@ -70,6 +71,7 @@ def list_plugins(as_json: bool, limit: float) -> None:
     """List all plugins, those that could not be loaded among them."""
     sources = read_sources_and_print_problems()
     inspected = inspect_plugins(sources.settings, limit)
+    inspected.warnings.extend(why_outdated(sources.settings, inspected.plugins))
     if as_json:
         print_json({"data": inspected.plugins, "warnings": inspected.warnings})
     else:

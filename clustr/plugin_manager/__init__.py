@@ -6,7 +6,7 @@ with a state and a reason instead.
 
 from clustr.plugin_manager.configuration import ignored_variables
 from clustr.plugin_manager.declarations import may_be_list
-from clustr.plugin_manager.discovery import Candidate, find_candidates
+from clustr.plugin_manager.discovery import Candidate, code_hash, find_candidates
 from clustr.plugin_manager.load_limit import LoadLimit, notes_folder
 from clustr.plugin_manager.loading import (
     check_enabled,
@@ -29,6 +29,7 @@ __all__ = [
     "PluginManager",
     "PluginState",
     "check_enabled",
+    "code_hash",
     "describe_plugin_exception",
     "find_candidates",
     "ignored_names",

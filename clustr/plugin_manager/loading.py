@@ -15,7 +15,12 @@ from clustr.plugin_manager.configuration import (
     read_tables,
 )
 from clustr.plugin_manager.declarations import NAME, problem_with_analyzer, problem_with_filters
-from clustr.plugin_manager.discovery import Candidate, find_candidates, problem_with_owner
+from clustr.plugin_manager.discovery import (
+    Candidate,
+    code_hash,
+    find_candidates,
+    problem_with_owner,
+)
 from clustr.plugin_manager.load_limit import LoadLimit
 from clustr.plugin_manager.manager import SLOW_SECONDS, PluginManager, announce_nothing
 from clustr.plugin_manager.plugin import Plugin, PluginState, Unloadable, call_guarded
@@ -113,6 +118,7 @@ class Loader:
         """Load a plugin and add it to `plugins`, on a failure with its state and reason."""
         file = candidate.file
         plugin = Plugin(candidate.name, candidate.version, candidate.source, file=file)
+        plugin.code = code_hash(file)
         began = time.perf_counter()
         try:
             self._require_loadable(plugin)

@@ -83,6 +83,7 @@ class Plugin:
         hook: pluggy's hook relay for this plugin alone.
         file: the file of its code, if known.
         trace: the traceback in its code, if an exception ended the loading.
+        code: a hash of its code as it was when it was loaded.
         load_ms: how long loading it took, in milliseconds.
         hook_errors: how many calls of its event hooks raised in this process.
     """
@@ -103,6 +104,7 @@ class Plugin:
     hook: Any = field(default=None, repr=False)
     file: Path | None = None
     trace: str | None = field(default=None, repr=False)
+    code: str = ""
     load_ms: float = 0.0
     hook_errors: int = 0
 

@@ -374,6 +374,8 @@ def run_maintenance(settings: Settings, plugin_manager: PluginManager, name: str
     component = components.reconciler if name == "reconciler" else components.job_runner
     if component is components.job_runner:  # Others wait for what the reconciler does.
         lower_priority(settings.worker_nice)
+    else:  # One record for all processes of this `clustr worker`: they share its plugins.
+        components.running_processes.announce("worker", os.getppid(), components.database)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         component.run_forever()

@@ -5,7 +5,8 @@ from flask import Response, jsonify
 from clustr.api.http.blueprint import Blueprint
 from clustr.api.http.request_context import components
 from clustr.api.schemas.service import PluginListSchema, PluginSchema, dump_plugin
-from clustr.domain.errors import NotFound
+from clustr.domain.errors import NotFound, QueueUnavailable
+from clustr.services.running_processes import RunningProcess
 
 NAME_PARAMETER = {
     "in": "path",
@@ -29,10 +30,11 @@ def list_plugins() -> Response:
     Each with its `state`, the `reason` where it could not be loaded or needs to be configured, and
     its analyzers with the shapes of their results.
     """
+    processes = read_processes()
     return jsonify(
         {
             "data": [
-                dump_plugin(plugin, components.default_services)
+                dump_plugin(plugin, components.default_services, processes)
                 for plugin in components.plugin_manager.plugins
             ]
         }
@@ -49,6 +51,14 @@ def get_plugin(name: str) -> Response:
     """
     for plugin in components.plugin_manager.plugins:
         if plugin.name == name:
-            return jsonify(dump_plugin(plugin, components.default_services))
+            return jsonify(dump_plugin(plugin, components.default_services, read_processes()))
     known = ", ".join(plugin.name for plugin in components.plugin_manager.plugins)
     raise NotFound(f"There is no plugin {name}; there are {known or 'none'}.")
+
+
+def read_processes() -> list[RunningProcess] | None:
+    """Read which processes run; None while that is not known."""
+    try:
+        return components.running_processes.running()
+    except QueueUnavailable:
+        return None

@@ -1,14 +1,16 @@
 """Schemas of health, plugins and the state of the service."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from marshmallow import INCLUDE, Schema, fields, validate
 
 from clustr.api.http.fields import NOT_NEGATIVE, Pattern, date_time, number, one_of, text
 from clustr.api.http.json_schema import json_schema
-from clustr.plugin_manager import Plugin, PluginState
+from clustr.plugin_manager import Plugin, PluginState, code_hash
 from clustr.plugin_manager.service_addresses import why_off
 from clustr.services.default_services import DefaultServices
+from clustr.services.running_processes import RunningProcess
 
 EXAMPLE_RESULT_SCHEMA = {
     "type": "object",
@@ -288,6 +290,17 @@ class PluginSchema(Schema):
         required=True,
         validate=NOT_NEGATIVE,
     )
+    outdated_processes = fields.List(
+        fields.String(),
+        required=True,
+        allow_none=True,
+        metadata={
+            "description": "The processes that run other code of it than its files have now, by "
+            "kind and id: they have to be restarted. `null` while Redis does not answer, which "
+            "knows who runs.",
+            "example": ["worker 4711"],
+        },
+    )
     analyzers = fields.List(
         fields.Nested(AnalyzerSchema),
         required=True,
@@ -301,8 +314,19 @@ class PluginListSchema(Schema):
     data = fields.List(fields.Nested(PluginSchema), required=True)
 
 
-def dump_plugin(plugin: Plugin, services: DefaultServices) -> dict[str, Any]:
-    """Convert a plugin to the shape of `PluginSchema`."""
+def dump_plugin(
+    plugin: Plugin, services: DefaultServices, processes: Iterable[RunningProcess] | None
+) -> dict[str, Any]:
+    """Convert a plugin to the shape of `PluginSchema`.
+
+    Args:
+        processes: all that run; None when that is not known.
+    """
+    code = code_hash(plugin.file)
+    outdated = None
+    if processes is not None:
+        running = [p for p in processes if plugin.name in p.plugins]
+        outdated = [str(p) for p in running if p.plugins[plugin.name].code != code]
     missing = [a for a in plugin.analyzers if a.name in services.not_configured]
     return {
         "name": plugin.name,
@@ -311,6 +335,7 @@ def dump_plugin(plugin: Plugin, services: DefaultServices) -> dict[str, Any]:
         "state": plugin.state,
         "reason": " ".join(map(services.advice, missing)) or plugin.reason or why_off(plugin),
         "hook_errors": plugin.hook_errors,
+        "outdated_processes": outdated,
         "analyzers": [
             {
                 "name": analyzer.name,
