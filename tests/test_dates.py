@@ -327,7 +327,8 @@ def test_what_is_no_time_zone_is_named(tmp_path, zone):
 
 
 def test_time_zones_are_known_where_the_system_has_none(tmp_path):
-    script = f"import {plugin.__name__} as exif; exif.is_time_zone('Europe/Berlin'); print('known')"
+    name = f"{plugin.__name__}.schemas"
+    script = f"import {name} as schemas; schemas.is_time_zone('Europe/Berlin'); print('known')"
     environment = {**os.environ, "PYTHONTZPATH": str(tmp_path)}
     command = [sys.executable, "-c", script]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
