@@ -38,6 +38,7 @@ from clustr.services.default_services import DefaultServices
 from clustr.services.fsck import Fsck
 from clustr.services.health import HealthChecks
 from clustr.services.intake import Intake
+from clustr.services.nearest import Nearest
 from clustr.services.plugin_events import DELETED_HOOK, PluginEvents
 from clustr.services.reconciler import Reconciler
 from clustr.services.removal import Removal
@@ -55,6 +56,8 @@ log = logs.logger(__name__)
 # A request must not wait long for MongoDB or Redis when they are away; a worker can.
 WEB_TIMEOUT_SECONDS = 2.0
 WORKER_TIMEOUT_SECONDS = 10.0
+# In the data folder; copies of the vectors in MongoDB, which are made again when they are gone.
+VECTORS_FOLDER = "vectors"
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class WebComponents:
     removal: Removal
     bulk_jobs: BulkJobs
     running_processes: RunningProcesses
+    nearest: Nearest
 
 
 @dataclass(frozen=True)
@@ -210,6 +214,7 @@ def build_web(
         Removal(database, storage, plugin_events.notify_deleted, settings.trash_days),
         BulkJobs(database),
         running_processes,
+        Nearest(database, settings.data_folder / VECTORS_FOLDER, plugin_manager),
     )
 
 

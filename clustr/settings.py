@@ -251,7 +251,7 @@ class Settings:
     allowed_hosts: tuple[str, ...] = setting(Hosts(), (), "Names by which the service is called, besides those of loopback, `HOST` and the host of `BASE_URL` (and every address, when `HOST` stands for all of the machine); another is refused. `*`: any")
     debug_endpoints: bool = setting(Flag(), False, "Switch `/api/debug/…` on")
 
-    data_folder: Path = setting(Folder(), Path("data"), "Where `clustr up` keeps MongoDB's and Redis's data and its logs")
+    data_folder: Path = setting(Folder(), Path("data"), "Where `clustr up` keeps MongoDB's and Redis's data and its logs, and each host copies of vectors")
     upload_folder: Path = setting(Folder(), Path("uploads"), "Where originals are kept (default: `uploads` in `DATA_FOLDER` when that is set)")
     allowed_extensions: tuple[str, ...] = setting(Names(), ("png", "jpg", "jpeg", "webp", "bmp", "tiff", "tif", "heic", "heif", "avif", "gif"), "Image formats to accept, by their extensions; what counts is what the bytes say. Of the default, what the installed libraries cannot read is left out")
     max_upload_size: int = setting(Size(), 50 * MEBIBYTE, "Bytes of one file at most, or a size such as `50MB` (of 1,048,576 bytes each, as `50MiB`)")

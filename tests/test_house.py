@@ -63,7 +63,8 @@ def test_numpy_is_not_loaded_before_something_is_analyzed() -> None:
     """It takes 10 MB of each process, and web processes analyze nothing."""
     modules = ["clustr.app", "clustr.worker.rq_worker"]
     modules += [f"clustr_plugins.{m.name}" for m in pkgutil.iter_modules(clustr_plugins.__path__)]
-    program = f"import sys, {', '.join(modules)}; sys.exit('numpy' in sys.modules)"
+    heavy = "sys.exit(bool({'numpy', 'simsimd'} & {*sys.modules}))"
+    program = f"import sys, {', '.join(modules)}; {heavy}"
     subprocess.run([sys.executable, "-c", program], check=True)
 
 

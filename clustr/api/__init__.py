@@ -22,6 +22,7 @@ from clustr.api.resources import (
     jobs,
     plugins,
     root,
+    similar,
     stats,
     suggest,
     tags,
@@ -70,6 +71,7 @@ def register(app: Flask, components: WebComponents) -> None:
     upload_resources = (
         upload,
         uploads,
+        similar,
         upload_detail,
         uploads_bulk,
         trash,

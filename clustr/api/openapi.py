@@ -32,6 +32,7 @@ HEADINGS = {
     "uploads": "Uploads",
     "one_upload": "Uploads",
     "bulk_uploads": "Uploads",
+    "similar": "Uploads",
     "files_of_upload": "Files",
     "files": "Files",
     "trash": "Trash",

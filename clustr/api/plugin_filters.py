@@ -30,6 +30,8 @@ from clustr.api.http.blueprint import Blueprint
 from clustr.api.http.json_schema import query_parameters
 from clustr.api.schemas.filters import FilterSchema
 from clustr.api.schemas.listing import UploadQuerySchema
+from clustr.api.schemas.similar import LEFT_OUT as SIMILAR_LEFT_OUT
+from clustr.api.schemas.similar import PARAMETERS as SIMILAR_PARAMETERS
 from clustr.database import Condition
 from clustr.domain import failure_messages
 from clustr.domain.errors import InvalidInput
@@ -152,6 +154,7 @@ class PluginFilters:
 
     Attributes:
         schema: the schema of the whole query, with the filters of plugins.
+        similar_schema: that of the query for similar uploads, which takes the same filters.
     """
 
     def __init__(self, plugin_manager: PluginManager):
@@ -184,7 +187,10 @@ class PluginFilters:
                     if messages == [UNKNOWN_FIELD]:
                         all_messages[name] = [plugin_filters.explain_unknown(name, known)]
 
-        self.schema = type("ListingQuery", (ListingQuery,), declared)()
+        self.schema = type("ListingQuery", (ListingQuery,), {**declared})()
+        self.similar_schema = type(
+            "SimilarQuery", (ListingQuery,), {**declared, **SIMILAR_PARAMETERS}
+        )(exclude=SIMILAR_LEFT_OUT)
         # Clients repeat their queries, and parsing one takes a tenth of the time of an answer.
         self._parse_cached = lru_cache(CACHED_QUERIES)(self._parse)
 
@@ -198,10 +204,16 @@ class PluginFilters:
         Raises:
             UnprocessableEntity, InvalidInput: parameters are invalid; the error names each.
         """
-        return self._parse_cached(request.query_string)
+        return self._parse_cached(request.query_string, self.schema)
 
-    def _parse(self, _query: bytes) -> tuple[Mapping[str, Any], Sequence[Condition]]:
-        query = Blueprint.ARGUMENTS_PARSER.parse(self.schema, location="query")
+    def read_similar_query(self) -> tuple[Mapping[str, Any], Sequence[Condition]]:
+        """Parse the query for similar uploads; it returns and raises what `read_query` does."""
+        return self._parse_cached(request.query_string, self.similar_schema)
+
+    def _parse(
+        self, _query: bytes, schema: Schema
+    ) -> tuple[Mapping[str, Any], Sequence[Condition]]:
+        query = Blueprint.ARGUMENTS_PARSER.parse(schema, location="query")
         repeatable = {*REPEATABLE, *(p.name for p in self.parameters.values() if p.repeatable)}
         repeated = [
             name

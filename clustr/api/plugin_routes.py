@@ -177,7 +177,7 @@ def describe_plugins(
         "that are not installed any more have the shape of `Analysis`.",
         "properties": references,
     }
-    for name in ("Upload", "ListedUpload"):
+    for name in ("Upload", "ListedUpload", "SimilarUpload"):
         properties = schemas[name]["properties"]
         annotations = {key: properties["analyses"][key] for key in ("description", "example")}
         properties["analyses"] = {"allOf": [_schema_reference("UploadAnalyses")], **annotations}
@@ -185,11 +185,10 @@ def describe_plugins(
         schemas["AnalysisOrder"]["properties"]["analyzer"]["enum"] = sorted(
             plugin_manager.analyzers
         )
-    parameters = query_parameters(filters.schema)
-    for parameter in parameters:
-        if parameter["name"] in filters.parameters:
-            parameter.update(filters.parameters[parameter["name"]].extensions())
+    parameters = _filter_parameters(filters.schema, filters)
     document["paths"]["/api/uploads"]["get"]["parameters"] = parameters
+    similar = document["paths"]["/api/uploads/{upload_id}/similar"]["get"]
+    similar["parameters"] = _filter_parameters(filters.similar_schema, filters)
     _describe_filters_of_jobs(schemas["Filter"], parameters, filters)
     for plugin in plugin_manager.plugins:
         for method, path, operation in _operations(document, plugin):
@@ -201,6 +200,15 @@ def describe_plugins(
             if tag["name"].startswith(f"x-{plugin.name}-"):
                 tag["description"] = tag["description"] or f"Of the plugin {plugin.name}"
     return document
+
+
+def _filter_parameters(schema: Schema, filters: PluginFilters) -> list[dict[str, Any]]:
+    """Describe the parameters of a query with filters of plugins."""
+    parameters = query_parameters(schema)
+    for parameter in parameters:
+        if parameter["name"] in filters.parameters:
+            parameter.update(filters.parameters[parameter["name"]].extensions())
+    return parameters
 
 
 def _describe_filters_of_jobs(

@@ -105,7 +105,10 @@ class Database:
         self.trash = Trash(self._uploads, self.duplicates, self.tag_keys, self.search_terms)
         self.analyses = Analyses(self._uploads, clock, self.tag_keys, self.search_terms)
         self.vectors = Vectors(
-            self._database["vectors"], self._database["vector_spaces"], self._uploads
+            self._database["vectors"],
+            self._database["vector_spaces"],
+            self._uploads,
+            self.tag_keys,
         )
         self.circuit_breakers = CircuitBreakers(self._database["breakers"])
         self.service_calls = ServiceCalls(self._database["service_calls"])

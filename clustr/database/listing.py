@@ -281,6 +281,13 @@ class Listing:
         """
         return find_document(self._collection, upload_id)
 
+    def of_ids(self, upload_ids: Iterable[str], projection: Document) -> dict[str, Document]:
+        """The documents of these uploads, as far as they are there, by their ids."""
+        query = {"_id": {"$in": [ObjectId(upload_id) for upload_id in upload_ids]}}
+        with translate_errors():
+            found = self._collection.find(query, projection)
+            return {str(document["_id"]): document for document in found}
+
     def page(
         self,
         limit: int,

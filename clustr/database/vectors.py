@@ -20,6 +20,15 @@ from pymongo.collection import Collection
 
 from clustr.database.clock import now
 from clustr.database.connection import Document, translate_errors
+from clustr.database.listing import (
+    DEFAULT_SORT,
+    NO_FILTER,
+    UploadFilter,
+    filter_query,
+    include_unkeyed_uploads,
+)
+from clustr.database.tag_keys import TagKeys
+from clustr.database.uploads import SEARCH_SECONDS, limit_search_time
 from clustr.plugins import Vector
 from clustr.plugins.vectors import vector_space
 
@@ -76,10 +85,12 @@ class Vectors:
         collection: Collection[Document],
         spaces: Collection[Document],
         uploads: Collection[Document],
+        tag_keys: TagKeys,
     ):
         self.collection = collection
         self._spaces = spaces
         self._uploads = uploads
+        self._tag_keys = tag_keys
         self._trash = uploads.database[f"{uploads.name}_trash"]
         # What follows, the result, is acknowledged by the journal, and so is what was before it.
         unjournaled = WriteConcern(w=1)
@@ -160,8 +171,10 @@ class Vectors:
             found = self._spaces.find_one({"_id": space})
         return SpaceState(found["last"], found["removed"]) if found else SpaceState(0, 0)
 
-    def read(self, space: str, after: int, until: int | None = None) -> list[StoredVector]:
-        """Up to `BATCH` vectors of a space, in the order of their numbers.
+    def read(
+        self, space: str, after: int, count: int, until: int | None = None
+    ) -> list[StoredVector]:
+        """Up to `count` vectors of a space, in the order of their numbers.
 
         Args:
             after: the number after which they begin.
@@ -173,8 +186,49 @@ class Vectors:
             found = self.collection.find(query, {"number": 1, "upload": 1, "data": 1})
             return [
                 StoredVector(d["_id"].binary, d["upload"].binary, d["number"], d["data"])
-                for d in found.sort("number", 1).limit(BATCH)
+                for d in found.sort("number", 1).limit(count)
             ]
+
+    def named(
+        self,
+        uploads: Iterable[bytes],
+        analyzer: str,
+        field: str,
+        upload_filter: UploadFilter | None = None,
+    ) -> set[bytes]:
+        """The ids of the vectors that results of these uploads name.
+
+        Args:
+            uploads: their ids, 12 bytes each, as are those that are returned.
+            upload_filter: what the uploads have to meet.
+        """
+        query = {"_id": {"$in": [ObjectId(each) for each in uploads]}}
+        projection = {"analyses.name": 1, f"analyses.vectors.{field}": 1}
+        with translate_errors():
+            found = self._uploads.find(self._filtered(query, upload_filter), projection)
+            return {
+                key.binary
+                for document in found
+                for analysis in document.get("analyses", ())
+                if analysis.get("name") == analyzer
+                and (key := (analysis.get("vectors") or {}).get(field))
+            }
+
+    def upload_ids(self, upload_filter: UploadFilter) -> bytes:
+        """The ids of all uploads that meet a filter: 12 bytes each, one after the other.
+
+        Raises:
+            TooSlow: finding them takes longer than `SEARCH_SECONDS`.
+        """
+        with limit_search_time(self._uploads, SEARCH_SECONDS):
+            found = self._uploads.find(self._filtered({}, upload_filter), {"_id": 1})
+            return b"".join(document["_id"].binary for document in found)
+
+    def _filtered(self, query: Document, upload_filter: UploadFilter | None) -> Document:
+        if upload_filter is None or upload_filter == NO_FILTER:
+            return query
+        upload_filter = include_unkeyed_uploads(upload_filter, self._tag_keys)
+        return {"$and": [query, filter_query(upload_filter, DEFAULT_SORT)]}
 
     def existing(self, ids: Iterable[bytes]) -> set[bytes]:
         """Those of these ids (12 bytes each) that are the ids of vectors."""

@@ -219,6 +219,20 @@ class BeingMade(ClustrError):
         super().__init__("The thumbnail is still being made; please try again.")
 
 
+class BeingRead(ClustrError):
+    """This host is still reading the vectors that a search needs; trying again later may help.
+
+    Args:
+        read, total: how many of them it has read, if that is known.
+    """
+
+    def __init__(self, read: int | None = None, total: int | None = None):
+        progress = f" ({read} of {total})" if read is not None else ""
+        super().__init__(
+            f"The vectors are still being read from the database{progress}; please try again."
+        )
+
+
 class RefusedFile(ClustrError):
     """One file of a request was not accepted; its `code` is part of the HTTP contract."""
 
