@@ -15,7 +15,7 @@ from clustr.analysis.runner import End, Runner
 from clustr.database import ClaimedAnalysis, Database, FinishedAnalysis, NewVector, now
 from clustr.domain.errors import NotFound, QueueUnavailable, StorageUnavailable
 from clustr.domain.models import Analysis, State, Upload
-from clustr.plugin_manager import PluginManager
+from clustr.plugin_manager import PluginManager, private_fields
 from clustr.plugins import Analyzer, Image
 from clustr.queue import Queue
 from clustr.storage import LocalStorage
@@ -232,7 +232,14 @@ class WorkSlice:
             provenance=self.runner.provenance_of(end),
             faults=end.faults,
             vectors=vectors if self.analyzer.vectors else None,
+            private=self._private_fields(claimed.upload),
         )
+
+    def _private_fields(self, upload: Upload) -> tuple[str, ...] | None:
+        """The private fields to be stored beside a result; None where there never were any."""
+        private = private_fields(self.analyzer.result_schema)
+        before = next(a for a in upload.analyses if a.name == self.analyzer.name)
+        return private if private or before.private else None
 
     def _notify_workers_of_waiting(self, ends: list[tuple[ClaimedAnalysis, End]]) -> None:
         """Notify workers of the analyses that required these results, and are queued now."""

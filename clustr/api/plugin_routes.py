@@ -18,7 +18,7 @@ from clustr.api.plugin_filters import PluginFilters
 from clustr.api.schemas.filters import MAX_PLUGIN_FILTERS
 from clustr.database import Database
 from clustr.domain.errors import PluginNotLoaded
-from clustr.plugin_manager import Plugin, PluginManager, PluginState
+from clustr.plugin_manager import Plugin, PluginManager, PluginState, private_fields
 from clustr.plugin_manager.declarations import NAME
 from clustr.plugins import Analyzer, Upload
 
@@ -261,7 +261,7 @@ def _result_schema(analyzer: Analyzer) -> dict[str, Any]:
         "properties": {},
         "description": f"What `{analyzer.name}` finds: {analyzer.summary}.",
     }
-    return defaults | json_schema(schema)
+    return defaults | json_schema(schema, private_fields(schema))
 
 
 def _analysis_schema(analysis: dict[str, Any], analyzer: Analyzer) -> dict[str, Any]:

@@ -77,6 +77,8 @@ class FinishedAnalysis:
         faults: as of `ClaimedAnalysis`, when a call has failed now.
         vectors: the ids of the stored vectors that belong to the result, by their fields; None
             leaves them as they are.
+        private: the paths of the fields of the result that are not for clients; None leaves them as
+            they are.
     """
 
     upload_id: str
@@ -89,6 +91,7 @@ class FinishedAnalysis:
     provenance: Mapping[str, Any] | None = None
     faults: int | None = None
     vectors: Mapping[str, str] | None = None
+    private: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -494,4 +497,6 @@ def _analysis_changes(analysis: FinishedAnalysis, moment: datetime) -> Document:
         if analysis.vectors is not None:
             keys = {name: ObjectId(key) for name, key in analysis.vectors.items()}
             changes |= {"vectors": keys}
+        if analysis.private is not None:
+            changes |= {"private": [*analysis.private]}
     return changes

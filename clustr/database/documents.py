@@ -427,4 +427,5 @@ def analysis_from_document(document: Document) -> Analysis:
         result=document.get("result"),
         provenance=document.get("provenance"),
         vectors={name: str(key) for name, key in (document.get("vectors") or {}).items()},
+        private=tuple(document.get("private") or ()),
     )

@@ -317,7 +317,10 @@ class Listing:
         )
         total: int | None
         # Results may not fit into one batch.
-        if is_first_page and not projection.get("analyses.result"):
+        with_results = any(
+            shown and name.startswith("analyses.result") for name, shown in projection.items()
+        )
+        if is_first_page and not with_results:
             with translate_errors():
                 documents, total = self._newest(limit + 1, projection)
             total = total if len(documents) > limit else len(documents)

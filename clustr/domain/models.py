@@ -52,6 +52,7 @@ class Analysis:
         provenance: what gave the result besides the analyzer's version: `plugin`,
             `plugin_version`, `model` and `config_hash`.
         vectors: the ids of the vectors that belong to the result, by their fields.
+        private: the paths of the fields of the result that are not for clients.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Analysis:
     result: dict[str, Any] | None = None
     provenance: dict[str, Any] | None = None
     vectors: Mapping[str, str] = field(default_factory=dict)
+    private: tuple[str, ...] = ()
 
 
 def are_under_way(analyses: Sequence[Analysis], names: Iterable[str]) -> bool:

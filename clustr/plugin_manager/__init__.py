@@ -5,7 +5,7 @@ with a state and a reason instead.
 """
 
 from clustr.plugin_manager.configuration import ignored_variables
-from clustr.plugin_manager.declarations import may_be_list
+from clustr.plugin_manager.declarations import may_be_list, problem_with_path
 from clustr.plugin_manager.discovery import Candidate, code_hash, find_candidates
 from clustr.plugin_manager.load_limit import LoadLimit, notes_folder
 from clustr.plugin_manager.loading import (
@@ -21,6 +21,7 @@ from clustr.plugin_manager.plugin import (
     describe_plugin_exception,
     plugin_exc_info,
 )
+from clustr.plugin_manager.private_fields import private_fields
 
 __all__ = [
     "Candidate",
@@ -39,4 +40,6 @@ __all__ = [
     "may_be_list",
     "notes_folder",
     "plugin_exc_info",
+    "private_fields",
+    "problem_with_path",
 ]

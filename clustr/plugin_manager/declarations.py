@@ -143,7 +143,7 @@ def problem_with_filters(filters: Iterable[object], analyzers: Iterable[Analyzer
 def _problem_with_filter(filter: Filter, analyzer: Analyzer) -> str | None:
     if not isinstance(filter.field, str):
         return "field must be a key of the result"
-    if problem := _problem_with_path(filter.field, analyzer.result_schema()):
+    if problem := problem_with_path(filter.field, analyzer.result_schema()):
         return problem
     if not isinstance(filter.operators, tuple | list) or not filter.operators:
         return f"operators must be a tuple of some of {', '.join(OPERATORS)}"
@@ -224,7 +224,7 @@ def _declared_at(path: str, schema: Schema | None) -> tuple[fields.Field[Any] | 
     return declared, is_list
 
 
-def _problem_with_path(path: str, schema: Schema | None) -> str | None:
+def problem_with_path(path: str, schema: Schema | None) -> str | None:
     """Why a result cannot have a value at a path; None if it can.
 
     Lists on the path are skipped, as in a query of MongoDB.

@@ -1,6 +1,7 @@
 """Converts marshmallow schemas, such as those of plugins, to JSON schemas."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from apispec import APISpec
@@ -24,13 +25,17 @@ _converter = _inlining_plugin.converter
 _converter.add_parameter_attribute_function(delimited_list2param)
 
 
-def json_schema(schema: type[Schema]) -> dict[str, Any]:
+def json_schema(schema: type[Schema], left_out: Sequence[str] = ()) -> dict[str, Any]:
     """Convert a marshmallow schema to one JSON schema without references.
+
+    Args:
+        left_out: the paths of fields that are not described.
 
     One that cannot be converted, such as one that contains itself, becomes `{"type": "object"}`.
     """
     try:
-        converted: dict[str, Any] = for_javascript(_converter.schema2jsonschema(schema))
+        shown = schema(exclude=left_out) if left_out else schema
+        converted: dict[str, Any] = for_javascript(_converter.schema2jsonschema(shown))
     except Exception:  # An error in one plugin's schema must not hide the others.
         log.warning("schema_not_described", schema=schema.__name__, exc_info=True)
         return {"type": "object"}

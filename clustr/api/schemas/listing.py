@@ -16,6 +16,7 @@ from clustr.api.http.fields import (
     text,
 )
 from clustr.api.http.json_provider import with_fraction
+from clustr.api.http.request_context import components
 from clustr.api.http.urls import thumbnail_url_of, url_of
 from clustr.api.schemas.filters import CommonFilterSchema, boolean_fields, limit_fields
 from clustr.api.schemas.uploads import UploadSchema
@@ -31,6 +32,8 @@ from clustr.database import (
     UploadFilter,
     log_foreign_record,
 )
+from clustr.domain.result_fields import field_tree, only_fields, without_fields
+from clustr.plugin_manager import private_fields, problem_with_path
 from clustr.search.query import SearchQuery
 from clustr.search.terms import FIELDS
 
@@ -53,9 +56,12 @@ class NameList(fields.String):
         super().__init__(**more)
         self.known = tuple(known)
 
+    def _is_known(self, name: str) -> bool:
+        return name in self.known
+
     def _deserialize(self, value: Any, *arguments: Any, **named: Any) -> Any:
         names = super()._deserialize(value, *arguments, **named).split(",")
-        unknown = [name for name in names if name not in self.known]
+        unknown = [name for name in names if not self._is_known(name)]
         if unknown:
             known = ", ".join(self.known)
             raise ValidationError(
@@ -63,6 +69,35 @@ class NameList(fields.String):
                 f"them: {known}."
             )
         return tuple(names)
+
+
+class UploadFieldList(NameList):
+    """A comma-separated list of fields of uploads and of results: `caption,analyses.palette`."""
+
+    def _is_known(self, name: str) -> bool:
+        return super()._is_known(name) or name.startswith("analyses.")
+
+    def _deserialize(self, value: Any, *arguments: Any, **named: Any) -> Any:
+        names = super()._deserialize(value, *arguments, **named)
+        for name in names:
+            if name not in self.known:
+                _check_result_field(name.removeprefix("analyses."))
+        return names
+
+
+def _check_result_field(name: str) -> None:
+    """Raise for a field of a result that is not there: `palette`, `palette.thumbhash`."""
+    analyzers = components.plugin_manager.analyzers
+    analyzer, _, path = name.partition(".")
+    if analyzer not in analyzers:
+        choices = ", ".join(f"`analyses.{each}`" for each in sorted(analyzers))
+        raise ValidationError(
+            f"There is no analyzer `{analyzer[:100]}`. There are `{RESULTS_FIELD}`, the results "
+            f"of all, and {choices or 'no others'}."
+        )
+    schema = analyzers[analyzer].result_schema
+    if path and (problem := problem_with_path(path, schema(exclude=private_fields(schema)))):
+        raise ValidationError(f"Of the results of `{analyzer}`: {problem}.")
 
 
 class PartSchema(Schema):
@@ -109,14 +144,17 @@ class PartSchema(Schema):
             "behind it."
         },
     )
-    fields_ = NameList(
+    fields_ = UploadFieldList(
         [*UploadSchema().fields, RESULTS_FIELD],
         data_key="fields",
         metadata={
             "description": "The fields of an upload to answer with besides its id, with commas "
             "between them; "
-            f"with `{RESULTS_FIELD}` the results of the analyses, too. By default all but results.",
-            "example": "id,caption,tags",
+            f"with `{RESULTS_FIELD}` the results of all analyses, too; with the name of an "
+            "analyzer, as in `analyses.palette`, its analysis with the result; with the names of "
+            "keys behind it, as in `analyses.palette.thumbhash`, just this of the result. By "
+            "default all but results.",
+            "example": "id,caption,tags,analyses.palette.thumbhash",
         },
     )
 
@@ -254,9 +292,9 @@ PROJECTION = dict.fromkeys(
 )
 ANALYSIS_FIELDS = (
     *("name", "state", "version", "attempts", "started_at", "finished_at", "provenance", "error"),
+    "private",
 )
 PROJECTION_WITH_ANALYSES = PROJECTION | {f"analyses.{name}": 1 for name in ANALYSIS_FIELDS}
-PROJECTION_WITH_RESULTS = PROJECTION_WITH_ANALYSES | {"analyses.result": 1}
 
 
 class FieldSelection:
@@ -267,8 +305,8 @@ class FieldSelection:
 
     Args:
         components: gives the keys of files, and the current version of each analyzer.
-        names: the fields to dump; None for all without results.
-        with_results: whether to include results even if `names` does not.
+        names: the fields to dump, as an `UploadFieldList` loads them; None for all without results.
+        with_results: whether to include all results even if `names` does not.
     """
 
     def __init__(
@@ -277,15 +315,27 @@ class FieldSelection:
         names: tuple[str, ...] | None,
         with_results: bool = False,
     ):
+        asked = names or ()
+        self._with_results = with_results or RESULTS_FIELD in asked
+        self._paths: dict[str, list[str]] = {}
+        for name in asked:
+            if name.startswith("analyses.") and name != RESULTS_FIELD:
+                analyzer_name, _, path = name.removeprefix("analyses.").partition(".")
+                self._paths.setdefault(analyzer_name, []).append(path)
+        self._trees = {
+            analyzer_name: {} if "" in paths else field_tree(paths)
+            for analyzer_name, paths in self._paths.items()
+        }
+        self._all_analyses = names is None or self._with_results or "analyses" in asked
         self._names = None
         if names is not None:
-            self._names = ["id", *(name for name in names if name not in ("id", RESULTS_FIELD))]
-        self._with_results = with_results or (names is not None and RESULTS_FIELD in names)
-        if self._with_results and self._names is not None and "analyses" not in self._names:
-            self._names.append("analyses")
-        self._versions = {
-            name: analyzer.version for name, analyzer in components.plugin_manager.analyzers.items()
-        }
+            own = [name for name in asked if not name.startswith("analyses.")]
+            analyses = ["analyses"] if self._with_results or self._paths else []
+            self._names = [*dict.fromkeys(["id", *own, *analyses])]
+        self._versions, self._private = {}, {}
+        for name, analyzer in components.plugin_manager.analyzers.items():
+            self._versions[name] = analyzer.version
+            self._private[name] = private_fields(analyzer.result_schema)
         self._key = components.storage.key
         self._url = url_of("")
         self._thumbnail_url = thumbnail_url_of(ID_PLACEHOLDER).split(ID_PLACEHOLDER)
@@ -295,7 +345,11 @@ class FieldSelection:
         """The projection for MongoDB: the fields that the selection reads."""
         if self._names is not None and "analyses" not in self._names:
             return PROJECTION
-        return PROJECTION_WITH_RESULTS if self._with_results else PROJECTION_WITH_ANALYSES
+        if self._with_results or not all(self._trees.values()):
+            return PROJECTION_WITH_ANALYSES | {"analyses.result": 1}
+        # MongoDB refuses a path that is inside another one.
+        first_keys = {key for tree in self._trees.values() for key in tree}
+        return PROJECTION_WITH_ANALYSES | {f"analyses.result.{key}": 1 for key in first_keys}
 
     def dump(self, document: Mapping[str, Any]) -> dict[str, Any]:
         """Convert a document of the database to the shape of `ListedUploadSchema`.
@@ -324,7 +378,11 @@ class FieldSelection:
             "tags": get("tags") or [],
             "faces": get("faces") or [],
             "face_cluster_ids": get("face_cluster_ids") or [],
-            "analyses": {a["name"]: self._dump_analysis(a) for a in get("analyses", ())},
+            "analyses": {
+                a["name"]: self._dump_analysis(a)
+                for a in get("analyses", ())
+                if self._all_analyses or a["name"] in self._paths
+            },
             "duplicate_of": str(duplicate_of) if duplicate_of else None,
             "updated_at": with_fraction(document["updated_at"]),
             "version": version_of(upload_id, get("edited_at")),
@@ -332,18 +390,23 @@ class FieldSelection:
         return wire if self._names is None else {name: wire[name] for name in self._names}
 
     def _dump_analysis(self, analysis: Mapping[str, Any]) -> dict[str, Any]:
-        get, version = analysis.get, analysis["version"]
+        get, name, version = analysis.get, analysis["name"], analysis["version"]
         wire = {
             "status": analysis["state"],
             "version": version,
             "attempts": get("attempts", 0),
             "started_at": with_fraction(get("started_at")),
             "finished_at": with_fraction(get("finished_at")),
-            "stale": version < self._versions.get(analysis["name"], version),
+            "stale": version < self._versions.get(name, version),
             "provenance": get("provenance"),
             "error": get("error"),
         }
-        return wire | {"result": get("result")} if self._with_results else wire
+        if self._with_results or name in self._paths:
+            private = field_tree((*(get("private") or ()), *self._private.get(name, ())))
+            wire["result"] = without_fields(get("result"), private)
+            if not self._with_results:
+                wire["result"] = only_fields(wire["result"], self._trees[name])
+        return wire
 
 
 def dump_page(

@@ -7,7 +7,7 @@ from marshmallow import INCLUDE, Schema, fields, validate
 
 from clustr.api.http.fields import NOT_NEGATIVE, Pattern, date_time, number, one_of, text
 from clustr.api.http.json_schema import json_schema
-from clustr.plugin_manager import Plugin, PluginState, code_hash
+from clustr.plugin_manager import Plugin, PluginState, code_hash, private_fields
 from clustr.plugin_manager.service_addresses import why_off
 from clustr.services.default_services import DefaultServices
 from clustr.services.running_processes import RunningProcess
@@ -347,7 +347,9 @@ def dump_plugin(
                 "auto": analyzer.auto,
                 "configured": analyzer not in missing,
                 "fields": sorted(analyzer.fields),
-                "result_schema": json_schema(analyzer.result_schema),
+                "result_schema": json_schema(
+                    analyzer.result_schema, private_fields(analyzer.result_schema)
+                ),
             }
             for analyzer in plugin.analyzers
         ],

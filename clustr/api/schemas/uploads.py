@@ -30,7 +30,10 @@ from clustr.api.http.urls import thumbnail_url_of, url_of
 from clustr.api.schemas.waiting import wait_for_field
 from clustr.components import WebComponents
 from clustr.domain.models import Analysis, State, Status, Upload
+from clustr.domain.result_fields import field_tree, without_fields
 from clustr.imaging.formats import CONTENT_TYPES
+from clustr.plugin_manager import private_fields
+from clustr.plugins import Analyzer
 from clustr.services.intake import AcceptedFile
 from clustr.services.thumbnails import DEFAULT_SIZE, SIZES, VERSION
 
@@ -486,6 +489,7 @@ def dump_analysis(
 ) -> dict[str, Any]:
     """Convert an analysis to the shape of `AnalysisSchema`."""
     analyzer = components.plugin_manager.analyzers.get(analysis.name)
+    private = field_tree((*analysis.private, *private_fields_of(analyzer)))
     wire = {
         "status": analysis.state,
         "version": analysis.version,
@@ -496,7 +500,12 @@ def dump_analysis(
         "provenance": analysis.provenance,
         "error": analysis.error,
     }
-    return wire | {"result": analysis.result} if with_result else wire
+    return wire | {"result": without_fields(analysis.result, private)} if with_result else wire
+
+
+def private_fields_of(analyzer: Analyzer | None) -> tuple[str, ...]:
+    """The paths of the private fields of an analyzer's results; none when it is not there."""
+    return private_fields(analyzer.result_schema) if analyzer else ()
 
 
 def dump_accepted(accepted: AcceptedFile) -> dict[str, Any]:

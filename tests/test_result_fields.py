@@ -1,0 +1,213 @@
+"""Which parts of results clients get: what `fields` asks for, and nothing that is private."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import photographs
+import pytest
+from flask.testing import FlaskClient
+from running import Servers
+from workshop import Workshop
+
+from clustr.app import create_app
+
+PEOPLE = """
+from marshmallow import Schema, fields
+from clustr.plugins import Analyzer, Filter, hookimpl
+
+PRIVATE = {"private": True}
+
+class Person(Schema):
+    age = fields.Integer(required=True)
+    name = fields.String(required=True, metadata=PRIVATE)
+
+class People(Schema):
+    persons = fields.List(fields.Nested(Person), required=True)
+    count = fields.Integer(required=True)
+    secret = fields.Dict(metadata=PRIVATE)
+
+class PeopleAnalyzer(Analyzer):
+    name = "people"
+    result_schema = People
+
+    def analyze(self, image, context):
+        persons = [{"age": 30, "name": "hidden Ann"}, {"age": 40, "name": "hidden Bob"}]
+        return {"persons": persons, "count": 2, "secret": {"key": "hidden"}}
+
+class Guests(Schema):
+    names = fields.String()
+
+class GuestsAnalyzer(Analyzer):
+    name = "guests"
+    result_schema = Guests
+    requires = ("people",)
+
+    def analyze(self, image, context):
+        return {"names": " and ".join(p["name"][7:] for p in image.results["people"]["persons"])}
+
+@hookimpl
+def clustr_register_analyzers(config):
+    return [PeopleAnalyzer(), GuestsAnalyzer()]
+
+@hookimpl
+def clustr_register_filters(config):
+    return [Filter(analyzer="people", field="persons.name", type=fields.String(), name="person")]
+"""
+SHOWN = {"persons": [{"age": 30}, {"age": 40}], "count": 2}
+ABOUT = {
+    "status",
+    "version",
+    "attempts",
+    "started_at",
+    "finished_at",
+    "stale",
+    "provenance",
+    "error",
+}
+
+
+@pytest.fixture(scope="module")
+def workshop(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+    """An installation with one upload and its results."""
+    with Workshop(tmp_path_factory.mktemp("fields"), servers) as workshop:
+        workshop.write("people", PEOPLE)
+        (workshop.upload_id,) = workshop.upload(photographs.photograph())
+        for name in ("people", "guests"):
+            assert workshop.horse(name, f"run-{name}").process.wait(30) == 0
+            assert workshop.state_of(workshop.upload_id, name) == "succeeded"
+        yield workshop
+
+
+@pytest.fixture
+def client(workshop: Workshop) -> FlaskClient:
+    return workshop.app.test_client()
+
+
+def listed(client: FlaskClient, names: str, **more: str) -> dict[str, Any]:
+    answer = client.get("/api/uploads", query_string={"fields": names, **more})
+    assert answer.status_code == 200, answer.text
+    (upload,) = answer.get_json()["data"]
+    return upload
+
+
+def test_the_result_of_one_analyzer_is_asked_for(workshop, client):
+    upload = listed(client, "original_name,analyses.people")
+    assert upload.keys() == {"id", "original_name", "analyses"}
+    assert upload["analyses"].keys() == {"people"}
+    assert upload["analyses"]["people"].keys() == {*ABOUT, "result"}
+    assert upload["analyses"]["people"]["result"] == SHOWN
+    both = listed(client, "analyses.people,analyses.guests")["analyses"]
+    assert both["guests"]["result"] == {"names": "Ann and Bob"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "result"),
+    [
+        ("analyses.people.count", {"count": 2}),
+        ("analyses.people.persons", {"persons": [{"age": 30}, {"age": 40}]}),
+        ("analyses.people.persons.age", {"persons": [{"age": 30}, {"age": 40}]}),
+        (
+            "analyses.people.persons.age,analyses.people.persons,analyses.people.count",
+            {"persons": [{"age": 30}, {"age": 40}], "count": 2},
+        ),
+        ("analyses.people,analyses.people.count", SHOWN),
+    ],
+)
+def test_parts_of_a_result_are_asked_for_at_any_depth(client, asked, result):
+    for more in ({}, {"q": "photograph"}, {"sort": "size"}):
+        assert listed(client, asked, **more)["analyses"]["people"]["result"] == result
+
+
+def test_all_analyses_and_the_result_of_one(client):
+    analyses = listed(client, "analyses,analyses.people.count")["analyses"]
+    assert analyses["people"]["result"] == {"count": 2}
+    assert analyses["guests"].keys() == ABOUT
+    with_all = listed(client, "analyses.results,analyses.people.count")["analyses"]
+    assert with_all["people"]["result"] == SHOWN
+    assert with_all["guests"]["result"] == {"names": "Ann and Bob"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ("analyses.peopel", ["There is no analyzer `peopel`", "`analyses.people`"]),
+        ("analyses.people.coutn", ["Of the results of `people`", "did you mean count"]),
+        ("analyses.people.count.x", ["count is a Integer, with nothing inside"]),
+        ("analyses.people.persons.name", ["unknown field name"]),
+        ("analyses.people.secret", ["unknown field secret"]),
+        ("analyses.", ["There is no analyzer ``"]),
+        ("analysis", ["There is no field `analysis`"]),
+    ],
+)
+def test_what_is_wrong_with_fields_is_named(client, asked, says):
+    answer = client.get("/api/uploads", query_string={"fields": f"id,{asked}"})
+    assert answer.status_code == 422, answer.text
+    for part in says:
+        assert part in answer.get_json()["errors"]["fields"][0]
+
+
+def paths(upload_id: str) -> list[str]:
+    return [
+        f"/api/uploads/{upload_id}",
+        f"/api/uploads/{upload_id}/analyses",
+        f"/api/uploads/{upload_id}/analyses/people",
+        "/api/uploads?fields=analyses.results",
+        "/api/uploads?fields=analyses.people",
+        "/api/uploads?q=photograph&fields=analyses.people.persons",
+    ]
+
+
+def test_private_fields_are_kept_and_not_shown(workshop, client):
+    stored = workshop.stored(workshop.upload_id, "people")
+    assert stored["result"]["secret"] == {"key": "hidden"}
+    assert stored["private"] == ["persons.name", "secret"]
+    assert "private" not in workshop.stored(workshop.upload_id, "guests")
+    for path in paths(workshop.upload_id):
+        answer = client.get(path)
+        assert answer.status_code == 200
+        assert "hidden" not in answer.text, path
+        assert '"age":30' in answer.text, path
+    changed = client.patch(f"/api/uploads/{workshop.upload_id}", json={"caption": "A photograph"})
+    assert changed.status_code == 200
+    assert "hidden" not in changed.text
+    assert '"age":30' in changed.text
+
+
+def test_private_fields_are_in_no_description(client):
+    schema = client.get("/openapi.json").get_json()["components"]["schemas"]
+    shown = schema["AnalysisResult_people"]["properties"]
+    assert shown.keys() == {"persons", "count"}
+    assert shown["persons"]["items"]["properties"].keys() == {"age"}
+    plugins = client.get("/api/plugins/people").get_json()
+    assert "secret" not in json.dumps(plugins["analyzers"][0]["result_schema"])
+
+
+def test_a_filter_of_the_plugin_may_use_a_private_field(client):
+    found = client.get("/api/uploads?person=HIDDEN ann").get_json()
+    assert found["total"] == 1
+    assert "hidden" not in json.dumps(found)
+
+
+def test_private_fields_stay_so_in_the_trash_and_without_their_plugin(workshop, client):
+    path = workshop.folder / "plugins" / "people.py"
+    source = path.read_text()
+    path.unlink()
+    try:
+        without_plugin = create_app(workshop.settings).test_client()
+        for asked in paths(workshop.upload_id)[:4]:
+            answer = without_plugin.get(asked)
+            assert answer.status_code == 200
+            assert "hidden" not in answer.text
+            assert '"age":30' in answer.text
+    finally:
+        path.write_text(source)
+    assert client.delete(f"/api/uploads/{workshop.upload_id}").status_code in (200, 204)
+    for asked in (
+        f"/api/trash/{workshop.upload_id}",
+        "/api/trash?fields=analyses.results",
+    ):
+        answer = client.get(asked)
+        assert answer.status_code == 200
+        assert "hidden" not in answer.text
+        assert '"age":30' in answer.text
