@@ -32,7 +32,12 @@ from clustr.analysis.process_state import ProcessState
 from clustr.analysis.temp_folder import temp_folder
 from clustr.domain import failure_messages
 from clustr.domain.models import State
-from clustr.plugin_manager import Plugin, describe_plugin_exception, plugin_exc_info
+from clustr.plugin_manager import (
+    Plugin,
+    author_traceback,
+    describe_plugin_exception,
+    plugin_exc_info,
+)
 from clustr.plugins import (
     Analyzer,
     ConfigError,
@@ -95,6 +100,7 @@ class End:
         is_fault: whether it is deferred because a call failed, and not as the service is busy.
         faults: how many faults the image has had, this one included.
         seconds: how long the analysis took.
+        traceback: where in the plugin's code it failed, for those who operate the service.
     """
 
     state: State
@@ -107,6 +113,7 @@ class End:
     is_fault: bool = False
     faults: int | None = None
     seconds: float = 0.0
+    traceback: str | None = None
 
 
 class InvalidBatchAnswer(Exception):
@@ -381,9 +388,12 @@ class Runner:
                 )
             case TimeUp():
                 message = f"took longer than {seconds or self.analyzer.timeout:g} seconds"
-                return End(State.FAILED, error=message)
-        log.error("analyzer_raised", exc_info=plugin_exc_info(error))
-        return End(State.FAILED, error=describe_plugin_exception(error))
+                return End(State.FAILED, error=message, traceback=author_traceback(error))
+        own_traceback = author_traceback(error)
+        raised = {"exception": own_traceback} if own_traceback else {"exc_info": error}
+        log.error("analyzer_raised", **raised)
+        description = describe_plugin_exception(error)
+        return End(State.FAILED, error=description, traceback=own_traceback)
 
     def _memory_error_message(self, error: BaseException | None) -> str | None:
         """The message for an error that the memory limit caused; None for any other error."""

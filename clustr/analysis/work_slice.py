@@ -231,6 +231,7 @@ class WorkSlice:
             version=self.analyzer.version,
             provenance=self.runner.provenance_of(end),
             faults=end.faults,
+            traceback=end.traceback,
             vectors=vectors if self.analyzer.vectors else None,
             private=self._private_fields(claimed.upload),
         )
@@ -288,6 +289,7 @@ class WorkSlice:
             started_at=claimed.started_at,
             finished_at=now(),
             error=end.error,
+            failed_version=self.analyzer.version if end.state is State.FAILED else None,
         )
         if end.result is None:  # The last good result stays, with its version.
             has_no_result = before.result is None

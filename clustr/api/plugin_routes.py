@@ -9,7 +9,9 @@ from typing import Any, NoReturn
 from flask import Flask
 from flask_smorest import Blueprint
 from marshmallow import Schema
+from werkzeug.exceptions import HTTPException
 
+from clustr import logs
 from clustr.api.http.errors import ProblemApi
 from clustr.api.http.json_schema import json_schema, query_parameters
 from clustr.api.http.urls import url_of
@@ -17,10 +19,18 @@ from clustr.api.openapi import OBJECT_OR_NULL
 from clustr.api.plugin_filters import PluginFilters
 from clustr.api.schemas.filters import MAX_PLUGIN_FILTERS
 from clustr.database import Database
-from clustr.domain.errors import PluginNotLoaded
-from clustr.plugin_manager import Plugin, PluginManager, PluginState, private_fields
+from clustr.domain.errors import ClustrError, PluginNotLoaded
+from clustr.plugin_manager import (
+    Plugin,
+    PluginManager,
+    PluginState,
+    describe_plugin_exception,
+    private_fields,
+)
 from clustr.plugin_manager.declarations import NAME
 from clustr.plugins import Analyzer, Upload
+
+log = logs.logger(__name__)
 
 PREFIX = "/api/x"
 HTTP_METHODS = ("get", "put", "post", "patch", "delete", "head", "options", "trace")
@@ -104,7 +114,7 @@ def mount(app: Flask, api: ProblemApi, plugin: Plugin, blueprint: Blueprint) -> 
             url_prefix=f"{PREFIX}/{plugin.name}{blueprint.url_prefix or ''}",
         )
     for endpoint in set(app.view_functions) - before:
-        app.view_functions[endpoint] = _turn_exit_into_error(app.view_functions[endpoint])
+        app.view_functions[endpoint] = _guard_view(plugin, app.view_functions[endpoint])
 
 
 def explain_missing_routes(app: Flask, plugin_manager: PluginManager) -> None:
@@ -126,16 +136,23 @@ def _refuse_not_loaded(plugin: Plugin, **_path: str) -> NoReturn:
     raise PluginNotLoaded(f"The plugin {plugin.name} is not loaded: {plugin.reason}.")
 
 
-def _turn_exit_into_error(view: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a view so that `sys.exit()` in it fails this request and does not end the server."""
+def _guard_view(plugin: Plugin, view: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a view so that the log says of which plugin it is when it raises.
+
+    `sys.exit()` in it fails this request and does not end the server.
+    """
 
     @functools.wraps(view)
     def guarded(*arguments: Any, **named: Any) -> Any:
         try:
             return view(*arguments, **named)
-        except (Exception, KeyboardInterrupt):
+        except (HTTPException, ClustrError, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            log.error("view_raised", plugin=plugin.name, reason=describe_plugin_exception(error))
             raise
         except BaseException as error:
+            log.error("view_raised", plugin=plugin.name, reason=describe_plugin_exception(error))
             raise RuntimeError(f"a plugin's view raised {type(error).__name__}") from error
 
     return guarded

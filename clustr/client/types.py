@@ -1,6 +1,6 @@
 """The shapes of answers, as in the OpenAPI document; a newer service may have more fields."""
 
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 
 class Dimensions(TypedDict):
@@ -21,6 +21,7 @@ class Analysis(TypedDict):
     stale: bool
     provenance: dict[str, Any] | None
     error: str | None
+    failed_version: NotRequired[int]
     result: dict[str, Any] | None
 
 

@@ -33,7 +33,7 @@ from clustr.database.documents import (
 )
 from clustr.database.search_terms import SearchTerms
 from clustr.database.tag_keys import TagKeys
-from clustr.domain.errors import ForeignRecord
+from clustr.domain.errors import ForeignRecord, NotFound
 from clustr.domain.models import UNFINISHED, Analysis, State, Upload
 
 WORK = [
@@ -73,7 +73,9 @@ class FinishedAnalysis:
     Attributes:
         state: `succeeded`, `skipped`, `failed`, or `deferred` until `due_at`.
         fields: values for the upload's own fields, by their names.
-        version, provenance: of what produced the result; they are stored beside it.
+        version, provenance: of what produced the result; they are stored beside it. Of a failure
+            the version is stored, too.
+        traceback: where in the plugin's code it failed.
         faults: as of `ClaimedAnalysis`, when a call has failed now.
         vectors: the ids of the stored vectors that belong to the result, by their fields; None
             leaves them as they are.
@@ -90,6 +92,7 @@ class FinishedAnalysis:
     version: int | None = None
     provenance: Mapping[str, Any] | None = None
     faults: int | None = None
+    traceback: str | None = None
     vectors: Mapping[str, str] | None = None
     private: Sequence[str] | None = None
 
@@ -152,7 +155,11 @@ class Analyses:
                 "analyses.$[bare].version": version,
             },
             "$inc": {"analyses.$[it].attempts": 1},
-            "$unset": {"analyses.$[it].finished_at": ""},
+            "$unset": {
+                "analyses.$[it].finished_at": "",
+                "analyses.$[it].failed_version": "",
+                "analyses.$[it].traceback": "",
+            },
         }
         filters: list[Document] = [
             {"it.name": analyzer, "it.state": state},
@@ -222,6 +229,20 @@ class Analyses:
                 analyses = tuple(analysis_from_document(a) for a in document["analyses"])
                 found[str(document["_id"])] = analyses
         return found
+
+    def traceback(self, upload_id: str, analyzer: str) -> str | None:
+        """Where in the plugin's code an analysis failed; None if it did not, or it is not known.
+
+        Raises:
+            NotFound: there is no such upload, or no such analysis of it.
+        """
+        query = {"_id": parse_id(upload_id), "analyses.name": analyzer}
+        with translate_errors():
+            found = self._collection.find_one(query, {"analyses.$": 1})
+        if found is None:
+            raise NotFound(f"There is no upload {upload_id} with an analysis by {analyzer}.")
+        text: str | None = found["analyses"][0].get("traceback")
+        return text
 
     def renew(self, analyzer: str, run: str, lease: timedelta) -> None:
         """Extend the lease of everything that a run holds."""
@@ -294,12 +315,20 @@ class Analyses:
                 },
             ).modified_count
 
-    def reclaim(self, analyzer: str, max_attempts: int, reason: str, run: str | None = None) -> int:
+    def reclaim(
+        self,
+        analyzer: str,
+        max_attempts: int,
+        reason: str,
+        run: str | None = None,
+        version: int | None = None,
+    ) -> int:
         """Take analyses from runs that died: queue them again, or fail those out of attempts.
 
         Args:
             reason: stored as their error.
             run: the run that is known to have died; by default every run whose lease has ended.
+            version: of the analyzer, stored with those that fail.
 
         Returns:
             how many analyses were taken.
@@ -310,7 +339,8 @@ class Analyses:
         held |= {"run": run} if run else {"lease_until": due_condition()}
         hopeless = {**held, "crashes": {"$gte": max_attempts - 1}}
         moment = now()
-        failed = {"state": State.FAILED, "error": reason, "finished_at": moment}
+        failed: Document = {"state": State.FAILED, "error": reason, "finished_at": moment}
+        failed |= {} if version is None else {"failed_version": version}
         with translate_errors():
             taken = self._collection.update_many(
                 with_analysis(**hopeless) | IS_UPLOAD,
@@ -486,6 +516,10 @@ def _analysis_changes(analysis: FinishedAnalysis, moment: datetime) -> Document:
     changes: Document = {"state": analysis.state, "error": analysis.error, "finished_at": moment}
     if analysis.state is State.DEFERRED:
         changes |= {"due_at": analysis.due_at}
+    if analysis.state is State.FAILED and analysis.version is not None:
+        changes |= {"failed_version": analysis.version}
+    if analysis.traceback is not None:
+        changes |= {"traceback": analysis.traceback}
     if analysis.faults is not None:
         changes |= {"faults": analysis.faults, "fault_at": moment}
     if analysis.result is not None:

@@ -47,6 +47,7 @@ class Analysis:
             analyzer that is to run.
         attempts: how many runs began.
         started_at, finished_at: of the last run.
+        failed_version: the version of the analyzer that failed, if the last run did.
         requires: the analyzers whose results it waits for.
         result: the last good one, which stays until a newer run succeeds.
         provenance: what gave the result besides the analyzer's version: `plugin`,
@@ -62,6 +63,7 @@ class Analysis:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     error: str | None = None
+    failed_version: int | None = None
     requires: tuple[str, ...] = ()
     result: dict[str, Any] | None = None
     provenance: dict[str, Any] | None = None

@@ -18,8 +18,10 @@ from clustr.plugin_manager.manager import PluginManager
 from clustr.plugin_manager.plugin import (
     Plugin,
     PluginState,
+    author_traceback,
     describe_plugin_exception,
     plugin_exc_info,
+    plugin_line,
 )
 from clustr.plugin_manager.private_fields import private_fields
 
@@ -29,6 +31,7 @@ __all__ = [
     "Plugin",
     "PluginManager",
     "PluginState",
+    "author_traceback",
     "check_enabled",
     "code_hash",
     "describe_plugin_exception",
@@ -40,6 +43,7 @@ __all__ = [
     "may_be_list",
     "notes_folder",
     "plugin_exc_info",
+    "plugin_line",
     "private_fields",
     "problem_with_path",
 ]

@@ -29,6 +29,9 @@ LIBRARY_FOLDERS = tuple(
     for name in ("flask", "flask_smorest", "marshmallow", "requests", "werkzeug")
 )
 
+# Of a traceback that is kept: a heading, two lines for each of so many frames, and the exception.
+MAX_FRAMES = 4
+
 
 def empty_configuration() -> Mapping[str, Any]:
     """An empty configuration, which cannot be changed."""
@@ -164,8 +167,41 @@ def describe_plugin_exception(error: BaseException) -> str:
 def plugin_line(error: BaseException) -> str | None:
     """Where in the plugin's code an exception was, such as `sharpness.py, line 41, in analyze`.
 
-    It is the innermost line of the plugin's file, which is the first one that is not of a
-    framework: an error may come from a library that the plugin called.
+    It is the innermost line of the plugin's files: an error may come from a library that the
+    plugin called.
+    """
+    frames = _plugin_frames(error)
+    if not frames:
+        return None
+    last = frames[-1]
+    function = f", in {last.name}" if last.name.isidentifier() else ""  # not of `<module>`
+    return f"{Path(last.filename).name}, line {last.lineno}{function}"
+
+
+def author_traceback(error: BaseException) -> str | None:
+    """The traceback of an exception with the frames of the plugin's own files, and its description.
+
+    Returns:
+        at most ten lines without secrets; None when it was not raised below code of
+        the plugin.
+    """
+    frames = _plugin_frames(error)
+    if not frames:
+        return None
+    lines = [line for frame in frames[-MAX_FRAMES:] for line in _frame_lines(frame)]
+    described = failure_messages.describe_exception(error).splitlines() or [""]
+    return without_secrets("\n".join(["Traceback (most recent call last):", *lines, described[0]]))
+
+
+def _frame_lines(frame: traceback.FrameSummary) -> list[str]:
+    place = f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}'
+    return [place, f"    {frame.line}"] if frame.line else [place]
+
+
+def _plugin_frames(error: BaseException) -> list[traceback.FrameSummary]:
+    """The frames of an exception in the plugin's own files, the innermost last.
+
+    Its files are those beside the first one that is not of a framework, if that is a package.
     """
     frames = [
         frame
@@ -173,10 +209,11 @@ def plugin_line(error: BaseException) -> str | None:
         if not frame.filename.startswith((*FRAMEWORK_FOLDERS, *LIBRARY_FOLDERS))
     ]
     if not frames:
-        return None
-    last = [frame for frame in frames if frame.filename == frames[0].filename][-1]
-    function = f", in {last.name}" if last.name.isidentifier() else ""  # not of `<module>`
-    return f"{Path(last.filename).name}, line {last.lineno}{function}"
+        return []
+    file = Path(frames[0].filename)
+    is_package = (file.parent / "__init__.py").exists()
+    own = f"{file.parent}{os.sep}" if is_package else frames[0].filename
+    return [frame for frame in frames if frame.filename.startswith(own)]
 
 
 def plugin_traceback(error: BaseException) -> str:

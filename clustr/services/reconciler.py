@@ -84,7 +84,10 @@ class Reconciler:
         analyzers = self._analyzers if unfinished else []
         for analyzer in analyzers:
             reclaimed = self._database.analyses.reclaim(
-                analyzer.name, analyzer.max_attempts, "the worker that ran it was lost"
+                analyzer.name,
+                analyzer.max_attempts,
+                "the worker that ran it was lost",
+                version=analyzer.version,
             )
             if reclaimed:
                 log.warning("analyses_taken_back", analyzer=analyzer.name, count=reclaimed)

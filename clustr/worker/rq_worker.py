@@ -152,7 +152,7 @@ class AnalysisWorker(Worker):
         database = build_database(self.settings, WORKER_TIMEOUT_SECONDS)
         try:
             analyzer = self.plugin_manager.analyzers[name]
-            database.analyses.reclaim(name, analyzer.max_attempts, reason, run)
+            database.analyses.reclaim(name, analyzer.max_attempts, reason, run, analyzer.version)
             if lease := calls_lease(analyzer):
                 database.leases.release(lease, run)
         except ClustrError as error:

@@ -32,6 +32,7 @@ from clustr.database import (
     UploadFilter,
     log_foreign_record,
 )
+from clustr.domain.models import State
 from clustr.domain.result_fields import field_tree, only_fields, without_fields
 from clustr.plugin_manager import private_fields, problem_with_path
 from clustr.search.query import SearchQuery
@@ -293,6 +294,7 @@ PROJECTION = dict.fromkeys(
 ANALYSIS_FIELDS = (
     *("name", "state", "version", "attempts", "started_at", "finished_at", "provenance", "error"),
     "private",
+    "failed_version",
 )
 PROJECTION_WITH_ANALYSES = PROJECTION | {f"analyses.{name}": 1 for name in ANALYSIS_FIELDS}
 
@@ -401,6 +403,8 @@ class FieldSelection:
             "provenance": get("provenance"),
             "error": get("error"),
         }
+        if wire["status"] == State.FAILED and get("failed_version") is not None:
+            wire["failed_version"] = get("failed_version")
         if self._with_results or name in self._paths:
             private = field_tree((*(get("private") or ()), *self._private.get(name, ())))
             wire["result"] = without_fields(get("result"), private)

@@ -246,6 +246,11 @@ class AnalysisSchema(Schema):
         metadata={"description": "What gave the result; null without one."},
     )
     error = text("Why there is no result, or not yet.", "HTTP 503", required=True, allow_none=True)
+    failed_version = number(
+        "The version of the analyzer that failed; only of an analysis that has failed, whose "
+        "`version` is that of an earlier result, if there is one.",
+        2,
+    )
     result = fields.Dict(
         allow_none=True,
         metadata={
@@ -500,6 +505,8 @@ def dump_analysis(
         "provenance": analysis.provenance,
         "error": analysis.error,
     }
+    if analysis.state is State.FAILED and analysis.failed_version is not None:
+        wire["failed_version"] = analysis.failed_version
     return wire | {"result": without_fields(analysis.result, private)} if with_result else wire
 
 

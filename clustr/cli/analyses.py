@@ -1,0 +1,45 @@
+"""`clustr analyses`: what is known of single analyses, for those who operate the service."""
+
+import sys
+
+import click
+
+from clustr import logs
+from clustr.cli.analyze import refuse
+from clustr.cli.running_service import read_settings_of_running_service
+from clustr.components import WEB_TIMEOUT_SECONDS, build_database
+from clustr.domain.errors import ClustrError, DatabaseUnavailable
+
+# Exit codes; `refuse` exits with 2.
+PRINTED, NOTHING = 0, 1
+
+
+@click.group()
+def analyses() -> None:
+    """Say more of an analysis than clients are told."""
+
+
+@analyses.command(name="traceback")
+@click.argument("upload_id", metavar="ID")
+@click.argument("analyzer", metavar="NAME")
+def print_traceback(upload_id: str, analyzer: str) -> None:
+    """Print where in its plugin the analysis by NAME of the upload ID failed.
+
+    Exit code: 0 when it is printed, 1 when there is none, 2 when it cannot be looked up.
+    """
+    settings = read_settings_of_running_service()
+    logs.configure(settings.log_format, "error")
+    database = build_database(settings, WEB_TIMEOUT_SECONDS)
+    try:
+        traceback = database.analyses.traceback(upload_id, analyzer)
+    except DatabaseUnavailable:
+        refuse("MongoDB does not answer at the address of MONGODB_URL")
+    except ClustrError as error:
+        refuse(str(error))
+    finally:
+        database.close()
+    if traceback is None:
+        click.echo("There is no traceback: it has not failed, or not in code of its plugin.")
+        sys.exit(NOTHING)
+    click.echo(traceback)
+    sys.exit(PRINTED)
