@@ -6,7 +6,8 @@ from typing import Any
 from flask import Flask
 
 from clustr import api, logs
-from clustr.api.plugin_routes import PluginLibrary, problem_with_routes
+from clustr.api.http.urls import url_of
+from clustr.api.plugin_routes import problem_with_routes
 from clustr.components import build_web
 from clustr.domain.errors import DatabaseUnavailable
 from clustr.settings import Settings, read_settings
@@ -36,7 +37,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     """
     settings = settings or read_settings()
     logs.configure(settings.log_format, settings.log_level)
-    components = build_web(settings, PluginLibrary, problem_with_routes)
+    components = build_web(settings, url_of, problem_with_routes)
     try:
         components.database.make_indexes()
         components.database.make_result_indexes()

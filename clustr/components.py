@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING
 
 from clustr import logs
@@ -38,6 +37,7 @@ from clustr.services.default_services import DefaultServices
 from clustr.services.fsck import Fsck
 from clustr.services.health import HealthChecks
 from clustr.services.intake import Intake
+from clustr.services.library import PluginLibrary, url_below
 from clustr.services.nearest import Nearest
 from clustr.services.plugin_events import DELETED_HOOK, PluginEvents
 from clustr.services.reconciler import Reconciler
@@ -148,15 +148,28 @@ def indexed_result_fields(plugin_manager: PluginManager) -> frozenset[str]:
     return frozenset(filter.index for filter in plugin_manager.filters if filter.indexed)
 
 
+def build_nearest(settings: Settings, database: Database, plugin_manager: PluginManager) -> Nearest:
+    """Build the search for the nearest vectors."""
+    return Nearest(database, settings.data_folder / VECTORS_FOLDER, plugin_manager)
+
+
+def library_maker(
+    settings: Settings, database: Database, nearest: Nearest
+) -> Callable[[Plugin], Library]:
+    """Make what makes the library of a plugin, outside of requests."""
+    url_of = url_below(settings.base_url, settings.upload_url_path)
+    return lambda plugin: PluginLibrary(database, nearest, plugin, url_of)
+
+
 def build_web(
     settings: Settings,
-    library: Callable[[Database, Plugin], Library],
+    url_of: Callable[[str], str],
     problem_with_routes: "Callable[[Plugin, list[Blueprint]], str | None]",
 ) -> WebComponents:
     """Build the collaborators of a web process.
 
     Args:
-        library: makes the object through which a plugin's routes read uploads.
+        url_of: says, while a request is answered, where clients find the file of this name.
         problem_with_routes: returns why the routes of a plugin cannot be used, or None.
 
     Raises:
@@ -166,7 +179,13 @@ def build_web(
     decode_limits.limit_memory(settings.decode_memory)
     database = build_database(settings, WEB_TIMEOUT_SECONDS)
     plugin_manager = build_plugin_manager(settings)
-    blueprints = plugin_manager.blueprints(partial(library, database), problem_with_routes)
+    nearest = build_nearest(settings, database, plugin_manager)
+
+    def library_of_routes(plugin: Plugin) -> Library:
+        return PluginLibrary(database, nearest, plugin, url_of)
+
+    plugin_manager.library_of = library_maker(settings, database, nearest)
+    blueprints = plugin_manager.blueprints(library_of_routes, problem_with_routes)
     database.indexed_fields = indexed_result_fields(plugin_manager)
     storage = LocalStorage(settings.upload_folder)
     storage.prepare(database.in_use)
@@ -214,7 +233,7 @@ def build_web(
         Removal(database, storage, plugin_events.notify_deleted, settings.trash_days),
         BulkJobs(database),
         running_processes,
-        Nearest(database, settings.data_folder / VECTORS_FOLDER, plugin_manager),
+        nearest,
     )
 
 
@@ -230,6 +249,8 @@ def build_worker(settings: Settings, plugin_manager: PluginManager) -> WorkerCom
     storage = LocalStorage(settings.upload_folder)
     storage.prepare(database.in_use)
     queue = Queue(settings.redis_url, settings.redis_prefix)
+    nearest = build_nearest(settings, database, plugin_manager)
+    plugin_manager.library_of = library_maker(settings, database, nearest)
 
     def on_deleted(upload: Upload) -> None:
         # Called directly, not through `PluginEvents`, which drops events when many wait.

@@ -308,7 +308,7 @@ def test_no_vector_yet_is_another_problem_than_no_such_upload(gallery: Gallery) 
     detail = f"The upload {queued} has no vector it.cosine yet; its analysis it is queued."
     assert answer.get_json()["detail"] == detail
     assert workshop.horse("it", "run").process.wait(30) == 0
-    detail = f"The upload {none} has no vector it.cosine; it found none in it."
+    detail = f"The upload {none} has no vector it.cosine; its result of it has none."
     assert gallery.similar(none).get_json()["detail"] == detail
     workshop.web.removal.remove(queued)
     assert gallery.similar(queued).get_json()["type"].endswith("in_trash")

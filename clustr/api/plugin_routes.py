@@ -3,7 +3,7 @@
 import functools
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn
 
 from flask import Flask
@@ -14,11 +14,9 @@ from werkzeug.exceptions import HTTPException
 from clustr import logs
 from clustr.api.http.errors import ProblemApi
 from clustr.api.http.json_schema import json_schema, query_parameters
-from clustr.api.http.urls import url_of
 from clustr.api.openapi import OBJECT_OR_NULL
 from clustr.api.plugin_filters import PluginFilters
 from clustr.api.schemas.filters import MAX_PLUGIN_FILTERS
-from clustr.database import Database
 from clustr.domain.errors import ClustrError, PluginNotLoaded
 from clustr.plugin_manager import (
     Plugin,
@@ -28,7 +26,7 @@ from clustr.plugin_manager import (
     private_fields,
 )
 from clustr.plugin_manager.declarations import NAME
-from clustr.plugins import Analyzer, Upload
+from clustr.plugins import Analyzer
 
 log = logs.logger(__name__)
 
@@ -37,37 +35,6 @@ HTTP_METHODS = ("get", "put", "post", "patch", "delete", "head", "options", "tra
 REFERENCE = re.compile(r'"\$ref": *"#/components/(\w+)/([^"]*)"')
 # Flask and flask-smorest add these to every rule.
 AUTOMATIC_METHODS = ("HEAD", "OPTIONS")
-
-
-class PluginLibrary:
-    """Read access to uploads for the routes of one plugin: implements `clustr.plugins.Library`.
-
-    Args:
-        database: where the uploads are.
-        plugin: its indexed filters are the fields by which it can find uploads.
-    """
-
-    def __init__(self, database: Database, plugin: Plugin):
-        self._uploads = database.uploads
-        self._plugin = plugin
-
-    def get(self, upload_id: str) -> Upload:
-        return self._uploads.get(upload_id)
-
-    def find(
-        self, analyzer: str, field: str, values: Sequence[Any], limit: int = 1000
-    ) -> list[Upload]:
-        indexed_fields = [(f.analyzer, f.field) for f in self._plugin.filters if f.indexed]
-        if (analyzer, field) not in indexed_fields:
-            declared = ", ".join(".".join(pair) for pair in indexed_fields) or "none"
-            raise ValueError(
-                f"find() needs an indexed Filter of the plugin {self._plugin.name} on "
-                f"{analyzer}.{field}; there are: {declared}"
-            )
-        return self._uploads.find(analyzer, field, values, limit)
-
-    def url_of(self, upload: Upload) -> str:
-        return url_of(upload.filename)
 
 
 def problem_with_routes(plugin: Plugin, blueprints: list[Blueprint]) -> str | None:

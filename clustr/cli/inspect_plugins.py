@@ -16,30 +16,14 @@ import click
 from clustr import logs
 from clustr.cli.plugin_description import describe_broken_plugin, describe_plugin
 from clustr.cli.subprocess_check import ChildResult, Send, run_in_child
-from clustr.domain.errors import InvalidSettings, NotFound, StartUpError
-from clustr.domain.models import Upload
-from clustr.plugin_manager import Candidate, check_enabled, load_plugins
+from clustr.domain.errors import InvalidSettings, StartUpError
+from clustr.plugin_manager import Candidate, EmptyLibrary, check_enabled, load_plugins
 from clustr.plugin_manager.configuration import read_tables
 from clustr.plugin_manager.declarations import HEAVY_PACKAGES
 from clustr.plugin_manager.service_addresses import note_without_captioner
 from clustr.settings import Settings, read_environment, read_settings
 
 PATH_SETTINGS = {"PLUGINS_FOLDER", "PLUGINS_CONFIG"}
-
-
-class EmptyLibrary:
-    """A library without uploads, for a process without a database."""
-
-    def get(self, upload_id: str) -> Upload:
-        raise NotFound(f"There is no upload {upload_id}.")
-
-    def find(
-        self, analyzer: str, field: str, values: Sequence[Any], limit: int = 1000
-    ) -> Sequence[Upload]:
-        return ()
-
-    def url_of(self, upload: Upload) -> str:
-        return upload.filename
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -144,9 +128,7 @@ def _load_and_describe(settings: Settings, excluded: Mapping[str, str], send: Se
         announce,
     )
     # Clashes of routes are not checked here: only web processes mount the routes.
-    blueprints = plugin_manager.blueprints(
-        lambda _plugin: EmptyLibrary(), lambda _plugin, _blueprints: None
-    )
+    blueprints = plugin_manager.blueprints(EmptyLibrary, lambda _plugin, _blueprints: None)
     routes = Counter(plugin.name for plugin, _ in blueprints)
     descriptions = []
     for plugin in plugin_manager.plugins:

@@ -44,6 +44,7 @@ from clustr.database.integrity import (
 from clustr.database.jobs import Jobs
 from clustr.database.leases import Leases
 from clustr.database.listing import Listing
+from clustr.database.reading import Reading
 from clustr.database.search import Search
 from clustr.database.search_terms import SearchTerms
 from clustr.database.service_calls import ServiceCalls
@@ -100,6 +101,7 @@ class Database:
         self.upload_counts = UploadCounts(self._uploads, self._database["tallies"])
         self.tag_keys = TagKeys(self._uploads)
         self.listing = Listing(self._uploads, self.upload_counts, self.tag_keys)
+        self.reading = Reading(self._uploads, self.tag_keys)
         self.search = Search(self._uploads, self.vocabulary, self.listing, self.tag_keys)
         self.editing = Editing(self._uploads, self.tag_keys, self.search_terms)
         self.trash = Trash(self._uploads, self.duplicates, self.tag_keys, self.search_terms)

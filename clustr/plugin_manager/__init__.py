@@ -7,6 +7,7 @@ with a state and a reason instead.
 from clustr.plugin_manager.configuration import ignored_variables
 from clustr.plugin_manager.declarations import may_be_list, problem_with_path
 from clustr.plugin_manager.discovery import Candidate, code_hash, find_candidates
+from clustr.plugin_manager.empty_library import EmptyLibrary
 from clustr.plugin_manager.load_limit import LoadLimit, notes_folder
 from clustr.plugin_manager.loading import (
     check_enabled,
@@ -27,6 +28,7 @@ from clustr.plugin_manager.private_fields import private_fields
 
 __all__ = [
     "Candidate",
+    "EmptyLibrary",
     "LoadLimit",
     "Plugin",
     "PluginManager",

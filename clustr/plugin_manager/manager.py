@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from clustr import logs
 from clustr.plugin_manager.analyzer_order import sort_analyzers
 from clustr.plugin_manager.configuration_keys import configuration_keys_of
+from clustr.plugin_manager.empty_library import EmptyLibrary
 from clustr.plugin_manager.load_limit import LoadLimit
 from clustr.plugin_manager.plugin import (
     Plugin,
@@ -41,6 +42,7 @@ class PluginManager:
         plugins: all plugins that were found, in the order in which they were loaded.
         analyzers: by their names, each after those that it requires.
         filters: those of all plugins.
+        library_of: makes the library that event hooks and commands of a plugin are given.
         warnings: sentences about configuration that belongs to nothing that exists.
     """
 
@@ -61,6 +63,7 @@ class PluginManager:
         self._plugin_of: dict[str, Plugin] = {}
         self._plugins_by_hook: dict[str, list[Plugin]] = {}
         self._announce = announce
+        self.library_of: Callable[[Plugin], Library] = EmptyLibrary
         self._limit = limit or LoadLimit()
         self._count_lock = Lock()
         self._collect()
@@ -160,7 +163,7 @@ class PluginManager:
             about = {"plugin": plugin.name, "hook": hook}
             began = time.perf_counter()
             try:
-                getattr(plugin.hook, hook)(**arguments)
+                getattr(plugin.hook, hook)(library=self.library_of(plugin), **arguments)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:

@@ -18,7 +18,7 @@ from clustr.plugins.captions import (
 from clustr.plugins.filters import Filter
 from clustr.plugins.hooks import hookimpl
 from clustr.plugins.http import HttpAnalyzer, HttpConfig, ServiceUrl, as_sent, said_in
-from clustr.plugins.library import Library
+from clustr.plugins.library import Library, SimilarUpload
 from clustr.plugins.outcomes import ConfigError, Fail, Outcome, RetryLater, Skip
 from clustr.plugins.pixel_formats import to_rgb, to_rgba
 from clustr.plugins.vectors import Vector
@@ -44,6 +44,7 @@ __all__ = [
     "Outcome",
     "RetryLater",
     "ServiceUrl",
+    "SimilarUpload",
     "Skip",
     "Upload",
     "Vector",

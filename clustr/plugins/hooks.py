@@ -66,7 +66,7 @@ def clustr_register_filters(config: Mapping[str, Any]) -> Iterable[Filter]:
 
 
 @hookspec
-def clustr_upload_stored(upload: Upload) -> None:
+def clustr_upload_stored(upload: Upload, library: Library) -> None:
     """An upload was stored; nothing has been analyzed yet.
 
     Called in the web process that took it in, after the answer and beside other requests. A notice
@@ -75,7 +75,7 @@ def clustr_upload_stored(upload: Upload) -> None:
 
 
 @hookspec
-def clustr_analysis_finished(upload: Upload, analysis: Analysis) -> None:
+def clustr_analysis_finished(upload: Upload, analysis: Analysis, library: Library) -> None:
     """An analysis reached its end: it is `succeeded`, `skipped` or `failed`.
 
     Called in the worker process that ran it, once the end is written down. A notice can be lost
@@ -88,7 +88,7 @@ def clustr_analysis_finished(upload: Upload, analysis: Analysis) -> None:
 
 
 @hookspec
-def clustr_upload_deleted(upload: Upload) -> None:
+def clustr_upload_deleted(upload: Upload, library: Library) -> None:
     """An upload was removed for good.
 
     Called in the process that removed it, afterwards and beside other requests: the place to remove

@@ -1,19 +1,33 @@
-"""What the routes of a plugin can ask of the uploads."""
+"""What plugins can ask of the uploads."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from clustr.domain.models import Upload
 
 
+@dataclass(frozen=True, slots=True)
+class SimilarUpload:
+    """An upload that is near, and how far it is: the smaller, the more similar."""
+
+    upload: Upload
+    distance: float
+
+
 class Library(Protocol):
-    """The uploads, to be read only."""
+    """The uploads, to be read only.
+
+    `filters` are those of `GET /api/uploads`, by the names of its parameters: `{"tag": ["dog"],
+    "uploaded_after": datetime(2026, 1, 1, tzinfo=UTC)}`, with `analyses.` in front for those by
+    results, `{"analyses.brightness.mean__gte": 128}`. One that is unknown raises `InvalidInput`.
+    """
 
     def get(self, upload_id: str) -> Upload:
         """The upload with this id, with the results of its analyses.
 
         Raises:
-            NotFound: there is none with it; the answer is 404 if the route does not catch it.
+            NotFound: there is none with it; the answer is 404 if a route does not catch it.
         """
         ...
 
@@ -33,6 +47,51 @@ class Library(Protocol):
         """
         ...
 
+    def walk(self, filters: Mapping[str, Any] | None = None) -> Iterator[Upload]:
+        """All uploads, or those that meet the filters, the oldest ids first, with their results.
+
+        They are read some at a time, so that any number can be walked through; one that is there
+        all the while comes exactly once.
+        """
+        ...
+
+    def count(self, filters: Mapping[str, Any] | None = None) -> int:
+        """How many uploads there are, or meet the filters."""
+        ...
+
+    def nearest(
+        self,
+        to: Any,
+        by: str,
+        limit: int = 20,
+        filters: Mapping[str, Any] | None = None,
+        max_distance: float | None = None,
+    ) -> Sequence[SimilarUpload]:
+        """The uploads whose vectors are nearest, the nearest first; exact.
+
+        Args:
+            to: an `Upload`, which is not among the answers; or a vector, as analyzers return it.
+            by: an analyzer and the field of its vector, such as `embed.embedding`; the analyzer is
+                enough where it has one.
+            limit: how many at most, up to 1000.
+            max_distance: how far they may be.
+
+        Raises:
+            NoResult: the upload has no such vector, or not yet.
+            InvalidInput: no analyzer has such a vector, or the one that is given does not fit.
+        """
+        ...
+
+    def vector(self, upload: Upload, by: str) -> bytes:
+        """The vector of an upload: float16 in little endian, or bits in whole words of 64.
+
+        `numpy.frombuffer(vector, numpy.float16)` makes numbers of it.
+
+        Raises:
+            NoResult: the upload has no such vector, or not yet.
+        """
+        ...
+
     def url_of(self, upload: Upload) -> str:
-        """Where clients find the original; to be asked while a request is being answered."""
+        """Where clients find the original; outside of a request that takes `BASE_URL`."""
         ...

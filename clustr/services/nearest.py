@@ -388,7 +388,7 @@ def _why_none(upload: Upload, field: VectorField) -> str:
                 f" yet; its result is of version {analysis.version} of {field.analyzer}, which is "
                 f"at version {field.version}"
             )
-        return f"; {field.analyzer} found none in it"
+        return f"; its result of {field.analyzer} has none"
     return f"; its analysis {field.analyzer} {analysis.state}" + (
         f": {analysis.error}" if analysis.error else ""
     )
