@@ -242,7 +242,7 @@ class Settings:
     port: int = setting(number(1, 65535), 5000, "Port to listen on")
     web_workers: int = setting(number(1), 2, "Web processes; each serves with many threads")
     worker_nice: int = setting(number(0, 19), 19, "How much lower the priority of workers is than that of web processes and servers of the same host, from 0 to 19 (nice(2)): people come before analyses")
-    reload: bool = setting(Flag(), False, "`clustr up` restarts the web side when code changes (for development)")
+    reload: bool = setting(Flag(), False, "`clustr up` restarts web and workers when code, a plugin or its configuration changes (for development)")
     base_url: str = setting(base_url(), "", "Where clients reach the service, for the URLs in answers (default: the request's host)")
     upload_url_path: str = setting(Text(validate=validate.Regexp(r"(/[A-Za-z0-9._~-]+)+\Z", error="expected a path such as /uploads")), "/uploads", "Path under which files are served")
     accel_redirect: str = setting(Text(validate=validate.Regexp(r"(/[A-Za-z0-9._~-]+)+\Z", error="expected a path such as /clustr-files")), "", "Path of the internal location at which nginx has `UPLOAD_FOLDER`, to let it send the files (`X-Accel-Redirect`); only behind such an nginx")
@@ -288,10 +288,10 @@ def declared_settings() -> list[dataclasses.Field[Any]]:
     return [field for field in dataclasses.fields(Settings) if field.metadata]
 
 
-def read_environment() -> dict[str, str]:
-    """The process's environment over the file `.env` of the working directory."""
+def read_environment(variables: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment of this or another process over the file `.env` of the working directory."""
     from_file = dotenv.dotenv_values(Path.cwd() / ".env", encoding="utf-8", interpolate=False)
-    return {**{k: v for k, v in from_file.items() if v is not None}, **os.environ}
+    return {**{k: v for k, v in from_file.items() if v is not None}, **variables}
 
 
 def read_settings(environment: Mapping[str, str] | None = None) -> Settings:

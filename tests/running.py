@@ -223,6 +223,7 @@ class Up:
         port = environment.get("PORT") or str(servers.free_port())
         self.url = f"http://127.0.0.1:{port}"
         settings = {"HOST": "127.0.0.1", "PORT": port, "DATA_FOLDER": str(self.data)}
+        settings["XDG_STATE_HOME"] = str(folder / "state")  # Others shall not find it.
         settings["WORKER_NICE"] = "0"  # Tests wait for workers, beside other tests.
         command = ["-m", "clustr", "up", *(arguments or ("--workers", "1"))]
         variables = {**_plain_environment(), **settings, **environment}

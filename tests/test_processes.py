@@ -13,7 +13,7 @@ import pytest
 from fork_server import fork_server
 from running import child, descendants, wait_until
 
-from clustr.supervisor.processes import Notification, notify_ready
+from clustr.supervisor.processes import LARGEST_LOG_BYTES, Notification, notify_ready, old_log
 
 # Says in a file what happens to it, in a line each: that it starts, and that it is asked to end.
 WITNESS = """
@@ -31,7 +31,7 @@ sys.exit(3)
 """
 
 SUPERVISE = """
-import os, sys
+import os, signal, sys
 from pathlib import Path
 from clustr.domain.errors import StartUpError
 from clustr.supervisor.processes import Child, ForkedCheck, Supervisor
@@ -217,6 +217,46 @@ supervise(witness("one", ready=lambda: False, ready_seconds=0.5, log_file=folder
         r"clustr: one did not answer within 0.5 seconds(: one says hello)? \(see .*/one.log\)\n",
         run.output(),
     )
+
+
+def test_what_is_printed_is_copied_into_a_file_that_is_rotated(supervise, tmp_path):
+    copy = tmp_path / "one.log"
+    with copy.open("w") as file:
+        file.truncate(LARGEST_LOG_BYTES)
+    supervise('supervise(witness("one", copy_to=folder / "one.log"))')
+    old = old_log(copy, 1)
+    wait_until(old.exists, 10, "the rotation")
+
+    def kept() -> bytes:
+        return b"".join(file.read_bytes() for file in (old, copy) if file.exists()).strip(b"\0")
+
+    wait_until(lambda: kept() == b"one says hello\n", 10, "what it prints")
+
+
+def test_changed_code_is_loaded_by_those_who_can(supervise, tmp_path):
+    run = supervise('''
+caught = """
+import signal, time
+signal.signal(signal.SIGHUP, lambda *_: print("anew", flush=True))
+print("caught", flush=True)
+while True:
+    time.sleep(1)
+"""
+changes = iter([True])
+supervise(
+    Child(
+        "one",
+        command_starter([sys.executable, "-c", caught], os.environ),
+        reload_by=signal.Signals.SIGHUP,
+    ),
+    witness("two"),
+    code_changed=lambda: (folder / "change").exists() and next(changes, False),
+)
+''')
+    run.wait_for("caught")
+    (tmp_path / "change").touch()
+    run.wait_for("clustr | code has changed, and is loaded anew by one")
+    run.wait_for("one    | anew")
 
 
 def test_a_program_that_is_not_there_is_said(supervise):

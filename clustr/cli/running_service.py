@@ -1,21 +1,97 @@
 """Reads the settings of the service that a command works on."""
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+import json
+import os
+from collections.abc import Iterator, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
-from clustr.settings import Settings, read_settings
+import click
+
+from clustr.domain.errors import StartUpError
+from clustr.settings import Settings, read_environment, read_settings
 from clustr.supervisor import servers
+from clustr.supervisor.processes import start_time
+
+# Who sets one of these has said which service is meant.
+CHOOSING = ("DATA_FOLDER", "MONGODB_URL", "MONGODB_DATABASE", "REDIS_URL", "REDIS_PREFIX")
 
 
 def read_settings_of_running_service() -> Settings:
     """Read the settings, with the addresses of servers that `clustr up` started on the same data.
 
+    When nothing says which service is meant, and none runs on the data of the working directory, it
+    is the one that this account runs elsewhere; standard error says so.
+
     Raises:
-        StartUpError: a setting cannot be used.
+        StartUpError: a setting cannot be used, or several services run elsewhere.
     """
-    return with_started_servers(read_settings())
+    settings = read_settings()
+    is_chosen = settings.given.intersection(CHOOSING)
+    if is_chosen or servers.read_addresses(settings.data_folder):
+        return with_started_servers(settings)
+    running = list(_noted_services())
+    if len(running) > 1:
+        folders = ", ".join(str(service.data_folder) for service in running)
+        raise StartUpError(f"several services run: say which is meant with DATA_FOLDER ({folders})")
+    if not running:
+        return settings
+    address = f"http://{running[0].host}:{running[0].port}"
+    click.echo(f"clustr: using {address}, with DATA_FOLDER={running[0].data_folder}", err=True)
+    return with_started_servers(running[0])
+
+
+@contextlib.contextmanager
+def note_running_service(settings: Settings) -> Iterator[None]:
+    """Note for the block, for other commands of this account, where this `clustr up` runs."""
+    note = {
+        "pid": os.getpid(),
+        "started_at": start_time(os.getpid()),
+        "folder": str(Path.cwd()),
+        # They may come from arguments.
+        "settings": {
+            "HOST": settings.host,
+            "PORT": str(settings.port),
+            "DATA_FOLDER": str(settings.data_folder),
+        },
+    }
+    path = _notes_folder() / f"{os.getpid()}.json"
+    with contextlib.suppress(OSError):  # Without a home, other commands have to be told.
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(note))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _notes_folder() -> Path:
+    """The folder of notes: in the state folder of this account (XDG Base Directory)."""
+    state = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state")
+    try:
+        return state.expanduser() / "clustr" / "running"
+    except RuntimeError:  # It has no home.
+        return Path(os.devnull) / "running"
+
+
+def _noted_services() -> Iterator[Settings]:
+    """The settings of each `clustr up` of this account that runs."""
+    for path in sorted(_notes_folder().glob("*.json")):
+        try:
+            note = json.loads(path.read_text())
+            if start_time(note["pid"]) != note["started_at"]:
+                path.unlink()  # It was killed.
+                continue
+            variables = Path(f"/proc/{note['pid']}/environ").read_bytes().decode(errors="replace")
+            own = dict(pair.split("=", 1) for pair in variables.split("\0") if "=" in pair)
+            with contextlib.chdir(note["folder"]):
+                yield read_settings(read_environment(own) | note["settings"])
+        except (OSError, ValueError, KeyError, TypeError):  # It has just ended.
+            continue
 
 
 def with_started_servers(settings: Settings) -> Settings:

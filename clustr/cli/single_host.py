@@ -15,7 +15,9 @@ from urllib.parse import urlsplit
 from PIL import Image
 
 from clustr import __version__, storage
+from clustr.cli.code_watch import CodeWatch
 from clustr.cli.plugins import single_line
+from clustr.cli.running_service import note_running_service
 from clustr.database.replica_set import ensure_primary
 from clustr.domain.errors import DatabaseUnavailable, StartUpError
 from clustr.domain.supported_releases import why_unsupported
@@ -78,15 +80,17 @@ def up(settings: Settings, workers: int, captioner: bool = False) -> int:
         children.append(child)
     environment = _child_environment(settings) | started
     children += [_worker_child(settings, environment, workers), _web_child(settings, environment)]
-    supervisor = Supervisor(children)
+    code_changed = CodeWatch(settings) if settings.reload else None
+    supervisor = Supervisor(children, code_changed=code_changed)
     if storage.is_world_readable(data):
         supervisor.print_line(
             f"DATA_FOLDER={data} can be read by every account of this machine; "
             f"chmod 700 {shlex.quote(str(data))} keeps it to its owner"
         )
-    return supervisor.run(
-        lambda: supervisor.print_line(_welcome_text(settings, workers, environment))
-    )
+    with note_running_service(settings):
+        return supervisor.run(
+            lambda: supervisor.print_line(_welcome_text(settings, workers, environment))
+        )
 
 
 def _child_environment(settings: Settings) -> dict[str, str]:
@@ -184,6 +188,7 @@ def _ready_seconds(settings: Settings) -> float:
 
 def _worker_child(settings: Settings, environment: dict[str, str], workers: int) -> Child:
     arguments = [sys.executable, "-m", "clustr", "worker", "--workers", str(workers)]
+    servers.make_folder(settings.data_folder / "log", "DATA_FOLDER")
     ready = Notification()
     return Child(
         "worker",
@@ -191,6 +196,8 @@ def _worker_child(settings: Settings, environment: dict[str, str], workers: int)
         ready=ready,
         ready_seconds=_ready_seconds(settings),
         starts_again=PluginNotes(settings),
+        copy_to=servers.worker_log(settings.data_folder),
+        reload_by=signal.SIGHUP,
         stop_seconds=STOP_SECONDS["worker"],
     )
 
@@ -210,6 +217,7 @@ def _web_child(settings: Settings, environment: dict[str, str]) -> Child:
         command_starter([*arguments, "clustr.app:create_app()"], environment),
         ready=ForkedCheck(lambda: _check_web(_reachable_host(settings.host), settings.port)),
         ready_seconds=_ready_seconds(settings),
+        reload_by=signal.SIGHUP,
         stop_seconds=STOP_SECONDS["web"],
     )
 

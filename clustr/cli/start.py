@@ -19,11 +19,20 @@ UP_WORKERS = 2
 @click.option("--port", help="Port to listen on, instead of PORT.")
 @click.option("--data", metavar="FOLDER", help="Where data is kept, instead of DATA_FOLDER.")
 @click.option("--workers", default=UP_WORKERS, show_default=True, type=click.IntRange(1))
+@click.option("--reload", is_flag=True, help="Load code anew when it changes, as RELOAD does.")
 @click.option("--captioner", is_flag=True, help="Run `clustr captioner`, too, and use it.")
-def up(host: str | None, port: str | None, data: str | None, workers: int, captioner: bool) -> None:
+def up(
+    host: str | None,
+    port: str | None,
+    data: str | None,
+    workers: int,
+    reload: bool,
+    captioner: bool,
+) -> None:
     """Run everything in the foreground: MongoDB, Redis, workers and web."""
     # In the environment, because the children read their settings from it.
-    for name, value in {"HOST": host, "PORT": port, "DATA_FOLDER": data}.items():
+    options = {"HOST": host, "PORT": port, "DATA_FOLDER": data, "RELOAD": "1" if reload else None}
+    for name, value in options.items():
         if value is not None:
             os.environ[name] = value
     sys.exit(single_host.up(read_settings(), workers, captioner))

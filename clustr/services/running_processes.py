@@ -10,13 +10,13 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from clustr import logs
 from clustr.database import Database
 from clustr.domain.errors import ClustrError
 from clustr.plugin_manager import Plugin, PluginManager
 from clustr.queue import Queue
+from clustr.supervisor.processes import start_time
 
 log = logs.logger(__name__)
 
@@ -176,11 +176,3 @@ def read_processes(queue: Queue) -> list[RunningProcess]:
 
 def _may_run(process: RunningProcess) -> bool:
     return process.host != socket.gethostname() or start_time(process.pid) == process.started_at
-
-
-def start_time(pid: int) -> str | None:
-    """When a process of this host started: field 22 of proc_pid_stat(5); None if it has ended."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return None

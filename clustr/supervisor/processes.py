@@ -34,6 +34,7 @@ LONGEST_LINE_BYTES = 64 * 1024
 LARGEST_LOG_BYTES = 10 * 1024 * 1024
 OLD_LOGS = 3
 LOG_CHECK_SECONDS = 10.0
+CODE_CHECK_SECONDS = 1.0
 # The kernel lets unprivileged users change the priority of one session in this time.
 AUTOGROUP_SECONDS = 0.1
 AUTOGROUP_ATTEMPTS = 20
@@ -84,6 +85,14 @@ def _give_session_its_priority() -> None:
             return
         else:
             return
+
+
+def start_time(pid: int) -> str | None:
+    """When a process of this host started: field 22 of proc_pid_stat(5); None if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return None
 
 
 class StartedProcess(NamedTuple):
@@ -243,7 +252,9 @@ class Child:
         stop_seconds: how long it may take to end after SIGTERM, before it is killed.
         log_file: the file in which it logs, if it does; its output is then not printed. The
             supervisor rotates this file once it is large.
+        copy_to: a file that gets what is printed of it, too; the supervisor writes and rotates it.
         reopen_log: the signal that makes it open that file again; None if it does so for each line.
+        reload_by: the signal that makes it load its code anew, when that has changed.
     """
 
     name: str
@@ -253,7 +264,9 @@ class Child:
     starts_again: Callable[[], bool] | None = None
     stop_seconds: float = 2.0
     log_file: Path | None = None
+    copy_to: Path | None = None
     reopen_log: signal.Signals | None = None
+    reload_by: signal.Signals | None = None
 
 
 def has_terminal() -> bool:
@@ -305,7 +318,7 @@ class _ChildState:
 
     def rotate_log(self) -> None:
         """Move the log file aside if it is large, with those that were moved aside before."""
-        log_file = self.child.log_file
+        log_file = self.child.log_file or self.child.copy_to
         if log_file is None or self.pid is None or not log_file.exists():
             return
         if log_file.stat().st_size < LARGEST_LOG_BYTES:
@@ -360,6 +373,7 @@ class Supervisor:
     Args:
         children: in the order in which they are started; each waits until the one before is ready.
         report: gets a sentence about each child that ends; by default it is printed.
+        code_changed: returns whether code has changed since the last call; None if nobody cares.
         stop_together: whether to stop all at the same time, because none of them needs another.
 
     Attributes:
@@ -372,9 +386,12 @@ class Supervisor:
         children: Sequence[Child],
         report: Callable[[str], None] | None = None,
         stop_together: bool = False,
+        code_changed: Callable[[], bool] | None = None,
     ):
         self._states = [_ChildState(child) for child in children]
         self._stop_together = stop_together
+        self._code_changed = code_changed
+        self._code_checked_at = float("-inf")
         self._report = report or (lambda text: self._print_labeled("clustr", text))
         self._selector = selectors.DefaultSelector()
         self._stop_requests = 0
@@ -407,6 +424,7 @@ class Supervisor:
                     self._poll(self._seconds_to_next_task())
                     self._restart_ended_children()
                     self._rotate_logs()
+                    self._reload_changed_code()
             finally:
                 self._stop_all()
         return 0 if self._stop_requests < 2 else 1
@@ -511,10 +529,14 @@ class Supervisor:
             self._selector.unregister(output.descriptor)
             os.close(output.descriptor)
             return False
+        child = output.state.child
         for line in lines:
             output.state.last_lines.append(line)
-            if output.state.child.log_file is None:
-                self._print_labeled(output.state.child.name, line)
+            if child.log_file is None:
+                self._print_labeled(child.name, line)
+        if child.copy_to:
+            with contextlib.suppress(OSError), child.copy_to.open("a") as copy:  # It is printed.
+                copy.writelines(f"{line}\n" for line in lines)
         return True
 
     def _print_remaining_output(self, state: _ChildState) -> None:
@@ -532,8 +554,10 @@ class Supervisor:
 
     def _seconds_to_next_task(self) -> float | None:
         times = [state.restart_at for state in self._states if state.restart_at is not None]
-        if any(state.child.log_file for state in self._states):
+        if any(state.child.log_file or state.child.copy_to for state in self._states):
             times.append(self._logs_checked_at + LOG_CHECK_SECONDS)
+        if self._code_changed:
+            times.append(self._code_checked_at + CODE_CHECK_SECONDS)
         return max(0.0, min(times) - time.monotonic()) if times else None
 
     def _rotate_logs(self) -> None:
@@ -545,6 +569,18 @@ class Supervisor:
                 state.rotate_log()
             except OSError as error:
                 self._report(f"{error.filename} cannot be rotated: {error.strerror}")
+
+    def _reload_changed_code(self) -> None:
+        if not self._code_changed or time.monotonic() < self._code_checked_at + CODE_CHECK_SECONDS:
+            return
+        self._code_checked_at = time.monotonic()
+        if self._code_changed():
+            reloading = [state for state in self._states if state.child.reload_by and state.pid]
+            names = " and ".join(state.child.name for state in reloading)
+            self._report(f"code has changed, and is loaded anew by {names}")
+            for state in reloading:
+                assert state.child.reload_by is not None
+                state.signal(state.child.reload_by)
 
     def _restart_ended_children(self) -> None:
         for state in self._states:

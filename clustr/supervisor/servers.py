@@ -235,6 +235,10 @@ def mongod_log(data_folder: Path) -> Path:
     return data_folder / "log" / "mongod.log"
 
 
+def worker_log(data_folder: Path) -> Path:
+    return data_folder / "log" / "worker.log"
+
+
 def redis_arguments(program: str, port: int, data_folder: Path) -> list[str]:
     """The command line of a Redis that keeps nothing on disk: all its data can be made again.
 
