@@ -32,7 +32,7 @@ from clustr.plugin_manager import (
 )
 from clustr.plugins import Library
 from clustr.queue import DoorbellRinger, Queue
-from clustr.services.bulk import AnalysisJobs, BulkJobs, JobRunner
+from clustr.services.bulk import AnalysisJobs, BulkJobs, ForgettingJobs, JobRunner
 from clustr.services.default_services import DefaultServices
 from clustr.services.fsck import Fsck
 from clustr.services.health import HealthChecks
@@ -297,6 +297,22 @@ def build_analysis_jobs(
             database,
             RunningProcesses(queue, plugin_manager),
         )
+    finally:
+        database.close()
+
+
+@contextmanager
+def build_forgetting(settings: Settings) -> Iterator[tuple[ForgettingJobs, Database]]:
+    """Build what removes the rest of analyzers, and the database, for the block.
+
+    Raises:
+        StartUpError: a setting cannot be used.
+    """
+    plugin_manager = build_plugin_manager(settings)
+    database = build_database(settings, WORKER_TIMEOUT_SECONDS)
+    database.indexed_fields = indexed_result_fields(plugin_manager)
+    try:
+        yield ForgettingJobs(database, plugin_manager), database
     finally:
         database.close()
 

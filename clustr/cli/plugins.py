@@ -10,6 +10,7 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -294,6 +295,22 @@ def refuse(reason: str) -> NoReturn:
 def print_warnings(inspected: InspectedPlugins) -> None:
     for warning in inspected.warnings:
         click.echo(f"warning: {single_line(warning)}", err=True)
+
+
+@plugins.command()
+@click.argument("analyzer", metavar="ANALYZER")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Only say what there is.")
+def forget(analyzer: str, yes: bool, dry_run: bool) -> None:
+    """Remove what is left of an analyzer that no plugin brings any more.
+
+    That is its analyses with their results, their vectors, and indexes that no other plugin
+    declares, by a job that the workers do. Captions, tags and other fields of uploads that it
+    filled stay. Exit code: 0 when all is removed, 1 when the job did not come to its end, 2 when it
+    was refused, 130 after Ctrl-C.
+    """
+    # Unlike the other commands here it needs the servers, and what connects to them.
+    import_module("clustr.cli.forget").forget(analyzer, yes, dry_run)
 
 
 def print_json(value: Any) -> None:

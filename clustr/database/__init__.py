@@ -13,6 +13,7 @@ from clustr.database.database import INDEXES, Database
 from clustr.database.documents import MALFORMED_RECORD_ERRORS, log_foreign_record, reading_record
 from clustr.database.editing import TagEdit
 from clustr.database.filters import RANGE_FILTERS, filter_from_query
+from clustr.database.forgetting import LeftBehind
 from clustr.database.integrity import ForeignDocument, StoredRecord, UnfinishedAnalysis
 from clustr.database.jobs import Failure, Job, JobState
 from clustr.database.listing import Page, Sort, UploadFilter
@@ -46,6 +47,7 @@ __all__ = [
     "ForeignDocument",
     "Job",
     "JobState",
+    "LeftBehind",
     "NewVector",
     "Page",
     "ReanalysisSelection",

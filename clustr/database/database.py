@@ -36,6 +36,7 @@ from clustr.database.counters import Counters
 from clustr.database.default_services import DefaultServices
 from clustr.database.duplicates import Duplicates
 from clustr.database.editing import Editing
+from clustr.database.forgetting import Forgetting
 from clustr.database.indexes import make_indexes
 from clustr.database.installation import installation_id
 from clustr.database.integrity import (
@@ -111,6 +112,9 @@ class Database:
             self._database["vector_spaces"],
             self._uploads,
             self.tag_keys,
+        )
+        self.forgetting = Forgetting(
+            self._uploads, self.vectors.collection, self._database["vector_spaces"]
         )
         self.circuit_breakers = CircuitBreakers(self._database["breakers"])
         self.service_calls = ServiceCalls(self._database["service_calls"])

@@ -20,6 +20,7 @@ from clustr.database import (
     Failure,
     Job,
     JobState,
+    LeftBehind,
     ReanalysisSelection,
     TagEdit,
     UploadSelection,
@@ -35,7 +36,7 @@ from clustr.domain.errors import (
     QueueUnavailable,
 )
 from clustr.domain.models import UNFINISHED, State, Upload
-from clustr.plugin_manager import PluginManager
+from clustr.plugin_manager import PluginManager, PluginState
 from clustr.plugins import Analyzer
 from clustr.queue import DoorbellRinger, Queue
 from clustr.services.default_services import DefaultServices
@@ -444,6 +445,100 @@ class RemoveTags(AddTags):
         return TagEdit(remove=tags)
 
 
+class ForgetAnalyzer:
+    """Removes all that is left of an analyzer which no plugin brings any more."""
+
+    kind = "forget"
+
+    def __init__(self, database: Database, plugin_manager: PluginManager):
+        self._database = database
+        self._plugin_manager = plugin_manager
+
+    def step(self, job: Job) -> JobProgress:
+        """Drop its indexes first, then remove some of its vectors, then some of its analyses."""
+        name = job.parameters["analyzer"]
+        require_gone(self._plugin_manager, name)
+        counts = {"analyses": 0, "vectors": 0, **job.counts}
+        if "indexes" not in counts:
+            left = left_behind(self._database, name)
+            self._database.forgetting.drop_indexes(left.indexes)
+            counts["indexes"] = len(left.indexes)
+            counts["selected"] = left.analyses
+            return JobProgress(None, None, counts)
+        if vectors := self._database.vectors.forget(name):
+            counts["vectors"] += vectors
+            return JobProgress(None, None, counts)
+        removed = self._database.forgetting.remove_analyses(name)
+        counts["analyses"] += removed
+        counts[State.SUCCEEDED] = counts["analyses"]
+        if not removed:
+            self._database.circuit_breakers.close(name)
+        return JobProgress(None, counts["analyses"] or None, counts, ended=not removed)
+
+    def reclaim(self, job: Job) -> JobProgress:
+        """Leave the rest as it is; what is removed is gone."""
+        return JobProgress(job.after, job.total, dict(job.counts), ended=True)
+
+
+class ForgettingJobs:
+    """Creates jobs that remove what is left of analyzers."""
+
+    def __init__(self, database: Database, plugin_manager: PluginManager):
+        self._database = database
+        self._plugin_manager = plugin_manager
+
+    def left_behind(self, analyzer: str) -> LeftBehind:
+        """What there is of an analyzer that is gone.
+
+        Raises:
+            InvalidInput: it is not gone, or there is nothing of it.
+        """
+        require_gone(self._plugin_manager, analyzer)
+        left = left_behind(self._database, analyzer)
+        if left == LeftBehind(0, 0, ()):
+            raise InvalidInput({"analyzer": [f"there is nothing of an analyzer {analyzer}"]})
+        return left
+
+    def create(self, analyzer: str, request_id: str) -> Job:
+        """Create a job that removes all that is left of an analyzer.
+
+        Raises:
+            InvalidInput: it is not gone.
+            TooManyJobs: as many jobs as are allowed wait or run already.
+        """
+        require_gone(self._plugin_manager, analyzer)
+        self._database.jobs.require_capacity()
+        return _add_job(self._database, ForgetAnalyzer.kind, {"analyzer": analyzer}, request_id)
+
+
+def left_behind(database: Database, analyzer: str) -> LeftBehind:
+    """What there is of an analyzer."""
+    return database.forgetting.left_behind(analyzer, database.unused_indexes())
+
+
+def require_gone(plugin_manager: PluginManager, analyzer: str) -> None:
+    """Check that no plugin brings an analyzer, nor would if it could be loaded.
+
+    Raises:
+        InvalidInput: one does.
+    """
+    if analyzer in plugin_manager.analyzers:
+        name = plugin_manager.plugin_of(plugin_manager.analyzers[analyzer]).name
+        reason = f"the plugin {name} brings {analyzer}; remove it, or add it to PLUGINS_DISABLED"
+        raise InvalidInput({"analyzer": [reason]})
+    broken = [
+        plugin
+        for plugin in plugin_manager.plugins
+        if plugin.state not in (PluginState.LOADED, PluginState.DISABLED)
+    ]
+    for plugin in broken:  # Nobody knows which analyzers it brings.
+        reason = (
+            f"the plugin {plugin.name} is {plugin.state}, and may bring {analyzer}; remove it, or "
+            "add it to PLUGINS_DISABLED"
+        )
+        raise InvalidInput({"analyzer": [reason]})
+
+
 BULK_KINDS = (DeleteUploads, RestoreUploads, AddTags, RemoveTags)
 
 
@@ -468,6 +563,7 @@ class JobRunner:
         self._plugin_manager = plugin_manager
         kinds: list[JobKind] = [AnalyzeUploads(database, queue, plugin_manager)]
         kinds += [kind(database, removal) for kind in BULK_KINDS]
+        kinds.append(ForgetAnalyzer(database, plugin_manager))
         self._kinds = {kind.kind: kind for kind in kinds}
         self._owner = uuid4().hex
         self._indexed = False

@@ -126,7 +126,7 @@ class JobSchema(Schema):
     id = text("24 hexadecimal digits.", EXAMPLE_ID, required=True, validate=HEX_ID)
     kind = fields.String(
         required=True,
-        validate=validate.OneOf(["analyze", "delete", "restore", "tag", "untag"]),
+        validate=validate.OneOf(["analyze", "delete", "restore", "tag", "untag", "forget"]),
         metadata={"description": "What is done.", "example": "analyze"},
     )
     state = one_of(
