@@ -32,6 +32,7 @@ MODES = {
     "slow": "a byte per second from the first one of the status line on",
     "hang": "no answer, /health included",
     "garbage": "200 with something that is not JSON",
+    "page": "200 with a page of HTML, as a proxy sends it",
     "wrong_shape": "200 with JSON of another shape",
     "huge": "200 with a gigabyte",
     "gzip_bomb": "200 with a megabyte that unpacks to a gigabyte",
@@ -253,7 +254,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def garbage(self) -> None:
-        self.answer(200, b"<html><body>It works!</body></html>")
+        self.answer(200, b"captions: none today")
+
+    def page(self) -> None:
+        self.answer(200, b"<!DOCTYPE html>\n<html><body><h1>The site is down.</h1></body></html>")
 
     def wrong_shape(self) -> None:
         self.answer(200, {"caption": 7, "tags": "brown"})

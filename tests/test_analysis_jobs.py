@@ -217,7 +217,9 @@ def test_clustr_analyze(workshop):
 
     nowhere = {"MONGODB_URL": "mongodb://127.0.0.1:1"}
     expected = [
-        (("late",), {}, 2, "clustr: say which uploads: --missing, --stale, --failed or --all"),
+        (("late",), {}, 2, "clustr: say NAME and which uploads: --missing, --stale, --other-con"),
+        (("--stale",), {}, 2, "clustr: say NAME and which uploads"),
+        (("late", "--all-stale"), {}, 2, "clustr: --all-stale is for all analyzers: give neither"),
         (("lat", "--all"), {}, 2, "clustr: unknown analyzer lat; did you mean late?"),
         (("late", "--all"), nowhere, 2, "clustr: MongoDB does not answer at the address of"),
         (("late", "--missing", "--dry-run"), {}, 0, "3 uploads; "),
@@ -244,10 +246,37 @@ def test_clustr_analyze(workshop):
     for program, (_, code, said) in zip(programs, expected, strict=True):
         assert program.process.wait(30) == code, program.output()
         assert program.output().splitlines()[-1] == said
+    nothing = analyze(workshop, "--all-stale")
+    assert nothing.process.wait(30) == 0
+    assert "No analyzer has results of an earlier version" in nothing.output()
     gate.write_text("open")
     code, output = on_a_terminal(workshop, "gated", "--failed")
     assert code == 0, output
     assert re.search(r"\[#{30}\] 3 of 3\s+Succeeded: 3 succeeded", output), output
+
+
+def test_all_that_is_stale_is_ordered_at_once(own_workshop):
+    workshop = own_workshop
+    for name in ("one", "other", "same"):
+        workshop.analyzer(name, "return {}")
+    ids = workshop.upload(*[photographs.photograph(width=40)] * 2)
+    worker = workshop.worker()
+    for name in ("one", "other", "same"):
+        for upload_id in ids:
+            workshop.end_of(upload_id, name)
+    assert worker.stop() == 0
+    for name in ("one", "other"):
+        workshop.analyzer(name, "return {}", version=2)
+    workshop.renew()
+    asked = analyze(workshop, "--all-stale", "--dry-run")
+    assert asked.process.wait(30) == 0
+    assert re.fullmatch(r"one: 2 uploads; .*\nother: 2 uploads; .*\n", asked.output())
+    workshop.worker()
+    ordered_all = analyze(workshop, "--all-stale")
+    assert ordered_all.process.wait(60) == 0, ordered_all.output()
+    assert ordered_all.output().count("Succeeded: 2 succeeded.") == 2
+    for name, version in (("one", 2), ("other", 2), ("same", 1)):
+        assert {workshop.analysis(upload_id, name).version for upload_id in ids} == {version}
 
 
 def on_a_terminal(workshop: Workshop, *arguments: str) -> tuple[int, str]:

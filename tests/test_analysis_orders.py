@@ -52,6 +52,7 @@ UNTOUCHED = {"queued", "running", "deferred"}
 SELECTED = {
     "missing": {"absent", "failed", "cancelled", "requirement_failed"},
     "stale": {"old", "failed_after_success"},
+    "other_config": {"old", "failed_after_success"},
     "failed": {"failed", "failed_after_success"},
     "all": set(BEFORE) - UNTOUCHED,
 }
@@ -70,6 +71,13 @@ def put_on_shelf(workshop: Workshop, ids: dict[str, str]) -> None:
     for kind, analysis in BEFORE.items():
         analyses = [{"name": "it", **analysis}] if analysis else []
         here = {"status": "processed", "facets": facets("processed", "image/jpeg", False)}
+        if kind == "succeeded":  # The others were made by a configuration that nobody knows.
+            plugin = workshop.web.plugin_manager.plugin_of(
+                workshop.web.plugin_manager.analyzers["it"]
+            )
+            analyses[0]["provenance"] = {"config_hash": plugin.config_hash}
+        elif analyses and "result" in analyses[0]:
+            analyses[0]["provenance"] = {"config_hash": "another"}
         change = {"$set": {"analyses": analyses, **here}}
         workshop.collection.update_one({"_id": ObjectId(ids[kind])}, change)
 
@@ -141,7 +149,7 @@ def test_selection_within_limits(shelf):
     [
         ({"analyzer": "itt"}, "analyzer", "did you mean it"),
         ({"analyzer": "quite_another"}, "analyzer", "there are it"),
-        ({"select": "olds"}, "select", "missing, stale, failed, all"),
+        ({"select": "olds"}, "select", "missing, stale, other_config, failed, all"),
         ({"limit": 0}, "limit", "greater than or equal to 1"),
         ({"limit": 1.5}, "limit", "integer"),
         ({"dry_run": 1}, "dry_run", "boolean"),
@@ -189,6 +197,7 @@ def test_statistics_count_every_state(shelf):
     states = [analysis["state"] for analysis in BEFORE.values() if analysis]
     assert found["states"] == {state: states.count(state) for state in set(states)}
     assert found["stale"] == len(SELECTED["stale"])
+    assert found["missing"] == len(SELECTED["missing"])
     assert found["oldest_waiting_at"][:19] == LAST_RUN["due_at"].isoformat()[:19]
     assert (found["rate_per_minute"], found["durations_ms"]) == (0, None)
 

@@ -34,6 +34,7 @@ OUTCOMES = {
     "slow": RetryLater,
     "hang": RetryLater,
     "garbage": Fail,
+    "page": RetryLater,
     "wrong_shape": Fail,
     "huge": Fail,
     "gzip_bomb": Fail,

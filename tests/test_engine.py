@@ -137,6 +137,11 @@ PLUGINS = {
     "batch_short": batch("batch_short", "return [{}] * 7"),
     "batch_none": batch("batch_none", "return None"),
     "batch_generator": batch("batch_generator", "return ({} for _ in images)"),
+    "batch_yields": batch(
+        "batch_yields", f"for image in images: yield image, {{'n': 1 / (not {IS_POISON})}}"
+    ),
+    "batch_stops": batch("batch_stops", "return iter(())"),
+    "batch_strange": batch("batch_strange", "yield 'no image', {}"),
     "batch_mixed": batch(
         "batch_mixed",
         f"return [Skip('a rocket') if {IS_POISON} else [] for image in images]",
@@ -212,7 +217,10 @@ def later(engine, poison_and_good, worker) -> Any:
         ("batch_slow", "took longer than 0.3 seconds", None),
         ("batch_short", r"analyze_batch\(\) returned 7 results for [12] image", "7 results"),
         ("batch_none", "returned NoneType instead of a list", "NoneType"),
-        ("batch_generator", "returned generator instead of a list", "generator"),
+        ("batch_generator", r"yielded dict instead of \(image, result\)", "yielded dict"),
+        ("batch_yields", "ZeroDivisionError: division by zero", None),
+        ("batch_stops", "ended without a result for this image", "ended without"),
+        ("batch_strange", "yielded a result for no image that is left", "no image"),
         ("batch_mixed", "a rocket", "returned list instead of a dict"),
     ],
 )

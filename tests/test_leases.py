@@ -31,6 +31,12 @@ def test_D4_breaker_is_probed_every_ten_seconds_however_long_it_lasts(database, 
         assert 0 < (breaker.probe_at - now()).total_seconds() <= LONGEST_WAIT_SECONDS < 10
 
 
+def test_the_pause_after_a_time_out_is_as_long_as_the_call(database):
+    for taken, least, most in ((0.1, 0, LONGEST_WAIT_SECONDS), (25, 24, 25), (600, 59, 60)):
+        breaker = database.circuit_breakers.record_failure("slow", "did not answer", taken)
+        assert least <= (breaker.probe_at - now()).total_seconds() <= most
+
+
 def test_one_takes_the_probe(database, mongo_database):
     for _ in range(3):
         database.circuit_breakers.record_failure("a", "away")

@@ -60,16 +60,16 @@ class CallSlice:
         self._answered_at = -math.inf
         self._paused_until = -math.inf
         self._look_at = -math.inf
-        self._in_doubt: str | None = None
-        self._unavailable: str | None = None
+        self._in_doubt: End | None = None
+        self._unavailable: End | None = None
 
-    def run(self, claims: list[ClaimedAnalysis]) -> str | None:
+    def run(self, claims: list[ClaimedAnalysis]) -> End | None:
         """Analyze these, and what is queued meanwhile.
 
         Analyses that are not begun when this ends stay claimed until the run releases them.
 
         Returns:
-            the reason when the service is unavailable, else None.
+            the end of a call by which the service is unavailable, else None.
 
         Raises:
             Interrupted: SIGTERM came; calls under way have no end.
@@ -113,7 +113,7 @@ class CallSlice:
     def _finish(self, finished: FinishedCall) -> tuple[ClaimedAnalysis, End]:
         end = self._work.deferred_if_unmounted(finished.end)
         if end.error is UNMOUNTED:
-            self._unavailable = UNMOUNTED
+            self._unavailable = end
         else:
             self._judge(finished)
         return self._claimed.pop(finished.image.id), end
@@ -125,13 +125,13 @@ class CallSlice:
             if sent_at is not None:
                 self._note_answer()
         elif sent_at is None or self._probing:
-            self._unavailable = end.error
+            self._unavailable = end
         elif end.after is not None and end.after <= LONGEST_PAUSE_SECONDS:
             self._window.shrink(sent_at)
             pause_seconds = max(SHORTEST_PAUSE_SECONDS, end.after)
             self._paused_until = max(self._paused_until, time.monotonic() + pause_seconds)
         elif self._answered_at < sent_at:
-            self._in_doubt = end.error
+            self._in_doubt = end
         else:
             self._window.shrink(sent_at)
             if not end.is_fault:

@@ -17,10 +17,11 @@ from clustr import logs
 from clustr.analysis.call_slice import CallSlice
 from clustr.analysis.concurrent_calls import concurrency_of
 from clustr.analysis.limits import MEGABYTE, Interrupted, Interruption, memory_usage
-from clustr.analysis.runner import NotPrepared, Runner
+from clustr.analysis.runner import End, NotPrepared, Runner
 from clustr.analysis.work_slice import LEASE, WorkSlice
 from clustr.database import ClaimedAnalysis, Database
 from clustr.domain.errors import DatabaseUnavailable, QueueUnavailable
+from clustr.domain.models import State
 from clustr.plugin_manager import PluginManager
 from clustr.plugins import Analyzer
 from clustr.queue import HTTP, LONGEST_SLICE_SECONDS, SLICE_SECONDS, Queue
@@ -167,7 +168,7 @@ class AnalysisEngine:
         except Interrupted:
             log.info("analysis_interrupted")
         except NotPrepared as error:  # The image is not at fault: its analysis is deferred.
-            self._defer(work.analyzer, str(error))
+            self._defer(work.analyzer, End(State.DEFERRED, error=str(error)))
         finally:
             if not nothing_left:
                 self._database.analyses.release(work.analyzer.name, run)
@@ -268,8 +269,9 @@ class AnalysisEngine:
         except QueueUnavailable:
             return True
 
-    def _defer(self, analyzer: Analyzer, reason: str) -> None:
-        breaker = self._database.circuit_breakers.record_failure(analyzer.name, reason)
+    def _defer(self, analyzer: Analyzer, end: End) -> None:
+        reason = end.error or ""
+        breaker = self._database.circuit_breakers.record_failure(analyzer.name, reason, end.seconds)
         if breaker.open:
             self._database.analyses.defer_queued(analyzer.name, reason)
         log.warning("analyzer_put_off", reason=reason, probe_at=breaker.probe_at.isoformat())

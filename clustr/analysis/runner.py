@@ -4,6 +4,7 @@ It knows no database, queue or storage: it gets images and returns the end of ea
 analysis has an end with a reason, whatever the plugin's code does, unless it ends the process.
 """
 
+import inspect
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -55,6 +56,7 @@ from clustr.plugins.http import PREPARATION_SECONDS
 
 log = logs.logger(__name__)
 
+NO_MORE = object()
 LARGEST_RESULT_BYTES = 1_000_000
 LARGEST_MODEL_INFO_BYTES = 10_000
 TEARDOWN_SECONDS = 10.0
@@ -137,6 +139,9 @@ class Runner:
         provenance: what is stored beside every result, once the analyzer is set up.
         limits, process_state: the time limits of the plugin's code and the state that is restored
             after it, once the analyzer is set up.
+        yields: whether the analyzer gives the results of a batch one after the other.
+        unavailable: the end of the last analysis of `run`, if by that what the analyzer needs is
+            unavailable.
     """
 
     def __init__(
@@ -148,6 +153,8 @@ class Runner:
         self.analyzer = analyzer
         self.provenance: dict[str, Any] = {}
         self.prepared = False
+        self.yields = inspect.isgeneratorfunction(analyzer.analyze_batch)
+        self.unavailable: End | None = None
         self._plugin = plugin
         self.interruptible = interruptible or nullcontext()
         self._upload_fields = UploadFields()
@@ -228,8 +235,7 @@ class Runner:
     ) -> Iterator[tuple[Image, End]]:
         """Analyze images; yield each with the end of its analysis.
 
-        When the last end is a deferral, what the analyzer needs is unavailable, and the images that
-        were not analyzed have no end.
+        When what the analyzer needs is unavailable, the images that were not analyzed have no end.
 
         Args:
             log_context: the keys and values that log lines get while an image is analyzed.
@@ -239,38 +245,107 @@ class Runner:
         """
         remaining = iter(images)
         size = self.analyzer.batch_size
+        self.unavailable = None
         try:
             while batch := list(islice(remaining, size if size > 1 else None)):
-                pairs = self._analyze_batch(batch) if size > 1 and len(batch) > 1 else None
-                ends = self._analyze_each(batch, log_context) if pairs is None else pairs
-                for image, end in ends:
+                left, is_answered = batch, False
+                for image, end in self._analyze_batch(batch) if len(batch) > 1 < size else ():
+                    left = [each for each in left if each is not image]
+                    is_answered = is_answered or end.state is not State.DEFERRED
                     yield image, end
-                if end.state is State.DEFERRED:
+                if not left and not is_answered:
+                    self.unavailable = end
+                    return
+                for image, end in self._analyze_each(left, log_context):
+                    if end.state is State.DEFERRED:
+                        self.unavailable = end
+                    yield image, end
+                if self.unavailable:
                     return
         finally:
             self.limits.stop_watching()
 
-    def _analyze_batch(self, images: list[Image]) -> list[tuple[Image, End]] | None:
-        """Analyze images together; None when that raised, and each has to be analyzed alone.
-
-        Deferred ends come first: the last end is a deferral only if all are, as `run` expects.
-        """
+    def _analyze_batch(self, images: list[Image]) -> Iterator[tuple[Image, End]]:
+        """Analyze images together; those that have no end then have to be analyzed alone."""
         began = time.perf_counter()
+        answers: Sequence[Any] | Iterator[Any] = ()
         try:
             answers = self._call_analyze_batch(images)
-            ends = [self._end_from_answer(answer) for answer in answers]
+            if not isinstance(answers, Iterator):
+                ends = [self._end_from_answer(answer) for answer in answers]
         except Interrupted:
             raise
         except InvalidBatchAnswer as error:
             ends = [End(State.FAILED, error=str(error))] * len(images)
         except BaseException as error:
             log.warning("batch_raised", images=len(images), exc_info=plugin_exc_info(error))
-            return None
+            return
+        if isinstance(answers, Iterator):
+            yield from self._ends_as_they_come(answers, images)
+            return
         seconds_each = (time.perf_counter() - began) / len(images)
-        pairs = [(i, replace(e, seconds=seconds_each)) for i, e in zip(images, ends, strict=True)]
-        return sorted(pairs, key=lambda pair: pair[1].state is not State.DEFERRED)
+        for image, end in zip(images, ends, strict=True):
+            yield image, replace(end, seconds=seconds_each)
 
-    def _call_analyze_batch(self, images: list[Image]) -> Sequence[Any]:
+    def _ends_as_they_come(
+        self, answers: Iterator[Any], images: Sequence[Image]
+    ) -> Iterator[tuple[Image, End]]:
+        """Yield the ends of a batch whose results come one after the other.
+
+        When that raises or takes too long, only the last image left has an end by that: one of
+        several is at fault, and nobody knows which.
+        """
+        left = [*images]
+        while left:
+            began = time.perf_counter()
+            failed: End | None = None
+            try:
+                image, end = self._next_end(answers, left)
+            except Interrupted:
+                raise
+            except InvalidBatchAnswer as error:
+                failed = End(State.FAILED, error=str(error))
+            except BaseException as error:
+                if len(left) > 1:
+                    log.warning("batch_raised", images=len(left), exc_info=plugin_exc_info(error))
+                    break
+                failed = self._end_from_exception(error)
+            seconds = time.perf_counter() - began
+            if failed:
+                yield from [(each, replace(failed, seconds=seconds)) for each in left]
+                break
+            left = [each for each in left if each is not image]
+            yield image, replace(end, seconds=seconds)
+        self._close_answers(answers)
+
+    def _next_end(self, answers: Iterator[Any], left: Sequence[Image]) -> tuple[Image, End]:
+        """The next image of a batch that has a result, with its end.
+
+        Raises:
+            InvalidBatchAnswer: there is none, or no image with an answer.
+        """
+        answer = self._call(self.analyzer.timeout, lambda _context: next(answers, NO_MORE))
+        if answer is NO_MORE:
+            raise InvalidBatchAnswer("analyze_batch() ended without a result for this image")
+        if not isinstance(answer, tuple) or len(answer) != 2:
+            kind = type(answer).__name__
+            raise InvalidBatchAnswer(f"analyze_batch() yielded {kind} instead of (image, result)")
+        image = next((each for each in left if each is answer[0]), None)
+        if image is None:
+            raise InvalidBatchAnswer("analyze_batch() yielded a result for no image that is left")
+        return image, self._end_from_answer(answer[1])
+
+    def _close_answers(self, answers: Iterator[Any]) -> None:
+        """End the code of a plugin that yields the results of a batch."""
+        close = getattr(answers, "close", lambda: None)
+        try:
+            self._call(self.analyzer.timeout, lambda _context: close())
+        except Interrupted:
+            raise
+        except BaseException as error:
+            log.warning("batch_not_closed", exc_info=plugin_exc_info(error))
+
+    def _call_analyze_batch(self, images: list[Image]) -> Sequence[Any] | Iterator[Any]:
         """Call `analyze_batch`, and return its answers, one for each image.
 
         Raises:
@@ -278,6 +353,8 @@ class Runner:
         """
         seconds = self.analyzer.timeout * len(images)
         answers = self._call(seconds, self.analyzer.analyze_batch, images)
+        if isinstance(answers, Iterator):
+            return answers
         if not isinstance(answers, list | tuple):
             kind = type(answers).__name__
             raise InvalidBatchAnswer(f"analyze_batch() returned {kind} instead of a list")
@@ -303,7 +380,10 @@ class Runner:
     def _analyze_image(self, image: Image) -> End:
         try:
             if self.analyzer.batch_size > 1:
-                return self._end_from_answer(self._call_analyze_batch([image])[0])
+                answers = self._call_analyze_batch([image])
+                if isinstance(answers, Iterator):
+                    return next(self._ends_as_they_come(answers, [image]))[1]
+                return self._end_from_answer(answers[0])
             seconds = self.analyzer.timeout
             return self._end_from_result(self._call(seconds, self.analyzer.analyze, image))
         except Interrupted:

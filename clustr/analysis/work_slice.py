@@ -89,11 +89,11 @@ class WorkSlice:
         if self._database.analyses.has_work(self.analyzer.name):
             self.notify_workers([self.analyzer])
 
-    def analyze(self, claims: list[ClaimedAnalysis]) -> str | None:
+    def analyze(self, claims: list[ClaimedAnalysis]) -> End | None:
         """Run the claimed analyses and store their ends.
 
         Returns:
-            the reason when a service that the analyzer needs is unavailable, else None. Analyses
+            the end by which a service that the analyzer needs is unavailable, else None. Analyses
             that were not begun then have no end, and stay claimed until the run releases them.
         """
         by_id = {claimed.upload.id: claimed for claimed in claims}
@@ -112,12 +112,13 @@ class WorkSlice:
                 end = self.deferred_if_unmounted(end)
                 ends.append((by_id[image.id], end))
                 if end.error is UNMOUNTED:
-                    break
+                    return end
+                if self.runner.yields:  # The next one may take long.
+                    self.write_ends(ends)
+                    ends = []
         finally:
             self.write_ends(ends)
-        if ends and ends[-1][1].state is State.DEFERRED:
-            return ends[-1][1].error
-        return None
+        return self.runner.unavailable
 
     def image_of(self, upload: Upload) -> Image | End:
         """The image to analyze, or the end of the analysis where there is nothing to analyze."""
@@ -307,6 +308,8 @@ class WorkSlice:
 def _due_again_at(claimed: ClaimedAnalysis, end: End) -> datetime:
     seconds = min(LONGEST_DEFERRAL_SECONDS, 2.0 ** min(claimed.attempts, HIGHEST_POWER))
     seconds *= uniform(0.5, 1)  # noqa: S311
+    # An attempt that took long, such as one that timed out, is not made again sooner.
+    seconds = max(seconds, min(LONGEST_DEFERRAL_SECONDS, end.seconds))
     if end.after is not None:
         seconds = min(LONGEST_DEFERRAL_ASKED_FOR_SECONDS, max(0, end.after))
     return now() + timedelta(seconds=seconds)

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Iterable
 from typing import NoReturn
 from uuid import uuid4
 
@@ -26,7 +27,7 @@ BAR_WIDTH = 30
 
 
 @click.command()
-@click.argument("analyzer", metavar="NAME")
+@click.argument("analyzer", metavar="NAME", required=False)
 @click.option(
     "--missing",
     "select",
@@ -40,12 +41,25 @@ BAR_WIDTH = 30
     help="Those that an earlier version of the analyzer looked at.",
 )
 @click.option(
+    "--other-config",
+    "select",
+    flag_value=AnalysisSelection.OTHER_CONFIG.value,
+    help="Those whose result another configuration of the plugin made.",
+)
+@click.option(
     "--failed", "select", flag_value=AnalysisSelection.FAILED.value, help="Those where it failed."
 )
 @click.option("--all", "select", flag_value=AnalysisSelection.ALL.value, help="All uploads.")
+@click.option(
+    "--all-stale",
+    is_flag=True,
+    help="Without a NAME: those of all analyzers that an earlier version looked at.",
+)
 @click.option("--limit", type=click.IntRange(1), help="How many at most, the oldest first.")
 @click.option("--dry-run", is_flag=True, help="Only say how many, and how long they take.")
-def analyze(analyzer: str, select: str | None, limit: int | None, dry_run: bool) -> None:
+def analyze(
+    analyzer: str | None, select: str | None, all_stale: bool, limit: int | None, dry_run: bool
+) -> None:
     """Have the analyzer NAME look at uploads that it has not looked at, or once more.
 
     New uploads go first, and what is under way is left alone. A result that is there stays until
@@ -55,25 +69,36 @@ def analyze(analyzer: str, select: str | None, limit: int | None, dry_run: bool)
     was refused, as when a worker runs another version of the analyzer, or could not be ordered, 130
     after Ctrl-C.
     """
-    if select is None:
-        refuse("say which uploads: --missing, --stale, --failed or --all")
-    selection = ReanalysisSelection(analyzer, AnalysisSelection(select), limit=limit)
+    if all_stale and (analyzer or select):
+        refuse("--all-stale is for all analyzers: give neither a NAME nor another choice beside it")
+    if not all_stale and (not analyzer or select is None):
+        choices = "--missing, --stale, --other-config, --failed or --all"
+        refuse(f"say NAME and which uploads: {choices}; or --all-stale alone")
     settings = read_settings_of_running_service()
     logs.configure(settings.log_format, "error")
     with build_analysis_jobs(settings) as (analysis_jobs, database, running_processes):
         try:
-            require_same_version(running_processes, analyzer)
+            names = [analyzer] if analyzer else analysis_jobs.stale_analyzers()
+            for name in names:
+                require_same_version(running_processes, name)
+            select = select or AnalysisSelection.STALE
+            selections = [
+                ReanalysisSelection(name, AnalysisSelection(select), limit=limit) for name in names
+            ]
             if dry_run:
-                print_estimate(analysis_jobs, selection)
+                for selection in selections:
+                    print_estimate(analysis_jobs, selection, all_stale)
                 return
-            job = analysis_jobs.create(selection, uuid4().hex)
+            jobs = [analysis_jobs.create(selection, uuid4().hex) for selection in selections]
         except InvalidInput as error:
             refuse(" ".join(message for messages in error.errors.values() for message in messages))
         except DatabaseUnavailable:
             refuse("MongoDB does not answer at the address of MONGODB_URL")
         except ClustrError as error:
             refuse(str(error))
-        sys.exit(watch_job(database, job, settings))
+        if not jobs:
+            click.echo("No analyzer has results of an earlier version: there was nothing to do.")
+        sys.exit(watch_jobs(database, jobs, settings))
 
 
 def require_same_version(running_processes: RunningProcesses, analyzer: str) -> None:
@@ -91,13 +116,30 @@ def refuse(reason: str) -> NoReturn:
     sys.exit(REFUSED)
 
 
-def print_estimate(analysis_jobs: AnalysisJobs, selection: ReanalysisSelection) -> None:
-    """Print how many uploads are selected, and how long one worker takes for them."""
+def watch_jobs(database: Database, jobs: Iterable[Job], settings: Settings) -> int:
+    """Print the progress of jobs, one after the other, and return the exit code for all."""
+    codes = [DONE]
+    for job in jobs:
+        codes.append(watch_job(database, job, settings))
+        if codes[-1] == INTERRUPTED:
+            break
+    return max(codes)
+
+
+def print_estimate(
+    analysis_jobs: AnalysisJobs, selection: ReanalysisSelection, named: bool
+) -> None:
+    """Print how many uploads are selected, and how long one worker takes for them.
+
+    Args:
+        named: whether to say the analyzer's name.
+    """
     estimate = analysis_jobs.estimate(selection)
     duration = "nobody knows yet how long one takes"
     if estimate.seconds is not None:
         duration = f"one worker takes about {format_duration(estimate.seconds)}"
-    click.echo(f"{estimate.matched} uploads; {duration}. Nothing was changed.")
+    name = f"{selection.analyzer}: " if named else ""
+    click.echo(f"{name}{estimate.matched} uploads; {duration}. Nothing was changed.")
 
 
 def format_duration(seconds: float) -> str:

@@ -56,11 +56,15 @@ ENDED_STATES = tuple(state for state in State if state not in UNFINISHED)
 COUNT_SECONDS = 20.0
 
 
+NO_CONDITIONS: Document = {}
+
+
 class AnalysisSelection(StrEnum):
     """Which analyses of an analyzer are selected, among those that are not in progress."""
 
     MISSING = "missing"  # no result, and no reason recorded why there is none
     STALE = "stale"  # produced by an earlier version of the analyzer
+    OTHER_CONFIG = "other_config"  # produced with another configuration of its plugin
     FAILED = "failed"
     ALL = "all"
 
@@ -74,6 +78,7 @@ class ReanalysisSelection:
         ids: the only uploads to consider; None for all.
         filter: which of those, in the form that `filter_from_query` takes.
         limit: the largest number of uploads, the oldest first; None for all.
+        config_hash: of the configuration of the analyzer's plugin, where `select` asks for others.
     """
 
     analyzer: str
@@ -81,6 +86,7 @@ class ReanalysisSelection:
     ids: tuple[str, ...] | None = None
     filter: Mapping[str, Any] = field(default_factory=dict)
     limit: int | None = None
+    config_hash: str | None = None
 
     def parameters(self) -> dict[str, Any]:
         """The parameters of a job for this selection, without those that are not set."""
@@ -96,6 +102,7 @@ class ReanalysisSelection:
             ids=tuple(ids) if ids is not None else None,
             filter=parameters.get("filter", {}),
             limit=parameters.get("limit"),
+            config_hash=parameters.get("config_hash"),
         )
 
 
@@ -320,7 +327,7 @@ class Selections:
         """
         query = {"_id": parse_id(upload_id)}
         select = AnalysisSelection.MISSING if only_missing else AnalysisSelection.ALL
-        ended = _analysis_query(select, analyzer, {})
+        ended = _analysis_query(ReanalysisSelection(analyzer.name, select), analyzer, {})
         # It belongs to no job, so that cancelling a job does not withdraw it.
         update = [
             *_queue_stages(analyzer, dependents, {"priority": 0, "job": "$$REMOVE"}),
@@ -357,7 +364,7 @@ class Selections:
     ) -> Document:
         """A query for the selected uploads that the job has not queued already."""
         others = {"job": {"$ne": job}} if job else {}
-        by_analysis = _analysis_query(selection.select, analyzer, others)
+        by_analysis = _analysis_query(selection, analyzer, others)
         return {"$and": [by_analysis, self._filter_query(selection.filter)]}
 
     def _filter_query(self, filter: Mapping[str, Any]) -> Document:
@@ -438,29 +445,37 @@ def _job_query(job_id: str, states: Sequence[State]) -> Document:
     return {"analyses.job": key, **with_analysis(job=key, state={"$in": list(states)})}
 
 
-def _analysis_query(select: AnalysisSelection, analyzer: Analyzer, others: Document) -> Document:
+def _analysis_query(
+    selection: ReanalysisSelection, analyzer: Analyzer, others: Document
+) -> Document:
     """A query for the uploads whose analysis is to be run (again)."""
-    name = analyzer.name
+    name, select = analyzer.name, selection.select
     absent = {"analyses.name": {"$ne": name}}
     if select is AnalysisSelection.FAILED:
         return with_analysis(name=name, state=State.FAILED, **others)
     ended = {"name": name, "state": {"$in": ENDED_STATES}, **others}
     if select is AnalysisSelection.STALE:
         return with_analysis(**ended, version={"$lt": analyzer.version})
+    if select is AnalysisSelection.OTHER_CONFIG:
+        made_otherwise = {"provenance.config_hash": {"$ne": selection.config_hash}}
+        return with_analysis(**ended, result={"$ne": None}, **made_otherwise)
     if select is AnalysisSelection.ALL:
         return {"$or": [absent, with_analysis(**ended)]}
-    ended |= {"state": {"$in": [State.FAILED, State.CANCELLED]}}
+    return {"$or": [absent, *without_result(analyzer, others)]}
+
+
+def without_result(analyzer: Analyzer, others: Document = NO_CONDITIONS) -> list[Document]:
+    """Queries for the uploads whose analysis has ended without a result or a known reason."""
+    name = analyzer.name
+    failed = {"name": name, "state": {"$in": [State.FAILED, State.CANCELLED]}, **others}
     # An analysis without an attempt was skipped for its requirements or its format, which may have
     # changed. An analysis that the analyzer itself has skipped is not selected.
-    passed_over = {**ended, "state": State.SKIPPED, "attempts": 0}
+    passed_over = {"name": name, "state": State.SKIPPED, **others, "attempts": 0}
     looked_at = {"content_type": {"$in": sorted(analyzer.formats)}} if analyzer.formats else {}
-    return {
-        "$or": [
-            absent,
-            with_analysis(**ended, result=None),
-            {**with_analysis(**passed_over, result=None), **looked_at},
-        ]
-    }
+    return [
+        with_analysis(**failed, result=None),
+        {**with_analysis(**passed_over, result=None), **looked_at},
+    ]
 
 
 def _queue_stages(analyzer: Analyzer, dependents: Sequence[str], order: Document) -> list[Document]:

@@ -14,6 +14,7 @@ from clustr.database.connection import Document, translate_errors
 # the wait between two probes grows up to the longest.
 FAILURES_TO_OPEN = 3
 LONGEST_WAIT_SECONDS = 9.0
+LONGEST_WAIT_AFTER_TIME_OUT_SECONDS = 60.0
 HIGHEST_POWER = 10  # of two; a float cannot hold that of a thousand failures
 
 
@@ -45,8 +46,13 @@ class CircuitBreakers:
         with translate_errors():
             return _from_document(self._collection.find_one({"_id": analyzer}))
 
-    def record_failure(self, analyzer: str, reason: str) -> CircuitBreaker:
-        """Count a failure, and schedule the next probe after an exponential, randomized wait."""
+    def record_failure(self, analyzer: str, reason: str, seconds: float = 0.0) -> CircuitBreaker:
+        """Count a failure, and schedule the next probe after an exponential, randomized wait.
+
+        Args:
+            seconds: how long the call took that failed. The next one is made no sooner, so that a
+                service in which calls time out has as much time without one.
+        """
         failures = {"$add": [{"$ifNull": ["$failures", 0]}, 1]}
         with translate_errors():
             document = self._collection.find_one_and_update(
@@ -56,8 +62,9 @@ class CircuitBreakers:
                 return_document=ReturnDocument.AFTER,
             )
             assert document is not None  # It is inserted where there is none.
-            seconds = 2.0 ** min(document["failures"], HIGHEST_POWER)
-            wait = min(LONGEST_WAIT_SECONDS, seconds) * uniform(0.5, 1)  # noqa: S311
+            wait = min(LONGEST_WAIT_SECONDS, 2.0 ** min(document["failures"], HIGHEST_POWER))
+            wait *= uniform(0.5, 1)  # noqa: S311
+            wait = max(wait, min(seconds, LONGEST_WAIT_AFTER_TIME_OUT_SECONDS))
             document["probe_at"] = now() + timedelta(seconds=wait)
             self._collection.update_one(
                 {"_id": analyzer}, {"$set": {"probe_at": document["probe_at"]}}

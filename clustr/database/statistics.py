@@ -14,7 +14,7 @@ from pymongo.collection import Collection
 
 from clustr.database.analyses import WORK_INDEX
 from clustr.database.analysis_updates import with_analysis
-from clustr.database.bulk_selection import ENDED_STATES
+from clustr.database.bulk_selection import ENDED_STATES, without_result
 from clustr.database.clock import now
 from clustr.database.connection import Document, translate_errors
 from clustr.database.documents import IS_UPLOAD
@@ -55,6 +55,8 @@ class AnalyzerCounts:
         oldest_waiting_at: the due time of the analysis that has waited longest.
         rate_per_minute: how many ended per minute in the last `RATE_MINUTES` minutes.
         stale: how many ended analyses are of an earlier version of the analyzer.
+        missing: how many uploads are an `AnalysisSelection.MISSING`; None when an earlier version
+            counted.
     """
 
     states: Mapping[str, int]
@@ -62,6 +64,7 @@ class AnalyzerCounts:
     rate_per_minute: float
     durations: Durations | None
     stale: int
+    missing: int | None
     counted_at: datetime
 
 
@@ -94,6 +97,7 @@ class Statistics:
                 "ended_by_minute": self._ended_by_minute(analyzer),
                 "durations": [durations.p50, durations.p95] if durations else None,
                 "stale": self._stale(analyzer),
+                "missing": self._missing(analyzer),
                 "counted_at": now(),
             }
             self._collection.replace_one({"_id": analyzer.name}, counted, upsert=True)
@@ -141,6 +145,16 @@ class Statistics:
             name=analyzer.name, version={"$lt": analyzer.version}, state={"$in": ENDED_STATES}
         )
         return self._uploads.count_documents(older, hint=RUNS_INDEX)
+
+    def _missing(self, analyzer: Analyzer) -> int:
+        """How many uploads have no analysis, or one that ended without a result or a reason."""
+        name = analyzer.name
+        there = self._uploads.count_documents({"analyses.name": name}, hint=WORK_INDEX)
+        absent = max(0, self._uploads.estimated_document_count() - there)
+        ended = without_result(analyzer)
+        return absent + sum(
+            self._uploads.count_documents(query, hint=WORK_INDEX) for query in ended
+        )
 
     def durations(self, analyzer: Analyzer) -> Durations | None:
         """How long one image took in the latest runs; None when there were none."""
@@ -215,5 +229,6 @@ def _from_document(document: Document) -> AnalyzerCounts:
         rate_per_minute=round(_rate_per_minute(document), 2),
         durations=Durations(*durations) if durations else None,
         stale=document["stale"],
+        missing=document.get("missing"),
         counted_at=document["counted_at"],
     )

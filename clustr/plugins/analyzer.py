@@ -1,7 +1,7 @@
 """What an analyzer is, and what it is given."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -196,12 +196,16 @@ class Analyzer:
 
     def analyze_batch(
         self, images: Sequence[Image], context: Context
-    ) -> Sequence[dict[str, Any] | Outcome]:
+    ) -> Sequence[dict[str, Any] | Outcome] | Iterator[tuple[Image, dict[str, Any] | Outcome]]:
         """Return for each image, in their order, its result, or an outcome (which is not raised).
 
         Called instead of `analyze` where `batch_size` is above 1, with `batch_size` images at most
         and `timeout` seconds for each of them. When it raises or takes too long, the images are
         tried once more, each on its own, so that the one at fault is found.
+
+        It may be a generator instead, and yield `(image, result)`, in any order: each is stored as
+        it comes, and has to come within `timeout` seconds of the one before. Then those that have
+        no result yet are tried once more.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define analyze_batch()")
 

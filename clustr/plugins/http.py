@@ -47,6 +47,9 @@ LONGEST_SAID = 300
 # Where services put what they have to say: FastAPI and BLIP, OpenAI and Ollama, others.
 MESSAGE_KEYS = ("detail", "error", "message", "msg")
 HTML_TAG = re.compile(r"<[^>]*>")
+HTML_PAGE = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html\b)", re.I | re.S
+)
 # For one image: the request, and changed ones after `check_answer` has asked for them.
 MAX_REQUESTS = 3
 
@@ -261,6 +264,7 @@ class HttpAnalyzer(Analyzer):
 
         Raises:
             Fail: it is no JSON or has another shape; the reason names the fields.
+            RetryLater: it is a page of HTML, which proxies send before a service that is ill.
         """
         schema = self.answer_schema or self.result_schema
         try:
@@ -278,8 +282,16 @@ class HttpAnalyzer(Analyzer):
             limit = f"at most {json_input.MAX_DEPTH} levels are allowed"
             raise Fail(f"The {self.service}'s answer is nested too deeply; {limit}.") from error
         except ValueError as error:
+            if HTML_PAGE.match(body):
+                raise RetryLater(self._page_of_proxy(body)) from error
             digits = "has a number of more than 4300 digits"
             raise Fail(f"The {self.service}'s answer is not JSON, or {digits}.") from error
+
+    def _page_of_proxy(self, body: bytes) -> str:
+        """A sentence for an answer that a proxy has given in place of a service that is ill."""
+        said = said_in(body)
+        page = f"{self.described} answered with a page for people, as a proxy does for it"
+        return f"{page}: {said}" if said else f"{page}."
 
     def health(self, context: Context) -> Health:
         """What `GET <service_url><health_path>` answers: with 200 the service can be used."""

@@ -97,7 +97,7 @@ class AnalysisJobs:
         """
         analyzer = analyzer_named(self._plugin_manager, selection.analyzer)
         self._services.require(analyzer)
-        matched = self._database.selections.count(selection, analyzer)
+        matched = self._database.selections.count(self._with_config(selection), analyzer)
         durations = self._database.statistics.durations(analyzer)
         seconds = round(matched * durations.p50 / 1000, 1) if durations else None
         return Estimate(matched, seconds)
@@ -115,7 +115,29 @@ class AnalysisJobs:
         """
         self._services.require(analyzer_named(self._plugin_manager, selection.analyzer))
         self._database.jobs.require_capacity()
-        return add_analysis_job(self._database, selection, request_id)
+        return add_analysis_job(self._database, self._with_config(selection), request_id)
+
+    def _with_config(self, selection: ReanalysisSelection) -> ReanalysisSelection:
+        """The selection with the configuration as it is now, if it asks for what others made."""
+        if selection.select is not AnalysisSelection.OTHER_CONFIG:
+            return selection
+        analyzer = analyzer_named(self._plugin_manager, selection.analyzer)
+        plugin = self._plugin_manager.plugin_of(analyzer)
+        return replace(selection, config_hash=plugin.config_hash)
+
+    def stale_analyzers(self) -> list[str]:
+        """The names of the analyzers that have stale analyses, each after those it requires.
+
+        Raises:
+            TooSlow: there are too many uploads to count them within a request.
+        """
+        return [
+            name
+            for name, analyzer in self._plugin_manager.analyzers.items()
+            if self._database.selections.count(
+                ReanalysisSelection(name, AnalysisSelection.STALE), analyzer
+            )
+        ]
 
     def run_again(
         self,

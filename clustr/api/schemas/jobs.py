@@ -54,7 +54,8 @@ class AnalysisOrderSchema(BodySchema):
         AnalysisSelection,
         "Of the analyses that are not under way: `missing`, those of uploads without a result "
         "(that came before the analyzer, or where it failed or was cancelled or could not begin); "
-        "`stale`, those of an earlier version of the analyzer; `failed`; or `all`.",
+        "`stale`, those of an earlier version of the analyzer; `other_config`, those whose result "
+        "was made with another configuration of its plugin; `failed`; or `all`.",
     )
     ids = upload_ids("Only these uploads. Unknown ones are no error.")
     filter = fields.Nested(
@@ -250,6 +251,14 @@ class AnalyzerStatisticsSchema(Schema):
         allow_none=True,
         validate=NOT_NEGATIVE,
     )
+    missing = number(
+        "Of how many uploads there is no result, and no reason known why there is none: what "
+        "`select: missing` orders.",
+        0,
+        required=True,
+        allow_none=True,
+        validate=NOT_NEGATIVE,
+    )
     counted_at = date_time(
         "When all this was counted, which is done every ten seconds while uploads change, or less "
         "often when there is much to count; null when it never was, because no worker has run.",
@@ -305,10 +314,10 @@ def dump_job(job: Job, in_list: bool = False) -> dict[str, Any]:
 
 def dump_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Convert the parameters of a job to the shape of the order that it was created by."""
-    if "filter" not in parameters:
-        return dict(parameters)
-    given = {name: value for name, value in parameters["filter"].items() if name != "conditions"}
-    return {**parameters, "filter": given}
+    order = {name: value for name, value in parameters.items() if name != "config_hash"}
+    if "filter" in order:
+        order["filter"] = {n: value for n, value in order["filter"].items() if n != "conditions"}
+    return order
 
 
 def dump_statistics(
@@ -325,5 +334,6 @@ def dump_statistics(
         "rate_per_minute": counts.rate_per_minute if counts else None,
         "durations_ms": {"p50": durations.p50, "p95": durations.p95} if durations else None,
         "stale": counts.stale if counts else None,
+        "missing": counts.missing if counts else None,
         "counted_at": counts.counted_at if counts else None,
     }
