@@ -16,6 +16,7 @@ from clustr.api.http.errors import ProblemApi
 from clustr.api.http.json_schema import json_schema, query_parameters
 from clustr.api.openapi import OBJECT_OR_NULL
 from clustr.api.plugin_filters import PluginFilters
+from clustr.api.plugin_parameters import refuse_unknown_parameters
 from clustr.api.schemas.filters import MAX_PLUGIN_FILTERS
 from clustr.domain.errors import ClustrError, PluginNotLoaded
 from clustr.plugin_manager import (
@@ -81,7 +82,8 @@ def mount(app: Flask, api: ProblemApi, plugin: Plugin, blueprint: Blueprint) -> 
             url_prefix=f"{PREFIX}/{plugin.name}{blueprint.url_prefix or ''}",
         )
     for endpoint in set(app.view_functions) - before:
-        app.view_functions[endpoint] = _guard_view(plugin, app.view_functions[endpoint])
+        view = refuse_unknown_parameters(app.view_functions[endpoint])
+        app.view_functions[endpoint] = _guard_view(plugin, view)
 
 
 def explain_missing_routes(app: Flask, plugin_manager: PluginManager) -> None:
