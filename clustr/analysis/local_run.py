@@ -4,10 +4,13 @@ Analyzers get the same and end in the same way as in a worker, but nothing is st
 """
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from clustr.analysis.concurrent_calls import ConcurrentCalls, concurrency_of
 from clustr.analysis.runner import End, NotPrepared, Runner
 from clustr.domain.models import State
 from clustr.imaging.formats import Format
@@ -15,6 +18,7 @@ from clustr.imaging.images import inspect
 from clustr.plugin_manager import Plugin
 from clustr.plugins import Analyzer, Image
 
+POLL_SECONDS = 0.1
 NO_ID = "0" * 24
 
 
@@ -68,6 +72,25 @@ def run_in_batches(
 ) -> Iterator[tuple[Image, End]]:
     """Analyze images `batch_size` at a time; yield each with its end, as `run_each` does."""
     return _run_prepared(analyzer, plugin, images, lambda runner: runner.run(images))
+
+
+def run_concurrently(
+    analyzer: Analyzer, plugin: Plugin, images: Sequence[Image]
+) -> Iterator[tuple[Image, End]]:
+    """Analyze images with as many calls under way as a worker has; yield each as it ends."""
+    return _run_prepared(analyzer, plugin, images, lambda runner: _run_calls(runner, images))
+
+
+def _run_calls(runner: Runner, images: Sequence[Image]) -> Iterator[tuple[Image, End]]:
+    waiting = deque(images)
+    with closing(ConcurrentCalls(runner, lambda _image: {})) as calls:
+        while waiting or calls:
+            while waiting and len(calls) < concurrency_of(runner.analyzer):
+                image = waiting.popleft()
+                if finished := calls.start(image):
+                    yield image, finished.end
+            for finished in calls.wait(POLL_SECONDS):
+                yield finished.image, finished.end
 
 
 def _run_prepared(

@@ -27,6 +27,8 @@ def project_files(name: str, http: bool) -> Iterator[tuple[str, str]]:
         "import_line": f"import {module} as plugin",
         "install": "pip install -e .",
         "test": "pip install -e .[test]\npytest",
+        "app": f'"{name}"',
+        "path_line": "",
         "code": code,
     }
     yield "pyproject.toml", _fill_template("pyproject", values)
@@ -45,6 +47,8 @@ def drop_in_files(name: str, http: bool) -> Iterator[tuple[str, str]]:
         "install": f"# this folder, {name}, lies in PLUGINS_FOLDER",
         "test": f"pip install pytest\npytest test_{name}.py",
         "code": "__init__.py",
+        "app": f'"{name}", PLUGINS_FOLDER=str(Path(__file__).parents[1])',
+        "path_line": "from pathlib import Path",
     }
     yield "__init__.py", _fill_template(kind, values)
     yield "README.md", _fill_template("readme", values)

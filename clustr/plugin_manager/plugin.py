@@ -1,5 +1,6 @@
 """The `Plugin` class, and running code of plugins so that its failures are contained."""
 
+import concurrent.futures
 import os
 import traceback
 from collections.abc import Callable, Mapping
@@ -24,9 +25,10 @@ log = logs.logger(__name__)
 OWN_FOLDER = f"{Path(__file__).parent.parent}{os.sep}"
 FRAMEWORK_FOLDERS = (OWN_FOLDER, f"{Path(pluggy.__file__).parent}{os.sep}", "<frozen importlib")
 # Through these libraries Clustr calls code of plugins, too, and plugins that of Clustr.
-LIBRARY_FOLDERS = tuple(
-    f"{Path(pluggy.__file__).parent.parent / name}{os.sep}"
-    for name in ("flask", "flask_smorest", "marshmallow", "requests", "werkzeug")
+LIBRARIES = ("flask", "flask_smorest", "marshmallow", "requests", "werkzeug")
+LIBRARY_FOLDERS = (
+    *(f"{Path(pluggy.__file__).parent.parent / name}{os.sep}" for name in LIBRARIES),
+    f"{Path(concurrent.futures.__file__).parent}{os.sep}",
 )
 
 # Of a traceback that is kept: a heading, two lines for each of so many frames, and the exception.

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from clustr.testing import HttpStandIn
+    from clustr.testing import HttpStandIn, PluginApplication
+    from clustr.testing.application import OwnServers
 
 
 @pytest.fixture
@@ -26,6 +27,42 @@ def clustr_samples(tmp_path: Path) -> "Callable[[str], Path]":
     from clustr.testing import sample_image
 
     return lambda kind: Path(shutil.copy(sample_image(kind), tmp_path))
+
+
+@pytest.fixture(scope="session")
+def clustr_servers(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[OwnServers]":
+    """A MongoDB and a Redis for all tests, which `clustr install-servers` installs."""
+    from clustr.testing.application import OwnServers
+
+    running = OwnServers(tmp_path_factory.mktemp("servers"))
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture
+def clustr_app(
+    clustr_servers: "OwnServers", tmp_path: Path
+) -> "Iterator[Callable[..., PluginApplication]]":
+    """Builds the web application with one plugin: `clustr_app("light")`; keywords are settings.
+
+    It has no uploads but those of its `make_upload`; see `clustr.testing.PluginApplication`.
+    """
+    from clustr.testing import PluginApplication
+
+    built: list[PluginApplication] = []
+
+    def build(plugin: str, **settings: str) -> PluginApplication:
+        folder = tmp_path / f"application{len(built)}"
+        built.append(
+            PluginApplication(clustr_servers, folder, {"PLUGINS_ENABLED": plugin, **settings})
+        )
+        return built[-1]
+
+    yield build
+    for application in built:
+        application.close()
 
 
 @pytest.fixture

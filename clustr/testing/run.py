@@ -2,16 +2,18 @@
 
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import PIL.Image
 
 from clustr.analysis import local_run
+from clustr.analysis.concurrent_calls import concurrency_of
 from clustr.analysis.runner import End
 from clustr.domain.errors import RefusedFile
+from clustr.domain.models import State
 from clustr.domain.secrets import wrap_secrets
 from clustr.imaging import pillow_setup
 from clustr.imaging.formats import CONTENT_TYPES, FORMATS
@@ -54,6 +56,38 @@ def run_analyzer(
             analyzer, plugin_with(config, secrets), [image_of(path, results)]
         )
     return end
+
+
+def run_batch(
+    analyzer: Analyzer,
+    images: Sequence[Path | PIL.Image.Image],
+    *,
+    config: Mapping[str, Any] | None = None,
+    secrets: Mapping[str, Any] | None = None,
+    results: Mapping[str, dict[str, Any]] | None = None,
+) -> list[End]:
+    """Run an analyzer on several images at once as a worker does; return how each ended.
+
+    It is `run_analyzer` for images that are claimed together: `batch_size` of them are given to
+    `analyze_batch`, and an `HttpAnalyzer` has as many calls under way as its `concurrency` says.
+    Once what it needs is away, the images that were not begun are `deferred` as well.
+
+    Args:
+        results: of every image, as for `run_analyzer`.
+
+    Raises:
+        ValueError: a result that the analyzer requires is not given.
+        OSError: there is no such file.
+    """
+    check_results(analyzer, results)
+    with pillow_as_in_a_worker(), ExitStack() as files:
+        given = [image_of(files.enter_context(as_file(image)), results) for image in images]
+        plugin = plugin_with(config, secrets)
+        several = concurrency_of(analyzer) > 1
+        run = local_run.run_concurrently if several else local_run.run_in_batches
+        ends = {id(image): end for image, end in run(analyzer, plugin, given)}
+        last = next(reversed(ends.values()), None)
+        return [ends.get(id(image), last) or End(State.DEFERRED) for image in given]
 
 
 def check_results(analyzer: Analyzer, results: Mapping[str, dict[str, Any]] | None) -> None:

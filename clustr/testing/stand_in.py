@@ -2,11 +2,13 @@
 
 import io
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Lock, Thread
 from typing import Any, ClassVar
 
 import multipart
@@ -33,6 +35,7 @@ class Received:
         path: with the query.
         headers: their names are case-insensitive.
         parts: the parts of a multipart form, by their names.
+        at: when it was received, in seconds on the clock of `time.monotonic()`.
     """
 
     method: str
@@ -40,17 +43,26 @@ class Received:
     headers: Message
     body: bytes
     parts: Mapping[str, Part]
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
-    content: bytes
-    status: int
-    headers: Mapping[str, str]
+class Answer:
+    """What is answered to a request.
+
+    Attributes:
+        content: bytes are sent unchanged, anything else as JSON.
+        delay: how many seconds pass before it is sent; other requests are answered meanwhile.
+    """
+
+    content: Any = b""
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    delay: float = 0.0
 
 
 class HttpStandIn:
-    """Gives every request the same answer, and records the requests.
+    """Gives requests the answers that a test sets, and records the requests.
 
     Attributes:
         url: its address, such as `http://127.0.0.1:35001`.
@@ -59,6 +71,8 @@ class HttpStandIn:
 
     def __init__(self) -> None:
         self.received: list[Received] = []
+        self._lock = Lock()
+        self._gone = Event()
         self.answer({})
         handler = type("Handler", (_Handler,), {"stand_in": self})
         self._server = ThreadingHTTPServer((LOOPBACK, 0), handler)
@@ -67,18 +81,49 @@ class HttpStandIn:
         self._thread.start()
 
     def answer(
-        self, content: Any = b"", status: int = 200, headers: Mapping[str, str] | None = None
+        self,
+        content: Any = b"",
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        delay: float = 0.0,
     ) -> None:
-        """Set the answer to all further requests.
+        """Set the answer to all further requests; the arguments are the attributes of `Answer`."""
+        self.answer_in_sequence(Answer(content, status, headers or {}, delay))
+
+    def answer_in_sequence(self, *answers: Answer) -> None:
+        """Set the answers to the next requests, one after the other; the last one stays.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if not answers:
+            raise ValueError("give at least one Answer")
+        left = list(answers)
+        self.answer_by(lambda _request: left.pop(0) if len(left) > 1 else left[0])
+
+    def answer_by(self, function: Callable[[Received], Any]) -> None:
+        """Have a function answer all further requests.
 
         Args:
-            content: bytes are sent unchanged, anything else as JSON.
+            function: returns an `Answer`, or the content of one; it is called for one request at a
+                time. Where it raises, the answer is 500 with the exception.
         """
-        body = content if isinstance(content, bytes) else json.dumps(content).encode()
-        self._answer = _Answer(body, status, headers or {})
+        self._answer_by = function
+
+    def _answer_to(self, request: Received) -> Answer:
+        with self._lock:
+            self.received.append(request)
+            try:
+                answered = self._answer_by(request)
+            except Exception as error:  # The test sees it as what its analyzer makes of it.
+                answered = Answer(f"{type(error).__name__}: {error}".encode(), 500)
+        answer = answered if isinstance(answered, Answer) else Answer(answered)
+        self._gone.wait(answer.delay)
+        return answer
 
     def go_away(self) -> None:
-        """Refuse connections from now on."""
+        """Refuse connections from now on; answers that are delayed are sent at once."""
+        self._gone.set()
         if self._thread.is_alive():
             self._server.shutdown()
             self._thread.join()
@@ -97,16 +142,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _respond(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        request = Received(self.command, self.path, self.headers, body, _parts(self.headers, body))
-        self.stand_in.received.append(request)
-        answer = self.stand_in._answer
+        parts, at = _parts(self.headers, body), time.monotonic()
+        request = Received(self.command, self.path, self.headers, body, parts, at)
+        answer = self.stand_in._answer_to(request)
+        content = answer.content
+        content = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(answer.content)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(answer.content)
+        self.send_header("Content-Length", str(len(content)))
+        with suppress(ConnectionError):  # The client has not waited.
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(content)
 
     do_DELETE = do_GET = do_HEAD = do_PATCH = do_POST = do_PUT = _respond
 
