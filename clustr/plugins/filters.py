@@ -8,14 +8,14 @@ from marshmallow import fields
 
 OPERATORS = ("eq", "ne", "gt", "gte", "lt", "lte", "in")
 
-# The parameters of the listing and the filters of jobs that Clustr has itself.
+# The parameters of lists of uploads and the filters of jobs that Clustr has itself.
 CORE_PARAMETERS = frozenset(
     (
         *("page", "limit", "cursor", "sort", "prefix", "fields"),
         *("q", "status", "tag", "tag_not", "content_type", "sha256", "analyzer", "analysis_status"),
         *("uploaded_after", "uploaded_before", "taken_after", "taken_before"),
         *("min_width", "max_width", "min_height", "max_height", "min_size", "max_size"),
-        *("duplicate", "untagged", "undated", "analyses"),
+        *("duplicate", "untagged", "undated", "analyses", "by", "max_distance"),
     )
 )
 
