@@ -19,6 +19,7 @@ COMMANDS = {
     "fsck": "clustr.cli.fsck:fsck",
     "plugins": "clustr.cli.plugins:plugins",
     "analyze": "clustr.cli.analyze:analyze",
+    "x": "clustr.cli.plugin_commands:x",
     "analyses": "clustr.cli.analyses:analyses",
     "captioner": "clustr.cli.captioner:captioner",
 }

@@ -3,6 +3,7 @@
 Build them after a fork, never before: clients of MongoDB and Redis must not cross one.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -148,9 +149,14 @@ def indexed_result_fields(plugin_manager: PluginManager) -> frozenset[str]:
     return frozenset(filter.index for filter in plugin_manager.filters if filter.indexed)
 
 
-def build_nearest(settings: Settings, database: Database, plugin_manager: PluginManager) -> Nearest:
-    """Build the search for the nearest vectors."""
-    return Nearest(database, settings.data_folder / VECTORS_FOLDER, plugin_manager)
+def build_nearest(
+    settings: Settings,
+    database: Database,
+    plugin_manager: PluginManager,
+    seconds: float | None = None,
+) -> Nearest:
+    """Build the search for the nearest vectors; `seconds` is how long it waits for them."""
+    return Nearest(database, settings.data_folder / VECTORS_FOLDER, plugin_manager, seconds)
 
 
 def library_maker(
@@ -297,6 +303,19 @@ def build_analysis_jobs(
             database,
             RunningProcesses(queue, plugin_manager),
         )
+    finally:
+        database.close()
+
+
+@contextmanager
+def build_plugin_library(
+    settings: Settings, plugin_manager: PluginManager, plugin: Plugin
+) -> Iterator[Library]:
+    """Build the library that the commands of a plugin are given, for the block."""
+    database = build_database(settings, WORKER_TIMEOUT_SECONDS)
+    try:
+        nearest = build_nearest(settings, database, plugin_manager, seconds=math.inf)
+        yield library_maker(settings, database, nearest)(plugin)
     finally:
         database.close()
 

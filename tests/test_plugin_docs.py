@@ -19,6 +19,7 @@ from pathlib import Path
 
 import photographs
 import pytest
+from click.testing import CliRunner
 from fork_server import run_program
 from plugin_projects import lay_down
 from running import Servers, wait_until
@@ -28,7 +29,13 @@ from workshop import Program, Workshop
 import clustr.plugins
 import clustr.testing
 from clustr.domain.models import State, Status
-from clustr.plugin_manager import PluginManager, PluginState, load_plugins
+from clustr.plugin_manager import (
+    EmptyLibrary,
+    PluginManager,
+    PluginState,
+    commands_of,
+    load_plugins,
+)
 from clustr.plugin_manager.configuration import ANALYZER_KEYS
 from clustr.plugin_manager.registration import CLUSTR_API
 from clustr.plugins import Analysis, Analyzer, Context, HttpAnalyzer, Image, Upload, hooks
@@ -214,6 +221,10 @@ def test_example_of_a_hook_runs(name: str, tmp_path: Path, caplog, app_with) -> 
         upload_id = client.post("/api/upload", data=files).get_json()["data"][0]["id"]
         answer = client.get(f"/api/x/example/of/{upload_id}")
         assert answer.get_json() == {"shape": "wide"}
+    elif name == "clustr_register_commands":
+        [command] = commands_of(plugin, EmptyLibrary(plugin)).values()
+        done = CliRunner().invoke(command, ["--json"])
+        assert (done.exit_code, done.output) == (1, "Error: there is no such upload\n")
     else:
         assert len(plugin.analyzers) == 1
         for one in plugin.analyzers:

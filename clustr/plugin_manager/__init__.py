@@ -19,12 +19,14 @@ from clustr.plugin_manager.manager import PluginManager
 from clustr.plugin_manager.plugin import (
     Plugin,
     PluginState,
+    Unloadable,
     author_traceback,
     describe_plugin_exception,
     plugin_exc_info,
     plugin_line,
 )
 from clustr.plugin_manager.private_fields import private_fields
+from clustr.plugin_manager.registration import commands_of
 
 __all__ = [
     "Candidate",
@@ -33,9 +35,11 @@ __all__ = [
     "Plugin",
     "PluginManager",
     "PluginState",
+    "Unloadable",
     "author_traceback",
     "check_enabled",
     "code_hash",
+    "commands_of",
     "describe_plugin_exception",
     "find_candidates",
     "ignored_names",

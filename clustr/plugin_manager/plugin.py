@@ -25,7 +25,7 @@ log = logs.logger(__name__)
 OWN_FOLDER = f"{Path(__file__).parent.parent}{os.sep}"
 FRAMEWORK_FOLDERS = (OWN_FOLDER, f"{Path(pluggy.__file__).parent}{os.sep}", "<frozen importlib")
 # Through these libraries Clustr calls code of plugins, too, and plugins that of Clustr.
-LIBRARIES = ("flask", "flask_smorest", "marshmallow", "requests", "werkzeug")
+LIBRARIES = ("click", "flask", "flask_smorest", "marshmallow", "requests", "werkzeug")
 LIBRARY_FOLDERS = (
     *(f"{Path(pluggy.__file__).parent.parent / name}{os.sep}" for name in LIBRARIES),
     f"{Path(concurrent.futures.__file__).parent}{os.sep}",

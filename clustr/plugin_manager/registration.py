@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import click
 import pluggy
 
 from clustr.domain import failure_messages
@@ -100,6 +101,26 @@ def blueprints_of(plugin: Plugin, library: Library) -> "list[Blueprint]":
             reason = f"{returned}, which is no Blueprint of flask_smorest"
             raise Unloadable(PluginState.FAILED, reason)
     return blueprints
+
+
+def commands_of(plugin: Plugin, library: Library) -> dict[str, click.Command]:
+    """The commands that a plugin provides, by their names.
+
+    Raises:
+        Unloadable: its hook raised, or returned something else.
+    """
+    commands: dict[str, click.Command] = {}
+    for command in call_registration_hook(
+        plugin, "clustr_register_commands", config=plugin.config, library=library
+    ):
+        returned = "clustr_register_commands() returned"
+        if not isinstance(command, click.Command) or not command.name:
+            reason = f"{returned} a {type(command).__name__}, which is no command of click"
+            raise Unloadable(PluginState.FAILED, reason)
+        if command.name in commands:
+            raise Unloadable(PluginState.FAILED, f"{returned} the command {command.name} twice")
+        commands[command.name] = command
+    return commands
 
 
 def _problems(module: ModuleType) -> Iterator[str]:

@@ -15,6 +15,7 @@ from clustr.plugins.captions import (
     clean_tags,
     clean_text,
 )
+from clustr.plugins.commands import as_json, print_json, show_progress
 from clustr.plugins.filters import Filter
 from clustr.plugins.hooks import hookimpl
 from clustr.plugins.http import HttpAnalyzer, HttpConfig, ServiceUrl, as_sent, said_in
@@ -48,12 +49,15 @@ __all__ = [
     "Skip",
     "Upload",
     "Vector",
+    "as_json",
     "as_sent",
     "clean_caption",
     "clean_tags",
     "clean_text",
     "hookimpl",
+    "print_json",
     "said_in",
+    "show_progress",
     "to_rgb",
     "to_rgba",
 ]

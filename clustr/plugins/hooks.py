@@ -17,6 +17,7 @@ from clustr.plugins.filters import Filter
 from clustr.plugins.library import Library
 
 if TYPE_CHECKING:  # Workers do without Flask.
+    import click
     from flask_smorest import Blueprint
 
 hookspec = pluggy.HookspecMarker("clustr")
@@ -54,6 +55,19 @@ def clustr_register_blueprints(
 
     Args:
         library: the uploads, for the routes to read from.
+    """
+
+
+@hookspec
+def clustr_register_commands(
+    config: Mapping[str, Any], library: Library
+) -> "Iterable[click.Command]":
+    """Return commands of click, which run as `clustr x <plugin> <command>`.
+
+    Called when a command of the plugin is named on a command line, and in no other process.
+
+    Args:
+        library: the uploads of the service, for the commands to read from.
     """
 
 

@@ -76,9 +76,17 @@ class Nearest:
 
     Args:
         folder: where the files with vectors are, on this host.
+        seconds: how long a search waits while vectors are read; by default `CATCH_UP_SECONDS`.
     """
 
-    def __init__(self, database: Database, folder: Path, plugin_manager: PluginManager):
+    def __init__(
+        self,
+        database: Database,
+        folder: Path,
+        plugin_manager: PluginManager,
+        seconds: float | None = None,
+    ):
+        self._seconds = CATCH_UP_SECONDS if seconds is None else seconds
         self._database = database
         self._folder = folder
         self._plugin_manager = plugin_manager
@@ -206,7 +214,7 @@ class Nearest:
             if field.space not in self._copies:
                 folder = self._folder / self._database.installation()
                 self._remove_older(folder, field)
-                self._copies[field.space] = VectorCopy(self._database, folder, field)
+                self._copies[field.space] = VectorCopy(self._database, folder, field, self._seconds)
             return self._copies[field.space]
 
     def _remove_older(self, folder: Path, field: VectorField) -> None:
@@ -223,12 +231,13 @@ class Nearest:
 class VectorCopy:
     """The copy of the vectors of one space on this host, kept up to date with MongoDB."""
 
-    def __init__(self, database: Database, folder: Path, field: VectorField):
+    def __init__(self, database: Database, folder: Path, field: VectorField, seconds: float):
         from clustr.storage.vector_file import VectorFile  # noqa: PLC0415  See `TYPE_CHECKING`.
 
         self._vectors = database.vectors
         self._closed = database.closed
         self._space = field.space
+        self._seconds = seconds
         self._file = VectorFile(folder / field.space, field.space, field.vector.size)
         self._is_checked = False
         self._thread: threading.Thread | None = None
@@ -245,7 +254,7 @@ class VectorCopy:
         if self._is_checked and state is not None and _is_complete(state, last):
             with suppress(StorageUnavailable):  # Another process has begun the files anew.
                 return self._file.snapshot(state)
-        return self._file.snapshot(self._catch_up(time.monotonic() + CATCH_UP_SECONDS))
+        return self._file.snapshot(self._catch_up(time.monotonic() + self._seconds))
 
     def mark_dead(self, snapshot: "Snapshot", rows: Sequence[int]) -> None:
         if rows:
