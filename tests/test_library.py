@@ -19,8 +19,12 @@ from pathlib import Path
 from marshmallow import Schema, fields
 from clustr.plugins import *
 
+class Part(Schema):
+    size = fields.Integer()
+
 class Result(Schema):
     width = fields.Integer()
+    parts = fields.List(fields.Nested(Part))
 
 class It(Analyzer):
     name = "it"
@@ -28,11 +32,20 @@ class It(Analyzer):
     vectors = (Vector(field="shape", dimensions=2),)
 
     def analyze(self, image, context):
-        return {"width": image.width, "shape": [image.width, 10]}
+        parts = [{"size": image.width}, {"size": 1}]
+        return {"width": image.width, "parts": parts, "shape": [image.width, 10]}
 
 @hookimpl
 def clustr_register_analyzers(config):
     return [It()]
+
+@hookimpl
+def clustr_register_filters(config):
+    least = {"operators": ("gte",), "name": "min_it"}
+    return [
+        Filter(analyzer="it", field="width", type=fields.Integer(), **least),
+        Filter(analyzer="it", field="parts", type={"size": fields.Integer()}, name="parts"),
+    ]
 
 @hookimpl
 def clustr_analysis_finished(upload, analysis, library):
@@ -80,6 +93,9 @@ def test_all_uploads_are_walked_through_with_their_results(
         ({"analyses.it.width__gte": 30}, {30, 200}),
         ({"analyses.it.width": 20}, {20}),
         ({"analyses.it.width__in": [10, 20]}, {10, 20}),
+        ({"min_it": 30}, {30, 200}),
+        ({"parts": "size>10,size<200"}, {20, 30}),
+        ({"parts": ["size>10", "size<25", "1"], "min_it": 30}, {30, 200}),
         ({"min_width": 20, "max_width": 30}, {20, 30}),
         ({"tag": "cat"}, set()),
         ({"tag_not": ["cat"], "status": "processed"}, {10, 20, 30, 200}),
@@ -108,7 +124,8 @@ def test_the_nearest_to_an_upload_and_to_a_vector(library: Library, ids: list[st
 def test_what_cannot_be_asked_of_it_is_said(
     workshop: Workshop, library: Library, ids: list[str]
 ) -> None:
-    for filters in ({"tags": ["cat"]}, {"page": 1}, {"analyses.it": 1}, {"analyses.it.a__near": 1}):
+    wrong = ({"min_it": "x"}, {"parts": "sice=1"}, {"by": "it"}, {"tags": ["cat"]}, {"page": 1})
+    for filters in (*wrong, {"analyses.it": 1}, {"analyses.it.a__near": 1}):
         with pytest.raises(InvalidInput) as invalid:
             library.count(filters)
         assert list(invalid.value.errors) == list(filters)

@@ -9,7 +9,7 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, cast
 
 from flask import current_app, request
@@ -17,15 +17,6 @@ from marshmallow import Schema, ValidationError, fields, missing
 from werkzeug.local import LocalProxy
 
 from clustr import logs
-from clustr.api.filter_values import (
-    AllOf,
-    Objects,
-    OneOfSeveral,
-    is_folded,
-    load_json_value,
-    prepared,
-    stored_value,
-)
 from clustr.api.http.blueprint import Blueprint
 from clustr.api.http.json_schema import query_parameters
 from clustr.api.schemas.filters import FilterSchema
@@ -37,6 +28,7 @@ from clustr.domain import failure_messages
 from clustr.domain.errors import InvalidInput
 from clustr.plugin_manager import PluginManager, may_be_list
 from clustr.plugins import Filter
+from clustr.services.filter_values import conditions_of, load_json_value, value_field
 
 log = logs.logger(__name__)
 
@@ -83,15 +75,7 @@ class Parameter:
     def field(self) -> fields.Field[Any]:
         """Make the marshmallow field."""
         filter = self.filter
-        field: fields.Field[Any]
-        if isinstance(filter.type, Mapping):
-            field = AllOf(Objects(filter.type))
-        elif self.operator == "in":
-            field = OneOfSeveral(prepared(filter.type))
-        elif self.repeatable:
-            field = AllOf(prepared(filter.type))
-        else:
-            field = prepared(filter.type)
+        field = value_field(filter, self.operator, self.repeatable)
         field.data_key = self.name
         field.required, field.allow_none, field.load_default = False, False, missing
         title = {"title": filter.title} if filter.title else {}
@@ -129,15 +113,7 @@ class Parameter:
 
     def conditions(self, value: Any) -> list[Condition]:
         """The conditions for a loaded value, in the form that results are stored in."""
-        filter = self.filter
-        if isinstance(filter.type, Mapping):
-            return [Condition(filter.analyzer, filter.field, "element", each) for each in value]
-        stored, folded = partial(stored_value, filter.type), is_folded(filter.type)
-        condition = Condition(filter.analyzer, filter.field, self.operator, None, folded)
-        if self.operator == "in":
-            return [replace(condition, value=[*map(stored, value)])]
-        values = value if self.repeatable else [value]
-        return [replace(condition, value=stored(each)) for each in values]
+        return conditions_of(self.filter, self.operator, self.repeatable, value)
 
 
 def parameter_name(filter: Filter, operator: str) -> str:

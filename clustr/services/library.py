@@ -3,17 +3,22 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from marshmallow import ValidationError
+
 from clustr.database import Condition, Database, UploadFilter, filter_from_query
 from clustr.domain import failure_messages
 from clustr.domain.errors import InvalidInput, NotFound
 from clustr.domain.models import Upload
 from clustr.plugin_manager import Plugin
-from clustr.plugins import SimilarUpload
+from clustr.plugins import Filter, SimilarUpload
 from clustr.plugins.filters import CORE_PARAMETERS, OPERATORS
+from clustr.services.filter_values import conditions_of, load_json_value, value_field
 from clustr.services.nearest import Nearest
 
 # Of the parameters of the list of uploads, those that are no filters.
-NO_FILTERS = ("page", "limit", "cursor", "sort", "prefix", "fields", "analyses")
+NO_FILTERS = (
+    *("page", "limit", "cursor", "sort", "prefix", "fields", "analyses", "by", "max_distance"),
+)
 FILTERS = sorted(CORE_PARAMETERS - {*NO_FILTERS})
 PREFIX = "analyses."
 MOST_NEAREST = 1000
@@ -94,18 +99,36 @@ class PluginLibrary:
         """The filter of these names and values.
 
         Raises:
-            InvalidInput: there is no filter of a name.
+            InvalidInput: there is no filter of a name, or a value is invalid.
         """
         given = dict(filters or {})
         conditions = [_condition(name, given.pop(name)) for name in [*given] if PREFIX in name]
+        named = {filter.name: filter for filter in self._plugin.filters if filter.name}
+        for name in named.keys() & given.keys():
+            conditions += _conditions_of_named(named[name], given.pop(name))
         for name in given:
             if name not in FILTERS:
-                problem = failure_messages.unknown_name("filter", name, FILTERS)
+                problem = failure_messages.unknown_name("filter", name, [*FILTERS, *named])
                 raise InvalidInput({name: [f"{problem[0].upper()}{problem[1:]}."]})
         if "tag" in given or "tag_not" in given:
             texts = {n: [v] if isinstance(v, str) else v for n, v in given.items() if "tag" in n}
             given |= {name: texts[name] for name in ("tag", "tag_not") if name in given}
         return filter_from_query(given, self._database.search_terms.stemming, conditions)
+
+
+def _conditions_of_named(filter: Filter, value: Any) -> list[Condition]:
+    """The conditions for a filter with a name.
+
+    Raises:
+        InvalidInput: the value is invalid.
+    """
+    (operator,) = filter.operators
+    is_repeatable = isinstance(value, list)
+    try:
+        loaded = load_json_value(value_field(filter, operator, is_repeatable), value)
+        return conditions_of(filter, operator, is_repeatable, loaded)
+    except ValidationError as error:
+        raise InvalidInput({filter.name: [*map(str, error.messages)]}) from error
 
 
 def _condition(name: str, value: Any) -> Condition:

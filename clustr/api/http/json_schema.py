@@ -6,7 +6,6 @@ from typing import Any
 
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
-from flask_smorest.spec import delimited_list2param
 from marshmallow import Schema
 
 from clustr import logs
@@ -22,7 +21,11 @@ _inlining_plugin = MarshmallowPlugin(
 APISpec("", "", "3.0.3", plugins=[_inlining_plugin])
 assert _inlining_plugin.converter is not None  # `APISpec` has just made it.
 _converter = _inlining_plugin.converter
-_converter.add_parameter_attribute_function(delimited_list2param)
+_converter.add_parameter_attribute_function(
+    lambda _converter, field, **_: (
+        {"explode": False} if getattr(field, "is_multiple", None) is False else {}
+    )
+)
 
 
 def json_schema(schema: type[Schema], left_out: Sequence[str] = ()) -> dict[str, Any]:
