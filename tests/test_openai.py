@@ -311,7 +311,9 @@ def test_the_picture_that_is_sent_can_be_looked_at_beside_the_answer(tmp_path, p
     address = {"CLUSTR_PLUGIN__OPENAI__BASE_URL": chat.url, "PLUGINS_DISABLED": ""}
     done = run_plugins(tmp_path, "check", "openai", str(photograph), **address)
     assert done.returncode == 0, done.stderr
-    assert re.match(r"openai: fine\n.*cat\.webp: succeeded, after \d+ ms\n", done.stdout)
+    assert re.match(
+        r"openai: fine\n  tried: .*\n.*cat\.webp: succeeded, after \d+ ms\n", done.stdout
+    )
     sent = Path(re.search(r"sent: (\S+)", done.stdout)[1])
     with PIL.Image.open(sent) as picture:
         assert (picture.format, picture.width) == ("JPEG", 160)

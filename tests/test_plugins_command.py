@@ -15,10 +15,13 @@ from typing import Any
 
 import photographs
 import pytest
+from packaging.specifiers import SpecifierSet
 from plugin_commands import run_plugins
 from plugin_sources import CONFIGURED, GOOD, ROUTES, SECRETIVE, filtered, top
 from running import all_processes, wait_until
 from workshop import FIRST_PARTY, FIRST_PARTY_ANALYZERS, analyzer
+
+from clustr.cli.requirements import have_common_version
 
 # In the order of their names, in which they are loaded: what is said of each, after its state.
 BROKEN = {
@@ -148,8 +151,12 @@ def test_check_of_one_plugin(drop_in) -> None:
     (place / "plugins" / "other.py").write_text("1 / 0")
     done = run_plugins(place, "check", "it")
     assert (done.returncode, done.stderr) == (0, "")
-    name, *warnings = done.stdout.splitlines()
+    name, *warnings, tried = done.stdout.splitlines()
     assert name == "it: fine"
+    assert tried == (
+        "  tried: its import, its configuration, what it registers (1 analyzer); no image, because "
+        "no FILE was given"
+    )
     expected = ("import imports torch", "import takes 1.", "import begins a thread")
     for warning, said in zip(warnings, expected, strict=True):
         assert said in warning
@@ -180,9 +187,64 @@ def test_check_compares_what_is_required_with_what_is_installed(tmp_path: Path) 
         r"elsewhere:\n"
         r"  problem: it requires marshmallow<4, but 4\.\S+ is installed\n"
         r"  problem: it requires no-such-package>=2, which is not installed\n"
-        r"  warning: it requires Flask==3\.1\.\*, so that Clustr cannot be given a newer one\n",
+        r"  warning: it requires Flask==3\.1\.\*, so that Clustr cannot be given a newer one\n"
+        r"  warning: it requires marshmallow<4, and Clustr requires marshmallow\S+: no version is "
+        r"both\n",
         done.stdout,
     )
+
+
+def test_check_warns_of_a_field_that_two_analyzers_fill(drop_in) -> None:
+    filling = analyzer("it", "return {}", fields={"caption": "caption", "tags": "tags"})
+    place = drop_in(filling)
+    other = filling.replace('name = "it"', 'name = "other"').replace(", 'tags': 'tags'", "")
+    (place / "plugins" / "other.py").write_text(other)
+    warning = (
+        "  warning: other and it would fill caption of uploads, and other does; [fields] in "
+        "plugins.toml says which"
+    )
+    for name in ("it", "other"):
+        done = run_plugins(place, "check", name)
+        assert (done.returncode, done.stdout.splitlines()[:2]) == (0, [f"{name}: fine", warning])
+    (place / "plugins.toml").write_text('[fields]\ncaption = "it"\n')
+    assert "warning" not in run_plugins(place, "check").stdout
+
+
+def test_check_warns_when_no_result_had_every_key(drop_in, tmp_path) -> None:
+    source = analyzer("it", "return {'a': 1, **({'b': 2} if image.width > 100 else {})}")
+    schema = "class Result(Schema):\n    a, b = fields.Integer(required=True), fields.Integer()\n"
+    head, _, rest = source.partition("class Result(Schema):")
+    place = drop_in(head + schema + rest.partition("unknown = INCLUDE\n")[2])
+    for name, width in (("small.jpg", 64), ("large.jpg", 128)):
+        (place / name).write_bytes(photographs.photograph(width=width))
+    done = run_plugins(place, "check", "it", "small.jpg")
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1] == (
+        "  warning: no result that was tried has every key of its schema; the best lacks b"
+    )
+    done = run_plugins(place, "check", "it", "small.jpg", "large.jpg")
+    assert "2 of your files" in done.stdout
+    assert "warning" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "common"),
+    [
+        ("<4", ">=4,<5", False),
+        ("<5", ">=4,<5", True),
+        (">3", "<5", True),
+        ("==3.1.*", ">=3,<4", True),
+        ("==2.*", ">=3", False),
+        ("==3.1", "!=3.1", False),
+        ("", ">=3", True),
+        ("", "", True),
+        (">3", "<3.0.5", True),
+        ("~=4.2", ">=5", False),
+    ],
+)
+def test_requirements_clash_when_no_version_meets_both(one: str, other: str, common: bool) -> None:
+    assert have_common_version(SpecifierSet(one), SpecifierSet(other)) is common
+    assert have_common_version(SpecifierSet(other), SpecifierSet(one)) is common
 
 
 def test_list_for_people(drop_in) -> None:

@@ -34,11 +34,14 @@ class InspectedPlugins:
         plugins: what `describe_plugin` returns for each, in the order of loading.
         warnings: about configuration that belongs to no plugin.
         note: how to have captions, as long as no captioner is configured.
+        contested_fields: the analyzers that would fill the same field of uploads, by the field; the
+            one that does is first.
     """
 
     plugins: list[dict[str, Any]]
     warnings: list[str]
     note: str | None
+    contested_fields: dict[str, list[str]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -140,7 +143,14 @@ def _load_and_describe(settings: Settings, excluded: Mapping[str, str], send: Se
         except BaseException as error:
             descriptions.append(describe_broken_plugin(plugin, error))
     note = note_without_captioner(plugin_manager.plugins)
-    send({"plugins": descriptions, "warnings": plugin_manager.warnings, "note": note})
+    send(
+        {
+            "plugins": descriptions,
+            "warnings": plugin_manager.warnings,
+            "note": note,
+            "contested_fields": plugin_manager.contested_fields(),
+        }
+    )
 
 
 def import_in_child(candidate: Candidate, seconds: float) -> ChildResult:

@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,7 +24,7 @@ from clustr.cli.inspect_plugins import (
     inspect_plugins,
     read_sources_and_print_problems,
 )
-from clustr.cli.requirements import pinned_requirements, unmet_requirements
+from clustr.cli.requirements import clashing_requirements, pinned_requirements, unmet_requirements
 from clustr.cli.run import GOOD_STATES, FileRun, find_needed_plugins, format_result
 from clustr.cli.running_service import why_outdated
 from clustr.cli.subprocess_check import ChildResult
@@ -147,10 +147,13 @@ def check(name: str | None, files: tuple[Path, ...], limit: float) -> None:
     inspected = inspect_plugins(settings, limit, excluded)
     problem_count = 0
     for number, plugin in enumerate(inspected.plugins):
-        if name in (None, plugin["name"]):
-            problem_count += print_findings(
-                plugin, *check_plugin(candidates[number], plugin, import_results.get(number))
-            )
+        if name not in (None, plugin["name"]):
+            continue
+        problems, warnings = check_plugin(candidates[number], plugin, import_results.get(number))
+        warnings += contest_warnings(plugin, inspected.contested_fields)
+        problem_count += print_findings(plugin, problems, warnings)
+        if name and not problems:
+            click.echo(f"  tried: {single_line(describe_trial(plugin, files))}")
     print_warnings(inspected)
     if name and files and not problem_count:
         for plugin in select_plugins(inspected, name):
@@ -169,9 +172,12 @@ def try_analyzers(
     for analyzer in plugin["analyzers"]:
         needed = find_needed_plugins(analyzer["name"], settings, limit)
         folder = Path(tempfile.mkdtemp(prefix="clustr-sent-"))
-        for result in FileRun(analyzer["name"], files, settings, needed, folder).results():
+        results = FileRun(analyzer["name"], files, settings, needed, folder).results()
+        for result in results:
             print_result(result)
             bad_count += result["state"] not in GOOD_STATES
+        for warning in missing_key_warnings(analyzer, results):
+            click.echo(f"  warning: {single_line(warning)}")
         if not any(folder.iterdir()):
             folder.rmdir()
     return bad_count
@@ -247,7 +253,47 @@ def check_plugin(
     if candidate.distribution and candidate.distribution.name != "clustr":
         problems += unmet_requirements(candidate.distribution)
         warnings += pinned_requirements(candidate.distribution)
+        warnings += clashing_requirements(candidate.distribution)
     return problems, warnings
+
+
+def describe_trial(plugin: dict[str, Any], files: Sequence[Path]) -> str:
+    """Say what was tried of a plugin, and what was not."""
+    if plugin["state"] == PluginState.DISABLED:
+        return "nothing, because the settings switch it off"
+    counts = {
+        "analyzer": len(plugin["analyzers"]),
+        "filter": len(plugin["filters"]),
+        "blueprint": plugin["blueprints"],
+    }
+    brings = [
+        f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in counts.items() if count
+    ]
+    registers = f"what it registers ({', '.join(brings) or 'nothing'})"
+    images = f"{len(files)} of your files" if files else "no image, because no FILE was given"
+    return f"its import, its configuration, {registers}; {images}"
+
+
+def contest_warnings(plugin: dict[str, Any], contested: Mapping[str, list[str]]) -> list[str]:
+    """Warn of each field of uploads that an analyzer of the plugin and another would fill."""
+    own = {analyzer["name"] for analyzer in plugin["analyzers"]}
+    return [
+        f"{' and '.join(names)} would fill {field} of uploads, and {names[0]} does; "
+        "[fields] in plugins.toml says which"
+        for field, names in contested.items()
+        if own.intersection(names)
+    ]
+
+
+def missing_key_warnings(
+    analyzer: dict[str, Any], results: Iterable[dict[str, Any]]
+) -> Iterator[str]:
+    """Warn when no result had every key of the schema: then nobody has seen what is in the rest."""
+    keys, found = set(analyzer["result"]), [one["result"] for one in results if one["result"]]
+    fewest: set[str] = min((keys - result.keys() for result in found), key=len, default=set())
+    if fewest:
+        missing = ", ".join(sorted(fewest))
+        yield f"no result that was tried has every key of its schema; the best lacks {missing}"
 
 
 def import_warnings(import_result: ChildResult) -> Iterator[str]:

@@ -20,6 +20,7 @@ from clustr.plugin_manager.plugin import (
     plugin_exc_info,
 )
 from clustr.plugin_manager.registration import HOOKS, blueprints_of
+from clustr.plugin_manager.service_addresses import has_address, is_default_address
 from clustr.plugin_manager.upload_fields import share_fields
 from clustr.plugins import Analyzer, Filter, Library
 
@@ -133,6 +134,26 @@ class PluginManager:
         if problem:
             raise Unloadable(PluginState.FAILED, problem)
         return [(plugin, blueprint) for blueprint in blueprints]
+
+    def contested_fields(self) -> dict[str, tuple[str, ...]]:
+        """The analyzers that would fill the same field of uploads; the one that does is first.
+
+        Fields are left out for which the operator has chosen one, and analyzers whose service
+        nobody has set.
+        """
+        fillers: dict[str, list[str]] = {}
+        for name, analyzer in self.analyzers.items():
+            plugin = self._plugin_of[name]
+            if has_address(plugin, analyzer) and is_default_address(plugin):
+                continue
+            for field in self._declared_fields[name]:
+                place = 0 if field in analyzer.fields else len(fillers.get(field, ()))
+                fillers.setdefault(field, []).insert(place, name)
+        return {
+            field: tuple(names)
+            for field, names in fillers.items()
+            if len(names) > 1 and self._field_choices.get(field) not in names
+        }
 
     def not_loaded(self) -> list[Plugin]:
         """The plugins that somebody wants and that are not loaded, each with a `reason`."""
