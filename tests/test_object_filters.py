@@ -16,6 +16,7 @@ from workshop import Workshop, another
 from clustr.api.schemas.filters import FilterSchema
 from clustr.api.schemas.listing import UploadQuerySchema
 from clustr.api.schemas.similar import PARAMETERS as SIMILAR_PARAMETERS
+from clustr.database.case_folding import spellings
 from clustr.plugins.filters import CORE_PARAMETERS
 
 OBJECTS = """
@@ -167,6 +168,24 @@ def test_texts_are_compared_whatever_the_case_of_letters(client, place):
     assert names(client, ("analyses.objects.place__ne", place)) == {"two", "nothing"}
 
 
+@pytest.mark.parametrize(
+    ("asked", "stored"),
+    [
+        ("iphone", "iPhone"),
+        ("traffic light", "Traffic Light"),
+        ("traffic light", "TRAFFIC light"),
+        ("ΟΔΟΣ", "οδος"),
+        ("straße", "STRASSE"),
+        ("POWERSHOT CAMERA of mine", "Powershot camera of Mine"),
+        ("PowerShotCamera", "PowerShotCamera"),
+        ("Ärger", "ärger"),
+    ],
+)
+def test_spellings_of_a_text(asked, stored):
+    assert stored in spellings(asked)
+    assert len(spellings(asked)) <= 200
+
+
 def test_marks_on_letters_count(client):
     assert names(client, ("analyses.objects.place", "öLBERG")) == {"two"}
     assert names(client, ("analyses.objects.place", "olberg")) == set()
@@ -298,7 +317,8 @@ def crowd(workshop: Workshop) -> Iterator[int]:
 
     def result(n: int) -> dict[str, Any]:
         things = [{"label": "dog", "score": n / 20_000}, {"label": "car", "score": 1 - n / 20_000}]
-        return {"things": things, "place": f"Place {n}", "colors": []}
+        place = "Botanical garden" if n % 2 else f"Place {n}"
+        return {"things": things, "place": place, "colors": []}
 
     workshop.collection.insert_many(
         another(pattern, request_id="crowd", analyses=[of | {"result": result(n)}])
@@ -306,6 +326,21 @@ def crowd(workshop: Workshop) -> Iterator[int]:
     )
     yield 20_000
     workshop.collection.delete_many({"request_id": "crowd"})
+
+
+def test_a_page_of_many_that_match_is_read_in_the_order_of_the_index(workshop, client, crowd):
+    workshop.collection.database.command("profile", 2)
+    try:
+        asked = {"analyses.objects.place": "botanical GARDEN", "limit": 20}
+        answer = client.get("/api/uploads", query_string=asked).get_json()
+        assert len(answer["data"]) == 20
+    finally:
+        workshop.collection.database.command("profile", 0)
+    profile = workshop.collection.database["system.profile"]
+    entry = profile.find_one({"op": "query", "command.limit": 21})
+    profile.drop()
+    assert entry["docsExamined"] <= 30
+    assert not entry.get("hasSortStage")
 
 
 @pytest.mark.parametrize(

@@ -3,19 +3,16 @@
 In an update MongoDB folds only ASCII letters, so folded keys of tags are computed here.
 """
 
+import math
 import re
 import unicodedata
-from collections.abc import Iterator
-from functools import cache
-
-from bson import Regex
+from collections.abc import Iterable, Sized
+from itertools import product
 
 # ALM, LRM and RLM (UAX #9), as `str.translate` takes them away.
 DIRECTION_MARKS = dict.fromkeys((0x061C, 0x200E, 0x200F))
-
-# So many spellings of a text, or of its beginning, are looked for one by one.
-MAX_SPELLINGS = 256
-LAST_OF_BASIC_PLANE = 0xFFFF
+# So many spellings of a text are looked for one by one; MongoDB merges at most 200 in order.
+MAX_SPELLINGS = 128
 
 
 def fold_text(text: str) -> str:
@@ -33,39 +30,34 @@ def tag_key(tag: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", tag).casefold())
 
 
-def spellings(text: str) -> list[str | Regex[str]]:
-    """What the texts with the `tag_key` of this one are equal to, or match, for `$in` of MongoDB.
+def spellings(text: str) -> list[str]:
+    """The texts that have the `tag_key` of this one, to be looked for one by one.
 
-    A regular expression begins with letters in one spelling, and has no `|` in it: so MongoDB looks
-    just at that part of an index.
+    MongoDB looks for each in its place of an index, and merges what it finds in the order of the
+    index; for a regular expression it would have to sort. Of texts with more than some seven
+    letters only those are named in which each word is in small letters, in capitals, or begins with
+    one.
     """
     key = tag_key(text)
-    # MongoDB does not fold `ß` to `ss`.
-    return [
-        spelling
-        for written in dict.fromkeys((key, key.replace("ss", "ß")))
-        for spelling in _spellings_in_any_case(written)
-    ]
+    found = {text: None, key: None}
+    # German has two spellings: MongoDB does not fold `ß` to `ss`, and neither do people.
+    for written in (key, key.replace("ss", "ß")):
+        letters = [_spellings_of_word(letter) for letter in written]
+        words = [_spellings_of_word(word) for word in re.split(r"(\W+)", written)]
+        whole = [_spellings_of_word(written)]
+        ways = next((each for each in (letters, words) if _product(each) <= MAX_SPELLINGS), whole)
+        found |= dict.fromkeys(map("".join, product(*ways)))
+        found |= dict.fromkeys(whole[0])
+    return [*found]
 
 
-def _spellings_in_any_case(written: str) -> Iterator[str | Regex[str]]:
-    beginnings, length = [""], 0
-    for letter in written:
-        variants = _characters_by_key().get(letter, letter)
-        if len(beginnings) * len(variants) > MAX_SPELLINGS:
-            break
-        beginnings = [begin + variant for begin in beginnings for variant in variants]
-        length += 1
-    rest = re.escape(written[length:])
-    for begin in beginnings:
-        yield Regex(rf"^{re.escape(begin)}(?i:{rest})\z") if rest else begin
+def _product(ways: Iterable[Sized]) -> int:
+    return math.prod(map(len, ways))
 
 
-@cache
-def _characters_by_key() -> dict[str, str]:
-    """All characters by the one that they are folded to."""
-    by_key: dict[str, str] = {}
-    for character in map(chr, range(LAST_OF_BASIC_PLANE + 1)):
-        key = character.casefold()
-        by_key[key] = by_key.get(key, "") + character
-    return by_key
+def _spellings_of_word(word: str) -> tuple[str, ...]:
+    """A folded word as it is, in capitals, in small letters (`Σ` ends as `ς`), with one capital."""
+    capitals = word.upper()
+    small = capitals.lower()
+    as_letters = (small,) if len(small) == len(word) else ()
+    return tuple(dict.fromkeys((word, capitals, *as_letters, word.capitalize())))
