@@ -5,8 +5,11 @@ captioner.
 """
 
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import pymongo
 from pymongo.collection import Collection
@@ -21,6 +24,7 @@ from bench.service import Contender, process
 BACKLOG, FILES, CLIENTS = 5_000, 10, 4
 READS, UPLOADS = 1_000, 300
 STEADY, FIRST = 2_000, 1_000
+LOOK_SECONDS = 0.5
 
 
 def backlog(contenders: Sequence[Contender], rounds: int) -> list[Figure]:
@@ -76,11 +80,13 @@ def steady(contenders: Sequence[Contender], rounds: int) -> list[Figure]:
             load.uploads(ours.url, photo, WARM_UPS, WARM_UPS)
             wait_until_processed(uploads)
             began = time.perf_counter()
-            first = load.uploads(ours.url, photo, FIRST, 1)
-            before = proportional(family(pid))
-            rest = load.uploads(ours.url, photo, STEADY - FIRST, 1)
-            grown.append((proportional(family(pid)) - before) / 1e6)
-            wait_until_processed(uploads)
+            with watched(pid) as most_at_first:
+                first = load.uploads(ours.url, photo, FIRST, 1)
+                wait_until_processed(uploads)
+            with watched(pid) as most_later:
+                rest = load.uploads(ours.url, photo, STEADY - FIRST, 1)
+                wait_until_processed(uploads)
+            grown.append((most_later.bytes - most_at_first.bytes) / 1e6)
             processed.append(STEADY / (time.perf_counter() - began))
             accepted.append(STEADY / (first.seconds + rest.seconds))
     return [
@@ -93,3 +99,31 @@ def steady(contenders: Sequence[Contender], rounds: int) -> list[Figure]:
         ),
         Figure(f"  growth of the workers after the first {FIRST}", "MB of PSS", grown, most=10),
     ]
+
+
+@dataclass
+class Memory:
+    """The most that processes had in memory at once."""
+
+    bytes: int = 0
+
+
+@contextmanager
+def watched(pid: int) -> Iterator[Memory]:
+    """The most that a process and those it made have in memory at once during the block.
+
+    Analyzers have processes that come and go, so that at one moment there are more than at another.
+    """
+    most, is_over = Memory(), threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(LOOK_SECONDS):
+            most.bytes = max(most.bytes, proportional(family(pid)))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield most
+    finally:
+        is_over.set()
+        watcher.join()

@@ -6,7 +6,7 @@ import statistics
 import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from urllib.error import HTTPError
@@ -181,5 +181,8 @@ def under_load(ours: Contender, rounds: int) -> list[Figure]:
 
 def proportional(processes: Sequence[int]) -> int:
     """Bytes that these processes have in memory; of what they share each has its part (PSS)."""
-    lines = "".join(Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in processes).splitlines()
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+    lines: list[str] = []
+    for pid in processes:
+        with suppress(FileNotFoundError, ProcessLookupError):  # It has ended meanwhile.
+            lines += Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024

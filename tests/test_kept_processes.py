@@ -93,6 +93,18 @@ def test_a_process_is_kept_for_the_next_uploads_and_keeps_its_connections(worksh
     assert connections_of(process, servers.mongodb_port) >= before
 
 
+def test_a_process_shares_the_memory_of_what_its_worker_has_loaded(workshop):
+    """A collection of garbage writes to each object that is not frozen, and so copies it."""
+    workshop.analyzer(
+        "shares",
+        "import gc; return {'frozen': gc.get_freeze_count(), 'own': len(gc.get_objects())}",
+    )
+    workshop.worker()
+    [upload_id] = workshop.upload()
+    found = workshop.end_of(upload_id, "shares").result
+    assert found["frozen"] > 3 * found["own"]
+
+
 def test_a_process_that_has_taken_much_is_kept_only_where_that_is_asked_for(workshop):
     for name, keep_loaded in (("heavy", False), ("model", True)):
         source = plugin(

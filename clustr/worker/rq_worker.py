@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 import os
 import signal
 import sys
@@ -216,6 +217,7 @@ def run(settings: Settings, queues: tuple[str, ...], workers: int) -> int:
         return os.waitstatus_to_exitcode(status)
     plugin_manager = build_plugin_manager(settings)
     jobs.configure(settings, plugin_manager)
+    gc.freeze()  # A collection in a fork would write to each object, and so copy it.
     children = [
         Child(
             "reconciler",
