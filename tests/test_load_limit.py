@@ -155,4 +155,7 @@ def test_service_starts_beside_plugins_that_hang(up, tmp_path):
     assert missing.status_code == 422
     [message] = missing.json()["errors"]["analyses.sleeps.label"]
     assert message.endswith(reason)
+    [message] = get("/api/uploads?min_sharpness=0.5").json()["errors"]["min_sharpness"]
+    assert " Not loaded are the plugins keeps (loading it did not end within 1 seconds" in message
+    assert "; sleeps (import did not end within 1 seconds)." in message
     assert get("/api/uploads?analyses.shades.label=a").status_code == 200

@@ -269,8 +269,8 @@ class PluginFilters:
         """Say which part of a parameter's name is unknown, and which names there are."""
         parts = PARAMETER_NAME.match(name)
         if not parts or not self.parameters:
-            analyzer = parts["analyzer"] if parts else name
-            missing = self._explain_missing(analyzer) if name.startswith("analyses.") else ""
+            # It may be the short name of a filter that a plugin would bring.
+            missing = self._explain_missing(parts["analyzer"] if parts else name)
             return _unknown_name_message("parameter", name, known) + missing
         filters = [parameter.filter for parameter in self.parameters.values()]
         analyzers = sorted({filter.analyzer for filter in filters})
