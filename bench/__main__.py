@@ -15,6 +15,7 @@ from bench import (
     report,
     rows,
     search,
+    similar,
     thumbnails,
 )
 from bench.service import contenders
@@ -35,6 +36,7 @@ ROWS = {
     "plugins": engine.listing,
     "listing": listing.listing,
     "search": search.search,
+    "similar": similar.similar,
     "indexes": indexes.indexes,
     "thumbnails": thumbnails.thumbnails,
     "memory": memory.large_pictures,

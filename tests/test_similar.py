@@ -392,7 +392,20 @@ def damage(folder: Path, how: str) -> None:
 
 @pytest.mark.parametrize(
     "how",
-    ["folder", "data", "ids", "dead", "cut", "empty", "format", "space", "number", "gaps", "more"],
+    [
+        "folder",
+        "data",
+        "ids",
+        "dead",
+        "cut",
+        "empty",
+        "format",
+        "space",
+        "boot",
+        "number",
+        "gaps",
+        "more",
+    ],
 )
 def test_files_that_are_lost_or_doubtful_are_made_again(gallery: Gallery, how: str) -> None:
     gallery.add_random(50)

@@ -16,7 +16,7 @@ from clustr.database.filters import RANGE_FILTERS, filter_from_query
 from clustr.database.forgetting import LeftBehind
 from clustr.database.integrity import ForeignDocument, StoredRecord, UnfinishedAnalysis
 from clustr.database.jobs import Failure, Job, JobState
-from clustr.database.listing import Page, Sort, UploadFilter
+from clustr.database.listing import NO_FILTER, Page, Sort, UploadFilter
 from clustr.database.not_found import TrashStep
 from clustr.database.search import SearchPage
 from clustr.database.statistics import AnalyzerCounts
@@ -34,6 +34,7 @@ __all__ = [
     "INDEXES",
     "MALFORMED_RECORD_ERRORS",
     "MAX_RANKED",
+    "NO_FILTER",
     "RANGE_FILTERS",
     "AnalysisSelection",
     "AnalyzerCounts",

@@ -208,7 +208,7 @@ class Vectors:
             found = self._uploads.find(self._filtered(query, upload_filter), projection)
             return {
                 key.binary
-                for document in found
+                for document in found.hint("_id_")
                 for analysis in document.get("analyses", ())
                 if analysis.get("name") == analyzer
                 and (key := (analysis.get("vectors") or {}).get(field))

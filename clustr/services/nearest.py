@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clustr import logs
-from clustr.database import Database, SpaceState, StoredVector, UploadFilter
+from clustr.database import NO_FILTER, Database, SpaceState, StoredVector, UploadFilter
 from clustr.domain import failure_messages
 from clustr.domain.errors import BeingRead, ClustrError, InvalidInput, NoResult, StorageUnavailable
 from clustr.domain.models import UNFINISHED, State, Upload
@@ -41,7 +41,9 @@ CHECKED_VECTORS = 16
 # How many vectors are read and appended at a time.
 BATCH = 5000
 # How many of the nearest are checked in MongoDB, beyond the limit, and then in all.
-SPARE = 32
+SPARE = 16
+# With a filter so many times more are checked at first.
+FILTERED_FACTOR = 15
 FURTHER = (1024, 8192)
 FACTOR = 8
 
@@ -160,6 +162,7 @@ class Nearest:
         """
         from clustr.storage import vector_search  # noqa: PLC0415  See `TYPE_CHECKING`.
 
+        upload_filter = None if upload_filter == NO_FILTER else upload_filter
         copy = self._copy(field)
         snapshot = copy.current()
         found = vector_search.distances(
@@ -170,7 +173,7 @@ class Nearest:
             found[found > max_distance] = float("inf")
         neighbors: list[Neighbor] = []
         beyond, checked, is_narrowed = -1.0, 0, False
-        for count in _counts(limit):
+        for count in _counts(limit, bool(upload_filter)):
             if upload_filter and checked >= FURTHER[-1] and not is_narrowed:
                 ids = self._database.vectors.upload_ids(upload_filter)  # Few meet the filter.
                 found[~vector_search.rows_of_uploads(snapshot.ids, ids)] = float("inf")
@@ -344,10 +347,11 @@ def _is_complete(state: "FileState", last: SpaceState) -> bool:
     return state.number == last.last and not state.gaps
 
 
-def _counts(limit: int) -> Iterator[int]:
+def _counts(limit: int, is_filtered: bool) -> Iterator[int]:
     """How many of the nearest are looked at in all: more and more, until enough are answers."""
-    yield limit + SPARE
-    yield from FURTHER
+    first = limit * FILTERED_FACTOR if is_filtered else limit
+    yield first + SPARE
+    yield from (count for count in FURTHER if count > first + SPARE)
     count = FURTHER[-1]
     while True:
         count *= FACTOR
