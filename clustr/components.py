@@ -33,11 +33,12 @@ from clustr.plugin_manager import (
 )
 from clustr.plugins import Library
 from clustr.queue import DoorbellRinger, Queue
-from clustr.services.bulk import AnalysisJobs, BulkJobs, ForgettingJobs, JobRunner
 from clustr.services.default_services import DefaultServices
 from clustr.services.fsck import Fsck
 from clustr.services.health import HealthChecks
 from clustr.services.intake import Intake
+from clustr.services.job_runner import JobRunner
+from clustr.services.jobs import AnalysisJobs, BulkJobs, ForgettingJobs
 from clustr.services.library import PluginLibrary, url_below
 from clustr.services.nearest import Nearest
 from clustr.services.plugin_events import DELETED_HOOK, PluginEvents

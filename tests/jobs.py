@@ -10,7 +10,7 @@ from workshop import Workshop, another
 from clustr import components
 from clustr.api.schemas import jobs as schemas
 from clustr.database import Job
-from clustr.services.bulk import JobRunner
+from clustr.services.job_runner import JobRunner
 
 
 @contextmanager

@@ -14,7 +14,9 @@ from workshop import Workshop
 from clustr.api.schemas.jobs import JobSchema
 from clustr.database import AnalysisSelection, ReanalysisSelection
 from clustr.database.jobs import MAX_UNFINISHED
-from clustr.services.bulk import JobRunner, MoveUploads, add_analysis_job
+from clustr.services.job_kinds import MoveUploads
+from clustr.services.job_runner import JobRunner
+from clustr.services.jobs import add_analysis_job
 
 
 def order(workshop: Workshop, action: str, **more: Any) -> Any:

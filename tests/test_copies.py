@@ -22,7 +22,7 @@ from workshop import Workshop
 
 from clustr.components import build_fsck
 from clustr.database import TrashStep
-from clustr.services.bulk import MoveUploads
+from clustr.services.job_kinds import MoveUploads
 
 numbers = itertools.count(700_000)
 

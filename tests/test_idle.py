@@ -16,8 +16,8 @@ from workshop import Workshop, another
 
 from clustr import components
 from clustr.database.change_watch import ChangeWatch
-from clustr.services import bulk
-from clustr.services.bulk import JobRunner
+from clustr.services import job_runner
+from clustr.services.job_runner import JobRunner
 
 
 @pytest.fixture
@@ -29,8 +29,8 @@ def workshop(workshop: Workshop) -> Workshop:
 @pytest.fixture
 def at_once(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Iterator[JobRunner]:
     """What counts, which does so again as soon as it has done it."""
-    monkeypatch.setattr(bulk, "STATISTICS_EVERY_SECONDS", 0)
-    monkeypatch.setattr(bulk, "STATISTICS_PAUSES", 0)
+    monkeypatch.setattr(job_runner, "STATISTICS_EVERY_SECONDS", 0)
+    monkeypatch.setattr(job_runner, "STATISTICS_PAUSES", 0)
     settings = workshop.settings
     made = components.build_worker(settings, components.build_plugin_manager(settings))
     yield made.job_runner

@@ -16,8 +16,9 @@ from running import wait_until
 
 from clustr.database import INDEXES, Database, Sort, UploadFilter, new_id, now, result_indexes
 from clustr.database.documents import to_document
-from clustr.database.listing import RangeLimit, _write_cursor
+from clustr.database.listing_cursors import write_cursor
 from clustr.database.tags import tag_fields
+from clustr.database.upload_filter import RangeLimit
 from clustr.domain.errors import InvalidInput
 from clustr.domain.models import Analysis, State, Status, Upload
 
@@ -281,7 +282,7 @@ def test_a_range_of_times_has_only_what_has_one(database, collection, plans, ope
 def test_a_cursor_that_somebody_made_leads_nowhere(database, collection):
     """Behind what is wanted there is nothing."""
     wanted, sort = UploadFilter(bounds=(RangeLimit("size", "gte", 1010),)), Sort("size")
-    behind = _write_cursor({"size": 1, "_id": ObjectId()}, sort, wanted, None)
+    behind = write_cursor({"size": 1, "_id": ObjectId()}, sort, wanted, None)
     page = database.listing.page(5, cursor=behind, upload_filter=wanted, sort=sort)
     assert (page.uploads, page.next_cursor) == ([], None)
 

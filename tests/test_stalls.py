@@ -14,7 +14,7 @@ from web_side import WebSide
 from workshop import Workshop
 
 from clustr.database import Database, Sort, UploadFilter
-from clustr.database.listing import RangeLimit
+from clustr.database.upload_filter import RangeLimit
 from clustr.domain.errors import TooSlow
 
 COUNT = 107

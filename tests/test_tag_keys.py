@@ -11,9 +11,10 @@ from running import wait_until
 from workshop import Workshop
 
 from clustr.database import tag_key
-from clustr.database.listing import INDEXES, SORTS, Sort
+from clustr.database.listing_queries import INDEXES
 from clustr.database.tag_keys import OLD_INDEXES
 from clustr.database.tags import distinct_tags
+from clustr.database.upload_filter import SORTS, Sort
 
 SAYS = """
 import json

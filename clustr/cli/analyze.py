@@ -13,7 +13,7 @@ from clustr.cli.running_service import read_settings_of_running_service
 from clustr.components import build_analysis_jobs
 from clustr.database import AnalysisSelection, Database, Job, JobState, ReanalysisSelection
 from clustr.domain.errors import ClustrError, DatabaseUnavailable, InvalidInput, QueueUnavailable
-from clustr.services.bulk import AnalysisJobs
+from clustr.services.jobs import AnalysisJobs
 from clustr.services.running_processes import RESTART_ADVICE, RunningProcesses
 from clustr.settings import Settings
 

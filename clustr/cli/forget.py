@@ -20,7 +20,7 @@ from clustr.cli.running_service import read_settings_of_running_service
 from clustr.components import build_forgetting
 from clustr.database import Database, Job, JobState
 from clustr.domain.errors import ClustrError, DatabaseUnavailable, InvalidInput
-from clustr.services.bulk import ForgettingJobs
+from clustr.services.jobs import ForgettingJobs
 
 
 def forget(analyzer: str, yes: bool, dry_run: bool) -> None:

@@ -16,7 +16,7 @@ from clustr.database.filters import RANGE_FILTERS, filter_from_query
 from clustr.database.forgetting import LeftBehind
 from clustr.database.integrity import ForeignDocument, StoredRecord, UnfinishedAnalysis
 from clustr.database.jobs import Failure, Job, JobState
-from clustr.database.listing import NO_FILTER, Page, Sort, UploadFilter
+from clustr.database.listing import Page
 from clustr.database.not_found import TrashStep
 from clustr.database.search import SearchPage
 from clustr.database.statistics import AnalyzerCounts
@@ -24,6 +24,7 @@ from clustr.database.tags import distinct_tags
 from clustr.database.term_search import MAX_RANKED
 from clustr.database.trash import RemovalClaim, TrashedUpload, TrashPage
 from clustr.database.upload_counts import COUNTED_TOTAL
+from clustr.database.upload_filter import NO_FILTER, Sort, UploadFilter
 from clustr.database.uploads import Condition, new_id, result_indexes
 from clustr.database.vectors import NewVector, SpaceState, StoredVector, Vectors
 from clustr.database.versions import ANY_VERSION, Versions

@@ -26,10 +26,11 @@ from clustr.database.documents import (
 )
 from clustr.database.filters import filter_from_query
 from clustr.database.jobs import MAX_FAILURES, Failure, Job
-from clustr.database.listing import DEFAULT_SORT, filter_query, include_unkeyed_uploads
+from clustr.database.listing_queries import filter_query
 from clustr.database.not_found import not_found_error
 from clustr.database.tag_keys import TagKeys
 from clustr.database.trash import IS_TRASHED
+from clustr.database.upload_filter import DEFAULT_SORT, include_unkeyed_uploads
 from clustr.database.versions import ANY_VERSION, Versions, require_version, version_query
 from clustr.domain.errors import DatabaseUnavailable, TooSlow, UnderWay
 from clustr.domain.models import UNFINISHED, State, Upload

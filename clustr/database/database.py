@@ -10,7 +10,7 @@ from clustr.database import (
     counters,
     duplicates,
     jobs,
-    listing,
+    listing_queries,
     search_terms,
     statistics,
     trash,
@@ -59,7 +59,7 @@ from clustr.database.vocabulary import Vocabulary
 from clustr.domain.errors import DatabaseUnavailable, StartUpError
 
 # The indexes of the collection of uploads.
-INDEXES = uploads.INDEXES | duplicates.INDEXES | listing.INDEXES | analyses.INDEXES
+INDEXES = uploads.INDEXES | duplicates.INDEXES | listing_queries.INDEXES | analyses.INDEXES
 INDEXES |= bulk_selection.INDEXES | statistics.INDEXES | search_terms.INDEXES
 
 

@@ -7,13 +7,9 @@ from pymongo.collection import Collection
 
 from clustr.database.connection import Document, translate_errors
 from clustr.database.documents import from_documents
-from clustr.database.listing import (
-    DEFAULT_SORT,
-    UploadFilter,
-    filter_query,
-    include_unkeyed_uploads,
-)
+from clustr.database.listing_queries import filter_query
 from clustr.database.tag_keys import TagKeys
+from clustr.database.upload_filter import DEFAULT_SORT, UploadFilter, include_unkeyed_uploads
 from clustr.database.uploads import SEARCH_SECONDS, limit_search_time
 from clustr.domain.models import Upload
 

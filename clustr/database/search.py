@@ -16,19 +16,11 @@ from pymongo.collection import Collection
 
 from clustr.database.clock import now
 from clustr.database.connection import NAIVE_UTC, Document, translate_errors
-from clustr.database.listing import (
-    CURSOR_MISMATCH,
-    DEFAULT_SORT,
-    EPOCH,
-    INVALID_CURSOR,
-    Listing,
-    Page,
-    Sort,
-    UploadFilter,
-    include_unkeyed_uploads,
-)
+from clustr.database.listing import Listing, Page
+from clustr.database.listing_cursors import CURSOR_MISMATCH, EPOCH, INVALID_CURSOR
 from clustr.database.tag_keys import TagKeys
 from clustr.database.term_search import MAX_RANKED, Hit, TermSearch
+from clustr.database.upload_filter import DEFAULT_SORT, Sort, UploadFilter, include_unkeyed_uploads
 from clustr.database.vocabulary import Vocabulary
 from clustr.domain.errors import InvalidInput
 

@@ -19,9 +19,11 @@ from pymongo.collection import Collection
 
 from clustr.database.connection import NAIVE_UTC, Document
 from clustr.database.documents import MALFORMED_RECORD_ERRORS
-from clustr.database.listing import DEFAULT_SORT, EPOCH, Sort, UploadFilter, filter_query
+from clustr.database.listing_cursors import EPOCH
+from clustr.database.listing_queries import filter_query
 from clustr.database.search_conditions import TERMS_INDEX, SearchPlan, condition_on_terms
 from clustr.database.upload_counts import COUNTED_TOTAL
+from clustr.database.upload_filter import DEFAULT_SORT, Sort, UploadFilter
 from clustr.database.vocabulary import DIGIT, Vocabulary
 from clustr.search.query import PREFIX_RANK, Condition, Phrase, SearchQuery, Word
 

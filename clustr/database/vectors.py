@@ -20,14 +20,14 @@ from pymongo.collection import Collection
 
 from clustr.database.clock import now
 from clustr.database.connection import Document, translate_errors
-from clustr.database.listing import (
+from clustr.database.listing_queries import filter_query
+from clustr.database.tag_keys import TagKeys
+from clustr.database.upload_filter import (
     DEFAULT_SORT,
     NO_FILTER,
     UploadFilter,
-    filter_query,
     include_unkeyed_uploads,
 )
-from clustr.database.tag_keys import TagKeys
 from clustr.database.uploads import SEARCH_SECONDS, limit_search_time
 from clustr.plugins import Vector
 from clustr.plugins.vectors import vector_space

@@ -33,8 +33,8 @@ from clustr.database import (
 )
 from clustr.database.editing import MAX_TAGS
 from clustr.database.trash import COUNTED_TOTAL
-from clustr.services.bulk import BULK_KINDS
 from clustr.services.intake import clean_name, clean_text
+from clustr.services.job_kinds import BULK_KINDS
 
 LONGEST_CAPTION = 1000
 LONGEST_TAG = 100

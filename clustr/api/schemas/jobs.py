@@ -30,7 +30,7 @@ from clustr.database import (
 from clustr.domain.models import State
 from clustr.plugin_manager import Plugin
 from clustr.plugins import Analyzer
-from clustr.services.bulk import Estimate
+from clustr.services.jobs import Estimate
 
 LARGEST_LIMIT = 1_000_000_000
 EXAMPLE_COUNTS = {

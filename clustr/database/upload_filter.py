@@ -1,0 +1,156 @@
+"""Filters and orders of listings, as requests have them."""
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from clustr.database.documents import DUPLICATE_FACETS
+from clustr.database.search_conditions import SearchPlan
+from clustr.database.tag_keys import TagKeys
+from clustr.database.uploads import Condition
+from clustr.search.query import SearchQuery
+
+# The sort orders, each with the field of the document.
+SORTS = {
+    "upload_time": "upload_time",
+    "taken_at": "taken_at",
+    "size": "size",
+    "name": "original_name",
+}
+# The types of the values of these fields.
+VALUE_TYPES = {"upload_time": datetime, "taken_at": datetime | None, "size": int, "name": str}
+# The filters by a range, each with the field of the document.
+RANGE_FIELDS = {
+    "upload_time": "upload_time",
+    "taken_at": "taken_at",
+    "size": "size",
+    "width": "dimensions.width",
+    "height": "dimensions.height",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RangeLimit:
+    """A limit of a range.
+
+    Attributes:
+        field: one of `RANGE_FIELDS`.
+        operator: `gte`, `lte` or `lt`.
+        value: a time, bytes or pixels.
+    """
+
+    field: str
+    operator: str
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class UploadFilter:
+    """Which uploads are listed: those that meet all of these conditions. None is no condition.
+
+    Attributes:
+        tag_keys: the keys of tags, of which an upload needs all; see `clustr.database.tags`.
+        excluded_tag_keys: the keys of tags, of which an upload has none.
+        untagged: whether an upload has no tags.
+        undated: whether only uploads without `taken_at` match. Those with one are a range.
+        analysis: an analyzer and the state of its analysis.
+        duplicate: whether there is an older upload with the same bytes.
+        sha256: the SHA-256 of the bytes, in hexadecimal digits.
+        bounds: limits of ranges.
+        conditions: conditions on the results of analyses.
+        search: the words, phrases and dates of a search.
+        search_plan: how the uploads are found that match it; None where MongoDB decides.
+        unkeyed: whether uploads may lack the keys of their tags; no index answers for those.
+    """
+
+    status: str | None = None
+    tag_keys: tuple[str, ...] = ()
+    content_type: str | None = None
+    analysis: tuple[str, str] | None = None
+    duplicate: bool | None = None
+    sha256: str | None = None
+    bounds: tuple[RangeLimit, ...] = ()
+    conditions: tuple[Condition, ...] = ()
+    excluded_tag_keys: tuple[str, ...] = ()
+    untagged: bool | None = None
+    undated: bool = False
+    search: SearchQuery | None = None
+    search_plan: SearchPlan | None = field(default=None, repr=False)
+    unkeyed: bool = field(default=False, repr=False)
+
+    @property
+    def index_prefixes(self) -> list[str]:
+        """The kinds of indexes for these filters, one for each filter, the most selective first."""
+        return [
+            *("tag_keys" for _ in self.tag_keys if not self.unkeyed),
+            *(["analyses"] if self.analysis else []),
+            *("facets" for _ in self.facets),
+        ]
+
+    @property
+    def facets(self) -> list[str]:
+        """The facets that match these filters; see `clustr.database.documents`."""
+        duplicate = None if self.duplicate is None else DUPLICATE_FACETS[self.duplicate]
+        return [facet for facet in (duplicate, self.status, self.content_type) if facet]
+
+    def single_index_filters(self, sort: "Sort") -> list["UploadFilter"]:
+        """Wider filters that one index answers each, the most selective first."""
+        within = UploadFilter(
+            bounds=tuple(bound for bound in self.bounds if bound.field == sort.by),
+            undated=self.undated and sort.by == "taken_at",
+        )
+        ways = [replace(within, tag_keys=(k,)) for k in self.tag_keys if not self.unkeyed]
+        if self.analysis:
+            ways.append(replace(within, analysis=self.analysis))
+        if self.status:
+            ways.append(replace(within, status=self.status))
+        if self.content_type:
+            ways.append(replace(within, content_type=self.content_type))
+        if self.duplicate is not None:
+            ways.append(replace(within, duplicate=self.duplicate))
+        return ways or [within]
+
+    @property
+    def is_only_search(self) -> bool:
+        """Whether there is no other condition than a search."""
+        return self == UploadFilter(search=self.search, search_plan=self.search_plan)
+
+    def fingerprint(self) -> bytes:
+        """Four bytes that differ between filters, for cursors."""
+        return hashlib.blake2b(repr(self).encode(), digest_size=4).digest()
+
+
+NO_FILTER = UploadFilter()
+
+
+def include_unkeyed_uploads(upload_filter: UploadFilter, tag_keys: TagKeys) -> UploadFilter:
+    """The filter, set to match uploads without tag keys, too, while there may be some."""
+    asked = upload_filter.tag_keys or upload_filter.excluded_tag_keys
+    unkeyed = bool(asked) and not tag_keys.are_complete()
+    return replace(upload_filter, unkeyed=True) if unkeyed else upload_filter
+
+
+@dataclass(frozen=True, slots=True)
+class Sort:
+    """A sort order: by one of `SORTS`, then by id."""
+
+    by: str = "upload_time"
+    descending: bool = True
+
+    @property
+    def field(self) -> str:
+        return SORTS[self.by]
+
+    @property
+    def keys(self) -> list[tuple[str, int]]:
+        """The sort order in the form that PyMongo takes."""
+        direction = -1 if self.descending else 1
+        return [(self.field, direction), ("_id", direction)]
+
+    def code(self) -> int:
+        """A number for the order, for cursors."""
+        return [*SORTS].index(self.by) * 2 + self.descending
+
+
+DEFAULT_SORT = Sort()
