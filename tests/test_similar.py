@@ -21,7 +21,8 @@ from clustr.components import VECTORS_FOLDER
 from clustr.database import NewVector
 from clustr.domain.errors import BeingRead
 from clustr.plugins import Vector
-from clustr.services.nearest import Nearest, VectorField
+from clustr.services.nearest import Nearest
+from clustr.services.vector_copy import VectorField
 
 UNKNOWN_ID = "0" * 24
 DIMENSIONS = 16
@@ -63,11 +64,11 @@ import resource, sys, time
 from clustr import logs
 from clustr.components import VECTORS_FOLDER, build_database, build_plugin_manager
 from clustr.domain.errors import BeingRead, StorageFull
-from clustr.services import nearest
+from clustr.services import nearest, vector_copy
 from clustr.settings import read_settings
 settings = read_settings()
 logs.configure("json", "info")
-nearest.BATCH = 50
+vector_copy.BATCH = 50
 if len(sys.argv) > 2:
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
 database = build_database(settings, 10)
@@ -508,7 +509,7 @@ def test_the_first_search_among_very_many_is_put_off_and_ends(
     gallery: Gallery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gallery.add_random(200)
-    monkeypatch.setattr("clustr.services.nearest.BATCH", 20)
+    monkeypatch.setattr("clustr.services.vector_copy.BATCH", 20)
     monkeypatch.setattr("clustr.services.nearest.CATCH_UP_SECONDS", 0.0)
     nearest = gallery.fresh()
     field = nearest.field("it.cosine")
