@@ -131,6 +131,8 @@ def names(client: FlaskClient, *parameters: tuple[str, str]) -> set[str]:
         ("person , moving=false", {"two"}),
         ('"Traffic light, red"', {"two"}),
         ('label="traffic light, red"|dog,score<=0.74', {"two", "car beside dog"}),
+        ("label!=dog,label!=car", {"two"}),
+        ("score>=0,label=9", set()),
         ("cat", set()),
     ],
 )
@@ -201,7 +203,24 @@ def test_marks_on_letters_count(client):
             ["There is no key `scoer`; there are `label`, `score`, `moving`."],
         ),
         ("objects", "color=red", ["There is no key `color`"]),
-        ("objects", "dog,score>=much", ["score: Not a valid number."]),
+        (
+            "objects",
+            "dog,score>=much",
+            ["score: Not a valid number. Expected a number, such as 0.5."],
+        ),
+        (
+            "objects",
+            "dog,car",
+            ["`label` is asked twice of one object", "Write `dog|car` for either"],
+        ),
+        ("objects", "dog|cat,score>0.5,label=car", ["Write `dog|cat|car` for either"]),
+        ("objects", "score=0.5,score=0.6", ["`score` is asked twice of one object"]),
+        (
+            "objects",
+            "dog,score>=0,9",
+            ["Write `score>=0.9` for `score>=0,9`", "Or write `label=9`."],
+        ),
+        ("objects", "score < 0,95", ["Write `score < 0.95` for `score < 0,95`"]),
         ("objects", "dog,,score>=1", ["Cannot read `,score>=1`", "`label=…,score>=0.9`"]),
         ("objects", "dog,", ["missing at the end"]),
         ("objects", "", ["missing at the end", "`label`, `score`, `moving`"]),
@@ -230,6 +249,7 @@ def test_errors_name_what_is_wrong_and_what_is_allowed(client, name, value, says
     ("filter", "path", "says"),
     [
         ({"objects": "dog,score>=much"}, "objects", "score: Not a valid number."),
+        ({"objects": ["dog", "dog,car"]}, "objects", "`label` is asked twice of one object"),
         ({"objects": 7}, "objects", "Not a valid string."),
         ({"min_score": "0.5"}, "min_score", "Not a valid number."),
         ({"color": ["Red"] * 21}, "color", "Length must be between 1 and 20."),

@@ -7,6 +7,7 @@ from copy import deepcopy
 from dataclasses import replace
 from decimal import Decimal
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from marshmallow import ValidationError, fields, validate
@@ -75,6 +76,7 @@ class Objects(fields.String):
     def _deserialize(self, value: Any, *arguments: Any, **named: Any) -> Any:
         """Return comparisons in the form that `clustr.database.Condition` has them."""
         text = normalize_text(super()._deserialize(value, *arguments, **named))
+        conditions: list[re.Match[str]] = []
         comparisons: list[dict[str, Any]] = []
         position = 0
         while position < len(text) or not comparisons:
@@ -82,16 +84,18 @@ class Objects(fields.String):
             if not found:
                 raise ValidationError(self._explain(text[position:]))
             comparisons += self._comparisons(found)
+            conditions.append(found)
             position = found.end()
         if text.endswith(","):
             raise ValidationError(self._explain(""))
+        self._refuse_decimal_comma(conditions)
+        self._refuse_two_values_of_one_key(conditions)
         if len(comparisons) > MAX_VALUES:
             raise ValidationError(f"Give at most {MAX_VALUES} conditions.")
         return comparisons
 
     def _comparisons(self, found: re.Match[str]) -> list[dict[str, Any]]:
-        key = next(iter(self._types)) if found["key"] is None else found["key"].strip()
-        comparison = found["comparison"] or "="
+        key, comparison = self._key(found), found["comparison"] or "="
         if key not in self._types:
             raise ValidationError(f"There is no key `{key[:50]}`; there are {self._keys()}.")
         type = self._types[key]
@@ -109,6 +113,41 @@ class Objects(fields.String):
         if len(values) > 1:
             return [{**about, "operator": "in", "value": values}]
         return [{**about, "operator": COMPARISONS[comparison], "value": values[0]}]
+
+    def _key(self, found: re.Match[str]) -> str:
+        return next(iter(self._types)) if found["key"] is None else found["key"].strip()
+
+    def _refuse_decimal_comma(self, conditions: list[re.Match[str]]) -> None:
+        """Refuse `score>=0,9`, which would ask for another key with the value 9."""
+        for before, after in pairwise(conditions):
+            type, digits = self._types[self._key(before)], after["values"].strip()
+            if (
+                isinstance(type, fields.Number)
+                and not isinstance(type, fields.Integer)
+                and before["values"].strip().isdecimal()
+                and after["key"] is None
+                and digits.isdecimal()
+            ):
+                whole = before[0].removesuffix(",").strip()
+                raise ValidationError(
+                    f"Write `{whole[:50]}.{digits[:50]}` for `{whole[:50]},{digits[:50]}`: commas "
+                    f"are between conditions. Or write `{self._key(after)}={digits[:50]}`."
+                )
+
+    def _refuse_two_values_of_one_key(self, conditions: list[re.Match[str]]) -> None:
+        """Refuse `dog,car`: no object has two values of a key."""
+        values_of: dict[str, str] = {}
+        for found in conditions:
+            if (found["comparison"] or "=") != "=":
+                continue
+            key, values = self._key(found), found["values"].strip()
+            if key in values_of:
+                either = f"{values_of[key]}|{values}"
+                raise ValidationError(
+                    f"`{key}` is asked twice of one object, which has one. Write `{either[:100]}` "
+                    "for either, or give each of them on its own for two objects."
+                )
+            values_of[key] = values
 
     def _keys(self) -> str:
         return ", ".join(f"`{key}`" for key in self._types)

@@ -417,7 +417,10 @@ def messages_by_field(messages: dict[str, Any]) -> dict[str, list[str]]:
                 )
         elif len(result) < MAX_LISTED_ERRORS:
             field_messages = [field_messages] if isinstance(field_messages, str) else field_messages
-            texts = [f"{text}{EXPECTATIONS.get(text, '')}" for text in field_messages]
+            # A message may begin with the key that it is about: `score: Not a valid number.`
+            texts = [
+                f"{text}{EXPECTATIONS.get(text.rpartition(': ')[2], '')}" for text in field_messages
+            ]
             result.setdefault((".".join(names) or location)[:LONGEST_NAME], []).extend(texts)
 
     for location, field_messages in messages.items():
