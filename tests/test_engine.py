@@ -429,10 +429,10 @@ def test_time_in_which_others_have_the_processor_is_not_that_of_an_analysis(work
         f"""
         os.sched_setaffinity(0, {{{core}}})
         began, before = time.monotonic(), time.thread_time()
-        while time.thread_time() < before + 0.3: pass
+        while time.thread_time() < before + 0.5: pass
         return {{"seconds": time.monotonic() - began}}
         """,
-        timeout=0.4,
+        timeout=1.5,
     )
     workshop.environment["WORKER_NICE"] = "10"
     hog = running.start(
@@ -446,7 +446,7 @@ def test_time_in_which_others_have_the_processor_is_not_that_of_an_analysis(work
         hog.kill()
         hog.wait()
     assert analysis.state == "succeeded", analysis.error
-    assert analysis.result["seconds"] > 0.4  # It shared one core with one ten times as important.
+    assert analysis.result["seconds"] > 1.5  # It shared one core with one ten times as important.
 
 
 def test_E2_store_that_goes_away_during_a_slice_defers(workshop):

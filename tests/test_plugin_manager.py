@@ -233,8 +233,7 @@ def test_plugin_of_an_installed_ones_name_is_a_conflict(load, plugins_folder):
 
 
 def test_same_file_is_loaded_once(load, plugins_folder):
-    for name in (*FIRST_PARTY, "__init__"):
-        shutil.copy(REPOSITORY / "plugins" / f"{name}.py", plugins_folder)
+    shutil.copytree(REPOSITORY / "plugins", plugins_folder, dirs_exist_ok=True)
     plugin_manager = load()
     assert sorted(plugin.name for plugin in plugin_manager.plugins) == FIRST_PARTY
     assert {plugin.state for plugin in plugin_manager.plugins} == {"loaded"}

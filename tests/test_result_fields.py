@@ -119,6 +119,17 @@ def test_parts_of_a_result_are_asked_for_at_any_depth(client, asked, result):
         assert listed(client, asked, **more)["analyses"]["people"]["result"] == result
 
 
+def test_the_schema_of_lists_requires_no_key_of_a_result(client):
+    schemas = client.get("/openapi.json").get_json()["components"]["schemas"]
+    assert schemas["AnalysisResult_people"]["required"] == ["count", "persons"]
+    listed_result = schemas["ListedAnalysis_people"]["properties"]["result"]
+    assert "required" not in json.dumps(listed_result)
+    assert listed_result["properties"].keys() == {"count", "persons"}
+    for upload, analyses in (("Upload", "UploadAnalyses"), ("ListedUpload", "ListedAnalyses")):
+        reference = {"$ref": f"#/components/schemas/{analyses}"}
+        assert schemas[upload]["properties"]["analyses"]["allOf"] == [reference]
+
+
 def test_all_analyses_and_the_result_of_one(client):
     analyses = listed(client, "analyses,analyses.people.count")["analyses"]
     assert analyses["people"]["result"] == {"count": 2}

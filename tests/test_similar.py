@@ -534,3 +534,7 @@ def test_the_route_is_described_with_the_filters_of_plugins(gallery: Gallery) ->
     names = {parameter["name"] for parameter in operation["parameters"]}
     assert {"by", "max_distance", "limit", "tag", "q", "fields", "analyses.it.n__gte"} <= names
     assert not names & {"page", "cursor", "sort"}
+    [by] = [each for each in operation["parameters"] if each["name"] == "by"]
+    [reference] = by["schema"]["allOf"]
+    values = document["components"]["schemas"][reference["$ref"].rpartition("/")[2]]["enum"]
+    assert values == ["it.bits", "it.cosine", "it.euclidean"]  # `it` alone would not say which.

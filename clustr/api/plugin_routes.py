@@ -32,6 +32,8 @@ from clustr.plugins import Analyzer
 log = logs.logger(__name__)
 
 PREFIX = "/api/x"
+# What schemas of analyses in lists begin with, where `fields` can ask for a part of a result.
+LISTED = "Listed"
 HTTP_METHODS = ("get", "put", "post", "patch", "delete", "head", "options", "trace")
 REFERENCE = re.compile(r'"\$ref": *"#/components/(\w+)/([^"]*)"')
 # Flask and flask-smorest add these to every rule.
@@ -153,20 +155,20 @@ def describe_plugins(
     """Add the analyzers, filters and routes of this installation to the OpenAPI document."""
     schemas = document["components"]["schemas"]
     for analyzer in plugin_manager.analyzers.values():
-        schemas[f"AnalysisResult_{analyzer.name}"] = _result_schema(analyzer)
-        schemas[f"Analysis_{analyzer.name}"] = _analysis_schema(schemas["Analysis"], analyzer)
-    references = {name: _schema_reference(f"Analysis_{name}") for name in plugin_manager.analyzers}
-    # There is no `additionalProperties`: TypeScript has no type for all members but the named ones.
-    schemas["UploadAnalyses"] = {
-        "type": "object",
-        "description": "The state of each analysis, by the analyzer's name; those of analyzers "
-        "that are not installed any more have the shape of `Analysis`.",
-        "properties": references,
-    }
+        result = _result_schema(analyzer)
+        for prefix, part in (("", result), (LISTED, _without_required(result))):
+            name = f"{prefix}AnalysisResult_{analyzer.name}"
+            schemas[name] = part
+            schemas[f"{prefix}Analysis_{analyzer.name}"] = _analysis_schema(
+                schemas["Analysis"], name
+            )
+    schemas["UploadAnalyses"] = _analyses_schema(plugin_manager, "")
+    schemas["ListedAnalyses"] = _analyses_schema(plugin_manager, LISTED)
     for name in ("Upload", "ListedUpload", "SimilarUpload"):
         properties = schemas[name]["properties"]
         annotations = {key: properties["analyses"][key] for key in ("description", "example")}
-        properties["analyses"] = {"allOf": [_schema_reference("UploadAnalyses")], **annotations}
+        analyses = "UploadAnalyses" if name == "Upload" else "ListedAnalyses"
+        properties["analyses"] = {"allOf": [_schema_reference(analyses)], **annotations}
     if plugin_manager.analyzers:
         schemas["AnalysisOrder"]["properties"]["analyzer"]["enum"] = sorted(
             plugin_manager.analyzers
@@ -175,6 +177,8 @@ def describe_plugins(
     document["paths"]["/api/uploads"]["get"]["parameters"] = parameters
     similar = document["paths"]["/api/uploads/{upload_id}/similar"]["get"]
     similar["parameters"] = _filter_parameters(filters.similar_schema, filters)
+    if names := _vector_names(plugin_manager):
+        next(p for p in similar["parameters"] if p["name"] == "by")["schema"]["enum"] = names
     _describe_filters_of_jobs(schemas["Filter"], parameters, filters)
     for plugin in plugin_manager.plugins:
         for method, path, operation in _operations(document, plugin):
@@ -186,6 +190,15 @@ def describe_plugins(
             if tag["name"].startswith(f"x-{plugin.name}-"):
                 tag["description"] = tag["description"] or f"Of the plugin {plugin.name}"
     return document
+
+
+def _vector_names(plugin_manager: PluginManager) -> list[str]:
+    """What `by` can name: each vector, and an analyzer that has just one."""
+    found: list[str] = []
+    for analyzer in plugin_manager.analyzers.values():
+        found += [f"{analyzer.name}.{vector.field}" for vector in analyzer.vectors]
+        found += [analyzer.name] if len(analyzer.vectors) == 1 else []
+    return sorted(found)
 
 
 def _filter_parameters(schema: Schema, filters: PluginFilters) -> list[dict[str, Any]]:
@@ -250,11 +263,36 @@ def _result_schema(analyzer: Analyzer) -> dict[str, Any]:
     return defaults | json_schema(schema, private_fields(schema))
 
 
-def _analysis_schema(analysis: dict[str, Any], analyzer: Analyzer) -> dict[str, Any]:
-    """Return the schema of an analysis whose result has the schema of this analyzer."""
+def _without_required(schema: Any) -> Any:
+    """Copy a schema, with no key required at any depth: in a list there may be a part of it."""
+    if isinstance(schema, list):
+        return [_without_required(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: _without_required(inner)
+        for key, inner in schema.items()
+        if key != "required" or isinstance(inner, dict)  # That is a property of this name.
+    }
+
+
+def _analyses_schema(plugin_manager: PluginManager, prefix: str) -> dict[str, Any]:
+    # There is no `additionalProperties`: TypeScript has no type for all members but the named ones.
+    return {
+        "type": "object",
+        "description": "The state of each analysis, by the analyzer's name; those of analyzers "
+        "that are not installed any more have the shape of `Analysis`.",
+        "properties": {
+            name: _schema_reference(f"{prefix}Analysis_{name}") for name in plugin_manager.analyzers
+        },
+    }
+
+
+def _analysis_schema(analysis: dict[str, Any], result_name: str) -> dict[str, Any]:
+    """Return the schema of an analysis whose result has the schema of this name."""
     result = {
-        "anyOf": [_schema_reference(f"AnalysisResult_{analyzer.name}"), OBJECT_OR_NULL],
-        "description": "What the analyzer found; left out of listings.",
+        "anyOf": [_schema_reference(result_name), OBJECT_OR_NULL],
+        "description": "What the analyzer found; lists have as much of it as `fields` names.",
     }
     return {**analysis, "properties": {**analysis["properties"], "result": result}}
 
