@@ -1,6 +1,7 @@
 """Analyzers whose service nobody has named: nothing waits for it, and all is made once it comes."""
 
 import http.server
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,7 @@ from running import wait_until
 from workshop import Workshop, analyzer
 
 from clustr.database import now
+from clustr.plugin_manager.service_addresses import advice as advice_on
 from clustr.supervisor import servers as programs
 
 # The captioner of the first party at another default address, for the real one may be taken.
@@ -126,6 +128,22 @@ def advice(captioner: BlipStandIn) -> str:
         "To have captions, set TALKER_URL to the address of a captioner, or start one at "
         f"{captioner.url}, where it is looked for."
     )
+
+
+def test_the_service_has_the_right_article(load):
+    [blip] = [plugin for plugin in load().plugins if plugin.name == "blip"]
+    [analyzer] = blip.analyzers
+    analyzer.fields = {}
+    said = {}
+    for service in ("captioner", "object detector", "Embedder", "user service"):
+        analyzer.service = service
+        said[service] = re.search("to the address of (.*?),", advice_on(blip, analyzer, []))[1]
+    assert list(said.values()) == [
+        "a captioner",
+        "an object detector",
+        "an Embedder",
+        "a user service",
+    ]
 
 
 def test_first_time_it_answers_everything_before_is_captioned(workshop, captioner):

@@ -164,6 +164,43 @@ def test_check_of_one_plugin(drop_in) -> None:
     assert (done.returncode, done.stderr) == (2, "clustr: unknown plugin its; did you mean it?\n")
 
 
+def test_check_warns_of_a_timeout_without_effect(drop_in) -> None:
+    place = drop_in(
+        textwrap.dedent("""
+        from marshmallow import Schema, fields
+        from clustr.plugins import HttpAnalyzer, HttpConfig, hookimpl
+
+        class It(HttpAnalyzer):
+            name = service = "it"
+            timeout = 20
+            result_schema = Schema.from_dict({"label": fields.String()})
+
+        class Config(HttpConfig):
+            timeout = fields.Float(load_default=30.0)
+
+        @hookimpl
+        def clustr_config_schema():
+            return Config
+
+        @hookimpl
+        def clustr_register_analyzers(config):
+            return [It(config)]
+        """)
+    )
+    address = {"CLUSTR_PLUGIN__IT__SERVICE_URL": "http://detector:8001"}
+    done = run_plugins(place, "check", "it", **address)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.splitlines()[1] == (
+        "  warning: it: timeout = 20 of its class is without effect; give the key timeout of its "
+        "configuration that load_default"
+    )
+    [limit] = re.findall("timeout +(.*)", run_plugins(place, "show", "it", **address).stdout)[:1]
+    assert limit == "40 seconds"
+    file = place / "plugins" / "it.py"
+    file.write_text(file.read_text().replace("    timeout = 20\n", ""))
+    assert "warning" not in run_plugins(place, "check", "it", **address).stdout
+
+
 def test_check_compares_what_is_required_with_what_is_installed(tmp_path: Path) -> None:
     metadata = tmp_path / "site" / "elsewhere-2.5.dist-info"
     metadata.mkdir(parents=True)

@@ -45,6 +45,8 @@ def test_new_project_is_complete(tmp_path: Path, options: tuple[str, ...], bring
         "tests/test_good_light.py",
         ".github/workflows/test.yml",
     }
+    needed = "no server but its service is needed" if options else "no server is needed"
+    assert f"what it says of a file; {needed}\n" in (project / "README.md").read_text()
     source = (lay_down if options else install)(project, "good_light")
     passes_its_tests(project, str(source))
     registered = "1 filter" if options else "2 filters, 1 blueprint"

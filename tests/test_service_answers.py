@@ -1,12 +1,13 @@
 """What an `HttpAnalyzer` makes of the answers of its service: statuses, words, and the reasons."""
 
+import json
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
-from marshmallow import Schema, fields
+from marshmallow import INCLUDE, Schema, fields
 
 from clustr.analysis.http_session import Session
 from clustr.domain.secrets import Secret
@@ -171,3 +172,56 @@ def test_of_a_large_refusal_no_more_is_read_than_is_said(clustr_http, context):
     clustr_http.answer(b"x" * 10_000_000, 500)
     with pytest.raises(RetryLater, match=r"status 500: x{299}…$"):
         captioner(clustr_http.url).ask({"data": b""}, context)
+
+
+class Thing(Schema):
+    label = fields.String(required=True)
+    parts = fields.List(fields.Nested(lambda: Thing()))
+
+
+class Strict(Schema):
+    kept = fields.Integer()
+
+
+class Open(Schema):
+    class Meta:
+        unknown = INCLUDE
+
+
+class Things(Schema):
+    things = fields.List(fields.Nested(Thing), required=True)
+    many = fields.Nested(Strict, many=True)
+    by_name = fields.Dict(fields.String(), fields.Nested(Strict), data_key="byName")
+    open = fields.Nested(Open)
+
+
+class Detector(Captioner):
+    """Its answers have objects inside."""
+
+    service = "detector"
+    answer_schema = Things
+
+
+def test_what_else_an_answer_has_is_ignored_at_every_depth():
+    part = {"label": "ear", "box": [0, 1]}
+    answer = {
+        "took": 3,
+        "things": [{"label": "dog", "box": [0, 1], "parts": [part]}],
+        "many": [{"kept": 1, "more": 2}],
+        "byName": {"a": {"kept": 3, "more": 4}},
+        "open": {"anything": 5},
+    }
+    detector = Detector(HttpConfig().load({"service_url": URL}))
+    assert detector.understand(json.dumps(answer).encode()) == {
+        "things": [{"label": "dog", "parts": [{"label": "ear"}]}],
+        "many": [{"kept": 1}],
+        "by_name": {"a": {"kept": 3}},
+        "open": {"anything": 5},
+    }
+    for wrong, reason in (
+        ({"things": [{"box": []}]}, r"things\.0\.label: Missing data"),
+        ({"things": [7]}, r"things\.0"),
+        ({"things": {}, "byName": 3, "many": [[]]}, r"things: Not a valid list"),
+    ):
+        with pytest.raises(Fail, match=rf"^The detector's answer has another shape: .*{reason}"):
+            detector.understand(json.dumps(wrong).encode())

@@ -10,7 +10,7 @@ import numpy as np
 import photographs
 import pytest
 from bson import ObjectId
-from marshmallow import INCLUDE, Schema
+from marshmallow import INCLUDE, Schema, fields
 from workshop import Workshop
 
 from clustr.database import now
@@ -94,6 +94,14 @@ def test_a_field_of_the_upload_cannot_be_a_vector() -> None:
     analyzer = Says({}, replace(NUMBERS, field="caption"))
     analyzer.fields = {"caption": "caption"}
     assert "not kept in the result" in (problem_with_analyzer(analyzer) or "")
+
+
+def test_a_key_of_the_result_cannot_be_a_vector() -> None:
+    analyzer = Says({}, NUMBERS)
+    analyzer.result_schema = Schema.from_dict({"embedding": fields.Raw()}, name="EmbedResult")
+    assert problem_with_analyzer(analyzer) == (
+        "says: the vector embedding: take it out of EmbedResult, for it is not kept in the result"
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from clustr.domain.secrets import credentials_in
 from clustr.plugin_manager import Plugin
 from clustr.plugin_manager.configuration import SECRET
 from clustr.plugin_manager.configuration_keys import configuration_keys_of, type_of
+from clustr.plugin_manager.declarations import warnings_about_analyzer
 from clustr.plugin_manager.service_addresses import (
     advice,
     has_address,
@@ -82,6 +83,7 @@ def _describe_analyzer(analyzer: Analyzer) -> dict[str, Any]:
         "keep_loaded": analyzer.keep_loaded,
         "fields": dict(analyzer.fields),
         "result": _result_fields(analyzer.result_schema),
+        "warnings": warnings_about_analyzer(analyzer),
     }
 
 

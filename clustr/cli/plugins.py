@@ -250,6 +250,7 @@ def check_plugin(
         [] if plugin["state"] == PluginState.LOADED else [f"{plugin['state']}: {plugin['reason']}"]
     )
     warnings = list(import_warnings(import_result)) if import_result else []
+    warnings += [text for analyzer in plugin["analyzers"] for text in analyzer["warnings"]]
     if candidate.distribution and candidate.distribution.name != "clustr":
         problems += unmet_requirements(candidate.distribution)
         warnings += pinned_requirements(candidate.distribution)

@@ -30,6 +30,7 @@ def project_files(name: str, http: bool) -> Iterator[tuple[str, str]]:
         "app": f'"{name}"',
         "path_line": "",
         "code": code,
+        "needs": _needs(http),
     }
     yield "pyproject.toml", _fill_template("pyproject", values)
     yield "README.md", _fill_template("readme", values)
@@ -49,10 +50,16 @@ def drop_in_files(name: str, http: bool) -> Iterator[tuple[str, str]]:
         "code": "__init__.py",
         "app": f'"{name}", PLUGINS_FOLDER=str(Path(__file__).parents[1])',
         "path_line": "from pathlib import Path",
+        "needs": _needs(http),
     }
     yield "__init__.py", _fill_template(kind, values)
     yield "README.md", _fill_template("readme", values)
     yield f"test_{name}.py", _fill_template(f"test_{kind}", values)
+
+
+def _needs(http: bool) -> str:
+    """What has to run for `clustr plugins run`."""
+    return "no server but its service is needed" if http else "no server is needed"
 
 
 def write_files(folder: Path, contents: Iterator[tuple[str, str]]) -> None:

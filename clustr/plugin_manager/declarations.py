@@ -79,6 +79,8 @@ def problem_with_analyzer(analyzer: object) -> str | None:
 def _problem_with_vectors(analyzer: Analyzer) -> str | None:
     if not isinstance(analyzer.vectors, tuple):
         return "vectors must be a tuple of Vector, such as (Vector(field=…, dimensions=…),)"
+    declared = analyzer.result_schema().fields if analyzer.vectors else {}
+    keys = {field.data_key or name for name, field in declared.items()}
     seen: set[str] = set()
     for vector in analyzer.vectors:
         if not isinstance(vector, Vector):
@@ -98,7 +100,22 @@ def _problem_with_vectors(analyzer: Analyzer) -> str | None:
             return f"{where}: the metric of {vector.kind} is {metrics}, not {vector.metric!r}"
         if vector.field in analyzer.fields.values():
             return f"{where}: fields cannot take it, for it is not kept in the result"
+        if vector.field in keys:
+            schema = analyzer.result_schema.__name__
+            return f"{where}: take it out of {schema}, for it is not kept in the result"
     return None
+
+
+def warnings_about_analyzer(analyzer: Analyzer) -> list[str]:
+    """What is declared of an analyzer without effect."""
+    declared = type(analyzer).timeout
+    is_without_effect = declared != Analyzer.timeout and analyzer.timeout != declared
+    if not isinstance(analyzer, HttpAnalyzer) or not is_without_effect:
+        return []
+    return [
+        f"{analyzer.name}: timeout = {declared} of its class is without effect; give the key "
+        "timeout of its configuration that load_default"
+    ]
 
 
 def _is_positive_integer(value: object) -> bool:

@@ -91,8 +91,10 @@ def _default_way(plugin: Plugin, analyzer: Analyzer) -> str:
     declared = plugin.config_schema().fields.get(ADDRESS) if plugin.config_schema else None
     command = declared.metadata.get(STARTED_BY) if declared else None
     start = f"run `{command}` or start another" if command else "start one"
+    service = service_of(analyzer)
+    article = "an" if service[:1].lower() in "aeio" else "a"
     return (
-        f"set {address_setting(plugin, {})} to the address of a {service_of(analyzer)}, or {start} "
+        f"set {address_setting(plugin, {})} to the address of {article} {service}, or {start} "
         f"at {default_address(plugin)}, where it is looked for"
     )
 

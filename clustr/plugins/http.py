@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import requests
-from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
+from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, validate
 
 from clustr.domain import failure_messages, json_input
 from clustr.domain.secrets import without_secrets
@@ -100,11 +100,11 @@ class HttpAnalyzer(Analyzer):
     """Posts each image to a service and makes its answer the result.
 
     The image is posted to `<service_url><path>` as one part of a form. The answer is JSON in the
-    shape of `answer_schema`; what else it has is ignored. A service that is away, too slow, busy or
-    at fault makes the analysis wait until it is back (`RetryLater`); one that refuses access, or
-    has nothing at that address, needs another configuration (`ConfigError`); any other refusal, or
-    an answer that cannot be used, is the end of this analysis (`Fail`). A service with other
-    habits is understood by `check_answer`.
+    shape of `answer_schema`; what else it has is ignored, also in the objects inside. A service
+    that is away, too slow, busy or at fault makes the analysis wait until it is back
+    (`RetryLater`); one that refuses access, or has nothing at that address, needs another
+    configuration (`ConfigError`); any other refusal, or an answer that cannot be used, is the end
+    of this analysis (`Fail`). A service with other habits is understood by `check_answer`.
 
     Attributes:
         service: what the service is called in reasons and in `/api/health`, such as `captioner`.
@@ -126,7 +126,8 @@ class HttpAnalyzer(Analyzer):
 
     Args:
         config: the plugin's configuration, in the shape of `HttpConfig`. Its `timeout` is a total
-            in seconds for the call, from when it is sent; the analysis may take ten more.
+            in seconds for the call, from when it is sent; the analysis may take ten more. A
+            `timeout` of the class is without effect.
     """
 
     queue = "http"
@@ -266,13 +267,14 @@ class HttpAnalyzer(Analyzer):
             Fail: it is no JSON or has another shape; the reason names the fields.
             RetryLater: it is a page of HTML, which proxies send before a service that is ill.
         """
-        schema = self.answer_schema or self.result_schema
+        schema = (self.answer_schema or self.result_schema)()
         try:
             # `json` accepts lone surrogates, which `parse` may clean; orjson does not.
             answer = json.loads(body)
             if not json_input.is_within_depth(answer, json_input.MAX_DEPTH):
                 raise RecursionError
-            return schema().load(answer, unknown=EXCLUDE)
+            _exclude_unknown_keys(schema, answer)
+            return schema.load(answer, unknown=EXCLUDE)
         except ValidationError as error:
             wrong = "; ".join(_error_messages(error.normalized_messages()))[:LONGEST_REASON].rstrip(
                 "."
@@ -408,6 +410,29 @@ def _reduced_jpeg(image: Image, max_side: int) -> bytes:
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=JPEG_QUALITY, comment=b"")  # or that of the original
     return file.getvalue()
+
+
+def _exclude_unknown_keys(declared: Schema | fields.Field[Any], value: Any) -> None:
+    """Have the schemas inside a schema ignore unknown keys, as far as a value reaches.
+
+    marshmallow's `unknown=EXCLUDE` is for the outermost schema only. One that says itself what is
+    to be done with unknown keys is left as it is. The value leads, for a schema may nest itself.
+    """
+    if isinstance(declared, fields.List) and isinstance(value, list):
+        for inner in value:
+            _exclude_unknown_keys(declared.inner, inner)
+    elif isinstance(declared, fields.Dict) and isinstance(value, dict) and declared.value_field:
+        for inner in value.values():
+            _exclude_unknown_keys(declared.value_field, inner)
+    elif isinstance(declared, fields.Nested):
+        if declared.unknown is None and declared.schema.unknown == RAISE:
+            declared.unknown = EXCLUDE
+        for inner in value if isinstance(value, list) else [value]:
+            _exclude_unknown_keys(declared.schema, inner)
+    elif isinstance(declared, Schema) and isinstance(value, dict):
+        for name, field in declared.fields.items():
+            if (key := field.data_key or name) in value:
+                _exclude_unknown_keys(field, value[key])
 
 
 def _error_messages(messages: Any, name: str = "") -> Iterable[str]:

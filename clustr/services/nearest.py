@@ -87,7 +87,8 @@ class Nearest:
         if not fields:
             raise InvalidInput({"by": ["No analyzer that is installed makes vectors."]})
         problem = failure_messages.unknown_name("vector", name, fields)
-        raise InvalidInput({"by": [f"{problem[0].upper()}{problem[1:]}."]})
+        end = "" if problem.endswith("?") else "."
+        raise InvalidInput({"by": [f"{problem[0].upper()}{problem[1:]}{end}"]})
 
     def vector_of(self, upload: Upload, field: VectorField) -> bytes:
         """The vector of an upload.
