@@ -13,7 +13,7 @@ from plugin_sources import CONFIGURED, GOOD
 from running import wait_until
 from workshop import analyzer
 
-from clustr.plugins import Analyzer, Fail, HttpAnalyzer, HttpConfig, RetryLater, Skip
+from clustr.plugins import Analyzer, Fail, HttpAnalyzer, HttpConfig, NoResult, RetryLater, Skip
 from clustr.testing import Answer, End, HttpStandIn, Received, run_batch, sample_image
 
 
@@ -239,3 +239,71 @@ def test_file_that_is_refused_and_plugin_that_is_not_loaded(clustr_app, plugins:
     Path(plugins, "sees.py").write_text(CONFIGURED)
     with pytest.raises(ValueError, match="the plugin sees is misconfigured: size: Missing data"):
         clustr_app("sees", PLUGINS_FOLDER=plugins)
+    with pytest.raises(ValueError, match="the plugin more is disabled"):
+        clustr_app("more", PLUGINS_FOLDER=plugins, PLUGINS_ENABLED="asks")
+    with pytest.raises(ValueError, match="unknown plugin mroe; did you mean more"):
+        clustr_app("mroe", PLUGINS_FOLDER=plugins, PLUGINS_ENABLED="asks")
+
+
+COMMANDS = """
+import click
+import numpy as np
+from marshmallow import INCLUDE, Schema, fields
+from clustr.plugins import *
+
+class Result(Schema):
+    class Meta:
+        unknown = INCLUDE
+
+class Config(Schema):
+    word = fields.String(load_default="hello")
+
+class Embeds(Analyzer):
+    name = "embeds"
+    result_schema = Result
+    vectors = (Vector(field="embedding", dimensions=2),)
+
+@hookimpl
+def clustr_config_schema():
+    return Config
+
+@hookimpl
+def clustr_register_analyzers(config):
+    return [Embeds()]
+
+@hookimpl
+def clustr_register_commands(config, library):
+    @click.command()
+    @click.option("--width", default=0)
+    def export(width):
+        if width < 0:
+            raise click.ClickException("negative")
+        for upload in library.walk({"min_width": width}):
+            vector = np.frombuffer(library.vector(upload, "embeds"), np.float16)
+            near = [one.upload.id for one in library.nearest(upload, "embeds")]
+            click.echo(f"{config['word']} {upload.id} {vector} {near}")
+    return [export]
+"""
+
+
+def test_commands_run_on_the_uploads_of_the_test(clustr_app, plugins: str) -> None:
+    Path(plugins, "embeds.py").write_text(COMMANDS)
+    app = clustr_app("embeds", PLUGINS_FOLDER=plugins, CLUSTR_PLUGIN__EMBEDS__WORD="servus")
+    assert app.library.count() == 0
+    one = app.make_upload(results={"embeds": {"embedding": [1, 0]}})["id"]
+    other = app.make_upload(results={"embeds": {"embedding": [0, 3]}})["id"]
+    assert app.library.get(one).analyses[0].state == "succeeded"
+    done = app.invoke("export")
+    assert done.exit_code == 0
+    assert done.output.splitlines() == [
+        f"servus {one} [1. 0.] ['{other}']",
+        f"servus {other} [0. 1.] ['{one}']",
+    ]
+    assert app.invoke("export", "--width", "1000").output == ""
+    refused = app.invoke("export", "--width", "-1")
+    assert (refused.exit_code, refused.stderr) == (1, "Error: negative\n")
+    app.make_upload()
+    with pytest.raises(NoResult, match=r"has no vector embeds\.embedding"):
+        app.invoke("export")
+    with pytest.raises(ValueError, match="unknown command exprot; did you mean export"):
+        app.invoke("exprot")

@@ -7,11 +7,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import PIL.Image
+from click.testing import CliRunner, Result
 from flask import Flask
 from flask.testing import FlaskClient
 
@@ -19,11 +22,12 @@ from clustr.analysis.runner import End, Runner
 from clustr.analysis.work_slice import WorkSlice
 from clustr.api.http.request_context import EXTENSION
 from clustr.app import create_app
-from clustr.components import WebComponents
+from clustr.components import WebComponents, build_plugin_library
 from clustr.database.replica_set import ensure_primary
+from clustr.domain import failure_messages
 from clustr.domain.models import State
-from clustr.plugin_manager import PluginState
-from clustr.plugins import Analyzer, Outcome
+from clustr.plugin_manager import Plugin, PluginState, commands_of
+from clustr.plugins import Analyzer, Library, Outcome
 from clustr.queue import Queue
 from clustr.settings import read_settings
 from clustr.supervisor import servers
@@ -92,12 +96,17 @@ class OwnServers:
 class PluginApplication:
     """The web application with plugins of the test, and no worker: what is analyzed says the test.
 
+    Args:
+        plugin: the name of the plugin whose `library` and commands these are.
+
     Attributes:
         app: the Flask application.
         client: calls it, as clients do over HTTP (`flask.testing.FlaskClient`).
     """
 
-    def __init__(self, own_servers: OwnServers, folder: Path, settings: Mapping[str, str]):
+    def __init__(
+        self, own_servers: OwnServers, folder: Path, plugin: str, settings: Mapping[str, str]
+    ):
         number = next(_numbers)
         self._settings = read_settings(
             {
@@ -105,6 +114,7 @@ class PluginApplication:
                 "MONGODB_DATABASE": f"test{number}",
                 "REDIS_URL": own_servers.redis_url,
                 "DATA_FOLDER": str(folder),
+                "PLUGINS_ENABLED": plugin,
                 **settings,
             }
         )
@@ -115,10 +125,54 @@ class PluginApplication:
         for name in self._components.default_services.not_configured:
             self._components.database.default_services.mark_configured(name)
         self._components.default_services.refresh()
-        for plugin in self._components.plugin_manager.plugins:
-            is_wanted = plugin.name in (self._settings.plugins_enabled or ())
-            if is_wanted and plugin.state is not PluginState.LOADED:
-                raise ValueError(f"the plugin {plugin.name} is {plugin.state}: {plugin.reason}")
+        self._opened = ExitStack()
+        self._opened.callback(self._components.database.close)
+        try:
+            names = (plugin, *(self._settings.plugins_enabled or ()))
+            self._plugin, *_ = [self._loaded_plugin(name) for name in names]
+        except ValueError:
+            self.close()
+            raise
+
+    def _loaded_plugin(self, name: str) -> Plugin:
+        """The plugin of this name.
+
+        Raises:
+            ValueError: there is none, or it is not loaded.
+        """
+        plugins = {plugin.name: plugin for plugin in self._components.plugin_manager.plugins}
+        if name not in plugins:
+            raise ValueError(failure_messages.unknown_name("plugin", name, plugins))
+        plugin = plugins[name]
+        if plugin.state is not PluginState.LOADED:
+            raise ValueError(f"the plugin {name} is {plugin.state}: {plugin.reason}")
+        return plugin
+
+    @cached_property
+    def library(self) -> Library:
+        """The library that commands of the plugin are given."""
+        return self._opened.enter_context(
+            build_plugin_library(self._settings, self._components.plugin_manager, self._plugin)
+        )
+
+    def invoke(self, command: str, *arguments: str) -> Result:
+        """Run a command of the plugin, as `clustr x PLUGIN COMMAND` does.
+
+        Args:
+            command: its name.
+            arguments: what follows it on the command line.
+
+        Returns:
+            what click's tests are given: `exit_code`, and `output` with `stdout` and `stderr`. What
+            the command raises, other than exceptions of click, is raised.
+
+        Raises:
+            ValueError: the plugin has no command of this name.
+        """
+        commands = commands_of(self._plugin, self.library)
+        if command not in commands:
+            raise ValueError(failure_messages.unknown_name("command", command, commands))
+        return CliRunner().invoke(commands[command], arguments, catch_exceptions=False)
 
     @property
     def _components(self) -> WebComponents:
@@ -196,7 +250,7 @@ class PluginApplication:
             runner.close()
 
     def close(self) -> None:
-        self._components.database.close()
+        self._opened.close()
 
 
 def _analyzer_that_returns(analyzer: Analyzer, result: Any) -> Analyzer:

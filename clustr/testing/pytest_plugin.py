@@ -6,6 +6,7 @@ needs is imported when a test asks for it.
 
 # ruff: noqa: PLC0415
 
+import itertools
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -47,17 +48,17 @@ def clustr_app(
 ) -> "Iterator[Callable[..., PluginApplication]]":
     """Builds the web application with one plugin: `clustr_app("light")`; keywords are settings.
 
-    It has no uploads but those of its `make_upload`; see `clustr.testing.PluginApplication`.
+    They may be those of the plugin, such as `CLUSTR_PLUGIN__LIGHT__DARK_BELOW="0.3"`. It has no
+    uploads but those of its `make_upload`; see `clustr.testing.PluginApplication`.
     """
     from clustr.testing import PluginApplication
 
     built: list[PluginApplication] = []
+    numbers = itertools.count()
 
     def build(plugin: str, **settings: str) -> PluginApplication:
-        folder = tmp_path / f"application{len(built)}"
-        built.append(
-            PluginApplication(clustr_servers, folder, {"PLUGINS_ENABLED": plugin, **settings})
-        )
+        folder = tmp_path / f"application{next(numbers)}"
+        built.append(PluginApplication(clustr_servers, folder, plugin, settings))
         return built[-1]
 
     yield build
