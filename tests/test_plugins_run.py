@@ -11,6 +11,7 @@ from plugin_commands import run_plugins
 from plugin_sources import top
 from workshop import FIRST_PARTY, analyzer, plugin
 
+from clustr.plugins import Vector
 from clustr.testing import sample_image
 
 TRIED = {
@@ -39,6 +40,14 @@ TRIED = {
     ),
     "deaf": analyzer(
         "deaf", "import itertools; sum(itertools.repeat(1))", timeout=0.2, batch_size=1
+    ),
+    "embeds": analyzer(
+        "embeds",
+        "return {'shape': None if image.width == 1 else [image.width, 1], 'look': b'a'}",
+        vectors=(
+            Vector(field="shape", dimensions=2),
+            Vector(field="look", dimensions=8, kind="bits"),
+        ),
     ),
     "hangs": top("time.sleep(1000)").replace('"good"', '"never"'),
     "not_set_up": plugin(
@@ -91,6 +100,40 @@ def test_run_prints_what_an_analyzer_says_after_those_it_requires(trying: Path) 
     first, *rest = done.stdout.splitlines()
     assert re.fullmatch(r"jpeg\.jpg: succeeded, after \d+ ms", first)
     assert json.loads("".join(rest))["width"] == 160
+
+
+def test_run_and_show_say_which_vectors_there_are(trying: Path) -> None:
+    done = try_out(trying, "embeds", "jpeg.jpg", "1x1.png", "not_an_image.jpg", "--json")
+    shape = {"dimensions": 2, "kind": "float16", "metric": "cosine"}
+    look = {"dimensions": 8, "kind": "bits", "metric": "hamming"}
+    assert [json.loads(line)["vectors"] for line in done.stdout.splitlines()] == [
+        {"shape": shape, "look": look},
+        {"shape": None, "look": look},
+        {},
+    ]
+    done = try_out(trying, "embeds", "jpeg.jpg", "1x1.png")
+    assert [line for line in done.stdout.splitlines() if line.startswith("  vector")] == [
+        "  vector shape: 2 float16, cosine",
+        "  vector look: 8 bits, hamming",
+        "  vector shape: none",
+        "  vector look: 8 bits, hamming",
+    ]
+    shown = run_plugins(trying, "show", "embeds", "--limit", "1", PLUGINS_DISABLED="hangs").stdout
+    assert "  vectors    shape (2 float16, cosine); look (8 bits, hamming)\n" in shown
+
+
+def test_check_does_not_call_fine_what_fails(trying: Path) -> None:
+    def check(*files: str) -> list[str]:
+        done = run_plugins(trying, "check", "ends", *files, PLUGINS_DISABLED="hangs")
+        assert done.returncode == (0 if files == ("png.png",) else 1)
+        return done.stdout.splitlines()
+
+    lines = check("jpeg.jpg", "png.png", "not_an_image.jpg")
+    assert lines[0] == "ends: 2 of 3 files failed or refused"
+    assert lines[1].startswith("  tried: ")
+    assert lines[2].startswith("jpeg.jpg: failed")
+    assert check("jpeg.jpg")[0] == "ends: 1 of 1 files failed"
+    assert check("png.png")[0] == "ends: fine"
 
 
 def test_run_contains_what_a_plugin_does(trying: Path) -> None:

@@ -10,6 +10,7 @@ from workshop import Program, Workshop
 
 from clustr.api.schemas.uploads import UploadSchema
 from clustr.plugin_manager import author_traceback
+from clustr.plugin_manager.plugin import plugin_line
 
 FRAGILE = """
 def boxes_of(answer):
@@ -51,7 +52,7 @@ def test_traceback_of_the_author_is_logged_and_kept_off_the_wire(workshop: Works
     done = workshop.command("analyses", "traceback", upload_id, "it")
     assert (done.returncode, done.stdout) == (
         1,
-        "There is no traceback: it has not failed, or not in code of its plugin.\n",
+        "There is no traceback: it is queued.\n",
     )
     logged = work(workshop).lines()
     done = workshop.command("analyses", "traceback", upload_id, "it")
@@ -85,6 +86,19 @@ def test_where_code_took_too_long_is_kept_and_gone_after_the_next_run(workshop: 
     assert workshop.state_of(upload_id, "it") == "succeeded"
     assert "traceback" not in workshop.stored(upload_id, "it")
     assert workshop.command("analyses", "traceback", upload_id, "it").returncode == 1
+
+
+def test_failure_outside_of_the_plugin_is_repeated(workshop: Workshop) -> None:
+    write(workshop, "return 7")
+    [upload_id] = workshop.upload()
+    work(workshop)
+    done = workshop.command("analyses", "traceback", upload_id, "it")
+    assert (done.returncode, done.stdout) == (
+        1,
+        "There is no traceback: it failed, but not in code of its plugin: "
+        f"{workshop.analysis(upload_id, 'it').error}\n",
+    )
+    assert "returned int instead of a dict" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -166,13 +180,13 @@ def test_view_that_raises_is_logged_with_the_name_of_its_plugin(app_with, tmp_pa
     assert raised[1]["reason"].startswith("SystemExit: 3 (looks.py, line ")
 
 
-def raised_by(source: str, tmp_path, package: bool = False) -> BaseException:
+def raised_by(source: str, tmp_path, package: bool = False, name: str = "code.py") -> BaseException:
     """What the function `run` of this code raises, in a file or in a package beside another."""
     folder = tmp_path / "package"
     folder.mkdir()
     if package:
         (folder / "__init__.py").touch()
-    path = folder / "code.py"
+    path = folder / name
     path.write_text(source)
     namespace: dict[str, Callable[[], None]] = {}
     exec(compile(source, str(path), "exec"), namespace)
@@ -198,6 +212,18 @@ def test_frames_of_libraries_are_left_out(tmp_path) -> None:
     ]
     assert len(lines) == 4
     assert lines[3].startswith("JSONDecodeError: ")
+
+
+@pytest.mark.parametrize(
+    ("source", "place"),
+    [
+        ("def run():\n    return [(lambda: {}[n])() for n in 'a']\n", "line 2, in run"),
+        ("run = lambda: {}['a']\n", "line 1"),
+    ],
+)
+def test_place_names_the_folder_of_a_package_and_the_function(source, place, tmp_path) -> None:
+    error = raised_by(source, tmp_path, name="__init__.py")
+    assert plugin_line(error) == f"package/__init__.py, {place}"
 
 
 def test_traceback_without_code_of_a_plugin_is_none() -> None:

@@ -110,9 +110,22 @@ def test_a_key_of_the_result_cannot_be_a_vector() -> None:
         (NUMBERS, [1, 2, 3], "embedding has dimensions 3; declared are 4"),
         (NUMBERS, [[1, 2], [3, 4]], "embedding has dimensions 2 by 2; declared are 4"),
         (NUMBERS, 7, "embedding has dimensions one number and no list; declared are 4"),
-        (NUMBERS, [1, 2, 3, float("nan")], "a number that is NaN or infinite"),
-        (NUMBERS, [1, 2, 3, float("inf")], "a number that is NaN or infinite"),
-        (NUMBERS, [0, 0, 0, 0], "has only zeros, which have no cosine"),
+        (
+            NUMBERS,
+            [1, float("nan"), 3, float("-inf")],
+            "embedding has 2 of 4 numbers that are NaN or infinite, the first at 1; "
+            "return None where an image has no vector",
+        ),
+        (
+            NUMBERS,
+            [1, 2, 3, float("inf")],
+            "1 of 4 numbers that are NaN or infinite, the first at 3",
+        ),
+        (
+            NUMBERS,
+            [0, 0, 0, 0],
+            "has only zeros, which have no cosine; return None where an image has no vector",
+        ),
         (NUMBERS, ["a", "b", "c", "d"], "embedding is no list of numbers"),
         (NUMBERS, [[1], [1, 2]], "embedding is no list of numbers"),
         (replace(NUMBERS, metric="euclidean"), [1, 2, 3, 1e5], "which float16 cannot hold"),

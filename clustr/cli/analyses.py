@@ -9,6 +9,7 @@ from clustr.cli.analyze import refuse
 from clustr.cli.running_service import read_settings_of_running_service
 from clustr.components import WEB_TIMEOUT_SECONDS, build_database
 from clustr.domain.errors import ClustrError, DatabaseUnavailable
+from clustr.domain.models import Analysis, State
 
 # Exit codes; `refuse` exits with 2.
 PRINTED, NOTHING = 0, 1
@@ -31,7 +32,7 @@ def print_traceback(upload_id: str, analyzer: str) -> None:
     logs.configure(settings.log_format, "error")
     database = build_database(settings, WEB_TIMEOUT_SECONDS)
     try:
-        traceback = database.analyses.traceback(upload_id, analyzer)
+        analysis, traceback = database.analyses.traceback(upload_id, analyzer)
     except DatabaseUnavailable:
         refuse("MongoDB does not answer at the address of MONGODB_URL")
     except ClustrError as error:
@@ -39,7 +40,18 @@ def print_traceback(upload_id: str, analyzer: str) -> None:
     finally:
         database.close()
     if traceback is None:
-        click.echo("There is no traceback: it has not failed, or not in code of its plugin.")
+        click.echo(f"There is no traceback: {why_none(analysis)}")
         sys.exit(NOTHING)
     click.echo(traceback)
     sys.exit(PRINTED)
+
+
+def why_none(analysis: Analysis) -> str:
+    """Say why an analysis has no traceback, with its error."""
+    if analysis.state is State.FAILED:
+        return f"it failed, but not in code of its plugin: {analysis.error}"
+    return (
+        f"it is {analysis.state}: {analysis.error}"
+        if analysis.error
+        else f"it is {analysis.state}."
+    )

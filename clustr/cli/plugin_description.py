@@ -17,7 +17,7 @@ from clustr.plugin_manager.service_addresses import (
     is_default_address,
     why_off,
 )
-from clustr.plugins import Analyzer, Filter
+from clustr.plugins import Analyzer, Filter, Vector
 
 
 def describe_plugin(
@@ -83,8 +83,19 @@ def _describe_analyzer(analyzer: Analyzer) -> dict[str, Any]:
         "keep_loaded": analyzer.keep_loaded,
         "fields": dict(analyzer.fields),
         "result": _result_fields(analyzer.result_schema),
+        "vectors": {vector.field: vector_as_json(vector) for vector in analyzer.vectors},
         "warnings": warnings_about_analyzer(analyzer),
     }
+
+
+def vector_as_json(vector: Vector) -> dict[str, Any]:
+    """What is declared of a vector, but for its key."""
+    return {"dimensions": vector.dimensions, "kind": vector.kind, "metric": vector.metric}
+
+
+def describe_vector(declared: Mapping[str, Any]) -> str:
+    """The same for people, such as `64 float16, cosine`."""
+    return f"{declared['dimensions']} {declared['kind']}, {declared['metric']}"
 
 
 def _result_fields(schema: type[Schema]) -> dict[str, str]:

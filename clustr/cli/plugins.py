@@ -24,6 +24,7 @@ from clustr.cli.inspect_plugins import (
     inspect_plugins,
     read_sources_and_print_problems,
 )
+from clustr.cli.plugin_description import describe_vector
 from clustr.cli.requirements import clashing_requirements, pinned_requirements, unmet_requirements
 from clustr.cli.run import GOOD_STATES, FileRun, find_needed_plugins, format_result
 from clustr.cli.running_service import why_outdated
@@ -37,6 +38,7 @@ from clustr.settings import Settings
 # Exit codes.
 FINE, PROBLEMS, REFUSED = 0, 1, 2
 SLOW_SECONDS = 1.0
+NO_ANALYZER = "as it is configured, it has no analyzer that could look at a file"
 
 
 def limit_option(seconds: float) -> Callable[..., Any]:
@@ -151,36 +153,37 @@ def check(name: str | None, files: tuple[Path, ...], limit: float) -> None:
             continue
         problems, warnings = check_plugin(candidates[number], plugin, import_results.get(number))
         warnings += contest_warnings(plugin, inspected.contested_fields)
-        problem_count += print_findings(plugin, problems, warnings)
+        if files and not problems and not plugin["analyzers"]:
+            problems.append(NO_ANALYZER)
+        tried = [] if problems else plugin["analyzers"]
+        trials = [try_analyzer(each, files, settings, limit) for each in tried] if files else []
+        problem_count += print_findings(plugin, problems, warnings, trials)
         if name and not problems:
             click.echo(f"  tried: {single_line(describe_trial(plugin, files))}")
+        print_trials(plugin, trials)
     print_warnings(inspected)
-    if name and files and not problem_count:
-        for plugin in select_plugins(inspected, name):
-            problem_count += try_analyzers(plugin, files, settings, limit)
     sys.exit(PROBLEMS if problem_count or sources.problems else FINE)
 
 
-def try_analyzers(
-    plugin: dict[str, Any], files: tuple[Path, ...], settings: Settings, limit: float
-) -> int:
-    """Run the analyzers of a plugin on files, print the results, and return how many are bad."""
-    if not plugin["analyzers"]:
-        click.echo("  problem: as it is configured, it has no analyzer that could look at a file")
-        return 1
-    bad_count = 0
-    for analyzer in plugin["analyzers"]:
-        needed = find_needed_plugins(analyzer["name"], settings, limit)
-        folder = Path(tempfile.mkdtemp(prefix="clustr-sent-"))
-        results = FileRun(analyzer["name"], files, settings, needed, folder).results()
+def try_analyzer(
+    analyzer: dict[str, Any], files: tuple[Path, ...], settings: Settings, limit: float
+) -> list[dict[str, Any]]:
+    """Run an analyzer on files, keep what it sends to a service, and return the results."""
+    needed = find_needed_plugins(analyzer["name"], settings, limit)
+    folder = Path(tempfile.mkdtemp(prefix="clustr-sent-"))
+    results = FileRun(analyzer["name"], files, settings, needed, folder).results()
+    if not any(folder.iterdir()):
+        folder.rmdir()
+    return results
+
+
+def print_trials(plugin: dict[str, Any], trials: Sequence[list[dict[str, Any]]]) -> None:
+    """Print the results of each analyzer that was tried, and what they do not show."""
+    for analyzer, results in zip(plugin["analyzers"], trials, strict=False):
         for result in results:
             print_result(result)
-            bad_count += result["state"] not in GOOD_STATES
         for warning in missing_key_warnings(analyzer, results):
             click.echo(f"  warning: {single_line(warning)}")
-        if not any(folder.iterdir()):
-            folder.rmdir()
-    return bad_count
 
 
 def print_result(result: dict[str, Any]) -> None:
@@ -311,15 +314,23 @@ def import_warnings(import_result: ChildResult) -> Iterator[str]:
             yield "its import begins a thread, which is lost in the processes that analyze"
 
 
-def print_findings(plugin: dict[str, Any], problems: list[str], warnings: list[str]) -> int:
-    """Print the problems and warnings of a plugin, and return the number of problems."""
+def print_findings(
+    plugin: dict[str, Any],
+    problems: list[str],
+    warnings: list[str],
+    trials: Sequence[list[dict[str, Any]]],
+) -> int:
+    """Print the problems and warnings of a plugin, and return how many problems and bad files."""
+    bad = {r["file"]: r["state"] for each in trials for r in each if r["state"] not in GOOD_STATES}
     state = "disabled" if plugin["state"] == PluginState.DISABLED else "fine"
+    if bad:
+        state = f"{len(bad)} of {len(trials[0])} files {' or '.join(sorted({*bad.values()}))}"
     click.echo(f"{single_line(plugin['name'])}: {'' if problems else state}".rstrip())
     for problem in problems:
         click.echo(f"  problem: {single_line(problem)}")
     for warning in warnings:
         click.echo(f"  warning: {single_line(warning)}")
-    return len(problems)
+    return len(problems) + len(bad)
 
 
 def select_plugins(inspected: InspectedPlugins, name: str) -> list[dict[str, Any]]:
@@ -451,6 +462,8 @@ def analyzer_details(analyzer: dict[str, Any]) -> Iterator[str]:
     yield from detail_lines("fills", ", ".join(fills))
     result = (f"{name} ({type})" for name, type in analyzer["result"].items())
     yield from detail_lines("result", "; ".join(result))
+    vectors = (f"{name} ({describe_vector(one)})" for name, one in analyzer["vectors"].items())
+    yield from detail_lines("vectors", "; ".join(vectors))
 
 
 def detail_lines(name: str, value: object) -> Iterator[str]:

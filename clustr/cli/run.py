@@ -21,6 +21,7 @@ from clustr.analysis import local_run
 from clustr.analysis.limits import GRACE_SECONDS
 from clustr.analysis.runner import End
 from clustr.cli.inspect_plugins import InspectedPlugins, inspect_plugins
+from clustr.cli.plugin_description import describe_vector, vector_as_json
 from clustr.cli.subprocess_check import STANDARD_ERROR, ChildResult, Send, run_in_child
 from clustr.domain import failure_messages
 from clustr.domain.errors import RefusedFile, StartUpError
@@ -186,6 +187,13 @@ class FileRun:
                     result = result_as_json(
                         self._files[number], state, reason, end if is_last else None
                     )
+                    if is_last and end.state is State.SUCCEEDED:
+                        result["vectors"] = {
+                            vector.field: vector_as_json(vector)
+                            if vector.field in end.vectors
+                            else None
+                            for vector in analyzer.vectors
+                        }
                     if self._sent_folder and is_last and isinstance(analyzer, HttpAnalyzer):
                         result["sent"] = self._keep_sent(analyzer, number, loaded[number])
                     send({"number": number, "result": result})
@@ -248,6 +256,7 @@ def result_as_json(
         "state": state,
         "result": end.result if end else None,
         "error": error,
+        "vectors": {},
         "fields": json.loads(orjson.dumps(end.fields, option=orjson.OPT_UTC_Z)) if end else {},
         "duration_ms": round(end.seconds * 1000, 1) if end else None,
     }
@@ -263,5 +272,7 @@ def format_result(result: dict[str, Any]) -> Iterator[str]:
         yield result["error"]
     if result["result"] is not None:
         yield json.dumps(result["result"], indent=2)
+    for field, vector in result["vectors"].items():
+        yield f"vector {field}: {describe_vector(vector) if vector else 'none'}"
     for name, value in result["fields"].items():
         yield f"{name} of the upload: {json.dumps(value)}"

@@ -230,8 +230,11 @@ class Analyses:
                 found[str(document["_id"])] = analyses
         return found
 
-    def traceback(self, upload_id: str, analyzer: str) -> str | None:
-        """Where in the plugin's code an analysis failed; None if it did not, or it is not known.
+    def traceback(self, upload_id: str, analyzer: str) -> tuple[Analysis, str | None]:
+        """An analysis, and where in the plugin's code it failed.
+
+        Returns:
+            None in place of that if it did not fail there, or it is not known.
 
         Raises:
             NotFound: there is no such upload, or no such analysis of it.
@@ -241,8 +244,8 @@ class Analyses:
             found = self._collection.find_one(query, {"analyses.$": 1})
         if found is None:
             raise NotFound(f"There is no upload {upload_id} with an analysis by {analyzer}.")
-        text: str | None = found["analyses"][0].get("traceback")
-        return text
+        [document] = found["analyses"]
+        return analysis_from_document(document), document.get("traceback")
 
     def renew(self, analyzer: str, run: str, lease: timedelta) -> None:
         """Extend the lease of everything that a run holds."""

@@ -170,14 +170,19 @@ def plugin_line(error: BaseException) -> str | None:
     """Where in the plugin's code an exception was, such as `sharpness.py, line 41, in analyze`.
 
     It is the innermost line of the plugin's files: an error may come from a library that the
-    plugin called.
+    plugin called. Of a comprehension or a lambda the function around it is named.
     """
     frames = _plugin_frames(error)
     if not frames:
         return None
     last = frames[-1]
-    function = f", in {last.name}" if last.name.isidentifier() else ""  # not of `<module>`
-    return f"{Path(last.filename).name}, line {last.lineno}{function}"
+    names = [frame.name for frame in frames if frame.filename == last.filename]
+    while names and names[-1].startswith("<") and names[-1] != "<module>":
+        names.pop()
+    function = f", in {names[-1]}" if names and names[-1] != "<module>" else ""
+    path = Path(last.filename)
+    name = f"{path.parent.name}/{path.name}" if path.name == "__init__.py" else path.name
+    return f"{name}, line {last.lineno}{function}"
 
 
 def author_traceback(error: BaseException) -> str | None:

@@ -11,6 +11,7 @@ KINDS = ("float16", "bits")
 METRICS = {"float16": ("cosine", "euclidean"), "bits": ("hamming",)}
 MAX_DIMENSIONS = 8192
 WORD_BITS = 64
+WITHOUT_VECTOR = "return None where an image has no vector"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,12 +67,14 @@ def _float16(vector: Vector, value: Any) -> bytes:
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{vector.field} is no list of numbers") from error
     _require_shape(vector, numbers)
-    if not np.isfinite(numbers).all():
-        raise ValueError(f"{vector.field} has a number that is NaN or infinite")
+    if (wrong := np.flatnonzero(~np.isfinite(numbers))).size:
+        found = f"{wrong.size} of {vector.dimensions} numbers that are NaN or infinite"
+        raise ValueError(f"{vector.field} has {found}, the first at {wrong[0]}; {WITHOUT_VECTOR}")
     if vector.metric == "cosine":
         largest = np.abs(numbers).max()
         if largest == 0:
-            raise ValueError(f"{vector.field} has only zeros, which have no cosine")
+            reason = f"{vector.field} has only zeros, which have no cosine"
+            raise ValueError(f"{reason}; {WITHOUT_VECTOR}")
         numbers = numbers / largest  # Otherwise the squares of very large numbers overflow.
         numbers = numbers / np.linalg.norm(numbers)
     elif np.abs(numbers).max() > np.finfo(np.float16).max:
