@@ -332,7 +332,9 @@ def build_forgetting(settings: Settings) -> Iterator[tuple[ForgettingJobs, Datab
     database = build_database(settings, WORKER_TIMEOUT_SECONDS)
     database.indexed_fields = indexed_result_fields(plugin_manager)
     try:
-        yield ForgettingJobs(database, plugin_manager), database
+        queue = Queue(settings.redis_url, settings.redis_prefix)
+        running_processes = RunningProcesses(queue, plugin_manager)
+        yield ForgettingJobs(database, plugin_manager, running_processes), database
     finally:
         database.close()
 

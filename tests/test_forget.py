@@ -1,7 +1,10 @@
 """`clustr plugins forget`: what is left of an analyzer that is gone is removed, nothing else."""
 
+import re
+
 import photographs
 import pytest
+from running import wait_until
 from workshop import Workshop, analyzer
 
 VECTORS = "vectors = (Vector(field='shape', dimensions=2),)"
@@ -37,6 +40,13 @@ def ids(workshop: Workshop) -> list[str]:
 def remove_plugin(workshop: Workshop) -> None:
     (workshop.plugins / "gone.py").unlink()
     workshop.renew()
+    wait_until(lambda: "gone" not in plugins_of(workshop, "web"), 30, "the record of the web side")
+
+
+def plugins_of(workshop: Workshop, kind: str) -> set[str]:
+    """The plugins that processes of a kind have loaded, as they have announced it."""
+    running = workshop.web.running_processes.running()
+    return {name for process in running if process.kind == kind for name in process.plugins}
 
 
 def test_what_is_left_is_removed_with_counts_and_the_rest_stays(
@@ -100,3 +110,21 @@ def test_what_a_plugin_brings_or_may_bring_is_not_forgotten(
     assert workshop.collection.database["vectors"].count_documents({}) == 6
     assert workshop.collection.count_documents({"analyses.name": "gone"}) == 2
     assert len(ids) == 3
+
+
+def test_what_a_process_has_loaded_still_is_not_forgotten(
+    workshop: Workshop, ids: list[str]
+) -> None:
+    running = workshop.worker("--queues", "gpu")
+    wait_until(lambda: "gone" in plugins_of(workshop, "worker"), 30, "the worker")
+    remove_plugin(workshop)
+    for option in ("--dry-run", "--yes"):
+        refused = workshop.command("plugins", "forget", "gone", option)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert re.search(
+            r"worker \d+ on \S+ still has the plugin gone, which brings gone\. Restart it: ",
+            refused.stderr,
+        )
+    running.stop()
+    assert workshop.command("plugins", "forget", "gone", "--dry-run").returncode == 0
+    assert workshop.collection.count_documents({"analyses.name": "gone"}) == len(ids) - 1

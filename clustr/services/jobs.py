@@ -33,6 +33,7 @@ from clustr.services.job_kinds import (
     left_behind,
     require_gone,
 )
+from clustr.services.running_processes import RESTART_ADVICE, RunningProcesses
 
 log = logs.logger(__name__)
 
@@ -211,17 +212,24 @@ def _add_job(database: Database, kind: str, parameters: Mapping[str, Any], reque
 class ForgettingJobs:
     """Creates jobs that remove what is left of analyzers."""
 
-    def __init__(self, database: Database, plugin_manager: PluginManager):
+    def __init__(
+        self,
+        database: Database,
+        plugin_manager: PluginManager,
+        running_processes: RunningProcesses,
+    ):
         self._database = database
         self._plugin_manager = plugin_manager
+        self._running_processes = running_processes
 
     def left_behind(self, analyzer: str) -> LeftBehind:
         """What there is of an analyzer that is gone.
 
         Raises:
             InvalidInput: it is not gone, or there is nothing of it.
+            QueueUnavailable: Redis does not answer.
         """
-        require_gone(self._plugin_manager, analyzer)
+        self._require_gone(analyzer)
         left = left_behind(self._database, analyzer)
         if left == LeftBehind(0, 0, ()):
             raise InvalidInput({"analyzer": [f"there is nothing of an analyzer {analyzer}"]})
@@ -232,8 +240,15 @@ class ForgettingJobs:
 
         Raises:
             InvalidInput: it is not gone.
+            QueueUnavailable: Redis does not answer.
             TooManyJobs: as many jobs as are allowed wait or run already.
         """
-        require_gone(self._plugin_manager, analyzer)
+        self._require_gone(analyzer)
         self._database.jobs.require_capacity()
         return _add_job(self._database, ForgetAnalyzer.kind, {"analyzer": analyzer}, request_id)
+
+    def _require_gone(self, analyzer: str) -> None:
+        """Check that neither a plugin here nor a running process has an analyzer."""
+        require_gone(self._plugin_manager, analyzer)
+        if loaded := self._running_processes.with_analyzer(analyzer):
+            raise InvalidInput({"analyzer": [*loaded, RESTART_ADVICE]})

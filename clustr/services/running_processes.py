@@ -137,6 +137,19 @@ class RunningProcesses:
         """
         return read_processes(self._queue)
 
+    def with_analyzer(self, analyzer: str) -> list[str]:
+        """Say which processes have loaded a plugin with an analyzer: a sentence for each.
+
+        Raises:
+            QueueUnavailable: Redis does not answer.
+        """
+        return [
+            f"{process} on {process.host} still has the plugin {name}, which brings {analyzer}."
+            for process in self.running()
+            for name, plugin in process.plugins.items()
+            if analyzer in plugin.analyzers
+        ]
+
     def outdated_workers(self, analyzer: str) -> list[str]:
         """Say which workers run another version of an analyzer than this process.
 
