@@ -22,7 +22,7 @@ from clustr.domain.errors import (
 )
 from clustr.domain.models import Upload
 from clustr.imaging import decode_limits, pillow_setup
-from clustr.imaging.formats import formats_for
+from clustr.imaging.formats import Format, formats_for
 from clustr.plugin_manager import (
     LoadLimit,
     Plugin,
@@ -199,11 +199,6 @@ def build_web(
     storage.warn_if_world_readable()
     queue = Queue(settings.redis_url, settings.redis_prefix)
     claim_installation(database, storage, queue)
-    formats_are_default = "ALLOWED_EXTENSIONS" not in settings.given
-    try:
-        formats = formats_for(settings.allowed_extensions, leave_out=formats_are_default)
-    except ValueError as error:
-        raise StartUpError(f"ALLOWED_EXTENSIONS: {error}") from error
     plugin_events = PluginEvents(plugin_manager)
     max_upload_bytes = settings.max_upload_size
     ringer = DoorbellRinger(queue, database.installation)
@@ -214,7 +209,7 @@ def build_web(
         storage,
         ringer,
         plugin_manager.analyzers,
-        formats,
+        _accepted_formats(settings),
         max_upload_bytes,
         plugin_events.notify_stored,
         default_services,
@@ -242,6 +237,19 @@ def build_web(
         running_processes,
         nearest,
     )
+
+
+def _accepted_formats(settings: Settings) -> tuple[Format, ...]:
+    """The formats of `ALLOWED_EXTENSIONS`; of the default without those that cannot be read here.
+
+    Raises:
+        StartUpError: there is no such format, or it cannot be read here.
+    """
+    is_default = "ALLOWED_EXTENSIONS" not in settings.given
+    try:
+        return formats_for(settings.allowed_extensions, leave_out=is_default)
+    except ValueError as error:
+        raise StartUpError(f"ALLOWED_EXTENSIONS: {error}") from error
 
 
 def build_worker(settings: Settings, plugin_manager: PluginManager) -> WorkerComponents:
