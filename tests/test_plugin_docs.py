@@ -16,11 +16,14 @@ import tomllib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import photographs
+import PIL.Image
 import pytest
 from click.testing import CliRunner
 from fork_server import run_program
+from marshmallow import Schema, fields
 from plugin_projects import lay_down
 from running import Servers, wait_until
 from web_side import WebSide
@@ -38,7 +41,16 @@ from clustr.plugin_manager import (
 )
 from clustr.plugin_manager.configuration import ANALYZER_KEYS
 from clustr.plugin_manager.registration import CLUSTR_API
-from clustr.plugins import Analysis, Analyzer, Context, HttpAnalyzer, Image, Upload, hooks
+from clustr.plugins import (
+    Analysis,
+    Analyzer,
+    Context,
+    HttpAnalyzer,
+    HttpConfig,
+    Image,
+    Upload,
+    hooks,
+)
 from clustr.plugins.filters import OPERATORS
 from clustr.testing import KINDS, End, HttpStandIn, Part, Received, pytest_plugin
 
@@ -391,3 +403,41 @@ def test_operating(reader: Reader) -> None:
     reader.run("clustr plugins new light --drop-in")
     reader.start()
     reader.follow("operating.md")
+
+
+# The tests that the pages show
+
+
+class AnyLabels(Schema):
+    """The result of the service in the tests."""
+
+    labels = fields.List(fields.String(), required=True)
+
+
+class Labels(HttpAnalyzer):
+    """Asks the service in the tests."""
+
+    name = "labels"
+    service = "labeler"
+    result_schema = AnyLabels
+
+
+@pytest.mark.parametrize(
+    "name", ["test_one_bad_answer_among_eight", "test_one_call_of_eight_hangs"]
+)
+def test_shown_test_of_a_service_passes(name: str, clustr_http: HttpStandIn) -> None:
+    [shown] = [content for _, content in blocks("analyzer.md") if f"def {name}(" in content]
+    functions: dict[str, Any] = {}
+    exec(shown, functions)
+    values = {"service_url": clustr_http.url, "timeout": 1, "concurrency": 8}
+    assert all(f'"{key}"' in PAGES["analyzer.md"] for key in values)
+    config = HttpConfig().load(values)
+    functions[name](Labels(config), config, clustr_http)
+
+
+def test_shown_test_of_a_command_passes(tmp_path: Path, clustr_app) -> None:
+    *_, (_, shown), (_, example) = blocks("hooks/clustr_register_commands.md")
+    (tmp_path / "widest.py").write_text(example)
+    functions: dict[str, Any] = {"PIL": PIL}
+    exec(shown, functions)
+    functions["test_widest"](lambda name: clustr_app(name, PLUGINS_FOLDER=str(tmp_path)))

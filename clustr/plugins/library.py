@@ -85,7 +85,8 @@ class Library(Protocol):
     def vector(self, upload: Upload, by: str) -> bytes:
         """The vector of an upload: float16 in little endian, or bits in whole words of 64.
 
-        `numpy.frombuffer(vector, numpy.float16)` makes numbers of it.
+        `numpy.frombuffer(vector, numpy.float16)` makes numbers of it. One whose metric is `cosine`
+        has length 1. Each call asks MongoDB once.
 
         Raises:
             NoResult: the upload has no such vector, or not yet.

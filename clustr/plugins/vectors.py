@@ -53,6 +53,8 @@ class Vector:
     def encode(self, value: Any) -> bytes:
         """The bytes of a vector: float16 in little endian, or bits in words of 64.
 
+        One whose metric is `cosine` is scaled to length 1.
+
         Raises:
             ValueError: it does not fit the declaration; the message begins with the key.
         """

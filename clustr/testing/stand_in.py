@@ -52,7 +52,8 @@ class Answer:
 
     Attributes:
         content: bytes are sent unchanged, anything else as JSON.
-        delay: how many seconds pass before it is sent; other requests are answered meanwhile.
+        delay: how many seconds pass before it is sent; other requests are answered meanwhile. A
+            call whose `timeout` is shorter ends before, and the analysis is `deferred`.
     """
 
     content: Any = b""
