@@ -201,6 +201,20 @@ def test_check_warns_of_a_timeout_without_effect(drop_in) -> None:
     assert "warning" not in run_plugins(place, "check", "it", **address).stdout
 
 
+def test_config_and_show_have_what_the_class_of_an_analyzer_says(tmp_path: Path) -> None:
+    def lines(*arguments: str, **settings: str) -> str:
+        return run_plugins(tmp_path, *arguments, PLUGINS_DISABLED="", **settings).stdout
+
+    example = lines("config", "blip")
+    keys = [line for line in example.splitlines() if re.match(r"# [a-z_]+ = ", line)]
+    table = tomllib.loads("\n".join(line.removeprefix("# ") for line in keys))
+    assert (table["concurrency"], table["max_side"]) == (8, 1024)
+    (tmp_path / "plugins.toml").write_text(example.replace("# max_side = 1024", "max_side = 512"))
+    described = json.loads(lines("show", "blip", "--json", CLUSTR_PLUGIN__BLIP__CONCURRENCY="4"))
+    found = {key["key"]: (key["value"], key["default"]) for key in described["config"]}
+    assert (found["concurrency"], found["max_side"]) == ((4, 8), (512, 1024))
+
+
 def test_check_compares_what_is_required_with_what_is_installed(tmp_path: Path) -> None:
     metadata = tmp_path / "site" / "elsewhere-2.5.dist-info"
     metadata.mkdir(parents=True)
@@ -378,11 +392,11 @@ def test_example_of_a_configuration_is_one_when_its_lines_are_made_to_count(drop
         "# a number, from 0 to 1\n# in the environment: CLUSTR_PLUGIN__IT__THRESHOLD\n",
         "# text, one of fast, exact\n",
         "# in the environment: MODEL_KEY or CLUSTR_PLUGIN__IT__KEY\n",
-        "# address = …\n",
+        '# address = "…"\n',
     ):
         assert expected in done.stdout
     counting = re.sub(r"^# (?=\w+ = )", "", done.stdout, flags=re.MULTILINE)
-    counting = counting.replace("address = …", 'address = "http://model.example"')
+    counting = counting.replace('address = "…"', 'address = "http://model.example"')
     (place / "plugins.toml").write_text(counting)
     shown = json.loads(run_plugins(place, "show", "it", "--json", IT_KEY="sesame").stdout)
     assert (shown["state"], shown["reason"]) == ("loaded", None)

@@ -1,5 +1,6 @@
 """Commands find the service that runs, and are told which it is by those that know better."""
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -51,6 +52,29 @@ def test_command_uses_the_service_that_runs_elsewhere_and_says_so(up, tmp_path) 
     note.write_text(content)  # That of one that was killed.
     assert "using" not in command(tmp_path, *arguments).stderr
     assert not note.exists()
+
+
+def test_list_compares_plugins_with_the_service_that_runs_elsewhere(up, tmp_path) -> None:
+    running = start(up, tmp_path)
+    using = f"clustr: using {running.url}, with DATA_FOLDER={running.data}\n"
+    done = command(tmp_path, "plugins", "list")
+    assert using in done.stderr
+    assert "runs other code" not in done.stderr
+    assert "not there any more" not in done.stderr
+    (tmp_path / "plugins" / "it.py").write_text(analyzer("it", "return {}", version=2))
+    done = command(tmp_path, "plugins", "list", "--json")
+    assert using in done.stderr
+    warnings = json.loads(done.stdout)["warnings"]
+    assert "runs other code of the plugin it (it v1) than its files have (it v2)" in warnings[0]
+    [note] = (tmp_path / "state" / "clustr" / "running").iterdir()
+    another = note.with_name("1.json")
+    another.write_text(note.read_text())
+    done = command(tmp_path, "plugins", "list")
+    assert done.returncode == 0
+    assert "warning: plugins are not compared with what runs: several services run" in done.stderr
+    another.unlink()
+    assert running.stop() == 0
+    assert "using" not in command(tmp_path, "plugins", "list").stderr
 
 
 def test_what_workers_log_is_kept_beside_the_logs_of_servers(up, tmp_path) -> None:

@@ -39,7 +39,7 @@ def _key_lines(plugin: str, key: Mapping[str, Any]) -> list[str]:
 def _example_value(plugin: str, key: Mapping[str, Any]) -> str:
     if key["secret"]:
         return f'{{ "{ENV}" = "{plugin.upper()}_{key["key"].upper()}" }}'
-    return "…" if key["default"] is None else toml_value(key["default"])
+    return toml_value("…" if key["default"] is None else key["default"])
 
 
 def _toml_key(key: str) -> str:

@@ -17,7 +17,7 @@ from clustr.plugin_manager.service_addresses import (
     is_default_address,
     why_off,
 )
-from clustr.plugins import Analyzer, Filter, Vector
+from clustr.plugins import Analyzer, Filter, HttpAnalyzer, HttpConfig, Vector
 
 
 def describe_plugin(
@@ -127,19 +127,33 @@ def _filter_type(filter: Filter) -> str:
 def _describe_configuration(plugin: Plugin) -> list[dict[str, Any]]:
     if plugin.config_schema is None:
         return []
-    return [
-        {
-            "key": key.name,
-            "value": _printable_value(plugin, key.attribute, key.secret),
-            "type": key.type,
-            "required": key.required,
-            "default": key.default,
-            "description": key.description,
-            "secret": key.secret,
-            "environment": list(key.variables),
-        }
-        for key in configuration_keys_of(plugin.name, plugin.config_schema)
-    ]
+    of_class = _values_of_class(plugin)
+    described = []
+    for key in configuration_keys_of(plugin.name, plugin.config_schema):
+        value = _printable_value(plugin, key.attribute, key.secret)
+        inherited = of_class.get(key.attribute)
+        described.append(
+            {
+                "key": key.name,
+                "value": inherited if value is None else value,
+                "type": key.type,
+                "required": key.required,
+                "default": inherited if key.default is None else key.default,
+                "description": key.description,
+                "secret": key.secret,
+                "environment": list(key.variables),
+            }
+        )
+    return described
+
+
+def _values_of_class(plugin: Plugin) -> dict[str, int]:
+    """What `HttpConfig` leaves to the class, by the key, where the plugin's analyzers agree."""
+    if plugin.config_schema is None or not issubclass(plugin.config_schema, HttpConfig):
+        return {}
+    classes = [type(one) for one in plugin.analyzers if isinstance(one, HttpAnalyzer)]
+    values = {key: {getattr(one, key) for one in classes} for key in ("concurrency", "max_side")}
+    return {key: found.pop() for key, found in values.items() if len(found) == 1}
 
 
 def _printable_value(plugin: Plugin, attribute: str, secret: bool) -> Any:

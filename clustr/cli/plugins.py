@@ -74,7 +74,7 @@ def list_plugins(as_json: bool, limit: float) -> None:
     """List all plugins, those that could not be loaded among them."""
     sources = read_sources_and_print_problems()
     inspected = inspect_plugins(sources.settings, limit)
-    inspected.warnings.extend(why_outdated(sources.settings, inspected.plugins))
+    inspected.warnings.extend(why_outdated(sources.settings, inspected.plugins, limit))
     if as_json:
         print_json({"data": inspected.plugins, "warnings": inspected.warnings})
     else:

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from clustr.cli.inspect_plugins import inspect_plugins
 from clustr.domain.errors import StartUpError
 from clustr.settings import Settings, read_environment, read_settings
 from clustr.supervisor import servers
@@ -30,18 +31,30 @@ def read_settings_of_running_service() -> Settings:
         StartUpError: a setting cannot be used, or several services run elsewhere.
     """
     settings = read_settings()
+    return with_started_servers(_service_elsewhere(settings) or settings)
+
+
+def _service_elsewhere(settings: Settings) -> Settings | None:
+    """The settings of the service that this account runs elsewhere; standard error names it.
+
+    Returns:
+        None when the settings say which is meant, when one runs on their data, or when none runs.
+
+    Raises:
+        StartUpError: several services run elsewhere.
+    """
     is_chosen = settings.given.intersection(CHOOSING)
     if is_chosen or servers.read_addresses(settings.data_folder):
-        return with_started_servers(settings)
+        return None
     running = list(_noted_services())
     if len(running) > 1:
         folders = ", ".join(str(service.data_folder) for service in running)
         raise StartUpError(f"several services run: say which is meant with DATA_FOLDER ({folders})")
     if not running:
-        return settings
+        return None
     address = f"http://{running[0].host}:{running[0].port}"
     click.echo(f"clustr: using {address}, with DATA_FOLDER={running[0].data_folder}", err=True)
-    return with_started_servers(running[0])
+    return running[0]
 
 
 @contextlib.contextmanager
@@ -103,15 +116,24 @@ def with_started_servers(settings: Settings) -> Settings:
     return dataclasses.replace(settings, **started)
 
 
-def why_outdated(settings: Settings, plugins: Sequence[dict[str, Any]]) -> list[str]:
+def why_outdated(settings: Settings, plugins: Sequence[dict[str, Any]], limit: float) -> list[str]:
     """Say which processes of the service run other code of plugins than there is now.
+
+    Of a service that runs elsewhere the plugins are those that its own settings name.
 
     Args:
         plugins: what there is, as `describe_plugin` describes it.
+        limit: how many seconds a plugin may take to load.
 
     Returns:
         a sentence for each, and what to do; nothing where no service runs or Redis is away.
     """
+    try:
+        elsewhere = _service_elsewhere(settings)
+    except StartUpError as error:
+        return [f"plugins are not compared with what runs: {error}"]
+    if elsewhere:
+        settings, plugins = elsewhere, inspect_plugins(elsewhere, limit).plugins
     found = with_started_servers(settings)
     if "REDIS_URL" not in settings.given and found.redis_url == settings.redis_url:
         return []
