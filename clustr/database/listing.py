@@ -293,7 +293,7 @@ class Listing:
         if plan and upload_filter.is_only_search:
             if plan.is_common_word:
                 return None
-            if plan.ids is not None and not plan.conditions_beside_ids():
+            if plan.ids is not None:
                 return len(plan.ids)
         options: Document = {"hint": plan.index} if plan and plan.index else {}
         query = filter_query(upload_filter, sort)

@@ -22,7 +22,7 @@ class SearchPlan:
         query: the search; the beginning of a word is replaced by the words that begin so.
         indexed: the required word or date by which the index on terms is to be read; None where it
             is not.
-        ids: the only uploads that have all words and dates; None where these are not known.
+        ids: the only uploads that matched when it was made; None where these are not known.
         is_rare: whether so few uploads meet `indexed` that all of them can be read.
     """
 
@@ -50,13 +50,7 @@ class SearchPlan:
         if self.ids is None:
             return search_condition(self.query, self.indexed)
         among = {"_id": {"$in": [*self.ids]}}
-        return {"$and": [among, *self.conditions_beside_ids()]}
-
-    def conditions_beside_ids(self) -> list[Document]:
-        """What is not known of the uploads of `ids`, which have all words and dates."""
-        phrases = [each for each in self.query.required if isinstance(each, Phrase)]
-        excluded = [_excluded(part) for part in self.query.parts if part.excluded]
-        return [*map(condition_on_terms, phrases), *excluded]
+        return {"$and": [among, *conditions_beside_words(self.query)]}
 
 
 def search_condition(query: SearchQuery, indexed: Condition | None = None) -> Document:
@@ -74,6 +68,13 @@ def search_condition(query: SearchQuery, indexed: Condition | None = None) -> Do
         else:
             conditions.append(_excluded(part))
     return {"$and": conditions}
+
+
+def conditions_beside_words(query: SearchQuery) -> list[Document]:
+    """What an upload has to meet besides having all words and dates of a search."""
+    phrases = [each for each in query.required if isinstance(each, Phrase)]
+    excluded = [_excluded(part) for part in query.parts if part.excluded]
+    return [*map(condition_on_terms, phrases), *excluded]
 
 
 def condition_on_terms(condition: Condition) -> Document:

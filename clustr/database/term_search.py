@@ -8,10 +8,11 @@ uploads have all of them.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 
 from bson import CodecOptions, ObjectId
 from bson.raw_bson import RawBSONDocument
@@ -21,7 +22,12 @@ from clustr.database.connection import NAIVE_UTC, Document
 from clustr.database.documents import MALFORMED_RECORD_ERRORS
 from clustr.database.listing_cursors import EPOCH
 from clustr.database.listing_queries import filter_query
-from clustr.database.search_conditions import TERMS_INDEX, SearchPlan, condition_on_terms
+from clustr.database.search_conditions import (
+    TERMS_INDEX,
+    SearchPlan,
+    condition_on_terms,
+    conditions_beside_words,
+)
 from clustr.database.upload_counts import COUNTED_TOTAL
 from clustr.database.upload_filter import DEFAULT_SORT, Sort, UploadFilter
 from clustr.database.vocabulary import DIGIT, Vocabulary
@@ -30,9 +36,9 @@ from clustr.search.query import PREFIX_RANK, Condition, Phrase, SearchQuery, Wor
 MAX_RANKED = 2000
 # How many terms a beginning of a word stands for; of more, the index is read as a range.
 MAX_COMPLETIONS = 400
-# The BSON of a document with nothing but an ObjectId, as an element of an array. PyMongo would take
+# The BSON of a document with nothing but an ObjectId. PyMongo would take
 # longer to parse 20,000 of them than MongoDB takes to find them.
-ONLY_ID = re.compile(rb"\x03[0-9]+\0\x16\0\0\0\x07_id\0(.{12})\0", re.DOTALL)
+ONLY_ID = re.compile(rb"\x16\0\0\0\x07_id\0(.{12})\0", re.DOTALL)
 UNPARSED = CodecOptions(document_class=RawBSONDocument)
 # So many ids of each word are compared at most; reading them takes some 30 milliseconds.
 MAX_COMPARED = 30_000
@@ -76,13 +82,20 @@ class TermSearch:
         required = [each for each in query.required if not isinstance(each, Phrase)]
         if not required:
             return SearchPlan(query)
-        numbers = [self._count(each, most) for each in required]
-        fewest = min(numbers)
-        rarest = required[numbers.index(fewest)]
-        if fewest <= most:
-            return SearchPlan(query, rarest, is_rare=True)
-        if (keys := self._with_all(required, sort)) is not None:
-            return SearchPlan(query, ids=keys)
+        if len(required) == 1 and _has_order(required[0], sort):
+            is_rare = self._count(required[0], most) <= most
+            return SearchPlan(query, required[0], is_rare=is_rare)
+        expected = self._expected(required)
+        by_number = sorted(zip(expected, required, strict=True), key=itemgetter(0))
+        for number, condition in by_number:
+            # Of several words that seem common, only the ids say how many uploads have them.
+            if len(required) > 1 and number > 2 * most:
+                break
+            if self._count(condition, most) <= most:
+                return SearchPlan(query, condition, is_rare=True)
+        if max(expected) <= MAX_COMPARED and (keys := self._with_all(required)) is not None:
+            return SearchPlan(query, ids=self._meeting(query, keys))
+        rarest = by_number[0][1]
         return SearchPlan(query, rarest if _has_order(rarest, sort) else None)
 
     def _completed(self, query: SearchQuery) -> SearchQuery:
@@ -107,34 +120,43 @@ class TermSearch:
         query = condition_on_terms(condition)
         return self._collection.count_documents(query, hint=TERMS_INDEX, limit=most + 1)
 
-    def _with_all(self, required: Sequence[Condition], sort: Sort) -> tuple[ObjectId, ...] | None:
+    def _with_all(self, required: Sequence[Condition]) -> tuple[ObjectId, ...] | None:
         """The uploads that have all words and dates, by the index alone.
 
         Returns:
-            None when more than `MAX_COMPARED` uploads have one of them, when too many have all, or
-            when the index on terms has those of the only word in the order anyhow.
+            None when more than `MAX_COMPARED` uploads have one of them, or too many have all.
         """
-        if len(required) == 1 and _has_order(required[0], sort):
-            return None
-        if any(self._is_too_common(each) for each in required):
-            return None
         found = [self._ids_with(each) for each in required]
         having = set.intersection(*found)
         if len(having) > COUNTED_TOTAL or any(len(each) > MAX_COMPARED for each in found):
             return None
         return tuple(map(ObjectId, having))
 
-    def _is_too_common(self, condition: Condition) -> bool:
-        """Whether more uploads had a word than can be compared, when they were counted.
+    def _expected(self, conditions: Sequence[Condition]) -> list[int]:
+        """About how many uploads had each word when they were counted; 0 for a date.
 
         It is no harm when that is not so any more, or not yet: this saves the reading of what is
         of no use.
         """
+        words = [each for each in conditions if isinstance(each, Word)]
+        terms = {term for word in words for term in word.ranks}
+        counts = {each.term: each.count for each in self._vocabulary.counted(terms)}
+        return [self._expected_of(each, counts) for each in conditions]
+
+    def _expected_of(self, condition: Condition, counts: Mapping[str, int]) -> int:
         if not isinstance(condition, Word):
-            return False
+            return 0
         begun = self._vocabulary.beginning_with(condition.prefixes(), MAX_COMPLETIONS)
-        counted = self._vocabulary.counted(condition.ranks) + begun
-        return sum(each.count for each in counted) > MAX_COMPARED
+        whole = max((counts.get(term, 0) for term in condition.ranks), default=0)
+        return whole + sum(each.count for each in begun)
+
+    def _meeting(self, query: SearchQuery, keys: tuple[ObjectId, ...]) -> tuple[ObjectId, ...]:
+        """Those of these uploads that meet the rest of a query: phrases, and what is excluded."""
+        if not (rest := conditions_beside_words(query)):
+            return keys
+        among = {"$and": [{"_id": {"$in": [*keys]}}, *rest]}
+        found = self._collection.find(among, {"_id": 1}).hint("_id_")
+        return tuple(document["_id"] for document in found)
 
     def _ids_with(self, condition: Condition) -> set[bytes]:
         """The ids of the uploads with a word or a date, at most `MAX_COMPARED` + 1.
