@@ -5,10 +5,9 @@ import sys
 import click
 
 from clustr import logs
-from clustr.cli.analyze import refuse
+from clustr.cli.refusals import refuse_errors
 from clustr.cli.running_service import read_settings_of_running_service
 from clustr.components import WEB_TIMEOUT_SECONDS, build_database
-from clustr.domain.errors import ClustrError, DatabaseUnavailable
 from clustr.domain.models import Analysis, State
 
 # Exit codes; `refuse` exits with 2.
@@ -32,11 +31,8 @@ def print_traceback(upload_id: str, analyzer: str) -> None:
     logs.configure(settings.log_format, "error")
     database = build_database(settings, WEB_TIMEOUT_SECONDS)
     try:
-        analysis, traceback = database.analyses.traceback(upload_id, analyzer)
-    except DatabaseUnavailable:
-        refuse("MongoDB does not answer at the address of MONGODB_URL")
-    except ClustrError as error:
-        refuse(str(error))
+        with refuse_errors():
+            analysis, traceback = database.analyses.traceback(upload_id, analyzer)
     finally:
         database.close()
     if traceback is None:

@@ -3,22 +3,22 @@
 import sys
 import time
 from collections.abc import Iterable
-from typing import NoReturn
 from uuid import uuid4
 
 import click
 
 from clustr import logs
+from clustr.cli.refusals import refuse, refuse_errors
 from clustr.cli.running_service import read_settings_of_running_service
 from clustr.components import build_analysis_jobs
 from clustr.database import AnalysisSelection, Database, Job, JobState, ReanalysisSelection
-from clustr.domain.errors import ClustrError, DatabaseUnavailable, InvalidInput, QueueUnavailable
+from clustr.domain.errors import DatabaseUnavailable, QueueUnavailable
 from clustr.services.jobs import AnalysisJobs
 from clustr.services.running_processes import RESTART_ADVICE, RunningProcesses
 from clustr.settings import Settings
 
-# Exit codes.
-DONE, SOME_FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+# Exit codes; `refuse` exits with 2.
+DONE, SOME_FAILED, INTERRUPTED = 0, 1, 130
 POLL_SECONDS = 0.5
 # On a terminal the progress bar is overwritten; elsewhere each print is one more line.
 PRINT_SECONDS = 5.0
@@ -77,7 +77,7 @@ def analyze(
     settings = read_settings_of_running_service()
     logs.configure(settings.log_format, "error")
     with build_analysis_jobs(settings) as (analysis_jobs, database, running_processes):
-        try:
+        with refuse_errors():
             names = [analyzer] if analyzer else analysis_jobs.stale_analyzers()
             for name in names:
                 require_same_version(running_processes, name)
@@ -90,12 +90,6 @@ def analyze(
                     print_estimate(analysis_jobs, selection, all_stale)
                 return
             jobs = [analysis_jobs.create(selection, uuid4().hex) for selection in selections]
-        except InvalidInput as error:
-            refuse(" ".join(message for messages in error.errors.values() for message in messages))
-        except DatabaseUnavailable:
-            refuse("MongoDB does not answer at the address of MONGODB_URL")
-        except ClustrError as error:
-            refuse(str(error))
         if not jobs:
             click.echo("No analyzer has results of an earlier version: there was nothing to do.")
         sys.exit(watch_jobs(database, jobs, settings))
@@ -109,11 +103,6 @@ def require_same_version(running_processes: RunningProcesses, analyzer: str) -> 
         return  # A worker that comes later takes the job.
     if outdated:
         refuse(" ".join([*outdated, RESTART_ADVICE]))
-
-
-def refuse(reason: str) -> NoReturn:
-    click.echo(f"clustr: {reason}", err=True)
-    sys.exit(REFUSED)
 
 
 def watch_jobs(database: Database, jobs: Iterable[Job], settings: Settings) -> int:

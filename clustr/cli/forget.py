@@ -14,12 +14,11 @@ from clustr.cli.analyze import (
     SOME_FAILED,
     Progress,
     read_job,
-    refuse,
 )
+from clustr.cli.refusals import refuse, refuse_errors
 from clustr.cli.running_service import read_settings_of_running_service
 from clustr.components import build_forgetting
 from clustr.database import Database, Job, JobState
-from clustr.domain.errors import ClustrError, DatabaseUnavailable, InvalidInput
 from clustr.services.jobs import ForgettingJobs
 
 
@@ -28,7 +27,7 @@ def forget(analyzer: str, yes: bool, dry_run: bool) -> None:
     settings = read_settings_of_running_service()
     logs.configure(settings.log_format, "error")
     with build_forgetting(settings) as (forgetting, database):
-        try:
+        with refuse_errors():
             describe(forgetting, analyzer)
             if dry_run:
                 click.echo("Nothing was changed.")
@@ -38,12 +37,6 @@ def forget(analyzer: str, yes: bool, dry_run: bool) -> None:
             if not yes and not click.confirm("Remove all that for good?"):
                 sys.exit(DONE)
             job = forgetting.create(analyzer, uuid4().hex)
-        except InvalidInput as error:
-            refuse(" ".join(message for messages in error.errors.values() for message in messages))
-        except DatabaseUnavailable:
-            refuse("MongoDB does not answer at the address of MONGODB_URL")
-        except ClustrError as error:
-            refuse(str(error))
         sys.exit(watch(database, job))
 
 

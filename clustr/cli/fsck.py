@@ -4,19 +4,20 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 import orjson
 
 from clustr import logs
+from clustr.cli.refusals import error_message, refuse
 from clustr.cli.running_service import read_settings_of_running_service
 from clustr.components import build_fsck
-from clustr.domain.errors import ClustrError, DatabaseRefused, DatabaseUnavailable
+from clustr.domain.errors import ClustrError
 from clustr.services.fsck import Finding, FindingKind, Fsck, RepairRefused
 
-# Exit codes.
-CLEAN, FOUND, REFUSED = 0, 1, 2
+# Exit codes; `refuse` exits with 2.
+CLEAN, FOUND = 0, 1
 
 
 @click.command()
@@ -72,11 +73,6 @@ def fsck(repair: bool, yes: bool, quick: bool, as_json: bool, grace: float, limi
     sys.exit(FOUND if len(wrong) > len(repaired) else CLEAN)
 
 
-def refuse(reason: str) -> NoReturn:
-    click.echo(f"clustr: {reason}", err=True)
-    sys.exit(REFUSED)
-
-
 def collect_findings(check: Fsck, as_json: bool) -> list[Finding]:
     """Collect all findings; without `as_json`, print each when it is found."""
     findings = []
@@ -99,15 +95,6 @@ def repair_findings(
     except (RepairRefused, ClustrError) as error:
         return error_message(error)
     return None
-
-
-def error_message(error: Exception) -> str:
-    """Return the text of an error for the person at the terminal."""
-    if isinstance(error, DatabaseRefused):
-        return error.for_operator
-    if isinstance(error, DatabaseUnavailable):
-        return "MongoDB does not answer at the address of MONGODB_URL"
-    return str(error)
 
 
 def confirm_repair(findings: Sequence[Finding], yes: bool) -> bool:

@@ -1,15 +1,16 @@
 """`clustr x`: the commands of plugins, as their routes are below `/api/x`."""
 
 import sys
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
 from clustr import logs
+from clustr.cli.refusals import error_message, refuse
 from clustr.cli.running_service import read_settings_of_running_service
 from clustr.components import build_plugin_library, build_plugin_manager
 from clustr.domain import failure_messages
-from clustr.domain.errors import ClustrError, DatabaseUnavailable, InvalidInput
+from clustr.domain.errors import ClustrError
 from clustr.plugin_manager import (
     Plugin,
     PluginManager,
@@ -20,8 +21,7 @@ from clustr.plugin_manager import (
     describe_plugin_exception,
 )
 
-# Exit codes.
-FAILED, REFUSED = 1, 2
+FAILED = 1  # an exit code; `refuse` exits with 2
 HOOK = "clustr_register_commands"
 
 
@@ -36,12 +36,8 @@ class PluginCommands(click.Group):
             return super().invoke(context)
         except (click.exceptions.Exit, click.ClickException, click.Abort):
             raise
-        except InvalidInput as error:
-            refuse(" ".join(message for messages in error.errors.values() for message in messages))
-        except DatabaseUnavailable:
-            refuse("MongoDB does not answer at the address of MONGODB_URL")
         except ClustrError as error:
-            refuse(str(error))
+            refuse(error_message(error))
         except Exception as error:
             click.echo(author_traceback(error) or "", err=True)
             reason = describe_plugin_exception(error)
@@ -85,11 +81,6 @@ def _plugin_manager(context: click.Context) -> PluginManager:
 
 def _with_commands(plugin_manager: PluginManager) -> list[Plugin]:
     return [p for p in plugin_manager.plugins if p.state is PluginState.LOADED and HOOK in p.hooks]
-
-
-def refuse(reason: str) -> NoReturn:
-    click.echo(f"clustr: {reason}", err=True)
-    sys.exit(REFUSED)
 
 
 @click.command(cls=Plugins, name="x")
