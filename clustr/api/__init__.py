@@ -20,6 +20,7 @@ from clustr.api.resources import (
     files,
     health,
     jobs,
+    limits,
     plugins,
     root,
     similar,
@@ -81,7 +82,7 @@ def register(app: Flask, components: WebComponents) -> None:
         suggest,
         stats,
     )
-    for blueprint in (root, *upload_resources, health, plugins):
+    for blueprint in (root, *upload_resources, limits, health, plugins):
         api.register_blueprint(blueprint.blueprint)
     api.register_blueprint(files.upload_blueprint)
     api.register_blueprint(files.blueprint, url_prefix=components.settings.upload_url_path)

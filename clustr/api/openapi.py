@@ -12,6 +12,7 @@ from typing import Any
 from clustr.api.schemas.listing import SORT_VALUES
 from clustr.api.schemas.uploads import REFUSAL_CODES
 from clustr.database import AnalysisSelection, JobState
+from clustr.domain.access import Scope
 from clustr.domain.models import State, Status
 from clustr.imaging.formats import CONTENT_TYPES
 from clustr.plugin_manager import PluginState
@@ -33,6 +34,7 @@ HEADINGS = {
     "one_upload": "Uploads",
     "bulk_uploads": "Uploads",
     "similar": "Uploads",
+    "limits": "Uploads",
     "files_of_upload": "Files",
     "files": "Files",
     "trash": "Trash",
@@ -64,6 +66,7 @@ HEADING_DESCRIPTIONS = {
 ENUM_NAMES: dict[tuple[str, ...], str] = {
     tuple(Status): "UploadStatus",
     tuple(State): "AnalysisStatus",
+    tuple(Scope): "Scope",
     tuple(sorted(CONTENT_TYPES.values())): "ContentType",
     tuple(SORT_VALUES): "UploadSort",
     tuple(FIELDS): "SearchedField",

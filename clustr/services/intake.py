@@ -103,9 +103,11 @@ class Intake:
     Args:
         analyzers: all analyzers by name, each after those that it requires.
         services: knows which analyzers are not configured; new uploads get no analyses of these.
-        formats: the image formats to accept.
         max_upload_size: bytes of one file at most.
         on_stored: called with every new upload once it is stored; it returns at once.
+
+    Attributes:
+        formats: the image formats that are accepted.
     """
 
     def __init__(
@@ -123,7 +125,7 @@ class Intake:
         self._storage = storage
         self._ringer = ringer
         self._analyzers = [a for a in analyzers.values() if a.auto]
-        self._formats = formats
+        self.formats = formats
         self._services = services
         self._plans: dict[tuple[Format, frozenset[str]], tuple[Analysis, ...]] = {}
         self._max_upload_size = max_upload_size
@@ -186,7 +188,7 @@ class Intake:
             limit = failure_messages.format_size(self._max_upload_size)
             raise TooLarge(f"The file is larger than {limit}, the most that one file may have.")
         with writing():  # The file system of the temporary file may have been unmounted.
-            return images.inspect(file.content(), self._formats, limit_time=True)
+            return images.inspect(file.content(), self.formats, limit_time=True)
 
     def _store_files(
         self, checked: list[CheckedFile], request_id: str, retry: Retry | None, reuse: bool
