@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import photographs
@@ -15,9 +16,12 @@ from running import Up, wait_until
 from workshop import Workshop, another
 
 from clustr import components
+from clustr.database import change_watch
 from clustr.database.change_watch import ChangeWatch
+from clustr.database.finished_counts import FinishedCounts
 from clustr.services import job_runner
 from clustr.services.job_runner import JobRunner
+from clustr.settings import Settings
 
 
 @pytest.fixture
@@ -31,7 +35,13 @@ def at_once(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Iterator[Job
     """What counts, which does so again as soon as it has done it."""
     monkeypatch.setattr(job_runner, "STATISTICS_EVERY_SECONDS", 0)
     monkeypatch.setattr(job_runner, "STATISTICS_PAUSES", 0)
-    settings = workshop.settings
+    with job_runner_of(workshop.settings) as made:
+        yield made
+
+
+@contextmanager
+def job_runner_of(settings: Settings) -> Iterator[JobRunner]:
+    """What a worker counts with."""
     made = components.build_worker(settings, components.build_plugin_manager(settings))
     yield made.job_runner
     made.job_runner.stop()
@@ -75,10 +85,17 @@ def test_whatever_changes_an_upload_is_noticed_once(workshop):
 def test_when_mongodb_cannot_say_it_something_may_have_changed(workshop):
     watch = ChangeWatch(workshop.collection)
     watch.has_changed()
-    watch._token = {"_data": "no token of MongoDB's"}
-    assert watch.has_changed()
+    watch._position = {"_data": "no token of MongoDB's"}
     assert watch.has_changed()
     assert not watch.has_changed()
+
+
+def test_when_a_look_would_take_long_something_may_have_changed(workshop, monkeypatch):
+    watch = ChangeWatch(workshop.collection)
+    position = watch.position()
+    assert watch.unchanged_until(position)
+    monkeypatch.setattr(change_watch, "LOOK_SECONDS", 1e-6)
+    assert watch.unchanged_until(position) is None
 
 
 def test_what_nobody_has_changed_is_not_counted_again(workshop, at_once):
@@ -95,6 +112,36 @@ def test_what_nobody_has_changed_is_not_counted_again(workshop, at_once):
     for _ in range(10):
         at_once.run_once()
     assert [tag["name"] for tag in counted(workshop)["tags"]] == ["cat"]
+
+
+def test_what_another_process_has_counted_is_not_counted_again(workshop, at_once):
+    (upload_id,) = workshop.upload()
+    for _ in range(10):
+        at_once.run_once()
+    before = counted(workshop)
+    at_once.stop()
+    with job_runner_of(workshop.settings) as another_runner:
+        assert not any(another_runner.run_once() for _ in range(10))
+        assert counted(workshop) == before
+        edit(workshop, upload_id, {"tags": {"set": ["cat"]}})
+        assert another_runner.run_once()
+        for _ in range(10):
+            another_runner.run_once()
+    assert [tag["name"] for tag in counted(workshop)["tags"]] == ["cat"]
+
+
+def test_another_version_of_an_analyzer_is_counted_again(workshop, at_once):
+    workshop.upload()
+    for _ in range(10):
+        at_once.run_once()
+    at_once.stop()
+    workshop.analyzer("says", "return {}", version=2)
+    with job_runner_of(workshop.settings) as upgraded:
+        for _ in range(10):
+            upgraded.run_once()
+        assert not upgraded.run_once()
+    counts = {d["_id"]: d for d in counted(workshop)["statistics"]}
+    assert counts["says"]["stale"] == 0
 
 
 def test_a_change_by_a_job_in_the_round_of_a_count_is_counted_once(workshop, at_once):
@@ -134,16 +181,17 @@ def test_an_idle_service_writes_at_most_ten_documents_a_minute(up: Callable[...,
         uploads.insert_many(another(document, tags=each, tag_keys=each) for each in tags)
         change = {"tags": {"add": ["one more"]}}
         assert requests.patch(f"{running.url}/api/uploads/{ids[0]}", json=change, timeout=10).ok
-        wait_until(lambda: counted_since(client, uploads.find_one(sort={"updated_at": -1})), 60)
+        wait_until(lambda: is_all_counted(client), 60)
         assert client["clustr"]["tags"].count_documents({}) == TAGS + 1
         check_idle(client, running)
 
 
-def counted_since(client: MongoClient[dict[str, Any]], changed: dict[str, Any]) -> bool:
-    """Whether everything has been counted since a change."""
-    found = [d for name in ("statistics", "tallies") for d in client["clustr"][name].find()]
-    times = [document["counted_at"] for document in found if "counted_at" in document]
-    return len(times) > 4 and min(times) > changed["updated_at"]
+def is_all_counted(client: MongoClient[dict[str, Any]]) -> bool:
+    """Whether the uploads, and the analyses of each analyzer, are counted as they are now."""
+    collection = client["clustr"]["finished_counts"]
+    counts = FinishedCounts(client["clustr"]["uploads"], collection)
+    made = list(collection.find())
+    return len(made) > 4 and not any(counts.is_outdated(one["_id"], one["form"]) for one in made)
 
 
 def check_idle(client: MongoClient[dict[str, Any]], running: Up) -> None:

@@ -4,12 +4,22 @@ It uses change streams (https://www.mongodb.com/docs/manual/changeStreams/). A M
 replica set has none; there every call reports a change.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
+import pymongo
 from pymongo.collection import Collection
-from pymongo.errors import OperationFailure
+from pymongo.errors import OperationFailure, PyMongoError
 
 from clustr.database.connection import Document, translate_errors
+
+# A place among all writes, before some and after others, which any process may store and use.
+Position = Mapping[str, Any]
+
+# MongoDB reads all that was written since a position, whatever the collection: about 100,000
+# documents a second.
+LOOK_SECONDS = 2.0
+_ONLY_THAT = [{"$project": {"_id": 1}}]
 
 
 class ChangeWatch:
@@ -17,7 +27,7 @@ class ChangeWatch:
 
     def __init__(self, collection: Collection[Document]):
         self._collection = collection
-        self._token: Any = None
+        self._position: Position | None = None
 
     def has_changed(self) -> bool:
         """Whether anything was, or may have been, written since the last call.
@@ -25,22 +35,46 @@ class ChangeWatch:
         Raises:
             DatabaseUnavailable: MongoDB does not answer.
         """
+        unchanged_until = self.unchanged_until(self._position)
+        self._position = unchanged_until or self.position()
+        return unchanged_until is None
+
+    def position(self) -> Position | None:
+        """The position of now; None when MongoDB has no change streams.
+
+        Raises:
+            DatabaseUnavailable: MongoDB does not answer.
+        """
         with translate_errors():
             try:
-                return self._read_stream()
-            except OperationFailure:  # No replica set, or the oplog no longer reaches back.
-                self._token = None
-                return True
+                with self._collection.watch(_ONLY_THAT, max_await_time_ms=1) as stream:
+                    return stream.resume_token
+            except OperationFailure:
+                return None
 
-    def _read_stream(self) -> bool:
-        only_that = [{"$project": {"_id": 1}}]
-        if self._token is not None:
-            with self._collection.watch(
-                only_that, resume_after=self._token, max_await_time_ms=1
-            ) as stream:
-                if stream.try_next() is None:
-                    self._token = stream.resume_token
-                    return False
-        with self._collection.watch(only_that, max_await_time_ms=1) as stream:
-            self._token = stream.resume_token  # of now
-        return True
+    def unchanged_until(self, position: Position | None) -> Position | None:
+        """Return a later position before which nothing was written after this one.
+
+        Returns:
+            None when anything was, or may have been, written since then.
+
+        Raises:
+            DatabaseUnavailable: MongoDB does not answer.
+        """
+        if position is None:
+            return None
+        with translate_errors():
+            try:
+                with (
+                    pymongo.timeout(LOOK_SECONDS),
+                    self._collection.watch(
+                        _ONLY_THAT, resume_after=position, max_await_time_ms=1
+                    ) as stream,
+                ):
+                    return stream.resume_token if stream.try_next() is None else None
+            except OperationFailure:  # No replica set, or the oplog no longer reaches back.
+                return None
+            except PyMongoError as error:
+                if error.timeout:
+                    return None
+                raise

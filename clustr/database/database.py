@@ -22,7 +22,6 @@ from clustr.database.analyses import Analyses
 from clustr.database.bulk_selection import (
     Selections,
 )
-from clustr.database.change_watch import ChangeWatch
 from clustr.database.circuit_breakers import CircuitBreakers
 from clustr.database.clock import clock
 from clustr.database.connection import (
@@ -36,6 +35,7 @@ from clustr.database.counters import Counters
 from clustr.database.default_services import DefaultServices
 from clustr.database.duplicates import Duplicates
 from clustr.database.editing import Editing
+from clustr.database.finished_counts import FinishedCounts
 from clustr.database.forgetting import Forgetting
 from clustr.database.indexes import make_indexes
 from clustr.database.installation import installation_id
@@ -123,7 +123,7 @@ class Database:
         self.integrity = Integrity(self._uploads, self.duplicates)
         self.jobs = Jobs(self._database["jobs"])
         self.selections = Selections(self._uploads, self.tag_keys, self.search_terms.stemming)
-        self.change_watch = ChangeWatch(self._uploads)
+        self.finished_counts = FinishedCounts(self._uploads, self._database["finished_counts"])
         self.statistics = Statistics(self._uploads, self._database["statistics"])
         collections = [self._database[name] for name in ("tallies", "tags", "tag_spellings")]
         self.counters = Counters(self._uploads, *collections)

@@ -8,7 +8,7 @@ changes nothing.
 import time
 from uuid import uuid4
 
-from clustr import logs
+from clustr import __version__, logs
 from clustr.database import AnalysisSelection, Database, Job, JobState, ReanalysisSelection
 from clustr.domain import failure_messages
 from clustr.domain.errors import ClustrError, DatabaseUnavailable, InvalidInput
@@ -59,8 +59,6 @@ class JobRunner:
         self._indexed = False
         self._next_count_at = dict.fromkeys([*plugin_manager.analyzers, UPLOAD_TOTALS], 0.0)
         self._totals_seconds = 0.0
-        self._changed_at = time.monotonic()
-        self._last_count_began_at = dict.fromkeys(self._next_count_at, 0.0)
 
     def run_forever(self) -> None:
         """Call `run_once` again and again; errors such as a missing database are only logged."""
@@ -83,7 +81,7 @@ class JobRunner:
         backfills = self._database.default_services.due_backfills()
         began = time.monotonic()
         to_count = [name for name, count_at in self._next_count_at.items() if began >= count_at]
-        to_count = [name for name in to_count if self._may_have_changed(name)]
+        to_count = [name for name in to_count if self._is_outdated(name)]
         if not jobs and not to_count and not backfills:
             return False
         if not self._database.leases.acquire(LEASE, self._owner, LEASE_SECONDS):
@@ -148,34 +146,30 @@ class JobRunner:
             log.info("job_ended", job=job.id, kind=job.kind, state=state, counts=step.counts)
         return False
 
-    def _may_have_changed(self, name: str) -> bool:
-        """Whether the last count may be outdated; if not, put the next one off."""
+    def _is_outdated(self, name: str) -> bool:
+        """Whether there is something to count; if not, put the next look at it off."""
         if name == UPLOAD_TOTALS and self._totals_seconds:
             return True  # The counting goes on.
-        self._look_for_changes()
-        if self._last_count_began_at[name] <= self._changed_at:
+        if self._database.finished_counts.is_outdated(name, self._form_of(name)):
             return True
         self._next_count_at[name] = time.monotonic() + STATISTICS_EVERY_SECONDS
         return False
 
-    def _look_for_changes(self) -> None:
-        if self._database.change_watch.has_changed():
-            self._changed_at = time.monotonic()
-
-    def _begin_count(self, name: str) -> float:
-        """Note when a count begins: it has all changes so far, which need no other one."""
-        self._look_for_changes()
-        began = self._last_count_began_at[name] = time.monotonic()
-        return began
+    def _form_of(self, name: str) -> str:
+        """What a count depends on besides the uploads."""
+        analyzer = self._plugin_manager.analyzers.get(name)
+        return f"{__version__} {analyzer.version if analyzer else ''}"
 
     def _count_analyses(self, name: str) -> None:
         """Count the analyses of one analyzer; the longer that takes, the later comes the next."""
         if name == UPLOAD_TOTALS:
             self._count_uploads()
             return
-        began = self._begin_count(name)
+        began = time.monotonic()
         try:
+            self._database.finished_counts.begin(name)
             self._database.statistics.count(self._plugin_manager.analyzers[name])
+            self._database.finished_counts.finish(name, self._form_of(name))
         finally:
             took = time.monotonic() - began
             pause = max(STATISTICS_EVERY_SECONDS, STATISTICS_PAUSES * took)
@@ -184,9 +178,13 @@ class JobRunner:
     def _count_uploads(self) -> None:
         """Count a part of the uploads; when all are counted, schedule the next count."""
         is_complete = True
-        began = time.monotonic() if self._totals_seconds else self._begin_count(UPLOAD_TOTALS)
+        began = time.monotonic()
         try:
+            if not self._totals_seconds:
+                self._database.finished_counts.begin(UPLOAD_TOTALS)
             is_complete = self._database.counters.step()
+            if is_complete:
+                self._database.finished_counts.finish(UPLOAD_TOTALS, self._form_of(UPLOAD_TOTALS))
         finally:
             self._totals_seconds += time.monotonic() - began
             if is_complete:
