@@ -10,7 +10,7 @@ from clustr.api.http.urls import url_of
 from clustr.api.plugin_routes import problem_with_routes
 from clustr.components import build_web
 from clustr.domain.errors import DatabaseUnavailable
-from clustr.settings import Settings, read_settings
+from clustr.settings import Settings, read_settings, require_auth_choice
 
 log = logs.logger(__name__)
 
@@ -37,6 +37,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     """
     settings = settings or read_settings()
     logs.configure(settings.log_format, settings.log_level)
+    require_auth_choice(settings, [settings.host])
     components = build_web(settings, url_of, problem_with_routes)
     try:
         components.database.make_indexes()

@@ -33,12 +33,14 @@ from clustr.plugin_manager import (
 )
 from clustr.plugins import Library
 from clustr.queue import DoorbellRinger, Queue
+from clustr.services.authentication import Authentication
 from clustr.services.default_services import DefaultServices
 from clustr.services.fsck import Fsck
 from clustr.services.health import HealthChecks
 from clustr.services.intake import Intake
 from clustr.services.job_runner import JobRunner
 from clustr.services.jobs import AnalysisJobs, BulkJobs, ForgettingJobs
+from clustr.services.key_making import KeyMaking
 from clustr.services.library import PluginLibrary, url_below
 from clustr.services.nearest import Nearest
 from clustr.services.plugin_events import DELETED_HOOK, PluginEvents
@@ -81,6 +83,8 @@ class WebComponents:
     bulk_jobs: BulkJobs
     running_processes: RunningProcesses
     nearest: Nearest
+    authentication: Authentication
+    key_making: KeyMaking
 
 
 @dataclass(frozen=True)
@@ -236,6 +240,8 @@ def build_web(
         BulkJobs(database),
         running_processes,
         nearest,
+        Authentication(database.keys),
+        KeyMaking(database.keys),
     )
 
 

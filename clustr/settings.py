@@ -247,6 +247,7 @@ class Settings:
     upload_url_path: str = setting(Text(validate=validate.Regexp(r"(/[A-Za-z0-9._~-]+)+\Z", error="expected a path such as /uploads")), "/uploads", "Path under which files are served")
     accel_redirect: str = setting(Text(validate=validate.Regexp(r"(/[A-Za-z0-9._~-]+)+\Z", error="expected a path such as /clustr-files")), "", "Path of the internal location at which nginx has `UPLOAD_FOLDER`, to let it send the files (`X-Accel-Redirect`); only behind such an nginx")
     proxy_hops: int = setting(number(0, 10), 0, "How many proxies in front to believe in `X-Forwarded-*`")
+    auth: str = setting(Choice("off", "keys"), "off", "`keys`: every request needs a key with the scope for what it does. `off`: whoever reaches the service may do everything. Has to be set unless `HOST` is on loopback")
     cors_origins: tuple[str, ...] = setting(Origins(), (LOOPBACK,), "Origins whose pages may call the API (with credentials, if they like); `loopback`: all of this machine, `*`: all (these without credentials). Default: none when `HOST` is not on loopback")
     allowed_hosts: tuple[str, ...] = setting(Hosts(), (), "Names by which the service is called, besides those of loopback, `HOST` and the host of `BASE_URL` (and every address, when `HOST` stands for all of the machine); another is refused. `*`: any")
     debug_endpoints: bool = setting(Flag(), False, "Switch `/api/debug/…` on")
@@ -407,6 +408,26 @@ def _find_closest_setting(name: str, known: Iterable[str]) -> str | None:
     name = name.upper()
     close = [other for other in sorted(known) if failure_messages.is_one_typo_apart(name, other)]
     return name if name in close else next(iter(close), None)
+
+
+def require_auth_choice(settings: Settings, hosts: Iterable[str]) -> None:
+    """Refuse to listen where others can come without having been told who may.
+
+    Args:
+        hosts: the names or addresses to listen on.
+
+    Raises:
+        InvalidSettings: one of them is not on loopback, and `AUTH` is not set.
+    """
+    for host in hosts:
+        if "AUTH" not in settings.given and not is_on_loopback(host):
+            raise InvalidSettings(
+                {
+                    "AUTH": f"AUTH is not set, and others can reach {host}: set AUTH=keys, so that "
+                    "every request needs a key, or AUTH=off, if a proxy in front checks who comes "
+                    "or everybody may do everything"
+                }
+            )
 
 
 def is_on_loopback(host: str) -> bool:

@@ -101,7 +101,7 @@ def test_G9_no_other_page_may_read_by_default(service, origin, method):
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.7", "images.example"])
 def test_G9_no_page_may_read_by_default_what_is_served_elsewhere(app_with, host):
-    client = app_with(HOST=host).test_client()
+    client = app_with(HOST=host, AUTH="off").test_client()
     answer = client.get("/api/uploads", headers={"Origin": "http://localhost:5173"})
     assert answer.status_code == 200
     assert "Access-Control-Allow-Origin" not in answer.headers

@@ -34,6 +34,16 @@ def test_bad_setting_is_said_in_one_line(settings):
     assert ran.stderr == "clustr: PORT='seventy': expected a whole number\n"
 
 
+def test_what_it_binds_to_counts_and_not_only_the_setting_host(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "from clustr.supervisor.gunicorn_settings import *\nbind = ['unix:it.sock', '0.0.0.0:0']\n"
+    )
+    ran = run_gunicorn(tmp_path, "own.py", "wsgi:app")
+    assert ran.returncode != 0
+    assert "AUTH is not set, and others can reach 0.0.0.0" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
 def test_application_that_cannot_start_says_so_without_a_trace(tmp_path):
     (tmp_path / "unable.py").write_text("""
 from clustr.domain.errors import StartUpError

@@ -84,14 +84,30 @@ def test_HTTP_1_0_needs_no_name(web):
         ({"ALLOWED_HOSTS": "2001:db8::7"}, ["[2001:db8:0::7]:80", "localhost"], ["[2001:db8::8]"]),
         ({"ALLOWED_HOSTS": "*"}, ["a.example", "192.0.2.7"], []),
         ({"BASE_URL": "https://a.example:8443/x"}, ["a.example", "a.example:8443"], ["x"]),
-        ({"HOST": "nas.example"}, ["nas.example:5000", "127.0.0.1:5000"], ["nas", "192.0.2.7"]),
-        ({"HOST": "0.0.0.0"}, ["192.0.2.7:5000", "[2001:db8::7]", "localhost"], ["nas.example"]),
-        ({"HOST": "::"}, ["192.0.2.7:5000", "[2001:db8::7]", "localhost"], ["192.0.2.7.example"]),
-        ({"HOST": "2001:db8::7"}, ["[2001:db8::7]:5000"], ["[2001:db8::8]:5000", "192.0.2.7"]),
+        (
+            {"HOST": "nas.example"},
+            ["nas.example:5000", "127.0.0.1:5000"],
+            ["nas", "192.0.2.7"],
+        ),
+        (
+            {"HOST": "0.0.0.0"},
+            ["192.0.2.7:5000", "[2001:db8::7]", "localhost"],
+            ["nas.example"],
+        ),
+        (
+            {"HOST": "::"},
+            ["192.0.2.7:5000", "[2001:db8::7]", "localhost"],
+            ["192.0.2.7.example"],
+        ),
+        (
+            {"HOST": "2001:db8::7"},
+            ["[2001:db8::7]:5000"],
+            ["[2001:db8::8]:5000", "192.0.2.7"],
+        ),
     ],
 )
 def test_names_are_told_by_the_settings(app_with, settings, ours, others):
-    client = app_with(**settings).test_client()
+    client = app_with(AUTH="off", **settings).test_client()
     assert [client.get("/", headers={"Host": host}).status_code for host in ours] == [200] * len(
         ours
     )
@@ -241,7 +257,7 @@ def test_everybody_else_goes_on(shelf, settings, requests):
     ],
 )
 def test_an_origin_is_scheme_host_and_port(shelf, settings, origins):
-    client = shelf(**settings)
+    client = shelf(AUTH="off", **settings)
     for origin in origins:
         assert client.post("/api/x/shelf/books", headers={"Origin": origin}).status_code == 403
 
@@ -258,7 +274,7 @@ def test_an_origin_is_scheme_host_and_port(shelf, settings, origins):
     ],
 )
 def test_files_are_shown_by_pages_that_may_call(app_with, settings, policy):
-    client = app_with(**settings).test_client()
+    client = app_with(AUTH="off", **settings).test_client()
     files = {"files": (io.BytesIO(CONTENT), "coffee.png")}
     [one] = client.post("/api/upload", data=files).json["data"]
     for path in (f"/uploads/{one['stored_filename']}", f"/api/uploads/{one['id']}/thumbnail"):

@@ -8,6 +8,7 @@ from flask import Flask
 from clustr import __version__
 from clustr.api import openapi, plugin_filters, plugin_routes
 from clustr.api.http import json_provider
+from clustr.api.http.access import require_keys
 from clustr.api.http.errors import ProblemApi
 from clustr.api.http.middleware import register_middleware
 from clustr.api.http.request_context import EXTENSION
@@ -93,6 +94,8 @@ def register(app: Flask, components: WebComponents) -> None:
     # Plugins come last: of two templates or rules that are the same, Flask takes the first.
     for plugin, blueprint in components.blueprints:
         plugin_routes.mount(app, api, plugin, blueprint)
+    if components.settings.auth == "keys":
+        require_keys(app, components.authentication)
     api.complete_document = lambda document: openapi.complete(
         plugin_routes.describe_plugins(document, manager, filters)
     )

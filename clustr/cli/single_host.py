@@ -29,7 +29,7 @@ from clustr.plugin_manager import (
     ignored_variables,
     notes_folder,
 )
-from clustr.settings import Settings, describe_unknown_variables
+from clustr.settings import Settings, describe_unknown_variables, require_auth_choice
 from clustr.supervisor import servers
 from clustr.supervisor.processes import (
     Child,
@@ -59,6 +59,7 @@ def up(settings: Settings, workers: int, captioner: bool = False) -> int:
     Raises:
         StartUpError: a program or folder is missing or in use, or a process does not start.
     """
+    require_auth_choice(settings, [settings.host])
     data = settings.data_folder
     check_enabled(settings.plugins_folder, settings.plugins_enabled)
     servers.check_port(settings.host, settings.port)

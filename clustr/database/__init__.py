@@ -16,6 +16,7 @@ from clustr.database.filters import RANGE_FILTERS, filter_from_query
 from clustr.database.forgetting import LeftBehind
 from clustr.database.integrity import ForeignDocument, StoredRecord, UnfinishedAnalysis
 from clustr.database.jobs import Failure, Job, JobState
+from clustr.database.keys import NOTED_EVERY, Key, Keys
 from clustr.database.listing import Page
 from clustr.database.not_found import TrashStep
 from clustr.database.search import SearchPage
@@ -35,6 +36,7 @@ __all__ = [
     "INDEXES",
     "MALFORMED_RECORD_ERRORS",
     "MAX_RANKED",
+    "NOTED_EVERY",
     "NO_FILTER",
     "RANGE_FILTERS",
     "AnalysisSelection",
@@ -49,6 +51,8 @@ __all__ = [
     "ForeignDocument",
     "Job",
     "JobState",
+    "Key",
+    "Keys",
     "LeftBehind",
     "NewVector",
     "Page",

@@ -10,6 +10,7 @@ from clustr.database import (
     counters,
     duplicates,
     jobs,
+    keys,
     listing_queries,
     search_terms,
     statistics,
@@ -43,6 +44,7 @@ from clustr.database.integrity import (
     Integrity,
 )
 from clustr.database.jobs import Jobs
+from clustr.database.keys import Keys
 from clustr.database.leases import Leases
 from clustr.database.listing import Listing
 from clustr.database.reading import Reading
@@ -122,6 +124,7 @@ class Database:
         self.leases = Leases(self._database["leases"])
         self.integrity = Integrity(self._uploads, self.duplicates)
         self.jobs = Jobs(self._database["jobs"])
+        self.keys = Keys(self._database["keys"])
         self.selections = Selections(self._uploads, self.tag_keys, self.search_terms.stemming)
         self.finished_counts = FinishedCounts(self._uploads, self._database["finished_counts"])
         self.statistics = Statistics(self._uploads, self._database["statistics"])
@@ -140,6 +143,7 @@ class Database:
             make_indexes(self._uploads, INDEXES)
             make_indexes(self.trash.collection, trash.INDEXES)
             make_indexes(self._database["jobs"], jobs.INDEXES)
+            make_indexes(self._database["keys"], keys.INDEXES)
             make_indexes(self.vectors.collection, vectors.INDEXES)
             make_indexes(self._database["tags"], counters.INDEXES)
             make_indexes(self._database["search_vocabulary"], vocabulary.INDEXES)

@@ -4,7 +4,7 @@ Every class that a request can raise has one row in the table of `clustr.api.htt
 maps it to an HTTP status and a problem document. The messages are written for clients.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 # A message names at most this many invalid fields.
@@ -87,6 +87,69 @@ class OriginNotAllowed(ClustrError):
         )
 
 
+class KeyRequired(ClustrError):
+    """The request has to come with a key, and has none."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This needs a key: send it as `Authorization: Bearer clustr_…` or `X-API-Key: "
+            "clustr_…`. `clustr keys create` makes one, or whoever runs this service has one made."
+        )
+
+
+class KeyMistyped(ClustrError):
+    """What the request sent as a key cannot be one: its checksum is wrong."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This key is mistyped or cut off: its checksum is wrong. A key is clustr_ and 49 "
+            "letters and digits."
+        )
+
+
+class KeyRefused(ClustrError):
+    """There is no such key, or it was revoked."""
+
+    def __init__(self) -> None:
+        super().__init__("This service has no such key, or it was revoked.")
+
+
+class KeyExpired(ClustrError):
+    """The key was valid until some time, which has passed."""
+
+    def __init__(self) -> None:
+        super().__init__("This key has expired; `clustr keys rotate` gives it another text.")
+
+
+class TwoKeys(ClustrError):
+    """The request came with two different keys."""
+
+    def __init__(self) -> None:
+        super().__init__("Authorization and X-API-Key have two different keys; send one of them.")
+
+
+class MissingScope(ClustrError):
+    """The key of the request lacks the scope that is needed.
+
+    Args:
+        scopes: those of which one is needed.
+    """
+
+    def __init__(self, scopes: Iterable[str]):
+        self.scopes = sorted(scopes)
+        super().__init__(f"This needs a key with the scope {' or '.join(self.scopes)}.")
+
+
+class NameTaken(ClustrError):
+    """A key of this name exists already."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"There is a key with the name {name} already; rotate it, revoke it, or choose another "
+            "name."
+        )
+
+
 class NoResult(ClustrError):
     """The upload exists, but lacks the requested result of an analyzer, at least for now."""
 
@@ -137,6 +200,16 @@ class DatabaseUnavailable(ClustrError):
 
     def __init__(self) -> None:
         super().__init__("The database cannot be reached at the moment; please try again.")
+
+
+class KeyNotChecked(DatabaseUnavailable):
+    """MongoDB did not answer in time, and the key of the request is not known without it."""
+
+    def __str__(self) -> str:
+        return (
+            "The key cannot be checked, because the database cannot be reached at the moment; "
+            "please try again."
+        )
 
 
 class DatabaseRefused(DatabaseUnavailable):

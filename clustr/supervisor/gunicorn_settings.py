@@ -27,7 +27,7 @@ from gunicorn.workers.gthread import ThreadWorker
 from clustr.domain.errors import StartUpError
 from clustr.imaging import decode_limits
 from clustr.logs import logger, logging_config
-from clustr.settings import read_settings
+from clustr.settings import read_settings, require_auth_choice
 from clustr.supervisor.gunicorn_worker import BoundedThreadWorker
 from clustr.supervisor.processes import die_with_parent
 
@@ -107,6 +107,11 @@ def on_starting(server: Arbiter) -> None:
 
     With `--reload`, each worker loads them itself, or a change of them would have no effect.
     """
+    addresses = server.cfg.address  # `bind` of a deployment may be another than HOST
+    try:
+        require_auth_choice(_settings, [a[0] for a in addresses if isinstance(a, tuple)])
+    except StartUpError as error:
+        sys.exit(f"clustr: {error}")
     if not server.cfg.reload:
         import_module("clustr.app")
         gc.freeze()  # A collection would write to each object, and so copy it.

@@ -1,11 +1,94 @@
-"""Who makes the current request."""
+"""Who makes the current request, and whether its route is for them.
 
-from flask import g
+What a route needs is said beside it: `needs` of `Blueprint.route`, or the mark `needs` on a view.
+"""
 
-from clustr.domain.access import UNRESTRICTED, Access
+from typing import Any
+
+from flask import Flask, g, request
+from werkzeug.routing import Rule
+
+from clustr.api.http.origins import SAFE_METHODS
+from clustr.domain.access import NOBODY, NOTHING, UNRESTRICTED, Access, Scope, marked_needs
+from clustr.domain.errors import KeyRequired, MissingScope, TwoKeys
+from clustr.services.authentication import Authentication
+
+# What a plugin's route needs that says nothing itself.
+PLUGIN_READS = frozenset({Scope.UPLOADS_READ})
+PLUGIN_WRITES = frozenset({Scope.UPLOADS_WRITE})
 
 
 def current_access() -> Access:
     """Who makes the current request, and what they may do."""
     access: Access = g.get("access", UNRESTRICTED)
     return access
+
+
+def require_scope(scope: Scope) -> None:
+    """Check the scope of the current request, where a route's depends on what is sent.
+
+    Raises:
+        MissingScope: its key lacks it.
+    """
+    if scope not in current_access().scopes:
+        raise MissingScope([scope])
+
+
+def needs_of(app: Flask, rule: Rule, method: str) -> frozenset[Scope]:
+    """The scopes of which a request with this route and method needs one; none: it needs no key.
+
+    Raises:
+        LookupError: a route of ours says nothing of it.
+    """
+    view = app.view_functions[rule.endpoint]
+    if method == "OPTIONS" and getattr(rule, "provide_automatic_options", False):
+        return NOTHING  # Browsers send no key with the question whether they may (CORS).
+    of_class = getattr(view, "view_class", None)
+    handler = getattr(of_class, method.lower(), None) or view
+    marked = marked_needs(handler)
+    if marked is not None:
+        return marked
+    if rule.endpoint.startswith("x-"):  # It is a plugin's.
+        return PLUGIN_READS if method in SAFE_METHODS else PLUGIN_WRITES
+    raise LookupError(f"the route {method} {rule.rule} does not say which scope it needs")
+
+
+def require_keys(app: Flask, authentication: Authentication) -> None:
+    """Have every request checked from now on; to be called when all routes are registered."""
+    needs = {
+        (rule.endpoint, method): needs_of(app, rule, method)
+        for rule in app.url_map.iter_rules()
+        for method in rule.methods or ()
+    }
+
+    def check() -> None:
+        rule = request.url_rule
+        needed = NOTHING if rule is None else needs[rule.endpoint, request.method]
+        if not needed:  # There is nothing at this path, or it is for everybody.
+            g.access = NOBODY
+            return
+        text = _sent_key(request.environ)
+        if text is None:
+            raise KeyRequired
+        g.access = access = authentication.access_of(text)
+        if needed.isdisjoint(access.scopes):
+            raise MissingScope(needed)
+
+    app.before_request(check)
+
+
+def _sent_key(environ: dict[str, Any]) -> str | None:
+    """The key of a request; another scheme than Bearer is for a proxy in front.
+
+    Raises:
+        TwoKeys: there are two different ones.
+    """
+    authorization: str = environ.get("HTTP_AUTHORIZATION", "")
+    scheme, _, bearer = authorization.partition(" ")
+    own: str | None = environ.get("HTTP_X_API_KEY")
+    if scheme.lower() != "bearer":
+        return own
+    bearer = bearer.strip()
+    if own is not None and own != bearer:
+        raise TwoKeys
+    return bearer

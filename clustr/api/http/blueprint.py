@@ -12,6 +12,8 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from clustr.api.http.origins import SAFE_METHODS
 from clustr.domain import failure_messages, json_input
+from clustr.domain.access import Scope
+from clustr.domain.access import needs as mark_needs
 from clustr.domain.errors import InvalidInput, NotJson
 
 
@@ -88,15 +90,22 @@ class Blueprint(flask_smorest.Blueprint):
 
         return decorate
 
-    def route(self, rule: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
-        """Register a view; its name becomes the `operationId`, which generated clients use."""
+    def route(
+        self, rule: str, *, needs: Scope | frozenset[Scope], **options: Any
+    ) -> Callable[[Callable[..., Any]], Any]:
+        """Register a view; its name becomes the `operationId`, which generated clients use.
+
+        Args:
+            needs: the scope that a request needs, or those of which it needs one.
+        """
+        mark = mark_needs(*([needs] if isinstance(needs, Scope) else needs))
         register = super().route(rule, **options)
         response_decorators = [self.alt_response(400, "BAD_REQUEST")]
         if not SAFE_METHODS.issuperset(options.get("methods", ("GET",))):
             response_decorators.append(self.alt_response(403, "FORBIDDEN"))
 
         def decorate(view: Callable[..., Any]) -> Any:
-            view = self.doc(operationId=view.__name__)(view)
+            view = self.doc(operationId=view.__name__)(mark(view))
             for add_response in response_decorators:
                 view = add_response(view)
             return register(view)

@@ -27,6 +27,7 @@ from clustr.api.http.json_schema import for_javascript
 from clustr.api.http.problem_schema import ProblemSchema
 from clustr.api.http.request_context import request_id
 from clustr.domain import errors, failure_messages
+from clustr.domain.access import needs
 
 log = logs.logger(__name__)
 
@@ -73,6 +74,13 @@ ERROR_TABLE: dict[type[errors.ClustrError], ErrorRow] = {
     errors.MalformedHost: ErrorRow(400, "malformed_host", "Malformed host"),
     errors.HostNotAllowed: ErrorRow(421, "host_not_allowed", "Host not allowed"),
     errors.OriginNotAllowed: ErrorRow(403, "origin_not_allowed", "Origin not allowed"),
+    errors.KeyRequired: ErrorRow(401, "key_required", "Key required"),
+    errors.KeyMistyped: ErrorRow(401, "key_mistyped", "Key mistyped"),
+    errors.KeyRefused: ErrorRow(401, "key_refused", "Key refused"),
+    errors.KeyExpired: ErrorRow(401, "key_expired", "Key expired"),
+    errors.TwoKeys: ErrorRow(400, "two_keys", "Two keys"),
+    errors.MissingScope: ErrorRow(403, "missing_scope", "Missing scope"),
+    errors.NameTaken: ErrorRow(409, "name_taken", "Name taken"),
     errors.PluginNotLoaded: ErrorRow(404, "plugin_not_loaded", "Plugin not loaded"),
     errors.NoResult: ErrorRow(404, "no_result", "No result"),
     errors.NotJson: ErrorRow(415, "not_json", "Not JSON"),
@@ -82,6 +90,7 @@ ERROR_TABLE: dict[type[errors.ClustrError], ErrorRow] = {
     errors.NotConfigured: ErrorRow(409, "not_configured", "Not configured"),
     errors.DatabaseUnavailable: DATABASE_UNAVAILABLE,
     errors.DatabaseRefused: DATABASE_UNAVAILABLE,
+    errors.KeyNotChecked: DATABASE_UNAVAILABLE,
     errors.TooSlow: ErrorRow(503, "too_slow", "Too slow"),
     errors.MalformedBody: ErrorRow(400, "malformed_body", "Malformed body"),
     errors.TooBusy: ErrorRow(503, "too_busy", "Too busy"),
@@ -119,7 +128,8 @@ NEW_NAMES = {
     "UNPROCESSABLE_CONTENT": 422,
 }
 EXAMPLE_ERRORS: dict[int, tuple[errors.ClustrError, dict[str, Any]]] = {
-    403: (errors.OriginNotAllowed(), {}),
+    401: (errors.KeyRequired(), {}),
+    403: (errors.MissingScope(["uploads:read"]), {"missing_scopes": ["uploads:read"]}),
     409: (errors.BeingAnswered(), {}),
     404: (errors.NotFound("There is no upload with the id 692192f4e13f5a0c4d1b7a90."), {}),
     412: (errors.Outdated(), {}),
@@ -221,6 +231,7 @@ class ProblemApi(flask_smorest.Api):
                 self._document = for_javascript(self.complete_document(self.describe()))
             return self._document
 
+    @needs()
     def _openapi_json(self) -> Response:
         # Behind a proxy that adds a prefix, clients must put it before every path.
         servers = [{"url": request.script_root or "/"}]
@@ -339,7 +350,23 @@ def handle_clustr_error(error: errors.ClustrError) -> Response:
         more["errors"] = error.errors
     if isinstance(error, errors.InTrash):
         more["trashed_at"] = error.trashed_at
-    return problem_response(ERROR_TABLE[type(error)], str(error), **more)
+    if isinstance(error, errors.MissingScope):
+        more["missing_scopes"] = error.scopes
+    row = ERROR_TABLE[type(error)]
+    response = problem_response(row, str(error), **more)
+    if challenge := _challenge(row, error):
+        response.headers["WWW-Authenticate"] = challenge
+    return response
+
+
+def _challenge(row: ErrorRow, error: errors.ClustrError) -> str | None:
+    """What `WWW-Authenticate` says to a request whose key is missing or does not do (RFC 6750)."""
+    if isinstance(error, errors.MissingScope):
+        return f'Bearer error="insufficient_scope", scope="{" ".join(error.scopes)}"'
+    if row.status != http.HTTPStatus.UNAUTHORIZED:
+        return None
+    is_missing = isinstance(error, errors.KeyRequired)
+    return "Bearer" if is_missing else 'Bearer error="invalid_token"'
 
 
 def handle_malformed_body(error: ParseException | NoMoreData) -> Response:

@@ -1,10 +1,11 @@
 """Decides who may call: by the name of the service in `Host`, and the page's `Origin`.
 
-There is no log-in, so foreign pages are kept out by the headers that their browsers send. A page
-of another origin cannot read a response that does not allow it (CORS), but a browser sends forms
-and some other requests without a preflight: of those, requests that change something are refused
-here. With DNS rebinding, a foreign page has our origin in the eyes of its browser; then `Host` has
-a name that is not ours.
+Foreign pages are kept out by the headers that their browsers send, because with `AUTH=off` whoever
+reaches the service may use it, and the browser of one who may can be made to. A page of another
+origin cannot read a response that does not allow it (CORS), but a browser sends forms and some
+other requests without a preflight: of those, requests that change something are refused here. With
+DNS rebinding, a foreign page has our origin in the eyes of its browser; then `Host` has a name that
+is not ours.
 """
 
 import ipaddress

@@ -40,3 +40,11 @@ class ProblemSchema(Schema):
         "Since when the upload is in the trash; only there when `type` is "
         "`urn:clustr:problem:in_trash`: it can be restored."
     )
+    missing_scopes: fields.Field[Any] = fields.List(
+        fields.String(),
+        metadata={
+            "description": "The key of the request has none of these scopes, and needs one of "
+            "them. Only there when `type` is `urn:clustr:problem:missing_scope`.",
+            "example": ["uploads:write"],
+        },
+    )

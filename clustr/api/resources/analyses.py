@@ -19,6 +19,7 @@ from clustr.api.schemas.jobs import (
     dump_statistics,
     selection_from,
 )
+from clustr.domain.access import Scope
 
 LOCATION_HEADER = {
     "Location": {
@@ -36,7 +37,7 @@ blueprint = Blueprint(
 blueprint.before_request(refuse_if_match)
 
 
-@blueprint.route("")
+@blueprint.route("", needs=Scope.UPLOADS_READ)
 @blueprint.response(200, AnalysesSchema)
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
 def list_analyses() -> Response:
@@ -52,7 +53,7 @@ def list_analyses() -> Response:
     return jsonify({"data": data})
 
 
-@blueprint.route("", methods=["POST"])
+@blueprint.route("", methods=["POST"], needs=Scope.ANALYSES_RUN)
 @blueprint.arguments(AnalysisOrderSchema)
 @blueprint.response(202, JobSchema, headers=LOCATION_HEADER, description="The job that does it.")
 @blueprint.alt_response(

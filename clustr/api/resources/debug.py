@@ -7,6 +7,7 @@ from flask import Response, jsonify
 from clustr.api.http.blueprint import Blueprint
 from clustr.api.http.request_context import components
 from clustr.api.schemas.uploads import ComparedDimensionsSchema, DimensionsQuerySchema
+from clustr.domain.access import Scope
 from clustr.imaging import images
 from clustr.imaging.formats import FORMATS
 
@@ -15,7 +16,7 @@ blueprint = Blueprint(
 )
 
 
-@blueprint.route("/dimensions")
+@blueprint.route("/dimensions", needs=Scope.ADMIN)
 @blueprint.arguments(DimensionsQuerySchema, location="query")
 @blueprint.response(200, ComparedDimensionsSchema)
 @blueprint.alt_response(404, "NOT_FOUND")

@@ -20,6 +20,8 @@ from flask import (
     send_from_directory,
 )
 
+from clustr.domain.access import needs
+
 # The names of the templates begin with `clustr_` because flask-smorest has a `redoc.html`, too, and
 # Flask takes the first template of a name.
 blueprint = Blueprint("docs", __name__, template_folder="../templates")
@@ -52,6 +54,7 @@ _POLICY = {
 
 
 @blueprint.get("/docs")
+@needs()
 def swagger_ui() -> Response:
     """Swagger UI: every operation, and a form to try it with."""
     # An image that was fetched with such a form is shown from a blob: address.
@@ -59,6 +62,7 @@ def swagger_ui() -> Response:
 
 
 @blueprint.get("/redoc")
+@needs()
 def redoc() -> Response:
     """ReDoc: the same operations, to be read."""
     # Its search runs in a worker that it makes from a blob: address.
@@ -66,6 +70,7 @@ def redoc() -> Response:
 
 
 @blueprint.get("/docs/assets/<name>")
+@needs()
 def asset(name: str) -> Response:
     """One of the files that the two pages load."""
     if name not in _ASSETS:
@@ -77,12 +82,14 @@ def asset(name: str) -> Response:
 
 
 @blueprint.get("/favicon.ico")
+@needs()
 def icon() -> Response:
     """The icon that browsers show beside the pages."""
     return send_from_directory(_FOLDER, "icon.svg", mimetype="image/svg+xml", max_age=86400)
 
 
 @blueprint.get("/robots.txt")
+@needs()
 def robots() -> Response:
     """Nothing here is for search engines (RFC 9309)."""
     return Response("User-agent: *\nDisallow: /\n", mimetype="text/plain")

@@ -27,6 +27,7 @@ from clustr.api.schemas.uploads import (
     FileQuerySchema,
     ThumbnailQuerySchema,
 )
+from clustr.domain.access import Scope
 from clustr.domain.errors import NotFound
 from clustr.domain.models import Upload
 from clustr.imaging.formats import CONTENT_TYPES, FORMATS
@@ -109,7 +110,9 @@ def document_file_responses(kind: str, **success: Any) -> Any:
     return decorate
 
 
-@blueprint.route("/<stored_filename>", parameters=[STORED_FILENAME_PARAMETER])
+@blueprint.route(
+    "/<stored_filename>", parameters=[STORED_FILENAME_PARAMETER], needs=Scope.UPLOADS_READ
+)
 @document_file_responses("image/*", description="The image.")
 def get_file(stored_filename: str) -> Response:
     """Get an original
@@ -132,7 +135,7 @@ def get_file(stored_filename: str) -> Response:
     )
 
 
-@upload_blueprint.route("/file", parameters=[UPLOAD_ID_PARAMETER])
+@upload_blueprint.route("/file", parameters=[UPLOAD_ID_PARAMETER], needs=Scope.UPLOADS_READ)
 @upload_blueprint.arguments(FileQuerySchema, location="query")
 @document_file_responses("image/*", description="The image.", headers=DISPOSITION_HEADER)
 @upload_blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
@@ -147,7 +150,7 @@ def get_original(query: dict[str, int], upload_id: str) -> Response:
     return file_response(file, key, headers_of_original(upload, query["download"]))
 
 
-@upload_blueprint.route("/thumbnail", parameters=[UPLOAD_ID_PARAMETER])
+@upload_blueprint.route("/thumbnail", parameters=[UPLOAD_ID_PARAMETER], needs=Scope.UPLOADS_READ)
 @upload_blueprint.arguments(ThumbnailQuerySchema, location="query")
 @document_file_responses(
     "image/*", description="The thumbnail: `image/jpeg`, `image/webp` or `image/avif`."

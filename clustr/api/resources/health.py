@@ -12,6 +12,7 @@ from clustr import __version__
 from clustr.api.http.blueprint import Blueprint
 from clustr.api.http.request_context import components, elapsed_milliseconds
 from clustr.api.schemas.service import AliveSchema, HealthSchema, ServiceSchema
+from clustr.domain.access import ANY_SCOPE, NOTHING
 from clustr.domain.errors import NotFound
 from clustr.services.health import HEALTHY, ServiceHealth, overall_status
 
@@ -54,7 +55,7 @@ blueprint = Blueprint(
 )
 
 
-@blueprint.route("")
+@blueprint.route("", needs=ANY_SCOPE)
 @blueprint.response(200, HealthSchema)
 def health() -> Response:
     """See how the service and everything that it needs are
@@ -72,7 +73,7 @@ def health() -> Response:
     )
 
 
-@blueprint.route("/live")
+@blueprint.route("/live", needs=NOTHING)
 @blueprint.response(200, AliveSchema)
 def live() -> Response:
     """See whether the process serves
@@ -82,7 +83,7 @@ def live() -> Response:
     return jsonify({"status": "alive"})
 
 
-@blueprint.route("/ready")
+@blueprint.route("/ready", needs=NOTHING)
 @blueprint.response(200, AliveSchema)
 @blueprint.alt_response(503, schema=AliveSchema, description="Uploads cannot be taken now.")
 def ready() -> Response:
@@ -97,7 +98,7 @@ def ready() -> Response:
     return response
 
 
-@blueprint.route("/page")
+@blueprint.route("/page", needs=ANY_SCOPE)
 @blueprint.response(
     200, {"type": "string"}, content_type="text/html", description="The page, in HTML."
 )
@@ -123,7 +124,7 @@ def page() -> Response:
     return response
 
 
-@blueprint.route("/<service>", parameters=[SERVICE_PARAMETER])
+@blueprint.route("/<service>", parameters=[SERVICE_PARAMETER], needs=ANY_SCOPE)
 @blueprint.response(200, ServiceSchema)
 @blueprint.alt_response(404, "NOT_FOUND")
 def one_service(service: str) -> Response:

@@ -4,11 +4,13 @@ from typing import Any
 
 from flask import Response, jsonify
 
+from clustr.api.http.access import require_scope
 from clustr.api.http.blueprint import Blueprint
 from clustr.api.http.etags import refuse_if_match
 from clustr.api.http.fields import id_path_parameter
 from clustr.api.http.request_context import components
 from clustr.api.schemas.jobs import JobListSchema, JobQuerySchema, JobSchema, dump_job
+from clustr.domain.access import SCOPE_OF_JOB, Scope
 
 JOB_ID_PARAMETER = id_path_parameter("job_id", "The id of the job.")
 
@@ -18,7 +20,7 @@ blueprint = Blueprint(
 blueprint.before_request(refuse_if_match)
 
 
-@blueprint.route("")
+@blueprint.route("", needs=Scope.UPLOADS_READ)
 @blueprint.arguments(JobQuerySchema, location="query")
 @blueprint.response(200, JobListSchema)
 @blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
@@ -33,7 +35,7 @@ def list_jobs(query: dict[str, Any]) -> Response:
     return jsonify({"data": [dump_job(job, in_list=True) for job in jobs]})
 
 
-@blueprint.route("/<job_id>", parameters=[JOB_ID_PARAMETER])
+@blueprint.route("/<job_id>", parameters=[JOB_ID_PARAMETER], needs=Scope.UPLOADS_READ)
 @blueprint.response(200, JobSchema)
 @blueprint.alt_response(404, "NOT_FOUND")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
@@ -46,7 +48,12 @@ def get_job(job_id: str) -> Response:
     return jsonify(dump_job(components.database.jobs.get(job_id)))
 
 
-@blueprint.route("/<job_id>/cancel", methods=["POST"], parameters=[JOB_ID_PARAMETER])
+@blueprint.route(
+    "/<job_id>/cancel",
+    methods=["POST"],
+    parameters=[JOB_ID_PARAMETER],
+    needs=frozenset(SCOPE_OF_JOB.values()),
+)
 @blueprint.response(202, JobSchema, description="The job, which ends soon.")
 @blueprint.alt_response(404, "NOT_FOUND")
 @blueprint.alt_response(412, "PRECONDITION_FAILED")
@@ -57,6 +64,7 @@ def cancel_job(job_id: str) -> Response:
     What it has queued and nobody has begun with is as before; what runs ends by itself. A job that
     has ended stays as it is.
     """
+    require_scope(SCOPE_OF_JOB[components.database.jobs.get(job_id).kind])
     response = jsonify(dump_job(components.database.jobs.cancel(job_id)))
     response.status_code = 202
     return response

@@ -7,7 +7,7 @@ from clustr.api.http.access import current_access
 from clustr.api.http.blueprint import Blueprint
 from clustr.api.http.fields import number, text
 from clustr.api.http.request_context import components
-from clustr.domain.access import Scope
+from clustr.domain.access import ANY_SCOPE, Scope
 
 AT_LEAST_ONE = validate.Range(min=1)
 
@@ -83,7 +83,7 @@ class LimitsSchema(Schema):
     )
 
 
-@blueprint.route("")
+@blueprint.route("", needs=ANY_SCOPE)
 @blueprint.response(200, LimitsSchema)
 def get_limits() -> Response:
     """See what is accepted: formats, sizes, pixels, and what your key may do

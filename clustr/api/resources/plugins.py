@@ -5,6 +5,7 @@ from flask import Response, jsonify
 from clustr.api.http.blueprint import Blueprint
 from clustr.api.http.request_context import components
 from clustr.api.schemas.service import PluginListSchema, PluginSchema, dump_plugin
+from clustr.domain.access import Scope
 from clustr.domain.errors import NotFound, QueueUnavailable
 from clustr.services.running_processes import RunningProcess
 
@@ -22,7 +23,7 @@ blueprint = Blueprint(
 )
 
 
-@blueprint.route("")
+@blueprint.route("", needs=Scope.PLUGINS_READ)
 @blueprint.response(200, PluginListSchema)
 def list_plugins() -> Response:
     """List all plugins, those that could not be loaded among them
@@ -41,7 +42,7 @@ def list_plugins() -> Response:
     )
 
 
-@blueprint.route("/<name>", parameters=[NAME_PARAMETER])
+@blueprint.route("/<name>", parameters=[NAME_PARAMETER], needs=Scope.PLUGINS_READ)
 @blueprint.response(200, PluginSchema)
 @blueprint.alt_response(404, "NOT_FOUND")
 def get_plugin(name: str) -> Response:

@@ -8,12 +8,13 @@ from clustr import __version__
 from clustr.api.http.blueprint import Blueprint
 from clustr.api.http.request_context import components, elapsed_milliseconds
 from clustr.api.schemas.service import OnlineSchema
+from clustr.domain.access import NOTHING
 from clustr.domain.errors import DatabaseUnavailable
 
 blueprint = Blueprint("status", __name__, description="Whether the service is there")
 
 
-@blueprint.route("/")
+@blueprint.route("/", needs=NOTHING)
 @blueprint.response(200, OnlineSchema)
 def online() -> Response:
     """See whether the service is there

@@ -9,6 +9,7 @@ from clustr.api.plugin_filters import installed_filters
 from clustr.api.schemas.listing import FieldSelection, explain_too_slow, sort_from_query
 from clustr.api.schemas.similar import SimilarPageSchema, dump_neighbors
 from clustr.database import filter_from_query
+from clustr.domain.access import Scope
 from clustr.domain.errors import InvalidInput, TooSlow
 
 blueprint = Blueprint(
@@ -16,7 +17,9 @@ blueprint = Blueprint(
 )
 
 
-@blueprint.route("/<upload_id:upload_id>/similar", parameters=[UPLOAD_ID_PARAMETER])
+@blueprint.route(
+    "/<upload_id:upload_id>/similar", parameters=[UPLOAD_ID_PARAMETER], needs=Scope.UPLOADS_READ
+)
 @blueprint.response(200, SimilarPageSchema)
 @blueprint.alt_response(404, "NOT_FOUND")
 @blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")

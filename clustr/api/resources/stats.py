@@ -6,6 +6,7 @@ from marshmallow import Schema, fields
 from clustr.api.http.blueprint import Blueprint
 from clustr.api.http.fields import NOT_NEGATIVE, date_time, number
 from clustr.api.http.request_context import components
+from clustr.domain.access import Scope
 from clustr.domain.models import State, Status
 
 blueprint = Blueprint(
@@ -58,7 +59,7 @@ class StatsSchema(Schema):
     )
 
 
-@blueprint.route("")
+@blueprint.route("", needs=Scope.UPLOADS_READ)
 @blueprint.response(200, StatsSchema)
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
 def get_stats() -> Response:

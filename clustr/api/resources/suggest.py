@@ -9,6 +9,7 @@ from clustr.api.http.blueprint import Blueprint
 from clustr.api.http.fields import POSITIVE, QueryInteger, number, text
 from clustr.api.http.request_context import components
 from clustr.api.schemas.filters import LONGEST_SEARCH
+from clustr.domain.access import Scope
 from clustr.services.suggestions import KINDS, suggest
 
 MAX_SUGGESTIONS = 50
@@ -84,7 +85,7 @@ class SuggestionListSchema(Schema):
     data = fields.List(fields.Nested(SuggestionSchema), required=True)
 
 
-@blueprint.route("")
+@blueprint.route("", needs=Scope.UPLOADS_READ)
 @blueprint.arguments(SuggestQuerySchema, location="query")
 @blueprint.response(200, SuggestionListSchema)
 @blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")

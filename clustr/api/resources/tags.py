@@ -8,6 +8,7 @@ from marshmallow import Schema, fields, validate
 from clustr.api.http.blueprint import Blueprint
 from clustr.api.http.fields import POSITIVE, QueryInteger, date_time, normalize_text, number, text
 from clustr.api.http.request_context import components
+from clustr.domain.access import Scope
 
 LONGEST_PREFIX = 200
 
@@ -58,7 +59,7 @@ class TagListSchema(Schema):
     )
 
 
-@blueprint.route("")
+@blueprint.route("", needs=Scope.UPLOADS_READ)
 @blueprint.arguments(TagQuerySchema, location="query")
 @blueprint.response(200, TagListSchema)
 @blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")

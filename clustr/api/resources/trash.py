@@ -26,6 +26,7 @@ from clustr.api.schemas.changes import (
 )
 from clustr.api.schemas.listing import RESULTS_FIELD
 from clustr.api.schemas.uploads import FileQuerySchema, ThumbnailQuerySchema
+from clustr.domain.access import Scope
 from clustr.services.thumbnails import snap_size
 
 RESPONSE_LINKS = links_to_upload(
@@ -42,7 +43,7 @@ blueprint = Blueprint(
 )
 
 
-@blueprint.route("")
+@blueprint.route("", needs=Scope.UPLOADS_READ)
 @blueprint.arguments(TrashQuerySchema, location="query")
 @blueprint.doc(responses={200: {"links": RESPONSE_LINKS}})
 @blueprint.response(200, TrashPageSchema)
@@ -58,7 +59,9 @@ def list_trash(query: dict[str, Any]) -> Response:
     return page_response(dump_trash_page(page, query, components))
 
 
-@blueprint.route("/<upload_id:upload_id>", parameters=[UPLOAD_ID_PARAMETER])
+@blueprint.route(
+    "/<upload_id:upload_id>", parameters=[UPLOAD_ID_PARAMETER], needs=Scope.UPLOADS_READ
+)
 @blueprint.response(200, TrashedSchema)
 @blueprint.alt_response(404, "NOT_FOUND")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
@@ -71,7 +74,9 @@ def get_trashed_upload(upload_id: str) -> Response:
     return jsonify(dump_trashed(trashed, components, with_results=True))
 
 
-@blueprint.route("/<upload_id:upload_id>/file", parameters=[UPLOAD_ID_PARAMETER])
+@blueprint.route(
+    "/<upload_id:upload_id>/file", parameters=[UPLOAD_ID_PARAMETER], needs=Scope.UPLOADS_READ
+)
 @blueprint.arguments(FileQuerySchema, location="query")
 @document_file_responses("image/*", description="The image.", headers=DISPOSITION_HEADER)
 @blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
@@ -85,7 +90,9 @@ def get_trashed_original(query: dict[str, int], upload_id: str) -> Response:
     return file_response(file, None, headers_of_original(upload, query["download"]))
 
 
-@blueprint.route("/<upload_id:upload_id>/thumbnail", parameters=[UPLOAD_ID_PARAMETER])
+@blueprint.route(
+    "/<upload_id:upload_id>/thumbnail", parameters=[UPLOAD_ID_PARAMETER], needs=Scope.UPLOADS_READ
+)
 @blueprint.arguments(ThumbnailQuerySchema, location="query")
 @document_file_responses(
     "image/*", description="The thumbnail: `image/jpeg`, `image/webp` or `image/avif`."

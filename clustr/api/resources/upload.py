@@ -37,6 +37,7 @@ from clustr.api.schemas.uploads import (
     UploadProblemSchema,
     dump_accepted,
 )
+from clustr.domain.access import Scope
 from clustr.domain.errors import (
     DatabaseUnavailable,
     NoFiles,
@@ -157,7 +158,9 @@ def document_refusal(
     )
 
 
-@blueprint.route("/api/upload", methods=["POST"], parameters=[PREFER_PARAMETER])
+@blueprint.route(
+    "/api/upload", methods=["POST"], parameters=[PREFER_PARAMETER], needs=Scope.UPLOADS_WRITE
+)
 @blueprint.arguments(UploadOptionsSchema, location="query")
 @blueprint.arguments(UploadHeadersSchema, location="headers")
 @blueprint.doc(requestBody=REQUEST_BODY, responses={201: {"links": RESPONSE_LINKS}})

@@ -30,6 +30,7 @@ from clustr.api.schemas.uploads import (
     dump_upload,
 )
 from clustr.api.schemas.waiting import RunQuerySchema
+from clustr.domain.access import Scope
 from clustr.domain.errors import DatabaseUnavailable, NotFound
 from clustr.domain.models import UNFINISHED, Analysis, Upload
 
@@ -69,7 +70,12 @@ blueprint = Blueprint(
 )
 
 
-@blueprint.route("/<upload_id:upload_id>", methods=["PATCH"], parameters=[UPLOAD_ID_PARAMETER])
+@blueprint.route(
+    "/<upload_id:upload_id>",
+    methods=["PATCH"],
+    parameters=[UPLOAD_ID_PARAMETER],
+    needs=Scope.UPLOADS_WRITE,
+)
 @blueprint.arguments(ConditionSchema, location="headers")
 @blueprint.arguments(EditSchema, example=EXAMPLE_EDIT)
 @blueprint.response(200, UploadSchema, headers=ETAG_HEADER, description="The upload as it is now.")
@@ -92,7 +98,12 @@ def edit_upload(headers: dict[str, str], edit: dict[str, Any], upload_id: str) -
     )
 
 
-@blueprint.route("/<upload_id:upload_id>", methods=["DELETE"], parameters=[UPLOAD_ID_PARAMETER])
+@blueprint.route(
+    "/<upload_id:upload_id>",
+    methods=["DELETE"],
+    parameters=[UPLOAD_ID_PARAMETER],
+    needs=Scope.UPLOADS_DELETE,
+)
 @blueprint.arguments(ConditionSchema, location="headers")
 @blueprint.arguments(RemovalQuerySchema, location="query")
 @blueprint.doc(responses={204: {"links": TRASH_LINKS}})
@@ -116,7 +127,10 @@ def remove_upload(headers: dict[str, str], query: dict[str, bool], upload_id: st
 
 
 @blueprint.route(
-    "/<upload_id:upload_id>/restore", methods=["POST"], parameters=[UPLOAD_ID_PARAMETER]
+    "/<upload_id:upload_id>/restore",
+    methods=["POST"],
+    parameters=[UPLOAD_ID_PARAMETER],
+    needs=Scope.UPLOADS_WRITE,
 )
 @blueprint.arguments(ConditionSchema, location="headers")
 @blueprint.response(200, UploadSchema, headers=ETAG_HEADER, description="The upload, as it was.")
@@ -134,7 +148,9 @@ def restore_upload(headers: dict[str, str], upload_id: str) -> Response:
     return upload_response(components.removal.restore(upload_id, versions=versions))
 
 
-@blueprint.route("/<upload_id:upload_id>/analyses", parameters=[UPLOAD_ID_PARAMETER])
+@blueprint.route(
+    "/<upload_id:upload_id>/analyses", parameters=[UPLOAD_ID_PARAMETER], needs=Scope.UPLOADS_READ
+)
 @blueprint.response(200, AnalysesOfUploadSchema)
 @blueprint.alt_response(404, "NOT_FOUND")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
@@ -151,6 +167,7 @@ def list_analyses_of_upload(upload_id: str) -> Response:
 @blueprint.route(
     "/<upload_id:upload_id>/analyses/<analyzer>",
     parameters=[UPLOAD_ID_PARAMETER, ANALYZER_PARAMETER],
+    needs=Scope.UPLOADS_READ,
 )
 @blueprint.response(200, AnalysisSchema)
 @blueprint.alt_response(404, "NOT_FOUND")
@@ -169,6 +186,7 @@ def get_analysis(upload_id: str, analyzer: str) -> Response:
     "/<upload_id:upload_id>/analyses/<analyzer>",
     methods=["POST"],
     parameters=[UPLOAD_ID_PARAMETER, ANALYZER_PARAMETER, PREFER_PARAMETER],
+    needs=Scope.ANALYSES_RUN,
 )
 @blueprint.arguments(ConditionSchema, location="headers")
 @blueprint.arguments(RunQuerySchema, location="query")

@@ -28,6 +28,7 @@ from clustr.api.schemas.listing import (
 from clustr.api.schemas.uploads import EXAMPLE_ETAG, ExistingSchema, HashesSchema, UploadSchema
 from clustr.api.schemas.waiting import WaitQuerySchema
 from clustr.database import Page, filter_from_query, reading_record
+from clustr.domain.access import Scope
 from clustr.domain.errors import InvalidInput, TooSlow
 
 RESPONSE_LINKS = links_to_upload(
@@ -77,7 +78,7 @@ blueprint = Blueprint(
 )
 
 
-@blueprint.route("")
+@blueprint.route("", needs=Scope.UPLOADS_READ)
 @blueprint.doc(responses={200: {"links": RESPONSE_LINKS}})
 @blueprint.response(200, UploadPageSchema, headers=LINK_HEADER)
 @blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
@@ -131,7 +132,7 @@ def list_uploads() -> Response:
     return response
 
 
-@blueprint.route("/exists", methods=["POST"])
+@blueprint.route("/exists", methods=["POST"], needs=Scope.UPLOADS_READ)
 @blueprint.arguments(HashesSchema)
 @blueprint.response(200, ExistingSchema)
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
@@ -148,6 +149,7 @@ def find_existing(body: dict[str, list[str]]) -> Response:
 @blueprint.route(
     "/<upload_id:upload_id>",
     parameters=[UPLOAD_ID_PARAMETER, IF_NONE_MATCH_PARAMETER, PREFER_PARAMETER],
+    needs=Scope.UPLOADS_READ,
 )
 @blueprint.arguments(WaitQuerySchema, location="query")
 @blueprint.response(200, UploadSchema, headers=ETAG_HEADER | PREFERENCE_APPLIED_HEADER)

@@ -4,6 +4,7 @@ from typing import Any
 
 from flask import Response, jsonify
 
+from clustr.api.http.access import require_scope
 from clustr.api.http.blueprint import Blueprint
 from clustr.api.http.etags import refuse_if_match
 from clustr.api.http.request_context import components, request_id
@@ -13,8 +14,12 @@ from clustr.api.resources.analyses import LOCATION_HEADER
 from clustr.api.schemas.changes import BulkOrderSchema, MatchedSchema, selected_uploads_from
 from clustr.api.schemas.jobs import JobSchema, dump_job
 from clustr.database import distinct_tags
+from clustr.domain.access import SCOPE_OF_JOB
 
 EXAMPLE_ORDER = {"action": "tag", "filter": {"content_type": "image/jpeg"}, "tags": ["holiday"]}
+
+ACTIONS = ("delete", "restore", "tag", "untag")
+SCOPES = frozenset(SCOPE_OF_JOB[action] for action in ACTIONS)
 
 blueprint = Blueprint(
     "bulk_uploads",
@@ -25,7 +30,7 @@ blueprint = Blueprint(
 blueprint.before_request(refuse_if_match)
 
 
-@blueprint.route("", methods=["POST"])
+@blueprint.route("", methods=["POST"], needs=SCOPES)
 @blueprint.arguments(BulkOrderSchema, example=EXAMPLE_ORDER)
 @blueprint.response(202, JobSchema, headers=LOCATION_HEADER, description="The job that does it.")
 @blueprint.alt_response(
@@ -41,6 +46,7 @@ def change_uploads(order: dict[str, Any]) -> Response:
     there. When it is cancelled, what is done stays done. At most 100 jobs wait or run at once; when
     there are as many, this is 503 with the `type` `urn:clustr:problem:too_many_jobs`.
     """
+    require_scope(SCOPE_OF_JOB[order["action"]])
     order = installed_filters.read_order(order)
     action, uploads = order["action"], selected_uploads_from(order)
     if order["dry_run"]:
