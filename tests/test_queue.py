@@ -23,7 +23,8 @@ from workshop import Outage, Program, Workshop, plugin
 from clustr.domain.errors import QueueUnavailable, StartUpError
 from clustr.plugin_manager import load_plugins
 from clustr.plugins import Analyzer
-from clustr.queue import BELL_SECONDS, JOB_FUNCTION, JOB_SECONDS_TO_LIVE, DoorbellRinger, Queue
+from clustr.queue import JOB_FUNCTION, JOB_SECONDS_TO_LIVE, DoorbellRinger, Queue
+from clustr.queue.doorbells import BELL_SECONDS
 from clustr.supervisor import servers as programs
 
 QUEUES = {"fast": "default", "remote": "http", "heavy": "gpu"}
@@ -204,7 +205,7 @@ def test_address_that_is_none_stops_the_start():
 
 
 def test_lost_bell_is_rung_again_by_the_reconciler(workshop, analyzers, monkeypatch):
-    monkeypatch.setattr("clustr.queue.BELL_SECONDS", 5)  # for the one that is lost
+    monkeypatch.setattr("clustr.queue.doorbells.BELL_SECONDS", 5)  # for the one that is lost
     [upload_id] = workshop.upload()
     wait_until(
         lambda: workshop.redis.delete(f"rq:queue:{workshop.key('default')}"),

@@ -1,4 +1,4 @@
-"""The queue: Redis and RQ, which tell workers for which analyzer there is work.
+"""Doorbells, which tell workers for which analyzer there is work.
 
 Only MongoDB knows what there is to do: the analyses that are `queued`. A job in Redis says no more
 than "look for work of this analyzer". It is a *doorbell*: to ring it enqueues a job, unless a job
@@ -7,18 +7,13 @@ again; one that is rung twice costs an empty job.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from queue import Empty, SimpleQueue
 from threading import Thread
-from urllib.parse import urlsplit
 from uuid import uuid4
 
-from redis import Redis
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
-from redis.retry import Retry
 from rq import Queue as RedisQueue
 from rq.job import Job
 from rq.serializers import JSONSerializer
@@ -26,11 +21,10 @@ from rq.utils import utcparse
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
 from clustr import logs
-from clustr.domain import failure_messages
-from clustr.domain.errors import ClustrError, QueueUnavailable, StartUpError
-from clustr.domain.secrets import credentials_in, register_secrets
+from clustr.domain.errors import ClustrError, StartUpError
 from clustr.plugins import Analyzer
 from clustr.plugins.analyzer import SETUP_SECONDS
+from clustr.queue.connection import connect, translate_redis_errors
 
 log = logs.logger(__name__)
 
@@ -76,45 +70,6 @@ RINGER_PAUSE_SECONDS = 0.05
 def queue_name(prefix: str, kind: str) -> str:
     """The name of the RQ queue for one kind of work, below the prefix of an installation."""
     return f"{prefix}:{kind}"
-
-
-@contextmanager
-def translate_redis_errors() -> Iterator[None]:
-    """Raise `QueueUnavailable` instead of redis-py's errors: Redis is away, frozen or full.
-
-    Raises:
-        QueueUnavailable: code in the block raised a `RedisError`.
-    """
-    try:
-        yield
-    except RedisError as error:
-        log.warning("queue_unavailable", error=f"{type(error).__name__}: {error}"[:300])
-        raise QueueUnavailable from error
-
-
-def connect(url: str, timeout_seconds: float | None) -> Redis:
-    """Make a client that gives up after `timeout_seconds` and does not try twice.
-
-    The defaults of redis-py would let a frozen Redis hold a request for most of a minute.
-
-    Raises:
-        StartUpError: `url` is not the address of a Redis.
-    """
-    register_secrets(credentials_in(url))
-    try:
-        _ = urlsplit(url).port  # redis-py's own error would show the text.
-    except ValueError:
-        raise StartUpError("REDIS_URL is no address of a Redis: its port is no number") from None
-    try:
-        return Redis.from_url(
-            url,
-            socket_timeout=timeout_seconds,
-            socket_connect_timeout=timeout_seconds,
-            retry=Retry(NoBackoff(), 0),
-        )
-    except (ValueError, TypeError) as error:
-        reason = failure_messages.as_plain_text(error)
-        raise StartUpError(f"REDIS_URL is no address of a Redis: {reason}") from None
 
 
 class Queue:
