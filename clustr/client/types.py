@@ -47,6 +47,7 @@ class Upload(TypedDict):
     face_cluster_ids: list[str]
     analyses: dict[str, Analysis]
     duplicate_of: str | None
+    uploaded_by: str | None
     updated_at: str
     version: str
 

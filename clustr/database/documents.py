@@ -91,6 +91,7 @@ SCHEMA: Document = {
         "taken_at": _nullable(TIME),
         "status": {"enum": [str(status) for status in Status]},
         "request_id": TEXT,
+        "uploaded_by": _nullable(TEXT),
         "duplicate_of": {"bsonType": ["objectId", "null"]},
         "caption": _nullable(TEXT),
         "tags": _nullable(TEXTS),
@@ -241,6 +242,8 @@ def to_document(upload: Upload) -> Document:
     }
     if upload.duplicate_of is None:
         document[ORIGINAL] = upload.sha256
+    if upload.uploaded_by is not None:
+        document["uploaded_by"] = upload.uploaded_by
     if upload.retry:
         document["retry"] = asdict(upload.retry)
     return document
@@ -408,6 +411,7 @@ def _from_document(document: Document) -> Upload:
         faces=tuple(document.get("faces") or ()),
         face_cluster_ids=tuple(document.get("face_cluster_ids") or ()),
         retry=Retry(**retry) if retry else None,
+        uploaded_by=document.get("uploaded_by"),
     )
 
 

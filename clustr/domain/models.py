@@ -112,7 +112,7 @@ class Upload:
 
     `width` and `height` are in pixels and as displayed, that is with the EXIF orientation applied;
     `size` is in bytes; `filename` is `<id>.<extension of the true type>`; `edited_at` is when a
-    person last changed it.
+    person last changed it; `uploaded_by` is the name of the key that brought it.
     """
 
     id: str
@@ -136,3 +136,4 @@ class Upload:
     face_cluster_ids: tuple[str, ...] = ()
     retry: Retry | None = None
     edited_at: datetime | None = None
+    uploaded_by: str | None = None

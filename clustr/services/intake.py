@@ -88,10 +88,18 @@ class IntakeOptions:
     Attributes:
         key: the `Idempotency-Key`, which identifies the request when it is sent again.
         reuse: whether to return an upload with the same bytes instead of storing a new one.
+        uploaded_by: the name of the key with which the request came, if it came with one.
     """
 
     key: str | None = None
     reuse: bool = False
+    uploaded_by: str | None = None
+
+    def retry_key(self) -> str | None:
+        """What identifies the request among those of all keys; names of keys have no line ends."""
+        if self.key is None or self.uploaded_by is None:
+            return self.key
+        return f"{self.uploaded_by}\n{self.key}"
 
 
 CheckedFile = tuple[ReceivedFile, InspectedImage]
@@ -175,8 +183,7 @@ class Intake:
                     else None
                 )
                 log.info("upload_refused", code=error.code, size=item.file.size, cause=cause)
-        retry = Retry(options.key, fingerprint(received), 0) if options.key else None
-        stored = self._store_files(checked, request_id, retry, options.reuse) if checked else []
+        stored = self._store_files(checked, received, request_id, options) if checked else []
         duration = round((time.perf_counter() - began) * 1000, 1)
         for upload, reused in stored:
             event = "upload_reused" if reused else "upload_stored"
@@ -191,22 +198,28 @@ class Intake:
             return images.inspect(file.content(), self.formats, limit_time=True)
 
     def _store_files(
-        self, checked: list[CheckedFile], request_id: str, retry: Retry | None, reuse: bool
+        self,
+        checked: list[CheckedFile],
+        received: Sequence[ReceivedFile],
+        request_id: str,
+        options: IntakeOptions,
     ) -> list[tuple[Upload, bool]]:
         """Store the files; return each one's upload, and whether that was there before."""
+        key, reuse = options.retry_key(), options.reuse
+        retry = Retry(key, fingerprint(received), 0) if key else None
         stored_before = self._find_stored_before(retry) if retry else {}
-        hashes = [received.file.sha256 for received, _ in checked]
+        hashes = [file.file.sha256 for file, _ in checked]
         reusable = self._database.uploads.first_uploads_by_hash(hashes) if reuse else {}
         pairs: list[tuple[Upload, bool]] = []
         new: list[tuple[ReceivedFile, Upload]] = []
-        for position, (received, inspected) in enumerate(checked):
-            upload = stored_before.get(position) or reusable.get(received.file.sha256)
+        for position, (file, inspected) in enumerate(checked):
+            upload = stored_before.get(position) or reusable.get(file.file.sha256)
             reused = position not in stored_before and upload is not None
             if upload is None:
-                upload = self._build_upload(received, inspected, request_id)
+                upload = self._build_upload(file, inspected, request_id, options.uploaded_by)
                 if retry:
                     upload = replace(upload, retry=replace(retry, position=position))
-                new.append((received, upload))
+                new.append((file, upload))
             if reuse:
                 reusable.setdefault(upload.sha256, upload)
             pairs.append((upload, reused))
@@ -280,7 +293,11 @@ class Intake:
             self._storage.remove(upload.filename)
 
     def _build_upload(
-        self, received: ReceivedFile, inspected: InspectedImage, request_id: str
+        self,
+        received: ReceivedFile,
+        inspected: InspectedImage,
+        request_id: str,
+        uploaded_by: str | None,
     ) -> Upload:
         upload_id, moment = new_id(), now()
         analyses = self._planned_analyses(inspected.format)
@@ -298,6 +315,7 @@ class Intake:
             status=status_of([analysis.state for analysis in analyses]),
             analyses=analyses,
             request_id=request_id,
+            uploaded_by=uploaded_by,
         )
 
     def _planned_analyses(self, format: Format) -> tuple[Analysis, ...]:

@@ -7,6 +7,7 @@ from flask import Response, jsonify, request
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.wsgi import get_input_stream
 
+from clustr.api.http.access import current_access
 from clustr.api.http.blueprint import Blueprint
 from clustr.api.http.errors import (
     ERROR_TABLE,
@@ -232,7 +233,9 @@ def upload_files(options: dict[str, Any], headers: dict[str, str]) -> Response:
             received = receive_files(session)
         except NoFiles as error:
             return refusal_response([RejectedFile(None, None, error)])
-        intake_options = IntakeOptions(headers.get("key"), options["duplicates"] == "reuse")
+        intake_options = IntakeOptions(
+            headers.get("key"), options["duplicates"] == "reuse", current_access().name
+        )
         accepted, refused = components.intake.accept(received, request_id(), intake_options)
         if not accepted:
             return refusal_response(refused)

@@ -287,7 +287,7 @@ PROJECTION = dict.fromkeys(
     (
         *("original_name", "filename", "upload_time", "taken_at", "size", "content_type", "sha256"),
         *("dimensions", "status", "caption", "tags", "faces", "face_cluster_ids", "duplicate_of"),
-        *("updated_at", "edited_at"),
+        *("uploaded_by", "updated_at", "edited_at"),
     ),
     1,
 )
@@ -386,6 +386,7 @@ class FieldSelection:
                 if self._all_analyses or a["name"] in self._paths
             },
             "duplicate_of": str(duplicate_of) if duplicate_of else None,
+            "uploaded_by": get("uploaded_by"),
             "updated_at": with_fraction(document["updated_at"]),
             "version": version_of(upload_id, get("edited_at")),
         }

@@ -349,6 +349,13 @@ class UploadSchema(Schema):
         },
     )
     duplicate_of = duplicate_of_field()
+    uploaded_by = text(
+        "The name of the key that brought it; null where requests need no key, and of an upload "
+        "from before they did.",
+        "camera",
+        required=True,
+        allow_none=True,
+    )
     updated_at = date_time("When anything of it last changed.", required=True)
     version = text(
         "Changes when a person changes the upload, and not when an analysis ends. Send it as "
@@ -484,6 +491,7 @@ def dump_upload(upload: Upload, components: WebComponents, with_results: bool) -
         "face_cluster_ids": upload.face_cluster_ids,
         "analyses": {a.name: dump_analysis(a, components, with_results) for a in upload.analyses},
         "duplicate_of": upload.duplicate_of,
+        "uploaded_by": upload.uploaded_by,
         "updated_at": upload.updated_at,
         "version": version_of(upload.id, upload.edited_at),
     }
