@@ -9,6 +9,7 @@ from clustr import __version__
 from clustr.api import openapi, plugin_filters, plugin_routes
 from clustr.api.http import json_provider
 from clustr.api.http.access import require_keys
+from clustr.api.http.access_description import describe_access
 from clustr.api.http.errors import ProblemApi
 from clustr.api.http.middleware import register_middleware
 from clustr.api.http.request_context import EXTENSION
@@ -47,6 +48,11 @@ tell what happened. Times are ISO 8601 in UTC; durations are milliseconds.
 A request that calls the service by a name which it was not told is its own (`ALLOWED_HOSTS`) is
 answered 421. Pages of other origins than `CORS_ORIGINS` can read no answer, and what they ask to be
 changed is answered 403; clients that are no browsers are not concerned.
+
+With `AUTH=keys` a request comes with a key, as `Authorization: Bearer clustr_…` or
+`X-API-Key: clustr_…`. Without one, or with one that is not right, it is answered 401; with one that
+lacks the scope that the operation needs, 403 with `missing_scopes`. `GET /api/limits` says what a
+key may do. A key with `own` among its scopes is for the uploads alone that were sent with it.
 """
 
 # The largest body of any request but an upload, whose limit is a setting.
@@ -67,6 +73,7 @@ def register(app: Flask, components: WebComponents) -> None:
         OPENAPI_VERSION="3.0.3",
         OPENAPI_URL_PREFIX="/",
         MAX_CONTENT_LENGTH=LARGEST_BODY_BYTES,
+        USES_KEYS=components.settings.auth == "keys",
     )
     register_middleware(app, components.settings)
     api = ProblemApi(app, spec_kwargs={"info": {"description": DESCRIPTION}})
@@ -94,8 +101,8 @@ def register(app: Flask, components: WebComponents) -> None:
     # Plugins come last: of two templates or rules that are the same, Flask takes the first.
     for plugin, blueprint in components.blueprints:
         plugin_routes.mount(app, api, plugin, blueprint)
-    if components.settings.auth == "keys":
+    if app.config["USES_KEYS"]:
         require_keys(app, components.authentication)
-    api.complete_document = lambda document: openapi.complete(
-        plugin_routes.describe_plugins(document, manager, filters)
+    api.complete_document = lambda document: describe_access(
+        openapi.complete(plugin_routes.describe_plugins(document, manager, filters)), app
     )

@@ -20,6 +20,21 @@ class Scope(StrEnum):
     PLUGINS_READ = "plugins:read"
     ADMIN = "admin"
 
+    @property
+    def meaning(self) -> str:
+        """What a key with it may do, in words."""
+        return MEANINGS[self]
+
+
+MEANINGS = {
+    Scope.UPLOADS_READ: "see and search uploads, and get their files",
+    Scope.UPLOADS_WRITE: "send uploads, change them, and restore them from the trash",
+    Scope.UPLOADS_DELETE: "remove uploads",
+    Scope.FILES_READ: "get originals with all their metadata",
+    Scope.ANALYSES_RUN: "order analyses",
+    Scope.PLUGINS_READ: "see which plugins there are",
+    Scope.ADMIN: "manage keys, and see what is for those who run the service",
+}
 
 # Given beside scopes, it narrows them down to the uploads that the key's name brought.
 OWN = "own"
@@ -106,6 +121,8 @@ NOBODY = Access(None, "", frozenset(), own_only=True)
 def needs(*scopes: Scope | str) -> Callable[[View], View]:
     """Mark a view with the scopes of which a request needs one; none: it needs no key.
 
+    With `AUTH=keys` a request without such a key is refused before the view is called.
+
     Raises:
         ValueError: there is no such scope.
     """
@@ -114,13 +131,13 @@ def needs(*scopes: Scope | str) -> Callable[[View], View]:
         raise ValueError(f"there is no scope {', '.join(unknown)}; there are {', '.join(Scope)}")
 
     def mark(view: View) -> View:
-        view.__dict__["clustr_needs"] = frozenset(map(Scope, scopes))
+        view.clustr_needs = frozenset(map(Scope, scopes))  # type: ignore[attr-defined]
         return view
 
     return mark
 
 
-def marked_needs(view: Callable[..., Any]) -> frozenset[Scope] | None:
+def marked_needs(view: Any) -> frozenset[Scope] | None:
     """The scopes with which a view is marked; None for one that is not."""
     marked: frozenset[Scope] | None = getattr(view, "clustr_needs", None)
     return marked

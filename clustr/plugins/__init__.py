@@ -5,6 +5,7 @@
 A plugin is a Python module that implements some of the hooks in `clustr.plugins.hooks`.
 """
 
+from clustr.domain.access import Scope, needs
 from clustr.domain.errors import InvalidInput, NoResult, NotFound
 from clustr.domain.models import Analysis, Upload
 from clustr.plugins.analyzer import Analyzer, Context, Health, Image, ModelResult
@@ -44,6 +45,7 @@ __all__ = [
     "NotFound",
     "Outcome",
     "RetryLater",
+    "Scope",
     "ServiceUrl",
     "SimilarUpload",
     "Skip",
@@ -55,6 +57,7 @@ __all__ = [
     "clean_tags",
     "clean_text",
     "hookimpl",
+    "needs",
     "print_json",
     "said_in",
     "show_progress",

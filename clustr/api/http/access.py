@@ -43,11 +43,11 @@ def needs_of(app: Flask, rule: Rule, method: str) -> frozenset[Scope]:
     view = app.view_functions[rule.endpoint]
     if method == "OPTIONS" and getattr(rule, "provide_automatic_options", False):
         return NOTHING  # Browsers send no key with the question whether they may (CORS).
-    of_class = getattr(view, "view_class", None)
-    handler = getattr(of_class, method.lower(), None) or view
-    marked = marked_needs(handler)
-    if marked is not None:
-        return marked
+    of_class = getattr(view, "view_class", None)  # a MethodView of a plugin
+    for each in (getattr(of_class, method.lower(), None), of_class, view):
+        marked = marked_needs(each)
+        if marked is not None:
+            return marked
     if rule.endpoint.startswith("x-"):  # It is a plugin's.
         return PLUGIN_READS if method in SAFE_METHODS else PLUGIN_WRITES
     raise LookupError(f"the route {method} {rule.rule} does not say which scope it needs")

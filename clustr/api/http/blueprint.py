@@ -10,7 +10,6 @@ from webargs.core import missing
 from webargs.flaskparser import FlaskParser, is_json_request
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from clustr.api.http.origins import SAFE_METHODS
 from clustr.domain import failure_messages, json_input
 from clustr.domain.access import Scope
 from clustr.domain.access import needs as mark_needs
@@ -101,8 +100,6 @@ class Blueprint(flask_smorest.Blueprint):
         mark = mark_needs(*([needs] if isinstance(needs, Scope) else needs))
         register = super().route(rule, **options)
         response_decorators = [self.alt_response(400, "BAD_REQUEST")]
-        if not SAFE_METHODS.issuperset(options.get("methods", ("GET",))):
-            response_decorators.append(self.alt_response(403, "FORBIDDEN"))
 
         def decorate(view: Callable[..., Any]) -> Any:
             view = self.doc(operationId=view.__name__)(mark(view))

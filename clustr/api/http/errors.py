@@ -138,6 +138,11 @@ EXAMPLE_ERRORS: dict[int, tuple[errors.ClustrError, dict[str, Any]]] = {
     503: (errors.DatabaseUnavailable(), {}),
     507: (errors.StorageFull(), {}),
 }
+# Where the title of one of several errors would say too little.
+DESCRIPTIONS = {
+    401: "The key is missing, or is not right",
+    403: "The key lacks a scope, or the page is of an origin that is not allowed",
+}
 # Replaces werkzeug's descriptions, which address people with browsers.
 DEFAULT_DETAILS = {
     400: "The request is malformed and cannot be read.",
@@ -203,6 +208,8 @@ class ProblemApi(flask_smorest.Api):
             blueprint.register_views_in_doc(self, self._app, self.spec, name=name, parameters=None)
             self.spec.tag({"name": name, "description": blueprint.description})
         self._undescribed.clear()
+        for name in ("UNAUTHORIZED", "FORBIDDEN"):  # every operation refers to them
+            self.spec.components.get_ref("response", name)
         self._schema_prefix = ""
         document: dict[str, Any] = self.spec.to_dict()
         return document
@@ -272,7 +279,7 @@ class ProblemApi(flask_smorest.Api):
         if status in EXAMPLE_ERRORS:
             error, more = EXAMPLE_ERRORS[status]
             body = example_problem(ERROR_TABLE[type(error)], str(error), "/api/uploads", **more)
-            description = ERROR_TABLE[type(error)].title
+            description = DESCRIPTIONS.get(status) or ERROR_TABLE[type(error)].title
         else:
             own_name, phrase = name_and_phrase_of(status)
             row = ErrorRow(status, own_name.lower(), phrase)

@@ -1,0 +1,64 @@
+"""Says in the OpenAPI document how a key is sent, and which scope each operation needs."""
+
+import re
+from typing import Any
+
+from flask import Flask
+
+from clustr.api.http.access import needs_of
+from clustr.domain.access import ANY_SCOPE, Scope
+
+SECURITY_SCHEMES = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A key: `Authorization: Bearer clustr_…`.",
+    },
+    "api_key": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-API-Key",
+        "description": "The same key where `Authorization` is for a proxy in front.",
+    },
+}
+PARAMETER = re.compile(r"<(?:[^:<>]+:)?([^<>]+)>")
+
+
+def describe_access(document: dict[str, Any], app: Flask) -> dict[str, Any]:
+    """Add to each operation what its route says of scopes, and the answers to who has none.
+
+    The description is the same whatever `AUTH` is; what programs read as a requirement, `security`,
+    is there while keys are in use.
+    """
+    uses_keys: bool = app.config["USES_KEYS"]
+    document["components"]["securitySchemes"] = SECURITY_SCHEMES
+    for rule in app.url_map.iter_rules():
+        item = document["paths"].get(PARAMETER.sub(r"{\1}", rule.rule), {})
+        for method in rule.methods or ():
+            if operation := item.get(method.lower()):
+                _describe(operation, needs_of(app, rule, method), uses_keys)
+    return document
+
+
+def _describe(operation: dict[str, Any], needs: frozenset[Scope], uses_keys: bool) -> None:
+    said = f"{operation.get('description', '')}\n\n{_in_words(needs)}"
+    operation["description"] = said.strip()
+    operation["x-scopes"] = sorted(needs)
+    if uses_keys:
+        operation["security"] = [{name: []} for name in SECURITY_SCHEMES] if needs else []
+    if needs:
+        for status, name in (("401", "UNAUTHORIZED"), ("403", "FORBIDDEN")):
+            reference = {"$ref": f"#/components/responses/{name}"}
+            operation["responses"].setdefault(status, reference)
+        operation["responses"] = dict(sorted(operation["responses"].items()))
+
+
+def _in_words(needs: frozenset[Scope]) -> str:
+    if not needs:
+        return "It needs no key."
+    if needs == ANY_SCOPE:
+        return "With `AUTH=keys` it needs a key, with whichever scope."
+    each = [f"`{scope}` ({scope.meaning})" for scope in sorted(needs)]
+    which = " or ".join(each)
+    what = ", by what is done" if len(each) > 1 else ""
+    return f"With `AUTH=keys` it needs a key with the scope {which}{what}."
