@@ -14,8 +14,8 @@ from trash import remove, restore
 from workshop import Workshop, another
 
 from clustr.database.analysis_updates import DUE_TERM
-from clustr.database.editing import TagEdit
 from clustr.database.search_terms import BATCH, OLD_INDEX, SearchTerms, TermsProgress
+from clustr.domain.edits import TagEdit
 
 TAKEN = "2024-07-31T22:30:00+00:00"
 NO_TERMS: Mapping[str, Any] = {"$unset": {"search": ""}}

@@ -8,7 +8,7 @@ import pytest
 from editing import edit, get, words_of
 from workshop import Workshop
 
-from clustr.database import TagEdit
+from clustr.domain.edits import TagEdit
 
 
 @pytest.fixture

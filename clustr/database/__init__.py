@@ -11,7 +11,6 @@ from clustr.database.clock import now
 from clustr.database.counters import Totals
 from clustr.database.database import INDEXES, Database
 from clustr.database.documents import MALFORMED_RECORD_ERRORS, log_foreign_record, reading_record
-from clustr.database.editing import TagEdit
 from clustr.database.filters import RANGE_FILTERS, filter_from_query
 from clustr.database.forgetting import LeftBehind
 from clustr.database.integrity import ForeignDocument, StoredRecord, UnfinishedAnalysis
@@ -63,7 +62,6 @@ __all__ = [
     "SpaceState",
     "StoredRecord",
     "StoredVector",
-    "TagEdit",
     "Totals",
     "TrashPage",
     "TrashStep",

@@ -5,8 +5,7 @@ same update derives the upload's own fields from both, so that listing and searc
 fields.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,29 +28,12 @@ from clustr.database.search_terms import SearchTerms
 from clustr.database.tag_keys import TagKeys
 from clustr.database.tags import TagList, exclude_keys, tag_fields
 from clustr.database.versions import ANY_VERSION, Versions, require_version, version_query
+from clustr.domain.edits import Edit, TagEdit
 from clustr.domain.errors import InvalidInput
 from clustr.domain.models import Upload
 
 MAX_TAGS = 100
 TOO_MANY_TAGS = f"At most {MAX_TAGS} tags can be set or added, and as many removed."
-
-
-@dataclass(frozen=True, slots=True)
-class TagEdit:
-    """A person's edit of the tags: it replaces all of them, or adds some and removes others.
-
-    A tag that differs from an existing one only in case is not added: the spelling stays.
-
-    Attributes:
-        set: the new tags, which replace all others; None to add and remove.
-    """
-
-    set: tuple[str, ...] | None = None
-    add: tuple[str, ...] = ()
-    remove: tuple[str, ...] = ()
-
-
-EditedValue = str | datetime | TagEdit
 
 
 class Editing:
@@ -67,7 +49,7 @@ class Editing:
     def edit(
         self,
         upload_id: str,
-        changes: Mapping[str, EditedValue | None],
+        changes: Edit,
         versions: Versions = ANY_VERSION,
     ) -> Upload:
         """Edit an upload.
@@ -123,7 +105,7 @@ class Editing:
         return edited
 
 
-def _edit_stages(changes: Mapping[str, EditedValue | None]) -> list[Document]:
+def _edit_stages(changes: Edit) -> list[Document]:
     """The stages of the update that stores an edit."""
     edits = {
         f"human.{name}": _human_value(name, changes[name])
@@ -156,12 +138,39 @@ def _edit_stages(changes: Mapping[str, EditedValue | None]) -> list[Document]:
     ]
 
 
-def _local_time(moment: EditedValue | None) -> datetime | None:
+def fields_of_new_upload(upload: Upload) -> Document:
+    """The fields that the edit of an upload adds to its new document.
+
+    They are what `_edit_stages` makes of an upload that no analyzer has seen.
+    """
+    words: Document = {name: word for name, word in upload.edit.items() if word is not None}
+    if not words:
+        return {}
+    human = {**words}
+    fields = {**tag_fields(()), **words}
+    if isinstance(tags := words.get("tags"), TagEdit):
+        fields |= tag_fields(tags.add if tags.set is None else tags.set)
+        human["tags"] = _human_tags_of_new(tags, fields)
+    if "taken_at" in words:
+        human["taken_at_local"] = _local_time(words["taken_at"])
+    found = {"original_name": upload.original_name, "taken_at": None}
+    times = dict.fromkeys(("edited_at", "words_at"), upload.updated_at)
+    return {**fields, "human": human, "found": found, **times}
+
+
+def _human_tags_of_new(tags: TagEdit, fields: Document) -> Document:
+    if tags.set is not None:
+        return {"set": fields["tags"], "set_keys": fields["tag_keys"]}
+    removed = tag_fields(tags.remove)["tag_keys"]
+    return {"added": fields["tags"], "added_keys": fields["tag_keys"], "removed": removed}
+
+
+def _local_time(moment: object) -> datetime | None:
     """A time with its time zone as clocks there showed it; stored as if that were UTC."""
     return moment.replace(tzinfo=UTC) if isinstance(moment, datetime) else None
 
 
-def _human_value(name: str, word: EditedValue | None) -> Any:
+def _human_value(name: str, word: str | datetime | TagEdit | None) -> Any:
     if word is None:
         return "$$REMOVE"
     if isinstance(word, TagEdit):

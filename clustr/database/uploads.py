@@ -27,9 +27,11 @@ from clustr.database.documents import (
     to_document,
 )
 from clustr.database.duplicates import OLDEST_FIRST, Duplicates, is_second_original
+from clustr.database.editing import fields_of_new_upload
 from clustr.database.indexes import make_indexes
 from clustr.database.not_found import not_found_error
 from clustr.database.search_terms import SearchTerms
+from clustr.domain.edits import NO_EDIT
 from clustr.domain.errors import BeingAnswered, DatabaseRefused, DatabaseUnavailable, TooSlow
 from clustr.domain.models import Upload
 
@@ -204,6 +206,7 @@ class Uploads:
         else:
             stored = [*uploads]
         self._answered_at = time.monotonic()
+        stored = [_as_edited(upload) if upload.edit else upload for upload in stored]
         return self._with_originals(stored, {upload.id for upload in uploads})
 
     def _mark_duplicates(self, uploads: Sequence[Upload]) -> list[Upload]:
@@ -246,7 +249,7 @@ class Uploads:
                 return marked
 
     def _new_document(self, upload: Upload) -> Document:
-        document = to_document(upload)
+        document = to_document(upload) | fields_of_new_upload(upload)
         return document | {"search": self._search_terms.of_new(document)}
 
     def _insert(self, uploads: Sequence[Upload], reuse: bool) -> list[Upload]:
@@ -437,6 +440,14 @@ def find_document(collection: Collection[Document], upload_id: str) -> Document:
     if document is None:
         raise not_found_error(collection, upload_id)
     return document
+
+
+def _as_edited(upload: Upload) -> Upload:
+    """A new upload as it is stored, with the words of its edit in its own fields."""
+    words = fields_of_new_upload(upload)
+    own = ("original_name", "caption", "taken_at", "edited_at")
+    changed = {name: words[name] for name in own if name in words}
+    return replace(upload, **changed, tags=tuple(words.get("tags", ())), edit=NO_EDIT)
 
 
 @contextmanager

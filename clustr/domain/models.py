@@ -6,6 +6,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from clustr.domain.edits import Edit
+
 
 class State(StrEnum):
     """The state of one analyzer's analysis of one upload."""
@@ -112,7 +114,8 @@ class Upload:
 
     `width` and `height` are in pixels and as displayed, that is with the EXIF orientation applied;
     `size` is in bytes; `filename` is `<id>.<extension of the true type>`; `edited_at` is when a
-    person last changed it; `uploaded_by` is the name of the key that brought it.
+    person last changed it; `uploaded_by` is the name of the key that brought it; `edit` is what a
+    person says of an upload that is not stored yet.
     """
 
     id: str
@@ -137,3 +140,4 @@ class Upload:
     retry: Retry | None = None
     edited_at: datetime | None = None
     uploaded_by: str | None = None
+    edit: Edit = field(default_factory=dict)

@@ -11,11 +11,12 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from clustr import logs
 from clustr.database import Database, new_id, now
 from clustr.domain import failure_messages
+from clustr.domain.edits import Edit
 from clustr.domain.errors import (
     BeingAnswered,
     DatabaseRefused,
@@ -45,10 +46,11 @@ DIRECTION_CHANGES = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 @dataclass(frozen=True, slots=True)
 class ReceivedFile:
-    """A file that arrived, under the name that the client gave it."""
+    """A file that arrived, under the name that the client gave it, and what it says of it."""
 
     name: str
     file: IncomingFile
+    edit: Edit = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +318,7 @@ class Intake:
             analyses=analyses,
             request_id=request_id,
             uploaded_by=uploaded_by,
+            edit=received.edit,
         )
 
     def _planned_analyses(self, format: Format) -> tuple[Analysis, ...]:
@@ -367,10 +370,11 @@ class UploadSession:
 
 
 def fingerprint(received: Sequence[ReceivedFile]) -> str:
-    """A hash of the files of a request and of their order, to compare two requests."""
+    """A hash of the files of a request, of their order and words, to compare two requests."""
     # A file that is too large was not hashed to its end.
     lines = [
         f"{item.file.size} {'' if item.file.too_large else item.file.sha256} {item.name}"
+        f"{sorted(item.edit.items()) if item.edit else ''}"
         for item in received
     ]
     return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()

@@ -15,11 +15,11 @@ from clustr.database import (
     Job,
     LeftBehind,
     ReanalysisSelection,
-    TagEdit,
     UploadSelection,
 )
 from clustr.database.editing import TOO_MANY_TAGS
 from clustr.domain import failure_messages
+from clustr.domain.edits import TagEdit
 from clustr.domain.errors import ClustrError, DatabaseUnavailable, InvalidInput, QueueUnavailable
 from clustr.domain.models import UNFINISHED, State
 from clustr.plugin_manager import PluginManager, PluginState

@@ -26,6 +26,7 @@ READ_BYTES = 256 * 1024
 # file's name, which some clients percent-encode: 16 KiB hold the longest name of any file system.
 MAX_OTHER_PARTS = 20
 MAX_OTHER_BYTES = 64 * 1024
+MAX_METADATA_BYTES = 1024 * 1024
 MAX_HEADER_BYTES = 16 * 1024
 LONGEST_NAME = 100  # of an ignored part, in characters; the client is told these names
 
@@ -58,10 +59,12 @@ class Form(Generic[AnyFile]):
 
     Attributes:
         files: the files of the field, each with the name that the client gave it.
-        others: the names of the other parts.
+        metadata: the content of the part with words about the files; None when there is none.
+        other_names: the names of the other parts.
     """
 
     files: list[tuple[str, AnyFile]] = field(default_factory=list)
+    metadata: bytearray | None = None
     other_names: list[str] = field(default_factory=list)
 
 
@@ -75,6 +78,7 @@ def read_form(
     stream: IO[bytes],
     content_type: str,
     field_name: str,
+    metadata_name: str,
     open_file: Callable[[], AnyFile],
     max_files: int,
     max_bytes: int,
@@ -89,6 +93,7 @@ def read_form(
         content_type: the header `Content-Type`.
         field_name: the name of the parts that hold the files; brackets may follow it, as PHP and
             axios name the parts of a list.
+        metadata_name: the name of the part with words about the files.
         open_file: called for each file; returns what it is written to.
         max_files: how many files the form may have.
         max_bytes: how long the whole body may be.
@@ -108,7 +113,7 @@ def read_form(
         max_segment_count=max_files + MAX_OTHER_PARTS,
         header_charset="latin-1",  # takes any bytes; `_decode_header` decodes them
     )
-    reader = _FormReader(field_name, open_file, max_files)
+    reader = _FormReader(field_name, metadata_name, open_file, max_files)
     remaining_bytes = max_bytes
     try:
         while not parser.closed and not reader.far_too_large:
@@ -172,10 +177,18 @@ def _read_chunk(stream: IO[bytes], size: int) -> bytes:
 class _FormReader(Generic[AnyFile]):
     """Handles the parser's events: the headers of a part, its bytes, then None at its end."""
 
-    def __init__(self, field_name: str, open_file: Callable[[], AnyFile], max_files: int):
+    def __init__(
+        self,
+        field_name: str,
+        metadata_name: str,
+        open_file: Callable[[], AnyFile],
+        max_files: int,
+    ):
         self.form: Form[AnyFile] = Form()
         self._field_name = field_name
         self._field_pattern = re.compile(rf"{re.escape(field_name)}(\[[0-9]*\])?")
+        self._metadata_name = metadata_name
+        self._metadata: bytearray | None = None
         self._open_file = open_file
         self._max_files = max_files
         self._file: AnyFile | None = None
@@ -191,11 +204,19 @@ class _FormReader(Generic[AnyFile]):
         if isinstance(event, MultipartSegment):
             self._begin_part(event)
         elif event is None:
-            self._file = None
+            self._file = self._metadata = None
         elif self._file is not None:
             self._file.write(event)
+        elif self._metadata is not None:
+            self._metadata += event
+            self._limit_metadata(self._metadata)
         else:
             self._skip_bytes(len(event))
+
+    def _limit_metadata(self, metadata: bytearray) -> None:
+        if len(metadata) > MAX_METADATA_BYTES:
+            max_size = failure_messages.format_size(MAX_METADATA_BYTES)
+            raise LimitExceeded(f"The part {self._metadata_name} may have at most {max_size}.")
 
     def _skip_bytes(self, count: int) -> None:
         self._other_bytes += count
@@ -211,6 +232,11 @@ class _FormReader(Generic[AnyFile]):
 
     def _begin_part(self, part: MultipartSegment) -> None:
         file_name = _file_name(part)
+        if part.name == self._metadata_name:
+            if self.form.metadata is not None:
+                raise LimitExceeded(f"A request may have one part named {self._metadata_name}.")
+            self.form.metadata = self._metadata = bytearray()
+            return
         if not self._field_pattern.fullmatch(part.name or "") or file_name is None:
             self.form.other_names.append(_decode_header(part.name or "")[:LONGEST_NAME])
             self._other_is_file = file_name is not None

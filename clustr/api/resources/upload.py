@@ -31,6 +31,7 @@ from clustr.api.http.preferences import (
     WaitPreference,
 )
 from clustr.api.http.request_context import components, request_id
+from clustr.api.schemas.upload_metadata import METADATA_FIELD, edits_from_metadata
 from clustr.api.schemas.uploads import (
     UploadedSchema,
     UploadHeadersSchema,
@@ -39,6 +40,7 @@ from clustr.api.schemas.uploads import (
     dump_accepted,
 )
 from clustr.domain.access import Scope
+from clustr.domain.edits import NO_EDIT
 from clustr.domain.errors import (
     DatabaseUnavailable,
     NoFiles,
@@ -76,7 +78,14 @@ REQUEST_BODY = {
                         "minItems": 1,
                         "items": {"type": "string", "format": "binary"},
                         "description": "The images, each in a part of its own of this name.",
-                    }
+                    },
+                    METADATA_FIELD: {
+                        "type": "string",
+                        "description": "JSON: what you say of each image, as in `PATCH "
+                        "/api/uploads/{upload_id}`: a list with an object or null for each, in "
+                        "their order, or an object for one image. Send it before the images.",
+                        "example": '[{"caption": "our cat", "tags": {"add": ["cat"]}}]',
+                    },
                 },
             }
         }
@@ -207,6 +216,12 @@ def upload_files(options: dict[str, Any], headers: dict[str, str]) -> Response:
     (`undecodable`) or has no bytes (`empty`). When nothing was accepted, the answer is a problem
     with the status of the first refused file.
 
+    What you say of the images goes along in a part `metadata`, best before them, and is stored with
+    them: JSON, a list with an object or null for each image in their order (an object for one), as
+    in `PATCH /api/uploads/{upload_id}`: `[{"caption": "our cat", "tags": {"add": ["cat"]}}, null]`.
+    When it cannot be used, nothing is stored (422). An upload that is answered again, by
+    `Idempotency-Key` or `duplicates=reuse`, keeps the words that it has.
+
     What counts is the content of a file, not its name and not the type it is sent with. The limits
     are settings: by default 50 MiB and 50 million pixels for a file, and 100 files in a request.
 
@@ -284,6 +299,7 @@ def receive_files(session: UploadSession) -> list[ReceivedFile]:
     Raises:
         NoFiles: there are none, or the body cannot be read.
         RequestEntityTooLarge: there are too many files, or the body exceeds another limit.
+        InvalidInput: what is said of the files cannot be used.
     """
     settings = components.settings
     # `request.stream` would copy the whole body twice to count its bytes.
@@ -297,6 +313,7 @@ def receive_files(session: UploadSession) -> list[ReceivedFile]:
             stream,
             request.headers.get("Content-Type", ""),
             FORM_FIELD,
+            METADATA_FIELD,
             session.open,
             settings.max_files_per_request,
             settings.max_request_size,
@@ -307,7 +324,12 @@ def receive_files(session: UploadSession) -> list[ReceivedFile]:
         raise NoFiles(f"{HOW_TO_SEND}; got {error}.") from error
     if not form.files:
         raise NoFiles(f"{HOW_TO_SEND}; got {describe_parts(form)}.")
-    return [ReceivedFile(name, file) for name, file in form.files]
+    edits = [NO_EDIT] * len(form.files)
+    if form.metadata is not None:
+        edits = edits_from_metadata(form.metadata, len(form.files))
+    return [
+        ReceivedFile(name, file, edit) for (name, file), edit in zip(form.files, edits, strict=True)
+    ]
 
 
 def is_single_file(content_type: str) -> bool:

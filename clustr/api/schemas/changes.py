@@ -24,7 +24,6 @@ from clustr.api.schemas.listing import RESULTS_FIELD, NameList
 from clustr.api.schemas.uploads import NAME_LENGTH, AnalysisSchema, UploadSchema, dump_upload
 from clustr.components import WebComponents
 from clustr.database import (
-    TagEdit,
     TrashedUpload,
     TrashPage,
     UploadSelection,
@@ -33,6 +32,7 @@ from clustr.database import (
 )
 from clustr.database.editing import MAX_TAGS
 from clustr.database.trash import COUNTED_TOTAL
+from clustr.domain.edits import Edit, TagEdit
 from clustr.services.intake import clean_name, clean_text
 from clustr.services.job_kinds import BULK_KINDS
 
@@ -344,7 +344,7 @@ def dump_trash_page(
     }
 
 
-def edit_from_body(edit: dict[str, Any]) -> dict[str, Any]:
+def edit_from_body(edit: dict[str, Any]) -> Edit:
     """Convert an edit from the shape of `EditSchema` to the arguments of the database's `edit`."""
     result = dict(edit)
     if result.get("tags") is not None:
