@@ -43,6 +43,7 @@ from clustr.services.jobs import AnalysisJobs, BulkJobs, ForgettingJobs
 from clustr.services.key_making import KeyMaking
 from clustr.services.library import PluginLibrary, url_below
 from clustr.services.nearest import Nearest
+from clustr.services.originals import Originals
 from clustr.services.plugin_events import DELETED_HOOK, PluginEvents
 from clustr.services.reconciler import Reconciler
 from clustr.services.removal import Removal
@@ -78,6 +79,7 @@ class WebComponents:
     health: HealthChecks
     analysis_jobs: AnalysisJobs
     analysis_waits: AnalysisWaits
+    originals: Originals
     thumbnails: Thumbnails
     removal: Removal
     bulk_jobs: BulkJobs
@@ -235,6 +237,7 @@ def build_web(
         health,
         analysis_jobs,
         AnalysisWaits(database),
+        Originals(storage),
         Thumbnails(database, storage),
         Removal(database, storage, plugin_events.notify_deleted, settings.trash_days),
         BulkJobs(database),

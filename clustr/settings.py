@@ -262,6 +262,8 @@ class Settings:
     max_image_pixels: int = setting(number(1), 50_000_000, "Pixels (width times height) of one image at most")
     decode_memory: int = setting(Size(), 400 * MEBIBYTE, "Memory that decodes of pictures take on a host, shared out evenly among its web processes, or a size such as `400MB`. A picture that needs more than its share is decoded while no other large one is")
 
+    files_metadata: str = setting(Choice("keep", "strip-location", "strip"), "keep", "What is sent of the metadata of originals: all; all but what may say where they were taken; or only what decides how they look. What is stored stays as it came")
+
     mongodb_url: str = setting(server_url("mongodb", "mongodb+srv"), "mongodb://localhost:27017", "MongoDB; when not set, `clustr up` starts one of its own", secret=True)
     mongodb_database: str = setting(Text(), "clustr", "Name of the database")
     mongodb_uploads_collection: str = setting(Text(), "uploads", "Name of the collection of uploads")

@@ -292,6 +292,17 @@ class BeingMade(ClustrError):
         super().__init__("The thumbnail is still being made; please try again.")
 
 
+class MetadataNotRemovable(ClustrError):
+    """The metadata of an original may not be sent, and cannot be told from its picture."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The metadata of this image may not be sent, and cannot be told from its picture in "
+            "this file. Its thumbnail can be had; saved anew by another program, the image could "
+            "be had as well."
+        )
+
+
 class BeingRead(ClustrError):
     """This host is still reading the vectors that a search needs; trying again later may help.
 

@@ -40,6 +40,14 @@ def status_of(states: list[State]) -> Status:
     return Status.ERROR if State.FAILED in states else Status.PROCESSED
 
 
+class FilesMetadata(StrEnum):
+    """What is sent of the metadata of originals."""
+
+    KEEP = "keep"
+    STRIP_LOCATION = "strip-location"
+    STRIP = "strip"
+
+
 @dataclass(frozen=True, slots=True)
 class Analysis:
     """One analyzer's state on one upload.

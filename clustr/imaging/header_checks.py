@@ -308,14 +308,14 @@ def _three_bytes(data: bytes, at: int) -> int:
 def check_gif(file: int, max_pixels: int | None) -> None:
     """Limit frames, blocks, and what comes before the first frame."""
     frames, position, blocks, padding, seen = Frames(max_pixels), 13, 0, 0, False
-    position += _color_table(os.pread(file, 11, 0)[10:])
+    position += color_table_bytes(os.pread(file, 11, 0)[10:])
     while True:
         head = os.pread(file, 10, position)
         if head.startswith(b","):
             seen = True
             if len(head) == 10:
                 frames.add(*struct.unpack_from("<HH", head, 5))
-            position += 11 + _color_table(head[9:])
+            position += 11 + color_table_bytes(head[9:])
         elif head.startswith(b"!"):
             position += 2
         elif not head or head.startswith(b";"):
@@ -334,7 +334,7 @@ def check_gif(file: int, max_pixels: int | None) -> None:
                 break
 
 
-def _color_table(flags: bytes) -> int:
+def color_table_bytes(flags: bytes) -> int:
     """The bytes of the color table that follows a header with these flags."""
     return 3 << (flags[0] & 7) + 1 if flags and flags[0] & 0x80 else 0
 

@@ -224,7 +224,7 @@ class Thumbnails:
 
     def _keep(self, key: str, filename: str, made: bytes, trashed: bool) -> bool:
         try:
-            return self._storage.thumbnails.store(key, filename, made, trashed)
+            return self._storage.thumbnails.store(key, filename, [made], trashed)
         except StorageFull:
             return False
 

@@ -2,6 +2,7 @@
 
 Those of an upload are in `.thumbnails/<first four digits of the id>/<id>`, a file for each size and
 format. The names of those that are made while the upload is in the trash begin with `trashed-`.
+Copies of the original without metadata lie beside them.
 
 A thumbnail can be made again: nothing waits until it is on the disk, and where it cannot be stored,
 it is answered without. A folder whose original is gone is removed. Whoever removes an original
@@ -20,7 +21,7 @@ import os
 import struct
 import time
 import zlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
@@ -117,11 +118,14 @@ class ThumbnailFolder:
         opened.callback(os.close, lock)
         return lock
 
-    def store(self, key: str, filename: str, content: bytes, trashed: bool = False) -> bool:
+    def store(
+        self, key: str, filename: str, content: Iterable[bytes], trashed: bool = False
+    ) -> bool:
         """Store a thumbnail; False when its original is gone by now.
 
         Args:
             filename: of the original.
+            content: in chunks.
             trashed: whether the original is in the trash.
 
         Raises:
@@ -131,7 +135,8 @@ class ThumbnailFolder:
         incoming = self._folder.path(f"{INCOMING}/{token_hex(16)}")
         with writing():
             try:
-                incoming.write_bytes(content)
+                with incoming.open("wb") as file:
+                    file.writelines(content)
                 incoming.chmod(self._folder.mode(0o644))
                 self._rename(incoming, path, key)
             except BaseException:

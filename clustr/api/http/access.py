@@ -9,8 +9,10 @@ from flask import Flask, g, request
 from werkzeug.routing import Rule
 
 from clustr.api.http.origins import SAFE_METHODS
+from clustr.api.http.request_context import components
 from clustr.domain.access import NOBODY, NOTHING, UNRESTRICTED, Access, Scope, marked_needs
 from clustr.domain.errors import KeyRequired, MissingScope, TwoKeys
+from clustr.domain.models import FilesMetadata
 from clustr.services.authentication import Authentication
 
 # What a plugin's route needs that says nothing itself.
@@ -22,6 +24,14 @@ def current_access() -> Access:
     """Who makes the current request, and what they may do."""
     access: Access = g.get("access", UNRESTRICTED)
     return access
+
+
+def sent_metadata() -> FilesMetadata:
+    """What is sent of the metadata of originals; without keys everybody is sent the same."""
+    access = current_access()
+    if access.key_id is not None and Scope.FILES_READ in access.scopes:
+        return FilesMetadata.KEEP
+    return FilesMetadata(components.settings.files_metadata)
 
 
 def require_scope(scope: Scope) -> None:

@@ -99,6 +99,7 @@ ERROR_TABLE: dict[type[errors.ClustrError], ErrorRow] = {
     errors.StorageFull: ErrorRow(507, "storage_full", "Storage full"),
     errors.StorageUnavailable: ErrorRow(503, "storage_unavailable", "Storage unavailable"),
     errors.BeingMade: ErrorRow(503, "being_made", "Being made"),
+    errors.MetadataNotRemovable: ErrorRow(422, "metadata_not_removable", "Metadata not removable"),
     errors.BeingRead: ErrorRow(503, "being_read", "Being read"),
     errors.UnsupportedType: ErrorRow(415, "unsupported_type", "Unsupported type"),
     errors.TooLarge: ErrorRow(413, "too_large", "File too large"),

@@ -17,6 +17,7 @@ from werkzeug.datastructures import Headers, MIMEAccept
 from werkzeug.http import http_date, parse_accept_header, parse_range_header
 from werkzeug.wsgi import wrap_file
 
+from clustr.api.http.access import sent_metadata
 from clustr.api.http.blueprint import Blueprint
 from clustr.api.http.fields import UPLOAD_ID_PARAMETER
 from clustr.api.http.origins import resource_policy
@@ -114,25 +115,30 @@ def document_file_responses(kind: str, **success: Any) -> Any:
     "/<stored_filename>", parameters=[STORED_FILENAME_PARAMETER], needs=Scope.UPLOADS_READ
 )
 @document_file_responses("image/*", description="The image.")
+@blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
 def get_file(stored_filename: str) -> Response:
     """Get an original
 
     Its bytes never change, so it can be cached for ever. `Range`, `If-Range`, `If-None-Match` and
     `If-Modified-Since` are understood.
+
+    The service may be set to send copies without the place where pictures were taken, or without
+    any metadata (`FILES_METADATA`): they have the same pixels, orientation and color profile, and
+    an `ETag` of their own. An original whose metadata cannot be told from its picture is then
+    answered with 422.
     """
     name = FILENAME_REGEX.fullmatch(stored_filename)
     if name is None:
         raise NotFound(f"There is no file {stored_filename}.")
-    return file_response(
-        components.storage.open(stored_filename),
-        components.storage.key(stored_filename),
-        {
-            "Content-Type": CONTENT_TYPES[name[2]],
-            "ETag": f'"{name[1]}"',
-            "Last-Modified": http_date(int(name[1][:8], 16)),
-            "Cache-Control": CACHE_FOREVER,
-        },
-    )
+    sent = components.originals.open(stored_filename, sent_metadata())
+    headers = {
+        "Content-Type": CONTENT_TYPES[name[2]],
+        "ETag": f'"{name[1]}{sent.variant}"',
+        "Last-Modified": http_date(int(name[1][:8], 16)),
+        # Copies are others when the setting is changed.
+        "Cache-Control": CACHE_FOR_MINUTES if sent.variant else CACHE_FOREVER,
+    }
+    return file_response(sent.content, sent.key, headers)
 
 
 @upload_blueprint.route("/file", parameters=[UPLOAD_ID_PARAMETER], needs=Scope.UPLOADS_READ)
@@ -143,11 +149,12 @@ def get_original(query: dict[str, int], upload_id: str) -> Response:
     """Get the original of an upload under its own name
 
     The bytes are those of its `url`. The name is in `Content-Disposition`, with `download=1` as one
-    to save under. The `ETag` is the SHA-256 of the bytes.
+    to save under. The `ETag` of an original that is sent as it came is the SHA-256 of the bytes.
     """
     upload = components.database.uploads.get(upload_id)
-    file, key = components.storage.open(upload.filename), components.storage.key(upload.filename)
-    return file_response(file, key, headers_of_original(upload, query["download"]))
+    sent = components.originals.open(upload.filename, sent_metadata())
+    headers = headers_of_original(upload, sent.variant, query["download"])
+    return file_response(sent.content, sent.key, headers)
 
 
 @upload_blueprint.route("/thumbnail", parameters=[UPLOAD_ID_PARAMETER], needs=Scope.UPLOADS_READ)
@@ -175,13 +182,18 @@ def get_thumbnail(query: dict[str, int], upload_id: str) -> Response:
     return file_response(thumbnail.content, thumbnail.key, headers)
 
 
-def headers_of_original(upload: Upload, download: int) -> dict[str, str]:
-    """Return the headers for an original under its own name."""
+def headers_of_original(upload: Upload, variant: str, download: int) -> dict[str, str]:
+    """Return the headers for an original under its own name.
+
+    Args:
+        variant: the end of the `ETag` of a copy.
+        download: 1 to have browsers save it.
+    """
     kind = "attachment" if download else "inline"
     return {
         "Content-Type": upload.content_type,
         "Content-Disposition": content_disposition(kind, download_name(upload)),
-        "ETag": f'"{upload.sha256}"',
+        "ETag": f'"{upload.sha256}{variant}"',
         "Last-Modified": http_date(upload.upload_time),
         "Cache-Control": CACHE_FOR_MINUTES,  # The name can be changed.
     }

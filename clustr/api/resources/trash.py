@@ -4,6 +4,7 @@ from typing import Any
 
 from flask import Response, jsonify, request
 
+from clustr.api.http.access import sent_metadata
 from clustr.api.http.blueprint import Blueprint
 from clustr.api.http.fields import UPLOAD_ID_PARAMETER, links_to_upload
 from clustr.api.http.json_provider import page_response
@@ -86,8 +87,9 @@ def get_trashed_original(query: dict[str, int], upload_id: str) -> Response:
     As of an upload that is not in the trash; it is there until it is removed for good.
     """
     upload = components.database.trash.get(upload_id).upload
-    file = components.storage.open_trashed(upload.filename)
-    return file_response(file, None, headers_of_original(upload, query["download"]))
+    sent = components.originals.open_trashed(upload.filename, sent_metadata())
+    headers = headers_of_original(upload, sent.variant, query["download"])
+    return file_response(sent.content, sent.key, headers)
 
 
 @blueprint.route(
