@@ -33,6 +33,7 @@ from clustr.plugin_manager import (
 )
 from clustr.plugins import Library
 from clustr.queue import DoorbellRinger, Queue
+from clustr.queue.quotas import QuotaStore
 from clustr.services.authentication import Authentication
 from clustr.services.default_services import DefaultServices
 from clustr.services.fsck import Fsck
@@ -86,6 +87,7 @@ class WebComponents:
     running_processes: RunningProcesses
     nearest: Nearest
     authentication: Authentication
+    quotas: QuotaStore
     key_making: KeyMaking
 
 
@@ -221,7 +223,13 @@ def build_web(
         default_services,
     )
     health = HealthChecks(
-        database, storage, queue, plugin_manager, default_services, max_upload_bytes
+        database,
+        storage,
+        queue,
+        plugin_manager,
+        default_services,
+        max_upload_bytes,
+        keeps_quotas=settings.keeps_quotas,
     )
     analysis_jobs = AnalysisJobs(database, plugin_manager, ringer, default_services)
     running_processes = RunningProcesses(queue, plugin_manager)
@@ -244,6 +252,7 @@ def build_web(
         running_processes,
         nearest,
         Authentication(database.keys),
+        QuotaStore(settings.redis_url, settings.redis_prefix),
         KeyMaking(database.keys),
     )
 

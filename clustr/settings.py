@@ -18,11 +18,13 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 from marshmallow.types import ErrorMessages
 
 from clustr.domain import failure_messages
+from clustr.domain.access import Rate
 from clustr.domain.errors import InvalidSettings
 from clustr.domain.secrets import HIDDEN
 from clustr.search.terms import LANGUAGES
 
 MEBIBYTE = 1024 * 1024
+DEFAULT_RATE_LIMIT = Rate(600, "min")  # with keys
 
 NO_TEXT: ErrorMessages = {"invalid": "expected text"}
 NO_NUMBER: ErrorMessages = {"invalid": "expected a whole number"}
@@ -55,6 +57,18 @@ class Size(fields.Field[int]):
         if size_bytes < 1:
             raise ValidationError("expected a number of bytes, or a size such as 50MB or 2GiB")
         return size_bytes
+
+
+class RequestRate(fields.Field[Rate | None]):
+    """A number of requests in a time, such as `60/min`, or `off` for no limit."""
+
+    def _deserialize(self, value: str, *_args: Any, **_kwargs: Any) -> Rate | None:
+        if value.strip().lower() == "off":
+            return None
+        try:
+            return Rate.parse(value)
+        except ValueError as error:
+            raise ValidationError(f"{error}, or off") from None
 
 
 class Flag(fields.Boolean):
@@ -248,6 +262,7 @@ class Settings:
     accel_redirect: str = setting(Text(validate=validate.Regexp(r"(/[A-Za-z0-9._~-]+)+\Z", error="expected a path such as /clustr-files")), "", "Path of the internal location at which nginx has `UPLOAD_FOLDER`, to let it send the files (`X-Accel-Redirect`); only behind such an nginx")
     proxy_hops: int = setting(number(0, 10), 0, "How many proxies in front to believe in `X-Forwarded-*`")
     auth: str = setting(Choice("off", "keys"), "off", "`keys`: every request needs a key with the scope for what it does. `off`: whoever reaches the service may do everything. Has to be set unless `HOST` is on loopback")
+    rate_limit: Rate | None = setting(RequestRate(), None, "How many requests without a key may come from one address, such as `600/min` (`s`, `min`, `h` or `d`), or `off`. Default: `600/min` with `AUTH=keys`")
     cors_origins: tuple[str, ...] = setting(Origins(), (LOOPBACK,), "Origins whose pages may call the API (with credentials, if they like); `loopback`: all of this machine, `*`: all (these without credentials). Default: none when `HOST` is not on loopback")
     allowed_hosts: tuple[str, ...] = setting(Hosts(), (), "Names by which the service is called, besides those of loopback, `HOST` and the host of `BASE_URL` (and every address, when `HOST` stands for all of the machine); another is refused. `*`: any")
     debug_endpoints: bool = setting(Flag(), False, "Switch `/api/debug/…` on")
@@ -284,6 +299,11 @@ class Settings:
 
     given: frozenset[str] = frozenset()
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+
+    @property
+    def keeps_quotas(self) -> bool:
+        """Whether requests may be limited at all, by key or by address."""
+        return self.auth == "keys" or self.rate_limit is not None
 
 
 def declared_settings() -> list[dataclasses.Field[Any]]:
@@ -348,6 +368,8 @@ def _with_dependent_defaults(settings: Settings) -> Settings:
         defaults["upload_folder"] = settings.data_folder / "uploads"
     if "CORS_ORIGINS" not in settings.given and not is_on_loopback(settings.host):
         defaults["cors_origins"] = ()
+    if "RATE_LIMIT" not in settings.given and settings.auth == "keys":
+        defaults["rate_limit"] = DEFAULT_RATE_LIMIT
     if "MAX_REQUEST_SIZE" not in settings.given:
         defaults["max_request_size"] = 20 * settings.max_upload_size
     if "REDIS_PREFIX" not in settings.given:

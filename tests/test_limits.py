@@ -10,6 +10,7 @@ def test_a_program_can_read_what_is_accepted(app_with):
         MAX_REQUEST_SIZE="5000",
         MAX_FILES_PER_REQUEST="3",
         MAX_IMAGE_PIXELS="200",
+        RATE_LIMIT="600/min",
     )
     assert app.test_client().get("/api/limits").json == {
         "formats": [
@@ -20,5 +21,11 @@ def test_a_program_can_read_what_is_accepted(app_with):
         "max_request_bytes": 5000,
         "max_files_per_request": 3,
         "max_image_pixels": 200,
-        "allowed": {"key": None, "scopes": sorted(Scope), "own_only": False},
+        "allowed": {
+            "key": None,
+            "scopes": sorted(Scope),
+            "own_only": False,
+            "rate": "600/min",
+            "bytes_per_day": None,
+        },
     }

@@ -99,6 +99,7 @@ def test_answers_are_called_the_same_whichever_python_runs_the_service(document)
         "REQUESTED_RANGE_NOT_SATISFIABLE",
         "REQUEST_ENTITY_TOO_LARGE",
         "SERVICE_UNAVAILABLE",
+        "TOO_MANY_REQUESTS",
         "UNAUTHORIZED",
         "UNPROCESSABLE_ENTITY",
         "UNSUPPORTED_MEDIA_TYPE",

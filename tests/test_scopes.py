@@ -11,6 +11,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from clustr.api.http.access import needs_of, require_keys
+from clustr.api.http.quotas import RequestQuotas
 from clustr.api.http.request_context import EXTENSION
 from clustr.domain.access import Scope, needs
 
@@ -193,5 +194,6 @@ def test_every_route_says_beside_it_which_scope_it_needs(app_with):
     for rule, method in routes(app):
         needs_of(app, rule, method)
     app.add_url_rule("/bare", view_func=lambda: "")
+    found = app.extensions[EXTENSION]
     with pytest.raises(LookupError, match="/bare does not say which scope it needs"):
-        require_keys(app, app.extensions[EXTENSION].authentication)
+        require_keys(app, found.authentication, RequestQuotas(found.quotas, None))

@@ -12,6 +12,7 @@ from clustr.api.http.access import require_keys
 from clustr.api.http.access_description import describe_access
 from clustr.api.http.errors import ProblemApi
 from clustr.api.http.middleware import register_middleware
+from clustr.api.http.quotas import RequestQuotas
 from clustr.api.http.request_context import EXTENSION
 from clustr.api.http.routing import UploadIdConverter
 from clustr.api.plugin_filters import PluginFilters
@@ -53,6 +54,11 @@ With `AUTH=keys` a request comes with a key, as `Authorization: Bearer clustr_â€
 `X-API-Key: clustr_â€¦`. Without one, or with one that is not right, it is answered 401; with one that
 lacks the scope that the operation needs, 403 with `missing_scopes`. `GET /api/limits` says what a
 key may do. A key with `own` among its scopes is for the uploads alone that were sent with it.
+
+Where the requests or bytes of a key or of an address are limited, answers say in `RateLimit-Policy`
+what is allowed (`"requests";q=60;w=60`: 60 in 60 seconds) and in `RateLimit` how much of it is left
+(`"requests";r=42;t=12`: 42, and in 12 seconds more). What is more than allowed is answered 429 with
+`Retry-After`, and nothing of it is done.
 """
 
 # The largest body of any request but an upload, whose limit is a setting.
@@ -101,8 +107,13 @@ def register(app: Flask, components: WebComponents) -> None:
     # Plugins come last: of two templates or rules that are the same, Flask takes the first.
     for plugin, blueprint in components.blueprints:
         plugin_routes.mount(app, api, plugin, blueprint)
+    quotas = RequestQuotas(components.quotas, components.settings.rate_limit)
     if app.config["USES_KEYS"]:
-        require_keys(app, components.authentication)
+        require_keys(app, components.authentication, quotas)
+    elif components.settings.keeps_quotas:
+        app.before_request(quotas.check)
+    if components.settings.keeps_quotas:
+        app.after_request(quotas.end)
     api.complete_document = lambda document: describe_access(
         openapi.complete(plugin_routes.describe_plugins(document, manager, filters)), app
     )

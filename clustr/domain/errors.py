@@ -6,6 +6,9 @@ maps it to an HTTP status and a problem document. The messages are written for c
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from math import ceil
+
+from clustr.domain.quotas import BYTES, REQUESTS, WRONG_KEYS, Standing
 
 # A message names at most this many invalid fields.
 MAX_LISTED_ERRORS = 3
@@ -138,6 +141,37 @@ class MissingScope(ClustrError):
     def __init__(self, scopes: Iterable[str]):
         self.scopes = sorted(scopes)
         super().__init__(f"This needs a key with the scope {' or '.join(self.scopes)}.")
+
+
+class QuotaExceeded(ClustrError):
+    """More of something came from one side than its limit allows.
+
+    Attributes:
+        standing: what it is, and when there is enough again.
+    """
+
+    def __init__(self, standing: Standing):
+        self.standing = standing
+        quota = standing.quota
+        what = {
+            REQUESTS: f"More than {quota.amount} requests within {quota.seconds} seconds came from "
+            "where this one does",
+            BYTES: f"With this key {quota.amount} bytes may be uploaded in a day, of which "
+            f"{standing.remaining} are left, and the request is larger",
+            WRONG_KEYS: f"More than {quota.amount} wrong keys within {quota.seconds} seconds came "
+            "from your address, from where only a right one is answered now",
+        }[quota.name]
+        super().__init__(f"{what}. Try again in {ceil(standing.seconds)} seconds.")
+
+
+class TooManyAtOnce(ClustrError):
+    """Too many requests with the same key are being answered."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Too many requests with this key are being answered at the moment; send fewer of them "
+            "at once."
+        )
 
 
 class NameTaken(ClustrError):

@@ -1,6 +1,7 @@
-"""Redis and RQ: doorbells, which tell workers for which analyzer there is work.
+"""Redis: doorbells, which tell workers by RQ for which analyzer there is work, and quotas.
 
-Only MongoDB knows what there is to do, and what is in Redis may be lost at any time.
+Only MongoDB knows what there is to do. What is in Redis may be lost at any time: then work is
+delayed until the reconciler rings again, and quotas begin anew.
 """
 
 from clustr.queue.connection import connect, translate_redis_errors

@@ -32,6 +32,8 @@ LONGEST_WAIT_SECONDS = 60
 MIN_UPLOADS = 10  # of the largest that are accepted
 MIN_INODES = 1000
 
+QUOTAS_NOT_KEPT = "Until then nobody's requests and bytes are limited."
+
 # A service that has succeeded at a call so lately lives, even if it is too busy to say so.
 PROOF_SECONDS = 60
 
@@ -74,12 +76,14 @@ class HealthChecks:
         plugin_manager: PluginManager,
         services: DefaultServices,
         max_upload_size: int,
+        keeps_quotas: bool,
     ):
         self._database = database
         self._default_services = services
         self._storage = storage
         self._queue = queue
         self._plugin_manager = plugin_manager
+        self._keeps_quotas = keeps_quotas
         self._min_free_bytes = MIN_UPLOADS * max_upload_size
         self._began_at = time.monotonic()
         self._checks: dict[str, Callable[[], dict[str, ServiceHealth]]] = {
@@ -181,7 +185,8 @@ class HealthChecks:
             workers = self._queue.count_workers({analyzer.queue for analyzer in analyzers})
             details = {"jobs": self._queue.count_jobs(), "workers": workers, **waiting_work}
         except QueueUnavailable as error:
-            return {"queue": ServiceHealth(UNHEALTHY, {"detail": str(error), **waiting_work})}
+            detail = f"{error} {QUOTAS_NOT_KEPT}" if self._keeps_quotas else str(error)
+            return {"queue": ServiceHealth(UNHEALTHY, {"detail": detail, **waiting_work})}
         unserved = [queue for queue, count in workers.items() if not count]
         if unserved:
             detail = f"No worker is there for the queue {', '.join(unserved)}: run `clustr worker`."

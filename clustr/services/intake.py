@@ -364,6 +364,11 @@ class UploadSession:
         self._files.append(file)
         return file
 
+    @property
+    def received_bytes(self) -> int:
+        """How many bytes have arrived, those of files that are not accepted included."""
+        return sum(file.size for file in self._files)
+
     def close(self) -> None:
         for file in self._files:
             file.close()

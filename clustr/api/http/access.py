@@ -3,7 +3,7 @@
 What a route needs is said beside it: `needs` of `Blueprint.route`, or the mark `needs` on a view.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask, g, request
 from werkzeug.routing import Rule
@@ -11,9 +11,12 @@ from werkzeug.routing import Rule
 from clustr.api.http.origins import SAFE_METHODS
 from clustr.api.http.request_context import components
 from clustr.domain.access import NOBODY, NOTHING, UNRESTRICTED, Access, Scope, marked_needs
-from clustr.domain.errors import KeyRequired, MissingScope, TwoKeys
+from clustr.domain.errors import KeyMistyped, KeyRefused, KeyRequired, MissingScope, TwoKeys
 from clustr.domain.models import FilesMetadata
 from clustr.services.authentication import Authentication
+
+if TYPE_CHECKING:  # It asks this module who makes the request.
+    from clustr.api.http.quotas import RequestQuotas
 
 # What a plugin's route needs that says nothing itself.
 PLUGIN_READS = frozenset({Scope.UPLOADS_READ})
@@ -63,7 +66,7 @@ def needs_of(app: Flask, rule: Rule, method: str) -> frozenset[Scope]:
     raise LookupError(f"the route {method} {rule.rule} does not say which scope it needs")
 
 
-def require_keys(app: Flask, authentication: Authentication) -> None:
+def require_keys(app: Flask, authentication: Authentication, quotas: "RequestQuotas") -> None:
     """Have every request checked from now on; to be called when all routes are registered."""
     needs = {
         (rule.endpoint, method): needs_of(app, rule, method)
@@ -76,11 +79,18 @@ def require_keys(app: Flask, authentication: Authentication) -> None:
         needed = NOTHING if rule is None else needs[rule.endpoint, request.method]
         if not needed:  # There is nothing at this path, or it is for everybody.
             g.access = NOBODY
+            quotas.check()
             return
         text = _sent_key(request.environ)
         if text is None:
+            quotas.check_without_key()
             raise KeyRequired
-        g.access = access = authentication.access_of(text)
+        try:
+            g.access = access = authentication.access_of(text)
+        except (KeyMistyped, KeyRefused):
+            quotas.check_wrong_key()
+            raise
+        quotas.check()
         if needed.isdisjoint(access.scopes):
             raise MissingScope(needed)
 

@@ -99,7 +99,10 @@ class Blueprint(flask_smorest.Blueprint):
         """
         mark = mark_needs(*([needs] if isinstance(needs, Scope) else needs))
         register = super().route(rule, **options)
-        response_decorators = [self.alt_response(400, "BAD_REQUEST")]
+        response_decorators = [
+            self.alt_response(400, "BAD_REQUEST"),
+            self.alt_response(429, "TOO_MANY_REQUESTS"),
+        ]
 
         def decorate(view: Callable[..., Any]) -> Any:
             view = self.doc(operationId=view.__name__)(mark(view))

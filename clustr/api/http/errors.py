@@ -4,6 +4,7 @@ import http
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import ceil
 from threading import Lock
 from typing import Any
 from urllib.parse import quote
@@ -28,6 +29,7 @@ from clustr.api.http.problem_schema import ProblemSchema
 from clustr.api.http.request_context import request_id
 from clustr.domain import errors, failure_messages
 from clustr.domain.access import needs
+from clustr.domain.quotas import REQUESTS, Quota, Standing
 
 log = logs.logger(__name__)
 
@@ -80,6 +82,8 @@ ERROR_TABLE: dict[type[errors.ClustrError], ErrorRow] = {
     errors.KeyExpired: ErrorRow(401, "key_expired", "Key expired"),
     errors.TwoKeys: ErrorRow(400, "two_keys", "Two keys"),
     errors.MissingScope: ErrorRow(403, "missing_scope", "Missing scope"),
+    errors.QuotaExceeded: ErrorRow(429, "quota_exceeded", "Quota exceeded"),
+    errors.TooManyAtOnce: ErrorRow(429, "too_many_at_once", "Too many at once"),
     errors.NameTaken: ErrorRow(409, "name_taken", "Name taken"),
     errors.PluginNotLoaded: ErrorRow(404, "plugin_not_loaded", "Plugin not loaded"),
     errors.NoResult: ErrorRow(404, "no_result", "No result"),
@@ -114,6 +118,7 @@ ROWS_BY_NAME = {row.name: row for row in ERROR_TABLE.values()}
 EXAMPLE_FIELD_ERRORS = {
     "limit": ["Must be greater than or equal to 1 and less than or equal to 100."]
 }
+EXAMPLE_STANDING = Standing(Quota(REQUESTS, "", 60, 60), True, 0, 12)
 # The names of Python up to 3.12 and of werkzeug, so that the document is the same on every Python.
 STATUS_NAMES = {
     413: ("REQUEST_ENTITY_TOO_LARGE", "Request Entity Too Large"),
@@ -136,6 +141,7 @@ EXAMPLE_ERRORS: dict[int, tuple[errors.ClustrError, dict[str, Any]]] = {
     412: (errors.Outdated(), {}),
     415: (errors.NotJson("text/plain"), {}),
     422: (errors.InvalidInput(EXAMPLE_FIELD_ERRORS), {"errors": EXAMPLE_FIELD_ERRORS}),
+    429: (errors.QuotaExceeded(EXAMPLE_STANDING), {}),
     503: (errors.DatabaseUnavailable(), {}),
     507: (errors.StorageFull(), {}),
 }
@@ -364,6 +370,10 @@ def handle_clustr_error(error: errors.ClustrError) -> Response:
     response = problem_response(row, str(error), **more)
     if challenge := _challenge(row, error):
         response.headers["WWW-Authenticate"] = challenge
+    if isinstance(error, errors.QuotaExceeded):
+        response.headers["Retry-After"] = str(ceil(error.standing.seconds))
+    if isinstance(error, errors.TooManyAtOnce):
+        response.headers["Retry-After"] = "1"
     return response
 
 

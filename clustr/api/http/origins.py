@@ -36,6 +36,8 @@ EXPOSED_HEADERS = ", ".join(
         "Location",
         "Link",
         "Retry-After",
+        "RateLimit",
+        "RateLimit-Policy",
         "Preference-Applied",
         "Content-Disposition",
         "Content-Range",

@@ -50,6 +50,19 @@ class AllowedSchema(Schema):
             "example": False,
         },
     )
+    rate = text(
+        "How many requests it may send in a time; `null`: any number.",
+        "60/min",
+        required=True,
+        allow_none=True,
+    )
+    bytes_per_day = number(
+        "How many bytes it may upload in a day; `null`: any number.",
+        5_000_000_000,
+        required=True,
+        allow_none=True,
+        validate=AT_LEAST_ONE,
+    )
 
 
 class LimitsSchema(Schema):
@@ -91,6 +104,7 @@ def get_limits() -> Response:
     A program that reads this can say what will be refused before it sends a file.
     """
     settings, access = components.settings, current_access()
+    rate = access.rate if access.key_id else settings.rate_limit
     return jsonify(
         {
             "formats": [
@@ -108,6 +122,8 @@ def get_limits() -> Response:
                 "key": access.name,
                 "scopes": sorted(access.scopes),
                 "own_only": access.own_only,
+                "rate": str(rate) if rate else None,
+                "bytes_per_day": access.bytes_per_day,
             },
         }
     )

@@ -30,6 +30,7 @@ from clustr.api.http.preferences import (
     PREFERENCE_APPLIED_HEADER,
     WaitPreference,
 )
+from clustr.api.http.quotas import UPLOAD_PATH, count_bytes
 from clustr.api.http.request_context import components, request_id
 from clustr.api.schemas.upload_metadata import METADATA_FIELD, edits_from_metadata
 from clustr.api.schemas.uploads import (
@@ -169,7 +170,7 @@ def document_refusal(
 
 
 @blueprint.route(
-    "/api/upload", methods=["POST"], parameters=[PREFER_PARAMETER], needs=Scope.UPLOADS_WRITE
+    UPLOAD_PATH, methods=["POST"], parameters=[PREFER_PARAMETER], needs=Scope.UPLOADS_WRITE
 )
 @blueprint.arguments(UploadOptionsSchema, location="query")
 @blueprint.arguments(UploadHeadersSchema, location="headers")
@@ -248,6 +249,8 @@ def upload_files(options: dict[str, Any], headers: dict[str, str]) -> Response:
             received = receive_files(session)
         except NoFiles as error:
             return refusal_response([RejectedFile(None, None, error)])
+        finally:
+            count_bytes(session.received_bytes)
         intake_options = IntakeOptions(
             headers.get("key"), options["duplicates"] == "reuse", current_access().name
         )

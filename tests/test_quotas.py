@@ -1,0 +1,230 @@
+"""How many requests, bytes and wrong keys are let in, from whom, and what is said to the others."""
+
+import time
+from collections.abc import Callable
+from math import ceil
+
+import photographs
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from running import wait_until
+from test_keys import bearer, kind
+from werkzeug.test import TestResponse
+from workshop import Workshop
+
+from clustr.api.http.request_context import EXTENSION
+from clustr.domain.access import Rate
+from clustr.domain.key_text import new_key
+from clustr.domain.quotas import REQUESTS, Quota, Use
+from clustr.queue.quotas import QuotaStore
+from clustr.supervisor import web_process
+from clustr.supervisor.servers import free_port
+
+
+@pytest.fixture
+def store(workshop: Workshop) -> QuotaStore:
+    workshop.forget_keys()
+    return QuotaStore(workshop.environment["REDIS_URL"], workshop.settings.redis_prefix)
+
+
+@pytest.fixture
+def app(app_with: Callable[..., Flask]) -> Flask:
+    return app_with(AUTH="keys")
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+@pytest.fixture
+def create(app: Flask) -> Callable[..., str]:
+    """Makes a key with all scopes, and returns its text."""
+
+    def create(name: str = "someone", **limits: object) -> str:
+        making = app.extensions[EXTENSION].key_making
+        text: str = making.create(name, ("uploads:read", "uploads:write"), **limits).text
+        return text
+
+    return create
+
+
+def limits_in(answer: TestResponse) -> tuple[str | None, str | None]:
+    return answer.headers.get("RateLimit-Policy"), answer.headers.get("RateLimit")
+
+
+def test_what_was_used_lately_counts_less_and_less(store):
+    quota = Quota(REQUESTS, "somebody", 4, 1)
+    stood = [store.use([Use(quota)])[0] for _ in range(5)]
+    assert [one.remaining for one in stood] == [3, 2, 1, 0, 0]
+    assert [one.is_exceeded for one in stood] == [False] * 4 + [True]
+    assert 1 <= stood[-1].seconds <= 2
+    wait_until(lambda: not store.use([Use(quota)])[0].is_exceeded, 5, "the next of them")
+    [after] = store.use([Use(quota, is_counted=False)])
+    assert after.remaining < 3  # Not all is forgotten at once, as it is where a window ends.
+
+
+def test_what_waits_as_long_as_it_is_told_is_let_in(store):
+    quota = Quota(REQUESTS, "somebody", 3, 2)
+    for _ in range(3):
+        store.use([Use(quota)])
+    [refused] = store.use([Use(quota)])
+    assert refused.is_exceeded
+    told_until = time.monotonic() + ceil(refused.seconds)
+    wait_until(lambda: time.monotonic() > told_until, 5, "the time that was told")
+    assert not store.use([Use(quota)])[0].is_exceeded
+
+
+def test_several_quotas_are_one_exchange_and_take_little_of_redis(store, workshop):
+    uses = [Use(Quota(f"q{number}", "somebody", 10**9, 86_400)) for number in range(3)]
+    store.use(uses)  # At the first time it connects, and says who it is.
+
+    def reads() -> int:
+        return int(workshop.redis.info("stats")["total_reads_processed"])
+
+    before = reads()
+    for _ in range(10):
+        store.use(uses)
+    assert reads() - before == 10 + 1  # and the question itself
+    keys = workshop.redis.keys(workshop.key("quota:*"))
+    assert sum(workshop.redis.memory_usage(key) for key in keys) < 1_000
+    assert all(workshop.redis.ttl(key) > 0 for key in keys)
+
+
+def test_bytes_are_counted_also_beyond_what_was_left(store):
+    quota = Quota("bytes", "somebody", 1_000, 86_400)
+    store.count_later(quota, 900)
+    store.count_later(quota, 900)
+    wait_until(lambda: store.use([Use(quota, 1, False)])[0].is_exceeded, 5, "the count")
+    [stood] = store.use([Use(quota, 1, False)])
+    assert stood.remaining == 0
+    assert 0 < stood.seconds <= 2 * 86_400
+
+
+def test_one_request_waits_for_a_frozen_redis_and_the_others_go_on(store, workshop):
+    use = [Use(Quota(REQUESTS, "somebody", 1, 60))]
+    assert len(store.use(use)) == 1
+    workshop.redis.execute_command("CLIENT", "PAUSE", 1_500, "ALL")
+    # If each waited, some would do so until Redis goes on, and would be answered.
+    assert [store.use(use) for _ in range(100)] == [[]] * 100
+    wait_until(lambda: store.use(use), 15, "it asks again")
+
+
+def test_whoever_has_no_key_may_ask_so_often_from_one_address(app_with):
+    client = app_with(RATE_LIMIT="3/min", PROXY_HOPS="1").test_client()
+
+    def ask(path: str, address: str) -> TestResponse:
+        return client.get(path, headers={"X-Forwarded-For": address})
+
+    answers = [ask("/api/limits", "192.0.2.1") for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    assert limits_in(answers[0])[0] == '"requests";q=3;w=60'
+    assert limits_in(answers[0])[1].startswith('"requests";r=2;t=')
+    assert kind(answers[3]) == (429, "quota_exceeded")
+    seconds = answers[3].headers["Retry-After"]
+    assert limits_in(answers[3])[1] == f'"requests";r=0;t={seconds}'
+    assert f"Try again in {seconds} seconds" in answers[3].json["detail"]
+    # Probes are always answered, and others are not concerned.
+    assert ask("/api/health/live", "192.0.2.1").status_code == 200
+    assert ask("/api/limits", "192.0.2.2").status_code == 200
+    # An IPv6 network of 64 bits is one client.
+    three = [ask("/api/limits", f"2001:db8::{host}") for host in range(3)]
+    assert [answer.status_code for answer in three] == [200] * 3
+    assert ask("/api/limits", "2001:db8::9").status_code == 429
+    assert ask("/api/limits", "2001:db8:0:1::9").status_code == 200
+
+
+def test_without_a_limit_redis_is_not_asked(app_with, app_workshop, create, client):
+    open_client = app_with().test_client()
+    headers = bearer(create())
+    client.get("/api/limits", headers=headers)  # The key is known from now on.
+    before = app_workshop.redis.info("stats")["total_reads_processed"]
+    for _ in range(5):
+        assert limits_in(open_client.get("/api/limits")) == (None, None)
+        assert limits_in(client.get("/api/limits", headers=headers)) == (None, None)
+    asked = app_workshop.redis.info("stats")["total_reads_processed"] - before
+    assert asked == 1
+
+
+def test_a_key_may_ask_so_often(client, create):
+    headers = bearer(create(rate=Rate(2, "min")))
+    answers = [client.get("/api/limits", headers=headers) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert client.get("/api/limits", headers=bearer(create("another"))).status_code == 200
+    # What it may not do counts, too.
+    headers = bearer(create("curious", rate=Rate(1, "min")))
+    statuses = [client.get("/api/plugins", headers=headers).status_code for _ in range(2)]
+    assert statuses == [403, 429]
+
+
+def test_a_key_may_bring_so_many_bytes_in_a_day(client, create):
+    photograph = photographs.photograph()
+    headers = bearer(create(bytes_per_day=len(photograph) + 100))
+
+    def send(body: bytes) -> TestResponse:
+        as_image = {**headers, "Content-Type": "image/jpeg"}
+        return client.post("/api/upload", data=body, headers=as_image)
+
+    assert send(photograph).status_code == 201
+    left = wait_until(
+        lambda: ";r=100;" in (limits_in(client.post("/api/upload", headers=headers))[1] or ""),
+        5,
+        "the count",
+    )
+    assert left
+    refused = send(photograph)
+    assert kind(refused) == (429, "quota_exceeded")
+    assert f"{len(photograph) + 100} bytes" in refused.json["detail"]
+    assert limits_in(refused)[0].endswith(';w=86400;qu="content-bytes"')
+    assert int(refused.headers["Retry-After"]) > 3600
+    assert client.get("/api/uploads", headers=headers).status_code == 200
+
+
+def test_ten_wrong_keys_close_an_address_to_all_but_the_right_ones(client, create):
+    right = bearer(create())
+    wrong = [client.get("/api/limits", headers=bearer(new_key())) for _ in range(11)]
+    assert [answer.status_code for answer in wrong] == [401] * 10 + [429]
+    assert "wrong keys" in wrong[10].json["detail"]
+    assert kind(client.get("/api/limits")) == (429, "quota_exceeded")
+    assert client.get("/api/limits", headers=right).status_code == 200
+    elsewhere = {"REMOTE_ADDR": "192.0.2.7"}
+    assert client.get("/api/limits", environ_base=elsewhere).status_code == 401
+
+
+def test_without_redis_uploads_go_on_and_health_says_what_is_not_limited(app_with):
+    app = app_with(AUTH="keys", REDIS_URL=f"redis://127.0.0.1:{free_port()}/0")
+    making = app.extensions[EXTENSION].key_making
+    key = making.create("hasty", ("uploads:write",), rate=Rate(1, "d"), bytes_per_day=1)
+    client, headers = app.test_client(), bearer(key.text) | {"Content-Type": "image/jpeg"}
+    for _ in range(2):
+        answer = client.post("/api/upload", data=photographs.photograph(), headers=headers)
+        assert answer.status_code == 201
+        assert limits_in(answer) == (None, None)
+    queue = client.get("/api/health/queue", headers=headers).json
+    assert queue["status"] == "unhealthy"
+    assert "nobody's requests and bytes are limited" in queue["detail"]
+
+
+def test_one_key_cannot_take_all_threads(app, client, create):
+    headers = bearer(create())
+    second = bearer(create("another"))
+    answers = []
+
+    @app.before_request
+    def ask_meanwhile() -> None:
+        """Stands for requests that are being answered while another one comes."""
+        if len(answers) < 1:
+            answers.append(None)
+            answers.append(app.test_client().get("/api/limits", headers=headers))
+            answers.append(app.test_client().get("/api/limits", headers=second))
+
+    web_process.set_threads(2)
+    try:
+        first = client.get("/api/limits", headers=headers)
+    finally:
+        web_process.set_threads(web_process.DEFAULT_THREADS)
+    assert first.status_code == answers[2].status_code == 200
+    assert kind(answers[1]) == (429, "too_many_at_once")
+    assert answers[1].headers["Retry-After"] == "1"
+    assert client.get("/api/limits", headers=headers).status_code == 200
