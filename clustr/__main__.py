@@ -16,6 +16,7 @@ COMMANDS = {
     "worker": "clustr.cli.start:run_worker",
     "install-servers": "clustr.cli.install_servers:install_servers",
     "config": "clustr.cli.config:config",
+    "keys": "clustr.cli.keys:keys",
     "fsck": "clustr.cli.fsck:fsck",
     "plugins": "clustr.cli.plugins:plugins",
     "analyze": "clustr.cli.analyze:analyze",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from clustr import logs
 from clustr.analysis.engine import AnalysisEngine
-from clustr.database import Database
+from clustr.database import Database, Keys
 from clustr.domain.errors import (
     DatabaseUnavailable,
     QueueUnavailable,
@@ -361,6 +361,21 @@ def build_forgetting(settings: Settings) -> Iterator[tuple[ForgettingJobs, Datab
         queue = Queue(settings.redis_url, settings.redis_prefix)
         running_processes = RunningProcesses(queue, plugin_manager)
         yield ForgettingJobs(database, plugin_manager, running_processes), database
+    finally:
+        database.close()
+
+
+@contextmanager
+def build_keys(settings: Settings) -> Iterator[tuple[KeyMaking, Keys]]:
+    """Build what makes keys, and the keys, for the block.
+
+    Raises:
+        StartUpError: a setting cannot be used.
+    """
+    database = build_database(settings, WORKER_TIMEOUT_SECONDS)
+    try:
+        database.make_indexes()  # So that no two keys have the same name.
+        yield KeyMaking(database.keys), database.keys
     finally:
         database.close()
 

@@ -379,6 +379,8 @@ def _with_dependent_defaults(settings: Settings) -> Settings:
 
 # The prefix of plugins' variables, which are checked once the plugins are found.
 PLUGIN_PREFIX = "CLUSTR_PLUGIN__"
+# What `clustr.client` reads the key from.
+KEY_OF_CLIENT = "CLUSTR_KEY"
 # What Kubernetes sets in every container for each service, here for those called clustr or clustr-…:
 # https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
 KUBERNETES_VARIABLE = re.compile(
@@ -398,7 +400,7 @@ def describe_unknown_variables(
         environment: all variables, by name.
         also: names of variables that are read besides the settings.
     """
-    known = {field.name.upper() for field in declared_settings()} | set(also)
+    known = {field.name.upper() for field in declared_settings()} | {KEY_OF_CLIENT, *also}
     for name in sorted(environment.keys() - known):
         shown = failure_messages.as_plain_text(name)[: failure_messages.LONGEST_NAME]
         if name.startswith("CLUSTR_"):

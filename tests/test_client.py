@@ -5,6 +5,7 @@ import re
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,8 +15,10 @@ import requests
 from blip_stand_in import BlipStandIn
 from running import Up
 from socket_servers import Server
+from werkzeug.serving import make_server
 
 import clustr.client
+from clustr.api.http.request_context import EXTENSION
 from clustr.api.schemas import uploads as schemas
 from clustr.client import (
     AcceptedFile,
@@ -54,6 +57,28 @@ def captioned(client: Client, tmp_path: Path) -> str:
 
 
 _pictures = iter(range(10_000))
+
+
+def test_it_comes_with_its_key(app_with, tmp_path, monkeypatch):
+    app = app_with(AUTH="keys")
+    text = app.extensions[EXTENSION].key_making.create("it", ["uploads:read", "uploads:write"]).text
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    url = f"http://127.0.0.1:{server.port}"
+    try:
+        with Client(url) as stranger, pytest.raises(ApiError) as refused:
+            stranger.get("692192f4e13f5a0c4d1b7a90")
+        assert (refused.value.status, refused.value.code) == (401, "key_required")
+        with Client(url, key=text) as client:
+            uploaded = client.upload(picture(tmp_path))
+        monkeypatch.setenv("CLUSTR_KEY", text)
+        with Client(url) as client:
+            assert client.get(uploaded["id"])["id"] == uploaded["id"]
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def picture(folder: Path, name: str = "cat.jpg") -> Path:

@@ -178,6 +178,12 @@ def test_a_plugin_that_answers_options_itself_is_not_open_by_that(client):
     assert client.options("/api/x/gate/silent").status_code == 200
 
 
+def test_the_readme_says_what_each_scope_is_for():
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    for scope in Scope:
+        assert f"| `{scope}` | {scope.meaning} |" in readme
+
+
 def test_a_scope_that_is_none_is_refused_by_its_name():
     with pytest.raises(ValueError, match=r"no scope uploads:raed; there are uploads:read, "):
         needs("uploads:raed")

@@ -23,6 +23,7 @@ from clustr.api.resources import (
     files,
     health,
     jobs,
+    keys,
     limits,
     plugins,
     root,
@@ -102,6 +103,9 @@ def register(app: Flask, components: WebComponents) -> None:
     api.register_blueprint(files.blueprint, url_prefix=components.settings.upload_url_path)
     if components.settings.debug_endpoints:
         api.register_blueprint(debug.blueprint)
+    if app.config["USES_KEYS"]:
+        # While anybody may do everything, nobody can make keys for the time after that.
+        api.register_blueprint(keys.blueprint)
     app.register_blueprint(docs.blueprint)
     plugin_routes.explain_missing_routes(app, manager)
     # Plugins come last: of two templates or rules that are the same, Flask takes the first.

@@ -47,6 +47,7 @@ HEADINGS = {
     "status": "Health",
     "health": "Health",
     "debug": "Debugging",
+    "keys": "Keys",
 }
 HEADING_DESCRIPTIONS = {
     "Uploads": "Send images in; list, search, read, change and remove what has been sent",
@@ -59,6 +60,7 @@ HEADING_DESCRIPTIONS = {
     "Statistics": "How many uploads there are",
     "Plugins": "What says what is in the images",
     "Health": "How the service is, and everything that it needs",
+    "Keys": "With what requests have to come",
     "Debugging": "For people who look for a fault",
 }
 

@@ -16,10 +16,16 @@ from clustr.cli.inspect_plugins import (
 )
 from clustr.cli.plugins import FINE, PROBLEMS, limit_option, single_line
 from clustr.domain import failure_messages
+from clustr.domain.errors import InvalidSettings
 from clustr.domain.secrets import HIDDEN
 from clustr.imaging.formats import formats_for
 from clustr.plugin_manager import PluginState
-from clustr.settings import Settings, declared_settings, describe_unknown_variables
+from clustr.settings import (
+    Settings,
+    declared_settings,
+    describe_unknown_variables,
+    require_auth_choice,
+)
 
 
 @click.group()
@@ -53,6 +59,10 @@ def check(limit: float) -> None:
 
 def find_problems_in_use(settings: Settings, inspected: InspectedPlugins) -> Iterator[str]:
     """Yield the problems that reading the settings does not find, but using them."""
+    try:
+        require_auth_choice(settings, [settings.host])
+    except InvalidSettings as error:
+        yield str(error)
     formats_are_default = "ALLOWED_EXTENSIONS" not in settings.given
     try:
         formats_for(settings.allowed_extensions, leave_out=formats_are_default)

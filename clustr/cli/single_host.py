@@ -10,12 +10,14 @@ import sys
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from PIL import Image
 
 from clustr import __version__, storage
 from clustr.cli.code_watch import CodeWatch
+from clustr.cli.first_key import KeyOfExamples, key_of_examples
 from clustr.cli.plugins import single_line
 from clustr.cli.running_service import note_running_service
 from clustr.database.replica_set import ensure_primary
@@ -254,6 +256,7 @@ def _welcome_text(settings: Settings, workers: int, environment: dict[str, str])
     data = settings.data_folder
     host = _reachable_host(settings.host)
     url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+    key = key_of_examples(settings) if settings.auth == "keys" else None
 
     def server_location(setting: str, folder: Path) -> str:
         if setting in settings.given:
@@ -261,9 +264,11 @@ def _welcome_text(settings: Settings, workers: int, environment: dict[str, str])
         address = urlsplit(environment[setting]).netloc.rpartition("@")[2]
         return f"{folder}, at {address}, with the password in {data / servers.ADDRESSES}"
 
-    notes = _captions_line(host, settings.port)
-    notes += _plugins_lines(host, settings.port)
+    notes = key.note if key else ""
+    notes += _captions_line(host, settings.port, key)
+    notes += _plugins_lines(host, settings.port, key)
     notes += _ignored_settings_lines(settings) + _unsupported_servers_lines(settings)
+    curl = f"curl -H {key.header}" if key else "curl"
     return f"""
 Clustr {__version__} serves on {url}, its API is explained at {url}/docs
 
@@ -276,38 +281,41 @@ Clustr {__version__} serves on {url}, its API is explained at {url}/docs
 {notes}
 Things to try:
 
-  curl -F {shlex.quote(f"files=@{_sample_image(data)}")} {url}/api/upload
-  curl {url}/api/uploads
-  curl {url}/api/health
+  {curl} -F {shlex.quote(f"files=@{_sample_image(data)}")} {url}/api/upload
+  {curl} {url}/api/uploads
+  {curl} {url}/api/health
 
 Ctrl-C ends all of it.
 """
 
 
-def _captions_line(host: str, port: int) -> str:
+def _captions_line(host: str, port: int, key: KeyOfExamples | None) -> str:
     """Say how to have captions, as long as no captioner is configured."""
-    connection = http.client.HTTPConnection(host, port, timeout=5)
-    try:
-        connection.request("GET", "/api/health/captioner")
-        captioner = json.loads(connection.getresponse().read())
-        is_missing = captioner["status"] in ("not_configured", "disabled")
-        return f"  captions {captioner['detail']}\n" if is_missing else ""
-    except (OSError, http.client.HTTPException, ValueError, KeyError):
-        return ""  # It serves all the same; health says later what is wrong.
+    captioner = _read_health(host, port, "captioner", key)
+    is_missing = captioner.get("status") in ("not_configured", "disabled")
+    return f"  captions {captioner['detail']}\n" if is_missing else ""
 
 
-def _plugins_lines(host: str, port: int) -> str:
+def _plugins_lines(host: str, port: int, key: KeyOfExamples | None) -> str:
     """Say which plugins the web side could not load, and why."""
+    reasons = _read_health(host, port, "plugins", key).get("not_loaded", {})
+    return "".join(
+        f"  plugin   {name} is not loaded: {single_line(reason)}\n"
+        for name, reason in reasons.items()
+    )
+
+
+def _read_health(host: str, port: int, service: str, key: KeyOfExamples | None) -> dict[str, Any]:
+    """Read how a service is; empty where that cannot be read, which health itself says later."""
     connection = http.client.HTTPConnection(host, port, timeout=5)
+    headers = {"X-API-Key": key.text} if key and key.text else {}
     try:
-        connection.request("GET", "/api/health/plugins")
-        reasons = json.loads(connection.getresponse().read()).get("not_loaded", {})
-        return "".join(
-            f"  plugin   {name} is not loaded: {single_line(reason)}\n"
-            for name, reason in reasons.items()
-        )
-    except (OSError, http.client.HTTPException, ValueError, AttributeError):
-        return ""  # It serves all the same; health says later what is wrong.
+        connection.request("GET", f"/api/health/{service}", headers=headers)
+        response = connection.getresponse()
+        body = json.loads(response.read())
+    except (OSError, http.client.HTTPException, ValueError):
+        return {}
+    return body if response.status == http.HTTPStatus.OK else {}
 
 
 def _unsupported_servers_lines(settings: Settings) -> str:

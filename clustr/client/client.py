@@ -45,16 +45,24 @@ class Client:
         base_url: where the service is; by default the environment variable `BASE_URL`, or the
             address at which `make run` serves.
         timeout_seconds: how long to wait for a connection, and for each part of an answer.
+        key: for a service with `AUTH=keys`; by default the environment variable `CLUSTR_KEY`.
 
     Raises, in all methods:
         ApiError: the service has refused the request.
         requests.RequestException: it cannot be reached.
     """
 
-    def __init__(self, base_url: str | None = None, timeout_seconds: float = 30.0):
+    def __init__(
+        self,
+        base_url: str | None = None,
+        timeout_seconds: float = 30.0,
+        key: str | None = None,
+    ):
         self._base_url = (base_url or os.environ.get("BASE_URL") or DEFAULT_URL).rstrip("/")
         self._timeout_seconds = timeout_seconds
         self._session = requests.Session()
+        if sent_key := key or os.environ.get("CLUSTR_KEY"):
+            self._session.auth = _with_key(sent_key)
         self._captioner: str | None = None
 
     def __enter__(self) -> "Client":
@@ -295,6 +303,16 @@ class Client:
                 asked_seconds = _retry_after(response)
             time.sleep(_pause_seconds(attempt) if asked_seconds is None else asked_seconds)
         raise AssertionError("the last attempt returns or raises")
+
+
+def _with_key(key: str) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
+    """What adds a key to requests. `requests` leaves it out when another host is redirected to."""
+
+    def add(request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {key}"
+        return request
+
+    return add
 
 
 def _is_under_way(analyses: Mapping[str, Analysis], analyzers: Sequence[str]) -> bool:

@@ -60,6 +60,11 @@ class Key:
     revoked_at: datetime | None
     replaced_until: datetime | None
 
+    @property
+    def scope_names(self) -> list[str]:
+        """Its scopes as they were asked for, `own` the last."""
+        return [*sorted(self.scopes), *([OWN] if self.own_only else [])]
+
 
 @dataclass(frozen=True, slots=True)
 class Secret:

@@ -21,6 +21,9 @@ PREFIX_LENGTH = len(BEGINNING) + 8
 DIGITS = string.digits + string.ascii_uppercase + string.ascii_lowercase
 FORM = re.compile(rf"{BEGINNING}[0-9A-Za-z]{{{RANDOM_DIGITS + CHECKSUM_DIGITS}}}")
 
+# For documents; its checksum is wrong, so that nobody takes it for a key.
+EXAMPLE = f"{BEGINNING}4f9JqX2mT7bKcVd0wZyR1sEuGhLpNa8oQtWiPxYkD3r000000"
+
 
 def new_key() -> str:
     """Make a key that nobody can guess."""
