@@ -34,6 +34,7 @@ from clustr.plugin_manager import (
 from clustr.plugins import Library
 from clustr.queue import DoorbellRinger, Queue
 from clustr.queue.quotas import QuotaStore
+from clustr.services.audit import AuditLog
 from clustr.services.authentication import Authentication
 from clustr.services.default_services import DefaultServices
 from clustr.services.fsck import Fsck
@@ -88,6 +89,7 @@ class WebComponents:
     nearest: Nearest
     authentication: Authentication
     quotas: QuotaStore
+    audit: AuditLog
     key_making: KeyMaking
 
 
@@ -253,6 +255,7 @@ def build_web(
         nearest,
         Authentication(database.keys),
         QuotaStore(settings.redis_url, settings.redis_prefix),
+        AuditLog(database, settings.audit_days),
         KeyMaking(database.keys),
     )
 

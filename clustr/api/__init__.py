@@ -18,6 +18,7 @@ from clustr.api.http.routing import UploadIdConverter
 from clustr.api.plugin_filters import PluginFilters
 from clustr.api.resources import (
     analyses,
+    audit,
     debug,
     docs,
     files,
@@ -97,7 +98,7 @@ def register(app: Flask, components: WebComponents) -> None:
         suggest,
         stats,
     )
-    for blueprint in (root, *upload_resources, limits, health, plugins):
+    for blueprint in (root, *upload_resources, limits, audit, health, plugins):
         api.register_blueprint(blueprint.blueprint)
     api.register_blueprint(files.upload_blueprint)
     api.register_blueprint(files.blueprint, url_prefix=components.settings.upload_url_path)

@@ -13,6 +13,7 @@ from clustr.api.schemas.listing import SORT_VALUES
 from clustr.api.schemas.uploads import REFUSAL_CODES
 from clustr.database import AnalysisSelection, JobState
 from clustr.domain.access import Scope
+from clustr.domain.audit import AuditAction, AuditOutcome
 from clustr.domain.models import State, Status
 from clustr.imaging.formats import CONTENT_TYPES
 from clustr.plugin_manager import PluginState
@@ -43,6 +44,7 @@ HEADINGS = {
     "tags": "Tags",
     "suggest": "Suggestions",
     "stats": "Statistics",
+    "audit": "Audit log",
     "plugins": "Plugins",
     "status": "Health",
     "health": "Health",
@@ -58,6 +60,7 @@ HEADING_DESCRIPTIONS = {
     "Tags": "The words for what is to be seen",
     "Suggestions": "Help for those who type a search",
     "Statistics": "How many uploads there are",
+    "Audit log": "Who did what",
     "Plugins": "What says what is in the images",
     "Health": "How the service is, and everything that it needs",
     "Keys": "With what requests have to come",
@@ -69,6 +72,8 @@ ENUM_NAMES: dict[tuple[str, ...], str] = {
     tuple(Status): "UploadStatus",
     tuple(State): "AnalysisStatus",
     tuple(Scope): "Scope",
+    tuple(AuditAction): "AuditAction",
+    tuple(AuditOutcome): "AuditOutcome",
     tuple(sorted(CONTENT_TYPES.values())): "ContentType",
     tuple(SORT_VALUES): "UploadSort",
     tuple(FIELDS): "SearchedField",

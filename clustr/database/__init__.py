@@ -4,6 +4,7 @@ Only this package uses PyMongo. `clustr.storage` stores the bytes of files.
 """
 
 from clustr.database.analyses import ClaimedAnalysis, DeferredAnalyses, FinishedAnalysis
+from clustr.database.audit import AuditFilter
 from clustr.database.bulk_selection import AnalysisSelection, ReanalysisSelection, UploadSelection
 from clustr.database.case_folding import tag_key
 from clustr.database.circuit_breakers import CircuitBreaker
@@ -40,6 +41,7 @@ __all__ = [
     "RANGE_FILTERS",
     "AnalysisSelection",
     "AnalyzerCounts",
+    "AuditFilter",
     "CircuitBreaker",
     "ClaimedAnalysis",
     "Condition",

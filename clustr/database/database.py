@@ -6,6 +6,7 @@ from typing import Any
 
 from clustr.database import (
     analyses,
+    audit,
     bulk_selection,
     counters,
     duplicates,
@@ -20,6 +21,7 @@ from clustr.database import (
     vocabulary,
 )
 from clustr.database.analyses import Analyses
+from clustr.database.audit import Audit
 from clustr.database.bulk_selection import (
     Selections,
 )
@@ -124,6 +126,7 @@ class Database:
         self.leases = Leases(self._database["leases"])
         self.integrity = Integrity(self._uploads, self.duplicates)
         self.jobs = Jobs(self._database["jobs"])
+        self.audit = Audit(self._database["audit"])
         self.keys = Keys(self._database["keys"])
         self.selections = Selections(self._uploads, self.tag_keys, self.search_terms.stemming)
         self.finished_counts = FinishedCounts(self._uploads, self._database["finished_counts"])
@@ -143,6 +146,7 @@ class Database:
             make_indexes(self._uploads, INDEXES)
             make_indexes(self.trash.collection, trash.INDEXES)
             make_indexes(self._database["jobs"], jobs.INDEXES)
+            make_indexes(self._database["audit"], audit.INDEXES)
             make_indexes(self._database["keys"], keys.INDEXES)
             make_indexes(self.vectors.collection, vectors.INDEXES)
             make_indexes(self._database["tags"], counters.INDEXES)

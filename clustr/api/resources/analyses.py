@@ -4,6 +4,7 @@ from typing import Any
 
 from flask import Response, jsonify
 
+from clustr.api.http.audit import recording
 from clustr.api.http.blueprint import Blueprint
 from clustr.api.http.etags import refuse_if_match
 from clustr.api.http.request_context import components, request_id
@@ -20,6 +21,7 @@ from clustr.api.schemas.jobs import (
     selection_from,
 )
 from clustr.domain.access import Scope
+from clustr.domain.audit import AuditAction
 
 LOCATION_HEADER = {
     "Location": {
@@ -74,7 +76,9 @@ def order_analyses(order: dict[str, Any]) -> Response:
     selection = selection_from(installed_filters.read_order(order))
     if order["dry_run"]:
         return jsonify(dump_estimate(components.analysis_jobs.estimate(selection)))
-    job = components.analysis_jobs.create(selection, request_id())
+    with recording(AuditAction.ORDER_JOB) as details:
+        job = components.analysis_jobs.create(selection, request_id())
+        details |= {"job_id": job.id, "kind": job.kind}
     response = jsonify(dump_job(job))
     response.status_code = 202
     response.headers["Location"] = public_path(f"/api/jobs/{job.id}")

@@ -5,12 +5,14 @@ from typing import Any
 from flask import Response, jsonify
 
 from clustr.api.http.access import require_scope
+from clustr.api.http.audit import recording
 from clustr.api.http.blueprint import Blueprint
 from clustr.api.http.etags import refuse_if_match
 from clustr.api.http.fields import id_path_parameter
 from clustr.api.http.request_context import components
 from clustr.api.schemas.jobs import JobListSchema, JobQuerySchema, JobSchema, dump_job
 from clustr.domain.access import SCOPE_OF_JOB, Scope
+from clustr.domain.audit import AuditAction
 
 JOB_ID_PARAMETER = id_path_parameter("job_id", "The id of the job.")
 
@@ -65,6 +67,9 @@ def cancel_job(job_id: str) -> Response:
     has ended stays as it is.
     """
     require_scope(SCOPE_OF_JOB[components.database.jobs.get(job_id).kind])
-    response = jsonify(dump_job(components.database.jobs.cancel(job_id)))
+    with recording(AuditAction.CANCEL_JOB) as details:
+        details["job_id"] = job_id
+        job = components.database.jobs.cancel(job_id)
+    response = jsonify(dump_job(job))
     response.status_code = 202
     return response

@@ -5,6 +5,7 @@ from typing import Any
 
 from flask import Response, jsonify
 
+from clustr.api.http.audit import recording
 from clustr.api.http.blueprint import Blueprint
 from clustr.api.http.etags import add_etag, versions_from_headers
 from clustr.api.http.fields import UPLOAD_ID_PARAMETER, links_to_upload
@@ -31,6 +32,7 @@ from clustr.api.schemas.uploads import (
 )
 from clustr.api.schemas.waiting import RunQuerySchema
 from clustr.domain.access import Scope
+from clustr.domain.audit import AuditAction
 from clustr.domain.errors import DatabaseUnavailable, NotFound
 from clustr.domain.models import UNFINISHED, Analysis, Upload
 
@@ -122,7 +124,10 @@ def remove_upload(headers: dict[str, str], query: dict[str, bool], upload_id: st
     is removed for good). With `permanently` it is removed for good at once, also from the trash.
     """
     versions = versions_from_headers(headers, upload_id)
-    components.removal.remove(upload_id, query["permanently"], versions=versions)
+    for_good = query["permanently"] or components.removal.trash_days == 0
+    action = AuditAction.PURGE_UPLOAD if for_good else AuditAction.TRASH_UPLOAD
+    with recording(action, upload_id):
+        components.removal.remove(upload_id, query["permanently"], versions=versions)
     return Response(status=204)
 
 
@@ -145,7 +150,9 @@ def restore_upload(headers: dict[str, str], upload_id: str) -> Response:
     With everything that was known of it; analyses that had not come to their end go on.
     """
     versions = versions_from_headers(headers, upload_id)
-    return upload_response(components.removal.restore(upload_id, versions=versions))
+    with recording(AuditAction.RESTORE_UPLOAD, upload_id):
+        upload = components.removal.restore(upload_id, versions=versions)
+    return upload_response(upload)
 
 
 @blueprint.route(

@@ -5,6 +5,7 @@ from typing import Any
 from flask import Response, jsonify
 
 from clustr.api.http.access import require_scope
+from clustr.api.http.audit import recording
 from clustr.api.http.blueprint import Blueprint
 from clustr.api.http.etags import refuse_if_match
 from clustr.api.http.request_context import components, request_id
@@ -15,6 +16,7 @@ from clustr.api.schemas.changes import BulkOrderSchema, MatchedSchema, selected_
 from clustr.api.schemas.jobs import JobSchema, dump_job
 from clustr.database import distinct_tags
 from clustr.domain.access import SCOPE_OF_JOB
+from clustr.domain.audit import AuditAction
 
 EXAMPLE_ORDER = {"action": "tag", "filter": {"content_type": "image/jpeg"}, "tags": ["holiday"]}
 
@@ -51,9 +53,10 @@ def change_uploads(order: dict[str, Any]) -> Response:
     action, uploads = order["action"], selected_uploads_from(order)
     if order["dry_run"]:
         return jsonify({"matched": components.bulk_jobs.count_matched(action, uploads)})
-    job = components.bulk_jobs.create(
-        action, uploads, distinct_tags(order.get("tags", ())), request_id()
-    )
+    tags = distinct_tags(order.get("tags", ()))
+    with recording(AuditAction.ORDER_JOB) as details:
+        job = components.bulk_jobs.create(action, uploads, tags, request_id())
+        details |= {"job_id": job.id, "kind": job.kind}
     response = jsonify(dump_job(job))
     response.status_code = 202
     response.headers["Location"] = public_path(f"/api/jobs/{job.id}")
