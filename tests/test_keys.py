@@ -20,6 +20,7 @@ from clustr.database import now
 from clustr.domain.access import OWN, Scope
 from clustr.domain.errors import StartUpError
 from clustr.domain.key_text import DIGITS, is_well_formed, new_key, prefix_of
+from clustr.services import authentication
 from clustr.services.authentication import CACHED_SECONDS, Authentication
 from clustr.services.key_making import IssuedKey
 
@@ -205,6 +206,34 @@ def test_health_needs_any_key(client, create):
     assert client.get("/api/health", headers=key).status_code == 200
 
 
+def test_where_services_are_is_for_keys_with_admin(app_with):
+    app = app_with(AUTH="keys", BLIP_SERVICE_URL="http://127.0.0.1:9")
+    making = app.extensions[EXTENSION].key_making
+    shown = {}
+    for scope in (Scope.UPLOADS_READ, Scope.ADMIN):
+        key = {"X-API-Key": making.create(scope.replace(":", "-"), [scope]).text}
+        for path in ("/api/health", "/api/health/page", "/api/health/captioner"):
+            shown[path, scope] = app.test_client().get(path, headers=key).text
+    for (_, scope), text in shown.items():
+        assert ("127.0.0.1:9" in text) == (scope is Scope.ADMIN)
+
+
+def test_without_mongodb_a_key_that_is_not_known_cannot_be_checked(
+    client, create, servers, monkeypatch
+):
+    monkeypatch.setattr(authentication, "CACHED_SECONDS", 60.0)
+    known, other = (bearer(create(name=name).text) for name in ("known", "other"))
+    assert client.get("/api/limits", headers=known).status_code == 200
+    with servers.frozen_mongod():
+        refused = client.get("/api/limits", headers=other)
+        assert kind(refused) == (503, "database_unavailable")
+        assert refused.json["detail"].startswith("The key cannot be checked, because the database")
+        assert "Retry-After" in refused.headers
+        assert client.get("/api/limits", headers=known).status_code == 200
+        assert kind(client.get("/api/limits", headers=bearer("clustr_x"))) == (401, "key_mistyped")
+    wait_until(lambda: client.get("/api/limits", headers=other).status_code == 200, 30, "an answer")
+
+
 def test_a_revoked_key_stops_within_seconds(client, create, components):
     key = bearer(create().text)
     assert client.get("/api/uploads", headers=key).status_code == 200
@@ -262,9 +291,9 @@ def test_the_use_of_a_key_is_noted_once_a_minute(client, create, components):
 
 def test_a_key_is_looked_up_once_in_a_few_seconds(create, components):
     text = create().text
-    authentication = Authentication(components.database.keys)
-    first = authentication.access_of(text)
-    assert authentication.access_of(text) is first
+    asked = Authentication(components.database.keys)
+    first = asked.access_of(text)
+    assert asked.access_of(text) is first
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.7", "nas.example"])

@@ -173,6 +173,15 @@ def test_routes_of_plugins_say_theirs_or_have_that_of_their_method(operations):
     assert found["delete", "class"] == ["uploads:write"]
 
 
+def test_head_is_for_whom_get_is_for(app, client, key_with):
+    reader = {"X-API-Key": key_with(["uploads:read"])}
+    assert client.head("/api/uploads", headers=reader).status_code == 200
+    assert client.head("/api/x/gate/class", headers=reader).status_code == 403
+    for rule in app.url_map.iter_rules():
+        if {"GET", "HEAD"} <= rule.methods:
+            assert needs_of(app, rule, "HEAD") == needs_of(app, rule, "GET"), rule
+
+
 def test_a_plugin_that_answers_options_itself_is_not_open_by_that(client):
     assert client.options("/api/x/gate/class").status_code == 401
     assert client.options("/api/x/gate/silent").status_code == 200

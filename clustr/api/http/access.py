@@ -57,7 +57,10 @@ def needs_of(app: Flask, rule: Rule, method: str) -> frozenset[Scope]:
     if method == "OPTIONS" and getattr(rule, "provide_automatic_options", False):
         return NOTHING  # Browsers send no key with the question whether they may (CORS).
     of_class = getattr(view, "view_class", None)  # a MethodView of a plugin
-    for each in (getattr(of_class, method.lower(), None), of_class, view):
+    handler = getattr(of_class, method.lower(), None)
+    if handler is None and method == "HEAD":
+        handler = getattr(of_class, "get", None)  # as Flask does
+    for each in (handler, of_class, view):
         marked = marked_needs(each)
         if marked is not None:
             return marked

@@ -36,6 +36,7 @@ EXPOSED_HEADERS = ", ".join(
         "Location",
         "Link",
         "Retry-After",
+        "WWW-Authenticate",
         "RateLimit",
         "RateLimit-Policy",
         "Preference-Applied",

@@ -9,10 +9,11 @@ from flask import Response, current_app, jsonify, make_response, render_template
 from markupsafe import Markup
 
 from clustr import __version__
+from clustr.api.http.access import current_access
 from clustr.api.http.blueprint import Blueprint
 from clustr.api.http.request_context import components, elapsed_milliseconds
 from clustr.api.schemas.service import AliveSchema, HealthSchema, ServiceSchema
-from clustr.domain.access import ANY_SCOPE, NOTHING
+from clustr.domain.access import ANY_SCOPE, NOTHING, Scope
 from clustr.domain.errors import NotFound
 from clustr.services.health import HEALTHY, ServiceHealth, overall_status
 
@@ -47,6 +48,8 @@ PAGE_POLICY = "; ".join(
     ]
 )
 
+FOR_ADMIN = ("url", "detail")
+
 blueprint = Blueprint(
     "health",
     __name__,
@@ -61,6 +64,8 @@ def health() -> Response:
     """See how the service and everything that it needs are
 
     `critical` without the database or the storage, `degraded` without something else. Always 200.
+    Of keys, those with `admin` alone are told the address of a service (`url`) and what was said
+    there (`detail`, `error`).
     """
     services = components.health.check_services()
     return jsonify(
@@ -139,11 +144,17 @@ def one_service(service: str) -> Response:
 
 
 def dump_service(service: ServiceHealth) -> dict[str, Any]:
-    """Convert the health of a service to the shape of `ServiceSchema`."""
-    reason = service.details.get("detail")
+    """Convert the health of a service to the shape of `ServiceSchema`.
+
+    Where a service is and what was said there is for those who run it: it may name hosts inside.
+    """
+    details = dict(service.details)
+    if Scope.ADMIN not in current_access().scopes:
+        details = {name: details[name] for name in details if name not in FOR_ADMIN}
+    reason = details.get("detail")
     error = {"error": reason} if reason and service.status != HEALTHY else {}
     response_time = {"response_time": format_milliseconds(service.milliseconds)}
-    return {"status": service.status, **response_time, **service.details, **error}
+    return {"status": service.status, **response_time, **details, **error}
 
 
 def detail_text(value: Any) -> str:
