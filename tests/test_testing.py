@@ -115,6 +115,10 @@ def wait(_self, image, _context):
     raise RetryLater("the model is away")
 
 
+def fail(_self, image, _context):
+    raise Fail("the service refused the image")
+
+
 class Batches(Size):
     """Looks at images together."""
 
@@ -191,6 +195,11 @@ RULES = {
         "cannot be written as JSON",
     ),
     "waits": (stays_within(wait), "result", "has to wait: the model is away\n.*clustr_http"),
+    "fails": (
+        stays_within(fail),
+        "result",
+        "fails for every readable sample: the service refused the image\n.*raise Skip",
+    ),
     "slow": (
         stays_within(lambda _s, image, _c: time.sleep(5), timeout=0.1),
         "timeout",

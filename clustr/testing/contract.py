@@ -61,7 +61,7 @@ def assert_analyzer_contract(
     - *import*: its module imports no heavy package, such as torch; that belongs in `setup`.
     - *setup*: it succeeds, and once more in the same process.
     - *result*: for every readable sample in its formats it returns a result that fits its schema
-      and JSON, or raises `Skip` or `Fail`, and nothing else.
+      and JSON, or raises `Skip` or `Fail`, and nothing else. It does not fail for all of them.
     - *timeout*: no sample takes longer than its `timeout`.
     - *broken images*: for them, too, it raises `Skip` or `Fail`, or returns a result.
     - *file*: it changes no image, and writes nothing beside them.
@@ -93,6 +93,7 @@ def assert_analyzer_contract(
         ]
         readable = [image for image in in_its_formats if image.path.stem not in BROKEN]
         first = Trial(analyzer, plugin).alone(in_its_formats)
+        check_any_result(analyzer, [first[image.path.stem] for image in readable])
         check_files(analyzer, files)
         again = Trial(analyzer, plugin).alone(readable)
         check_same(analyzer, first, again, "same again", SAME_AGAIN)
@@ -164,6 +165,14 @@ def check_files(analyzer: Analyzer, files: Sequence[Path]) -> None:
     for other in files[0].parent.iterdir():
         if other not in files:
             broken(analyzer, "file", f"it wrote {other.name} beside the images", mend)
+
+
+def check_any_result(analyzer: Analyzer, ends: Sequence[End]) -> None:
+    __tracebackhide__ = True
+    if ends and all(end.state is State.FAILED for end in ends):
+        what = f"it fails for every readable sample: {ends[0].error}"
+        mend = "return results for sound images, and raise Skip for those that are not for it"
+        broken(analyzer, "result", what, mend)
 
 
 def check_same(analyzer: Analyzer, first: "Ends", second: "Ends", rule: str, mend: str) -> None:
