@@ -30,7 +30,7 @@ from clustr.database.tags import TagList, exclude_keys, tag_fields
 from clustr.database.versions import ANY_VERSION, Versions, require_version, version_query
 from clustr.domain.edits import Edit, TagEdit
 from clustr.domain.errors import InvalidInput
-from clustr.domain.models import Upload
+from clustr.domain.models import NewUpload, Upload
 
 MAX_TAGS = 100
 TOO_MANY_TAGS = f"At most {MAX_TAGS} tags can be set or added, and as many removed."
@@ -138,7 +138,7 @@ def _edit_stages(changes: Edit) -> list[Document]:
     ]
 
 
-def fields_of_new_upload(upload: Upload) -> Document:
+def fields_of_new_upload(upload: NewUpload) -> Document:
     """The fields that the edit of an upload adds to its new document.
 
     They are what `_edit_stages` makes of an upload that no analyzer has seen.

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 import pymongo
@@ -31,9 +31,8 @@ from clustr.database.editing import fields_of_new_upload
 from clustr.database.indexes import make_indexes
 from clustr.database.not_found import not_found_error
 from clustr.database.search_terms import SearchTerms
-from clustr.domain.edits import NO_EDIT
 from clustr.domain.errors import BeingAnswered, DatabaseRefused, DatabaseUnavailable, TooSlow
-from clustr.domain.models import Upload
+from clustr.domain.models import NewUpload, Upload
 
 log = logs.logger(__name__)
 
@@ -49,6 +48,7 @@ INDEXES = {
     },
 }
 
+UPLOAD_FIELDS = [field.name for field in fields(Upload)]
 DUPLICATE_KEY = 11000  # MongoDB's error code.
 
 # For this long after an answer MongoDB is taken to be available, without a ping.
@@ -206,7 +206,7 @@ class Uploads:
         else:
             stored = [*uploads]
         self._answered_at = time.monotonic()
-        stored = [_as_edited(upload) if upload.edit else upload for upload in stored]
+        stored = [_as_stored(u) if isinstance(u, NewUpload) else u for u in stored]
         return self._with_originals(stored, {upload.id for upload in uploads})
 
     def _mark_duplicates(self, uploads: Sequence[Upload]) -> list[Upload]:
@@ -249,7 +249,9 @@ class Uploads:
                 return marked
 
     def _new_document(self, upload: Upload) -> Document:
-        document = to_document(upload) | fields_of_new_upload(upload)
+        document = to_document(upload)
+        if isinstance(upload, NewUpload):
+            document |= fields_of_new_upload(upload)
         return document | {"search": self._search_terms.of_new(document)}
 
     def _insert(self, uploads: Sequence[Upload], reuse: bool) -> list[Upload]:
@@ -442,12 +444,12 @@ def find_document(collection: Collection[Document], upload_id: str) -> Document:
     return document
 
 
-def _as_edited(upload: Upload) -> Upload:
-    """A new upload as it is stored, with the words of its edit in its own fields."""
-    words = fields_of_new_upload(upload)
-    own = ("original_name", "caption", "taken_at", "edited_at")
-    changed = {name: words[name] for name in own if name in words}
-    return replace(upload, **changed, tags=tuple(words.get("tags", ())), edit=NO_EDIT)
+def _as_stored(new: NewUpload) -> Upload:
+    """A new upload as it is stored: with what was said of it in its own fields."""
+    values = {name: getattr(new, name) for name in UPLOAD_FIELDS}
+    words = fields_of_new_upload(new)
+    values |= {name: word for name, word in words.items() if name in values}
+    return Upload(**values | {"tags": tuple(values["tags"])})
 
 
 @contextmanager

@@ -122,8 +122,7 @@ class Upload:
 
     `width` and `height` are in pixels and as displayed, that is with the EXIF orientation applied;
     `size` is in bytes; `filename` is `<id>.<extension of the true type>`; `edited_at` is when a
-    person last changed it; `uploaded_by` is the name of the key that brought it; `edit` is what a
-    person says of an upload that is not stored yet.
+    person last changed it; `uploaded_by` is the name of the key that brought it.
     """
 
     id: str
@@ -148,4 +147,14 @@ class Upload:
     retry: Retry | None = None
     edited_at: datetime | None = None
     uploaded_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewUpload(Upload):
+    """An upload that is not stored yet.
+
+    Attributes:
+        edit: what the person who brings it says of it.
+    """
+
     edit: Edit = field(default_factory=dict)

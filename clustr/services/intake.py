@@ -26,7 +26,7 @@ from clustr.domain.errors import (
     StorageFull,
     TooLarge,
 )
-from clustr.domain.models import Analysis, Retry, State, Upload, status_of
+from clustr.domain.models import Analysis, NewUpload, Retry, State, Upload, status_of
 from clustr.imaging import images
 from clustr.imaging.formats import Format
 from clustr.imaging.images import InspectedImage
@@ -303,7 +303,7 @@ class Intake:
     ) -> Upload:
         upload_id, moment = new_id(), now()
         analyses = self._planned_analyses(inspected.format)
-        return Upload(
+        return NewUpload(
             id=upload_id,
             original_name=clean_name(received.name),
             filename=f"{upload_id}.{inspected.format.extension}",
