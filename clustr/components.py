@@ -51,6 +51,7 @@ from clustr.services.reconciler import Reconciler
 from clustr.services.removal import Removal
 from clustr.services.running_processes import RunningProcesses
 from clustr.services.thumbnails import Thumbnails
+from clustr.services.url_signing import UrlSigner
 from clustr.services.waiting import AnalysisWaits
 from clustr.settings import Settings, describe_unknown_variables
 from clustr.storage import LocalStorage
@@ -82,6 +83,7 @@ class WebComponents:
     analysis_jobs: AnalysisJobs
     analysis_waits: AnalysisWaits
     originals: Originals
+    url_signer: UrlSigner
     thumbnails: Thumbnails
     removal: Removal
     bulk_jobs: BulkJobs
@@ -248,6 +250,9 @@ def build_web(
         analysis_jobs,
         AnalysisWaits(database),
         Originals(storage),
+        UrlSigner(
+            lambda: settings.url_signing_keys or [database.url_signing_key()], settings.url_days
+        ),
         Thumbnails(database, storage),
         Removal(database, storage, plugin_events.notify_deleted, settings.trash_days),
         BulkJobs(database),

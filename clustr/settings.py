@@ -84,6 +84,21 @@ class Names(fields.Field[tuple[str, ...]]):
         return tuple(name.strip() for name in value.split(",") if name.strip())
 
 
+class SigningKeys(Names):
+    """A comma-separated list of secrets that nobody guesses."""
+
+    min_length = 32
+
+    def _deserialize(self, value: str, *args: Any, **kwargs: Any) -> tuple[str, ...]:
+        keys = super()._deserialize(value, *args, **kwargs)
+        if any(len(key) < self.min_length for key in keys):
+            raise ValidationError(
+                f"expected secrets of at least {self.min_length} characters, such as `openssl rand "
+                "-hex 32` prints"
+            )
+        return keys
+
+
 class Languages(Names):
     """A comma-separated list of languages, each by its code of two letters."""
 
@@ -278,6 +293,8 @@ class Settings:
     max_image_pixels: int = setting(number(1), 50_000_000, "Pixels (width times height) of one image at most")
     decode_memory: int = setting(Size(), 400 * MEBIBYTE, "Memory that decodes of pictures take on a host, shared out evenly among its web processes, or a size such as `400MB`. A picture that needs more than its share is decoded while no other large one is")
 
+    url_days: int = setting(number(1, 3650), 7, "Days for which the addresses of files in answers are valid at least, with `AUTH=keys`; they expire at midnight UTC")
+    url_signing_keys: tuple[str, ...] = setting(SigningKeys(), (), "Secrets that sign addresses of files: the first signs, and all are good for checking, so that one can be replaced. Default: one that is made once and kept in MongoDB", secret=True)
     files_metadata: str = setting(Choice("keep", "strip-location", "strip"), "keep", "What is sent of the metadata of originals: all; all but what may say where they were taken; or only what decides how they look. What is stored stays as it came")
 
     mongodb_url: str = setting(server_url("mongodb", "mongodb+srv"), "mongodb://localhost:27017", "MongoDB; when not set, `clustr up` starts one of its own", secret=True)

@@ -113,6 +113,9 @@ def nginx(
     assert "server_name images.example.com;" in here and "clustr_connections 100;" in here
     here = here.replace("images.example.com;", "images.example.com 127.0.0.1 localhost;")
     here = here.replace("clustr_connections 100;", f"clustr_connections {connections};")
+    logged = "access_log /var/log/nginx/access.log clustr;"
+    assert logged in here
+    here = here.replace(logged, "access_log off;")
     if below:
         assert "location / {" in here and "proxy_pass http://clustr;" in here
         here = here.replace("location / {", f"location {below}/ {{")

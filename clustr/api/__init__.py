@@ -15,6 +15,7 @@ from clustr.api.http.middleware import register_middleware
 from clustr.api.http.quotas import RequestQuotas
 from clustr.api.http.request_context import EXTENSION
 from clustr.api.http.routing import UploadIdConverter
+from clustr.api.http.signatures import take_signatures
 from clustr.api.plugin_filters import PluginFilters
 from clustr.api.resources import (
     analyses,
@@ -56,6 +57,10 @@ With `AUTH=keys` a request comes with a key, as `Authorization: Bearer clustr_â€
 `X-API-Key: clustr_â€¦`. Without one, or with one that is not right, it is answered 401; with one that
 lacks the scope that the operation needs, 403 with `missing_scopes`. `GET /api/limits` says what a
 key may do. A key with `own` among its scopes is for the uploads alone that were sent with it.
+
+The `url`, `preview_url` and `thumbnail_url` in answers are signed then: whoever has one gets that
+file without a key, until the time that it says in `expires`. An address is the same all day.
+Nothing in it can be changed: then it is answered 403, as it is when its time is over.
 
 Where the requests or bytes of a key or of an address are limited, answers say in `RateLimit-Policy`
 what is allowed (`"requests";q=60;w=60`: 60 in 60 seconds) and in `RateLimit` how much of it is left
@@ -112,6 +117,7 @@ def register(app: Flask, components: WebComponents) -> None:
     # Plugins come last: of two templates or rules that are the same, Flask takes the first.
     for plugin, blueprint in components.blueprints:
         plugin_routes.mount(app, api, plugin, blueprint)
+    take_signatures(app)
     quotas = RequestQuotas(components.quotas, components.settings.rate_limit)
     if app.config["USES_KEYS"]:
         require_keys(app, components.authentication, quotas)

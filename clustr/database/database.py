@@ -41,7 +41,7 @@ from clustr.database.editing import Editing
 from clustr.database.finished_counts import FinishedCounts
 from clustr.database.forgetting import Forgetting
 from clustr.database.indexes import make_indexes
-from clustr.database.installation import installation_id
+from clustr.database.installation import installation_id, url_signing_key
 from clustr.database.integrity import (
     Integrity,
 )
@@ -194,6 +194,15 @@ class Database:
         self._require_own_database()
         with translate_startup_errors(), translate_errors():
             return installation_id(self._database["installation"])
+
+    def url_signing_key(self) -> str:
+        """The key that signs addresses where no setting has one; the first call makes it.
+
+        Raises:
+            DatabaseUnavailable: MongoDB does not answer.
+        """
+        with translate_errors():
+            return url_signing_key(self._database["installation"])
 
     def _require_own_database(self) -> None:
         """Check that the uploads are Clustr's, before anything is written to the database.

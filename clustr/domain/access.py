@@ -114,6 +114,9 @@ class Access:
 # With `AUTH=off`, and for commands and workers.
 UNRESTRICTED = Access(None, None, frozenset(Scope))
 
+# For requests with a signed address, which is good for one file.
+SIGNED = Access(None, None, frozenset({Scope.UPLOADS_READ}))
+
 # For requests without a key. No upload is of a name without a letter, so they see none.
 NOBODY = Access(None, "", frozenset(), own_only=True)
 

@@ -90,6 +90,23 @@ class OriginNotAllowed(ClustrError):
         )
 
 
+class AddressAltered(ClustrError):
+    """The signature of an address is not that of this address."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This address is not as it was given: something in it was altered, left out or added, "
+            "or the key that signed it is not used any more. Take it anew from an answer."
+        )
+
+
+class AddressExpired(ClustrError):
+    """A signed address is used after its time."""
+
+    def __init__(self) -> None:
+        super().__init__("The time of this address is over. Take it anew from an answer.")
+
+
 class KeyRequired(ClustrError):
     """The request has to come with a key, and has none."""
 

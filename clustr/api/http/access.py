@@ -10,6 +10,7 @@ from werkzeug.routing import Rule
 
 from clustr.api.http.origins import SAFE_METHODS
 from clustr.api.http.request_context import components
+from clustr.api.http.signatures import signed_metadata
 from clustr.domain.access import NOBODY, NOTHING, UNRESTRICTED, Access, Scope, marked_needs
 from clustr.domain.errors import KeyMistyped, KeyRefused, KeyRequired, MissingScope, TwoKeys
 from clustr.domain.models import FilesMetadata
@@ -31,6 +32,9 @@ def current_access() -> Access:
 
 def sent_metadata() -> FilesMetadata:
     """What is sent of the metadata of originals; without keys everybody is sent the same."""
+    signed = signed_metadata()
+    if signed is not None:
+        return signed
     access = current_access()
     if access.key_id is not None and Scope.FILES_READ in access.scopes:
         return FilesMetadata.KEEP
@@ -78,6 +82,9 @@ def require_keys(app: Flask, authentication: Authentication, quotas: "RequestQuo
     }
 
     def check() -> None:
+        if "access" in g:  # It has a signed address.
+            quotas.check()
+            return
         rule = request.url_rule
         needed = NOTHING if rule is None else needs[rule.endpoint, request.method]
         if not needed:  # There is nothing at this path, or it is for everybody.

@@ -90,12 +90,18 @@ class Blueprint(flask_smorest.Blueprint):
         return decorate
 
     def route(
-        self, rule: str, *, needs: Scope | frozenset[Scope], **options: Any
+        self,
+        rule: str,
+        *,
+        needs: Scope | frozenset[Scope],
+        or_signed: bool = False,
+        **options: Any,
     ) -> Callable[[Callable[..., Any]], Any]:
         """Register a view; its name becomes the `operationId`, which generated clients use.
 
         Args:
             needs: the scope that a request needs, or those of which it needs one.
+            or_signed: whether a signed address will do as well.
         """
         mark = mark_needs(*([needs] if isinstance(needs, Scope) else needs))
         register = super().route(rule, **options)
@@ -106,6 +112,7 @@ class Blueprint(flask_smorest.Blueprint):
 
         def decorate(view: Callable[..., Any]) -> Any:
             view = self.doc(operationId=view.__name__)(mark(view))
+            view.clustr_takes_signature = or_signed  # type: ignore[attr-defined]
             for add_response in response_decorators:
                 view = add_response(view)
             return register(view)

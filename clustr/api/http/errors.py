@@ -81,6 +81,8 @@ ERROR_TABLE: dict[type[errors.ClustrError], ErrorRow] = {
     errors.KeyRefused: ErrorRow(401, "key_refused", "Key refused"),
     errors.KeyExpired: ErrorRow(401, "key_expired", "Key expired"),
     errors.TwoKeys: ErrorRow(400, "two_keys", "Two keys"),
+    errors.AddressAltered: ErrorRow(403, "address_altered", "Address altered"),
+    errors.AddressExpired: ErrorRow(403, "address_expired", "Address expired"),
     errors.MissingScope: ErrorRow(403, "missing_scope", "Missing scope"),
     errors.QuotaExceeded: ErrorRow(429, "quota_exceeded", "Quota exceeded"),
     errors.TooManyAtOnce: ErrorRow(429, "too_many_at_once", "Too many at once"),

@@ -1,23 +1,55 @@
 """The URLs in responses."""
 
+from collections.abc import Callable
 from functools import lru_cache
 from urllib.parse import urlsplit
 
 from flask import request
 from werkzeug.sansio.utils import get_current_url
 
+from clustr.api.http.access import sent_metadata
 from clustr.api.http.request_context import components
+from clustr.api.http.signatures import METADATA
 from clustr.services.thumbnails import DEFAULT_SIZE, VERSION
+from clustr.services.url_signing import EXPIRY
+
+
+class FileUrls:
+    """The URLs of files for the answer to the current request, below `base_url()`.
+
+    Where requests need a key, these are signed instead: browsers send no key for a picture in a
+    page.
+    """
+
+    def __init__(self) -> None:
+        settings = components.settings
+        self._base = base_url()
+        self._file = f"{settings.upload_url_path}/"
+        self._file_query, self._thumbnail_query = "", f"?size={DEFAULT_SIZE}&v={VERSION}"
+        self._sign: Callable[[str], str] | None = None
+        if settings.auth == "keys":
+            self._sign = components.url_signer.sign
+            expiry = f"{EXPIRY}={components.url_signer.expiry()}"
+            metadata = sent_metadata()
+            differs = metadata != settings.files_metadata
+            self._file_query = f"?{METADATA}={metadata}&{expiry}" if differs else f"?{expiry}"
+            self._thumbnail_query += f"&{expiry}"
+
+    def of_file(self, filename: str) -> str:
+        """Return the URL of an original."""
+        return self._complete(f"{self._file}{filename}{self._file_query}")
+
+    def of_thumbnail(self, upload_id: str) -> str:
+        """Return the URL of an upload's thumbnail, which has a version and is cached for ever."""
+        return self._complete(f"/api/uploads/{upload_id}/thumbnail{self._thumbnail_query}")
+
+    def _complete(self, address: str) -> str:
+        return self._base + (self._sign(address) if self._sign else address)
 
 
 def url_of(filename: str) -> str:
-    """Return the URL of an original, below `base_url()`."""
-    return f"{base_url()}{components.settings.upload_url_path}/{filename}"
-
-
-def thumbnail_url_of(upload_id: str) -> str:
-    """Return the URL of an upload's thumbnail, which has a version and is cached for ever."""
-    return f"{base_url()}/api/uploads/{upload_id}/thumbnail?size={DEFAULT_SIZE}&v={VERSION}"
+    """Return the URL of an original for the answer to the current request."""
+    return FileUrls().of_file(filename)
 
 
 def trashed_url_of(upload_id: str) -> str:

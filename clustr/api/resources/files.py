@@ -22,11 +22,14 @@ from clustr.api.http.blueprint import Blueprint
 from clustr.api.http.fields import UPLOAD_ID_PARAMETER
 from clustr.api.http.origins import resource_policy
 from clustr.api.http.request_context import components
+from clustr.api.http.signatures import cache_control
 from clustr.api.schemas.uploads import (
     EXAMPLE_FILENAME,
+    EXPIRES,
     FILENAME_PATTERN,
+    SIGNATURE,
     FileQuerySchema,
-    ThumbnailQuerySchema,
+    SignedThumbnailQuerySchema,
 )
 from clustr.domain.access import Scope
 from clustr.domain.errors import NotFound
@@ -37,9 +40,6 @@ from clustr.services.intake import clean_name
 from clustr.services.thumbnails import VERSION, Thumbnail, snap_size
 
 FILENAME_REGEX = re.compile(rf"([0-9a-f]{{24}})\.({'|'.join(CONTENT_TYPES)})")
-
-CACHE_FOREVER = "public, max-age=31536000, immutable"
-CACHE_FOR_MINUTES = "public, max-age=300"
 
 # Unescaped in `filename*`, besides letters and digits (RFC 8187, section 3.2.1, attr-char).
 PLAIN_CHARACTERS = "!#$&+-.^_`|~"
@@ -79,6 +79,14 @@ STORED_FILENAME_PARAMETER = {
     "example": EXAMPLE_FILENAME,
 }
 
+SIGNATURE_PARAMETERS = [
+    {"in": "query", "name": name, "schema": {"type": kind}, "description": description}
+    for name, kind, description in (
+        ("expires", "integer", EXPIRES),
+        ("signature", "string", SIGNATURE),
+    )
+]
+
 blueprint = Blueprint("files", __name__, description="The originals")
 upload_blueprint = Blueprint(
     "files_of_upload",
@@ -112,7 +120,10 @@ def document_file_responses(kind: str, **success: Any) -> Any:
 
 
 @blueprint.route(
-    "/<stored_filename>", parameters=[STORED_FILENAME_PARAMETER], needs=Scope.UPLOADS_READ
+    "/<stored_filename>",
+    parameters=[STORED_FILENAME_PARAMETER, *SIGNATURE_PARAMETERS],
+    needs=Scope.UPLOADS_READ,
+    or_signed=True,
 )
 @document_file_responses("image/*", description="The image.")
 @blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
@@ -136,7 +147,7 @@ def get_file(stored_filename: str) -> Response:
         "ETag": f'"{name[1]}{sent.variant}"',
         "Last-Modified": http_date(int(name[1][:8], 16)),
         # Copies are others when the setting is changed.
-        "Cache-Control": CACHE_FOR_MINUTES if sent.variant else CACHE_FOREVER,
+        "Cache-Control": cache_control(is_final=not sent.variant),
     }
     return file_response(sent.content, sent.key, headers)
 
@@ -157,8 +168,10 @@ def get_original(query: dict[str, int], upload_id: str) -> Response:
     return file_response(sent.content, sent.key, headers)
 
 
-@upload_blueprint.route("/thumbnail", parameters=[UPLOAD_ID_PARAMETER], needs=Scope.UPLOADS_READ)
-@upload_blueprint.arguments(ThumbnailQuerySchema, location="query")
+@upload_blueprint.route(
+    "/thumbnail", parameters=[UPLOAD_ID_PARAMETER], needs=Scope.UPLOADS_READ, or_signed=True
+)
+@upload_blueprint.arguments(SignedThumbnailQuerySchema, location="query")
 @document_file_responses(
     "image/*", description="The thumbnail: `image/jpeg`, `image/webp` or `image/avif`."
 )
@@ -177,8 +190,7 @@ def get_thumbnail(query: dict[str, int], upload_id: str) -> Response:
     """
     extension = preferred_extension(request.environ.get("HTTP_ACCEPT", ""))
     thumbnail = components.thumbnails.get(upload_id, snap_size(query["size"]), extension)
-    cache_control = CACHE_FOREVER if query.get("v") == VERSION else CACHE_FOR_MINUTES
-    headers = headers_of_thumbnail(thumbnail, extension, cache_control)
+    headers = headers_of_thumbnail(thumbnail, extension, is_final=query.get("v") == VERSION)
     return file_response(thumbnail.content, thumbnail.key, headers)
 
 
@@ -195,23 +207,21 @@ def headers_of_original(upload: Upload, variant: str, download: int) -> dict[str
         "Content-Disposition": content_disposition(kind, download_name(upload)),
         "ETag": f'"{upload.sha256}{variant}"',
         "Last-Modified": http_date(upload.upload_time),
-        "Cache-Control": CACHE_FOR_MINUTES,  # The name can be changed.
+        "Cache-Control": cache_control(is_final=False),  # The name can be changed.
     }
 
 
-def headers_of_thumbnail(
-    thumbnail: Thumbnail, extension: str, cache_control: str
-) -> dict[str, str]:
+def headers_of_thumbnail(thumbnail: Thumbnail, extension: str, is_final: bool) -> dict[str, str]:
     """Return the headers for a thumbnail.
 
     Args:
         extension: that of its format.
-        cache_control: the value of `Cache-Control`.
+        is_final: whether there will never be another one at this address.
     """
     return {
         "Content-Type": CONTENT_TYPES[extension],
         "ETag": f'"{thumbnail.tag}"',
-        "Cache-Control": cache_control,
+        "Cache-Control": cache_control(is_final),
         "Vary": "Accept",
     }
 

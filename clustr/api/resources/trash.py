@@ -10,7 +10,6 @@ from clustr.api.http.fields import UPLOAD_ID_PARAMETER, links_to_upload
 from clustr.api.http.json_provider import page_response
 from clustr.api.http.request_context import components
 from clustr.api.resources.files import (
-    CACHE_FOR_MINUTES,
     DISPOSITION_HEADER,
     document_file_responses,
     file_response,
@@ -109,5 +108,5 @@ def get_trashed_thumbnail(query: dict[str, int], upload_id: str) -> Response:
     """
     extension = preferred_extension(request.environ.get("HTTP_ACCEPT", ""))
     thumbnail = components.thumbnails.get_trashed(upload_id, snap_size(query["size"]), extension)
-    headers = headers_of_thumbnail(thumbnail, extension, CACHE_FOR_MINUTES)
+    headers = headers_of_thumbnail(thumbnail, extension, is_final=False)
     return file_response(thumbnail.content, thumbnail.key, headers)

@@ -17,7 +17,7 @@ from clustr.api.http.fields import (
 )
 from clustr.api.http.json_provider import with_fraction
 from clustr.api.http.request_context import components
-from clustr.api.http.urls import thumbnail_url_of, url_of
+from clustr.api.http.urls import FileUrls
 from clustr.api.schemas.filters import CommonFilterSchema, boolean_fields, limit_fields
 from clustr.api.schemas.uploads import UploadSchema
 from clustr.components import WebComponents
@@ -47,7 +47,6 @@ TOO_FEW_MATCH = (
     f"range of what is sorted by, one of {', '.join(SORT_FIELDS)}."
 )
 RESULTS_FIELD = "analyses.results"
-ID_PLACEHOLDER = "<id>"
 
 
 class NameList(fields.String):
@@ -339,8 +338,7 @@ class FieldSelection:
             self._versions[name] = analyzer.version
             self._private[name] = private_fields(analyzer.result_schema)
         self._key = components.storage.key
-        self._url = url_of("")
-        self._thumbnail_url = thumbnail_url_of(ID_PLACEHOLDER).split(ID_PLACEHOLDER)
+        self._urls = FileUrls()
 
     @property
     def projection(self) -> dict[str, int]:
@@ -367,8 +365,8 @@ class FieldSelection:
             "original_name": document["original_name"],
             "filename": filename,
             "file_path": self._key(filename),
-            "url": self._url + filename,
-            "thumbnail_url": upload_id.join(self._thumbnail_url),
+            "url": self._urls.of_file(filename),
+            "thumbnail_url": self._urls.of_thumbnail(upload_id),
             "upload_time": with_fraction(document["upload_time"]),
             "taken_at": with_fraction(get("taken_at")),
             "size": document["size"],

@@ -26,7 +26,7 @@ from clustr.api.http.fields import (
     text,
 )
 from clustr.api.http.problem_schema import ProblemSchema
-from clustr.api.http.urls import thumbnail_url_of, url_of
+from clustr.api.http.urls import FileUrls, url_of
 from clustr.api.schemas.waiting import wait_for_field
 from clustr.components import WebComponents
 from clustr.domain.models import Analysis, State, Status, Upload
@@ -90,7 +90,8 @@ def duplicate_of_field() -> fields.String:
 
 def thumbnail_url_field() -> fields.String:
     return text(
-        "Where a thumbnail of 300 pixels is; for another size put that in.",
+        "Where a thumbnail of 300 pixels is. For another size put that in; where the address is "
+        "signed, another size needs a key.",
         EXAMPLE_THUMBNAIL_URL,
         required=True,
     )
@@ -458,6 +459,17 @@ class ThumbnailQuerySchema(Schema):
     )
 
 
+EXPIRES = "Of a signed address: when it expires, in seconds since 1970."
+SIGNATURE = "Of a signed address: the signature of all before it."
+
+
+class SignedThumbnailQuerySchema(ThumbnailQuerySchema):
+    """The query of a thumbnail, whose address may be signed."""
+
+    expires = QueryInteger(metadata={"description": EXPIRES})
+    signature = fields.String(metadata={"description": SIGNATURE})
+
+
 class ComparedDimensionsSchema(Schema):
     """The stored dimensions of an upload, and those of its file."""
 
@@ -471,13 +483,14 @@ class ComparedDimensionsSchema(Schema):
 
 def dump_upload(upload: Upload, components: WebComponents, with_results: bool) -> dict[str, Any]:
     """Convert an upload to the shape of `UploadSchema`."""
+    urls = FileUrls()
     return {
         "id": upload.id,
         "original_name": upload.original_name,
         "filename": upload.filename,
         "file_path": components.storage.key(upload.filename),
-        "url": url_of(upload.filename),
-        "thumbnail_url": thumbnail_url_of(upload.id),
+        "url": urls.of_file(upload.filename),
+        "thumbnail_url": urls.of_thumbnail(upload.id),
         "upload_time": upload.upload_time,
         "taken_at": upload.taken_at,
         "size": upload.size,

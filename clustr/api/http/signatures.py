@@ -1,0 +1,53 @@
+"""Signed addresses in requests: they stand in for a key, for what they name and for their time."""
+
+from flask import Flask, g, request
+
+from clustr.api.http.request_context import components
+from clustr.domain.access import SIGNED
+from clustr.domain.models import FilesMetadata
+from clustr.services.url_signing import EXPIRY
+
+METADATA = "metadata"
+
+CACHE_FOREVER = "public, max-age=31536000, immutable"
+CACHE_FOR_MINUTES = "public, max-age=300"
+# What a key may see can change at any time, and the next one that a browser sends may see less.
+ASK_AGAIN = "private, no-cache"
+
+
+def take_signatures(app: Flask) -> None:
+    """Have signed addresses checked, on the routes that say they take them."""
+    taking = {
+        endpoint
+        for endpoint, view in app.view_functions.items()
+        if getattr(view, "clustr_takes_signature", False)
+    }
+
+    def check() -> None:
+        query: str = request.environ.get("QUERY_STRING", "")
+        if "signature=" in query and request.endpoint in taking:
+            g.signed = components.url_signer.check(request.path, query)
+            g.access = SIGNED
+
+    app.before_request(check)
+
+
+def signed_metadata() -> FilesMetadata | None:
+    """What the address of the current request says of metadata; None if it does not."""
+    said = g.get("signed", {}).get(METADATA)
+    return None if said is None else FilesMetadata(said)
+
+
+def cache_control(is_final: bool) -> str:
+    """The `Cache-Control` of a file that is sent in answer to the current request.
+
+    Args:
+        is_final: whether there will never be another answer at this address.
+    """
+    signed = g.get("signed")
+    if signed is not None:
+        seconds = components.url_signer.seconds_left(int(signed[EXPIRY]))
+        return f"private, max-age={seconds}, immutable" if is_final else ASK_AGAIN
+    if components.settings.auth == "keys":
+        return ASK_AGAIN
+    return CACHE_FOREVER if is_final else CACHE_FOR_MINUTES
