@@ -19,6 +19,7 @@ COMMANDS = {
     "keys": "clustr.cli.keys:keys",
     "fsck": "clustr.cli.fsck:fsck",
     "plugins": "clustr.cli.plugins:plugins",
+    "import": "clustr.cli.import_folders:import_folders",
     "analyze": "clustr.cli.analyze:analyze",
     "x": "clustr.cli.plugin_commands:x",
     "analyses": "clustr.cli.analyses:analyses",

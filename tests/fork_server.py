@@ -42,6 +42,7 @@ MODULES = (
     "clustr.cli.analyze",
     "clustr.cli.config",
     "clustr.cli.fsck",
+    "clustr.cli.import_folders",
     "clustr.cli.plugins",
     "clustr.cli.start",
     "clustr.worker.jobs",

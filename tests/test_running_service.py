@@ -39,9 +39,15 @@ def test_command_uses_the_service_that_runs_elsewhere_and_says_so(up, tmp_path) 
     chosen = command(tmp_path, *arguments, DATA_FOLDER=str(tmp_path / "none"))
     assert "using" not in chosen.stderr
     assert chosen.returncode == 2
+    import_pictures = "import", str(tmp_path / "pictures"), "--dry-run"
+    (tmp_path / "pictures").mkdir()
+    done = command(tmp_path, *import_pictures, PORT="1")
+    assert (done.returncode, done.stderr) == (0, f"clustr: using {running.url}\n")
     [note] = (tmp_path / "state" / "clustr" / "running").iterdir()
     another = note.with_name("1.json")
     another.write_text(note.read_text())
+    done = command(tmp_path, *import_pictures)
+    assert f"several services run: say which is meant with --url ({running.url}" in done.stderr
     done = command(tmp_path, *arguments)
     assert done.returncode == 2
     assert "several services run: say which is meant with DATA_FOLDER" in done.stderr

@@ -57,6 +57,37 @@ def _service_elsewhere(settings: Settings) -> Settings | None:
     return running[0]
 
 
+def find_service_url() -> str:
+    """The address of the service that this account runs; standard error says which it is.
+
+    Of several it is the one on the data of the settings.
+
+    Raises:
+        StartUpError: a setting cannot be used, or it is not clear which service is meant.
+    """
+    settings, running = read_settings(), list(_noted_services())
+    if len(running) > 1:
+        here = [one for one in running if one.data_folder == settings.data_folder]
+        addresses = ", ".join(map(url_of, running))
+        if not here:
+            raise StartUpError(f"several services run: say which is meant with --url ({addresses})")
+        running = here
+    url = url_of(running[0] if running else settings)
+    click.echo(f"clustr: using {url}", err=True)
+    return url
+
+
+def url_of(settings: Settings) -> str:
+    """The address at which this host reaches the service with these settings."""
+    host = reachable_host(settings.host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+
+
+def reachable_host(host: str) -> str:
+    """Return an address that reaches a server on `host`, which may mean every address."""
+    return {"0.0.0.0": servers.LOOPBACK, "": servers.LOOPBACK, "::": "::1"}.get(host, host)  # noqa: S104
+
+
 @contextlib.contextmanager
 def note_running_service(settings: Settings) -> Iterator[None]:
     """Note for the block, for other commands of this account, where this `clustr up` runs."""

@@ -19,7 +19,7 @@ from clustr import __version__, storage
 from clustr.cli.code_watch import CodeWatch
 from clustr.cli.first_key import KeyOfExamples, key_of_examples
 from clustr.cli.plugins import single_line
-from clustr.cli.running_service import note_running_service
+from clustr.cli.running_service import note_running_service, reachable_host, url_of
 from clustr.database.replica_set import ensure_primary
 from clustr.domain.errors import DatabaseUnavailable, StartUpError
 from clustr.domain.supported_releases import why_unsupported
@@ -218,16 +218,11 @@ def _web_child(settings: Settings, environment: dict[str, str]) -> Child:
     return Child(
         "web",
         command_starter([*arguments, "clustr.app:create_app()"], environment),
-        ready=ForkedCheck(lambda: _check_web(_reachable_host(settings.host), settings.port)),
+        ready=ForkedCheck(lambda: _check_web(reachable_host(settings.host), settings.port)),
         ready_seconds=_ready_seconds(settings),
         reload_by=signal.SIGHUP,
         stop_seconds=STOP_SECONDS["web"],
     )
-
-
-def _reachable_host(host: str) -> str:
-    """Return an address that reaches a server on `host`, which may mean every address."""
-    return {"0.0.0.0": servers.LOOPBACK, "": servers.LOOPBACK, "::": "::1"}.get(host, host)  # noqa: S104
 
 
 def _check_web(host: str, port: int) -> int:
@@ -254,8 +249,7 @@ def _ignored_settings_lines(settings: Settings) -> str:
 def _welcome_text(settings: Settings, workers: int, environment: dict[str, str]) -> str:
     """Say what was started, where the data is, and three commands to try."""
     data = settings.data_folder
-    host = _reachable_host(settings.host)
-    url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+    host, url = reachable_host(settings.host), url_of(settings)
     key = key_of_examples(settings) if settings.auth == "keys" else None
 
     def server_location(setting: str, folder: Path) -> str:

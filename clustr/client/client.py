@@ -2,7 +2,6 @@
 
 import math
 import os
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,22 +12,20 @@ import requests
 
 from clustr.client.body import FileBody, OnProgress, disposition
 from clustr.client.errors import ApiError, NoCaptioner, NoResult
+from clustr.client.retries import (
+    BROKEN_CONNECTION,
+    LONGEST_PAUSE_SECONDS,
+    asked_pause_seconds,
+    pause_seconds,
+)
 from clustr.client.types import AcceptedFile, Analysis, CaptionAndTags, Upload
 from clustr.domain.models import State
 
 DEFAULT_URL = "http://127.0.0.1:5000"
 CAPTION = "caption"  # the field that a captioner fills
 UNDER_WAY = "under_way"
-# The last one is for an answer that is cut off.
-BROKEN_CONNECTION = (
-    requests.ConnectionError,
-    requests.Timeout,
-    requests.exceptions.ChunkedEncodingError,
-)
 
 ATTEMPTS = 5
-SHORTEST_PAUSE_SECONDS = 0.5
-LONGEST_PAUSE_SECONDS = 30.0
 # The service waits no longer for one request.
 LONGEST_WAIT_SECONDS = 60
 # When the service has too many requests that wait, it is asked now and then.
@@ -281,7 +278,7 @@ class Client:
         preference = {"Prefer": f"wait={seconds}"} if seconds > 0 else {}
         for attempt in range(1, ATTEMPTS + 1):
             is_last = attempt == ATTEMPTS or not is_repeatable
-            asked_seconds = None
+            pause = pause_seconds(attempt)
             try:
                 response = self._session.request(
                     method,
@@ -300,8 +297,10 @@ class Client:
                 error = ApiError(response)
                 if is_last or not error.is_temporary:
                     raise error
-                asked_seconds = _retry_after(response)
-            time.sleep(_pause_seconds(attempt) if asked_seconds is None else asked_seconds)
+                asked_seconds = asked_pause_seconds(response)
+                if asked_seconds is not None:
+                    pause = min(asked_seconds, LONGEST_PAUSE_SECONDS)
+            time.sleep(pause)
         raise AssertionError("the last attempt returns or raises")
 
 
@@ -323,14 +322,3 @@ def _is_under_way(analyses: Mapping[str, Analysis], analyzers: Sequence[str]) ->
     if any(status in working for status in (named if analyzers else every)):
         return True
     return State.WAITING in named and any(status in working for status in every)
-
-
-def _pause_seconds(attempt: int) -> float:
-    longest = min(SHORTEST_PAUSE_SECONDS * 2**attempt, LONGEST_PAUSE_SECONDS)
-    return random.uniform(longest / 2, longest)  # noqa: S311  So that not all come back at once.
-
-
-def _retry_after(response: requests.Response) -> float | None:
-    """Return the seconds of `Retry-After`; None when it is a date, or is not there."""
-    text = response.headers.get("Retry-After", "")
-    return min(float(text), LONGEST_PAUSE_SECONDS) if text.isascii() and text.isdigit() else None

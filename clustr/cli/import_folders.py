@@ -1,0 +1,152 @@
+"""`clustr import`: sends the pictures of folders to a service, here or elsewhere."""
+
+import contextlib
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+
+from clustr.cli.refusals import refuse
+from clustr.cli.running_service import find_service_url
+from clustr.client.importing import (
+    GeneralWords,
+    Importer,
+    ImportService,
+    ImportStopped,
+    KnownHashes,
+    Ledger,
+    Note,
+    Outcome,
+    Picture,
+    hashes_file,
+    make_progress,
+    walk,
+)
+
+# Exit codes; `refuse` exits with 2.
+ALL_THERE, SOME_MISSING, INTERRUPTED = 0, 1, 130
+# A service that is restarted or updated is back by then.
+PATIENCE_SECONDS = 300.0
+
+
+@click.command(name="import")
+@click.argument(
+    "folders",
+    metavar="FOLDER...",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+)
+@click.option("--url", help="Where the service is; by default the one that this account runs.")
+@click.option("--key", envvar="CLUSTR_KEY", help="A key of the service; better as CLUSTR_KEY.")
+@click.option("--tag", "tags", multiple=True, help="A tag for every new picture; may be repeated.")
+@click.option("--tags-from-folders", is_flag=True, help="The names of folders below FOLDER, too.")
+@click.option("--dry-run", is_flag=True, help="Send nothing; say what would be sent.")
+@click.option(
+    "--connections",
+    default=4,
+    show_default=True,
+    type=click.IntRange(1, 32),
+    help="How many requests are sent at once.",
+)
+@click.option(
+    "--report",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where to write which files were refused and why (CSV); by default into this folder.",
+)
+def import_folders(
+    folders: tuple[Path, ...],
+    url: str | None,
+    key: str | None,
+    tags: tuple[str, ...],
+    tags_from_folders: bool,
+    dry_run: bool,
+    connections: int,
+    report: Path | None,
+) -> None:
+    """Import the pictures of folders, with all folders in them.
+
+    What the service has already, by its content, is not sent again: after Ctrl-C or a crash the
+    same command goes on. Words go with new pictures only. Links are not followed; hidden files and
+    the folders of systems, such as @eaDir, are left out.
+
+    Exit code: 0 when all pictures are there, 1 when some were refused or could not be read, 2 when
+    the service could not be used, 130 after Ctrl-C.
+    """
+    service = ImportService(url or find_service_url(), key, PATIENCE_SECONDS)
+    words = GeneralWords(tags, tags_from_folders)
+    problem, exit_code = "", ALL_THERE
+    with Ledger(report or default_report()) as ledger:
+        try:
+            run_import(folders, service, words, ledger, connections, dry_run)
+        except ImportStopped as error:
+            problem = str(error)
+        except KeyboardInterrupt:
+            exit_code = INTERRUPTED
+    print_table(ledger)
+    if problem:
+        refuse(problem)
+    sys.exit(exit_code or (ALL_THERE if ledger.is_clean else SOME_MISSING))
+
+
+def default_report() -> Path:
+    """A file of this import alone, so that it is not taken for that of another one."""
+    return Path(f"clustr-import-{datetime.now():%Y%m%d-%H%M%S}.csv")
+
+
+def run_import(
+    folders: Sequence[Path],
+    service: ImportService,
+    words: GeneralWords,
+    ledger: Ledger,
+    connections: int,
+    dry_run: bool,
+) -> None:
+    """Import the folders, and show how far it is.
+
+    Raises:
+        ImportStopped: the service cannot be used.
+    """
+    limits = service.limits()
+    extensions = frozenset(e for format in limits["formats"] for e in format["extensions"])
+    with (
+        make_progress(Console(stderr=True)) as progress,
+        contextlib.closing(KnownHashes(hashes_file())) as hashes,
+        Importer(
+            service, limits, words, hashes, ledger, progress, connections, dry_run
+        ) as importer,
+    ):
+        for picture in find_pictures(folders, extensions, lambda *_: None):
+            progress.expect(1, picture.size_bytes)
+        importer.run(find_pictures(folders, extensions, ledger.note))
+
+
+def find_pictures(
+    folders: Iterable[Path], extensions: frozenset[str], note: Note
+) -> Iterator[Picture]:
+    """Find the pictures of all folders, as `walk` finds those of one."""
+    for folder in folders:
+        yield from walk(folder, extensions, note)
+
+
+def print_table(ledger: Ledger) -> None:
+    """Print what came of files, and where those that need attention are listed."""
+    table = Table(box=None, show_header=False)
+    for justify in ("right", "right", "left"):
+        table.add_column(justify=justify, no_wrap=True)
+    for outcome in Outcome:
+        for code in sorted(code for kind, code in ledger.counts if kind is outcome):
+            size_bytes = ledger.sizes_bytes[outcome, code]
+            table.add_row(
+                f"{ledger.counts[outcome, code]:,}",
+                decimal(size_bytes) if size_bytes else "",
+                f"{outcome}: {code}" if code else str(outcome),
+            )
+    Console(soft_wrap=True).print(table)
+    if not ledger.is_clean:
+        click.echo(f"Which and why: {ledger.report}")

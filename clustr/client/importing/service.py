@@ -1,0 +1,197 @@
+"""The service as an import uses it: what is tried again, and for how long."""
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import requests
+from requests.auth import AuthBase
+
+from clustr.client.errors import ApiError
+from clustr.client.importing.errors import ImportStopped, Interrupted
+from clustr.client.importing.form import Form
+from clustr.client.retries import BROKEN_CONNECTION, asked_pause_seconds, pause_seconds
+
+CONNECT_SECONDS = 10.0
+# For each part of an answer. Pictures are decoded before they are acknowledged.
+ANSWER_SECONDS = 120.0
+# For how long the first request is tried: then it is more likely that the address is wrong.
+FIRST_SECONDS = 5.0
+NEEDED_SCOPES = ("uploads:read", "uploads:write")
+HOW_TO_GO_ON = "what is there is there: the same command goes on from here"
+GIVE_A_KEY = "give one with the scopes uploads:read and uploads:write as CLUSTR_KEY or with --key"
+UNAUTHORIZED, FORBIDDEN, STORAGE_FULL = 401, 403, 507
+
+
+class KeyAuth(AuthBase):
+    """Sends a key; without this, `requests` would rather send a password of `~/.netrc`."""
+
+    def __init__(self, key: str):
+        self._key = key
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._key}"
+        return request
+
+
+class ImportService:
+    """A service; may be used by several threads, each with a connection of its own.
+
+    Args:
+        key: a key of the service, if it asks for one.
+        patience_seconds: for how long to try when it does not answer, or asks to come later.
+    """
+
+    def __init__(self, url: str, key: str | None, patience_seconds: float):
+        self.url = url.rstrip("/")
+        self._auth = KeyAuth(key.strip()) if key else None
+        self._patience_seconds = patience_seconds
+        self._stopping = threading.Event()
+        self._own = threading.local()
+
+    def stop(self) -> None:
+        """End all requests, those that wait to be sent again, too."""
+        self._stopping.set()
+
+    def check_stopped(self) -> None:
+        """Raise `Interrupted` once it was stopped."""
+        if self._stopping.is_set():
+            raise Interrupted
+
+    def limits(self) -> dict[str, Any]:
+        """Get what the service accepts.
+
+        Raises:
+            ImportStopped: it cannot be used, or not with this key.
+        """
+        try:
+            limits = self._request("GET", "/api/limits", patience_seconds=FIRST_SECONDS)
+            scopes, name = limits["allowed"]["scopes"], limits["allowed"]["key"]
+        except ApiError as error:
+            raise ImportStopped(f"{self.url}: {error}") from error
+        except (LookupError, TypeError) as error:
+            raise ImportStopped(self._no_clustr()) from error
+        if missing := [scope for scope in NEEDED_SCOPES if scope not in scopes]:
+            raise ImportStopped(
+                f"the key {name} lacks the scope {' and '.join(missing)}; {GIVE_A_KEY}"
+            )
+        return limits
+
+    def existing(self, hashes: Sequence[str]) -> set[str]:
+        """Return which of these SHA-256 the service has."""
+        answer = self._request("POST", "/api/uploads/exists", json={"sha256": [*hashes]})
+        return {sha256 for sha256, upload_id in answer["data"].items() if upload_id}
+
+    def upload(self, make_form: Callable[[], Form], key: str) -> dict[str, Any]:
+        """Upload files that are not there yet.
+
+        Args:
+            make_form: makes the form anew for each attempt.
+            key: names this upload (`Idempotency-Key`).
+
+        Returns:
+            the answer: in `data` those that are there now, in `errors` those that were refused.
+
+        Raises:
+            ApiError: the request as a whole was refused.
+            UnreadableFile: one of the files cannot be read.
+        """
+        headers = {"Idempotency-Key": key}
+        query = {"duplicates": "reuse"}
+        return self._request("POST", "/api/upload", make_form, headers=headers, params=query)
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        make_form: Callable[[], Form] | None = None,
+        patience_seconds: float | None = None,
+        headers: dict[str, str] | None = None,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Send a request, again and again while the service is away, and return the answer.
+
+        Raises:
+            ApiError: it was refused.
+            ImportStopped: the service is away for too long, or no request would do any better.
+        """
+        patience_seconds = self._patience_seconds if patience_seconds is None else patience_seconds
+        until = time.monotonic() + patience_seconds
+        for attempt in itertools.count(1):
+            self.check_stopped()
+            form = make_form() if make_form else None
+            sent = {**(headers or {}), **({"Content-Type": form.content_type} if form else {})}
+            pause = pause_seconds(attempt)
+            try:
+                response = self._session().request(
+                    method,
+                    self.url + path,
+                    data=form,
+                    headers=sent,
+                    timeout=(CONNECT_SECONDS, ANSWER_SECONDS),
+                    allow_redirects=False,
+                    **options,
+                )
+            except BROKEN_CONNECTION as error:
+                self._session().close()
+                problem = f"no service answers at {self.url}: {_reason(error)}"
+            except (requests.RequestException, ValueError) as error:
+                raise ImportStopped(f"{self.url} cannot be used: {error}") from error
+            else:
+                if response.ok and not response.is_redirect:
+                    return self._read(response)
+                problem = self._explain(response)
+                asked_seconds = asked_pause_seconds(response)
+                pause = pause if asked_seconds is None else asked_seconds
+            if time.monotonic() + pause > until:
+                asks = f" (it asks to wait {pause:.0f} seconds)" if pause > patience_seconds else ""
+                raise ImportStopped(f"{problem}{asks}; {HOW_TO_GO_ON}")
+            self._stopping.wait(pause)
+        raise AssertionError("the loop ends by returning or raising")
+
+    def _read(self, response: requests.Response) -> dict[str, Any]:
+        try:
+            answer = response.json()
+        except requests.JSONDecodeError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise ImportStopped(self._no_clustr())
+        return answer
+
+    def _no_clustr(self) -> str:
+        return f"what answers at {self.url} is no Clustr that this command can use"
+
+    def _explain(self, response: requests.Response) -> str:
+        """Say why the service asks to come later.
+
+        Raises:
+            ApiError: this request was refused.
+            ImportStopped: every request would be.
+        """
+        if response.is_redirect:
+            leads_to = response.headers.get("Location", "nowhere")
+            raise ImportStopped(f"{response.url} leads to {leads_to}: give that address with --url")
+        error = ApiError(response)
+        if error.status == UNAUTHORIZED:
+            raise ImportStopped(f"the service asks for a key: {error.detail} {GIVE_A_KEY}")
+        if error.status in (FORBIDDEN, STORAGE_FULL):
+            raise ImportStopped(f"{error}; {HOW_TO_GO_ON}")
+        if not error.is_temporary:
+            raise error
+        return str(error)
+
+    def _session(self) -> requests.Session:
+        session: requests.Session | None = getattr(self._own, "session", None)
+        if session is None:
+            session = self._own.session = requests.Session()
+            session.auth = self._auth
+        return session
+
+
+def _reason(error: Exception) -> str:
+    """The innermost reason of an error of `requests`, which is the one that says something."""
+    while error.__context__ is not None and isinstance(error.__context__, Exception):
+        error = error.__context__
+    return str(error)

@@ -1,0 +1,283 @@
+"""`clustr import`, against the real service, over a proxy where something is lost."""
+
+import os
+import re
+import shlex
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import photographs
+import pytest
+from importing import Import, Proxy, another_picture, counts, head
+from running import wait_until
+from web_side import WebSide
+
+from clustr.domain.access import Scope
+
+MAX_FILE_BYTES = 100_000
+
+
+@pytest.fixture(scope="module")
+def web(web_with: Callable[..., WebSide]) -> WebSide:
+    return web_with(AUTH="keys", MAX_UPLOAD_SIZE=str(MAX_FILE_BYTES))
+
+
+@pytest.fixture(scope="module")
+def make_key(web: WebSide) -> Callable[..., str]:
+    return lambda name, *scopes: web.workshop.web.key_making.create(name, scopes).text
+
+
+@pytest.fixture(scope="module")
+def key(make_key: Callable[..., str]) -> str:
+    return make_key("importer", Scope.UPLOADS_READ, Scope.UPLOADS_WRITE)
+
+
+@pytest.fixture
+def pictures(web: WebSide, key: str, tmp_path: Path) -> Import:
+    return Import(web, tmp_path, key)
+
+
+@pytest.fixture
+def proxy(web: WebSide) -> Iterator[Callable[..., Proxy]]:
+    made: list[Proxy] = []
+
+    def make(treat: Callable[[int], bytes | None]) -> Proxy:
+        made.append(Proxy(web.url, treat))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def keep(waiting: threading.Event) -> bytes:
+    """Keep an answer back, and never give it."""
+    waiting.wait(30)
+    return b""
+
+
+def test_what_is_there_is_not_stored_twice(pictures):
+    pictures.add_many(20)
+    twice = pictures.add("in a folder/copy.png")
+    pictures.add("in a folder/and another/»twice«.png", twice.read_bytes())
+    ran = pictures.run()
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert counts(ran) == {"uploaded": 21, "there already": 1}
+    again = pictures.run()
+    assert counts(again) == {"there already": 22}
+    assert len(pictures.uploads()) == 21
+    assert not pictures.has_report()
+
+
+def test_nothing_is_twice_and_no_word_lost_when_it_is_killed(pictures, proxy):
+    """Twice: with uploads on the way that are stored, and whose answers never come."""
+    names = pictures.add_many(300)
+    tags = ["--tag", "Italy", "--tags-from-folders"]
+    for _ in range(2):
+        there, waiting = len(pictures.uploads()), threading.Event()
+        between = proxy(lambda number, event=waiting: None if number < 4 else keep(event))
+        program = pictures.start(*tags, url=between.url)
+        enough = there + 64  # one request more than were answered
+        wait_until(lambda enough=enough: len(pictures.uploads()) >= enough, 30, "uploads")
+        program.signal(signal.SIGKILL)
+        program.process.wait(10)
+        waiting.set()
+    assert len(pictures.uploads()) < 300
+    ran = pictures.run(*tags)
+    assert ran.returncode == 0, ran.stderr
+    found = pictures.uploads()
+    assert sorted(one["original_name"] for one in found) == sorted(names)
+    assert all(one["tags"] == ["Italy"] for one in found)
+
+
+def test_after_ctrl_c_it_says_what_was_done(pictures, proxy):
+    pictures.add_many(80)
+    waiting = threading.Event()
+    between = proxy(lambda number: None if number == 1 else keep(waiting))
+    program = pictures.start(url=between.url)
+    wait_until(lambda: len(pictures.uploads()) >= 64, 30, "some uploads")
+    program.signal(signal.SIGINT)
+    waiting.set()
+    assert program.process.wait(20) == 130
+    assert "16" in program.output()
+    assert "uploaded" in program.output()
+    assert "Traceback" not in program.output()
+
+
+@pytest.mark.parametrize(
+    "instead",
+    [
+        b"",
+        b"HTTP/1.1 201 Created\r\nContent-Length: 100\r\n\r\n",
+        head("503 Too busy", "Retry-After: 0"),
+        head("429 Too many requests", "Retry-After: 0"),
+        head("502 Bad gateway"),
+    ],
+)
+def test_what_a_network_loses_is_sent_again_and_stored_once(pictures, proxy, instead):
+    pictures.add_many(40)
+    between = proxy(lambda number: instead if number <= 2 else None)
+    ran = pictures.run(url=between.url)
+    assert ran.returncode == 0, ran.stderr
+    assert counts(ran) == {"uploaded": 40}
+    assert between.uploads == 5
+    assert len(pictures.uploads()) == 40
+
+
+def test_it_goes_on_when_the_service_was_away(web, pictures, proxy):
+    def restart(number: int) -> bytes | None:
+        if number == 2:
+            web.gunicorn.stop()
+            web.start()
+            return b""
+        return None
+
+    pictures.add_many(60)
+    ran = pictures.run("--connections", "1", url=proxy(restart).url)
+    assert counts(ran) == {"uploaded": 60}, ran.stderr
+    assert len(pictures.uploads()) == 60
+
+
+def test_a_request_that_is_refused_as_a_whole_is_sent_file_by_file(pictures, proxy):
+    pictures.add_many(3)
+    between = proxy(lambda number: head("413 Too large") if number == 1 else None)
+    assert counts(pictures.run(url=between.url)) == {"there already": 3}
+    refusing = proxy(lambda number: head("413 Too large"))
+    pictures.add("large.jpg")
+    assert counts(pictures.run(url=refusing.url)) == {"there already": 3, "refused: 413": 1}
+
+
+def test_refused_files_are_listed_with_the_reason(pictures):
+    pictures.add("good.jpg")
+    pictures.add("text.png", photographs.text())
+    pictures.add("half.jpg", photographs.truncated(another_picture(), 0.5))
+    pictures.add("empty.webp", b"")
+    pictures.add("large.bmp", bytes(MAX_FILE_BYTES + 1))
+    pictures.add("raw.nef", b"II*\0" + bytes(100))
+    pictures.add("notes.txt", "no picture")
+    pictures.add("a picture", another_picture())
+    ran = pictures.run()
+    assert ran.returncode == 1
+    refusals = pictures.report()
+    raw_code = refusals.pop("raw.nef")[0]
+    assert {name: code for name, (code, _) in refusals.items()} == {
+        "text.png": "unsupported_type",
+        "half.jpg": "undecodable",
+        "empty.webp": "empty",
+        "large.bmp": "too_large",
+    }
+    assert all(detail.endswith(".") for _, detail in refusals.values())
+    found = counts(ran)
+    assert found.pop("other files, left out") == 1
+    assert found.pop("uploaded") == 2
+    assert sum(found.values()) == 5
+    assert f"refused: {raw_code}" in found
+    assert "Which and why: " in ran.stdout
+
+
+def test_links_and_what_is_hidden_are_left_out(pictures, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret.jpg").write_bytes(another_picture())
+    pictures.add("inside.jpg")
+    for name, target in (("out", outside), ("out.jpg", outside / "secret.jpg")):
+        (pictures.folder / name).symlink_to(target)
+    (pictures.folder / "round").symlink_to(pictures.folder)
+    pictures.add(".hidden/one.jpg")
+    pictures.add("@eaDir/one.jpg")
+    ran = pictures.run()
+    assert ran.returncode == 0
+    assert counts(ran) == {
+        "uploaded": 1,
+        "links that lead out of the folder, not followed": 2,
+        "hidden, left out": 1,
+        "system folders, left out": 1,
+    }
+
+
+def test_a_dry_run_sends_nothing(pictures):
+    pictures.add("one.jpg")
+    pictures.run()
+    pictures.add("two.jpg")
+    ran = pictures.run("--dry-run")
+    assert counts(ran) == {"would be uploaded": 1, "there already": 1}
+    assert [one["original_name"] for one in pictures.uploads()] == ["one.jpg"]
+
+
+def test_words_are_those_of_new_pictures_alone(pictures, web):
+    pictures.add("2024/Rome/forum.jpg")
+    pictures.run("--tag", "holiday", "--tags-from-folders")
+    assert pictures.upload("forum.jpg")["tags"] == ["holiday", "2024", "Rome"]
+    web.workshop.collection.update_one(
+        {"original_name": "forum.jpg"}, {"$set": {"caption": "a person's words"}}
+    )
+    before = pictures.upload("forum.jpg")
+    assert counts(pictures.run("--tag", "other")) == {"there already": 1}
+    assert pictures.upload("forum.jpg") == before
+
+
+def test_files_that_were_hashed_are_not_read_again(pictures):
+    """A file that cannot be what it was shows it: only its hash, which is remembered, fits."""
+    path = pictures.add("known.jpg")
+    long_ago = (1_700_000_000, 1_700_000_000)
+    content = path.read_bytes()
+
+    def replace(new: bytes) -> None:
+        path.write_bytes(new)
+        os.utime(path, long_ago)
+
+    replace(content)
+    pictures.run()
+    replace(bytes(len(content)))
+    assert counts(pictures.run()) == {"there already": 1}
+
+
+@pytest.mark.parametrize(
+    ("scopes", "said"),
+    [
+        (None, "the service asks for a key"),
+        ([Scope.UPLOADS_READ], "lacks the scope uploads:write"),
+        ([Scope.UPLOADS_WRITE], "lacks the scope uploads:read"),
+    ],
+)
+def test_without_the_right_key_it_says_what_to_do(pictures, make_key, scopes, said):
+    pictures.add("one.jpg")
+    key = make_key(f"key-{len(scopes)}-{scopes[0][8]}", *scopes) if scopes else ""
+    ran = pictures.run(CLUSTR_KEY=key)
+    assert ran.returncode == 2
+    assert said in ran.stderr
+    assert "give one with the scopes uploads:read and uploads:write as CLUSTR_KEY" in ran.stderr
+
+
+def test_a_service_that_is_not_there_is_named(pictures, proxy):
+    pictures.add("one.jpg")
+    ran = pictures.run(url="http://127.0.0.1:9")
+    assert ran.returncode == 2
+    assert "no service answers at http://127.0.0.1:9" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_the_page_of_the_import_is_so(web, key, tmp_path):
+    """Each command of the page is run in a folder with pictures, and prints what is below it."""
+    page = (Path(__file__).parent.parent / "docs/import.md").read_text()
+    example = Import(web, tmp_path, key)
+    for name in ("2024/Italy/forum.jpg", "2024/Italy/sea.jpg", "cat.png"):
+        example.add(name)
+    example.add("2024/broken.jpg", photographs.truncated(another_picture(), 0.5))
+    example.add(".trash/old.jpg")
+    blocks = re.findall(r"^```console\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    commands = re.findall(r"^\$ clustr (.*)\n((?:[^$].*\n)*)", "".join(blocks), re.MULTILINE)
+    assert len(commands) >= 3
+    environment = {"CLUSTR_KEY": key, "XDG_CACHE_HOME": str(tmp_path)}
+    for command, printed in commands:
+        arguments = [a.replace("Pictures", str(example.folder)) for a in shlex.split(command)]
+        ran = web.workshop.command(*arguments, "--url", web.url, **environment)
+        assert plain(ran.stdout) == plain(printed), command
+
+
+def plain(text: str) -> list[str]:
+    """The lines of an output, without sizes and times."""
+    without = re.sub(r"\d+(\.\d+)? ([kM]?B|bytes)\b", "", re.sub(r"\d{8}-\d{6}", "", text))
+    return [" ".join(line.split()) for line in without.splitlines()]
