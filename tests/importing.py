@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -77,13 +78,14 @@ class Import:
         return self._report.exists()
 
     def uploads(self) -> list[dict[str, Any]]:
-        """What the service has of files with the names of those in the folder."""
-        names = [path.name for path in self.folder.rglob("*")]
-        return [*self.web.workshop.collection.find({"original_name": {"$in": names}})]
+        """What the service has of the files in the folder, as it is stored."""
+        hashes = [sha256(p.read_bytes()).hexdigest() for p in self.folder.rglob("*") if p.is_file()]
+        return [*self.web.workshop.collection.find({"sha256": {"$in": hashes}})]
 
     def upload(self, name: str) -> dict[str, Any]:
-        """The one upload with this name, as it is stored."""
-        (found,) = self.web.workshop.collection.find({"original_name": name})
+        """The one upload of the file with this name."""
+        content = (self.folder / name).read_bytes()
+        (found,) = self.web.workshop.collection.find({"sha256": sha256(content).hexdigest()})
         return found
 
 

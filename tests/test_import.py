@@ -1,5 +1,6 @@
 """`clustr import`, against the real service, over a proxy where something is lost."""
 
+import io
 import os
 import re
 import shlex
@@ -11,9 +12,11 @@ from pathlib import Path
 import photographs
 import pytest
 from importing import Import, Proxy, another_picture, counts, head
+from rich.console import Console
 from running import wait_until
 from web_side import WebSide
 
+from clustr.client.importing import progress
 from clustr.domain.access import Scope
 
 MAX_FILE_BYTES = 100_000
@@ -209,13 +212,13 @@ def test_a_dry_run_sends_nothing(pictures):
 def test_words_are_those_of_new_pictures_alone(pictures, web):
     pictures.add("2024/Rome/forum.jpg")
     pictures.run("--tag", "holiday", "--tags-from-folders")
-    assert pictures.upload("forum.jpg")["tags"] == ["holiday", "2024", "Rome"]
+    assert pictures.upload("2024/Rome/forum.jpg")["tags"] == ["holiday", "2024", "Rome"]
     web.workshop.collection.update_one(
         {"original_name": "forum.jpg"}, {"$set": {"caption": "a person's words"}}
     )
-    before = pictures.upload("forum.jpg")
+    before = pictures.upload("2024/Rome/forum.jpg")
     assert counts(pictures.run("--tag", "other")) == {"there already": 1}
-    assert pictures.upload("forum.jpg") == before
+    assert pictures.upload("2024/Rome/forum.jpg") == before
 
 
 def test_files_that_were_hashed_are_not_read_again(pictures):
@@ -232,6 +235,28 @@ def test_files_that_were_hashed_are_not_read_again(pictures):
     pictures.run()
     replace(bytes(len(content)))
     assert counts(pictures.run()) == {"there already": 1}
+
+
+def test_a_watch_waits_for_a_file_that_grows(pictures):
+    program = pictures.start("--watch", "--tag", "seen")
+    pictures.add("still.jpg")
+    growing = pictures.add("growing.jpg")
+
+    def grow() -> bool:
+        with growing.open("ab") as file:
+            file.write(b"more")
+        return {one["original_name"] for one in pictures.uploads()} == {"still.jpg"}
+
+    wait_until(grow, 30, "the file that stands still")
+    wait_until(lambda: len(pictures.uploads()) == 2, 30, "the file that has grown")
+    pictures.add("later.jpg")
+    wait_until(lambda: len(pictures.uploads()) == 3, 30, "the file that came later")
+    program.signal(signal.SIGINT)
+    assert program.process.wait(20) == 130
+    assert "3" in program.output()
+    assert all(one["tags"] == ["seen"] for one in pictures.uploads())
+    named = pictures.web.workshop.collection.count_documents({"original_name": "growing.jpg"})
+    assert named == 1
 
 
 @pytest.mark.parametrize(
@@ -251,7 +276,23 @@ def test_without_the_right_key_it_says_what_to_do(pictures, make_key, scopes, sa
     assert "give one with the scopes uploads:read and uploads:write as CLUSTR_KEY" in ran.stderr
 
 
-def test_a_service_that_is_not_there_is_named(pictures, proxy):
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_it_shows_how_far_it_is(is_terminal, monkeypatch):
+    monkeypatch.setattr(progress, "LINE_EVERY_SECONDS", 0.0)
+    output = io.StringIO()
+    console = Console(file=output, force_terminal=is_terminal, width=120)
+    with progress.make_progress(console) as shown:
+        shown.expect(1500, 3_000_000)
+        shown.add_bytes(2_000_000)
+        shown.add_bytes(-500_000)
+        shown.add_files(1200)
+    assert "1,200 of 1,500" in output.getvalue()
+    assert "1.5 MB of 3.0 MB" in output.getvalue()
+    assert "/s" in output.getvalue()
+    assert ("files" in output.getvalue()) and ("━" in output.getvalue()) == is_terminal
+
+
+def test_a_service_that_is_not_there_is_named(pictures):
     pictures.add("one.jpg")
     ran = pictures.run(url="http://127.0.0.1:9")
     assert ran.returncode == 2

@@ -1,9 +1,11 @@
 """`clustr import`: sends the pictures of folders to a service, here or elsewhere."""
 
 import contextlib
+import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import click
@@ -23,6 +25,8 @@ from clustr.client.importing import (
     Note,
     Outcome,
     Picture,
+    Progress,
+    Watch,
     hashes_file,
     make_progress,
     walk,
@@ -47,6 +51,7 @@ PATIENCE_SECONDS = 300.0
 @click.option("--tag", "tags", multiple=True, help="A tag for every new picture; may be repeated.")
 @click.option("--tags-from-folders", is_flag=True, help="The names of folders below FOLDER, too.")
 @click.option("--dry-run", is_flag=True, help="Send nothing; say what would be sent.")
+@click.option("--watch", is_flag=True, help="Go on with files that come, until Ctrl-C.")
 @click.option(
     "--connections",
     default=4,
@@ -66,24 +71,27 @@ def import_folders(
     tags: tuple[str, ...],
     tags_from_folders: bool,
     dry_run: bool,
+    watch: bool,
     connections: int,
     report: Path | None,
 ) -> None:
     """Import the pictures of folders, with all folders in them.
 
     What the service has already, by its content, is not sent again: after Ctrl-C or a crash the
-    same command goes on. Words go with new pictures only. Links are not followed; hidden files and
-    the folders of systems, such as @eaDir, are left out.
+    same command goes on. Words, of options and of files such as photo.jpg.xmp, go with new pictures
+    only. Links are not followed; hidden files and the folders of systems, such as @eaDir, are left
+    out.
 
     Exit code: 0 when all pictures are there, 1 when some were refused or could not be read, 2 when
     the service could not be used, 130 after Ctrl-C.
     """
-    service = ImportService(url or find_service_url(), key, PATIENCE_SECONDS)
+    patience_seconds = math.inf if watch else PATIENCE_SECONDS
+    service = ImportService(url or find_service_url(), key, patience_seconds)
     words = GeneralWords(tags, tags_from_folders)
     problem, exit_code = "", ALL_THERE
     with Ledger(report or default_report()) as ledger:
         try:
-            run_import(folders, service, words, ledger, connections, dry_run)
+            run_import(folders, service, words, ledger, connections, dry_run, watch)
         except ImportStopped as error:
             problem = str(error)
         except KeyboardInterrupt:
@@ -106,8 +114,9 @@ def run_import(
     ledger: Ledger,
     connections: int,
     dry_run: bool,
+    watch: bool,
 ) -> None:
-    """Import the folders, and show how far it is.
+    """Import the folders, and show how far it is; with `watch` without end.
 
     Raises:
         ImportStopped: the service cannot be used.
@@ -121,9 +130,20 @@ def run_import(
             service, limits, words, hashes, ledger, progress, connections, dry_run
         ) as importer,
     ):
-        for picture in find_pictures(folders, extensions, lambda *_: None):
-            progress.expect(1, picture.size_bytes)
-        importer.run(find_pictures(folders, extensions, ledger.note))
+        find = partial(find_pictures, folders, extensions)
+        if watch:
+            for pictures in Watch(find, ledger.note).rounds():
+                importer.run(expected(pictures, progress))
+        for _ in expected(find(lambda *_: None), progress):
+            pass
+        importer.run(find(ledger.note))
+
+
+def expected(pictures: Iterable[Picture], progress: Progress) -> Iterator[Picture]:
+    """Say of each picture that there is as much to do."""
+    for picture in pictures:
+        progress.expect(1, picture.size_bytes)
+        yield picture
 
 
 def find_pictures(

@@ -16,7 +16,7 @@ LONGEST_PAUSE_SECONDS = 30.0
 
 def pause_seconds(attempt: int) -> float:
     """How long to wait after this attempt, from 1."""
-    longest = min(SHORTEST_PAUSE_SECONDS * 2.0**attempt, LONGEST_PAUSE_SECONDS)
+    longest = min(SHORTEST_PAUSE_SECONDS * 2.0 ** min(attempt, 10), LONGEST_PAUSE_SECONDS)
     return random.uniform(longest / 2, longest)  # noqa: S311  So that not all come back at once.
 
 

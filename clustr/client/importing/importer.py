@@ -10,13 +10,13 @@ from typing import Any
 from clustr.client.errors import ApiError
 from clustr.client.importing.errors import UnreadableFile
 from clustr.client.importing.form import Form, FormFile
+from clustr.client.importing.general_words import GeneralWords
 from clustr.client.importing.hashing import KnownHashes
 from clustr.client.importing.ledger import Ledger, Outcome
 from clustr.client.importing.progress import Progress
 from clustr.client.importing.pulling import done_by, in_groups
 from clustr.client.importing.service import ImportService
 from clustr.client.importing.walking import Picture
-from clustr.client.importing.words import GeneralWords
 
 HASHING_THREADS = 2
 HASHED_AHEAD = 64
@@ -153,7 +153,8 @@ class Importer:
                 if sha256 in present:
                     self._record(Result(picture, Outcome.PRESENT))
                 else:
-                    yield NewPicture(picture, sha256, self._words.of(picture))
+                    words = self._words.with_sidecars(picture, self._ledger.note)
+                    yield NewPicture(picture, sha256, words)
 
     def _send(self, group: Sequence[NewPicture]) -> list[Result]:
         """Send pictures in one request, or one by one when it cannot be used as a whole."""

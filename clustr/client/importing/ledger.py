@@ -21,15 +21,17 @@ class Outcome(StrEnum):
     PRESENT = "there already"
     REFUSED = "refused"
     UNREADABLE = "cannot be read"
+    WORDS_LOST = "words that were lost"
     LINK_OUT = "links that lead out of the folder, not followed"
     HIDDEN = "hidden, left out"
     SYSTEM_FOLDER = "system folders, left out"
+    UNUSED_SIDECAR = "sidecars (.xmp, .json) of no picture here"
     OTHER = "other files, left out"
 
     @property
     def needs_attention(self) -> bool:
-        """Whether the file should have come into the service, and did not."""
-        return self in (Outcome.REFUSED, Outcome.UNREADABLE)
+        """Whether something should have come into the service, and did not."""
+        return self in (Outcome.REFUSED, Outcome.UNREADABLE, Outcome.WORDS_LOST)
 
 
 # Is told of a file or folder that is left out, and why.
@@ -76,7 +78,7 @@ class Ledger:
 
     @property
     def is_clean(self) -> bool:
-        """Whether all files that should have come into the service are there."""
+        """Whether all that should have come into the service is there."""
         return not any(outcome.needs_attention for outcome, _ in self.counts)
 
     def _write(self, *row: Any) -> None:

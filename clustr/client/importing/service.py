@@ -14,7 +14,8 @@ from clustr.client.importing.errors import ImportStopped, Interrupted
 from clustr.client.importing.form import Form
 from clustr.client.retries import BROKEN_CONNECTION, asked_pause_seconds, pause_seconds
 
-CONNECT_SECONDS = 10.0
+# For a connection, and for each piece of what is sent.
+CONNECT_SECONDS = 20.0
 # For each part of an answer. Pictures are decoded before they are acknowledged.
 ANSWER_SECONDS = 120.0
 # For how long the first request is tried: then it is more likely that the address is wrong.
@@ -118,7 +119,7 @@ class ImportService:
             ImportStopped: the service is away for too long, or no request would do any better.
         """
         patience_seconds = self._patience_seconds if patience_seconds is None else patience_seconds
-        until = time.monotonic() + patience_seconds
+        first_failed_at: float | None = None
         for attempt in itertools.count(1):
             self.check_stopped()
             form = make_form() if make_form else None
@@ -145,7 +146,9 @@ class ImportService:
                 problem = self._explain(response)
                 asked_seconds = asked_pause_seconds(response)
                 pause = pause if asked_seconds is None else asked_seconds
-            if time.monotonic() + pause > until:
+            now = time.monotonic()
+            first_failed_at = now if first_failed_at is None else first_failed_at
+            if now + pause > first_failed_at + patience_seconds:
                 asks = f" (it asks to wait {pause:.0f} seconds)" if pause > patience_seconds else ""
                 raise ImportStopped(f"{problem}{asks}; {HOW_TO_GO_ON}")
             self._stopping.wait(pause)

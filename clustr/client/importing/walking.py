@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clustr.client.importing.ledger import Note, Outcome
+from clustr.client.importing.sidecars import SidecarNames, sidecar_names, sidecars_of
 
 # What network storage, Windows and macOS keep beside pictures; their names in lower case.
 SYSTEM_FOLDERS = frozenset(
@@ -33,12 +34,14 @@ class Picture:
     Attributes:
         root: the folder that is imported, in which it was found.
         modified_ns: when it was last changed, in nanoseconds since 1970.
+        sidecars: files beside it that say something of it.
     """
 
     path: Path
     root: Path
     size_bytes: int
     modified_ns: int
+    sidecars: tuple[Path, ...]
 
 
 def walk(root: Path, extensions: frozenset[str], note: Note) -> Iterator[Picture]:
@@ -62,6 +65,8 @@ def walk(root: Path, extensions: frozenset[str], note: Note) -> Iterator[Picture
             note(Outcome.UNREADABLE, folder, error.strerror or str(error))
             continue
         folders: list[Path] = []
+        beside = sidecar_names(e.name for e in found if e.is_file(follow_symlinks=False))
+        unused = set(beside.values())
         for entry in found:
             path = folder / entry.name
             if entry.name.lower() in SYSTEM_FOLDERS and entry.is_dir(follow_symlinks=False):
@@ -73,19 +78,29 @@ def walk(root: Path, extensions: frozenset[str], note: Note) -> Iterator[Picture
                     note(Outcome.LINK_OUT, path, "")
             elif entry.is_dir(follow_symlinks=False):
                 folders.append(path)
-            else:
-                yield from _picture(entry, path, root, extensions, note)
+            elif entry.name.lower() not in beside:
+                for picture in _pictures(entry, path, root, extensions, beside, note):
+                    unused.difference_update(sidecar.name for sidecar in picture.sidecars)
+                    yield picture
+        for name in sorted(unused):
+            note(Outcome.UNUSED_SIDECAR, folder / name, "")
         pending += reversed(folders)
 
 
-def _picture(
-    entry: os.DirEntry[str], path: Path, root: Path, extensions: frozenset[str], note: Note
+def _pictures(
+    entry: os.DirEntry[str],
+    path: Path,
+    root: Path,
+    extensions: frozenset[str],
+    beside: SidecarNames,
+    note: Note,
 ) -> Iterator[Picture]:
     """Yield a file if it may be a picture."""
     try:
         if entry.is_file() and _may_be_picture(path, extensions):
             status = entry.stat()
-            yield Picture(path, root, status.st_size, status.st_mtime_ns)
+            sidecars = tuple(path.with_name(name) for name in sidecars_of(entry.name, beside))
+            yield Picture(path, root, status.st_size, status.st_mtime_ns, sidecars)
         else:
             note(Outcome.OTHER, path, "")
     except OSError as error:

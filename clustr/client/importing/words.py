@@ -1,11 +1,8 @@
 """What is said of a picture, as the service takes it with the file."""
 
 import unicodedata
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
-
-from clustr.client.importing.walking import Picture
 
 # What the service accepts.
 LONGEST_CAPTION = 1000
@@ -15,30 +12,50 @@ INVISIBLE = ("Cc", "Cs")
 
 
 @dataclass(frozen=True, slots=True)
-class GeneralWords:
-    """What is said of all pictures of an import.
+class Words:
+    """What is said of a picture; what is empty is not said.
 
     Attributes:
-        tags: for every picture.
-        tags_from_folders: whether the names of the folders in which a picture is are tags of it.
+        taken_at: when it was taken, in ISO 8601.
     """
 
+    caption: str = ""
     tags: tuple[str, ...] = ()
-    tags_from_folders: bool = False
+    taken_at: str = ""
 
-    def of(self, picture: Picture) -> dict[str, Any]:
-        """Return what is said of a picture, as the body of a `PATCH` of its upload; {}: nothing."""
-        tags = [*self.tags]
-        if self.tags_from_folders:
-            tags += picture.path.relative_to(picture.root).parts[:-1]
-        return edit(tags=tags)
+    def supplemented_by(self, other: "Words") -> "Words":
+        """Return these with what the other says besides: its tags, and what is empty here."""
+        return Words(
+            self.caption or other.caption,
+            (*self.tags, *other.tags),
+            self.taken_at or other.taken_at,
+        )
 
+    def as_edit(self) -> dict[str, Any]:
+        """Return them as the body of a `PATCH`, within what the service accepts; {}: nothing."""
+        edit: dict[str, Any] = {}
+        if caption := clean(self.caption, LONGEST_CAPTION):
+            edit["caption"] = caption
+        tags = dict.fromkeys(clean(tag, LONGEST_TAG) for tag in self.tags)
+        tags.pop("", None)
+        if tags:
+            edit["tags"] = {"add": [*tags][:MOST_TAGS]}
+        if self.taken_at:
+            edit["taken_at"] = self.taken_at
+        return edit
 
-def edit(tags: Iterable[str]) -> dict[str, Any]:
-    """Make an edit as the service takes it: of empty words nothing is left."""
-    cleaned = dict.fromkeys(clean(tag, LONGEST_TAG) for tag in tags)
-    cleaned.pop("", None)
-    return {"tags": {"add": [*cleaned][:MOST_TAGS]}} if cleaned else {}
+    def too_long(self) -> str:
+        """Say what of them the service does not accept; empty when it accepts all."""
+        cut = []
+        if len(self.caption) > LONGEST_CAPTION:
+            cut.append(f"the caption after {LONGEST_CAPTION} characters")
+        if any(len(tag) > LONGEST_TAG for tag in self.tags):
+            cut.append(f"tags after {LONGEST_TAG} characters")
+        if len({*self.tags}) > MOST_TAGS:
+            cut.append(f"the tags after {MOST_TAGS} of them")
+        return (
+            f"it has more words than the service takes; cut were {' and '.join(cut)}" if cut else ""
+        )
 
 
 def clean(text: str, longest: int) -> str:

@@ -1,0 +1,81 @@
+"""Words from sidecars in XMP (ISO 16684-1), as darktable, digiKam and Lightroom write them."""
+
+import re
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from xml.etree import ElementTree
+
+from clustr.client.importing.errors import UnreadableFile
+from clustr.client.importing.words import Words
+
+RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
+TITLE, DESCRIPTION, SUBJECT = (
+    f"{{http://purl.org/dc/elements/1.1/}}{name}" for name in ("title", "description", "subject")
+)
+# When the picture was made; the first that is there counts.
+DATES = (
+    "{http://ns.adobe.com/photoshop/1.0/}DateCreated",
+    "{http://ns.adobe.com/exif/1.0/}DateTimeOriginal",
+    "{http://ns.adobe.com/xap/1.0/}CreateDate",
+)
+LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
+DEFAULT_LANGUAGE = "x-default"
+# A date with its day, as in ISO 8601, or with the colons of EXIF.
+DATE = re.compile(
+    r"([12][0-9]{3})[-:]([0-9]{2})[-:]([0-9]{2})"
+    r"(?:[T ]([0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?(?:Z|[+-][0-9]{2}:?[0-9]{2})?))?"
+)
+
+
+def read_xmp(content: bytes) -> Words:
+    """Read title, description, keywords and date.
+
+    One that declares a document type is not read: so there are no entities, and nothing elsewhere
+    is looked at. In every encoding that is read its beginning is written in the same bytes.
+
+    Raises:
+        UnreadableFile: it is no XML.
+    """
+    if b"\0" in content or b"<!DOCTYPE" in content:
+        raise UnreadableFile("it is no XMP in UTF-8, or declares a document type")
+    try:
+        document = ElementTree.fromstring(content)  # noqa: S314
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last: its encoding
+        raise UnreadableFile(f"it is no XML: {error}") from error
+    rdf = next(document.iter(f"{RDF}RDF"), None)
+    about = [] if rdf is None else rdf.findall(f"{RDF}Description")
+    title, description = (next(_texts(about, name), "") for name in (TITLE, DESCRIPTION))
+    return Words(
+        caption=_join(title, description),
+        tags=tuple(_texts(about, SUBJECT)),
+        taken_at=next(filter(None, (_date(t) for name in DATES for t in _texts(about, name))), ""),
+    )
+
+
+def _texts(about: Sequence[ElementTree.Element], name: str) -> Iterator[str]:
+    """What is said under a name, in an attribute, element or list; the default language first."""
+    for description in about:
+        yield from filter(None, [description.get(name, "").strip()])
+        for element in description.findall(name):
+            listed = element.findall(f"*/{RDF}li")
+            listed.sort(key=lambda item: item.get(LANGUAGE) != DEFAULT_LANGUAGE)
+            texts = [(item.text or "").strip() for item in listed or [element]]
+            yield from filter(None, texts)
+
+
+def _join(title: str, description: str) -> str:
+    """Both as one caption, and only one where it has the other in it."""
+    if title in description:
+        return description
+    return f"{title}: {description}" if description else title
+
+
+def _date(text: str) -> str:
+    """The date in ISO 8601; empty when it is none, or has no day."""
+    if not (found := DATE.fullmatch(text)):
+        return ""
+    year, month, day, time = found.groups()
+    try:
+        return datetime.fromisoformat(f"{year}-{month}-{day}T{time or '00:00'}").isoformat()
+    except ValueError:
+        return ""
