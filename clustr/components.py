@@ -374,8 +374,8 @@ def build_forgetting(settings: Settings) -> Iterator[tuple[ForgettingJobs, Datab
 
 
 @contextmanager
-def build_keys(settings: Settings) -> Iterator[tuple[KeyMaking, Keys]]:
-    """Build what makes keys, and the keys, for the block.
+def build_keys(settings: Settings) -> Iterator[tuple[KeyMaking, Keys, AuditLog]]:
+    """Build what makes keys, the keys, and the log of what is done to them, for the block.
 
     Raises:
         StartUpError: a setting cannot be used.
@@ -383,7 +383,7 @@ def build_keys(settings: Settings) -> Iterator[tuple[KeyMaking, Keys]]:
     database = build_database(settings, WORKER_TIMEOUT_SECONDS)
     try:
         database.make_indexes()  # So that no two keys have the same name.
-        yield KeyMaking(database.keys), database.keys
+        yield KeyMaking(database.keys), database.keys, AuditLog(database, settings.audit_days)
     finally:
         database.close()
 

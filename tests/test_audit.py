@@ -88,6 +88,25 @@ def test_who_ordered_a_job_is_known(client):
     }
 
 
+def test_who_made_and_revoked_keys_is_known_and_no_key_is(client, app_workshop):
+    new = client.post("/api/keys", json={"name": "robot", "scopes": ["uploads:read"]}).json
+    newer = client.post("/api/keys/robot/rotate", json={}).json
+    client.delete("/api/keys/robot")
+    app_workshop.command("keys", "create", "tool", "--scopes", "uploads:read")
+    answer = client.get("/api/audit")
+    listed = [
+        (entry["action"], entry["details"]["name"], entry["key"]) for entry in answer.json["data"]
+    ]
+    assert listed == [
+        ("create_key", "tool", None),
+        ("revoke_key", "robot", "operator"),
+        ("rotate_key", "robot", "operator"),
+        ("create_key", "robot", "operator"),
+    ]
+    assert new["key"] not in answer.text
+    assert newer["key"] not in answer.text
+
+
 def test_it_is_read_a_page_at_a_time_and_by_filters(client):
     uploads = [upload(client) for _ in range(3)]
     for one in uploads:

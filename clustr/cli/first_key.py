@@ -8,6 +8,7 @@ from clustr.cli.refusals import refuse
 from clustr.cli.running_service import with_started_servers
 from clustr.components import build_keys
 from clustr.domain.access import Scope
+from clustr.domain.audit import COMMAND_LINE, AuditAction
 from clustr.domain.errors import DatabaseUnavailable, NameTaken
 from clustr.settings import Settings
 from clustr.supervisor import servers
@@ -58,10 +59,12 @@ def _is_made(settings: Settings) -> bool:
 def _make(settings: Settings) -> int:
     """Make the key, and return 0; 1 when there are keys, or the database is away."""
     try:
-        with build_keys(settings) as (key_making, keys):
+        with build_keys(settings) as (key_making, keys, audit):
             if keys.any():
                 return 1
-            issued = key_making.create(NAME, Scope)
+            with audit.record(AuditAction.CREATE_KEY, COMMAND_LINE) as details:
+                details["name"] = NAME
+                issued = key_making.create(NAME, Scope)
     except (DatabaseUnavailable, NameTaken):  # Another `clustr up` may have been faster.
         return 1
     path = settings.data_folder / FILE

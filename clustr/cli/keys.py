@@ -15,7 +15,9 @@ from clustr.cli.running_service import read_settings_of_running_service
 from clustr.components import build_keys
 from clustr.database import Key, Keys, now
 from clustr.domain.access import OWN, UNITS_SECONDS, Rate, Scope
+from clustr.domain.audit import COMMAND_LINE, AuditAction
 from clustr.domain.failure_messages import format_size
+from clustr.services.audit import AuditLog
 from clustr.services.key_making import GRACE, IssuedKey, KeyMaking
 from clustr.settings import Size
 
@@ -63,12 +65,20 @@ def keys() -> None:
 
 
 @contextmanager
-def keys_of_service() -> Iterator[tuple[KeyMaking, Keys]]:
-    """What makes keys, and the keys, for the block, whose errors are said in one line."""
+def keys_of_service() -> Iterator[tuple[KeyMaking, Keys, AuditLog]]:
+    """What `build_keys` builds, for the block, whose errors are said in one line."""
     settings = read_settings_of_running_service()
     logs.configure(settings.log_format, "error")
     with refuse_errors(), build_keys(settings) as found:
         yield found
+
+
+@contextmanager
+def recording(audit: AuditLog, action: AuditAction, name: str) -> Iterator[None]:
+    """Record in the audit log what the block does to the key of this name."""
+    with audit.record(action, COMMAND_LINE) as details:
+        details["name"] = name
+        yield
 
 
 @keys.command()
@@ -99,7 +109,10 @@ def create(
 ) -> None:
     """Make a key, and print it: it is shown once, and nobody can see it again."""
     named = [scope.strip() for scope in scopes.split(",") if scope.strip()]
-    with keys_of_service() as (key_making, _):
+    with (
+        keys_of_service() as (key_making, _, audit),
+        recording(audit, AuditAction.CREATE_KEY, name),
+    ):
         issued = key_making.create(
             name,
             named,
@@ -113,7 +126,7 @@ def create(
 @keys.command(name="list")
 def list_keys() -> None:
     """List all keys, the newest first; of each only the beginning is known."""
-    with keys_of_service() as (_, stored):
+    with keys_of_service() as (_, stored, _):
         for key in stored.newest_first():
             click.echo(describe(key))
 
@@ -134,7 +147,10 @@ def list_keys() -> None:
 )
 def rotate(name: str, grace: timedelta, expires: timedelta | None) -> None:
     """Give a key another text, and print that; the one before goes on for a while."""
-    with keys_of_service() as (key_making, _):
+    with (
+        keys_of_service() as (key_making, _, audit),
+        recording(audit, AuditAction.ROTATE_KEY, name),
+    ):
         issued = key_making.rotate(name, grace, None if expires is None else now() + expires)
     print_issued(issued)
 
@@ -143,7 +159,10 @@ def rotate(name: str, grace: timedelta, expires: timedelta | None) -> None:
 @click.argument("name")
 def revoke(name: str) -> None:
     """Make a key invalid for good, within seconds."""
-    with keys_of_service() as (_, stored):
+    with (
+        keys_of_service() as (_, stored, audit),
+        recording(audit, AuditAction.REVOKE_KEY, name),
+    ):
         key = stored.revoke(name)
     click.echo(f"{key.name} is revoked; in 5 seconds at the latest no process takes it any more.")
 

@@ -48,7 +48,7 @@ PAGE_POLICY = "; ".join(
     ]
 )
 
-FOR_ADMIN = ("url", "detail")
+FOR_ADMIN = ("url", "detail", "not_loaded")
 
 blueprint = Blueprint(
     "health",

@@ -6,11 +6,13 @@ from typing import Any
 from flask import Response, jsonify
 from marshmallow import Schema, ValidationError, fields, validate
 
+from clustr.api.http.audit import recording
 from clustr.api.http.blueprint import Blueprint
 from clustr.api.http.fields import EXAMPLE_ID, date_time, date_time_input, number, text
 from clustr.api.http.request_context import components
 from clustr.database import Key
 from clustr.domain.access import OWN, Rate, Scope
+from clustr.domain.audit import AuditAction
 from clustr.domain.key_text import EXAMPLE
 from clustr.services.key_making import GRACE, NAME, IssuedKey
 
@@ -167,7 +169,10 @@ def create_key(asked: dict[str, Any]) -> Response:
     The answer is the only place where its text ever is. A key with `admin` can give scopes that it
     has not itself; with `own` it cannot be combined. 409 when another key has the name.
     """
-    issued = components.key_making.create(asked.pop("name"), asked.pop("scopes"), **asked)
+    name = asked.pop("name")
+    with recording(AuditAction.CREATE_KEY) as details:
+        details["name"] = name
+        issued = components.key_making.create(name, asked.pop("scopes"), **asked)
     response = dump_issued(issued)
     response.status_code = 201
     return response
@@ -192,7 +197,10 @@ def revoke_key(name: str) -> Response:
     Within 5 seconds no process takes it any more, nor the text that it had before a rotation. A
     new key may have its name, and then has its uploads.
     """
-    return jsonify(dump_key(components.database.keys.revoke(name)))
+    with recording(AuditAction.REVOKE_KEY) as details:
+        details["name"] = name
+        key = components.database.keys.revoke(name)
+    return jsonify(dump_key(key))
 
 
 @blueprint.route("/<name>/rotate", methods=["POST"], parameters=[NAME_PARAMETER], needs=Scope.ADMIN)
@@ -208,7 +216,10 @@ def rotate_key(asked: dict[str, Any], name: str) -> Response:
     door. Its id, name, scopes and limits stay as they are.
     """
     grace = timedelta(seconds=asked["grace_seconds"])
-    return dump_issued(components.key_making.rotate(name, grace, asked["expires_at"]))
+    with recording(AuditAction.ROTATE_KEY) as details:
+        details["name"] = name
+        issued = components.key_making.rotate(name, grace, asked["expires_at"])
+    return dump_issued(issued)
 
 
 def dump_key(key: Key) -> dict[str, Any]:

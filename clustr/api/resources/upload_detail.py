@@ -4,11 +4,12 @@ from contextlib import suppress
 from typing import Any
 
 from flask import Response, jsonify
+from marshmallow import Schema
 
 from clustr.api.http.audit import recording
 from clustr.api.http.blueprint import Blueprint
 from clustr.api.http.etags import add_etag, versions_from_headers
-from clustr.api.http.fields import UPLOAD_ID_PARAMETER, links_to_upload
+from clustr.api.http.fields import UPLOAD_ID_PARAMETER, links_to_upload, text
 from clustr.api.http.preferences import (
     PREFER_PARAMETER,
     PREFERENCE_APPLIED_HEADER,
@@ -187,6 +188,36 @@ def get_analysis(upload_id: str, analyzer: str) -> Response:
     """
     analysis = analysis_of(components.database.uploads.get(upload_id), analyzer)
     return jsonify(dump_analysis(analysis, components, True))
+
+
+class TracebackSchema(Schema):
+    """Where in its plugin an analysis failed."""
+
+    traceback = text(
+        "The lines of the plugin through which it went, and the exception; `null` when it did not "
+        "fail there.",
+        'File "brightness.py", line 14, in analyze\n    mean = sum(values) / len(values)\n'
+        "ZeroDivisionError: division by zero",
+        required=True,
+        allow_none=True,
+    )
+
+
+@blueprint.route(
+    "/<upload_id:upload_id>/analyses/<analyzer>/traceback",
+    parameters=[UPLOAD_ID_PARAMETER, ANALYZER_PARAMETER],
+    needs=Scope.ADMIN,
+)
+@blueprint.response(200, TracebackSchema)
+@blueprint.alt_response(404, "NOT_FOUND")
+@blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
+def get_traceback(upload_id: str, analyzer: str) -> Response:
+    """See where in its plugin an analysis failed
+
+    For those who write or run the plugin; `error` of the analysis says it for everybody else.
+    """
+    _, traceback = components.database.analyses.traceback(upload_id, analyzer)
+    return jsonify({"traceback": traceback})
 
 
 @blueprint.route(

@@ -7,6 +7,7 @@ from marshmallow import INCLUDE, Schema, fields, validate
 
 from clustr.api.http.fields import NOT_NEGATIVE, Pattern, date_time, number, one_of, text
 from clustr.api.http.json_schema import json_schema
+from clustr.api.http.service_addresses import without_addresses
 from clustr.plugin_manager import Plugin, PluginState, code_hash, private_fields
 from clustr.plugin_manager.service_addresses import why_off
 from clustr.services.default_services import DefaultServices
@@ -328,12 +329,13 @@ def dump_plugin(
         running = [p for p in processes if plugin.name in p.plugins]
         outdated = [str(p) for p in running if p.plugins[plugin.name].code != code]
     missing = [a for a in plugin.analyzers if a.name in services.not_configured]
+    reason = " ".join(map(services.advice, missing)) or plugin.reason or why_off(plugin)
     return {
         "name": plugin.name,
         "version": plugin.version,
         "source": plugin.source,
         "state": plugin.state,
-        "reason": " ".join(map(services.advice, missing)) or plugin.reason or why_off(plugin),
+        "reason": without_addresses(reason),
         "hook_errors": plugin.hook_errors,
         "outdated_processes": outdated,
         "analyzers": [

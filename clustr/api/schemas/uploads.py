@@ -26,6 +26,7 @@ from clustr.api.http.fields import (
     text,
 )
 from clustr.api.http.problem_schema import ProblemSchema
+from clustr.api.http.service_addresses import without_addresses
 from clustr.api.http.urls import FileUrls, url_of
 from clustr.api.schemas.waiting import wait_for_field
 from clustr.components import WebComponents
@@ -524,7 +525,7 @@ def dump_analysis(
         "finished_at": analysis.finished_at,
         "stale": analyzer is not None and analysis.version < analyzer.version,
         "provenance": analysis.provenance,
-        "error": analysis.error,
+        "error": without_addresses(analysis.error),
     }
     if analysis.state is State.FAILED and analysis.failed_version is not None:
         wire["failed_version"] = analysis.failed_version
