@@ -6,6 +6,7 @@ from typing import Any
 from flask import Flask
 
 from clustr import api, logs
+from clustr.api.http.access import owner_of_request
 from clustr.api.http.urls import url_of
 from clustr.api.plugin_routes import problem_with_routes
 from clustr.components import build_web
@@ -38,7 +39,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     settings = settings or read_settings()
     logs.configure(settings.log_format, settings.log_level)
     require_auth_choice(settings, [settings.host])
-    components = build_web(settings, url_of, problem_with_routes)
+    components = build_web(settings, url_of, problem_with_routes, owner_of_request)
     try:
         components.database.make_indexes()
         components.database.make_result_indexes()

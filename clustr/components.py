@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from clustr import logs
 from clustr.analysis.engine import AnalysisEngine
-from clustr.database import Database, Keys
+from clustr.database import Database, DatabaseView, Keys
 from clustr.domain.errors import (
     DatabaseUnavailable,
     QueueUnavailable,
@@ -46,13 +46,14 @@ from clustr.services.key_making import KeyMaking
 from clustr.services.library import PluginLibrary, url_below
 from clustr.services.nearest import Nearest
 from clustr.services.originals import Originals
+from clustr.services.own_health import OwnHealthChecks
 from clustr.services.plugin_events import DELETED_HOOK, PluginEvents
 from clustr.services.reconciler import Reconciler
 from clustr.services.removal import Removal
 from clustr.services.running_processes import RunningProcesses
 from clustr.services.thumbnails import Thumbnails
 from clustr.services.url_signing import UrlSigner
-from clustr.services.waiting import AnalysisWaits
+from clustr.services.waiting import AnalysesWatch, AnalysisWaits
 from clustr.settings import Settings, describe_unknown_variables
 from clustr.storage import LocalStorage
 
@@ -70,16 +71,16 @@ VECTORS_FOLDER = "vectors"
 
 @dataclass(frozen=True)
 class WebComponents:
-    """The collaborators of a web process."""
+    """The collaborators of a request, bound to the uploads that it may see."""
 
     settings: Settings
-    database: Database
+    database: DatabaseView
     storage: LocalStorage
     plugin_manager: PluginManager
     blueprints: "list[tuple[Plugin, Blueprint]]"
     default_services: DefaultServices
     intake: Intake
-    health: HealthChecks
+    health: HealthChecks | OwnHealthChecks
     analysis_jobs: AnalysisJobs
     analysis_waits: AnalysisWaits
     originals: Originals
@@ -93,6 +94,18 @@ class WebComponents:
     quotas: QuotaStore
     audit: AuditLog
     key_making: KeyMaking
+
+
+@dataclass(frozen=True)
+class WebProcess(WebComponents):
+    """The collaborators of a web process; by themselves they are bound to all uploads.
+
+    Attributes:
+        seen_by: gives those that are bound to the uploads of an owner, or to all for None.
+    """
+
+    database: Database
+    seen_by: Callable[[str | None], WebComponents]
 
 
 @dataclass(frozen=True)
@@ -172,24 +185,25 @@ def build_nearest(
     return Nearest(database, settings.data_folder / VECTORS_FOLDER, plugin_manager, seconds)
 
 
-def library_maker(
-    settings: Settings, database: Database, nearest: Nearest
-) -> Callable[[Plugin], Library]:
+def library_maker(settings: Settings, nearest: Nearest) -> Callable[[Plugin], Library]:
     """Make what makes the library of a plugin, outside of requests."""
     url_of = url_below(settings.base_url, settings.upload_url_path)
-    return lambda plugin: PluginLibrary(database, nearest, plugin, url_of)
+    return lambda plugin: PluginLibrary(lambda: nearest, plugin, url_of)
 
 
 def build_web(
     settings: Settings,
     url_of: Callable[[str], str],
     problem_with_routes: "Callable[[Plugin, list[Blueprint]], str | None]",
-) -> WebComponents:
+    owner_of_request: Callable[[], str | None],
+) -> WebProcess:
     """Build the collaborators of a web process.
 
     Args:
         url_of: says, while a request is answered, where clients find the file of this name.
         problem_with_routes: returns why the routes of a plugin cannot be used, or None.
+        owner_of_request: says, while a request is answered, whose uploads are the only ones there
+            are for it; None: all are.
 
     Raises:
         StartUpError: a setting cannot be used.
@@ -201,9 +215,9 @@ def build_web(
     nearest = build_nearest(settings, database, plugin_manager)
 
     def library_of_routes(plugin: Plugin) -> Library:
-        return PluginLibrary(database, nearest, plugin, url_of)
+        return PluginLibrary(lambda: nearest.seen_by(owner_of_request()), plugin, url_of)
 
-    plugin_manager.library_of = library_maker(settings, database, nearest)
+    plugin_manager.library_of = library_maker(settings, nearest)
     blueprints = plugin_manager.blueprints(library_of_routes, problem_with_routes)
     database.indexed_fields = indexed_result_fields(plugin_manager)
     storage = LocalStorage(settings.upload_folder)
@@ -212,57 +226,70 @@ def build_web(
     queue = Queue(settings.redis_url, settings.redis_prefix)
     claim_installation(database, storage, queue)
     plugin_events = PluginEvents(plugin_manager)
-    max_upload_bytes = settings.max_upload_size
+    formats = _accepted_formats(settings)
     ringer = DoorbellRinger(queue, database.installation)
     default_services = DefaultServices(database, plugin_manager)
     default_services.watch()
-    intake = Intake(
-        database,
-        storage,
-        ringer,
-        plugin_manager.analyzers,
-        _accepted_formats(settings),
-        max_upload_bytes,
-        plugin_events.notify_stored,
-        default_services,
-    )
     health = HealthChecks(
         database,
         storage,
         queue,
         plugin_manager,
         default_services,
-        max_upload_bytes,
+        settings.max_upload_size,
         keeps_quotas=settings.keeps_quotas,
     )
-    analysis_jobs = AnalysisJobs(database, plugin_manager, ringer, default_services)
     running_processes = RunningProcesses(queue, plugin_manager)
     running_processes.announce("web", os.getpid(), database)
-    return WebComponents(
-        settings,
-        database,
-        storage,
-        plugin_manager,
-        blueprints,
-        default_services,
-        intake,
-        health,
-        analysis_jobs,
-        AnalysisWaits(database),
-        Originals(storage),
-        UrlSigner(
-            lambda: settings.url_signing_keys or [database.url_signing_key()], settings.url_days
-        ),
-        Thumbnails(database, storage),
-        Removal(database, storage, plugin_events.notify_deleted, settings.trash_days),
-        BulkJobs(database),
-        running_processes,
-        nearest,
-        Authentication(database.keys),
-        QuotaStore(settings.redis_url, settings.redis_prefix),
-        AuditLog(database, settings.audit_days),
-        KeyMaking(database.keys),
+    authentication = Authentication(database.keys)
+    quotas = QuotaStore(settings.redis_url, settings.redis_prefix)
+    audit = AuditLog(database, settings.audit_days)
+    url_signer = UrlSigner(
+        lambda: settings.url_signing_keys or [database.url_signing_key()], settings.url_days
     )
+    watch = AnalysesWatch(database.analyses)
+    views: dict[str | None, WebComponents] = {}
+
+    def seen_by(owner: str | None) -> WebComponents:
+        if owner not in views:
+            views[owner] = build(database.view_of(owner))
+        return views[owner]
+
+    def build(view: DatabaseView) -> WebComponents:
+        return WebComponents(
+            settings,
+            view,
+            storage,
+            plugin_manager,
+            blueprints,
+            default_services,
+            Intake(
+                view,
+                storage,
+                ringer,
+                plugin_manager.analyzers,
+                formats,
+                settings.max_upload_size,
+                plugin_events.notify_stored,
+                default_services,
+            ),
+            health if view.owner is None else OwnHealthChecks(health),
+            AnalysisJobs(view, plugin_manager, ringer, default_services),
+            AnalysisWaits(view, watch),
+            Originals(storage),
+            url_signer,
+            Thumbnails(view, storage),
+            Removal(view, storage, plugin_events.notify_deleted, settings.trash_days),
+            BulkJobs(view),
+            running_processes,
+            nearest.seen_by(view.owner),
+            authentication,
+            quotas,
+            audit,
+            KeyMaking(database.keys),
+        )
+
+    return WebProcess(**vars(seen_by(None)) | {"database": database, "seen_by": seen_by})
 
 
 def _accepted_formats(settings: Settings) -> tuple[Format, ...]:
@@ -291,7 +318,7 @@ def build_worker(settings: Settings, plugin_manager: PluginManager) -> WorkerCom
     storage.prepare(database.in_use)
     queue = Queue(settings.redis_url, settings.redis_prefix)
     nearest = build_nearest(settings, database, plugin_manager)
-    plugin_manager.library_of = library_maker(settings, database, nearest)
+    plugin_manager.library_of = library_maker(settings, nearest)
 
     def on_deleted(upload: Upload) -> None:
         # Called directly, not through `PluginEvents`, which drops events when many wait.
@@ -350,7 +377,7 @@ def build_plugin_library(
     database = build_database(settings, WORKER_TIMEOUT_SECONDS)
     try:
         nearest = build_nearest(settings, database, plugin_manager, seconds=math.inf)
-        yield library_maker(settings, database, nearest)(plugin)
+        yield library_maker(settings, nearest)(plugin)
     finally:
         database.close()
 

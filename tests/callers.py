@@ -50,7 +50,7 @@ class Caller:
     def ask(self, method: str, path: str, **options: Any) -> TestResponse:
         environ = {ACCESS: self._access}
         return self._app.test_client().open(
-            path, method=method, environ_overrides=environ, **options
+            path, method=method, environ_overrides=environ, buffered=True, **options
         )
 
     def get(self, path: str, **options: Any) -> TestResponse:

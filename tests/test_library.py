@@ -59,7 +59,7 @@ def library(workshop: Workshop) -> Library:
     """The library of a plugin, as commands get it."""
     workshop.write("it", PLUGIN)
     web = workshop.web
-    make = library_maker(workshop.settings, web.database, web.nearest)
+    make = library_maker(workshop.settings, web.nearest)
     return make(next(p for p in web.plugin_manager.plugins if p.name == "it"))
 
 
@@ -154,7 +154,7 @@ def test_urls_need_a_base_url_outside_of_requests(workshop: Workshop, library: L
     settings = replace(workshop.settings, base_url="https://images.example.com/")
     web = workshop.web
     [plugin] = [p for p in web.plugin_manager.plugins if p.name == "it"]
-    based = library_maker(settings, web.database, web.nearest)(plugin)
+    based = library_maker(settings, web.nearest)(plugin)
     assert based.url_of(upload) == f"https://images.example.com/uploads/{upload.filename}"
 
 

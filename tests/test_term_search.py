@@ -195,14 +195,14 @@ def test_ids_of_any_bytes_are_compared(search, uploads):
 def test_what_far_too_many_uploads_have_is_not_compared(search, uploads, monkeypatch):
     monkeypatch.setattr("clustr.database.listing.COUNT_SECONDS", 30)  # A busy machine is slow.
     compared, read = profiled(search, uploads, "bird sea")
-    assert [each for each in read if each["command"].get("singleBatch")]
+    assert [each for each in read if each["command"].get("limit") == MAX_COMPARED + 1]
     vocabulary = uploads.database["term_search_vocabulary"]
     vocabulary.update_one({"_id": "c=sea"}, {"$set": {"count": MAX_COMPARED + 1}})
     try:
         found, read = profiled(search, uploads, "bird sea")
     finally:
         vocabulary.update_one({"_id": "c=sea"}, {"$set": {"count": 1}})
-    assert not [each for each in read if each["command"].get("singleBatch")]
+    assert not [each for each in read if each["command"].get("limit") == MAX_COMPARED + 1]
     assert (keys(found), found.page.total) == (keys(compared), compared.page.total)
 
 

@@ -3,7 +3,7 @@
 Only this package uses PyMongo. `clustr.storage` stores the bytes of files.
 """
 
-from clustr.database.analyses import ClaimedAnalysis, DeferredAnalyses, FinishedAnalysis
+from clustr.database.analyses import Analyses, ClaimedAnalysis, DeferredAnalyses, FinishedAnalysis
 from clustr.database.audit import AuditFilter
 from clustr.database.bulk_selection import AnalysisSelection, ReanalysisSelection, UploadSelection
 from clustr.database.case_folding import tag_key
@@ -29,6 +29,7 @@ from clustr.database.upload_filter import NO_FILTER, Sort, UploadFilter
 from clustr.database.uploads import Condition, new_id, result_indexes
 from clustr.database.vectors import NewVector, SpaceState, StoredVector, Vectors
 from clustr.database.versions import ANY_VERSION, Versions
+from clustr.database.view import DatabaseView
 
 __all__ = [
     "ANY_VERSION",
@@ -39,6 +40,7 @@ __all__ = [
     "NOTED_EVERY",
     "NO_FILTER",
     "RANGE_FILTERS",
+    "Analyses",
     "AnalysisSelection",
     "AnalyzerCounts",
     "AuditFilter",
@@ -46,6 +48,7 @@ __all__ = [
     "ClaimedAnalysis",
     "Condition",
     "Database",
+    "DatabaseView",
     "DeferredAnalyses",
     "Failure",
     "FinishedAnalysis",

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from threading import Event
-from typing import Any
 
 from clustr.database import (
     analyses,
@@ -20,13 +19,7 @@ from clustr.database import (
     vectors,
     vocabulary,
 )
-from clustr.database.analyses import Analyses
-from clustr.database.audit import Audit
-from clustr.database.bulk_selection import (
-    Selections,
-)
 from clustr.database.circuit_breakers import CircuitBreakers
-from clustr.database.clock import clock
 from clustr.database.connection import (
     connect,
     discover,
@@ -37,37 +30,34 @@ from clustr.database.connection import (
 from clustr.database.counters import Counters
 from clustr.database.default_services import DefaultServices
 from clustr.database.duplicates import Duplicates
-from clustr.database.editing import Editing
 from clustr.database.finished_counts import FinishedCounts
 from clustr.database.forgetting import Forgetting
 from clustr.database.indexes import make_indexes
-from clustr.database.installation import installation_id, url_signing_key
-from clustr.database.integrity import (
-    Integrity,
-)
-from clustr.database.jobs import Jobs
-from clustr.database.keys import Keys
+from clustr.database.installation import url_signing_key
 from clustr.database.leases import Leases
-from clustr.database.listing import Listing
-from clustr.database.reading import Reading
-from clustr.database.search import Search
+from clustr.database.own_uploads import indexes_of_owners
 from clustr.database.search_terms import SearchTerms
 from clustr.database.service_calls import ServiceCalls
 from clustr.database.statistics import Statistics
 from clustr.database.tag_keys import TagKeys
-from clustr.database.trash import Trash
 from clustr.database.upload_counts import UploadCounts
-from clustr.database.uploads import Uploads, result_indexes
-from clustr.database.vectors import Vectors
+from clustr.database.uploads import result_indexes
+from clustr.database.view import DatabaseView, Upkeep
 from clustr.database.vocabulary import Vocabulary
 from clustr.domain.errors import DatabaseUnavailable, StartUpError
 
 # The indexes of the collection of uploads.
 INDEXES = uploads.INDEXES | duplicates.INDEXES | listing_queries.INDEXES | analyses.INDEXES
 INDEXES |= bulk_selection.INDEXES | statistics.INDEXES | search_terms.INDEXES
+# Those by which uploads are listed, searched and compared, for the uploads of one owner.
+INDEXES |= indexes_of_owners(
+    listing_queries.INDEXES
+    | search_terms.INDEXES
+    | {name: INDEXES[name] for name in (uploads.NEWEST_INDEX, duplicates.SAME_BYTES_INDEX)}
+)
 
 
-class Database:
+class Database(DatabaseView):
     """The database, with one attribute for each concern.
 
     Args:
@@ -80,8 +70,12 @@ class Database:
     Attributes:
         indexed_fields: the fields of results for which `make_result_indexes` makes an index; dots
             separate the keys of nested objects.
-        closed: set once the connection is closed.
     """
+
+    counters: Counters
+    statistics: Statistics
+    upload_counts: UploadCounts
+    vocabulary: Vocabulary
 
     def __init__(
         self,
@@ -93,46 +87,37 @@ class Database:
     ):
         self._client = connect(url, timeout_seconds)
         self._timeout_seconds = timeout_seconds
-        self._database = self._client[database]
-        self._uploads = self._database[collection]
+        stored = self._client[database]
+        self._uploads = stored[collection]
         self.indexed_fields: frozenset[str] = frozenset()
-        self.closed = Event()
-        self.duplicates = Duplicates(self._uploads)
-        self.vocabulary = Vocabulary(self._database["search_vocabulary"], self._uploads)
-        self.search_terms = SearchTerms(
-            self._uploads, self._database["search_state"], self.vocabulary, search_languages
+        self._views: dict[str, DatabaseView] = {}
+        vocabulary = Vocabulary(stored["search_vocabulary"], self._uploads)
+        upkeep = Upkeep(
+            Duplicates(self._uploads),
+            SearchTerms(self._uploads, stored["search_state"], vocabulary, search_languages),
+            TagKeys(self._uploads),
+            vocabulary,
         )
-        self.uploads = Uploads(self._uploads, self.duplicates, self.search_terms)
-        self.upload_counts = UploadCounts(self._uploads, self._database["tallies"])
-        self.tag_keys = TagKeys(self._uploads)
-        self.listing = Listing(self._uploads, self.upload_counts, self.tag_keys)
-        self.reading = Reading(self._uploads, self.tag_keys)
-        self.search = Search(self._uploads, self.vocabulary, self.listing, self.tag_keys)
-        self.editing = Editing(self._uploads, self.tag_keys, self.search_terms)
-        self.trash = Trash(self._uploads, self.duplicates, self.tag_keys, self.search_terms)
-        self.analyses = Analyses(self._uploads, clock, self.tag_keys, self.search_terms)
-        self.vectors = Vectors(
-            self._database["vectors"],
-            self._database["vector_spaces"],
-            self._uploads,
-            self.tag_keys,
-        )
+        super().__init__(stored, self._uploads, upkeep, Event(), owner=None)
+        self.duplicates = upkeep.duplicates
         self.forgetting = Forgetting(
-            self._uploads, self.vectors.collection, self._database["vector_spaces"]
+            self._uploads, self.vectors.collection, stored["vector_spaces"]
         )
-        self.circuit_breakers = CircuitBreakers(self._database["breakers"])
-        self.service_calls = ServiceCalls(self._database["service_calls"])
-        self.default_services = DefaultServices(self._database["default_services"], self._uploads)
-        self.leases = Leases(self._database["leases"])
-        self.integrity = Integrity(self._uploads, self.duplicates)
-        self.jobs = Jobs(self._database["jobs"])
-        self.audit = Audit(self._database["audit"])
-        self.keys = Keys(self._database["keys"])
-        self.selections = Selections(self._uploads, self.tag_keys, self.search_terms.stemming)
-        self.finished_counts = FinishedCounts(self._uploads, self._database["finished_counts"])
-        self.statistics = Statistics(self._uploads, self._database["statistics"])
-        collections = [self._database[name] for name in ("tallies", "tags", "tag_spellings")]
-        self.counters = Counters(self._uploads, *collections)
+        self.circuit_breakers = CircuitBreakers(stored["breakers"])
+        self.service_calls = ServiceCalls(stored["service_calls"])
+        self.default_services = DefaultServices(stored["default_services"], self._uploads)
+        self.leases = Leases(stored["leases"])
+        self.finished_counts = FinishedCounts(self._uploads, stored["finished_counts"])
+
+    def view_of(self, owner: str | None) -> DatabaseView:
+        """What there is for somebody who sees only the uploads of an owner; None: all of it."""
+        if owner is None:
+            return self
+        if owner not in self._views:
+            self._views[owner] = DatabaseView(
+                self._database, self._uploads, self._upkeep, self.closed, owner
+            )
+        return self._views[owner]
 
     def make_indexes(self) -> None:
         """Make every declared index that is missing, and replace those that differ.
@@ -192,8 +177,8 @@ class Database:
             StartUpError: MongoDB refuses us, or the database is not Clustr's.
         """
         self._require_own_database()
-        with translate_startup_errors(), translate_errors():
-            return installation_id(self._database["installation"])
+        with translate_startup_errors():
+            return super().installation()
 
     def url_signing_key(self) -> str:
         """The key that signs addresses where no setting has one; the first call makes it.
@@ -233,18 +218,6 @@ class Database:
         with translate_startup_errors():
             discover(self._client)
         require_initiated(self._client)
-
-    def describe(self) -> dict[str, Any]:
-        """MongoDB's `version`, and whether it is `durable`: acknowledged writes survive a crash.
-
-        Raises:
-            DatabaseUnavailable: it does not answer, or refuses us.
-        """
-        self.uploads.any()  # The commands that follow need no credentials.
-        with translate_errors():
-            version = self._client.server_info()["version"]
-            replica_set = self._client.admin.command("hello").get("setName")
-        return {"version": version, "durable": replica_set is not None}
 
     def close(self) -> None:
         self.closed.set()

@@ -92,6 +92,7 @@ SCHEMA: Document = {
         "status": {"enum": [str(status) for status in Status]},
         "request_id": TEXT,
         "uploaded_by": _nullable(TEXT),
+        "owner": TEXT,
         "duplicate_of": {"bsonType": ["objectId", "null"]},
         "caption": _nullable(TEXT),
         "tags": _nullable(TEXTS),
@@ -195,10 +196,20 @@ def parse_id(text: str, kind: str = "upload") -> ObjectId:
     return ObjectId(text)
 
 
+# The field with the name of the key that brought an upload, if that key sees only its own uploads.
+OWNER = "owner"
+
 ANY_FACET = "any"
 DUPLICATE_FACETS = {True: "duplicate", False: "original"}
-# The field that only an original has, with its SHA-256; older ones lack it.
+# The field that only an original has, with its SHA-256 and its owner; older ones lack it.
 ORIGINAL = "original_sha256"
+
+
+def original_mark(sha256: str, owner: str | None) -> str:
+    """The value of `ORIGINAL`: each owner has an original of its own, and so have all others."""
+    return sha256 if owner is None else f"{sha256} {owner}"
+
+
 # An expression for `facets`, computed from the upload in an update.
 FACETS: list[object] = [
     ANY_FACET,
@@ -240,10 +251,12 @@ def to_document(upload: Upload) -> Document:
         "facets": facets(upload.status, upload.content_type, upload.duplicate_of is not None),
         "analyses": [_analysis_to_document(upload, analysis) for analysis in upload.analyses],
     }
-    if upload.duplicate_of is None:
-        document[ORIGINAL] = upload.sha256
     if upload.uploaded_by is not None:
         document["uploaded_by"] = upload.uploaded_by
+    if upload.owner is not None:
+        document[OWNER] = upload.owner
+    if upload.duplicate_of is None:
+        document[ORIGINAL] = original_mark(upload.sha256, upload.owner)
     if upload.retry:
         document["retry"] = asdict(upload.retry)
     return document
@@ -412,6 +425,7 @@ def _from_document(document: Document) -> Upload:
         face_cluster_ids=tuple(document.get("face_cluster_ids") or ()),
         retry=Retry(**retry) if retry else None,
         uploaded_by=document.get("uploaded_by"),
+        owner=document.get(OWNER),
     )
 
 

@@ -1,5 +1,8 @@
 """Duplicates: of uploads with the same bytes the oldest is the original; the others refer to it.
 
+The uploads of an owner, who sees no others, have an original of their own; so have those without an
+owner.
+
 Removing or restoring an upload updates `duplicate_of` of the other copies in the same transaction;
 if there are more than `MAX_RELINKED`, the rest follow right after it. The transaction always writes
 to the original, too. So two concurrent transactions conflict, and MongoDB runs them one after the
@@ -16,7 +19,7 @@ mark.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pymongo
 from bson import ObjectId
@@ -27,13 +30,21 @@ from pymongo.errors import DuplicateKeyError, OperationFailure
 from clustr.database.analysis_updates import next_updated_at
 from clustr.database.clock import now
 from clustr.database.connection import Document, translate_errors
-from clustr.database.documents import FACETS, IS_UPLOAD, LOOKS_LIKE_UPLOAD, ORIGINAL, facets
+from clustr.database.documents import (
+    FACETS,
+    IS_UPLOAD,
+    LOOKS_LIKE_UPLOAD,
+    ORIGINAL,
+    OWNER,
+    facets,
+    original_mark,
+)
 
 T = TypeVar("T")
 
 OLDEST_FIRST = [("upload_time", 1), ("_id", 1)]
 SAME_BYTES_INDEX = "same_bytes"
-INDEXES = {
+INDEXES: dict[str, Document] = {
     SAME_BYTES_INDEX: {"keys": [("sha256", 1), *OLDEST_FIRST]},
     # If two processes insert the same new bytes at once, only one inserts an original.
     "one_original": {"keys": [(ORIGINAL, 1)], "unique": True, "sparse": True},
@@ -49,6 +60,18 @@ MAX_REPAIRED = 100
 
 # The fields of an original, which a duplicate or a restored upload does not keep.
 COPY_FIELDS = (ORIGINAL, "promoted_by", "copies_changed")
+
+
+class Copies(NamedTuple):
+    """The uploads with the same bytes of an owner, or of those without one."""
+
+    sha256: str
+    owner: str | None
+
+
+def of_owner(owner: str | None) -> Document:
+    """The condition for uploads of an owner, or without one."""
+    return {OWNER: {"$exists": False} if owner is None else owner}
 
 
 class Duplicates:
@@ -90,15 +113,17 @@ class Duplicates:
     def find_original(
         self,
         sha256: str,
+        owner: str | None,
         session: ClientSession | None = None,
         without: ObjectId | None = None,
     ) -> Document | None:
         """The `_id` and `upload_time` of the oldest upload with these bytes; None if there is none.
 
         Args:
+            owner: whose upload it is; None for one without an owner.
             without: an upload to ignore.
         """
-        query = {"sha256": sha256, **LOOKS_LIKE_UPLOAD} | (
+        query = {"sha256": sha256, **of_owner(owner), **LOOKS_LIKE_UPLOAD} | (
             {"_id": {"$ne": without}} if without else {}
         )
         projection = {"upload_time": 1}
@@ -113,13 +138,14 @@ class Duplicates:
             document: the removed upload.
             job: the job that removes it, if any.
         """
-        original = self.find_original(document["sha256"], session)
+        original = self.find_original(document["sha256"], document.get(OWNER), session)
         if original is None:
             return
         if document.get("duplicate_of") == original["_id"]:  # Then the others refer to it, too.
             self._touch(original["_id"], session)
         else:
-            self._set_original(original["_id"], document["sha256"], session, job)
+            copies = Copies(document["sha256"], document.get(OWNER))
+            self._set_original(original["_id"], copies, session, job)
 
     def prepare_restore(self, document: Document, session: ClientSession | None) -> Document:
         """Before an upload is restored, link it with the other copies.
@@ -127,26 +153,26 @@ class Duplicates:
         Returns:
             the document with its new `duplicate_of` and facets.
         """
-        key, sha256 = document["_id"], document["sha256"]
-        other = self.find_original(sha256, session, without=key)
+        key, copies = document["_id"], Copies(document["sha256"], document.get(OWNER))
+        other = self.find_original(*copies, session, without=key)
         joined = {name: value for name, value in document.items() if name not in COPY_FIELDS}
         if other and (other["upload_time"], other["_id"]) < (document["upload_time"], key):
             self._touch(other["_id"], session)
             joined["duplicate_of"] = other["_id"]
         else:
             if other:
-                self._relink_copies(key, sha256, session)
+                self._relink_copies(key, copies, session)
             joined["duplicate_of"] = None
-            if not self.find_foreign_marks([sha256], session):
-                joined[ORIGINAL] = sha256
+            if not self.find_foreign_marks([original_mark(*copies)], session):
+                joined[ORIGINAL] = original_mark(*copies)
         duplicate = joined["duplicate_of"] is not None
         return joined | {"facets": facets(document["status"], document["content_type"], duplicate)}
 
     def find_foreign_marks(
-        self, hashes: Iterable[str], session: ClientSession | None = None
+        self, marks: Iterable[str], session: ClientSession | None = None
     ) -> set[str]:
-        """The SHA-256 sums among these whose mark of an original is in a foreign record."""
-        query = {ORIGINAL: {"$in": [*hashes]}, "$nor": [IS_UPLOAD]}
+        """Those of these marks of originals that are in a foreign record."""
+        query = {ORIGINAL: {"$in": [*marks]}, "$nor": [IS_UPLOAD]}
         return {d[ORIGINAL] for d in self._uploads.find(query, {ORIGINAL: 1}, session=session)}
 
     def repair(self, hashes: Iterable[str]) -> int:
@@ -156,8 +182,8 @@ class Duplicates:
             how many of these sums needed a repair.
         """
         wrong = self._find_wrong({"sha256": {"$in": [*hashes]}})
-        for sha256 in wrong:
-            self._repair(sha256)
+        for copies in wrong:
+            self._repair(copies)
         return len(wrong)
 
     def repair_all(self) -> Iterator[int]:
@@ -175,8 +201,8 @@ class Duplicates:
             if ends:
                 query["sha256"]["$lte"] = ends[0]["sha256"]
             wrong = self._find_wrong(query)
-            for sha256 in wrong:
-                self._repair(sha256)
+            for copies in wrong:
+                self._repair(copies)
             yield len(wrong)
             if len(wrong) == MAX_REPAIRED:
                 continue  # There may be more of them.
@@ -184,15 +210,15 @@ class Duplicates:
                 return
             after = ends[0]["sha256"]
 
-    def _find_wrong(self, query: Document) -> list[str]:
-        """SHA-256 sums whose uploads are not linked to their original: at most `MAX_REPAIRED`."""
+    def _find_wrong(self, query: Document) -> list[Copies]:
+        """Copies that are not linked to their original: those of at most `MAX_REPAIRED`."""
         is_duplicate = {"$ifNull": ["$duplicate_of", False]}
         stages: list[Document] = [
             {"$match": {**query, **LOOKS_LIKE_UPLOAD}},
             {"$sort": dict([("sha256", 1), *OLDEST_FIRST])},
             {
                 "$group": {
-                    "_id": "$sha256",
+                    "_id": {"sha256": "$sha256", "owner": f"${OWNER}"},
                     "original": {"$first": "$_id"},
                     "named_by_original": {"$first": "$duplicate_of"},
                     "originals": {"$sum": {"$cond": [is_duplicate, 0, 1]}},
@@ -214,12 +240,13 @@ class Duplicates:
             {"$project": {"_id": 1}},
         ]
         with translate_errors():
-            return [d["_id"] for d in self._uploads.aggregate(stages, hint=SAME_BYTES_INDEX)]
+            found = [d["_id"] for d in self._uploads.aggregate(stages, hint=SAME_BYTES_INDEX)]
+        return [Copies(each["sha256"], each.get("owner")) for each in found]
 
-    def _repair(self, sha256: str) -> None:
+    def _repair(self, copies: Copies) -> None:
         def link_batch(session: ClientSession | None) -> int:
-            original = self.find_original(sha256, session)
-            return self._set_original(original["_id"], sha256, session) if original else 0
+            original = self.find_original(*copies, session)
+            return self._set_original(original["_id"], copies, session) if original else 0
 
         while self.in_transaction(link_batch) == MAX_RELINKED:
             pass
@@ -227,7 +254,7 @@ class Duplicates:
     def _set_original(
         self,
         original: ObjectId,
-        sha256: str,
+        copies: Copies,
         session: ClientSession | None,
         job: ObjectId | None = None,
     ) -> int:
@@ -236,12 +263,13 @@ class Duplicates:
         Returns:
             how many copies were linked; when that is `MAX_RELINKED` there may be more.
         """
-        relinked = self._relink_copies(original, sha256, session)
+        relinked = self._relink_copies(original, copies, session)
         was_duplicate = {"$ifNull": ["$duplicate_of", False]}
-        marked_by_others = self.find_foreign_marks([sha256], session)
+        mark = original_mark(*copies)
+        marked_by_others = self.find_foreign_marks([mark], session)
         changes: Document = {
             "duplicate_of": None,
-            ORIGINAL: "$$REMOVE" if marked_by_others else "$sha256",
+            ORIGINAL: "$$REMOVE" if marked_by_others else {"$literal": mark},
             "updated_at": {"$cond": [was_duplicate, next_updated_at(now()), "$updated_at"]},
             "copies_changed": {"$add": [{"$ifNull": ["$copies_changed", 0]}, 1]},
         }
@@ -251,9 +279,11 @@ class Duplicates:
         self._uploads.update_one({"_id": original}, update, session=session)
         return relinked
 
-    def _relink_copies(self, original: ObjectId, sha256: str, session: ClientSession | None) -> int:
-        others = {"sha256": sha256, "_id": {"$ne": original}, "duplicate_of": {"$ne": original}}
-        others |= LOOKS_LIKE_UPLOAD
+    def _relink_copies(
+        self, original: ObjectId, copies: Copies, session: ClientSession | None
+    ) -> int:
+        others: Document = {"_id": {"$ne": original}, "duplicate_of": {"$ne": original}}
+        others |= {"sha256": copies.sha256, **of_owner(copies.owner), **LOOKS_LIKE_UPLOAD}
         # Former originals come first: the index allows only one original for the same bytes.
         found = self._uploads.find(others, {"_id": 1}, session=session).sort("duplicate_of", 1)
         keys = [document["_id"] for document in found.limit(MAX_RELINKED)]

@@ -18,7 +18,7 @@ from pymongo.collection import Collection
 
 from clustr.database.clock import now
 from clustr.database.connection import Document, translate_errors
-from clustr.database.documents import parse_id
+from clustr.database.documents import OWNER, parse_id
 from clustr.domain.errors import NotFound, TooManyJobs
 
 # At most this many jobs wait or run at once. Every step reads all of them.
@@ -70,6 +70,7 @@ class Job:
         failures: the first `MAX_FAILURES` failures of single uploads; left out of lists.
         error: why the job as a whole failed.
         cancel_requested_at: when a client asked to cancel it.
+        owner: whose uploads are the only ones there are for it; None: all are.
     """
 
     id: str
@@ -88,6 +89,7 @@ class Job:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     cancel_requested_at: datetime | None = None
+    owner: str | None = None
 
     @property
     def ended(self) -> bool:
@@ -95,10 +97,15 @@ class Job:
 
 
 class Jobs:
-    """The collection of jobs."""
+    """The collection of jobs.
 
-    def __init__(self, collection: Collection[Document]):
+    Args:
+        owner: whose jobs alone can be read and cancelled; None: those of all.
+    """
+
+    def __init__(self, collection: Collection[Document], owner: str | None = None):
         self._collection = collection
+        self._visible: Document = {} if owner is None else {OWNER: owner}
 
     def require_capacity(self) -> None:
         """Check that one more job may be added.
@@ -131,6 +138,7 @@ class Jobs:
             "request_id": request_id,
             "created_at": moment,
             "updated_at": moment,
+            **self._visible,
         }
         with translate_errors():
             self._collection.insert_one(document)
@@ -144,7 +152,7 @@ class Jobs:
         """
         key = parse_id(job_id, "job")
         with translate_errors():
-            document = self._collection.find_one({"_id": key})
+            document = self._collection.find_one({"_id": key, **self._visible})
         if document is None:
             raise NotFound(
                 f"There is no job with the id {job_id}. Those that ended are kept for "
@@ -158,7 +166,7 @@ class Jobs:
         with translate_errors():
             return [
                 _from_document(d)
-                for d in self._collection.find({}, without).sort("_id", -1).limit(limit)
+                for d in self._collection.find(self._visible, without).sort("_id", -1).limit(limit)
             ]
 
     def unfinished(self) -> list[Job]:
@@ -277,6 +285,7 @@ def _from_document(document: Document) -> Job:
         after=_id_text(document["after"]),
         until=_id_text(document["until"]),
         failures=_failures(document.get("failures", ())),
+        owner=document.get(OWNER),
         **{name: document[name] for name in plain},
         **times,
     )

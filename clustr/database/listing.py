@@ -32,6 +32,7 @@ from clustr.database.listing_queries import (
     index_range,
     range_up_to,
 )
+from clustr.database.own_counts import OwnUploadCounts
 from clustr.database.tag_keys import TagKeys
 from clustr.database.upload_counts import UploadCounts
 from clustr.database.upload_filter import (
@@ -81,11 +82,20 @@ class Page:
 
 
 class Listing:
-    """Lists the collection of uploads."""
+    """Lists the collection of uploads.
+
+    Args:
+        owner: whose uploads the collection has; None: it has all.
+    """
 
     def __init__(
-        self, collection: Collection[Document], upload_counts: UploadCounts, tag_keys: TagKeys
+        self,
+        collection: Collection[Document],
+        upload_counts: UploadCounts | OwnUploadCounts,
+        tag_keys: TagKeys,
+        owner: str | None = None,
     ):
+        self._owner = owner
         self._collection = collection.with_options(codec_options=NAIVE_UTC)
         self._upload_counts = upload_counts
         self._tag_keys = tag_keys
@@ -141,9 +151,11 @@ class Listing:
             with translate_errors():
                 documents, total = self._newest(limit + 1, projection)
             total = total if len(documents) > limit else len(documents)
-            return _page(documents, limit, sort, upload_filter, total)
+            return self._page(documents, limit, sort, upload_filter, total)
         upload_filter = include_unkeyed_uploads(upload_filter, self._tag_keys)
-        position = read_cursor(cursor, sort, upload_filter) if cursor is not None else None
+        position = None
+        if cursor is not None:
+            position = read_cursor(cursor, sort, upload_filter, self._owner)
         skipped = (page - 1) * limit if position is None else 0
         if skipped > MAX_SKIPPED:
             self._refuse_deep_page()
@@ -166,9 +178,9 @@ class Listing:
         else:
             with translate_errors():
                 documents, total = find(bounded=False)
-        return _page(documents, limit, sort, upload_filter, total)
+        return self._page(documents, limit, sort, upload_filter, total)
 
-    def _newest(self, count: int, projection: Document) -> tuple[list[Document], int]:
+    def _newest(self, count: int, projection: Document) -> tuple[list[Document], int | None]:
         """The newest uploads, and how many there are in all, in one round trip.
 
         This is the most frequent page; a second round trip would be a fifth of its cost.
@@ -273,7 +285,8 @@ class Listing:
     ) -> int | None:
         """How many uploads match, at least `seen`; None for more than are counted."""
         if upload_filter == NO_FILTER:
-            return max(seen, self._upload_counts.aggregate_with_count([], {})[1])
+            number = self._upload_counts.aggregate_with_count([], {})[1]
+            return None if number is None else max(seen, number)
         most = upload_counts.COUNTED_TOTAL
         if seen > most:
             return None
@@ -306,6 +319,38 @@ class Listing:
             return None
         return count if count <= most else None
 
+    def _page(
+        self,
+        documents: list[Document],
+        limit: int,
+        sort: Sort,
+        upload_filter: UploadFilter,
+        total: int | None,
+    ) -> Page:
+        """A page of these documents; one more than the limit shows that another page follows.
+
+        A foreign record may have no position: then the next page begins after the last document
+        that has one.
+        """
+        if len(documents) <= limit:
+            return Page(documents, total, None)
+        following: str | None = None
+        write = partial(
+            write_cursor, sort=sort, upload_filter=upload_filter, total=total, owner=self._owner
+        )
+        for count in range(limit, 0, -1):
+            try:
+                following = write(documents[count - 1])
+            except (*MALFORMED_RECORD_ERRORS, struct.error):
+                continue
+            return Page(documents[:count], total, following)
+        if sort.by == "upload_time" and not sort.descending:  # Times sort after other types.
+            first = {"_id": ObjectId(bytes(12)), sort.field: FIRST_MOMENT}
+            last = documents[limit - 1].get(sort.field)
+            if last is None or isinstance(last, int | float | str):
+                following = write(first)
+        return Page(documents[:limit], total, following)
+
     def add_missing_facets(self) -> int:
         """Add `facets` to some uploads of an older version, which lack them.
 
@@ -328,32 +373,3 @@ class Listing:
         if further:
             reason = f"Pages reach to the upload of number {MAX_SKIPPED}; go on with `cursor`."
             raise InvalidInput({"page": [reason]})
-
-
-def _page(
-    documents: list[Document],
-    limit: int,
-    sort: Sort,
-    upload_filter: UploadFilter,
-    total: int | None,
-) -> Page:
-    """A page of these documents; one more than the limit shows that another page follows.
-
-    A foreign record may have no position: then the next page begins after the last document that
-    has one.
-    """
-    if len(documents) <= limit:
-        return Page(documents, total, None)
-    following: str | None = None
-    for count in range(limit, 0, -1):
-        try:
-            following = write_cursor(documents[count - 1], sort, upload_filter, total)
-        except (*MALFORMED_RECORD_ERRORS, struct.error):
-            continue
-        return Page(documents[:count], total, following)
-    if sort.by == "upload_time" and not sort.descending:  # Times sort after other types.
-        first = {"_id": ObjectId(bytes(12)), sort.field: FIRST_MOMENT}
-        last = documents[limit - 1].get(sort.field)
-        if last is None or isinstance(last, int | float | str):
-            following = write_cursor(first, sort, upload_filter, total)
-    return Page(documents[:limit], total, following)

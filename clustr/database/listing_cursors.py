@@ -38,9 +38,16 @@ class CursorPosition:
 
 
 def write_cursor(
-    document: Document, sort: Sort, upload_filter: UploadFilter, total: int | None
+    document: Document,
+    sort: Sort,
+    upload_filter: UploadFilter,
+    total: int | None,
+    owner: str | None = None,
 ) -> str:
     """The cursor for the page after an upload: sort order, filters, total and position.
+
+    Args:
+        owner: whose uploads alone are listed; a cursor of all uploads is none of theirs.
 
     Raises:
         TypeError: a foreign record has no value to sort by.
@@ -48,10 +55,9 @@ def write_cursor(
     value = document.get(sort.field)
     if not isinstance(value, VALUE_TYPES[sort.by]):
         raise TypeError(f"{sort.field} cannot be sorted by")
-    head = (
-        struct.pack(">BI", sort.code(), UNCOUNTED_TOTAL if total is None else total)
-        + upload_filter.fingerprint()
-    )
+    head = struct.pack(
+        ">BI", sort.code(), UNCOUNTED_TOTAL if total is None else total
+    ) + upload_filter.fingerprint(owner)
     packed = head + document["_id"].binary + _pack_value(value)
     return base64.urlsafe_b64encode(packed).decode().rstrip("=")
 
@@ -66,8 +72,10 @@ def _pack_value(value: Any) -> bytes:
     return struct.pack(">q", value)
 
 
-def read_cursor(cursor: str, sort: Sort, upload_filter: UploadFilter) -> CursorPosition:
-    """The position in a cursor.
+def read_cursor(
+    cursor: str, sort: Sort, upload_filter: UploadFilter, owner: str | None = None
+) -> CursorPosition:
+    """The position in a cursor; `owner` as for `write_cursor`.
 
     Raises:
         InvalidInput: the cursor is invalid, or of another sort order or other filters.
@@ -77,7 +85,7 @@ def read_cursor(cursor: str, sort: Sort, upload_filter: UploadFilter) -> CursorP
         packed = base64.b64decode(padded, altchars=b"-_", validate=True)
         code, total = struct.unpack(">BI", packed[:5])
         fingerprint, key, value = packed[5:9], ObjectId(packed[9:21]), packed[21:]
-        if (code, fingerprint) != (sort.code(), upload_filter.fingerprint()):
+        if (code, fingerprint) != (sort.code(), upload_filter.fingerprint(owner)):
             raise InvalidInput({"cursor": [CURSOR_MISMATCH]})
         return CursorPosition(
             _unpack_value(value, sort), key, None if total == UNCOUNTED_TOTAL else total

@@ -23,7 +23,7 @@ INDEX_PREFIXES = {
 }
 # The indexes for tags leave out uploads without tags, as all uploads are at first.
 PARTIAL_FILTERS = {"tag_keys": {"partialFilterExpression": {"tag_keys": {"$exists": True}}}}
-INDEXES = {
+INDEXES: dict[str, Document] = {
     f"{lead}_by_{sort}": {
         "keys": [*keys, (field, -1), ("_id", -1)],
         **PARTIAL_FILTERS.get(lead, {}),

@@ -18,6 +18,7 @@ from clustr.database.clock import now
 from clustr.database.connection import NAIVE_UTC, Document, translate_errors
 from clustr.database.listing import Listing, Page
 from clustr.database.listing_cursors import CURSOR_MISMATCH, EPOCH, INVALID_CURSOR
+from clustr.database.own_vocabulary import OwnVocabulary
 from clustr.database.tag_keys import TagKeys
 from clustr.database.term_search import MAX_RANKED, Hit, TermSearch
 from clustr.database.upload_filter import DEFAULT_SORT, Sort, UploadFilter, include_unkeyed_uploads
@@ -60,15 +61,21 @@ class RankedPosition:
 
 
 class Search:
-    """Searches the collection of uploads."""
+    """Searches the collection of uploads.
+
+    Args:
+        owner: whose uploads the collection has; None: it has all.
+    """
 
     def __init__(
         self,
         collection: Collection[Document],
-        vocabulary: Vocabulary,
+        vocabulary: Vocabulary | OwnVocabulary,
         listing: Listing,
         tag_keys: TagKeys,
+        owner: str | None = None,
     ):
+        self._owner = owner
         self._collection = collection.with_options(codec_options=NAIVE_UTC)
         self._term_search = TermSearch(collection, vocabulary)
         self._listing = listing
@@ -94,7 +101,9 @@ class Search:
             TooSlow: too many uploads would have to be examined.
         """
         assert upload_filter.search
-        position = _read_cursor(cursor, upload_filter) if cursor is not None else None
+        position = None
+        if cursor is not None:
+            position = _read_cursor(cursor, upload_filter.fingerprint(self._owner))
         if position and sort:
             raise InvalidInput({"cursor": [CURSOR_MISMATCH]})
         with translate_errors():
@@ -128,7 +137,9 @@ class Search:
         shown = hits[:limit]
         following = None
         if len(hits) > limit:
-            following = _write_cursor(upload_filter, RankedPosition(moment, total, shown[-1]))
+            following = _write_cursor(
+                upload_filter.fingerprint(self._owner), RankedPosition(moment, total, shown[-1])
+            )
         return Page(self._documents(shown, projection), total, following)
 
     def _documents(self, hits: Sequence[Hit], projection: Document | None) -> list[Document]:
@@ -139,17 +150,17 @@ class Search:
         return [documents[hit.key] for hit in hits if hit.key in documents]
 
 
-def _write_cursor(upload_filter: UploadFilter, position: RankedPosition) -> str:
+def _write_cursor(fingerprint: bytes, position: RankedPosition) -> str:
     since = (position.since - EPOCH) // timedelta(milliseconds=1)
     hit = position.hit
     packed = CURSOR.pack(
-        *(RANKED, upload_filter.fingerprint(), since, position.total),
+        *(RANKED, fingerprint, since, position.total),
         *(hit.rank, hit.upload_time, hit.key.binary),
     )
     return base64.urlsafe_b64encode(packed).decode().rstrip("=")
 
 
-def _read_cursor(cursor: str, upload_filter: UploadFilter) -> RankedPosition | None:
+def _read_cursor(cursor: str, fingerprint: bytes) -> RankedPosition | None:
     """The position in a cursor; None for one of a listing.
 
     Raises:
@@ -160,8 +171,8 @@ def _read_cursor(cursor: str, upload_filter: UploadFilter) -> RankedPosition | N
         packed = base64.b64decode(padded, altchars=b"-_", validate=True)
         if packed[:1] != bytes([RANKED]):
             return None
-        _, fingerprint, since, total, rank, upload_time, key = CURSOR.unpack(packed)
-        if fingerprint != upload_filter.fingerprint():
+        _, of_filters, since, total, rank, upload_time, key = CURSOR.unpack(packed)
+        if of_filters != fingerprint:
             raise InvalidInput({"cursor": [CURSOR_MISMATCH]})
         began = EPOCH + timedelta(milliseconds=since)
         return RankedPosition(began, total, Hit(rank, upload_time, ObjectId(key)))

@@ -53,17 +53,18 @@ class AnalyzerCounts:
     Attributes:
         states: how many are in each state, without empty states.
         oldest_waiting_at: the due time of the analysis that has waited longest.
-        rate_per_minute: how many ended per minute in the last `RATE_MINUTES` minutes.
+        rate_per_minute: how many ended per minute in the last `RATE_MINUTES` minutes; None where
+            that is not counted, as the two that follow.
         stale: how many ended analyses are of an earlier version of the analyzer.
         missing: how many uploads are an `AnalysisSelection.MISSING`; None when an earlier version
-            counted.
+            counted, too.
     """
 
     states: Mapping[str, int]
     oldest_waiting_at: datetime | None
-    rate_per_minute: float
+    rate_per_minute: float | None
     durations: Durations | None
-    stale: int
+    stale: int | None
     missing: int | None
     counted_at: datetime
 
@@ -158,23 +159,31 @@ class Statistics:
 
     def durations(self, analyzer: Analyzer) -> Durations | None:
         """How long one image took in the latest runs; None when there were none."""
-        found: list[Document] = []
-        with translate_errors():
-            for period in PERIODS:
-                found = self._latest_runs(analyzer, period)
-                if len(found) >= ENOUGH_RUNS:
-                    break
-        milliseconds = sorted(_milliseconds_per_image(found))
-        if not milliseconds:
-            return None
-        last = len(milliseconds) - 1
-        return Durations(milliseconds[last // 2], milliseconds[round(0.95 * last)])
+        return latest_durations(self._uploads, analyzer)
 
-    def _latest_runs(self, analyzer: Analyzer, period: timedelta) -> list[Document]:
-        projection = {"analyses": {"$elemMatch": {"name": analyzer.name}}}
-        found = self._uploads.find(_runs_query(analyzer, period) | IS_UPLOAD, projection)
-        analyses = [d["analyses"][0] for d in found.hint(RUNS_INDEX).limit(MAX_RUNS)]
-        return [a for a in analyses if a.get("started_at") and a.get("finished_at")]
+
+def latest_durations(uploads: Collection[Document], analyzer: Analyzer) -> Durations | None:
+    """How long one image took in the latest runs; None when there were none."""
+    found: list[Document] = []
+    with translate_errors():
+        for period in PERIODS:
+            found = _latest_runs(uploads, analyzer, period)
+            if len(found) >= ENOUGH_RUNS:
+                break
+    milliseconds = sorted(_milliseconds_per_image(found))
+    if not milliseconds:
+        return None
+    last = len(milliseconds) - 1
+    return Durations(milliseconds[last // 2], milliseconds[round(0.95 * last)])
+
+
+def _latest_runs(
+    uploads: Collection[Document], analyzer: Analyzer, period: timedelta
+) -> list[Document]:
+    projection = {"analyses": {"$elemMatch": {"name": analyzer.name}}}
+    found = uploads.find(_runs_query(analyzer, period) | IS_UPLOAD, projection)
+    analyses = [d["analyses"][0] for d in found.hint(RUNS_INDEX).limit(MAX_RUNS)]
+    return [a for a in analyses if a.get("started_at") and a.get("finished_at")]
 
 
 def _runs_query(analyzer: Analyzer, period: timedelta, until: timedelta | None = None) -> Document:

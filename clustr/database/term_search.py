@@ -8,20 +8,21 @@ uploads have all of them.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
+from typing import cast
 
-from bson import CodecOptions, ObjectId
-from bson.raw_bson import RawBSONDocument
+from bson import ObjectId
 from pymongo.collection import Collection
 
 from clustr.database.connection import NAIVE_UTC, Document
 from clustr.database.documents import MALFORMED_RECORD_ERRORS
 from clustr.database.listing_cursors import EPOCH
 from clustr.database.listing_queries import filter_query
+from clustr.database.own_vocabulary import OwnVocabulary
 from clustr.database.search_conditions import (
     TERMS_INDEX,
     SearchPlan,
@@ -39,7 +40,6 @@ MAX_COMPLETIONS = 400
 # The BSON of a document with nothing but an ObjectId. PyMongo would take
 # longer to parse 20,000 of them than MongoDB takes to find them.
 ONLY_ID = re.compile(rb"\x16\0\0\0\x07_id\0(.{12})\0", re.DOTALL)
-UNPARSED = CodecOptions(document_class=RawBSONDocument)
 # So many ids of each word are compared at most; reading them takes some 30 milliseconds.
 MAX_COMPARED = 30_000
 # Foreign records have no place in the order.
@@ -67,7 +67,7 @@ class Hit:
 class TermSearch:
     """Finds uploads in their collection by their terms."""
 
-    def __init__(self, collection: Collection[Document], vocabulary: Vocabulary):
+    def __init__(self, collection: Collection[Document], vocabulary: Vocabulary | OwnVocabulary):
         self._collection = collection.with_options(codec_options=NAIVE_UTC)
         self._vocabulary = vocabulary
 
@@ -163,17 +163,14 @@ class TermSearch:
 
         Ids of foreign records, which may be of another type, are left out.
         """
-        command = {
-            "find": self._collection.name,
-            "filter": condition_on_terms(condition),
-            "projection": {"_id": 1},
-            "hint": TERMS_INDEX,
-            "limit": MAX_COMPARED + 1,
-            "batchSize": MAX_COMPARED + 1,
-            "singleBatch": True,
-        }
-        answer = self._collection.database.command(command, codec_options=UNPARSED)
-        return {*ONLY_ID.findall(answer.raw)}
+        batches = self._collection.find_raw_batches(
+            condition_on_terms(condition),
+            {"_id": 1},
+            hint=TERMS_INDEX,
+            limit=MAX_COMPARED + 1,
+            batch_size=MAX_COMPARED + 1,
+        )
+        return {*ONLY_ID.findall(b"".join(cast("Iterable[bytes]", batches)))}
 
     def ranked(self, upload_filter: UploadFilter, since: datetime | None = None) -> list[Hit]:
         """All uploads that meet a filter with a search, those that match best first.

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from bson import ObjectId
+from bson import MinKey, ObjectId
 from pymongo import ReturnDocument
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
@@ -28,6 +28,7 @@ from clustr.database.documents import (
     IS_UPLOAD,
     LAST_MOMENT,
     MALFORMED_RECORD_ERRORS,
+    OWNER,
     extension_of,
     filenames_of,
     from_document,
@@ -38,6 +39,7 @@ from clustr.database.duplicates import Duplicates
 from clustr.database.filters import filter_from_query
 from clustr.database.listing_queries import filter_query
 from clustr.database.not_found import IN_TRASH_STEPS, TrashStep, not_found_error
+from clustr.database.own_uploads import indexes_of_owners
 from clustr.database.search_terms import SearchTerms
 from clustr.database.tag_keys import TagKeys
 from clustr.database.upload_filter import DEFAULT_SORT, include_unkeyed_uploads
@@ -46,8 +48,11 @@ from clustr.domain.errors import ForeignRecord, InvalidInput, NotFound, UnderWay
 from clustr.domain.models import State, Upload
 
 NEWEST_REMOVED = [("trash.at", -1), ("_id", -1)]
+NEWEST_REMOVED_INDEX = "newest_removed"
+LISTED: dict[str, Document] = {NEWEST_REMOVED_INDEX: {"keys": NEWEST_REMOVED}}
 INDEXES = {
-    "newest_removed": {"keys": NEWEST_REMOVED},
+    **LISTED,
+    **indexes_of_owners(LISTED),
     "same_request": {
         "keys": [("retry.key", 1)],
         "partialFilterExpression": {"retry.key": {"$exists": True}},
@@ -57,6 +62,9 @@ INDEXES = {
         "partialFilterExpression": {"trash.claimed_at": {"$exists": True}},
     },
 }
+
+# The place in that index behind all that can be in a page.
+BEHIND_THE_LAST: list[tuple[str, Any]] = [("trash.at", MinKey()), ("_id", MinKey())]
 
 # The part of a query that leaves out foreign records in the trash.
 IS_TRASHED: Document = {
@@ -202,7 +210,8 @@ class Trash:
             return False
         if "duplicate" not in filter:
             return True
-        original = self._duplicates.find_original(document["sha256"], session)
+        owner = document.get(OWNER)
+        original = self._duplicates.find_original(document["sha256"], owner, session)
         if original is None:  # Without a transaction, another process may have just removed it.
             return False
         if original["_id"] != document["_id"]:
@@ -397,13 +406,15 @@ class Trash:
         query = {**IS_TRASHED, "trash.step": {"$in": IN_TRASH_STEPS}}
         with translate_errors():
             found = self.collection.find(query, None if results else {"analyses.result": 0})
-            found = found.sort(NEWEST_REMOVED).hint(NEWEST_REMOVED).limit(limit + 1)
+            found = found.sort(NEWEST_REMOVED).hint(NEWEST_REMOVED_INDEX).limit(limit + 1)
             if cursor is not None:
-                found = found.min(_read_cursor(cursor))
+                found = found.min(_read_cursor(cursor)).max(BEHIND_THE_LAST)
             documents = list(found)
             total = len(documents)
             if cursor is not None or total > limit:
-                total = self.collection.count_documents(query, limit=COUNTED_TOTAL + 1)
+                total = self.collection.count_documents(
+                    query, limit=COUNTED_TOTAL + 1, hint=NEWEST_REMOVED_INDEX
+                )
         following = documents[limit:]
         trashed = []
         for document in documents[:limit]:

@@ -116,9 +116,10 @@ class UploadFilter:
         """Whether there is no other condition than a search."""
         return self == UploadFilter(search=self.search, search_plan=self.search_plan)
 
-    def fingerprint(self) -> bytes:
-        """Four bytes that differ between filters, for cursors."""
-        return hashlib.blake2b(repr(self).encode(), digest_size=4).digest()
+    def fingerprint(self, owner: str | None) -> bytes:
+        """Four bytes that differ between filters, and between owners, for cursors."""
+        whose = "" if owner is None else f" of {owner}"
+        return hashlib.blake2b(f"{self!r}{whose}".encode(), digest_size=4).digest()
 
 
 NO_FILTER = UploadFilter()

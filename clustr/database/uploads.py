@@ -20,13 +20,21 @@ from clustr.database.documents import (
     HAS_OBJECT_ID,
     LAST_MOMENT,
     ORIGINAL,
+    OWNER,
     from_document,
     from_documents,
+    original_mark,
     parse_id,
     reason_why_foreign,
     to_document,
 )
-from clustr.database.duplicates import OLDEST_FIRST, Duplicates, is_second_original
+from clustr.database.duplicates import (
+    OLDEST_FIRST,
+    SAME_BYTES_INDEX,
+    Duplicates,
+    is_second_original,
+    of_owner,
+)
 from clustr.database.editing import fields_of_new_upload
 from clustr.database.indexes import make_indexes
 from clustr.database.not_found import not_found_error
@@ -39,8 +47,9 @@ log = logs.logger(__name__)
 T = TypeVar("T")
 
 NEWEST_FIRST = [("upload_time", -1), ("_id", -1)]
-INDEXES = {
-    "newest_first": {"keys": NEWEST_FIRST},
+NEWEST_INDEX = "newest_first"
+INDEXES: dict[str, Document] = {
+    NEWEST_INDEX: {"keys": NEWEST_FIRST},
     "same_request": {
         "keys": [("retry.key", 1), ("retry.position", 1)],
         "unique": True,
@@ -148,11 +157,20 @@ def new_id() -> str:
 
 
 class Uploads:
-    """The collection of uploads."""
+    """The collection of uploads.
+
+    Args:
+        owner: whose uploads the collection has; None: it has all.
+    """
 
     def __init__(
-        self, collection: Collection[Document], duplicates: Duplicates, search_terms: SearchTerms
+        self,
+        collection: Collection[Document],
+        duplicates: Duplicates,
+        search_terms: SearchTerms,
+        owner: str | None = None,
     ):
+        self._owner = owner
         self._collection = collection
         self._duplicates = duplicates
         self._search_terms = search_terms
@@ -198,7 +216,7 @@ class Uploads:
             is_foreign = reason_why_foreign(known) is not None
             if is_foreign:
                 with translate_errors():
-                    known = self._duplicates.find_original(uploads[0].sha256)
+                    known = self._duplicates.find_original(uploads[0].sha256, self._owner)
             if reuse and known:
                 return [self.get(str(known["_id"])) if is_foreign else from_document(known)]
             first = str(known["_id"]) if known else None
@@ -211,7 +229,7 @@ class Uploads:
 
     def _mark_duplicates(self, uploads: Sequence[Upload]) -> list[Upload]:
         """The uploads with `duplicate_of` set to the first with the same bytes, stored or new."""
-        firsts = self.first_ids_by_hash([upload.sha256 for upload in uploads])
+        firsts = self._first_copies([upload.sha256 for upload in uploads])
         marked = []
         for upload in uploads:
             marked.append(replace(upload, duplicate_of=firsts.get(upload.sha256)))
@@ -234,7 +252,7 @@ class Uploads:
             try:
                 with translate_errors():
                     return self._collection.find_one_and_update(
-                        {"sha256": upload.sha256},
+                        {"sha256": upload.sha256, **of_owner(self._owner)},
                         {"$setOnInsert": self._new_document(upload)},
                         None if whole else {"analyses.result": 0},
                         sort=OLDEST_FIRST,
@@ -244,7 +262,8 @@ class Uploads:
                 if not is_second_original(error.details):
                     raise BeingAnswered from error
             with translate_errors():
-                marked = self._collection.find_one({ORIGINAL: upload.sha256})
+                mark = original_mark(upload.sha256, self._owner)
+                marked = self._collection.find_one({ORIGINAL: mark})
             if marked and reason_why_foreign(marked):
                 return marked
 
@@ -268,7 +287,8 @@ class Uploads:
                 left = left[inserted:]
                 if left:
                     with translate_errors():
-                        marked_by_others |= self._duplicates.find_foreign_marks([left[0].sha256])
+                        marks = [original_mark(left[0].sha256, self._owner)]
+                        marked_by_others |= self._duplicates.find_foreign_marks(marks)
                     left = self._mark_duplicates(left)
         except DatabaseRefused as error:
             if stored:
@@ -286,14 +306,14 @@ class Uploads:
         """Insert the uploads up to the first that is no longer an original; return how many.
 
         Args:
-            marked_by_others: SHA-256 sums whose mark of an original is in a foreign record.
+            marked_by_others: the marks of originals that are in foreign records.
         """
         if not uploads:
             return 0
         documents = [self._new_document(upload) for upload in uploads]
         for document in documents:
-            if document["sha256"] in marked_by_others:
-                document.pop(ORIGINAL, None)
+            if document.get(ORIGINAL) in marked_by_others:
+                del document[ORIGINAL]
         with translate_errors():
             try:
                 self._collection.insert_many(documents)
@@ -317,7 +337,7 @@ class Uploads:
         if not named:
             return stored
         try:
-            originals = self.first_ids_by_hash([*named])
+            originals = self._first_copies([*named])
             if all(originals.get(sha256, name) == name for sha256, name in named.items()):
                 return stored
             self._duplicates.repair(named)
@@ -394,7 +414,24 @@ class Uploads:
             {"$group": {"_id": "$sha256", "first": {"$first": "$_id"}}},
         ]
         with translate_errors():
-            return {d["_id"]: str(d["first"]) for d in self._collection.aggregate(stages)}
+            found = self._collection.aggregate(stages, hint=SAME_BYTES_INDEX)
+            return {d["_id"]: str(d["first"]) for d in found}
+
+    def _first_copies(self, hashes: Sequence[str]) -> dict[str, str]:
+        """The same for uploads that new ones would be linked to: of the owner, or of none."""
+        firsts = self.first_ids_by_hash(hashes)
+        if self._owner is not None or not firsts:
+            return firsts
+        owned = {
+            "_id": {"$in": [ObjectId(first) for first in firsts.values()]},
+            OWNER: {"$exists": True},
+        }
+        with translate_errors():
+            for sha256 in [d["sha256"] for d in self._collection.find(owned, {"sha256": 1})]:
+                del firsts[sha256]
+                if first := self._duplicates.find_original(sha256, None):
+                    firsts[sha256] = str(first["_id"])
+        return firsts
 
     def first_uploads_by_hash(self, hashes: Sequence[str]) -> dict[str, Upload]:
         """The first upload with each of these SHA-256 sums, as far as there is one."""
@@ -411,12 +448,11 @@ class Uploads:
         Returns:
             the uploads, and the ids of those that are in the trash.
         """
-        query = {"$match": {"retry.key": key}}
-        trash = {"coll": f"{self._collection.name}_trash", "pipeline": [query]}
+        query = {"retry.key": key}
+        trash = self._collection.database[f"{self._collection.name}_trash"]
         with translate_errors():
-            found = [*self._collection.aggregate([query, {"$unionWith": trash}])]
-        uploads = [*from_documents(d for d in found if "trash" not in d)]
-        return uploads, [str(document["_id"]) for document in found if "trash" in document]
+            uploads = [*from_documents(self._collection.find(query))]
+            return uploads, [str(document["_id"]) for document in trash.find(query, {"_id": 1})]
 
     def find(self, analyzer: str, field: str, values: Sequence[Any], limit: int) -> list[Upload]:
         """Uploads whose result of an analyzer has one of these values in a field, in any order.

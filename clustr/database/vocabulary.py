@@ -55,6 +55,12 @@ def is_in_vocabulary(term: str) -> bool:
     return LETTER.search(word) is not None and len(DIGIT.findall(word)) <= MAX_DIGITS
 
 
+def terms_of_words(field: str | None) -> list[str]:
+    """What the terms of words begin with; `field` is one of `FIELDS`, None for anywhere."""
+    letters = [FIELDS[field]] if field else [*FIELDS.values(), WHOLE_TAG]
+    return [f"{letter}{EXACT}" for letter in letters]
+
+
 class Vocabulary:
     """The collection of the terms of all uploads.
 
@@ -108,12 +114,12 @@ class Vocabulary:
             beginning: some letters, folded.
             field: where uploads have them, one of `clustr.search.terms.FIELDS`; None for anywhere.
         """
-        letters = [FIELDS[field]] if field else [*FIELDS.values(), WHOLE_TAG]
-        terms = [Regex(f"^{letter}{EXACT}{re.escape(beginning)}[^ ]*$") for letter in letters]
+        begin = terms_of_words(field)
+        terms = [Regex(f"^{each}{re.escape(beginning)}[^ ]*$") for each in begin]
         counts: dict[str, int] = {}
         with translate_errors():
             found = most_used.most_used(
-                self._collection, {"_id": {"$in": terms}}, "_id_", limit * len(letters)
+                self._collection, {"_id": {"$in": terms}}, "_id_", limit * len(begin)
             )
         for document in found:
             counts.setdefault(document["_id"][2:], document["count"])

@@ -122,7 +122,8 @@ class Upload:
 
     `width` and `height` are in pixels and as displayed, that is with the EXIF orientation applied;
     `size` is in bytes; `filename` is `<id>.<extension of the true type>`; `edited_at` is when a
-    person last changed it; `uploaded_by` is the name of the key that brought it.
+    person last changed it; `uploaded_by` is the name of the key that brought it, and `owner` the
+    same if that key sees only what its name brought.
     """
 
     id: str
@@ -147,6 +148,7 @@ class Upload:
     retry: Retry | None = None
     edited_at: datetime | None = None
     uploaded_by: str | None = None
+    owner: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

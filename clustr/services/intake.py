@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from clustr import logs
-from clustr.database import Database, new_id, now
+from clustr.database import DatabaseView, new_id, now
 from clustr.domain import failure_messages
 from clustr.domain.edits import Edit
 from clustr.domain.errors import (
@@ -122,7 +122,7 @@ class Intake:
 
     def __init__(
         self,
-        database: Database,
+        database: DatabaseView,
         storage: LocalStorage,
         ringer: DoorbellRinger,
         analyzers: Mapping[str, Analyzer],
@@ -319,6 +319,7 @@ class Intake:
             request_id=request_id,
             uploaded_by=uploaded_by,
             edit=received.edit,
+            owner=self._database.owner,
         )
 
     def _planned_analyses(self, format: Format) -> tuple[Analysis, ...]:

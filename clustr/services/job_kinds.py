@@ -11,6 +11,7 @@ from typing import Protocol
 from clustr import logs
 from clustr.database import (
     Database,
+    DatabaseView,
     Failure,
     Job,
     LeftBehind,
@@ -97,7 +98,7 @@ class AnalyzeUploads:
 
     kind = "analyze"
 
-    def __init__(self, database: Database, queue: Queue, plugin_manager: PluginManager):
+    def __init__(self, database: DatabaseView, queue: Queue, plugin_manager: PluginManager):
         self._database = database
         self._queue = queue
         self._plugin_manager = plugin_manager
@@ -167,7 +168,7 @@ class ForEachUpload:
     kind: str
     batch_size: int
 
-    def __init__(self, database: Database, removal: Removal):
+    def __init__(self, database: DatabaseView, removal: Removal):
         self._database = database
         self._removal = removal
 

@@ -51,10 +51,9 @@ class JobRunner:
     ):
         self._database = database
         self._plugin_manager = plugin_manager
-        kinds: list[JobKind] = [AnalyzeUploads(database, queue, plugin_manager)]
-        kinds += [kind(database, removal) for kind in BULK_KINDS]
-        kinds.append(ForgetAnalyzer(database, plugin_manager))
-        self._kinds = {kind.kind: kind for kind in kinds}
+        self._queue = queue
+        self._removal = removal
+        self._kinds: dict[str | None, dict[str, JobKind]] = {}
         self._owner = uuid4().hex
         self._indexed = False
         self._next_count_at = dict.fromkeys([*plugin_manager.analyzers, UPLOAD_TOTALS], 0.0)
@@ -127,7 +126,7 @@ class JobRunner:
         if job.state is JobState.QUEUED and not job.cancel_requested_at:
             return self._database.jobs.begin(job, self._database.selections.newest_id())
         try:
-            kind = self._kinds[job.kind]
+            kind = self._kinds_for(job.owner)[job.kind]
             step = kind.reclaim(job) if job.cancel_requested_at else kind.step(job)
         except DatabaseUnavailable:
             raise
@@ -145,6 +144,18 @@ class JobRunner:
         ):
             log.info("job_ended", job=job.id, kind=job.kind, state=state, counts=step.counts)
         return False
+
+    def _kinds_for(self, owner: str | None) -> dict[str, JobKind]:
+        """The kinds of jobs, for which there are only the uploads of an owner, or all for None."""
+        if owner not in self._kinds:
+            view = self._database.view_of(owner)
+            removal = self._removal.seen_by(view)
+            kinds: list[JobKind] = [AnalyzeUploads(view, self._queue, self._plugin_manager)]
+            kinds += [kind(view, removal) for kind in BULK_KINDS]
+            if owner is None:
+                kinds.append(ForgetAnalyzer(self._database, self._plugin_manager))
+            self._kinds[owner] = {kind.kind: kind for kind in kinds}
+        return self._kinds[owner]
 
     def _is_outdated(self, name: str) -> bool:
         """Whether there is something to count; if not, put the next look at it off."""

@@ -12,6 +12,7 @@ from clustr.database import (
     ANY_VERSION,
     AnalysisSelection,
     Database,
+    DatabaseView,
     Job,
     LeftBehind,
     ReanalysisSelection,
@@ -57,7 +58,7 @@ class AnalysisJobs:
 
     def __init__(
         self,
-        database: Database,
+        database: DatabaseView,
         plugin_manager: PluginManager,
         ringer: DoorbellRinger,
         services: DefaultServices,
@@ -161,7 +162,7 @@ class AnalysisJobs:
 class BulkJobs:
     """Creates jobs that do one of `BULK_KINDS` to many uploads."""
 
-    def __init__(self, database: Database):
+    def __init__(self, database: DatabaseView):
         self._database = database
 
     def count_matched(self, kind: str, selected_uploads: UploadSelection) -> int:
@@ -196,12 +197,16 @@ class BulkJobs:
         return _add_job(self._database, kind, parameters, request_id)
 
 
-def add_analysis_job(database: Database, selection: ReanalysisSelection, request_id: str) -> Job:
+def add_analysis_job(
+    database: DatabaseView, selection: ReanalysisSelection, request_id: str
+) -> Job:
     """Store a job that runs an analyzer on the selected uploads, however many jobs wait."""
     return _add_job(database, AnalyzeUploads.kind, selection.parameters(), request_id)
 
 
-def _add_job(database: Database, kind: str, parameters: Mapping[str, Any], request_id: str) -> Job:
+def _add_job(
+    database: DatabaseView, kind: str, parameters: Mapping[str, Any], request_id: str
+) -> Job:
     """Store a job. The log gets the number of its ids instead of thousands of ids."""
     job = database.jobs.add(kind, parameters, request_id)
     logged = {name: len(v) if name == "ids" else v for name, v in parameters.items()}

@@ -5,7 +5,7 @@ from typing import Any
 
 from marshmallow import ValidationError
 
-from clustr.database import Condition, Database, UploadFilter, filter_from_query
+from clustr.database import Condition, DatabaseView, UploadFilter, filter_from_query
 from clustr.domain import failure_messages
 from clustr.domain.errors import InvalidInput, NotFound
 from clustr.domain.models import Upload
@@ -28,17 +28,25 @@ class PluginLibrary:
     """Read access to uploads for one plugin: implements `clustr.plugins.Library`.
 
     Args:
+        nearest: gives, when it is asked, the search among the uploads that there are; and so these.
         plugin: its indexed filters are the fields by which it can find uploads.
         url_of: says where clients find the file of this name.
     """
 
     def __init__(
-        self, database: Database, nearest: Nearest, plugin: Plugin, url_of: Callable[[str], str]
+        self, nearest: Callable[[], Nearest], plugin: Plugin, url_of: Callable[[str], str]
     ):
-        self._database = database
-        self._nearest = nearest
+        self._nearest_now = nearest
         self._plugin = plugin
         self._url_of = url_of
+
+    @property
+    def _nearest(self) -> Nearest:
+        return self._nearest_now()
+
+    @property
+    def _database(self) -> DatabaseView:
+        return self._nearest_now().database
 
     def get(self, upload_id: str) -> Upload:
         return self._database.uploads.get(upload_id)

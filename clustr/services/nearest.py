@@ -5,6 +5,7 @@ then checked in MongoDB: only a vector that the result of an upload names is an 
 upload that meets the filter.
 """
 
+import copy
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clustr.database import NO_FILTER, Database, UploadFilter
+from clustr.database import NO_FILTER, Database, DatabaseView, UploadFilter
 from clustr.domain import failure_messages
 from clustr.domain.errors import InvalidInput, NoResult
 from clustr.domain.models import UNFINISHED, State, Upload
@@ -43,6 +44,9 @@ class Neighbor:
 class Nearest:
     """Finds the uploads whose vectors are nearest to one.
 
+    Attributes:
+        database: has the uploads among which it looks.
+
     Args:
         folder: where the files with vectors are, on this host.
         seconds: how long a search waits while vectors are read; by default `CATCH_UP_SECONDS`.
@@ -56,11 +60,18 @@ class Nearest:
         seconds: float | None = None,
     ):
         self._seconds = CATCH_UP_SECONDS if seconds is None else seconds
-        self._database = database
+        self._whole = database
+        self.database: DatabaseView = database
         self._folder = folder
         self._plugin_manager = plugin_manager
         self._copies: dict[str, VectorCopy] = {}
         self._making = threading.Lock()
+
+    def seen_by(self, owner: str | None) -> "Nearest":
+        """The same among the uploads of an owner alone, by the same copies; None: among all."""
+        seen = copy.copy(self)
+        seen.database = self._whole.view_of(owner)
+        return seen
 
     @property
     def fields(self) -> dict[str, VectorField]:
@@ -98,7 +109,7 @@ class Nearest:
         """
         analysis = next((a for a in upload.analyses if a.name == field.analyzer), None)
         vector_id = analysis.vectors.get(field.vector.field) if analysis else None
-        stored = self._database.vectors.get(vector_id) if vector_id else None
+        stored = self.database.vectors.get(vector_id) if vector_id else None
         if stored and stored[0] == field.space:
             return stored[1]
         raise NoResult(
@@ -130,9 +141,11 @@ class Nearest:
         """
         from clustr.storage import vector_search  # noqa: PLC0415  See `TYPE_CHECKING`.
 
-        upload_filter = None if upload_filter == NO_FILTER else upload_filter
-        copy = self._copy(field)
-        snapshot = copy.current()
+        if upload_filter is None or upload_filter == NO_FILTER:
+            # Those of one owner are a part of all, as what meets a filter is.
+            upload_filter = None if self.database.owner is None else NO_FILTER
+        vectors = self._copy(field)
+        snapshot = vectors.current()
         found = vector_search.distances(
             vector, snapshot.data, field.vector.kind, field.vector.metric
         )
@@ -141,15 +154,17 @@ class Nearest:
             found[found > max_distance] = float("inf")
         neighbors: list[Neighbor] = []
         beyond, checked, is_narrowed = -1.0, 0, False
-        for count in _counts(limit, bool(upload_filter)):
-            if upload_filter and checked >= FURTHER[-1] and not is_narrowed:
-                ids = self._database.vectors.upload_ids(upload_filter)  # Few meet the filter.
+        for count in _counts(limit, upload_filter is not None):
+            if upload_filter is not None and checked >= FURTHER[-1] and not is_narrowed:
+                ids = self.database.vectors.upload_ids(upload_filter)  # Few meet the filter.
                 found[~vector_search.rows_of_uploads(snapshot.ids, ids)] = float("inf")
                 is_narrowed = True
             rows = vector_search.nearest_rows(found, beyond, count - checked)
             if not len(rows):
                 break
-            neighbors += self._checked(field, snapshot, copy, rows.tolist(), found, upload_filter)
+            neighbors += self._checked(
+                field, snapshot, vectors, rows.tolist(), found, upload_filter
+            )
             neighbors = [each for each in neighbors if each.upload_id != besides]
             beyond, checked = float(found[rows].max()), checked + len(rows)
             if len(neighbors) >= limit:
@@ -160,7 +175,7 @@ class Nearest:
         self,
         field: VectorField,
         snapshot: "Snapshot",
-        copy: "VectorCopy",
+        vectors: "VectorCopy",
         rows: Sequence[int],
         found: Any,
         upload_filter: UploadFilter | None,
@@ -168,12 +183,12 @@ class Nearest:
         """The rows that are answers; what was removed is marked in the files."""
         by_id = {snapshot.vector_id(row): row for row in rows}
         uploads = {snapshot.upload_id(row) for row in rows}
-        named = self._database.vectors.named(
+        named = self.database.vectors.named(
             uploads, field.analyzer, field.vector.field, upload_filter
         )
         if upload_filter is None and (unnamed := by_id.keys() - named):
-            gone = unnamed - self._database.vectors.existing(unnamed)
-            copy.mark_dead(snapshot, [by_id[each] for each in gone])
+            gone = unnamed - self.database.vectors.existing(unnamed)
+            vectors.mark_dead(snapshot, [by_id[each] for each in gone])
         return [
             Neighbor(snapshot.upload_id(row).hex(), float(found[row]))
             for vector_id, row in by_id.items()
@@ -183,9 +198,9 @@ class Nearest:
     def _copy(self, field: VectorField) -> "VectorCopy":
         with self._making:
             if field.space not in self._copies:
-                folder = self._folder / self._database.installation()
+                folder = self._folder / self._whole.installation()
                 self._remove_older(folder, field)
-                self._copies[field.space] = VectorCopy(self._database, folder, field, self._seconds)
+                self._copies[field.space] = VectorCopy(self._whole, folder, field, self._seconds)
             return self._copies[field.space]
 
     def _remove_older(self, folder: Path, field: VectorField) -> None:

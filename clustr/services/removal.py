@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 from clustr import logs
-from clustr.database import ANY_VERSION, Database, RemovalClaim, TrashStep, Versions, now
+from clustr.database import ANY_VERSION, DatabaseView, RemovalClaim, TrashStep, Versions, now
 from clustr.domain.errors import DatabaseUnavailable, ForeignRecord, NotFound, StorageFull, UnderWay
 from clustr.domain.models import Upload
 from clustr.storage import LocalStorage, writing
@@ -34,7 +34,7 @@ class Removal:
 
     def __init__(
         self,
-        database: Database,
+        database: DatabaseView,
         storage: LocalStorage,
         on_deleted: Callable[[Upload], None],
         trash_days: int,
@@ -45,6 +45,10 @@ class Removal:
         self._storage = storage
         self._on_deleted = on_deleted
         self.trash_days = trash_days
+
+    def seen_by(self, database: DatabaseView) -> "Removal":
+        """The same for the uploads that there are in another view."""
+        return Removal(database, self._storage, self._on_deleted, self.trash_days)
 
     def remove(
         self,

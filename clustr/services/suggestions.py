@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import chain, islice, zip_longest
 
-from clustr.database import Database
+from clustr.database import DatabaseView
 from clustr.search.last_word import LastWord, field_names, last_word, quoted_if_needed
 
 
@@ -29,11 +29,11 @@ class Suggestion:
 
 
 # Gives, for the last word, up to so many values with their counts, the most frequent ones first.
-Kind = Callable[[Database, LastWord, int], Iterable[tuple[str, int | None]]]
+Kind = Callable[[DatabaseView, LastWord, int], Iterable[tuple[str, int | None]]]
 
 
 def suggest(
-    database: Database, search: str, limit: int, kinds: Iterable[str] | None = None
+    database: DatabaseView, search: str, limit: int, kinds: Iterable[str] | None = None
 ) -> list[Suggestion]:
     """Suggestions for the last word of a search.
 
@@ -56,7 +56,7 @@ def _suggestion(kind: str, word: LastWord, value: str, count: int | None) -> Sug
     return Suggestion(kind, value, f"{word.before}{value}", count)
 
 
-def _tags(database: Database, word: LastWord, limit: int) -> Iterable[tuple[str, int]]:
+def _tags(database: DatabaseView, word: LastWord, limit: int) -> Iterable[tuple[str, int]]:
     """Tags that begin as the word, after `tag:` the most used ones at once."""
     if word.field not in (None, "tag") or not (word.field or word.typed.strip()):
         return
@@ -65,7 +65,7 @@ def _tags(database: Database, word: LastWord, limit: int) -> Iterable[tuple[str,
             yield f"tag:{value}", count
 
 
-def _words(database: Database, word: LastWord, limit: int) -> Iterable[tuple[str, int]]:
+def _words(database: DatabaseView, word: LastWord, limit: int) -> Iterable[tuple[str, int]]:
     """Words of captions, tags and names, or of the one that is named."""
     beginning = word.beginning()
     if beginning is None or word.field not in (None, "caption", "name"):
@@ -75,7 +75,7 @@ def _words(database: Database, word: LastWord, limit: int) -> Iterable[tuple[str
         yield f"{field}{found.word}", found.count
 
 
-def _filters(_database: Database, word: LastWord, limit: int) -> Iterable[tuple[str, None]]:
+def _filters(_database: DatabaseView, word: LastWord, limit: int) -> Iterable[tuple[str, None]]:
     """Fields of the language of searches."""
     if word.typed and not word.field and not word.quoted:
         for name in field_names(word.typed)[:limit]:

@@ -8,7 +8,7 @@ from secrets import token_hex
 from typing import BinaryIO
 
 from clustr import logs
-from clustr.database import Database
+from clustr.database import DatabaseView
 from clustr.domain.errors import RefusedFile, StorageFull
 from clustr.imaging.formats import CONTENT_TYPES
 from clustr.imaging.thumbnails import MIN_RATIO, WRITERS, make_thumbnails, reduce_thumbnail
@@ -81,12 +81,15 @@ def snap_size(size: int) -> int:
 class Thumbnails:
     """Makes thumbnails and finds those that are made."""
 
-    def __init__(self, database: Database, storage: LocalStorage):
+    def __init__(self, database: DatabaseView, storage: LocalStorage):
         self._database = database
         self._storage = storage
 
     def get(self, upload_id: str, size: int, extension: str) -> Thumbnail:
-        """A thumbnail of an upload; while its original is in its place the database is not asked.
+        """A thumbnail of an upload.
+
+        While its original is in its place the database is not asked, but for those who see only
+        some of the uploads.
 
         Args:
             size: pixels of its longer side at most, one of `SIZES`.
@@ -98,7 +101,7 @@ class Thumbnails:
             BeingMade: somebody else makes it and takes too long.
             DatabaseUnavailable, StorageUnavailable: what it is made of cannot be read.
         """
-        if not ID.fullmatch(upload_id):
+        if self._database.owner is not None or not ID.fullmatch(upload_id):
             self._database.uploads.get(upload_id)  # This says what is wrong with it.
         keys = self._keys(upload_id)
         key, tag = keys[size, extension], f"{upload_id}-{name_of(size, extension)}"

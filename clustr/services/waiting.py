@@ -5,11 +5,12 @@ while any waits. docs/decisions/waiting.md has the reasons.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from threading import Event, Lock, Thread
 
 from clustr import logs
-from clustr.database import Database
+from clustr.database import Analyses, DatabaseView
 from clustr.domain.errors import DatabaseUnavailable
 from clustr.domain.models import are_under_way
 from clustr.supervisor import web_process
@@ -56,60 +57,24 @@ class Wait:
         self.over.set()
 
 
-class AnalysisWaits:
-    """The requests of this process that wait for analyses."""
+class AnalysesWatch:
+    """Looks for all requests of this process that wait whether their analyses have ended."""
 
-    def __init__(self, database: Database):
-        self._database = database
+    def __init__(self, analyses: Analyses):
+        self._analyses = analyses
         self._waits: set[Wait] = set()
         self._thread: Thread | None = None
         self._lock = Lock()
 
-    def wait(
-        self,
-        upload_ids: Sequence[str],
-        analyzers: Sequence[str],
-        seconds: float,
-        is_abandoned: Callable[[], bool] = lambda: False,
-    ) -> bool:
-        """Wait until no analysis of these uploads by these analyzers is under way.
-
-        A deferred analysis is not waited for, nor is an upload that is removed meanwhile.
-
-        Args:
-            seconds: how long to wait at most.
-            is_abandoned: asked now and then, by another thread, whether to stop waiting.
-
-        Returns:
-            False when it was not waited, or not to the end: too many requests wait already, the
-            process is about to end, or the client is gone.
-
-        Raises:
-            DatabaseUnavailable: MongoDB does not answer, or stopped answering meanwhile.
-            NotFound: one of these is no id of an upload.
-        """
-        under_way = self._find_under_way(upload_ids, analyzers)
-        if not under_way or seconds <= 0:
-            return True
-        wait = Wait(under_way, analyzers, is_abandoned)
-        with web_process.waiting_place() as has_place:
-            if not has_place:
-                log.info("wait_refused")
-                return False
-            self._add(wait)
-            try:
-                wait.over.wait(seconds)
-            finally:
-                with self._lock:
-                    self._waits.discard(wait)
-        if wait.error:
-            raise DatabaseUnavailable from wait.error
-        return not wait.is_cut_short
-
-    def _find_under_way(self, upload_ids: Sequence[str], analyzers: Sequence[str]) -> list[str]:
-        """The uploads with an analysis by these analyzers that is under way."""
-        found = self._database.analyses.of_uploads(upload_ids)
-        return [one for one, analyses in found.items() if are_under_way(analyses, analyzers)]
+    @contextmanager
+    def watching(self, wait: Wait) -> Iterator[None]:
+        """Look for a request, in the block."""
+        self._add(wait)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waits.discard(wait)
 
     def _add(self, wait: Wait) -> None:
         with self._lock:
@@ -148,7 +113,7 @@ class AnalysisWaits:
         """End the waits that are over."""
         upload_ids = set[str]().union(*(wait.upload_ids for wait in waits))
         try:
-            found = self._database.analyses.of_uploads(upload_ids)
+            found = self._analyses.of_uploads(upload_ids)
         except DatabaseUnavailable as error:
             for wait in waits:
                 wait.cut_short(error)
@@ -163,3 +128,57 @@ class AnalysisWaits:
                 wait.over.set()
             elif web_process.ending.is_set() or wait.is_abandoned():
                 wait.cut_short()
+
+
+class AnalysisWaits:
+    """Waits for analyses of the uploads that somebody may see.
+
+    Args:
+        watch: shared by all of the process.
+    """
+
+    def __init__(self, database: DatabaseView, watch: AnalysesWatch):
+        self._analyses = database.analyses
+        self._watch = watch
+
+    def wait(
+        self,
+        upload_ids: Sequence[str],
+        analyzers: Sequence[str],
+        seconds: float,
+        is_abandoned: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Wait until no analysis of these uploads by these analyzers is under way.
+
+        A deferred analysis is not waited for, nor is an upload that is removed meanwhile.
+
+        Args:
+            seconds: how long to wait at most.
+            is_abandoned: asked now and then, by another thread, whether to stop waiting.
+
+        Returns:
+            False when it was not waited, or not to the end: too many requests wait already, the
+            process is about to end, or the client is gone.
+
+        Raises:
+            DatabaseUnavailable: MongoDB does not answer, or stopped answering meanwhile.
+            NotFound: one of these is no id of an upload.
+        """
+        under_way = self._find_under_way(upload_ids, analyzers)
+        if not under_way or seconds <= 0:
+            return True
+        wait = Wait(under_way, analyzers, is_abandoned)
+        with web_process.waiting_place() as has_place:
+            if not has_place:
+                log.info("wait_refused")
+                return False
+            with self._watch.watching(wait):
+                wait.over.wait(seconds)
+        if wait.error:
+            raise DatabaseUnavailable from wait.error
+        return not wait.is_cut_short
+
+    def _find_under_way(self, upload_ids: Sequence[str], analyzers: Sequence[str]) -> list[str]:
+        """The uploads with an analysis by these analyzers that is under way."""
+        found = self._analyses.of_uploads(upload_ids)
+        return [one for one, analyses in found.items() if are_under_way(analyses, analyzers)]

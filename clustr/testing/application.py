@@ -22,7 +22,7 @@ from clustr.analysis.runner import End, Runner
 from clustr.analysis.work_slice import WorkSlice
 from clustr.api.http.request_context import EXTENSION
 from clustr.app import create_app
-from clustr.components import WebComponents, build_plugin_library
+from clustr.components import WebProcess, build_plugin_library
 from clustr.database.replica_set import ensure_primary
 from clustr.domain import failure_messages
 from clustr.domain.models import State
@@ -175,8 +175,8 @@ class PluginApplication:
         return CliRunner().invoke(commands[command], arguments, catch_exceptions=False)
 
     @property
-    def _components(self) -> WebComponents:
-        components: WebComponents = self.app.extensions[EXTENSION]
+    def _components(self) -> WebProcess:
+        components: WebProcess = self.app.extensions[EXTENSION]
         return components
 
     def make_upload(

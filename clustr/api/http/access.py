@@ -5,15 +5,12 @@ What a route needs is said beside it: `needs` of `Blueprint.route`, or the mark 
 
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask, g, request
+from flask import Flask, g, has_request_context, request
 from werkzeug.routing import Rule
 
 from clustr.api.http.origins import SAFE_METHODS
-from clustr.api.http.request_context import components
-from clustr.api.http.signatures import signed_metadata
 from clustr.domain.access import NOBODY, NOTHING, UNRESTRICTED, Access, Scope, marked_needs
 from clustr.domain.errors import KeyMistyped, KeyRefused, KeyRequired, MissingScope, TwoKeys
-from clustr.domain.models import FilesMetadata
 from clustr.services.authentication import Authentication
 
 if TYPE_CHECKING:  # It asks this module who makes the request.
@@ -30,15 +27,12 @@ def current_access() -> Access:
     return access
 
 
-def sent_metadata() -> FilesMetadata:
-    """What is sent of the metadata of originals; without keys everybody is sent the same."""
-    signed = signed_metadata()
-    if signed is not None:
-        return signed
-    access = current_access()
-    if access.key_id is not None and Scope.FILES_READ in access.scopes:
-        return FilesMetadata.KEEP
-    return FilesMetadata(components.settings.files_metadata)
+def owner_of_request() -> str | None:
+    """Whose uploads are the only ones there are for the current request; None: all are.
+
+    Outside of requests all are, as for the rest of a plugin's code.
+    """
+    return current_access().only_uploads_of if has_request_context() else None
 
 
 def require_scope(scope: Scope) -> None:

@@ -5,11 +5,16 @@ from typing import cast
 from flask import current_app, g
 from werkzeug.local import LocalProxy
 
+from clustr.api.http.access import owner_of_request
 from clustr.components import WebComponents
 
 EXTENSION = "clustr"
 
-components = cast(WebComponents, LocalProxy(lambda: current_app.extensions[EXTENSION]))
+# They are bound to the uploads that the request may see: views have no way to any others.
+components = cast(
+    WebComponents,
+    LocalProxy(lambda: current_app.extensions[EXTENSION].seen_by(owner_of_request())),
+)
 
 
 def request_id() -> str:

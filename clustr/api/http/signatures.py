@@ -2,8 +2,9 @@
 
 from flask import Flask, g, request
 
+from clustr.api.http.access import current_access
 from clustr.api.http.request_context import components
-from clustr.domain.access import SIGNED
+from clustr.domain.access import SIGNED, Scope
 from clustr.domain.models import FilesMetadata
 from clustr.services.url_signing import EXPIRY
 
@@ -36,6 +37,17 @@ def signed_metadata() -> FilesMetadata | None:
     """What the address of the current request says of metadata; None if it does not."""
     said = g.get("signed", {}).get(METADATA)
     return None if said is None else FilesMetadata(said)
+
+
+def sent_metadata() -> FilesMetadata:
+    """What is sent of the metadata of originals; without keys everybody is sent the same."""
+    signed = signed_metadata()
+    if signed is not None:
+        return signed
+    access = current_access()
+    if access.key_id is not None and Scope.FILES_READ in access.scopes:
+        return FilesMetadata.KEEP
+    return FilesMetadata(components.settings.files_metadata)
 
 
 def cache_control(is_final: bool) -> str:

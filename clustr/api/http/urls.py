@@ -7,9 +7,8 @@ from urllib.parse import urlsplit
 from flask import request
 from werkzeug.sansio.utils import get_current_url
 
-from clustr.api.http.access import sent_metadata
 from clustr.api.http.request_context import components
-from clustr.api.http.signatures import METADATA
+from clustr.api.http.signatures import METADATA, sent_metadata
 from clustr.services.thumbnails import DEFAULT_SIZE, VERSION
 from clustr.services.url_signing import EXPIRY
 

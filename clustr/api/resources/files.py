@@ -17,12 +17,11 @@ from werkzeug.datastructures import Headers, MIMEAccept
 from werkzeug.http import http_date, parse_accept_header, parse_range_header
 from werkzeug.wsgi import wrap_file
 
-from clustr.api.http.access import sent_metadata
 from clustr.api.http.blueprint import Blueprint
 from clustr.api.http.fields import UPLOAD_ID_PARAMETER
 from clustr.api.http.origins import resource_policy
 from clustr.api.http.request_context import components
-from clustr.api.http.signatures import cache_control
+from clustr.api.http.signatures import cache_control, sent_metadata
 from clustr.api.schemas.uploads import (
     EXAMPLE_FILENAME,
     EXPIRES,
@@ -141,6 +140,8 @@ def get_file(stored_filename: str) -> Response:
     name = FILENAME_REGEX.fullmatch(stored_filename)
     if name is None:
         raise NotFound(f"There is no file {stored_filename}.")
+    if components.database.owner is not None:
+        components.database.uploads.get(name[1])
     sent = components.originals.open(stored_filename, sent_metadata())
     headers = {
         "Content-Type": CONTENT_TYPES[name[2]],

@@ -4,11 +4,11 @@ from typing import Any
 
 from flask import Response, jsonify, request
 
-from clustr.api.http.access import sent_metadata
 from clustr.api.http.blueprint import Blueprint
 from clustr.api.http.fields import UPLOAD_ID_PARAMETER, links_to_upload
 from clustr.api.http.json_provider import page_response
 from clustr.api.http.request_context import components
+from clustr.api.http.signatures import sent_metadata
 from clustr.api.resources.files import (
     DISPOSITION_HEADER,
     document_file_responses,
