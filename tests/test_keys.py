@@ -277,6 +277,16 @@ def test_what_is_stored_of_a_key_does_not_let_in(create, components, app_worksho
     assert text not in repr([*components.database.keys.newest_first()])
 
 
+def test_no_log_line_has_a_key(app_with, capsys):
+    app = app_with(AUTH="keys")
+    text = app.extensions[EXTENSION].key_making.create("it", ["uploads:read"]).text
+    answer = app.test_client().get(f"/api/uploads/{text}?key={text}", headers=bearer(text))
+    assert answer.status_code in (404, 422)
+    logged = capsys.readouterr().err
+    assert text not in logged
+    assert f"/api/uploads/{prefix_of(text)}***" in logged
+
+
 def test_the_use_of_a_key_is_noted_once_a_minute(client, create, components):
     text = create().text
     assert components.database.keys.get("someone").last_used_at is None

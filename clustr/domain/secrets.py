@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
+from clustr.domain.key_text import BEGINNING, FORM, prefix_of
+
 HIDDEN = "***"
 # Shorter secrets would match in ordinary words; only their `repr` is hidden.
 SHORTEST_REPLACED = 4
@@ -95,7 +97,12 @@ def is_secret(value: float | None) -> bool:
 
 
 def without_secrets(text: str) -> str:
-    """The text with `***` in the place of every registered secret."""
+    """The text with `***` in the place of every registered secret, and of what can be a key.
+
+    The beginning of a key is left, by which it is known in the list of keys.
+    """
+    if BEGINNING in text:
+        text = FORM.sub(lambda key: f"{prefix_of(key[0])}{HIDDEN}", text)
     return _secrets_pattern.sub(HIDDEN, text) if _secrets_pattern else text
 
 
