@@ -152,6 +152,21 @@ def test_a_request_that_is_refused_as_a_whole_is_sent_file_by_file(pictures, pro
     assert counts(pictures.run(url=refusing.url)) == {"there already": 3, "refused: 413": 1}
 
 
+def test_a_file_that_changes_on_the_way_is_listed_and_the_others_are_sent(pictures, proxy):
+    pictures.add_many(40)
+    last = sorted(pictures.folder.iterdir())[-1]
+
+    def change(number: int) -> None:
+        if number == 1:
+            last.write_bytes(another_picture() + b"longer")
+
+    ran = pictures.run("--connections", "1", url=proxy(change).url)
+    assert ran.returncode == 1
+    assert counts(ran) == {"uploaded": 39, "cannot be read": 1}
+    assert "import it once more" in pictures.report()[last.name][1]
+    assert counts(pictures.run()) == {"there already": 39, "uploaded": 1}
+
+
 def test_refused_files_are_listed_with_the_reason(pictures):
     pictures.add("good.jpg")
     pictures.add("text.png", photographs.text())

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import requests
 
+from clustr.client.authorization import with_key
 from clustr.client.body import FileBody, OnProgress, disposition
 from clustr.client.errors import ApiError, NoCaptioner, NoResult
 from clustr.client.retries import (
@@ -59,7 +60,7 @@ class Client:
         self._timeout_seconds = timeout_seconds
         self._session = requests.Session()
         if sent_key := key or os.environ.get("CLUSTR_KEY"):
-            self._session.auth = _with_key(sent_key)
+            self._session.auth = with_key(sent_key)
         self._captioner: str | None = None
 
     def __enter__(self) -> "Client":
@@ -302,16 +303,6 @@ class Client:
                     pause = min(asked_seconds, LONGEST_PAUSE_SECONDS)
             time.sleep(pause)
         raise AssertionError("the last attempt returns or raises")
-
-
-def _with_key(key: str) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
-    """What adds a key to requests. `requests` leaves it out when another host is redirected to."""
-
-    def add(request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {key}"
-        return request
-
-    return add
 
 
 def _is_under_way(analyses: Mapping[str, Analysis], analyzers: Sequence[str]) -> bool:

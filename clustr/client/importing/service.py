@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import requests
-from requests.auth import AuthBase
 
+from clustr.client.authorization import with_key
 from clustr.client.errors import ApiError
 from clustr.client.importing.errors import ImportStopped, Interrupted
 from clustr.client.importing.form import Form
@@ -26,17 +26,6 @@ GIVE_A_KEY = "give one with the scopes uploads:read and uploads:write as CLUSTR_
 UNAUTHORIZED, FORBIDDEN, STORAGE_FULL = 401, 403, 507
 
 
-class KeyAuth(AuthBase):
-    """Sends a key; without this, `requests` would rather send a password of `~/.netrc`."""
-
-    def __init__(self, key: str):
-        self._key = key
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self._key}"
-        return request
-
-
 class ImportService:
     """A service; may be used by several threads, each with a connection of its own.
 
@@ -47,7 +36,7 @@ class ImportService:
 
     def __init__(self, url: str, key: str | None, patience_seconds: float):
         self.url = url.rstrip("/")
-        self._auth = KeyAuth(key.strip()) if key else None
+        self._auth = with_key(key.strip()) if key else None
         self._patience_seconds = patience_seconds
         self._stopping = threading.Event()
         self._own = threading.local()
