@@ -111,6 +111,8 @@ def logging_config(log_format: str, level: str) -> dict[str, Any]:
         },
         "root": {"handlers": ["stderr"], "level": level.upper()},
         "loggers": {
+            # At `debug` it logs all documents that it reads and writes: captions, and secrets.
+            "pymongo": {"level": "WARNING", "propagate": True},
             # Clustr logs itself what RQ logs at `info`.
             "rq": {"level": "WARNING", "propagate": True},
             "rq.worker": {"level": "WARNING", "propagate": True},

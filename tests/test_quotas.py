@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from math import ceil
 
 import photographs
@@ -195,7 +196,7 @@ def test_ten_wrong_keys_close_an_address_to_all_but_the_right_ones(client, creat
 def test_without_redis_uploads_go_on_and_health_says_what_is_not_limited(app_with):
     app = app_with(AUTH="keys", REDIS_URL=f"redis://127.0.0.1:{free_port()}/0")
     making = app.extensions[EXTENSION].key_making
-    key = making.create("hasty", ("uploads:write",), rate=Rate(1, "d"), bytes_per_day=1)
+    key = making.create("hasty", ("uploads:write", "admin"), rate=Rate(1, "d"), bytes_per_day=1)
     client, headers = app.test_client(), bearer(key.text) | {"Content-Type": "image/jpeg"}
     for _ in range(2):
         answer = client.post("/api/upload", data=photographs.photograph(), headers=headers)
@@ -216,8 +217,10 @@ def test_one_key_cannot_take_all_threads(app, client, create):
         """Stands for requests that are being answered while another one comes."""
         if len(answers) < 1:
             answers.append(None)
-            answers.append(app.test_client().get("/api/limits", headers=headers))
-            answers.append(app.test_client().get("/api/limits", headers=second))
+            with ThreadPoolExecutor(1) as thread:
+                for key in (headers, second):
+                    asked = thread.submit(app.test_client().get, "/api/limits", headers=key)
+                    answers.append(asked.result())
 
     web_process.set_threads(2)
     try:
@@ -228,3 +231,15 @@ def test_one_key_cannot_take_all_threads(app, client, create):
     assert kind(answers[1]) == (429, "too_many_at_once")
     assert answers[1].headers["Retry-After"] == "1"
     assert client.get("/api/limits", headers=headers).status_code == 200
+
+
+def test_signed_addresses_are_not_limited(app_with):
+    app = app_with(AUTH="keys", RATE_LIMIT="1/d")
+    client = app.test_client()
+    key = app.extensions[EXTENSION].key_making.create("page", ("uploads:read", "uploads:write"))
+    headers = bearer(key.text) | {"Content-Type": "image/jpeg"}
+    sent = client.post("/api/upload", data=photographs.photograph(), headers=headers)
+    address = sent.json["data"][0]["preview_url"]
+    answers = [client.get(address, buffered=True) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200] * 3
+    assert limits_in(answers[0]) == (None, None)
