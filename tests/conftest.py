@@ -13,6 +13,7 @@ import pytest
 import traces
 from blip_caller import Caller
 from blip_stand_in import BlipStandIn
+from closed import Closed
 from flask import Flask
 from fsck_store import Store, opened
 from PIL import Image
@@ -238,6 +239,14 @@ def upload_id(saying_workshop: Workshop) -> str:
     (upload_id,) = saying_workshop.upload()
     editing.work(saying_workshop)
     return upload_id
+
+
+@pytest.fixture(scope="module")
+def closed(tmp_path_factory: pytest.TempPathFactory, servers: Servers) -> Iterator[Closed]:
+    """A web side that asks for keys, and sends files without metadata."""
+    settings = {"AUTH": "keys", "FILES_METADATA": "strip", "PLUGINS_ENABLED": ""}
+    with Workshop(tmp_path_factory.mktemp("closed"), servers, **settings) as workshop:
+        yield Closed(workshop.app)
 
 
 @pytest.fixture

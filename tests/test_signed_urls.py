@@ -1,30 +1,20 @@
 """Signed addresses of files: what they are good for, for how long, and what they do not give."""
 
 import hmac
-import io
 import re
-from collections.abc import Iterator
 from hashlib import sha256
 from urllib.parse import urlsplit
 
 import photographs
 import places
 import pytest
-from flask import Flask
-from running import Servers
-from test_keys import bearer, kind
-from werkzeug.test import TestResponse
-from workshop import Workshop
+from closed import FILES, READ, Closed, kind
 
-from clustr.api.http.request_context import EXTENSION
-from clustr.components import WebComponents
-from clustr.domain.access import Scope
 from clustr.domain.errors import AddressAltered, AddressExpired, InvalidSettings
 from clustr.services.url_signing import DAY_SECONDS, UrlSigner
 from clustr.settings import read_settings
 
 NOON = 20_000 * DAY_SECONDS + DAY_SECONDS // 2
-READ, FILES, WRITE = Scope.UPLOADS_READ, Scope.FILES_READ, Scope.UPLOADS_WRITE
 PATH = "/uploads/692192f4e13f5a0c4d1b7a90.jpg"
 
 
@@ -120,51 +110,6 @@ def test_secrets_that_are_too_short_are_refused_and_not_shown():
     settings = read_settings({"URL_SIGNING_KEYS": f"{'a' * 32}, {'b' * 32}"})
     assert settings.url_signing_keys == ("a" * 32, "b" * 32)
     assert "a" * 32 not in repr(settings)
-
-
-@pytest.fixture(scope="module")
-def shared_closed(tmp_path_factory: pytest.TempPathFactory, servers: Servers) -> Iterator["Closed"]:
-    """Asks for keys, and sends files without the place where they were taken."""
-    settings = {"AUTH": "keys", "FILES_METADATA": "strip", "PLUGINS_ENABLED": ""}
-    with Workshop(tmp_path_factory.mktemp("closed"), servers, **settings) as workshop:
-        yield Closed(workshop.app)
-
-
-class Closed:
-    """A service that asks for keys, and those who call it."""
-
-    def __init__(self, app: Flask):
-        self.web: WebComponents = app.extensions[EXTENSION]
-        self._app = app
-        self._keys: dict[frozenset[Scope], str] = {}
-
-    def key(self, *scopes: Scope) -> dict[str, str]:
-        wanted = frozenset(scopes)
-        if wanted not in self._keys:
-            name = "-".join(sorted(scopes)).replace(":", "-")
-            self._keys[wanted] = self.web.key_making.create(name, scopes).text
-        return bearer(self._keys[wanted])
-
-    def ask(self, address: str, method: str = "GET", **options: object) -> TestResponse:
-        """Ask for an address of an answer; without a key, unless `headers` have one."""
-        parts = urlsplit(address)
-        path = f"{parts.path}?{parts.query}" if parts.query else parts.path
-        return self._app.test_client().open(path, method=method, buffered=True, **options)
-
-    def upload(self, content: bytes) -> dict[str, str]:
-        files = {"files": (io.BytesIO(content), "photograph.jpg")}
-        answer = self.ask("/api/upload", "POST", data=files, headers=self.key(WRITE))
-        assert answer.status_code == 201, answer.text
-        [accepted] = answer.json["data"]
-        return accepted
-
-    def read(self, upload_id: str, *scopes: Scope) -> dict[str, str]:
-        return self.ask(f"/api/uploads/{upload_id}", headers=self.key(*scopes)).json
-
-
-@pytest.fixture
-def closed(shared_closed: Closed) -> Closed:
-    return shared_closed
 
 
 def test_files_want_a_key_or_a_signed_address(closed):

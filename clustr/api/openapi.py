@@ -38,6 +38,7 @@ HEADINGS = {
     "limits": "Uploads",
     "files_of_upload": "Files",
     "files": "Files",
+    "shares": "Files",
     "trash": "Trash",
     "analyses": "Analyses",
     "jobs": "Jobs",
@@ -53,7 +54,7 @@ HEADINGS = {
 }
 HEADING_DESCRIPTIONS = {
     "Uploads": "Send images in; list, search, read, change and remove what has been sent",
-    "Files": "The bytes of originals, and thumbnails of them",
+    "Files": "The bytes of originals, thumbnails of them, and addresses of both for others",
     "Trash": "What was removed and can be restored",
     "Analyses": "What analyzers do with all uploads together",
     "Jobs": "What is being done to many uploads, and how far it is",

@@ -13,6 +13,7 @@ from clustr.database import (
     keys,
     listing_queries,
     search_terms,
+    shares,
     statistics,
     trash,
     uploads,
@@ -133,6 +134,7 @@ class Database(DatabaseView):
             make_indexes(self._database["jobs"], jobs.INDEXES)
             make_indexes(self._database["audit"], audit.INDEXES)
             make_indexes(self._database["keys"], keys.INDEXES)
+            make_indexes(self.shares.collection, shares.INDEXES)
             make_indexes(self.vectors.collection, vectors.INDEXES)
             make_indexes(self._database["tags"], counters.INDEXES)
             make_indexes(self._database["search_vocabulary"], vocabulary.INDEXES)

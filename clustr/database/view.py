@@ -30,6 +30,7 @@ from clustr.database.own_vocabulary import OwnVocabulary
 from clustr.database.reading import Reading
 from clustr.database.search import Search
 from clustr.database.search_terms import SearchTerms
+from clustr.database.shares import Shares
 from clustr.database.statistics import Statistics
 from clustr.database.tag_keys import TagKeys
 from clustr.database.trash import Trash
@@ -101,6 +102,8 @@ class DatabaseView:
         # Those who see only their own uploads have no scope for these.
         self.keys = Keys(database["keys"])
         self.audit = Audit(database["audit"])
+        # Views ask for the upload first, which only its owner finds.
+        self.shares = Shares(database["shares"])
         self.selections = Selections(uploads, upkeep.tag_keys, upkeep.search_terms.stemming)
 
     def _count_all(self, uploads: Collection[Document]) -> None:

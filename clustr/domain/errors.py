@@ -107,6 +107,27 @@ class AddressExpired(ClustrError):
         super().__init__("The time of this address is over. Take it anew from an answer.")
 
 
+class AddressRevoked(ClustrError):
+    """A signed address belongs to a share that was revoked."""
+
+    def __init__(self) -> None:
+        super().__init__("This address was revoked by those who gave it.")
+
+
+class TooManyShares(ClustrError):
+    """An upload has as many shares as it may have.
+
+    Args:
+        most: the limit.
+    """
+
+    def __init__(self, most: int):
+        super().__init__(
+            f"This upload has {most} shares, as many as it may have at once. DELETE "
+            "/api/uploads/{upload_id}/shares/{share_id} revokes one."
+        )
+
+
 class KeyRequired(ClustrError):
     """The request has to come with a key, and has none."""
 

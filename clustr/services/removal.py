@@ -42,6 +42,7 @@ class Removal:
         self._trash = database.trash
         self._uploads = database.uploads
         self._vectors = database.vectors
+        self._shares = database.shares
         self._storage = storage
         self._on_deleted = on_deleted
         self.trash_days = trash_days
@@ -163,6 +164,8 @@ class Removal:
             log.info("upload_deleted", upload_id=claim.upload.id)
             self._on_deleted(claim.upload)
             self._remove_vectors(claim.upload)
+            with suppress(DatabaseUnavailable):  # They lead nowhere, and go when they expire.
+                self._shares.remove_all(claim.upload.id)
 
     def _remove_vectors(self, upload: Upload) -> None:
         try:

@@ -83,6 +83,8 @@ ERROR_TABLE: dict[type[errors.ClustrError], ErrorRow] = {
     errors.TwoKeys: ErrorRow(400, "two_keys", "Two keys"),
     errors.AddressAltered: ErrorRow(403, "address_altered", "Address altered"),
     errors.AddressExpired: ErrorRow(403, "address_expired", "Address expired"),
+    errors.AddressRevoked: ErrorRow(403, "address_revoked", "Address revoked"),
+    errors.TooManyShares: ErrorRow(409, "too_many_shares", "Too many shares"),
     errors.MissingScope: ErrorRow(403, "missing_scope", "Missing scope"),
     errors.QuotaExceeded: ErrorRow(429, "quota_exceeded", "Quota exceeded"),
     errors.TooManyAtOnce: ErrorRow(429, "too_many_at_once", "Too many at once"),

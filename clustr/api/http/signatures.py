@@ -5,10 +5,11 @@ from flask import Flask, g, request
 from clustr.api.http.access import current_access
 from clustr.api.http.request_context import components
 from clustr.domain.access import SIGNED, Scope
+from clustr.domain.errors import AddressRevoked
 from clustr.domain.models import FilesMetadata
 from clustr.services.url_signing import EXPIRY
 
-METADATA = "metadata"
+METADATA, SHARE = "metadata", "share"
 
 CACHE_FOREVER = "public, max-age=31536000, immutable"
 CACHE_FOR_MINUTES = "public, max-age=300"
@@ -28,6 +29,8 @@ def take_signatures(app: Flask) -> None:
         query: str = request.environ.get("QUERY_STRING", "")
         if "signature=" in query and request.endpoint in taking:
             g.signed = components.url_signer.check(request.path, query)
+            if SHARE in g.signed and not components.database.shares.has(g.signed[SHARE]):
+                raise AddressRevoked
             g.access = SIGNED
 
     app.before_request(check)
@@ -58,8 +61,10 @@ def cache_control(is_final: bool) -> str:
     """
     signed = g.get("signed")
     if signed is not None:
+        if not is_final or SHARE in signed:  # A share can be revoked.
+            return ASK_AGAIN
         seconds = components.url_signer.seconds_left(int(signed[EXPIRY]))
-        return f"private, max-age={seconds}, immutable" if is_final else ASK_AGAIN
+        return f"private, max-age={seconds}, immutable"
     if components.settings.auth == "keys":
         return ASK_AGAIN
     return CACHE_FOREVER if is_final else CACHE_FOR_MINUTES

@@ -8,7 +8,8 @@ from flask import request
 from werkzeug.sansio.utils import get_current_url
 
 from clustr.api.http.request_context import components
-from clustr.api.http.signatures import METADATA, sent_metadata
+from clustr.api.http.signatures import METADATA, SHARE, sent_metadata
+from clustr.domain.models import FilesMetadata
 from clustr.services.thumbnails import DEFAULT_SIZE, VERSION
 from clustr.services.url_signing import EXPIRY
 
@@ -49,6 +50,32 @@ class FileUrls:
 def url_of(filename: str) -> str:
     """Return the URL of an original for the answer to the current request."""
     return FileUrls().of_file(filename)
+
+
+def shared_file_url(filename: str, metadata: FilesMetadata, share_id: str, expires: int) -> str:
+    """Return the URL of an original for those with whom it is shared.
+
+    Args:
+        metadata: what is sent of its metadata.
+        expires: in seconds since 1970.
+    """
+    path = f"{components.settings.upload_url_path}/{filename}?{METADATA}={metadata}"
+    return _shared(path, share_id, expires)
+
+
+def shared_thumbnail_url(upload_id: str, size: int, share_id: str, expires: int) -> str:
+    """Return the URL of a thumbnail for those with whom it is shared.
+
+    Args:
+        expires: in seconds since 1970.
+    """
+    path = f"/api/uploads/{upload_id}/thumbnail?size={size}&v={VERSION}"
+    return _shared(path, share_id, expires)
+
+
+def _shared(path: str, share_id: str, expires: int) -> str:
+    address = f"{path}&{SHARE}={share_id}&{EXPIRY}={expires}"
+    return base_url() + components.url_signer.sign(address)
 
 
 def trashed_url_of(upload_id: str) -> str:

@@ -26,6 +26,8 @@ from clustr.api.schemas.uploads import (
     EXAMPLE_FILENAME,
     EXPIRES,
     FILENAME_PATTERN,
+    METADATA,
+    SHARE,
     SIGNATURE,
     FileQuerySchema,
     SignedThumbnailQuerySchema,
@@ -81,6 +83,8 @@ STORED_FILENAME_PARAMETER = {
 SIGNATURE_PARAMETERS = [
     {"in": "query", "name": name, "schema": {"type": kind}, "description": description}
     for name, kind, description in (
+        ("metadata", "string", METADATA),
+        ("share", "string", SHARE),
         ("expires", "integer", EXPIRES),
         ("signature", "string", SIGNATURE),
     )

@@ -460,6 +460,8 @@ class ThumbnailQuerySchema(Schema):
     )
 
 
+METADATA = "Of a signed address: what is sent of metadata, as `FILES_METADATA` has it."
+SHARE = "Of a signed address: the `id` of the share that it belongs to."
 EXPIRES = "Of a signed address: when it expires, in seconds since 1970."
 SIGNATURE = "Of a signed address: the signature of all before it."
 
@@ -467,6 +469,7 @@ SIGNATURE = "Of a signed address: the signature of all before it."
 class SignedThumbnailQuerySchema(ThumbnailQuerySchema):
     """The query of a thumbnail, whose address may be signed."""
 
+    share = fields.String(metadata={"description": SHARE})
     expires = QueryInteger(metadata={"description": EXPIRES})
     signature = fields.String(metadata={"description": SIGNATURE})
 
