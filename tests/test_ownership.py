@@ -7,6 +7,8 @@ from callers import Caller, new_photograph
 from werkzeug.test import TestResponse
 from workshop import Workshop
 
+from clustr.database import own_counts
+
 
 @pytest.fixture
 def alice(workshop: Workshop) -> Caller:
@@ -155,3 +157,51 @@ def test_a_cursor_of_another_key_is_refused(alice: Caller, bob: Caller, everyone
 def ids(answer: TestResponse) -> list[str]:
     assert answer.status_code == 200, answer.json
     return [one["id"] for one in answer.json["data"]]
+
+
+def test_what_is_counted_is_ones_own(alice: Caller, bob: Caller, workshop: Workshop) -> None:
+    first, second = alice.upload(name="harbor.jpg"), alice.upload(name="harbor too.jpg")
+    bob.upload(name="harbor.jpg")
+    tag(alice, first, "Café", "boat")
+    tag(alice, second, "café")
+    assert counts(alice.get("/api/tags")) == {"Café": 2, "boat": 1}
+    assert counts(alice.get("/api/tags?prefix=caf")) == {"Café": 2}
+    assert counts(alice.get("/api/tags?prefix=BO&limit=1")) == {"boat": 1}
+    assert counts(bob.get("/api/tags")) == {}
+    tag(alice, second, "boat")
+    assert counts(alice.get("/api/tags?limit=1")) == {"boat": 2}
+    suggested = {s["value"]: s["count"] for s in alice.get("/api/suggest?q=har").json["data"]}
+    assert suggested["harbor"] == 2
+    suggested = {s["value"]: s["count"] for s in alice.get("/api/suggest?q=tag:").json["data"]}
+    assert suggested == {"tag:boat": 2, "tag:Café": 1}
+    stats = alice.get("/api/stats").json
+    assert (stats["uploads"], stats["statuses"]) == (2, {"processed": 2})
+    assert stats["bytes"] == sum(d["size"] for d in workshop.collection.find({"owner": "alice"}))
+    assert alice.get("/api/uploads").json["total"] == 2
+    assert alice.get("/api/uploads?q=harb&prefix=on").json["total"] == 2
+    assert bob.get("/api/uploads?q=harbor").json["total"] == 1
+
+
+def test_of_more_uploads_than_are_counted_the_newest_are(
+    alice: Caller, bob: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(own_counts.NEWEST[1], "$limit", 2)
+    monkeypatch.setattr(own_counts, "COUNTED_TOTAL", 2)
+    for name in ("oldest", "older", "newest"):
+        tag(alice, alice.upload(), name)
+    bob.upload()
+    assert counts(alice.get("/api/tags")) == {"newest": 1, "older": 1}
+    assert alice.get("/api/stats").json["uploads"] == 2
+    page = alice.get("/api/uploads?limit=1").json
+    assert (page["total"], page["total_is_estimate"]) == (None, True)
+    assert bob.get("/api/uploads?limit=1").json["total"] == 1
+
+
+def tag(caller: Caller, upload_id: str, *tags: str) -> None:
+    edit = {"tags": {"set": [*tags]}}
+    assert caller.ask("PATCH", f"/api/uploads/{upload_id}", json=edit).status_code == 200
+
+
+def counts(answer: TestResponse) -> dict[str, int]:
+    assert answer.status_code == 200, answer.json
+    return {one["name"]: one["count"] for one in answer.json["data"]}

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pymongo
+from pymongo import IndexModel
 from pymongo.collection import Collection
 from pymongo.errors import OperationFailure
 
@@ -17,6 +18,7 @@ INDEX_NOT_FOUND = 27
 INDEX_OPTIONS_CONFLICT = 85
 INDEX_KEY_SPECS_CONFLICT = 86
 INDEX_BUILD_ABORTED = 276
+NOT_AT_ONCE = (INDEX_OPTIONS_CONFLICT, INDEX_KEY_SPECS_CONFLICT, INDEX_BUILD_ABORTED)
 
 # Building one on a large collection takes longer than a request may; gunicorn waits for a minute.
 BUILD_SECONDS = 45.0
@@ -32,10 +34,28 @@ def make_indexes(collection: Collection[Document], declared: Mapping[str, Any]) 
     """
     collection.database.command("ping")  # Fails within the usual time limit.
     with pymongo.timeout(BUILD_SECONDS):
+        made = _create_missing(collection, declared)
         for name, index in declared.items():
-            while not _create_index(collection, name, index):
+            while name not in made and not _create_index(collection, name, index):
                 log.warning("index_replaced", index=name)
                 drop_index(collection, name)
+
+
+def _create_missing(collection: Collection[Document], declared: Mapping[str, Any]) -> set[str]:
+    """Make all that are missing, for which MongoDB reads the documents once; return their names.
+
+    None is made when one of them cannot be, as while another process makes them.
+    """
+    missing = declared.keys() - collection.index_information()
+    if not missing:
+        return set()
+    try:
+        collection.create_indexes([IndexModel(name=name, **declared[name]) for name in missing])
+    except OperationFailure as error:
+        if error.code not in NOT_AT_ONCE:
+            raise
+        return set()
+    return missing
 
 
 def _create_index(collection: Collection[Document], name: str, index: Mapping[str, Any]) -> bool:

@@ -45,7 +45,8 @@ blueprint.before_request(refuse_if_match)
 def list_analyses() -> Response:
     """See how the analyses of each analyzer are
 
-    They are counted by the workers now and then, not for this answer.
+    They are counted by the workers now and then, not for this answer. For a key with `own` those of
+    the newest 20,000 of its uploads are, and what is not told of these is null.
     """
     counts = components.database.statistics.all()
     data = [

@@ -65,7 +65,8 @@ def health() -> Response:
 
     `critical` without the database or the storage, `degraded` without something else. Always 200.
     Of keys, those with `admin` alone are told the address of a service (`url`) and what was said
-    there (`detail`, `error`).
+    there (`detail`, `error`). A key with `own` is told no numbers of uploads, nor how much room
+    they leave.
     """
     services = components.health.check_services()
     return jsonify(

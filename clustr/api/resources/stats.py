@@ -66,6 +66,7 @@ def get_stats() -> Response:
     """See how many uploads there are, of each status, analyzer and day
 
     Workers count them now and then, so that to ask costs the same however many uploads there are.
+    For a key with `own` they are counted when it asks: the newest 20,000 of its uploads.
     """
     totals = components.database.counters.totals()
     analyzers = {

@@ -94,7 +94,8 @@ def list_suggestions(query: dict[str, Any]) -> Response:
     """Complete a search while it is typed
 
     The kinds take turns, and of each the most frequent come first. Numbers and words with more
-    than two digits are suggested only as tags.
+    than two digits are suggested only as tags. For a key with `own` they are of its uploads alone,
+    counted when it asks.
     """
     found = suggest(components.database, query["q"], query["limit"], query.get("kind"))
     return jsonify({"data": found})

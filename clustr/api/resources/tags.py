@@ -70,6 +70,7 @@ def list_tags(query: dict[str, Any]) -> Response:
     Tags that differ in the case of letters alone are one, and are shown as most uploads have them.
 
     Workers count them now and then, so that to ask costs the same however many uploads there are.
+    For a key with `own` they are counted when it asks, in the newest 20,000 of its uploads.
     """
     counts = components.database.counters.tags(query["prefix"], query["limit"])
     totals = components.database.counters.totals()
