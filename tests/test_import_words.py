@@ -147,7 +147,7 @@ def test_a_json_of_another_picture_with_the_same_cut_name_says_nothing(pictures)
         [],
         {"photoTakenTime": 5, "people": "Anna", "description": 5},
         {"photoTakenTime": {"timestamp": "9" * 30}, "people": [{"name": 5}]},
-        {"photoTakenTime": {"timestamp": "soon"}, "description": "\u202e\u200b"},
+        {"photoTakenTime": {"timestamp": "soon"}, "description": "\u202e \u200b"},
     ],
 )
 def test_what_is_not_as_expected_says_nothing(pictures, said):

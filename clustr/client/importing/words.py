@@ -62,4 +62,4 @@ def clean(text: str, longest: int) -> str:
     """Clean a text: one line, without control characters; cut where it is too long."""
     line = " ".join(text.split())
     seen = "".join(c for c in line if unicodedata.category(c) not in INVISIBLE)[:longest].strip()
-    return "" if all(unicodedata.category(c)[0] == "C" for c in seen) else seen
+    return "" if all(unicodedata.category(c)[0] in "CZ" for c in seen) else seen
