@@ -1,8 +1,8 @@
 """Quotas, counted in Redis so that they hold for all web processes together.
 
 The windows are those of the library `limits`: its scripts for Redis count in the window that runs
-and add the share of the last one that a moving window would still see. Several quotas are asked in
-one exchange. docs/decisions/limits.md has the reasons.
+and add the share of the last one that a moving window would still see. One script calls them for
+several quotas, in one exchange. docs/decisions/limits.md has the reasons.
 """
 
 import time
@@ -13,8 +13,6 @@ from threading import Lock, Thread
 from typing import Any
 
 from limits.storage import RedisStorage
-from redis.commands.core import Script
-from redis.exceptions import NoScriptError
 
 from clustr import logs
 from clustr.domain.errors import QueueUnavailable
@@ -30,9 +28,26 @@ PAUSE_SECONDS = 5.0
 COUNTER_PAUSE_SECONDS = 0.05
 NO_LIMIT = 2**53  # Lua's numbers are exact up to this one.
 
-
-# A script, the quota whose windows it is for, and its arguments.
-Call = tuple[Script, Quota, tuple[int, ...]]
+# Takes from several quotas and looks how they stand, so that one command does all of it.
+# KEYS: two for each quota, of the last window and of the one that runs. ARGV: three for each, the
+# amount of the quota, its seconds, and how much to take; nothing is taken when that is 0.
+SCRIPT = f"""
+local function take(KEYS, ARGV)
+{RedisStorage.SCRIPT_ACQUIRE_SLIDING_WINDOW.decode()}
+end
+local function look(KEYS, ARGV)
+{RedisStorage.SCRIPT_SLIDING_WINDOW.decode()}
+end
+local answers = {{}}
+for i = 1, #KEYS / 2 do
+    local keys, amount = {{KEYS[2 * i - 1], KEYS[2 * i]}}, ARGV[3 * i]
+    local taken = 0
+    if amount ~= '0' and take(keys, {{ARGV[3 * i - 2], ARGV[3 * i - 1], amount}}) then taken = 1 end
+    local window = look(keys, {{ARGV[3 * i - 1]}})
+    answers[i] = {{taken, window[1], window[2], window[3], window[4]}}
+end
+return answers
+"""
 
 
 class QuotaStore:
@@ -45,8 +60,7 @@ class QuotaStore:
 
     def __init__(self, url: str, prefix: str):
         self._redis = connect(url, ANSWER_SECONDS)
-        self._take = self._redis.register_script(RedisStorage.SCRIPT_ACQUIRE_SLIDING_WINDOW)
-        self._look = self._redis.register_script(RedisStorage.SCRIPT_SLIDING_WINDOW)
+        self._script = self._redis.register_script(SCRIPT)
         self._prefix = prefix
         self._lock = Lock()
         self._is_away = False
@@ -106,51 +120,36 @@ class QuotaStore:
             time.sleep(COUNTER_PAUSE_SECONDS)
 
     def _count(self, amounts: dict[Quota, int]) -> None:
+        arguments = [(NO_LIMIT, quota.seconds, amount) for quota, amount in amounts.items()]
         try:
-            self._run(
-                [
-                    (self._take, quota, (NO_LIMIT, quota.seconds, amount))
-                    for quota, amount in amounts.items()
-                ]
-            )
+            self._run([*amounts], arguments)
         except QueueUnavailable:
             log.warning("bytes_not_counted", bytes=sum(amounts.values()))
 
     def _exchange(self, uses: Sequence[Use]) -> list[Standing]:
-        calls: list[Call] = []
-        for use in uses:
-            quota = use.quota
-            if use.is_counted:
-                calls.append((self._take, quota, (quota.amount, quota.seconds, use.cost)))
-            calls.append((self._look, quota, (quota.seconds,)))
-        answers = iter(self._run(calls))
+        quotas = [use.quota for use in uses]
+        costs = [use.cost if use.is_counted else 0 for use in uses]
+        arguments = [(q.amount, q.seconds, cost) for q, cost in zip(quotas, costs, strict=True)]
         standings = []
-        for use in uses:
-            is_taken = bool(next(answers)) if use.is_counted else None
-            previous, previous_ms, current, current_ms = (int(n or 0) for n in next(answers))
+        for use, answer in zip(uses, self._run(quotas, arguments), strict=True):
+            taken, previous, previous_ms, current, current_ms = (int(n or 0) for n in answer)
+            is_taken = bool(taken) if use.is_counted else None
             ends = max(previous_ms, 0) / 1000, max(current_ms, 0) / 1000
             standings.append(_standing(use, is_taken, (previous, current), ends))
         return standings
 
-    def _run(self, calls: Sequence[Call]) -> list[Any]:
-        """Call scripts in one exchange, or in three when Redis does not know them yet.
+    def _run(
+        self, quotas: Sequence[Quota], arguments: Sequence[tuple[int, int, int]]
+    ) -> list[list[Any]]:
+        """Run the script for these quotas, with three arguments for each.
 
         Raises:
             QueueUnavailable: Redis does not answer.
         """
+        keys = [key for quota in quotas for key in self._keys(quota)]
         with translate_redis_errors():
-            try:
-                return self._call(calls)
-            except NoScriptError:
-                for script in (self._take, self._look):
-                    self._redis.script_load(script.script)
-                return self._call(calls)
-
-    def _call(self, calls: Sequence[Call]) -> list[Any]:
-        pipeline = self._redis.pipeline(transaction=False)
-        for script, quota, arguments in calls:
-            pipeline.evalsha(script.sha, 2, *self._keys(quota), *arguments)
-        return pipeline.execute()
+            answers: list[list[Any]] = self._script(keys, [n for each in arguments for n in each])
+        return answers
 
     def _keys(self, quota: Quota) -> tuple[str, str]:
         """The keys of what was used in the last window and of what was in the one that runs."""
