@@ -36,6 +36,7 @@ BODIES: dict[str, Any] = {
     "edit_upload": {"caption": "mine"},
     "find_existing": {"sha256": ["{sha256}"]},
     "order_analyses": {"analyzer": "phash", "select": "all", "ids": ["{upload_id}"]},
+    "share_upload": {"days": 1},
     "change_uploads": {"action": "tag", "ids": ["{upload_id}"], "tags": ["mine"]},
 }
 # Operations for which another test says what they do.
@@ -103,6 +104,8 @@ class Scene:
         said = {"caption": CAPTION, "tags": {"set": [TAG, "sea"]}}
         for upload_id in self.of_alice:
             assert alice.ask("PATCH", f"/api/uploads/{upload_id}", json=said).status_code == 200
+        shared = alice.ask("POST", f"/api/uploads/{self.of_alice[0]}/share", json={"days": 1})
+        self.share = shared.json["id"]
         self.trashed = alice.upload(content, f"{WORD} in the trash.jpg")
         assert alice.ask("DELETE", f"/api/uploads/{self.trashed}").status_code == 204
         order = {"action": "tag", "filter": {"tag": [TAG]}, "tags": [TAG]}
@@ -115,7 +118,8 @@ class Scene:
 
     @property
     def secrets(self) -> list[str]:
-        return [*self.of_alice, self.trashed, self.job, self.sha256, WORD, TAG, CAPTION, "alice"]
+        ids = [*self.of_alice, self.trashed, self.job, self.share]
+        return [*ids, self.sha256, WORD, TAG, CAPTION, "alice"]
 
     def operations(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
         """Method, path and description of each operation that is there."""
@@ -187,7 +191,8 @@ def filled(pattern: Any, values: dict[str, str]) -> Any:
 
 def state_of(scene: Scene) -> Any:
     """All that Alice has."""
-    paths = ("/api/uploads?fields=analyses.result", "/api/trash", "/api/jobs", "/api/tags")
+    paths = ["/api/uploads?fields=analyses.result", "/api/trash", "/api/jobs", "/api/tags"]
+    paths.append(f"/api/uploads/{scene.of_alice[0]}/shares")
     return [VOLATILE.sub("", scene.alice.get(path).text) for path in paths]
 
 
@@ -199,6 +204,7 @@ def test_operations_say_of_what_others_have_what_they_say_of_what_never_existed(
     unknown = {
         "upload_id": nothing,
         "job_id": nothing,
+        "share_id": nothing,
         "stored_filename": f"{nothing}.jpg",
         "sha256": hashlib.sha256(b"nothing").hexdigest(),
     }
@@ -207,6 +213,7 @@ def test_operations_say_of_what_others_have_what_they_say_of_what_never_existed(
         theirs = {
             "upload_id": upload_id,
             "job_id": scene.job,
+            "share_id": scene.share,
             "stored_filename": f"{upload_id}.jpg",
             "sha256": scene.sha256,
         }
