@@ -17,7 +17,7 @@ from workshop import Workshop
 from clustr.api.http.request_context import EXTENSION
 from clustr.domain.access import Rate
 from clustr.domain.key_text import new_key
-from clustr.domain.quotas import REQUESTS, Quota, Use
+from clustr.domain.quotas import REQUESTS, Quota, Standing, Use
 from clustr.queue.quotas import QuotaStore
 from clustr.supervisor import web_process
 from clustr.supervisor.servers import free_port
@@ -77,6 +77,33 @@ def test_what_waits_as_long_as_it_is_told_is_let_in(store):
     assert not store.use([Use(quota)])[0].is_exceeded
 
 
+@pytest.mark.parametrize("used", [1_000, 700, 301, 1_900])
+@pytest.mark.parametrize("elapsed_ms", [0, 40_000_000, 86_000_000])
+def test_the_wait_that_is_told_is_the_shortest_that_helps(store, workshop, used, elapsed_ms):
+    """The clock is that of Redis: time passes by shortening how long its keys live."""
+    quota, day_ms = Quota("bytes", "somebody", 1_000, 86_400), 86_400_000
+    key = workshop.key("quota:bytes:somebody")
+
+    def ask() -> Standing:
+        [standing] = store.use([Use(quota, 700, is_counted=False)])
+        return standing
+
+    def pass_time(milliseconds: int) -> None:
+        for each in (key, f"{key}:previous"):
+            if (left := workshop.redis.pttl(each)) > 0:
+                workshop.redis.pexpire(each, left - milliseconds)
+
+    workshop.redis.set(key, used, px=2 * day_ms - elapsed_ms)
+    refused = ask()
+    assert refused.is_exceeded
+    # What was used counts in full to the end of its window, and fades during the next one.
+    assert refused.seconds <= ceil((day_ms - elapsed_ms) / 1_000) + 86_400
+    pass_time(int(refused.seconds * 1_000) - 400_000)
+    assert ask().is_exceeded
+    pass_time(400_000)
+    assert not ask().is_exceeded
+
+
 def test_several_quotas_are_one_exchange_and_take_little_of_redis(store, workshop):
     uses = [Use(Quota(f"q{number}", "somebody", 10**9, 86_400)) for number in range(3)]
     store.use(uses)  # At the first time it connects, and says who it is.
@@ -125,7 +152,8 @@ def test_whoever_has_no_key_may_ask_so_often_from_one_address(app_with):
     assert kind(answers[3]) == (429, "quota_exceeded")
     seconds = answers[3].headers["Retry-After"]
     assert limits_in(answers[3])[1] == f'"requests";r=0;t={seconds}'
-    assert f"Try again in {seconds} seconds" in answers[3].json["detail"]
+    said = f"came from where this one does. Try again in {seconds} seconds"
+    assert said in answers[3].json["detail"]
     # Probes are always answered, and others are not concerned.
     assert ask("/api/health/live", "192.0.2.1").status_code == 200
     assert ask("/api/limits", "192.0.2.2").status_code == 200
@@ -152,6 +180,7 @@ def test_a_key_may_ask_so_often(client, create):
     headers = bearer(create(rate=Rate(2, "min")))
     answers = [client.get("/api/limits", headers=headers) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert "within 60 seconds came with this key." in answers[2].json["detail"]
     assert client.get("/api/limits", headers=bearer(create("another"))).status_code == 200
     # What it may not do counts, too.
     headers = bearer(create("curious", rate=Rate(1, "min")))
@@ -180,6 +209,15 @@ def test_a_key_may_bring_so_many_bytes_in_a_day(client, create):
     assert limits_in(refused)[0].endswith(';w=86400;qu="content-bytes"')
     assert int(refused.headers["Retry-After"]) > 3600
     assert client.get("/api/uploads", headers=headers).status_code == 200
+
+
+def test_what_a_key_may_bring_on_no_day_is_not_told_to_come_later(client, create):
+    headers = {**bearer(create(bytes_per_day=1_000)), "Content-Type": "image/jpeg"}
+    refused = client.post("/api/upload", data=bytes(1_001), headers=headers)
+    assert kind(refused) == (413, "larger_than_quota")
+    assert "1000 bytes may be uploaded in a day" in refused.json["detail"]
+    assert "1001" in refused.json["detail"]
+    assert "Retry-After" not in refused.headers
 
 
 def test_ten_wrong_keys_close_an_address_to_all_but_the_right_ones(client, create):

@@ -66,7 +66,8 @@ Nothing in it can be changed: then it is answered 403, as it is when its time is
 Where the requests or bytes of a key or of an address are limited, answers say in `RateLimit-Policy`
 what is allowed (`"requests";q=60;w=60`: 60 in 60 seconds) and in `RateLimit` how much of it is left
 (`"requests";r=42;t=12`: 42, and in 12 seconds more). What is more than allowed is answered 429 with
-`Retry-After`, and nothing of it is done.
+`Retry-After`, and nothing of it is done. An upload with more bytes than its key may bring in a day
+is answered 413 (`larger_than_quota`), because waiting would not help.
 """
 
 # The largest body of any request but an upload, whose limit is a setting.

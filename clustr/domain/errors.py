@@ -184,22 +184,34 @@ class MissingScope(ClustrError):
 class QuotaExceeded(ClustrError):
     """More of something came from one side than its limit allows.
 
-    Attributes:
+    Args:
         standing: what it is, and when there is enough again.
+        by_key: whether the limit is that of a key; else it is that of an address.
     """
 
-    def __init__(self, standing: Standing):
+    def __init__(self, standing: Standing, by_key: bool = False):
         self.standing = standing
         quota = standing.quota
+        whence = "with this key" if by_key else "from where this one does"
         what = {
-            REQUESTS: f"More than {quota.amount} requests within {quota.seconds} seconds came from "
-            "where this one does",
+            REQUESTS: f"More than {quota.amount} requests within {quota.seconds} seconds came "
+            f"{whence}",
             BYTES: f"With this key {quota.amount} bytes may be uploaded in a day, of which "
             f"{standing.remaining} are left, and the request is larger",
             WRONG_KEYS: f"More than {quota.amount} wrong keys within {quota.seconds} seconds came "
             "from your address, from where only a right one is answered now",
         }[quota.name]
         super().__init__(f"{what}. Try again in {ceil(standing.seconds)} seconds.")
+
+
+class LargerThanQuota(ClustrError):
+    """The request has more bytes than its key may ever bring in a day."""
+
+    def __init__(self, size_bytes: int, bytes_per_day: int):
+        super().__init__(
+            f"With this key {bytes_per_day} bytes may be uploaded in a day, and the request alone "
+            f"has {size_bytes}. Send fewer files at once, smaller ones, or use another key."
+        )
 
 
 class TooManyAtOnce(ClustrError):

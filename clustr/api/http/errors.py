@@ -87,6 +87,7 @@ ERROR_TABLE: dict[type[errors.ClustrError], ErrorRow] = {
     errors.TooManyShares: ErrorRow(409, "too_many_shares", "Too many shares"),
     errors.MissingScope: ErrorRow(403, "missing_scope", "Missing scope"),
     errors.QuotaExceeded: ErrorRow(429, "quota_exceeded", "Quota exceeded"),
+    errors.LargerThanQuota: ErrorRow(413, "larger_than_quota", "Larger than the quota"),
     errors.TooManyAtOnce: ErrorRow(429, "too_many_at_once", "Too many at once"),
     errors.NameTaken: ErrorRow(409, "name_taken", "Name taken"),
     errors.PluginNotLoaded: ErrorRow(404, "plugin_not_loaded", "Plugin not loaded"),

@@ -14,7 +14,7 @@ from flask import Response, g, request
 from clustr.api.http.access import current_access
 from clustr.api.http.request_context import components
 from clustr.domain.access import Access, Rate
-from clustr.domain.errors import QuotaExceeded, TooManyAtOnce
+from clustr.domain.errors import LargerThanQuota, QuotaExceeded, TooManyAtOnce
 from clustr.domain.quotas import BYTES, REQUESTS, WRONG_KEYS, Quota, Standing, Use
 from clustr.queue.quotas import QuotaStore
 from clustr.supervisor import web_process
@@ -46,6 +46,7 @@ class RequestQuotas:
         Raises:
             QuotaExceeded: too many came with its key or, without one, from its address; or its key
                 may not bring so many bytes today.
+            LargerThanQuota: its key may not bring so many bytes on any day.
             TooManyAtOnce: too many with its key are being answered by this process.
         """
         access = current_access()
@@ -96,9 +97,11 @@ class RequestQuotas:
         if not uses:
             return
         g.standings = self._store.use(uses)
-        for standing in g.standings:
+        for use, standing in zip(uses, g.standings, strict=False):  # There may be none.
+            if use.cost > use.quota.amount:
+                raise LargerThanQuota(use.cost, use.quota.amount)
             if standing.is_exceeded:
-                raise QuotaExceeded(standing)
+                raise QuotaExceeded(standing, by_key=current_access().key_id is not None)
 
     def _uses_of_address(self) -> list[Use]:
         address = client_address()
