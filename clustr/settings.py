@@ -276,7 +276,7 @@ class Settings:
     upload_url_path: str = setting(Text(validate=validate.Regexp(r"(/[A-Za-z0-9._~-]+)+\Z", error="expected a path such as /uploads")), "/uploads", "Path under which files are served")
     accel_redirect: str = setting(Text(validate=validate.Regexp(r"(/[A-Za-z0-9._~-]+)+\Z", error="expected a path such as /clustr-files")), "", "Path of the internal location at which nginx has `UPLOAD_FOLDER`, to let it send the files (`X-Accel-Redirect`); only behind such an nginx")
     proxy_hops: int = setting(number(0, 10), 0, "How many proxies in front to believe in `X-Forwarded-*`")
-    auth: str = setting(Choice("off", "keys"), "off", "`keys`: every request needs a key with the scope for what it does. `off`: whoever reaches the service may do everything. Has to be set unless `HOST` is on loopback")
+    auth: str = setting(Choice("off", "keys"), "off", "`keys`: every request needs a key with the scope for what it does. `off`: whoever reaches the service may do everything. Has to be set where others come: when `HOST` is not on loopback, or `PROXY_HOPS`, `ACCEL_REDIRECT`, or a host elsewhere in `ALLOWED_HOSTS` or `BASE_URL` says so")
     rate_limit: Rate | None = setting(RequestRate(), None, "How many requests without a key may come from one address, such as `600/min` (`s`, `min`, `h` or `d`), or `off`. Default: `600/min` with `AUTH=keys`")
     cors_origins: tuple[str, ...] = setting(Origins(), (LOOPBACK,), "Origins whose pages may call the API (with credentials, if they like); `loopback`: all of this machine, `*`: all (these without credentials). Default: none when `HOST` is not on loopback")
     allowed_hosts: tuple[str, ...] = setting(Hosts(), (), "Names by which the service is called, besides those of loopback, `HOST` and the host of `BASE_URL` (and every address, when `HOST` stands for all of the machine); another is refused. `*`: any")
@@ -455,23 +455,41 @@ def _find_closest_setting(name: str, known: Iterable[str]) -> str | None:
 
 
 def require_auth_choice(settings: Settings, hosts: Iterable[str]) -> None:
-    """Refuse to listen where others can come without having been told who may.
+    """Refuse to serve others without having been told who may come.
 
     Args:
         hosts: the names or addresses to listen on.
 
     Raises:
-        InvalidSettings: one of them is not on loopback, and `AUTH` is not set.
+        InvalidSettings: others can come, and `AUTH` is not set.
     """
+    if "AUTH" in settings.given:
+        return
+    for reason in _why_others_come(settings, hosts):
+        raise InvalidSettings(
+            {
+                "AUTH": f"AUTH is not set, and {reason}: set AUTH=keys, so that every request needs "
+                "a key, or AUTH=off, if a proxy in front checks who comes or everybody may do "
+                "everything"
+            }
+        )
+
+
+def _why_others_come(settings: Settings, hosts: Iterable[str]) -> Iterator[str]:
+    """What says that others than those of this machine come, also through a proxy on it."""
     for host in hosts:
-        if "AUTH" not in settings.given and not is_on_loopback(host):
-            raise InvalidSettings(
-                {
-                    "AUTH": f"AUTH is not set, and others can reach {host}: set AUTH=keys, so that "
-                    "every request needs a key, or AUTH=off, if a proxy in front checks who comes "
-                    "or everybody may do everything"
-                }
-            )
+        if not is_on_loopback(host):
+            yield f"others can reach {host}"
+    if settings.proxy_hops:
+        yield f"PROXY_HOPS={settings.proxy_hops} says that others come through a proxy"
+    if settings.accel_redirect:
+        yield "ACCEL_REDIRECT says that others come through nginx"
+    for host in settings.allowed_hosts:
+        if not is_on_loopback(host.strip("[]")):
+            yield f"ALLOWED_HOSTS says that others call it {host}"
+    host_of_base = urlsplit(settings.base_url).hostname
+    if host_of_base and not is_on_loopback(host_of_base):
+        yield f"BASE_URL says that others call it {host_of_base}"
 
 
 def is_on_loopback(host: str) -> bool:

@@ -123,6 +123,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, blip: BlipStandIn) -> Iter
     settings = {
         "DEBUG_ENDPOINTS": "true",
         "BLIP_SERVICE_URL": blip.url,
+        "AUTH": "off",
         "ALLOWED_HOSTS": browsing.HOST,
     }
     running = Up(tmp_path_factory.mktemp("service"), settings, ())

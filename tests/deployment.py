@@ -228,7 +228,10 @@ def see_units(machine: Machine) -> None:
 
 
 def see_service(machine: Machine) -> None:
-    """What a user sees behind nginx."""
+    """What a user sees behind nginx: without a key nothing; the rest is tried without keys."""
+    wait_until_ready("")
+    see_problem("without a key", *ask("/api/uploads"), 401)
+    machine.shell("echo AUTH=off >> /etc/clustr/.env; systemctl restart clustr-web")
     upload = see_processed(machine)
     status, headers, body = ask(f"/uploads/{upload['filename']}")
     see("the original, sent by nginx", status == 200 and len(body) == upload["size"])

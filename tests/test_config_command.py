@@ -25,10 +25,17 @@ def test_nothing_wrong_is_said_and_0(config, tmp_path):
     assert done.stdout == "Nothing is wrong with the settings.\n"
 
 
-def test_it_is_said_that_nothing_says_who_may_come(config):
-    done = config("check", HOST="0.0.0.0", PLUGINS_DISABLED="palette")
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ({"HOST": "0.0.0.0"}, "others can reach 0.0.0.0"),
+        ({"PROXY_HOPS": "2"}, "PROXY_HOPS=2 says that others come through a proxy"),
+    ],
+)
+def test_it_is_said_that_nothing_says_who_may_come(config, setting, reason):
+    done = config("check", PLUGINS_DISABLED="palette", **setting)
     assert done.returncode == 1
-    assert done.stdout.startswith("problem: AUTH is not set, and others can reach 0.0.0.0: ")
+    assert done.stdout.startswith(f"problem: AUTH is not set, and {reason}: ")
 
 
 def test_everything_wrong_is_said_at_once_and_1(config, tmp_path):

@@ -21,6 +21,7 @@ def original(service) -> dict:
 def behind_proxy(web_with):
     """A web side behind one proxy, for the pages of two origins, with a path of its own."""
     return web_with(
+        AUTH="off",
         PROXY_HOPS="1",
         CORS_ORIGINS="https://one.example, https://two.example:8443",
         ALLOWED_HOSTS="photos.example",
@@ -224,7 +225,7 @@ def test_G13_what_one_proxy_says_is_believed_behind_one(behind_proxy):
     ],
 )
 def test_locations_are_below_the_path_of_the_front(app_with, settings, headers):
-    client = app_with(**settings).test_client()
+    client = app_with(AUTH="off", **settings).test_client()
     files = {"files": (photographs.path("rocket").open("rb"), "rocket.jpg")}
     assert client.post("/api/upload", data=files, headers=headers).status_code == 201
     order = {"analyzer": "dimensions", "select": "all"}
@@ -250,7 +251,7 @@ def test_originals_are_served_at_the_path_that_is_set(behind_proxy):
 
 @pytest.mark.parametrize("base", ["https://photos.example", "https://photos.example/clustr/"])
 def test_addresses_follow_the_setting(app_with, base):
-    client = app_with(BASE_URL=base, PROXY_HOPS="1").test_client()
+    client = app_with(AUTH="off", BASE_URL=base, PROXY_HOPS="1").test_client()
     answer = client.post(
         "/api/upload",
         data={"files": (photographs.path("rocket").open("rb"), "rocket.jpg")},

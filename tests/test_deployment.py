@@ -134,6 +134,7 @@ def test_settings_name_what_is_made():
     assert f"alias {lines['UPLOAD_FOLDER']}/;" in nginx
     assert f"server_name {lines['ALLOWED_HOSTS']};" in nginx
     assert lines["PROXY_HOPS"] == "1"
+    assert lines["AUTH"] == "keys"
     mongod = (CONFIG / "mongod.conf").read_text()
     assert re.search(r"keyFile: (\S+)", mongod)[1] in installed()
     state = unit("clustr-mongod.service")["Service"]["StateDirectory"]

@@ -310,7 +310,7 @@ def accelerated(web_with, tmp_path_factory):
     program = shutil.which("nginx", path="/usr/sbin:/usr/bin:/sbin:/bin")
     if program is None:
         pytest.skip("nginx is not installed")
-    web = web_with(PROXY_HOPS="1", ACCEL_REDIRECT="/clustr-files")
+    web = web_with(AUTH="off", PROXY_HOPS="1", ACCEL_REDIRECT="/clustr-files")
     with nginx(program, tmp_path_factory.mktemp("nginx"), web.url, web.folder) as url:
         yield web, url
 

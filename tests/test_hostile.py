@@ -35,7 +35,7 @@ def nginx_program() -> str:
 @pytest.fixture(scope="module")
 def proxied(web_with: Callable[..., WebSide]) -> WebSide:
     """A service that believes one proxy."""
-    web = web_with(PROXY_HOPS="1", PLUGINS_ENABLED="dimensions", PLUGINS_DISABLED="")
+    web = web_with(AUTH="off", PROXY_HOPS="1", PLUGINS_ENABLED="dimensions", PLUGINS_DISABLED="")
     web.workshop.worker()
     return web
 

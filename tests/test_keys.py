@@ -306,10 +306,22 @@ def test_a_key_is_looked_up_once_in_a_few_seconds(create, components):
     assert asked.access_of(text) is first
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.7", "nas.example"])
-def test_where_others_can_come_it_has_to_be_said_who_may(app_with, host):
-    with pytest.raises(StartUpError, match=r"AUTH=keys.*AUTH=off"):
-        app_with(HOST=host)
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("HOST", "0.0.0.0", "others can reach 0.0.0.0"),
+        ("HOST", "192.0.2.7", "others can reach 192.0.2.7"),
+        ("HOST", "nas.example", "others can reach nas.example"),
+        ("PROXY_HOPS", "1", "PROXY_HOPS=1 says"),
+        ("ACCEL_REDIRECT", "/clustr-files", "ACCEL_REDIRECT says"),
+        ("ALLOWED_HOSTS", "localhost, a.example", "ALLOWED_HOSTS says that .* a.example"),
+        ("ALLOWED_HOSTS", "*", "ALLOWED_HOSTS says"),
+        ("BASE_URL", "https://a.example:8443/x", "BASE_URL says that others call it a.example"),
+    ],
+)
+def test_where_others_can_come_it_has_to_be_said_who_may(app_with, name, value, reason):
+    with pytest.raises(StartUpError, match=rf"{reason}.*AUTH=keys.*AUTH=off"):
+        app_with(**{name: value})
 
 
 def test_clustr_up_says_the_same_before_it_starts_anything(app_workshop):
@@ -321,4 +333,5 @@ def test_clustr_up_says_the_same_before_it_starts_anything(app_workshop):
 
 
 def test_on_loopback_everybody_may(app_with):
-    assert app_with().test_client().get("/api/uploads").status_code == 200
+    names = {"ALLOWED_HOSTS": "localhost, [::1]", "BASE_URL": "http://[::1]:5000"}
+    assert app_with(**names).test_client().get("/api/uploads").status_code == 200

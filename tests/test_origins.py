@@ -118,7 +118,7 @@ def test_names_are_told_by_the_settings(app_with, settings, ours, others):
 
 
 def test_behind_a_proxy_the_name_is_the_one_that_the_proxy_was_called_by(app_with):
-    client = app_with(PROXY_HOPS="1", ALLOWED_HOSTS="a.example").test_client()
+    client = app_with(AUTH="off", PROXY_HOPS="1", ALLOWED_HOSTS="a.example").test_client()
 
     def status(forwarded: str) -> int:
         return client.get("/api/uploads", headers={"X-Forwarded-Host": forwarded}).status_code
@@ -236,7 +236,7 @@ def test_no_page_from_elsewhere_changes_anything(shelf, settings):
     ],
 )
 def test_everybody_else_goes_on(shelf, settings, requests):
-    client = shelf(**settings)
+    client = shelf(AUTH="off", **settings)
     for headers, (method, path) in itertools.product(requests, CHANGES):
         answer = client.open(path, method=method, headers=headers)
         assert answer.status_code not in (400, 403, 421), (method, path, headers, answer.text)

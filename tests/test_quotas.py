@@ -140,7 +140,7 @@ def test_one_request_waits_for_a_frozen_redis_and_the_others_go_on(store, worksh
 
 
 def test_whoever_has_no_key_may_ask_so_often_from_one_address(app_with):
-    client = app_with(RATE_LIMIT="3/min", PROXY_HOPS="1").test_client()
+    client = app_with(AUTH="off", RATE_LIMIT="3/min", PROXY_HOPS="1").test_client()
 
     def ask(path: str, address: str) -> TestResponse:
         return client.get(path, headers={"X-Forwarded-For": address})
