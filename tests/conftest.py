@@ -1,5 +1,7 @@
 """Fixtures that more than one file of tests uses."""
 
+import shutil
+import subprocess
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -364,3 +366,16 @@ def browser() -> Iterator[Browser]:
         pytest.skip(f"no browser is installed: none of {', '.join(browsing.BROWSERS)} is on PATH")
     with browsing.running(path) as chromium:
         yield chromium
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 that its own key signed, and the key."""
+    if not (openssl := shutil.which("openssl")):
+        pytest.skip("needs the command openssl")
+    folder = tmp_path_factory.mktemp("tls")
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    request = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test"
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-out", certificate, "-keyout", key]
+    subprocess.run([openssl, *request.split(), *names], check=True, capture_output=True)
+    return certificate, key

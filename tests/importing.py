@@ -136,6 +136,13 @@ class Proxy(Server):
         connection.sendall(answer)
 
 
+def page(status: str, title: str) -> bytes:
+    """A page of HTML, as proxies answer."""
+    body = f"<html><head><title>{title}</title></head><body><hr>nginx</body></html>"
+    lines = [f"HTTP/1.1 {status}", "Connection: close", f"Content-Length: {len(body)}"]
+    return "\r\n".join([*lines, "Content-Type: text/html", "", body]).encode()
+
+
 def head(status: str, *headers: str) -> bytes:
     """An answer without a body."""
     lines = [f"HTTP/1.1 {status}", "Connection: close", "Content-Length: 0", *headers, "", ""]

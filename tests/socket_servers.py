@@ -1,9 +1,11 @@
 """Servers on real sockets that do what servers should not."""
 
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 
 class Server:
@@ -114,3 +116,14 @@ def endless_body(server: Server, connection: socket.socket) -> None:
     connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
     while not server.done.is_set():
         connection.sendall(bytes(65536))
+
+
+def with_tls(serve: Callable[[Server, socket.socket], None], certificate: tuple[Path, Path]):
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate)
+
+    def serve_with_tls(server: Server, connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as wrapped:
+            serve(server, wrapped)
+
+    return serve_with_tls

@@ -1,15 +1,11 @@
 """The session of the analyzers, against real sockets that do what servers should not."""
 
 import gzip
-import shutil
 import socket
-import ssl
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import requests
@@ -24,6 +20,7 @@ from socket_servers import (
     slow_body,
     slow_chunks,
     slow_headers,
+    with_tls,
 )
 
 from clustr.analysis.http_session import Session
@@ -334,30 +331,6 @@ def test_tls_ends_in_time_as_well(session):
     """A server that accepts and says nothing of TLS: the handshake is part of connecting."""
     with server(silent) as deaf, takes(0.3, 0.9), pytest.raises(requests.Timeout):
         session.get(deaf.url.replace("http:", "https:"), timeout=(0.4, 5))
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1 that its own key signed, and the key."""
-    if not (openssl := shutil.which("openssl")):
-        pytest.skip("needs the command openssl")
-    folder = tmp_path_factory.mktemp("tls")
-    certificate, key = folder / "certificate.pem", folder / "key.pem"
-    request = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test"
-    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-out", certificate, "-keyout", key]
-    subprocess.run([openssl, *request.split(), *names], check=True, capture_output=True)
-    return certificate, key
-
-
-def with_tls(serve: Callable[[Server, socket.socket], None], certificate: tuple[Path, Path]):
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(*certificate)
-
-    def serve_with_tls(server: Server, connection: socket.socket) -> None:
-        with context.wrap_socket(connection, server_side=True) as wrapped:
-            serve(server, wrapped)
-
-    return serve_with_tls
 
 
 def test_tls_connections_are_used_again(session, certificate):

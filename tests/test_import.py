@@ -8,12 +8,15 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import photographs
 import pytest
-from importing import Import, Proxy, another_picture, counts, head
+import requests
+from importing import Import, Proxy, another_picture, counts, head, page
 from rich.console import Console
 from running import wait_until
+from socket_servers import server, silent, with_tls
 from web_side import WebSide
 
 from clustr.client.importing import progress
@@ -152,6 +155,66 @@ def test_a_request_that_is_refused_as_a_whole_is_sent_file_by_file(pictures, pro
     assert counts(pictures.run(url=refusing.url)) == {"there already": 3, "refused: 413": 1}
 
 
+def test_what_the_key_may_bring_no_more_is_left_for_later(pictures, web):
+    pictures.add_many(4)
+    for name in ("large.jpg", "larger.jpg"):
+        pictures.add(name, another_picture() + bytes(30_000 + len(name)))
+    scopes = (Scope.UPLOADS_READ, Scope.UPLOADS_WRITE)
+    key = web.workshop.web.key_making.create("thrifty", scopes, bytes_per_day=80_000).text
+    headers = {"X-API-Key": key, "Content-Type": "image/jpeg"}
+    address = f"{web.url}/api/upload"
+    spent = requests.post(address, another_picture() + bytes(50_000), headers=headers, timeout=20)
+    assert spent.status_code == 201
+
+    def is_counted() -> bool:
+        left = requests.post(address, b"", headers=headers, timeout=20).headers["RateLimit"]
+        return int(left.partition(";r=")[2].partition(";")[0]) < 30_000
+
+    wait_until(is_counted, 5, "the count")
+    ran = pictures.run(CLUSTR_KEY=key)
+    assert ran.returncode == 1, ran.stderr
+    assert counts(ran)["uploaded"] == 4
+    assert counts(ran)["not sent, for the key may bring no more for now"] == 2
+    assert re.search(r"From 20\d\d-\S+ \d\d:\d\d on the key may bring more", ran.stdout)
+    assert {*pictures.report()} == {"large.jpg", "larger.jpg"}
+
+
+def test_what_a_key_may_bring_on_no_day_is_refused(pictures, web):
+    pictures.add("small.jpg")
+    pictures.add("large.jpg", another_picture() + bytes(50_000))
+    scopes = (Scope.UPLOADS_READ, Scope.UPLOADS_WRITE)
+    key = web.workshop.web.key_making.create("frugal", scopes, bytes_per_day=40_000).text
+    ran = pictures.run(CLUSTR_KEY=key)
+    assert counts(ran)["refused: larger_than_quota"] == 1
+    assert [*pictures.report()] == ["large.jpg"]
+
+
+def test_of_the_page_of_a_proxy_only_the_title_is_shown(pictures, proxy):
+    pictures.add("one.jpg")
+    forbidding = proxy(lambda number: page("403 Forbidden", "Go &amp; away"))
+    ran = pictures.run(url=forbidding.url)
+    assert ran.returncode == 2
+    assert "403 Forbidden: Go & away\n" in ran.stderr
+    assert "goes on from here" not in ran.stderr  # It would be refused again.
+
+
+def test_a_certificate_that_is_not_trusted_is_named(pictures, certificate):
+    with server(with_tls(silent, certificate)) as secured:
+        ran = pictures.run(url=secured.url.replace("http:", "https:"))
+    assert ran.returncode == 2
+    assert "is not trusted (self-signed certificate)" in ran.stderr
+    assert "REQUESTS_CA_BUNDLE" in ran.stderr
+
+
+def test_a_key_is_sent_to_no_service_of_somebody_else(web, pictures, key, tmp_path):
+    port = str(urlsplit(web.url).port)
+    environment = {"XDG_STATE_HOME": str(tmp_path / "state"), "PORT": port}
+    folder = str(pictures.folder)
+    ran = web.workshop.command("import", folder, CLUSTR_KEY=key, **environment)
+    assert ran.returncode == 2
+    assert f"say with --url where the service is (http://127.0.0.1:{port}?)" in ran.stderr
+
+
 def test_a_file_that_changes_on_the_way_is_listed_and_the_others_are_sent(pictures, proxy):
     pictures.add_many(40)
     last = sorted(pictures.folder.iterdir())[-1]
@@ -280,11 +343,12 @@ def test_a_watch_waits_for_a_file_that_grows(pictures):
         (None, "the service asks for a key"),
         ([Scope.UPLOADS_READ], "lacks the scope uploads:write"),
         ([Scope.UPLOADS_WRITE], "lacks the scope uploads:read"),
+        ([Scope.ADMIN], "lacks what an import needs"),
     ],
 )
 def test_without_the_right_key_it_says_what_to_do(pictures, make_key, scopes, said):
     pictures.add("one.jpg")
-    key = make_key(f"key-{len(scopes)}-{scopes[0][8]}", *scopes) if scopes else ""
+    key = make_key(f"key-{len(scopes)}-{scopes[0][-3]}", *scopes) if scopes else ""
     ran = pictures.run(CLUSTR_KEY=key)
     assert ran.returncode == 2
     assert said in ran.stderr

@@ -86,7 +86,7 @@ def import_folders(
     the service could not be used, 130 after Ctrl-C.
     """
     patience_seconds = math.inf if watch else PATIENCE_SECONDS
-    service = ImportService(url or find_service_url(), key, patience_seconds)
+    service = ImportService(url or find_service_url(has_key=bool(key)), key, patience_seconds)
     words = GeneralWords(tags, tags_from_folders)
     problem, exit_code = "", ALL_THERE
     with Ledger(report or default_report()) as ledger:
@@ -170,3 +170,8 @@ def print_table(ledger: Ledger) -> None:
     Console(soft_wrap=True).print(table)
     if not ledger.is_clean:
         click.echo(f"Which and why: {ledger.report}")
+    if ledger.room_at:
+        click.echo(
+            f"From {ledger.room_at:%Y-%m-%d %H:%M} on the key may bring more of them: the same "
+            "command goes on then."
+        )

@@ -57,10 +57,13 @@ def _service_elsewhere(settings: Settings) -> Settings | None:
     return running[0]
 
 
-def find_service_url() -> str:
+def find_service_url(has_key: bool) -> str:
     """The address of the service that this account runs; standard error says which it is.
 
     Of several it is the one on the data of the settings.
+
+    Args:
+        has_key: whether a key is to be sent there, which is for no other service.
 
     Raises:
         StartUpError: a setting cannot be used, or it is not clear which service is meant.
@@ -72,6 +75,11 @@ def find_service_url() -> str:
         if not here:
             raise StartUpError(f"several services run: say which is meant with --url ({addresses})")
         running = here
+    if has_key and not running:
+        raise StartUpError(
+            "no service of this account runs, and the key is for no other that may answer here: "
+            f"say with --url where the service is ({url_of(settings)}?)"
+        )
     url = url_of(running[0] if running else settings)
     click.echo(f"clustr: using {url}", err=True)
     return url

@@ -1,5 +1,7 @@
 """What can go wrong besides the connection, whose errors are those of `requests`."""
 
+import re
+from html import unescape
 from typing import Any
 
 import requests
@@ -11,6 +13,7 @@ LONGEST_TEXT = 300
 # The service, or a proxy in front of it, asks to try again; so does `being_answered`.
 TEMPORARY_STATUSES = (429, 502, 503, 504)
 BEING_ANSWERED = "being_answered"
+TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 
 
 class ApiError(Exception):
@@ -30,7 +33,7 @@ class ApiError(Exception):
         except requests.JSONDecodeError:
             problem = None
         if not isinstance(problem, dict):
-            problem = {"detail": response.text[:LONGEST_TEXT]}
+            problem = {"detail": _text_of(response)}
         self.status = response.status_code
         self.code = str(problem.get("type", "")).removeprefix(PROBLEM_PREFIX)
         self.detail = str(problem.get("detail", ""))
@@ -42,6 +45,15 @@ class ApiError(Exception):
     def is_temporary(self) -> bool:
         """Whether the same request may be answered a little later."""
         return self.status in TEMPORARY_STATUSES or self.code == BEING_ANSWERED
+
+
+def _text_of(response: requests.Response) -> str:
+    """What somebody else than Clustr has answered; of a page no more than its title."""
+    text = response.text
+    if "html" in response.headers.get("Content-Type", "") or text.lstrip().startswith("<"):
+        title = TITLE.search(text)
+        text = unescape(title[1]) if title else ""
+    return " ".join(text.split())[:LONGEST_TEXT]
 
 
 class NoCaptioner(Exception):

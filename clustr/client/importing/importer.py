@@ -2,13 +2,15 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from clustr.client.errors import ApiError
-from clustr.client.importing.errors import UnreadableFile
+from clustr.client.importing.errors import QuotaSpent, UnreadableFile
 from clustr.client.importing.form import Form, FormFile
 from clustr.client.importing.general_words import GeneralWords
 from clustr.client.importing.hashing import KnownHashes
@@ -32,12 +34,17 @@ SENT_WORDS_BYTES = 512 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of a picture; `code` and `detail` say why it was refused."""
+    """What came of a picture; `code` and `detail` say why it was refused.
+
+    Attributes:
+        room_at: when the key may bring it, if that was asked.
+    """
 
     picture: Picture
     outcome: Outcome
     code: str = ""
     detail: str = ""
+    room_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +85,8 @@ class Importer:
         self._progress = progress
         self._is_dry_run = is_dry_run
         self._connections = connections
+        # Files of that size or larger are not sent: the key may not bring them for now.
+        self._no_room_bytes: float = math.inf
         self._hashing = ThreadPoolExecutor(HASHING_THREADS, "hash")
         self._sending = ThreadPoolExecutor(connections, "send")
 
@@ -116,6 +125,8 @@ class Importer:
         self._ledger.record(
             result.outcome, picture.path, picture.size_bytes, result.code, result.detail
         )
+        if result.room_at:
+            self._ledger.note_room(result.room_at)
         self._progress.add_files(1)
         if not was_sent:
             self._progress.add_bytes(picture.size_bytes)
@@ -159,6 +170,8 @@ class Importer:
     def _send(self, group: Sequence[NewPicture]) -> list[Result]:
         """Send pictures in one request, or one by one when it cannot be used as a whole."""
         size_bytes = sum(one.picture.size_bytes for one in group)
+        if size_bytes >= self._no_room_bytes:
+            return self._send_what_there_is_room_for(group)
         sent_bytes = 0
 
         def on_sent(count: int) -> None:
@@ -172,7 +185,10 @@ class Importer:
             return Form(files, self._service.check_stopped, on_sent)
 
         try:
-            answer = self._service.upload(make_form, _request_key(group))
+            answer = self._service.upload(make_form, _request_key(group), len(group) > 1)
+        except QuotaSpent as error:
+            on_sent(-sent_bytes)
+            return self._send_what_there_is_room_for(group, error)
         except (ApiError, UnreadableFile) as error:
             of_each = error.errors if isinstance(error, ApiError) else None
             if isinstance(of_each, list):
@@ -185,6 +201,24 @@ class Importer:
                 return [_refusal(group[0].picture, error)]
         on_sent(size_bytes - sent_bytes)
         return [*_results(group, answer)]
+
+    def _send_what_there_is_room_for(
+        self, group: Sequence[NewPicture], error: QuotaSpent | None = None
+    ) -> list[Result]:
+        """Send pictures one by one, as far as the quota of the key has room for them.
+
+        Args:
+            error: what was said of the group when it was sent; None: it was not.
+        """
+        if len(group) > 1:
+            return [result for one in group for result in self._send([one])]
+        picture = group[0].picture
+        self._progress.add_bytes(picture.size_bytes)
+        if error is None:
+            return [Result(picture, Outcome.OVER_QUOTA)]
+        self._no_room_bytes = min(self._no_room_bytes, picture.size_bytes)
+        room_at = datetime.now() + timedelta(seconds=error.pause_seconds)
+        return [Result(picture, Outcome.OVER_QUOTA, detail=str(error), room_at=room_at)]
 
 
 def _results(group: Sequence[NewPicture], answer: dict[str, Any]) -> Iterator[Result]:

@@ -4,6 +4,7 @@ import csv
 import os
 from collections import Counter
 from collections.abc import Callable
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +21,7 @@ class Outcome(StrEnum):
     MISSING = "would be uploaded"
     PRESENT = "there already"
     REFUSED = "refused"
+    OVER_QUOTA = "not sent, for the key may bring no more for now"
     UNREADABLE = "cannot be read"
     WORDS_LOST = "words that were lost"
     LINK_OUT = "links that lead out of the folder, not followed"
@@ -31,7 +33,12 @@ class Outcome(StrEnum):
     @property
     def needs_attention(self) -> bool:
         """Whether something should have come into the service, and did not."""
-        return self in (Outcome.REFUSED, Outcome.UNREADABLE, Outcome.WORDS_LOST)
+        return self in (
+            Outcome.REFUSED,
+            Outcome.OVER_QUOTA,
+            Outcome.UNREADABLE,
+            Outcome.WORDS_LOST,
+        )
 
 
 # Is told of a file or folder that is left out, and why.
@@ -43,12 +50,16 @@ class Ledger:
 
     Args:
         report: where to write it, as CSV; it is made with the first line that comes into it.
+
+    Attributes:
+        room_at: when the key may bring the first of what it may not for now; None: it may.
     """
 
     def __init__(self, report: Path):
         self.report = report
         self.counts: Counter[tuple[Outcome, str]] = Counter()
         self.sizes_bytes: Counter[tuple[Outcome, str]] = Counter()
+        self.room_at: datetime | None = None
         self._file: IO[str] | None = None
 
     def __enter__(self) -> "Ledger":
@@ -75,6 +86,10 @@ class Ledger:
         self.sizes_bytes[outcome, code] += size_bytes
         if outcome.needs_attention:
             self._write(_printable(path), outcome, code, detail)
+
+    def note_room(self, at: datetime) -> None:
+        """Note that the key may bring one of the files at that time."""
+        self.room_at = at if self.room_at is None else min(self.room_at, at)
 
     @property
     def is_clean(self) -> bool:

@@ -1,6 +1,8 @@
 """The service as an import uses it: what is tried again, and for how long."""
 
 import itertools
+import math
+import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -10,7 +12,7 @@ import requests
 
 from clustr.client.authorization import with_key
 from clustr.client.errors import ApiError
-from clustr.client.importing.errors import ImportStopped, Interrupted
+from clustr.client.importing.errors import ImportStopped, Interrupted, QuotaSpent
 from clustr.client.importing.form import Form
 from clustr.client.retries import BROKEN_CONNECTION, asked_pause_seconds, pause_seconds
 
@@ -24,6 +26,10 @@ NEEDED_SCOPES = ("uploads:read", "uploads:write")
 HOW_TO_GO_ON = "what is there is there: the same command goes on from here"
 GIVE_A_KEY = "give one with the scopes uploads:read and uploads:write as CLUSTR_KEY or with --key"
 UNAUTHORIZED, FORBIDDEN, STORAGE_FULL = 401, 403, 507
+QUOTA_EXCEEDED = "quota_exceeded"
+# Several files that the quota of the key has no room for are not kept waiting for longer, because
+# one of them may go in before.
+LONGEST_PAUSE_OF_SEVERAL_SECONDS = 60.0
 
 
 class ImportService:
@@ -64,9 +70,8 @@ class ImportService:
         except (LookupError, TypeError) as error:
             raise ImportStopped(self._no_clustr()) from error
         if missing := [scope for scope in NEEDED_SCOPES if scope not in scopes]:
-            raise ImportStopped(
-                f"the key {name} lacks the scope {' and '.join(missing)}; {GIVE_A_KEY}"
-            )
+            lacks = f"the scope {missing[0]}" if len(missing) == 1 else "what an import needs"
+            raise ImportStopped(f"the key {name} lacks {lacks}; {GIVE_A_KEY}")
         return limits
 
     def existing(self, hashes: Sequence[str]) -> set[str]:
@@ -74,23 +79,33 @@ class ImportService:
         answer = self._request("POST", "/api/uploads/exists", json={"sha256": [*hashes]})
         return {sha256 for sha256, upload_id in answer["data"].items() if upload_id}
 
-    def upload(self, make_form: Callable[[], Form], key: str) -> dict[str, Any]:
+    def upload(self, make_form: Callable[[], Form], key: str, are_several: bool) -> dict[str, Any]:
         """Upload files that are not there yet.
 
         Args:
             make_form: makes the form anew for each attempt.
             key: names this upload (`Idempotency-Key`).
+            are_several: whether it has several files, which could be sent one by one.
 
         Returns:
             the answer: in `data` those that are there now, in `errors` those that were refused.
 
         Raises:
             ApiError: the request as a whole was refused.
+            QuotaSpent: the key may bring no more for longer than it is to be waited.
             UnreadableFile: one of the files cannot be read.
         """
-        headers = {"Idempotency-Key": key}
-        query = {"duplicates": "reuse"}
-        return self._request("POST", "/api/upload", make_form, headers=headers, params=query)
+        longest_pause_seconds = self._patience_seconds
+        if are_several:
+            longest_pause_seconds = min(longest_pause_seconds, LONGEST_PAUSE_OF_SEVERAL_SECONDS)
+        return self._request(
+            "POST",
+            "/api/upload",
+            make_form,
+            quota_pause_seconds=longest_pause_seconds,
+            headers={"Idempotency-Key": key},
+            params={"duplicates": "reuse"},
+        )
 
     def _request(
         self,
@@ -98,6 +113,7 @@ class ImportService:
         path: str,
         make_form: Callable[[], Form] | None = None,
         patience_seconds: float | None = None,
+        quota_pause_seconds: float = math.inf,
         headers: dict[str, str] | None = None,
         **options: Any,
     ) -> dict[str, Any]:
@@ -105,6 +121,7 @@ class ImportService:
 
         Raises:
             ApiError: it was refused.
+            QuotaSpent: the key has to wait for longer than `quota_pause_seconds`.
             ImportStopped: the service is away for too long, or no request would do any better.
         """
         patience_seconds = self._patience_seconds if patience_seconds is None else patience_seconds
@@ -126,20 +143,24 @@ class ImportService:
                 )
             except BROKEN_CONNECTION as error:
                 self._session().close()
-                problem = f"no service answers at {self.url}: {_reason(error)}"
+                problem = self._explain_broken(error)
             except (requests.RequestException, ValueError) as error:
                 raise ImportStopped(f"{self.url} cannot be used: {error}") from error
             else:
                 if response.ok and not response.is_redirect:
                     return self._read(response)
-                problem = self._explain(response)
+                refusal = self._explain(response)
                 asked_seconds = asked_pause_seconds(response)
                 pause = pause if asked_seconds is None else asked_seconds
+                if refusal.code == QUOTA_EXCEEDED and pause > quota_pause_seconds:
+                    raise QuotaSpent(refusal.detail, pause)
+                problem = str(refusal)
             now = time.monotonic()
             first_failed_at = now if first_failed_at is None else first_failed_at
             if now + pause > first_failed_at + patience_seconds:
-                asks = f" (it asks to wait {pause:.0f} seconds)" if pause > patience_seconds else ""
-                raise ImportStopped(f"{problem}{asks}; {HOW_TO_GO_ON}")
+                if pause > patience_seconds:
+                    problem += f" (it asks to wait {pause:.0f} seconds)"
+                raise ImportStopped(f"{problem}; {HOW_TO_GO_ON}")
             self._stopping.wait(pause)
         raise AssertionError("the loop ends by returning or raising")
 
@@ -155,8 +176,23 @@ class ImportService:
     def _no_clustr(self) -> str:
         return f"what answers at {self.url} is no Clustr that this command can use"
 
-    def _explain(self, response: requests.Response) -> str:
-        """Say why the service asks to come later.
+    def _explain_broken(self, error: Exception) -> str:
+        """Say why there was no answer.
+
+        Raises:
+            ImportStopped: trying again would not help.
+        """
+        reason = _reason(error)
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            raise ImportStopped(
+                f"the certificate of {self.url} is not trusted ({reason.verify_message}); if it is "
+                "of an authority of your own, name the file with the certificate of that in "
+                "REQUESTS_CA_BUNDLE"
+            ) from error
+        return f"no service answers at {self.url}: {reason}"
+
+    def _explain(self, response: requests.Response) -> ApiError:
+        """Read why the service asks to come later.
 
         Raises:
             ApiError: this request was refused.
@@ -168,11 +204,13 @@ class ImportService:
         error = ApiError(response)
         if error.status == UNAUTHORIZED:
             raise ImportStopped(f"the service asks for a key: {error.detail} {GIVE_A_KEY}")
-        if error.status in (FORBIDDEN, STORAGE_FULL):
-            raise ImportStopped(f"{error}; {HOW_TO_GO_ON}")
+        if error.status == FORBIDDEN:
+            raise ImportStopped(str(error))
+        if error.status == STORAGE_FULL:
+            raise ImportStopped(f"{error}; {HOW_TO_GO_ON} when there is room")
         if not error.is_temporary:
             raise error
-        return str(error)
+        return error
 
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._own, "session", None)
@@ -182,8 +220,8 @@ class ImportService:
         return session
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception) -> Exception:
     """The innermost reason of an error of `requests`, which is the one that says something."""
     while error.__context__ is not None and isinstance(error.__context__, Exception):
         error = error.__context__
-    return str(error)
+    return error
