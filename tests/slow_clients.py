@@ -116,6 +116,8 @@ def nginx(
     logged = "access_log /var/log/nginx/access.log clustr;"
     assert logged in here
     here = here.replace(logged, "access_log off;")
+    assert "error_log /var/log/nginx/error.log crit;" in here
+    here = here.replace("/var/log/nginx/error.log", f"{folder}/error.log")
     if below:
         assert "location / {" in here and "proxy_pass http://clustr;" in here
         here = here.replace("location / {", f"location {below}/ {{")

@@ -42,6 +42,7 @@ def origins(answer: requests.Response) -> dict[str, str]:
 EXPOSED = {
     *("X-Request-ID", "ETag", "Location", "Link", "Retry-After", "Preference-Applied"),
     *("Content-Disposition", "Content-Range", "Accept-Ranges"),
+    *("RateLimit", "RateLimit-Policy", "WWW-Authenticate"),
 }
 
 

@@ -355,6 +355,26 @@ def test_what_is_not_there_is_said_by_us_behind_nginx_too(accelerated):
         assert (answer.status_code, answer.headers["Content-Type"]) == (404, PROBLEM)
 
 
+def test_what_nginx_cannot_send_is_neither_kept_nor_logged_with_its_address(accelerated, tmp_path):
+    ours, _ = accelerated
+    [one] = uploaded(ours, CONTENT)
+    program = shutil.which("nginx", path="/usr/sbin:/usr/bin:/sbin:/bin")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    key = get(ours, f"/api/uploads/{one['id']}").json()["file_path"]
+    with nginx(program, tmp_path, ours.url, elsewhere) as url:
+        missing = requests.get(f"{url}/uploads/{one['id']}.png", timeout=10)
+        (elsewhere / key).parent.mkdir(parents=True)
+        (elsewhere / key).symlink_to(ours.folder / key)  # which nginx does not follow
+        refused = requests.get(f"{url}/uploads/{one['id']}.png", timeout=10)
+    for answer, status in ((missing, 404), (refused, 500)):
+        assert (answer.status_code, answer.headers["Content-Type"]) == (status, PROBLEM)
+        assert answer.json()["status"] == status
+        assert "no-store" in answer.headers["Cache-Control"].split(", ")
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert one["id"] not in (tmp_path / "error.log").read_text()
+
+
 def test_G5_nobody_gets_at_the_store_through_nginx(accelerated):
     ours, url = accelerated
     [one] = uploaded(ours, CONTENT)

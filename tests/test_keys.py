@@ -306,6 +306,13 @@ def test_a_key_is_looked_up_once_in_a_few_seconds(create, components):
     assert asked.access_of(text) is first
 
 
+def test_whoever_has_no_key_is_told_no_versions(app_with):
+    told = app_with(AUTH="keys").test_client().get("/").json
+    assert (told["version"], told["database"]) == (None, {"status": "connected", "version": None})
+    told = app_with().test_client().get("/").json
+    assert told["version"] and told["database"]["version"]
+
+
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [

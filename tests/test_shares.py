@@ -121,8 +121,12 @@ def test_a_share_is_of_one_upload(closed, upload_id):
 
 def test_a_share_ends_with_its_upload(closed, upload_id):
     made = shared(closed, upload_id)
+    thumbnail = shared(closed, upload_id, size=100)
     closed.web.removal.remove(upload_id)
-    assert closed.ask(made["url"]).status_code == 404
+    for each in (made, thumbnail):
+        answer = closed.ask(each["url"])
+        assert kind(answer) == (404, "not_found")
+        assert "trash" not in answer.text
     assert kind(share(closed, upload_id)) == (404, "in_trash")
     closed.web.removal.restore(upload_id)
     assert closed.ask(made["url"]).status_code == 200

@@ -51,6 +51,7 @@ class InTrash(NotFound):
         since = f"{trashed_at:%Y-%m-%d %H:%M:%S} UTC"
         how = f"POST /api/uploads/{upload_id}/restore brings it back"
         super().__init__(f"The upload {upload_id} is in the trash since {since}; {how}.")
+        self.upload_id = upload_id
         self.trashed_at = trashed_at
 
 

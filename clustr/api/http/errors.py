@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import flask_smorest
 from apispec.ext.marshmallow import MarshmallowPlugin, resolver
-from flask import Flask, Response, current_app, redirect, request
+from flask import Flask, Response, current_app, g, redirect, request
 from flask_smorest import Blueprint
 from flask_smorest.utils import prepare_response
 from gunicorn.http.errors import NoMoreData, ParseException
@@ -364,6 +364,9 @@ def _json_safe(value: Any, depth: int = 0) -> Any:
 
 def handle_clustr_error(error: errors.ClustrError) -> Response:
     """Answer a domain error with the status of its row."""
+    if isinstance(error, errors.InTrash) and "signed" in g:
+        # Whoever has no key but an address cannot restore it, and need not know that somebody can.
+        error = errors.NotFound(f"There is no upload with the id {error.upload_id}.")
     more: dict[str, Any] = {}
     if isinstance(error, errors.InvalidInput):
         more["errors"] = error.errors

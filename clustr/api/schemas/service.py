@@ -37,7 +37,12 @@ class DatabaseSchema(Schema):
         validate=validate.OneOf(["connected", "disconnected"]),
         metadata={"description": "Whether it answers.", "example": "connected"},
     )
-    version = text("MongoDB's version.", "6.0.5", required=True, allow_none=True)
+    version = text(
+        "MongoDB's version; null while it is away, and where keys are needed.",
+        "6.0.5",
+        required=True,
+        allow_none=True,
+    )
 
 
 class OnlineSchema(Schema):
@@ -49,7 +54,9 @@ class OnlineSchema(Schema):
         metadata={"description": "Always the same.", "example": "online"},
     )
     timestamp = date_time("The server's time.", required=True)
-    version = text("Clustr's version.", "0.1.0", required=True)
+    version = text(
+        "Clustr's version; null where keys are needed.", "0.1.0", required=True, allow_none=True
+    )
     response_time = response_time_field()
     database = fields.Nested(DatabaseSchema, required=True)
 
