@@ -8,16 +8,22 @@ import re
 import shlex
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
+import requests
 from deployment import DOCUMENT, steps
+from running import start, wait_until
+
+from clustr.supervisor.servers import free_port
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / "config"
 STEPS = steps(DOCUMENT.read_text())
 SCRIPT = "\n".join(step.commands for step in STEPS)
 UNITS = sorted(CONFIG.glob("*.service"))
+PROGRAMS = ("nginx", "openssl")
 
 
 def commands() -> list[list[str]]:
@@ -139,6 +145,58 @@ def test_settings_name_what_is_made():
     assert re.search(r"keyFile: (\S+)", mongod)[1] in installed()
     state = unit("clustr-mongod.service")["Service"]["StateDirectory"]
     assert re.search(r"dbPath: (\S+)", mongod)[1] == f"/var/lib/{state}"
+
+
+def test_nginx_sends_on_to_tls_as_the_page_says(tmp_path):
+    programs = [shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin") for name in PROGRAMS]
+    if None in programs:
+        pytest.skip(f"needs the commands {', '.join(PROGRAMS)}")
+    nginx, openssl = programs
+    request = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test"
+    files = [
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+        "-out",
+        tmp_path / "fullchain.pem",
+        "-keyout",
+        tmp_path / "privkey.pem",
+    ]
+    subprocess.run([openssl, *request.split(), *files], check=True, capture_output=True, timeout=30)
+    fronts, listens = re.findall(r"^```nginx\n(.*?)^```$", DOCUMENT.read_text(), re.M | re.S)
+    before, refusing, rest = re.split(
+        r"(^server \{.*?^\}\n)", (CONFIG / "nginx.conf").read_text(), maxsplit=1, flags=re.M | re.S
+    )
+    assert "return 421;" in refusing and rest.count("    listen 80;\n") == 1
+    told = before + fronts + rest.replace("    listen 80;\n", listens)
+    plain, tls = free_port(), free_port()
+    for ours, here in (
+        ("listen 80", f"listen 127.0.0.1:{plain}"),
+        ("listen 443", f"listen 127.0.0.1:{tls}"),
+        ("127.0.0.1:5000", f"127.0.0.1:{free_port()}"),
+        ("/etc/ssl/clustr", str(tmp_path)),
+        ("/var/log/nginx", str(tmp_path)),
+    ):
+        assert ours in told
+        told = told.replace(ours, here)
+    (tmp_path / "nginx.conf").write_text(
+        f"daemon off;\npid {tmp_path}/pid;\nevents {{}}\nhttp {{\n{told}\n}}\n"
+    )
+    running = start([nginx, "-e", f"{tmp_path}/error.log", "-c", f"{tmp_path}/nginx.conf"])
+    try:
+        wait_until(lambda: (tmp_path / "pid").exists(), 10, "nginx")
+        ask = partial(
+            requests.get, allow_redirects=False, verify=tmp_path / "fullchain.pem", timeout=10
+        )
+        host = {"Host": "images.example.com"}
+        led = ask(f"http://127.0.0.1:{plain}/api/uploads?page=2", headers=host)
+        assert led.status_code == 308
+        assert led.headers["Location"] == "https://images.example.com/api/uploads?page=2"
+        for front in (f"http://127.0.0.1:{plain}", f"https://127.0.0.1:{tls}"):
+            assert ask(front).status_code == 421
+        assert ask(f"https://127.0.0.1:{tls}", headers=host).status_code == 502
+    finally:
+        running.terminate()
+        running.wait(10)
 
 
 def test_nginx_is_told_the_path_below_another_site(tmp_path):
