@@ -49,7 +49,7 @@ class Commands(click.Group):
             sys.exit(2)
 
 
-@click.group(cls=Commands)
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="clustr", message="%(prog)s %(version)s")
 def main() -> None:
     """Clustr, a self-hosted image service. Its settings are environment variables, or in `.env`."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from clustr import logs
 from clustr.analysis.engine import AnalysisEngine
-from clustr.database import Database, DatabaseView, Keys
+from clustr.database import Database, DatabaseView
 from clustr.domain.errors import (
     DatabaseUnavailable,
     QueueUnavailable,
@@ -401,8 +401,8 @@ def build_forgetting(settings: Settings) -> Iterator[tuple[ForgettingJobs, Datab
 
 
 @contextmanager
-def build_keys(settings: Settings) -> Iterator[tuple[KeyMaking, Keys, AuditLog]]:
-    """Build what makes keys, the keys, and the log of what is done to them, for the block.
+def build_keys(settings: Settings) -> Iterator[tuple[KeyMaking, Database, AuditLog]]:
+    """Build what makes keys, the database, and the log of what is done to keys, for the block.
 
     Raises:
         StartUpError: a setting cannot be used.
@@ -410,7 +410,7 @@ def build_keys(settings: Settings) -> Iterator[tuple[KeyMaking, Keys, AuditLog]]
     database = build_database(settings, WORKER_TIMEOUT_SECONDS)
     try:
         database.make_indexes()  # So that no two keys have the same name.
-        yield KeyMaking(database.keys), database.keys, AuditLog(database, settings.audit_days)
+        yield KeyMaking(database.keys), database, AuditLog(database, settings.audit_days)
     finally:
         database.close()
 

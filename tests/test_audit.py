@@ -1,5 +1,7 @@
 """The audit log: who did what, when it is kept, and what is not done without it."""
 
+import os
+import pwd
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -89,8 +91,10 @@ def test_who_ordered_a_job_is_known(client):
 
 
 def test_who_made_and_revoked_keys_is_known_and_no_key_is(client, app_workshop):
-    new = client.post("/api/keys", json={"name": "robot", "scopes": ["uploads:read"]}).json
-    newer = client.post("/api/keys/robot/rotate", json={}).json
+    limits = {"rate": "9/min", "bytes_per_day": 1000, "expires_at": "2099-01-01T00:00:00Z"}
+    asked = {"name": "robot", "scopes": ["own", "uploads:read"], **limits}
+    new = client.post("/api/keys", json=asked).json
+    newer = client.post("/api/keys/robot/rotate", json={"grace_seconds": 60}).json
     client.delete("/api/keys/robot")
     app_workshop.command("keys", "create", "tool", "--scopes", "uploads:read")
     answer = client.get("/api/audit")
@@ -103,8 +107,31 @@ def test_who_made_and_revoked_keys_is_known_and_no_key_is(client, app_workshop):
         ("rotate_key", "robot", "operator"),
         ("create_key", "robot", "operator"),
     ]
+    by_command, _, rotated, made = (entry["details"] for entry in answer.json["data"])
+    assert by_command["os_user"] == pwd.getpwuid(os.getuid()).pw_name
+    assert rotated["grace_seconds"] == "60"
+    assert made == {
+        "name": "robot",
+        "scopes": "uploads:read,own",
+        "rate": "9/min",
+        "bytes_per_day": "1000",
+        "expires_at": "2099-01-01T00:00:00+00:00",
+    }
     assert new["key"] not in answer.text
     assert newer["key"] not in answer.text
+
+
+def test_what_was_shared_and_until_when_is_known(client):
+    order = {"days": 3, "size": 512}
+    made = client.post(f"/api/uploads/{upload(client)}/share", json=order).json
+    [entry] = entries(client, "?action=share_upload")
+    until = entry["details"].pop("expires_at")
+    assert moment(until) == moment(made["expires_at"])
+    assert entry["details"] == {
+        "share": made["id"],
+        "metadata": "false",
+        "size": str(made["size"]),
+    }
 
 
 def test_it_is_read_a_page_at_a_time_and_by_filters(client):

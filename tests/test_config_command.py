@@ -103,9 +103,16 @@ def test_values_and_where_they_come_from_are_shown_without_secrets(config, tmp_p
     assert shown["PORT"] == ["environment", "9000"]
     assert shown["CORS_ORIGINS"] == ["default"]  # because of HOST
     assert shown["UPLOAD_FOLDER"] == ["default", str(tmp_path / "uploads")]
+    assert " ".join(shown["URL_SIGNING_KEYS"]) == "default made at the first start"
     assert shown["PLUGINS_DISABLED"] == ["environment", "exif,phash"]
     assert shown["MONGODB_URL"] == ["environment", "mongodb://db1,db2/"]
     assert "correct-horse" not in done.stdout and "librarian" not in done.stdout
+
+
+def test_a_short_h_is_help_too(config):
+    done = config("-h")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == config("--help").stdout
 
 
 def test_what_can_be_used_is_shown_when_something_cannot(config):

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import photographs
 import pytest
 import requests
 from flask.testing import FlaskClient
+from fork_server import run_program
 from running import Up
 
 from clustr.api.http.request_context import EXTENSION
@@ -80,7 +82,8 @@ def making(workshop) -> KeyMaking:
     ("scopes", "said"),
     [
         (["uploads:raed"], "no scope uploads:raed. There are uploads:read, "),
-        (["own"], "Name one or more of uploads:read"),
+        (["own"], "Name one or more of uploads:read.*; own goes beside them"),
+        ([], "Name one or more of uploads:read"),
         (["admin", "own"], "cannot be held to its own"),
     ],
 )
@@ -94,10 +97,35 @@ def test_names_are_unique_among_keys_that_are_not_revoked(making, workshop):
     with pytest.raises(NameTaken, match="There is a key with the name website already"):
         making.create("website", ["uploads:read"])
     workshop.web.database.keys.revoke("website")
-    with pytest.raises(NotFound, match="no key with the name website"):
+    with pytest.raises(NotFound, match="name website is revoked already, since 20"):
         workshop.web.database.keys.revoke("website")
+    with pytest.raises(NotFound, match=r"There is no key with the name webseite\."):
+        workshop.web.database.keys.revoke("webseite")
     making.create("website", ["uploads:read"])
     assert len([*workshop.web.database.keys.newest_first()]) == 2
+
+
+def test_a_key_that_sees_uploads_of_another_of_its_name_is_told_so(app_with, app_workshop):
+    app = app_with(AUTH="keys")
+    scopes = ["uploads:read", "uploads:write", "own"]
+    text = app.extensions[EXTENSION].key_making.create("gone", scopes).text
+    headers = {"X-API-Key": text, "Content-Type": "image/jpeg"}
+    picture = photographs.photograph()
+    answer = app.test_client().post("/api/upload", data=picture, headers=headers)
+    assert answer.status_code == 201
+    app_workshop.command("keys", "revoke", "gone")
+    again = app_workshop.command("keys", "create", "gone", "--scopes", "uploads:read,own")
+    assert "Uploads of this name that it sees: 1\n" in again.stderr
+    another = app_workshop.command("keys", "create", "new", "--scopes", "uploads:read,own")
+    assert "Uploads of this name" not in another.stderr
+
+
+def test_where_no_database_is_named_that_is_said(tmp_path):
+    environment = {"XDG_STATE_HOME": str(tmp_path)}
+    done = run_program(["-m", "clustr", "keys", "list"], environment, tmp_path)
+    assert done.returncode == 2
+    assert "MONGODB_URL is not set here, and the MongoDB at its default" in done.stderr
+    assert "is this the folder of .env?" in done.stderr
 
 
 def test_a_renewed_key_lives_as_long_as_it_did_before(making):
@@ -133,6 +161,8 @@ def test_a_key_with_admin_makes_others(admin):
         "key": "website",
         "scopes": ["uploads:read"],
         "own_only": True,
+        "rate": "9/h",
+        "bytes_per_day": None,
     }
     listed = admin.get("/api/keys").json["data"]
     assert [each["name"] for each in listed] == ["website", "boss"]
@@ -201,13 +231,14 @@ def test_the_first_start_makes_a_key_and_says_how_it_is_used(up: Callable[..., U
     assert requests.get(f"{running.url}/api/uploads", timeout=10).status_code == 401
     listed = running.command("keys", "list")
     assert listed.stdout.startswith(f"first  {text[:15]}…  ")
+    second = running.command("keys", "create", "second", "--scopes", "uploads:read")
+    running.command("keys", "revoke", "first")
     assert running.stop() == 0
 
-    path.unlink()
     again = up(AUTH="keys").wait_until_started()
-    assert not path.exists()
+    assert f"keys     that in {path} is not valid; set CLUSTR_KEY to one" in again.output()
     assert '-H "X-API-Key: $CLUSTR_KEY"' in again.output()
-    headers = {"X-API-Key": text}
+    headers = {"X-API-Key": second.stdout.strip()}
     assert (
         requests.get(f"{again.url}/api/uploads", headers=headers, timeout=10).json()["total"] == 1
     )

@@ -106,7 +106,9 @@ def setting_rows(sources: PluginSources) -> Iterator[tuple[str, str, str]]:
         if name in sources.settings.given:
             source = "environment" if name in os.environ else ".env"
         text = format_value(value)
-        if field.metadata["secret"]:
+        if name == "URL_SIGNING_KEYS" and not value:
+            text = "made at the first start"
+        elif field.metadata["secret"]:
             text = failure_messages.without_credentials(text) or HIDDEN
         yield name, source, single_line(text)
 

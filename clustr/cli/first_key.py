@@ -3,19 +3,32 @@
 import os
 import shlex
 from dataclasses import dataclass
+from pathlib import Path
 
+from clustr.cli.keys import recording
 from clustr.cli.refusals import refuse
 from clustr.cli.running_service import with_started_servers
 from clustr.components import build_keys
 from clustr.domain.access import Scope
-from clustr.domain.audit import COMMAND_LINE, AuditAction
-from clustr.domain.errors import DatabaseUnavailable, NameTaken
+from clustr.domain.audit import AuditAction
+from clustr.domain.errors import (
+    DatabaseUnavailable,
+    KeyExpired,
+    KeyMistyped,
+    KeyRefused,
+    NameTaken,
+)
+from clustr.services.authentication import Authentication
+from clustr.services.key_making import audit_details
 from clustr.settings import Settings
 from clustr.supervisor import servers
 from clustr.supervisor.processes import function_starter
 
 NAME = "first"
 FILE = "first-key"
+# What came of looking for the first key: exit codes of the fork that does it.
+MADE, KEPT, INVALID = 0, 1, 3
+PLACEHOLDER = '"X-API-Key: $CLUSTR_KEY"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +37,8 @@ class KeyOfExamples:
 
     Attributes:
         header: for curl, quoted for a shell; it names the file, so that no terminal shows the key.
-        note: a line on the first key, when it has just been made; else empty.
-        text: the key, if it is the first one and its file is there still; else empty.
+        note: a line on the first key, when it has just been made or is not valid; else empty.
+        text: the key, if it is the first one, is valid, and its file is there still; else empty.
     """
 
     header: str
@@ -36,42 +49,54 @@ class KeyOfExamples:
 def key_of_examples(settings: Settings) -> KeyOfExamples:
     """Make the first key, unless there are keys, and say how it is used."""
     path = settings.data_folder / FILE
-    is_new = _is_made(settings)
+    found = _look(settings)
+    if found == INVALID:
+        said = f"  keys     that in {path} is not valid; set CLUSTR_KEY to one that is (clustr_…)\n"
+        return KeyOfExamples(PLACEHOLDER, said if path.exists() else "", "")
     try:
         text = path.read_text(encoding="ascii").strip()
     except OSError:
-        return KeyOfExamples('"X-API-Key: $CLUSTR_KEY"', "", "")
-    note = f"  keys     the first one, with all scopes, is in {path}\n" if is_new else ""
+        return KeyOfExamples(PLACEHOLDER, "", "")
+    note = f"  keys     the first one, with all scopes, is in {path}\n" if found == MADE else ""
     return KeyOfExamples(f'"X-API-Key: $(cat {shlex.quote(str(path))})"', note, text)
 
 
-def _is_made(settings: Settings) -> bool:
-    """Make a key with all scopes, unless there are keys; return whether it was made.
+def _look(settings: Settings) -> int:
+    """Make a key with all scopes, unless there are keys; return what came of it.
 
     This is done in a fork, because a client of MongoDB has threads, which forks lose, and the
     caller is still to make some.
     """
     child = function_starter(lambda: _make(with_started_servers(settings)))()
     _, status = os.waitpid(child.pid, 0)
-    return os.waitstatus_to_exitcode(status) == 0
+    return os.waitstatus_to_exitcode(status)
 
 
 def _make(settings: Settings) -> int:
-    """Make the key, and return 0; 1 when there are keys, or the database is away."""
-    try:
-        with build_keys(settings) as (key_making, keys, audit):
-            if keys.any():
-                return 1
-            with audit.record(AuditAction.CREATE_KEY, COMMAND_LINE) as details:
-                details["name"] = NAME
-                issued = key_making.create(NAME, Scope)
-    except (DatabaseUnavailable, NameTaken):  # Another `clustr up` may have been faster.
-        return 1
+    """Make the key; return `KEPT` when there is one, or the database is away."""
     path = settings.data_folder / FILE
+    try:
+        with build_keys(settings) as (key_making, database, audit):
+            if database.keys.any():
+                return KEPT if _is_valid(path, Authentication(database.keys)) else INVALID
+            with recording(audit, AuditAction.CREATE_KEY, NAME) as details:
+                issued = key_making.create(NAME, Scope)
+                details |= audit_details(issued.key)
+    except (DatabaseUnavailable, NameTaken):  # Another `clustr up` may have been faster.
+        return KEPT
     try:
         servers.write_private(path, f"{issued.text}\n".encode())
     except OSError as error:
         refuse(
             f"{path} cannot be written: {error.strerror}; clustr keys rotate {NAME} prints the key"
         )
-    return 0
+    return MADE
+
+
+def _is_valid(path: Path, authentication: Authentication) -> bool:
+    """Whether requests may come with the key in this file; it may be rotated, revoked or gone."""
+    try:
+        authentication.access_of(path.read_text(encoding="ascii").strip())
+    except (OSError, UnicodeDecodeError, KeyMistyped, KeyRefused, KeyExpired):
+        return False
+    return True

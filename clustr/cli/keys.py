@@ -1,5 +1,7 @@
 """`clustr keys`: makes keys, lists and rotates them, and revokes them."""
 
+import os
+import pwd
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,16 +12,18 @@ import click
 from marshmallow import ValidationError
 
 from clustr import logs
-from clustr.cli.refusals import refuse_errors
+from clustr.cli.refusals import refuse, refuse_errors
 from clustr.cli.running_service import read_settings_of_running_service
 from clustr.components import build_keys
-from clustr.database import Key, Keys, now
+from clustr.database import Database, Key, now
 from clustr.domain.access import OWN, UNITS_SECONDS, Rate, Scope
 from clustr.domain.audit import COMMAND_LINE, AuditAction
+from clustr.domain.errors import DatabaseRefused, DatabaseUnavailable
 from clustr.domain.failure_messages import format_size
 from clustr.services.audit import AuditLog
-from clustr.services.key_making import GRACE, IssuedKey, KeyMaking
+from clustr.services.key_making import GRACE, IssuedKey, KeyMaking, audit_details
 from clustr.settings import Size
+from clustr.supervisor import servers
 
 
 def parse_duration(text: str) -> timedelta:
@@ -65,20 +69,43 @@ def keys() -> None:
 
 
 @contextmanager
-def keys_of_service() -> Iterator[tuple[KeyMaking, Keys, AuditLog]]:
+def keys_of_service() -> Iterator[tuple[KeyMaking, Database, AuditLog]]:
     """What `build_keys` builds, for the block, whose errors are said in one line."""
     settings = read_settings_of_running_service()
     logs.configure(settings.log_format, "error")
-    with refuse_errors(), build_keys(settings) as found:
-        yield found
+    with refuse_errors():
+        try:
+            with build_keys(settings) as found:
+                yield found
+        except DatabaseUnavailable as error:
+            is_given = "MONGODB_URL" in settings.given
+            if is_given or servers.read_addresses(settings.data_folder):
+                raise
+            wants = "wants a user" if isinstance(error, DatabaseRefused) else "does not answer"
+            refuse(
+                f"MONGODB_URL is not set here, and the MongoDB at its default {wants}; is this the "
+                "folder of .env?"
+            )
 
 
 @contextmanager
-def recording(audit: AuditLog, action: AuditAction, name: str) -> Iterator[None]:
-    """Record in the audit log what the block does to the key of this name."""
+def recording(audit: AuditLog, action: AuditAction, name: str) -> Iterator[dict[str, str]]:
+    """Record in the audit log what the block does to the key of this name.
+
+    Yields:
+        the details of the entry.
+    """
     with audit.record(action, COMMAND_LINE) as details:
-        details["name"] = name
-        yield
+        details |= {"name": name, "os_user": operating_system_user()}
+        yield details
+
+
+def operating_system_user() -> str:
+    """The name of the account that runs this process, or its number where it has no name."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 @keys.command()
@@ -110,8 +137,8 @@ def create(
     """Make a key, and print it: it is shown once, and nobody can see it again."""
     named = [scope.strip() for scope in scopes.split(",") if scope.strip()]
     with (
-        keys_of_service() as (key_making, _, audit),
-        recording(audit, AuditAction.CREATE_KEY, name),
+        keys_of_service() as (key_making, database, audit),
+        recording(audit, AuditAction.CREATE_KEY, name) as details,
     ):
         issued = key_making.create(
             name,
@@ -120,14 +147,18 @@ def create(
             rate=rate,
             bytes_per_day=bytes_per_day,
         )
+        details |= audit_details(issued.key)
+        seen = database.view_of(name).counters.totals() if issued.key.own_only else None
+    if seen and seen.uploads:
+        click.echo(f"Uploads of this name that it sees: {seen.uploads:,}", err=True)
     print_issued(issued)
 
 
 @keys.command(name="list")
 def list_keys() -> None:
     """List all keys, the newest first; of each only the beginning is known."""
-    with keys_of_service() as (_, stored, _):
-        for key in stored.newest_first():
+    with keys_of_service() as (_, database, _):
+        for key in database.keys.newest_first():
             click.echo(describe(key))
 
 
@@ -149,9 +180,11 @@ def rotate(name: str, grace: timedelta, expires: timedelta | None) -> None:
     """Give a key another text, and print that; the one before goes on for a while."""
     with (
         keys_of_service() as (key_making, _, audit),
-        recording(audit, AuditAction.ROTATE_KEY, name),
+        recording(audit, AuditAction.ROTATE_KEY, name) as details,
     ):
         issued = key_making.rotate(name, grace, None if expires is None else now() + expires)
+        details |= audit_details(issued.key)
+        details["grace_seconds"] = str(int(grace.total_seconds()))
     print_issued(issued)
 
 
@@ -160,10 +193,10 @@ def rotate(name: str, grace: timedelta, expires: timedelta | None) -> None:
 def revoke(name: str) -> None:
     """Make a key invalid for good, within seconds."""
     with (
-        keys_of_service() as (_, stored, audit),
+        keys_of_service() as (_, database, audit),
         recording(audit, AuditAction.REVOKE_KEY, name),
     ):
-        key = stored.revoke(name)
+        key = database.keys.revoke(name)
     click.echo(f"{key.name} is revoked; in 5 seconds at the latest no process takes it any more.")
 
 

@@ -146,7 +146,7 @@ class Keys:
         """
         with translate_errors():
             document = self._collection.find_one({"name": name, "active": True})
-        return _read(_found(document, name))
+        return _read(self._found(document, name))
 
     def revoke(self, name: str) -> Key:
         """Make a key, and the text that it had before, invalid for good.
@@ -160,7 +160,7 @@ class Keys:
                 {"$set": {"revoked_at": now()}, "$unset": {"active": 1}},
                 return_document=ReturnDocument.AFTER,
             )
-        return _read(_found(document, name))
+        return _read(self._found(document, name))
 
     def rotate(
         self, name: str, text: str, expires_at: datetime | None, replaced_until: datetime
@@ -187,7 +187,22 @@ class Keys:
                 [{"$set": {"secrets": {"$concatArrays": [new, replaced]}}}],
                 return_document=ReturnDocument.AFTER,
             )
-        return _read(_found(document, name))
+        return _read(self._found(document, name))
+
+    def _found(self, document: Document | None, name: str) -> Document:
+        """Return the document of a key that is not revoked.
+
+        Raises:
+            NotFound: there is none; the message says whether there was.
+        """
+        if document is not None:
+            return document
+        with translate_errors():
+            revoked = self._collection.find_one({"name": name}, sort=[("revoked_at", -1)])
+        if revoked is None:
+            raise NotFound(f"There is no key with the name {name}.")
+        since = f"{revoked['revoked_at']:%Y-%m-%d %H:%M:%S} UTC"
+        raise NotFound(f"The key with the name {name} is revoked already, since {since}.")
 
     def note_use(self, key_id: str) -> None:
         """Note that a key was used now, unless another process has within `NOTED_EVERY`."""
@@ -209,12 +224,6 @@ def _secret(text: str, moment: datetime, expires_at: datetime | None) -> Documen
         "created_at": moment,
         "expires_at": expires_at,
     }
-
-
-def _found(document: Document | None, name: str) -> Document:
-    if document is None:
-        raise NotFound(f"There is no key with the name {name} that is not revoked.")
-    return document
 
 
 def _read(document: Document) -> Key:

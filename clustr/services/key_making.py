@@ -23,6 +23,18 @@ class IssuedKey:
     text: str
 
 
+def audit_details(key: Key) -> dict[str, str]:
+    """What the audit log says of a key that was made or rotated; nothing of it is secret."""
+    details = {"name": key.name, "scopes": ",".join(key.scope_names)}
+    if key.expires_at is not None:
+        details["expires_at"] = key.expires_at.isoformat()
+    if key.rate is not None:
+        details["rate"] = str(key.rate)
+    if key.bytes_per_day is not None:
+        details["bytes_per_day"] = str(key.bytes_per_day)
+    return details
+
+
 class KeyMaking:
     """Makes keys, and renews them."""
 
@@ -91,7 +103,8 @@ def _check(name: str, scopes: set[str], expires_at: datetime | None) -> None:
         there_are = f"There are {', '.join(known)}."
         raise InvalidInput({"scopes": [f"There is no scope {', '.join(unknown)}. {there_are}"]})
     if not scopes - {OWN}:
-        raise InvalidInput({"scopes": [f"Name one or more of {', '.join(Scope)}."]})
+        beside = f"; {OWN} goes beside them, and allows nothing by itself" if scopes else ""
+        raise InvalidInput({"scopes": [f"Name one or more of {', '.join(Scope)}{beside}."]})
     if {OWN, Scope.ADMIN} <= scopes:
         raise InvalidInput(
             {"scopes": ["A key with admin can make others, so it cannot be held to its own."]}

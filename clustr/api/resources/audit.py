@@ -50,7 +50,8 @@ class AuditEntrySchema(Schema):
         values=fields.String(),
         required=True,
         metadata={
-            "description": "What else there is to say, such as the `job_id` and its `kind`.",
+            "description": "What else there is to say, such as the `job_id` and its `kind`, what "
+            "a key may do, or who has an account on the host and made it there (`os_user`).",
             "example": {"job_id": EXAMPLE_ID, "kind": "delete"},
         },
     )

@@ -14,7 +14,7 @@ from clustr.database import Key
 from clustr.domain.access import OWN, Rate, Scope
 from clustr.domain.audit import AuditAction
 from clustr.domain.key_text import EXAMPLE
-from clustr.services.key_making import GRACE, NAME, IssuedKey
+from clustr.services.key_making import GRACE, NAME, IssuedKey, audit_details
 
 SCOPES_DESCRIPTION = (
     "What it may do. With `own` among them, it sees and changes only the uploads that it brought."
@@ -173,6 +173,7 @@ def create_key(asked: dict[str, Any]) -> Response:
     with recording(AuditAction.CREATE_KEY) as details:
         details["name"] = name
         issued = components.key_making.create(name, asked.pop("scopes"), **asked)
+        details |= audit_details(issued.key)
     response = dump_issued(issued)
     response.status_code = 201
     return response
@@ -219,6 +220,7 @@ def rotate_key(asked: dict[str, Any], name: str) -> Response:
     with recording(AuditAction.ROTATE_KEY) as details:
         details["name"] = name
         issued = components.key_making.rotate(name, grace, asked["expires_at"])
+        details |= audit_details(issued.key) | {"grace_seconds": str(asked["grace_seconds"])}
     return dump_issued(issued)
 
 

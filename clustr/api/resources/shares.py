@@ -138,6 +138,10 @@ def share_upload(order: dict[str, Any], upload_id: str) -> Response:
             NewShare(upload_id, expires_at, order["metadata"], size, name)
         )
         details["share"] = share.id
+        details["metadata"] = str(order["metadata"]).lower()
+        details["expires_at"] = expires_at.isoformat()
+        if size is not None:
+            details["size"] = str(size)
     if size is None:
         metadata = sent_metadata() if order["metadata"] else FilesMetadata.STRIP
         url = shared_file_url(filename, metadata, share.id, expires)
