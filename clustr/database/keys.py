@@ -198,7 +198,8 @@ class Keys:
         if document is not None:
             return document
         with translate_errors():
-            revoked = self._collection.find_one({"name": name}, sort=[("revoked_at", -1)])
+            was_revoked = {"name": name, "revoked_at": {"$ne": None}}
+            revoked = self._collection.find_one(was_revoked, sort=[("revoked_at", -1)])
         if revoked is None:
             raise NotFound(f"There is no key with the name {name}.")
         since = f"{revoked['revoked_at']:%Y-%m-%d %H:%M:%S} UTC"
