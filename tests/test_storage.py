@@ -173,7 +173,7 @@ def modes_of_all(storage: LocalStorage, folder: Path) -> tuple[set[int], set[int
         keep(storage, filename=filename)
     key = storage.thumbnails.key(NAME[:24], "64-v1.jpg")
     with storage.thumbnails.making(key, [key], seconds=1):
-        assert storage.thumbnails.store(key, NAME, b"thumbnail")
+        assert storage.thumbnails.store(key, NAME, [b"thumbnail"])
     storage.trash.put(other)
     assert storage.quarantine(storage.key(f"{'1' * 24}.jpg"), "corrupt")
     everything = [folder, *folder.rglob("*")]

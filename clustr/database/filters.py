@@ -54,6 +54,7 @@ def filter_from_query(
         analysis=(analyzer, filters["analysis_status"]) if analyzer else None,
         duplicate=filters.get("duplicate"),
         sha256=filters.get("sha256"),
+        ids=filters.get("ids", ()),
         bounds=tuple(bounds),
         conditions=(*conditions, *(Condition(**each) for each in filters.get("conditions", ()))),
         excluded_tag_keys=_tag_keys(filters.get("tag_not", ())),

@@ -40,7 +40,7 @@ def index_for(upload_filter: UploadFilter, sort: Sort) -> str | None:
     """The index that answers a filter by itself; None where MongoDB has to choose a plan."""
     leads = upload_filter.index_prefixes
     of_others = [bound for bound in upload_filter.bounds if bound.field != sort.by]
-    # Few uploads have the same SHA-256: MongoDB finds and sorts them.
+    # Few uploads have the same SHA-256, or one of some ids: MongoDB finds and sorts them.
     if (
         len(leads) > 1
         or of_others
@@ -49,6 +49,7 @@ def index_for(upload_filter: UploadFilter, sort: Sort) -> str | None:
         or upload_filter.untagged is not None
         or upload_filter.conditions
         or upload_filter.sha256
+        or upload_filter.ids
         or upload_filter.search
         or upload_filter.unkeyed
     ):
@@ -158,6 +159,9 @@ def _equality_conditions(upload_filter: UploadFilter, sort: Sort) -> Document:
         conditions += [{"tag_keys": key} for key in upload_filter.tag_keys]
     if upload_filter.sha256:
         conditions.append({"sha256": upload_filter.sha256})
+    if upload_filter.ids:
+        # Nested, so that it is kept beside a position.
+        conditions.append({"$and": [{"_id": {"$in": [*map(ObjectId, upload_filter.ids)]}}]})
     if upload_filter.analysis:
         name, state = upload_filter.analysis
         conditions.append(with_analysis(name=name, state=state))

@@ -57,6 +57,7 @@ class UploadFilter:
         analysis: an analyzer and the state of its analysis.
         duplicate: whether there is an older upload with the same bytes.
         sha256: the SHA-256 of the bytes, in hexadecimal digits.
+        ids: the ids of uploads, of which an upload has one.
         bounds: limits of ranges.
         conditions: conditions on the results of analyses.
         search: the words, phrases and dates of a search.
@@ -70,6 +71,7 @@ class UploadFilter:
     analysis: tuple[str, str] | None = None
     duplicate: bool | None = None
     sha256: str | None = None
+    ids: tuple[str, ...] = ()
     bounds: tuple[RangeLimit, ...] = ()
     conditions: tuple[Condition, ...] = ()
     excluded_tag_keys: tuple[str, ...] = ()

@@ -30,9 +30,21 @@ def version_of(upload_id: str, edited_at: datetime | None) -> str:
 
 def add_etag(response: Response, version: str) -> Response:
     """Set the strong `ETag` of a response with an upload."""
-    digest = blake2b(response.get_data(), digest_size=8).hexdigest()
-    response.set_etag(f"{version}.{digest}")
+    response.set_etag(f"{version}.{_digest(response)}")
     return response
+
+
+def add_etag_of_page(response: Response) -> Response:
+    """Set the strong `ETag` of a response with several uploads; 304 if the client has it."""
+    response.set_etag(_digest(response))
+    # Without the header, `make_conditional` would take longer than writing the response.
+    if request.if_none_match:
+        response.make_conditional(request)
+    return response
+
+
+def _digest(response: Response) -> str:
+    return blake2b(response.get_data(), digest_size=8).hexdigest()
 
 
 def versions_from_headers(headers: Mapping[str, str], upload_id: str) -> Versions:

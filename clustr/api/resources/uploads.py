@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 from flask import Response, jsonify, request
 
 from clustr.api.http.blueprint import Blueprint
-from clustr.api.http.etags import add_etag
+from clustr.api.http.etags import add_etag, add_etag_of_page
 from clustr.api.http.fields import UPLOAD_ID_PARAMETER, links_to_upload
 from clustr.api.http.json_provider import page_response
 from clustr.api.http.preferences import (
@@ -55,7 +55,7 @@ IF_NONE_MATCH_PARAMETER = {
     "in": "header",
     "name": "If-None-Match",
     "schema": {"type": "string"},
-    "description": "The `ETag` of an answer before: an upload that is still the same is not sent.",
+    "description": "The `ETag` of an answer before: what is still the same is not sent.",
 }
 ETAG_HEADER = {
     "ETag": {
@@ -63,6 +63,13 @@ ETAG_HEADER = {
         "description": "Of the whole answer, for `If-None-Match`. It begins with the `version` of "
         "the upload, which is all that `If-Match` compares.",
         "example": EXAMPLE_ETAG,
+    }
+}
+PAGE_ETAG_HEADER = {
+    "ETag": {
+        "schema": {"type": "string"},
+        "description": "Of the whole answer, for `If-None-Match`.",
+        "example": '"6b0320122fce94d4"',
     }
 }
 LINK_HEADER = {
@@ -78,9 +85,10 @@ blueprint = Blueprint(
 )
 
 
-@blueprint.route("", needs=Scope.UPLOADS_READ)
+@blueprint.route("", needs=Scope.UPLOADS_READ, parameters=[IF_NONE_MATCH_PARAMETER])
 @blueprint.doc(responses={200: {"links": RESPONSE_LINKS}})
-@blueprint.response(200, UploadPageSchema, headers=LINK_HEADER)
+@blueprint.response(200, UploadPageSchema, headers=LINK_HEADER | PAGE_ETAG_HEADER)
+@blueprint.alt_response(304, description="It is as the client has it.")
 @blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
 def list_uploads() -> Response:
@@ -96,6 +104,9 @@ def list_uploads() -> Response:
     An upload is listed when it meets all filters. A filter for what something is goes with any
     `sort`, a range with the sort by its own field; what else is not found by looking at 50,000
     uploads, nor within 300 milliseconds, is refused, and the answer says what goes together.
+
+    To follow uploads while they are analyzed, ask for their `ids` and send the `ETag` of the answer
+    before as `If-None-Match`: as long as nothing has changed, the answer is 304 and empty.
 
     Further filters are those of the plugins that are installed. An upload whose analysis has no
     result yet meets none of them. The last good result counts, whatever has become of the analysis
@@ -129,7 +140,7 @@ def list_uploads() -> Response:
         raise InvalidInput(reason) from error
     response = page_response(body)
     response.headers["Link"] = link_header(page, number)
-    return response
+    return add_etag_of_page(response)
 
 
 @blueprint.route("/exists", methods=["POST"], needs=Scope.UPLOADS_READ)

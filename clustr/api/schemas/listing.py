@@ -8,6 +8,8 @@ from marshmallow import Schema, ValidationError, fields, validate, validates_sch
 
 from clustr.api.http.etags import version_of
 from clustr.api.http.fields import (
+    EXAMPLE_ID,
+    HEX_ID,
     NOT_NEGATIVE,
     POSITIVE,
     Pattern,
@@ -47,6 +49,9 @@ TOO_FEW_MATCH = (
     f"range of what is sorted by, one of {', '.join(SORT_FIELDS)}."
 )
 RESULTS_FIELD = "analyses.results"
+# As many fit into the line of a request.
+MAX_LISTED_IDS = 100
+MAX_UPLOADS, MAX_LIGHT_UPLOADS = 100, 1000
 
 
 class NameList(fields.String):
@@ -85,6 +90,18 @@ class UploadFieldList(NameList):
         return names
 
 
+class IdList(fields.String):
+    """A comma-separated list of ids of uploads, each once."""
+
+    def _deserialize(self, value: Any, *arguments: Any, **named: Any) -> Any:
+        ids = dict.fromkeys(super()._deserialize(value, *arguments, **named).split(","))
+        if len(ids) > MAX_LISTED_IDS:
+            raise ValidationError(f"At most {MAX_LISTED_IDS} ids are looked up at once.")
+        for upload_id in ids:
+            HEX_ID(upload_id)
+        return tuple(ids)
+
+
 def _check_result_field(name: str) -> None:
     """Raise for a field of a result that is not there: `palette`, `palette.thumbhash`."""
     analyzers = components.plugin_manager.analyzers
@@ -113,8 +130,12 @@ class PartSchema(Schema):
     )
     limit = QueryInteger(
         load_default=20,
-        validate=validate.Range(1, 100),
-        metadata={"description": "How many uploads on a page."},
+        validate=validate.Range(1, MAX_LIGHT_UPLOADS),
+        metadata={
+            "description": f"How many uploads on a page; more than {MAX_UPLOADS} only with "
+            "`fields` that have no whole results or analyses, such as "
+            "`fields=dimensions,analyses.palette.thumbhash`."
+        },
     )
     # The database refuses an invalid cursor.
     cursor = fields.String(
@@ -133,6 +154,14 @@ class PartSchema(Schema):
             "caption, in the name, in another form, with a word that begins so; of what more than "
             f"{MAX_RANKED} uploads have, the newest. Uploads without a `taken_at` count as the "
             "earliest."
+        },
+    )
+    ids = IdList(
+        metadata={
+            "description": "Those of these ids that are there, with commas between them, at most "
+            f"{MAX_LISTED_IDS}: to ask again for several at once, best with `If-None-Match`.",
+            "pattern": f"^[0-9a-f]{{24}}(,[0-9a-f]{{24}}){{0,{MAX_LISTED_IDS - 1}}}$",
+            "example": EXAMPLE_ID,
         },
     )
     prefix = fields.String(
@@ -174,6 +203,20 @@ class UploadQuerySchema(
     def check_what_goes_together(self, query: dict[str, Any], **_more: Any) -> None:
         if "page" in query and "cursor" in query:
             raise ValidationError("Give either `page` or `cursor`, not both.", "cursor")
+        if query["limit"] > MAX_UPLOADS and not _are_light(query.get("fields_")):
+            raise ValidationError(
+                f"More than {MAX_UPLOADS} go with `fields` that have no whole results or analyses, "
+                "such as `fields=dimensions,analyses.palette.thumbhash`.",
+                "limit",
+            )
+
+
+def _are_light(names: Iterable[str] | None) -> bool:
+    """Whether an upload with these fields alone takes little of an answer."""
+    heavy = names is None or any(
+        name.startswith("analyses") and name.count(".") < 2 for name in names
+    )
+    return not heavy
 
 
 def sort_from_query(query: Mapping[str, Any], filters: UploadFilter) -> Sort:
@@ -270,7 +313,7 @@ class UploadPageSchema(Schema):
         allow_none=True,
         validate=POSITIVE,
     )
-    limit = number("How many were asked for.", 20, required=True, validate=validate.Range(1, 100))
+    limit = number("How many were asked for.", 20, required=True, validate=POSITIVE)
     next_cursor = text(
         "Ask with it for what follows; null at the end.",
         EXAMPLE_CURSOR,
