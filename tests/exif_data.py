@@ -24,7 +24,7 @@ from clustr.plugins import Context, Image
 Analyze = Callable[[bytes], dict[str, Any]]
 Tags = dict[int, Any]
 
-ANALYZED_WITHIN_SECONDS = 1.0  # of the processor, however busy the machine is
+ANALYZED_WITHIN_SECONDS = 3.0  # of the processor, however busy the machine is
 ASCII, SHORT, LONG, RATIONAL, UNDEFINED, SRATIONAL, FLOAT = 2, 3, 4, 5, 7, 10, 11
 
 

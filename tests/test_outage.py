@@ -315,7 +315,7 @@ def test_D4_poisonous_image_does_not_block_others(service):
         service.wait_until_processed(service.upload_some(1), 15)
         return service.states([poisoned], "blip") == ["failed"]
 
-    wait_until(is_failed, 60, "the end of the poisonous image")
+    wait_until(is_failed, 120, "the end of the poisonous image")
     assert service.statuses([poisoned]) == ["error"]
 
 

@@ -4,7 +4,6 @@ import io
 import json
 import os
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -434,25 +433,20 @@ def test_broken_settings_are_said_and_plugins_listed(drop_in, toml, settings, sa
     assert states["it"] == "loaded"
 
 
-def test_list_is_quick_and_imports_nothing_heavy(drop_in) -> None:
-    """A second on an idle machine; here, of the processor's time, for others work beside it."""
-    place = drop_in(GOOD)
-
-    def list_from_nothing(**environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "clustr", "plugins", "list"],
-            cwd=place,
-            env={"PATH": os.environ["PATH"], "PLUGINS_FOLDER": "plugins", **environment},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert list_from_nothing().returncode == 0
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
-    done = list_from_nothing(PYTHONPROFILEIMPORTTIME="1")
+def test_list_imports_nothing_heavy(drop_in) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "clustr", "plugins", "list"],
+        cwd=drop_in(GOOD),
+        env={
+            "PATH": os.environ["PATH"],
+            "PLUGINS_FOLDER": "plugins",
+            "PYTHONPROFILEIMPORTTIME": "1",
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0
     imported = set(re.findall(r"\| +([\w.]+)$", done.stderr, re.MULTILINE))
     assert "clustr.plugin_manager" in imported
     assert not imported & {"flask", "flask_smorest", "pymongo", "rq", "redis", "gunicorn", "numpy"}

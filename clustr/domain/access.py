@@ -30,7 +30,8 @@ MEANINGS = {
     Scope.UPLOADS_READ: "see and search uploads, and get their files",
     Scope.UPLOADS_WRITE: "send uploads, change them, and restore them from the trash",
     Scope.UPLOADS_DELETE: "remove uploads",
-    Scope.FILES_READ: "get originals with all their metadata",
+    Scope.FILES_READ: "get originals with all their metadata, where `FILES_METADATA` takes some "
+    "away",
     Scope.ANALYSES_RUN: "order analyses",
     Scope.PLUGINS_READ: "see which plugins there are",
     Scope.ADMIN: "manage keys, and see what is for those who run the service",
