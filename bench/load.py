@@ -10,7 +10,7 @@ import json
 import multiprocessing
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from secrets import token_bytes
 from typing import TypeVar
@@ -20,6 +20,7 @@ from PIL import Image, ImageFilter
 
 T = TypeVar("T")
 
+NO_HEADERS: Mapping[str, str] = {}
 BOUNDARY = "clustr-bench-0123456789abcdef"
 
 
@@ -121,6 +122,20 @@ def _get(url: str, paths: Sequence[str], requests: int, clients: int) -> Measure
     return _measure(url, send, 200, requests, clients)
 
 
+class Connection(http.client.HTTPConnection):
+    """A connection that is kept, to an address whose user, if it has one, is a key."""
+
+    def __init__(self, url: str):
+        address = urlsplit(url)
+        super().__init__(address.hostname or "", address.port, timeout=60)
+        self._headers = {"X-API-Key": address.username} if address.username else {}
+
+    def request(
+        self, method: str, path: str, body: bytes | None = None, headers=NO_HEADERS
+    ) -> None:
+        super().request(method, path, body, {**headers, **self._headers})
+
+
 def _measure(
     url: str,
     send: Callable[[http.client.HTTPConnection, int], None],
@@ -134,8 +149,7 @@ def _measure(
     answers: list[bytes] = []
 
     def client() -> None:
-        address = urlsplit(url)
-        connection = http.client.HTTPConnection(address.hostname, address.port, timeout=60)
+        connection = Connection(url)
         while True:
             with taking:
                 number = next(numbers, None)
