@@ -35,8 +35,13 @@ def add_etag(response: Response, version: str) -> Response:
 
 
 def add_etag_of_page(response: Response) -> Response:
-    """Set the strong `ETag` of a response with several uploads; 304 if the client has it."""
+    """Set the strong `ETag` of a response with several uploads."""
     response.set_etag(_digest(response))
+    return response
+
+
+def send_unless_known(response: Response) -> Response:
+    """Make a response 304 if its `ETag` is one that the client has."""
     # Without the header, `make_conditional` would take longer than writing the response.
     if request.if_none_match:
         response.make_conditional(request)

@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 from flask import Response, jsonify, request
 
 from clustr.api.http.blueprint import Blueprint
-from clustr.api.http.etags import add_etag, add_etag_of_page
+from clustr.api.http.etags import add_etag, add_etag_of_page, send_unless_known
 from clustr.api.http.fields import UPLOAD_ID_PARAMETER, links_to_upload
 from clustr.api.http.json_provider import page_response
 from clustr.api.http.preferences import (
@@ -140,7 +140,7 @@ def list_uploads() -> Response:
         raise InvalidInput(reason) from error
     response = page_response(body)
     response.headers["Link"] = link_header(page, number)
-    return add_etag_of_page(response)
+    return send_unless_known(add_etag_of_page(response))
 
 
 @blueprint.route("/exists", methods=["POST"], needs=Scope.UPLOADS_READ)
@@ -180,10 +180,7 @@ def get_upload(query: dict[str, Any], upload_id: str) -> Response:
     with reading_record(upload_id):
         body = FieldSelection(components, None, with_results=True).dump(document)
         response = add_etag(jsonify(body), body["version"])
-    # Without the header, `make_conditional` would take longer than writing the response.
-    if request.if_none_match:
-        response.make_conditional(request)
-    return preference.add_to(response)
+    return preference.add_to(send_unless_known(response))
 
 
 def link_header(page: Page, number: int | None) -> str:
