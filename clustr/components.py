@@ -241,7 +241,7 @@ def build_web(
     )
     running_processes = RunningProcesses(queue, plugin_manager)
     running_processes.announce("web", os.getpid(), database)
-    authentication = Authentication(database.keys)
+    authentication = Authentication(database.keys, database.sessions)
     quotas = QuotaStore(settings.redis_url, settings.redis_prefix)
     audit = AuditLog(database, settings.audit_days)
     url_signer = UrlSigner(

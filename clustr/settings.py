@@ -289,7 +289,7 @@ class Settings:
     max_request_size: int = setting(Size(), 20 * 50 * MEBIBYTE, "Bytes of one request at most, or a size such as `1GB` (default: 20 times `MAX_UPLOAD_SIZE`)")
     max_files_per_request: int = setting(number(1, 1000), 100, "Files in one request at most")
     trash_days: int = setting(number(0, 36500), 30, "Days that removed uploads stay in the trash; 0: they are removed for good at once")
-    audit_days: int = setting(number(1, 36500), 90, "Days that `/api/audit` keeps who removed, restored and ordered what, and made or revoked keys")
+    audit_days: int = setting(number(1, 36500), 90, "Days that `/api/audit` keeps who removed, restored and ordered what, made or revoked keys, and logged in")
     max_image_pixels: int = setting(number(1), 50_000_000, "Pixels (width times height) of one image at most")
     decode_memory: int = setting(Size(), 400 * MEBIBYTE, "Memory that decodes of pictures take on a host, shared out evenly among its web processes, or a size such as `400MB`. A picture that needs more than its share is decoded while no other large one is")
 

@@ -5,6 +5,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from flask import Flask
+from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from clustr.api.http.request_context import EXTENSION
@@ -33,6 +34,10 @@ class Closed:
             name = "-".join(sorted(scopes)).replace(":", "-")
             self._keys[wanted] = self.web.key_making.create(name, scopes).text
         return {"Authorization": f"Bearer {self._keys[wanted]}"}
+
+    def browser(self) -> FlaskClient:
+        """A client that keeps the cookies that it is given."""
+        return self._app.test_client()
 
     def ask(self, address: str, method: str = "GET", **options: Any) -> TestResponse:
         """Ask for an address of an answer; without a key, unless `headers` have one."""

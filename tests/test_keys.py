@@ -301,7 +301,7 @@ def test_the_use_of_a_key_is_noted_once_a_minute(client, create, components):
 
 def test_a_key_is_looked_up_once_in_a_few_seconds(create, components):
     text = create().text
-    asked = Authentication(components.database.keys)
+    asked = Authentication(components.database.keys, components.database.sessions)
     first = asked.access_of(text)
     assert asked.access_of(text) is first
 

@@ -1,4 +1,4 @@
-"""No key, no signing secret and no signature is in what a service with keys prints and logs."""
+"""No key, session, signing secret or signature is in what a service with keys prints and logs."""
 
 from collections.abc import Callable
 from urllib.parse import urlsplit
@@ -36,6 +36,18 @@ def test_nothing_secret_is_in_any_log(up: Callable[..., Up]):
     call("POST", "/api/keys", json={"name": keys["in a form"], "scopes": [keys["in a form"]]})
     call("POST", "/api/keys", data=keys["in a form"])
 
+    session = requests.Session()
+    said = session.post(f"{running.url}/api/session", json={"key": keys["tool"]}, timeout=30)
+    [cookie] = session.cookies.values()
+    csrf = {"X-CSRF-Token": said.json()["csrf_token"]}
+    session.get(f"{running.url}/api/session?token={cookie}", timeout=30)
+    assert not requests.post(
+        f"{running.url}/api/session", json={"key": keys["wrong"]}, timeout=30
+    ).ok
+    session.delete(f"{running.url}/api/session", headers=csrf, timeout=30).raise_for_status()
+    session.cookies["clustr_session"] = cookie
+    assert session.get(f"{running.url}/api/session", timeout=30).status_code == 401
+
     file = {"files": ("cat.jpg", photographs.photograph())}
     [stored] = call("POST", "/api/upload", files=file).json()["data"]
     upload = call("GET", f"/api/uploads/{stored['id']}").json()
@@ -56,7 +68,7 @@ def test_nothing_secret_is_in_any_log(up: Callable[..., Up]):
     assert {"mongod.log", "redis.log", "worker.log"} <= set(logs)
     logs["output"] = running.output()
     assert "/api/keys/made/rotate" in logs["output"]
-    secrets = [*keys.values(), *signatures, signing]
+    secrets = [*keys.values(), *signatures, signing, cookie, csrf["X-CSRF-Token"]]
     assert all(len(secret) > 40 for secret in secrets)
     leaked = {name: s for name, text in logs.items() for s in secrets if s in text}
     assert not leaked

@@ -128,7 +128,8 @@ def test_every_operation_is_for_the_scopes_that_the_document_says_and_for_no_oth
 
 
 def test_only_what_says_nothing_of_uploads_is_there_without_a_key(client, operations):
-    assert {path for _, path, operation in operations if not operation["x-scopes"]} == OPEN
+    open_to_all = {path for _, path, operation in operations if not operation["x-scopes"]}
+    assert open_to_all == {*OPEN, "/api/session"}  # Who logs in has no session yet.
     for method, path, operation in operations:
         answer = call(client, method, path, None)
         assert (answer.status_code == 401) == bool(operation["x-scopes"]), (method, path)
@@ -136,12 +137,16 @@ def test_only_what_says_nothing_of_uploads_is_there_without_a_key(client, operat
 
 def test_the_document_says_how_a_key_is_sent_and_what_it_needs(client, operations):
     document = client.get("/openapi.json").json
-    assert set(document["components"]["securitySchemes"]) == {"bearer", "api_key"}
+    schemes = document["components"]["securitySchemes"]
+    assert set(schemes) == {"bearer", "api_key", "session", "csrf_token"}
     for method, path, operation in operations:
         scopes = operation["x-scopes"]
-        assert operation["security"] == ([{"bearer": []}, {"api_key": []}] if scopes else [])
-        assert ("401" in operation["responses"]) == bool(scopes), (method, path)
-        assert ("403" in operation["responses"]) == bool(scopes), (method, path)
+        session = {"session": []} if method == "get" else {"session": [], "csrf_token": []}
+        ways = [{"bearer": []}, {"api_key": []}, session]
+        assert operation["security"] == (ways if scopes else []), (method, path)
+        is_refused = bool(scopes) or operation["operationId"] == "log_in"
+        assert ("401" in operation["responses"]) == is_refused, (method, path)
+        assert ("403" in operation["responses"]) == is_refused, (method, path)
         if set(scopes) == set(Scope):
             assert "whichever scope" in operation["description"]
         else:
@@ -156,7 +161,7 @@ def test_a_document_without_keys_asks_for_none(app_with):
 
 
 def test_what_changes_uploads_is_not_for_those_who_read(operations):
-    asks_only = {"/api/uploads/exists"}
+    asks_only = {"/api/uploads/exists", "/api/session"}
     for method, path, operation in operations:
         if method != "get" and path not in asks_only:
             assert "uploads:read" not in operation["x-scopes"], (method, path)
@@ -213,4 +218,4 @@ def test_every_route_says_beside_it_which_scope_it_needs(app_with):
     app.add_url_rule("/bare", view_func=lambda: "")
     found = app.extensions[EXTENSION]
     with pytest.raises(LookupError, match="/bare does not say which scope it needs"):
-        require_keys(app, found.authentication, RequestQuotas(found.quotas, None))
+        require_keys(app, found.authentication, RequestQuotas(found.quotas, None), "")

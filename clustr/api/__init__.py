@@ -29,6 +29,7 @@ from clustr.api.resources import (
     limits,
     plugins,
     root,
+    session,
     shares,
     similar,
     stats,
@@ -58,6 +59,11 @@ With `AUTH=keys` a request comes with a key, as `Authorization: Bearer clustr_â€
 `X-API-Key: clustr_â€¦`. Without one, or with one that is not right, it is answered 401; with one that
 lacks the scope that the operation needs, 403 with `missing_scopes`. `GET /api/limits` says what a
 key may do. A key with `own` among its scopes is for the uploads alone that were sent with it.
+
+A page of the service itself has a session instead of a key, so that no script of it can read the
+key: `POST /api/session` sets its cookie. Requests that change something and come with the cookie
+need the header `X-CSRF-Token`; without it they are answered 403. A key in a header wins over the
+cookie, and from pages of other origins the cookie does not count.
 
 The `url`, `preview_url` and `thumbnail_url` in answers are signed then: whoever has one gets that
 file without a key, until the time that it says in `expires`. An address is the same all day.
@@ -106,7 +112,7 @@ def register(app: Flask, components: WebComponents) -> None:
         suggest,
         stats,
     )
-    for blueprint in (root, *upload_resources, limits, audit, health, plugins):
+    for blueprint in (root, *upload_resources, session, limits, audit, health, plugins):
         api.register_blueprint(blueprint.blueprint)
     api.register_blueprint(files.upload_blueprint)
     api.register_blueprint(files.blueprint, url_prefix=components.settings.upload_url_path)
@@ -115,6 +121,7 @@ def register(app: Flask, components: WebComponents) -> None:
     if app.config["USES_KEYS"]:
         # While anybody may do everything, nobody can make keys for the time after that.
         api.register_blueprint(keys.blueprint)
+        api.register_blueprint(session.log_in_blueprint)
     app.register_blueprint(docs.blueprint)
     plugin_routes.explain_missing_routes(app, manager)
     # Plugins come last: of two templates or rules that are the same, Flask takes the first.
@@ -123,7 +130,7 @@ def register(app: Flask, components: WebComponents) -> None:
     take_signatures(app)
     quotas = RequestQuotas(components.quotas, components.settings.rate_limit)
     if app.config["USES_KEYS"]:
-        require_keys(app, components.authentication, quotas)
+        require_keys(app, components.authentication, quotas, components.settings.base_url)
     elif components.settings.keeps_quotas:
         app.before_request(quotas.check)
     if components.settings.keeps_quotas:

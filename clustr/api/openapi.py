@@ -51,6 +51,8 @@ HEADINGS = {
     "health": "Health",
     "debug": "Debugging",
     "keys": "Keys",
+    "session": "Session",
+    "log_in": "Session",
 }
 HEADING_DESCRIPTIONS = {
     "Uploads": "Send images in; list, search, read, change and remove what has been sent",
@@ -65,6 +67,7 @@ HEADING_DESCRIPTIONS = {
     "Plugins": "What says what is in the images",
     "Health": "How the service is, and everything that it needs",
     "Keys": "With what requests have to come",
+    "Session": "Who asks, and what pages have instead of a key",
     "Debugging": "For people who look for a fault",
 }
 

@@ -78,7 +78,11 @@ def _make(settings: Settings) -> int:
     try:
         with build_keys(settings) as (key_making, database, audit):
             if database.keys.any():
-                return KEPT if _is_valid(path, Authentication(database.keys)) else INVALID
+                return (
+                    KEPT
+                    if _is_valid(path, Authentication(database.keys, database.sessions))
+                    else INVALID
+                )
             with recording(audit, AuditAction.CREATE_KEY, NAME) as details:
                 issued = key_making.create(NAME, Scope)
                 details |= audit_details(issued.key)

@@ -13,6 +13,7 @@ from clustr.database import (
     keys,
     listing_queries,
     search_terms,
+    sessions,
     shares,
     statistics,
     trash,
@@ -39,6 +40,7 @@ from clustr.database.leases import Leases
 from clustr.database.own_uploads import indexes_of_owners
 from clustr.database.search_terms import SearchTerms
 from clustr.database.service_calls import ServiceCalls
+from clustr.database.sessions import Sessions
 from clustr.database.statistics import Statistics
 from clustr.database.tag_keys import TagKeys
 from clustr.database.upload_counts import UploadCounts
@@ -108,6 +110,7 @@ class Database(DatabaseView):
         self.service_calls = ServiceCalls(stored["service_calls"])
         self.default_services = DefaultServices(stored["default_services"], self._uploads)
         self.leases = Leases(stored["leases"])
+        self.sessions = Sessions(stored["sessions"])
         self.finished_counts = FinishedCounts(self._uploads, stored["finished_counts"])
 
     def view_of(self, owner: str | None) -> DatabaseView:
@@ -134,6 +137,7 @@ class Database(DatabaseView):
             make_indexes(self._database["jobs"], jobs.INDEXES)
             make_indexes(self._database["audit"], audit.INDEXES)
             make_indexes(self._database["keys"], keys.INDEXES)
+            make_indexes(self._database["sessions"], sessions.INDEXES)
             make_indexes(self.shares.collection, shares.INDEXES)
             make_indexes(self.vectors.collection, vectors.INDEXES)
             make_indexes(self._database["tags"], counters.INDEXES)

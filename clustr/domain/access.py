@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self, TypeVar
 
@@ -97,6 +98,7 @@ class Access:
         own_only: whether it sees and changes only the uploads that its name brought.
         rate: how many requests of this key are allowed; None: any number.
         bytes_per_day: how many bytes this key may send in a day; None: any number.
+        expires_at: until when that is so; None: without end.
     """
 
     key_id: str | None
@@ -105,6 +107,7 @@ class Access:
     own_only: bool = False
     rate: Rate | None = None
     bytes_per_day: int | None = None
+    expires_at: datetime | None = None
 
     @property
     def only_uploads_of(self) -> str | None:

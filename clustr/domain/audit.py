@@ -19,6 +19,8 @@ class AuditAction(StrEnum):
     REVOKE_KEY = "revoke_key"
     SHARE_UPLOAD = "share_upload"
     REVOKE_SHARE = "revoke_share"
+    LOG_IN = "log_in"
+    LOG_OUT = "log_out"
 
 
 class AuditOutcome(StrEnum):

@@ -163,6 +163,26 @@ class KeyExpired(ClustrError):
         super().__init__("This key has expired; `clustr keys rotate` gives it another text.")
 
 
+class SessionEnded(ClustrError):
+    """The cookie of the request is of no session that goes on."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This session has ended, or its key is not valid any more. Log in again with `POST "
+            "/api/session`."
+        )
+
+
+class CsrfTokenRequired(ClustrError):
+    """A request with the cookie of a session changes something, and lacks the session's token."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This changes something and came with the cookie of a session, so it needs the header "
+            "X-CSRF-Token with the `csrf_token` of this session, which `GET /api/session` says."
+        )
+
+
 class TwoKeys(ClustrError):
     """The request came with two different keys."""
 

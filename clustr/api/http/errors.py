@@ -80,6 +80,8 @@ ERROR_TABLE: dict[type[errors.ClustrError], ErrorRow] = {
     errors.KeyMistyped: ErrorRow(401, "key_mistyped", "Key mistyped"),
     errors.KeyRefused: ErrorRow(401, "key_refused", "Key refused"),
     errors.KeyExpired: ErrorRow(401, "key_expired", "Key expired"),
+    errors.SessionEnded: ErrorRow(401, "session_ended", "Session ended"),
+    errors.CsrfTokenRequired: ErrorRow(403, "csrf_token_required", "CSRF token required"),
     errors.TwoKeys: ErrorRow(400, "two_keys", "Two keys"),
     errors.AddressAltered: ErrorRow(403, "address_altered", "Address altered"),
     errors.AddressExpired: ErrorRow(403, "address_expired", "Address expired"),

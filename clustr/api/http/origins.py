@@ -113,6 +113,26 @@ def _is_address(name: str) -> bool:
     return True
 
 
+def is_own_page(base_url: str) -> bool:
+    """Whether the current request is of a page of the service itself, or of no page.
+
+    It is for cookies, which browsers send whatever page asks: another port, or another name of the
+    same domain, is another origin, but the same site.
+    """
+    site = request.environ.get("HTTP_SEC_FETCH_SITE")
+    origin = request.environ.get("HTTP_ORIGIN")
+    if site == "same-origin":
+        return True
+    if origin is None:
+        return site not in ("same-site", "cross-site")
+    return _is_own(origin, base_url)
+
+
+def _is_own(origin: str, base_url: str) -> bool:
+    own = f"{request.scheme}://{request.host}".lower()
+    return origin.lower() in (own, _origin_of(base_url) if base_url else own)
+
+
 class AllowedOrigins:
     """The origins whose pages may call the API: those of `CORS_ORIGINS`, and the service's own.
 
@@ -125,7 +145,7 @@ class AllowedOrigins:
         self._allow_all = "*" in origins
         self._on_loopback = LOOPBACK in origins
         self._listed = {origin.lower() for origin in origins} - {"*", LOOPBACK}
-        self._base_origin = _origin_of(base_url) if base_url else None
+        self._base_url = base_url
         self._is_allowed = lru_cache(maxsize=100)(self._compute_allowed)
 
     def check(self) -> None:
@@ -145,14 +165,12 @@ class AllowedOrigins:
         if origin is None:
             allowed = site != "cross-site"
         else:
-            allowed = site == "same-origin" or self._is_allowed(origin) or self._is_own(origin)
+            allowed = (
+                site == "same-origin" or self._is_allowed(origin) or _is_own(origin, self._base_url)
+            )
         if not allowed:
             log.warning("origin_refused", origin=(origin or "")[:LONGEST_LOGGED], site=site)
             raise OriginNotAllowed
-
-    def _is_own(self, origin: str) -> bool:
-        own = f"{request.scheme}://{request.host}"
-        return origin.lower() in (own.lower(), self._base_origin)
 
     def add_headers(self, response: Response) -> Response:
         """Add the CORS headers: which pages may read the response, and what they may call."""
@@ -197,6 +215,7 @@ def resource_policy(origins: tuple[str, ...]) -> str:
     return "cross-origin" if cross_origin else "same-site"
 
 
+@lru_cache
 def _origin_of(url: str) -> str:
     """Return the origin of a URL as browsers write it, without the default port of its scheme."""
     parts = urlsplit(url.lower())

@@ -52,9 +52,9 @@ class RequestQuotas:
         access = current_access()
         if access.key_id is not None:
             self._begin(access.key_id)
-            self._use(_uses_of_key(access))
+            _use(self._store, _uses_of_key(access))
         elif request.path not in PROBES and request.method != "OPTIONS":
-            self._use(self._uses_of_address())
+            _use(self._store, self._uses_of_address())
 
     def check_without_key(self) -> None:
         """Check a request that is to be refused because it has no key.
@@ -62,7 +62,7 @@ class RequestQuotas:
         Raises:
             QuotaExceeded: too many came from its address, or too many wrong keys did.
         """
-        self._use([*self._uses_of_address(), *_wrong_keys(is_counted=False)])
+        _use(self._store, [*self._uses_of_address(), *_wrong_keys(is_counted=False)])
 
     def check_wrong_key(self) -> None:
         """Check a request that is to be refused because its key is wrong, which is counted.
@@ -70,7 +70,7 @@ class RequestQuotas:
         Raises:
             QuotaExceeded: too many came from its address, or too many wrong keys did.
         """
-        self._use([*self._uses_of_address(), *_wrong_keys(is_counted=True)])
+        _use(self._store, [*self._uses_of_address(), *_wrong_keys(is_counted=True)])
 
     def end(self, response: Response) -> Response:
         """Say in a response what is left, and that its request is no longer under way."""
@@ -93,16 +93,6 @@ class RequestQuotas:
             self._under_way[holder] += 1
         g.under_way = holder
 
-    def _use(self, uses: Sequence[Use]) -> None:
-        if not uses:
-            return
-        g.standings = self._store.use(uses)
-        for use, standing in zip(uses, g.standings, strict=False):  # There may be none.
-            if use.cost > use.quota.amount:
-                raise LargerThanQuota(use.cost, use.quota.amount)
-            if standing.is_exceeded:
-                raise QuotaExceeded(standing, by_key=current_access().key_id is not None)
-
     def _uses_of_address(self) -> list[Use]:
         address = client_address()
         if self._per_address is None or address is None:
@@ -119,6 +109,15 @@ def count_bytes(received_bytes: int) -> None:
         components.quotas.count_later(quota, received_bytes)
 
 
+def count_wrong_key() -> None:
+    """Count a wrong key that was sent to log in with; the request itself is counted already.
+
+    Raises:
+        QuotaExceeded: too many wrong keys came from its address.
+    """
+    _use(components.quotas, _wrong_keys(is_counted=True))
+
+
 def client_address() -> str | None:
     """The address from which the request comes, as far as `PROXY_HOPS` says which that is.
 
@@ -133,6 +132,17 @@ def client_address() -> str | None:
             return str(ipaddress.ip_network((address, 64), strict=False).network_address)
         address = address.ipv4_mapped
     return str(address)
+
+
+def _use(store: QuotaStore, uses: Sequence[Use]) -> None:
+    if not uses:
+        return
+    g.standings = store.use(uses)
+    for use, standing in zip(uses, g.standings, strict=False):  # There may be none.
+        if use.cost > use.quota.amount:
+            raise LargerThanQuota(use.cost, use.quota.amount)
+        if standing.is_exceeded:
+            raise QuotaExceeded(standing, by_key=current_access().key_id is not None)
 
 
 def _uses_of_key(access: Access) -> list[Use]:

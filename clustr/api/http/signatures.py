@@ -2,7 +2,7 @@
 
 from flask import Flask, g, request
 
-from clustr.api.http.access import current_access
+from clustr.api.http.access import current_access, endpoints_with_signatures
 from clustr.api.http.request_context import components
 from clustr.domain.access import SIGNED, Scope
 from clustr.domain.errors import AddressRevoked
@@ -19,11 +19,7 @@ ASK_AGAIN = "private, no-cache"
 
 def take_signatures(app: Flask) -> None:
     """Have signed addresses checked, on the routes that say they take them."""
-    taking = {
-        endpoint
-        for endpoint, view in app.view_functions.items()
-        if getattr(view, "clustr_takes_signature", False)
-    }
+    taking = endpoints_with_signatures(app)
 
     def check() -> None:
         query: str = request.environ.get("QUERY_STRING", "")

@@ -1,4 +1,4 @@
-"""`/api/audit`: who removed, restored and ordered what, and made or revoked keys."""
+"""`/api/audit`: who removed, restored and ordered what, made or revoked keys, and logged in."""
 
 from typing import Any
 
@@ -97,7 +97,7 @@ class AuditQuerySchema(Schema):
 @blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
 def list_audit_log(query: dict[str, Any]) -> Response:
-    """See who removed, restored or ordered what, and made or revoked keys
+    """See who removed, restored or ordered what, made or revoked keys, or logged in
 
     The newest comes first. Entries are kept for as long as `AUDIT_DAYS` says, 90 days by default.
     An upload that comes or is changed has none. A job has one, whatever it is done to, and what is
