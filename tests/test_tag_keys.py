@@ -14,12 +14,16 @@ from clustr.database import tag_key
 from clustr.database.listing_queries import INDEXES
 from clustr.database.tag_keys import OLD_INDEXES
 from clustr.database.tags import distinct_tags
-from clustr.database.upload_filter import SORTS, Sort
+from clustr.database.upload_filter import INDEXED_SORTS, SORTS, Sort
 
 SAYS = """
 import json
 return json.loads(Path({said!r}).read_text())
 """
+OLDER_SORTS = {
+    "name": "original_name",
+    **{name: name for name in ("size", "taken_at", "upload_time")},
+}
 SPELLINGS = ("München", "MÜNCHEN", "münchen", "Mu\u0308nchen", " mÜnchen ")
 
 
@@ -221,8 +225,9 @@ def make_older(workshop: Workshop) -> None:
     human = ("human.tags.set_keys", "human.tags.added_keys")
     for each in (collection, trash):
         each.update_many({}, {"$unset": dict.fromkeys(("tag_keys", "found.tag_keys", *human), "")})
-    for by, field in SORTS.items():
-        collection.drop_index(f"tag_keys_by_{by}")
+    for index in INDEXED_SORTS["tag_keys"]:
+        collection.drop_index(f"tag_keys_by_{index}")
+    for by, field in OLDER_SORTS.items():
         keys = [("tags", 1), (field, -1), ("_id", -1)]
         there = {"tags": {"$exists": True}}
         collection.create_index(keys, name=f"tags_by_{by}", partialFilterExpression=there)

@@ -35,6 +35,7 @@ HEADINGS = {
     "one_upload": "Uploads",
     "bulk_uploads": "Uploads",
     "similar": "Uploads",
+    "timeline": "Uploads",
     "limits": "Uploads",
     "files_of_upload": "Files",
     "files": "Files",

@@ -23,6 +23,8 @@ from clustr.api.schemas.filters import FilterSchema
 from clustr.api.schemas.listing import UploadQuerySchema
 from clustr.api.schemas.similar import LEFT_OUT as SIMILAR_LEFT_OUT
 from clustr.api.schemas.similar import PARAMETERS as SIMILAR_PARAMETERS
+from clustr.api.schemas.timeline import LEFT_OUT as TIMELINE_LEFT_OUT
+from clustr.api.schemas.timeline import PARAMETERS as TIMELINE_PARAMETERS
 from clustr.database import Condition
 from clustr.domain import failure_messages
 from clustr.domain.errors import InvalidInput
@@ -131,6 +133,7 @@ class PluginFilters:
     Attributes:
         schema: the schema of the whole query, with the filters of plugins.
         similar_schema: that of the query for similar uploads, which takes the same filters.
+        timeline_schema: that of the query for the timeline, which takes them, too.
     """
 
     def __init__(self, plugin_manager: PluginManager):
@@ -167,6 +170,9 @@ class PluginFilters:
         self.similar_schema = type(
             "SimilarQuery", (ListingQuery,), {**declared, **SIMILAR_PARAMETERS}
         )(exclude=SIMILAR_LEFT_OUT)
+        self.timeline_schema = type(
+            "TimelineQuery", (ListingQuery,), {**declared, **TIMELINE_PARAMETERS}
+        )(exclude=TIMELINE_LEFT_OUT)
         # Clients repeat their queries, and parsing one takes a tenth of the time of an answer.
         self._parse_cached = lru_cache(CACHED_QUERIES)(self._parse)
 
@@ -185,6 +191,10 @@ class PluginFilters:
     def read_similar_query(self) -> tuple[Mapping[str, Any], Sequence[Condition]]:
         """Parse the query for similar uploads; it returns and raises what `read_query` does."""
         return self._parse_cached(request.query_string, self.similar_schema)
+
+    def read_timeline_query(self) -> tuple[Mapping[str, Any], Sequence[Condition]]:
+        """Parse the query for the timeline; it returns and raises what `read_query` does."""
+        return self._parse_cached(request.query_string, self.timeline_schema)
 
     def _parse(
         self, _query: bytes, schema: Schema

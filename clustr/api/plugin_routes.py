@@ -177,6 +177,8 @@ def describe_plugins(
     document["paths"]["/api/uploads"]["get"]["parameters"] = parameters
     similar = document["paths"]["/api/uploads/{upload_id}/similar"]["get"]
     similar["parameters"] = _filter_parameters(filters.similar_schema, filters)
+    timeline = document["paths"]["/api/timeline"]["get"]
+    timeline["parameters"] = _filter_parameters(filters.timeline_schema, filters)
     if names := _vector_names(plugin_manager):
         next(p for p in similar["parameters"] if p["name"] == "by")["schema"]["enum"] = names
     _describe_filters_of_jobs(schemas["Filter"], parameters, filters)

@@ -36,6 +36,7 @@ class Upload(TypedDict):
     thumbnail_url: str
     upload_time: str
     taken_at: str | None
+    taken_at_local: str | None
     size: int
     content_type: str
     sha256: str

@@ -11,8 +11,13 @@ from clustr.database.circuit_breakers import CircuitBreaker
 from clustr.database.clock import now
 from clustr.database.counters import Totals
 from clustr.database.database import INDEXES, Database
-from clustr.database.documents import MALFORMED_RECORD_ERRORS, log_foreign_record, reading_record
-from clustr.database.filters import RANGE_FILTERS, filter_from_query
+from clustr.database.documents import (
+    MALFORMED_RECORD_ERRORS,
+    local_date_of,
+    log_foreign_record,
+    reading_record,
+)
+from clustr.database.filters import RANGE_FILTERS, filter_from_query, range_limit
 from clustr.database.forgetting import LeftBehind
 from clustr.database.integrity import ForeignDocument, StoredRecord, UnfinishedAnalysis
 from clustr.database.jobs import Failure, Job, JobState
@@ -23,6 +28,7 @@ from clustr.database.search import SearchPage
 from clustr.database.statistics import AnalyzerCounts
 from clustr.database.tags import distinct_tags
 from clustr.database.term_search import MAX_RANKED
+from clustr.database.timeline import Timeline, Unit
 from clustr.database.trash import RemovalClaim, TrashedUpload, TrashPage
 from clustr.database.upload_counts import COUNTED_TOTAL
 from clustr.database.upload_filter import NO_FILTER, Sort, UploadFilter
@@ -67,20 +73,24 @@ __all__ = [
     "SpaceState",
     "StoredRecord",
     "StoredVector",
+    "Timeline",
     "Totals",
     "TrashPage",
     "TrashStep",
     "TrashedUpload",
     "UnfinishedAnalysis",
+    "Unit",
     "UploadFilter",
     "UploadSelection",
     "Vectors",
     "Versions",
     "distinct_tags",
     "filter_from_query",
+    "local_date_of",
     "log_foreign_record",
     "new_id",
     "now",
+    "range_limit",
     "reading_record",
     "result_indexes",
     "tag_key",

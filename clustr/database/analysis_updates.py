@@ -7,6 +7,7 @@ from typing import Any
 from clustr.database.clock import MAX_AHEAD, now
 from clustr.database.connection import Document
 from clustr.database.documents import FACETS
+from clustr.database.local_dates import local_date_stages
 from clustr.database.tags import TagList, tag_fields
 from clustr.domain.models import UNFINISHED, State, Status
 
@@ -69,7 +70,8 @@ def _analyzer_fields_stages(words: Mapping[str, Any]) -> list[Document]:
     terms = {"$cond": [{"$or": new}, DUE_TERMS, {"$ifNull": ["$search.terms", []]}]}
     found = {"$cond": [HAS_EDITS, found, "$$REMOVE"]}
     derived = {"found": found, "words_at": words_at, "search.terms": terms}
-    return [{"$set": plain | derived}, effective_fields_stage()]
+    dates = local_date_stages() if "taken_at" in words else []
+    return [{"$set": plain | derived}, effective_fields_stage(), *dates]
 
 
 def effective_fields_stage() -> Document:

@@ -37,6 +37,7 @@ from clustr.database.forgetting import Forgetting
 from clustr.database.indexes import make_indexes
 from clustr.database.installation import url_signing_key
 from clustr.database.leases import Leases
+from clustr.database.local_dates import LocalDates
 from clustr.database.own_uploads import indexes_of_owners
 from clustr.database.search_terms import SearchTerms
 from clustr.database.service_calls import ServiceCalls
@@ -99,6 +100,7 @@ class Database(DatabaseView):
             Duplicates(self._uploads),
             SearchTerms(self._uploads, stored["search_state"], vocabulary, search_languages),
             TagKeys(self._uploads),
+            LocalDates(self._uploads),
             vocabulary,
         )
         super().__init__(stored, self._uploads, upkeep, Event(), owner=None)

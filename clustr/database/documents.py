@@ -89,6 +89,8 @@ SCHEMA: Document = {
         "updated_at": TIME,
         "edited_at": _nullable(TIME),
         "taken_at": _nullable(TIME),
+        "taken_at_local": _nullable(TIME),
+        "sort_date": _nullable(TIME),
         "status": {"enum": [str(status) for status in Status]},
         "request_id": TEXT,
         "uploaded_by": _nullable(TEXT),
@@ -240,6 +242,7 @@ def to_document(upload: Upload) -> Document:
         "original_name": upload.original_name,
         "filename": upload.filename,
         "upload_time": upload.upload_time,
+        "sort_date": upload.upload_time,
         "updated_at": upload.updated_at,
         "size": upload.size,
         "content_type": upload.content_type,
@@ -419,6 +422,7 @@ def _from_document(document: Document) -> Upload:
         request_id=document["request_id"],
         duplicate_of=str(duplicate_of) if duplicate_of else None,
         taken_at=document.get("taken_at"),
+        taken_at_local=local_date_of(document),
         caption=document.get("caption"),
         tags=tuple(document.get("tags") or ()),
         faces=tuple(document.get("faces") or ()),
@@ -427,6 +431,15 @@ def _from_document(document: Document) -> Upload:
         uploaded_by=document.get("uploaded_by"),
         owner=document.get(OWNER),
     )
+
+
+def local_date_of(document: Mapping[str, Any]) -> datetime | None:
+    """What the clock showed when the picture was taken, without a time zone.
+
+    Of an upload that has not been given its local date yet, it is in UTC.
+    """
+    local: datetime | None = document.get("taken_at_local") or document.get("taken_at")
+    return local and local.replace(tzinfo=None)
 
 
 def analysis_from_document(document: Document) -> Analysis:

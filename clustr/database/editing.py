@@ -23,6 +23,7 @@ from clustr.database.analysis_updates import (
 from clustr.database.clock import now
 from clustr.database.connection import Document, translate_errors
 from clustr.database.documents import IS_UPLOAD, from_document, parse_id
+from clustr.database.local_dates import LOCAL_DATE, SORT_DATE, local_date_stages
 from clustr.database.not_found import not_found_error
 from clustr.database.search_terms import SearchTerms
 from clustr.database.tag_keys import TagKeys
@@ -126,6 +127,7 @@ def _edit_stages(changes: Edit) -> list[Document]:
         {"$set": {"found.taken_at": analyzer_taken_at()}},
         {"$set": edits},
         effective_fields_stage(),
+        *(local_date_stages() if "taken_at" in changes else []),
         {
             "$set": {
                 "human": {"$cond": [nothing, "$$REMOVE", "$human"]},
@@ -152,7 +154,8 @@ def fields_of_new_upload(upload: NewUpload) -> Document:
         fields |= tag_fields(tags.add if tags.set is None else tags.set)
         human["tags"] = _human_tags_of_new(tags, fields)
     if "taken_at" in words:
-        human["taken_at_local"] = _local_time(words["taken_at"])
+        local = human["taken_at_local"] = _local_time(words["taken_at"])
+        fields |= dict.fromkeys((LOCAL_DATE, SORT_DATE), local)
     found = {"original_name": upload.original_name, "taken_at": None}
     times = dict.fromkeys(("edited_at", "words_at"), upload.updated_at)
     return {**fields, "human": human, "found": found, **times}

@@ -1,6 +1,7 @@
 """Filters of uploads, by the names of the query parameters."""
 
 from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime, time
 from typing import Any
 
 from clustr.database.case_folding import tag_key
@@ -16,6 +17,7 @@ RANGE_FILTERS = {
     "uploaded_before": ("upload_time", "lt"),
     "taken_after": ("taken_at", "gte"),
     "taken_before": ("taken_at", "lt"),
+    "updated_after": ("updated_at", "gte"),
     **{
         f"{which}_{name}": (name, operator)
         for name in ("width", "height", "size")
@@ -41,11 +43,10 @@ def filter_from_query(
         InvalidInput: `q` cannot be understood.
     """
     analyzer = filters.get("analyzer")
-    bounds = [
-        RangeLimit(*RANGE_FILTERS[name], filters[name]) for name in RANGE_FILTERS if name in filters
-    ]
-    # Any other limit of `taken_at` leaves out uploads without one, too.
-    if filters.get("undated") is False and "taken_at" not in [bound.field for bound in bounds]:
+    bounds = [range_limit(name, filters[name]) for name in RANGE_FILTERS if name in filters]
+    # Any other limit of these leaves out uploads without `taken_at`, too.
+    limited = {bound.field for bound in bounds}
+    if filters.get("undated") is False and not limited & {"taken_at", "taken_at_local"}:
         bounds.append(DATED)
     return UploadFilter(
         status=filters.get("status"),
@@ -64,6 +65,20 @@ def filter_from_query(
         if "q" in filters
         else None,
     )
+
+
+def range_limit(name: str, value: Any) -> RangeLimit:
+    """The limit that is one of `RANGE_FILTERS`.
+
+    Args:
+        value: for a time also a day as text (`2024-07-01`): it begins when the clock showed that
+            where the picture was taken.
+    """
+    field, operator = RANGE_FILTERS[name]
+    if isinstance(value, str):
+        begin = datetime.combine(date.fromisoformat(value), time.min, UTC)
+        return RangeLimit(f"{field}_local", operator, begin)
+    return RangeLimit(field, operator, value)
 
 
 def _tag_keys(tags: Iterable[str]) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from clustr.database.documents import (
     LOOKS_LIKE_UPLOAD,
     MALFORMED_RECORD_ERRORS,
 )
-from clustr.database.listing_cursors import CursorPosition, read_cursor, write_cursor
+from clustr.database.listing_cursors import CursorPosition, cursor_writer, read_cursor
 from clustr.database.listing_queries import (
     filter_query,
     find_in_range,
@@ -32,6 +32,7 @@ from clustr.database.listing_queries import (
     index_range,
     range_up_to,
 )
+from clustr.database.local_dates import LocalDates
 from clustr.database.own_counts import OwnUploadCounts
 from clustr.database.tag_keys import TagKeys
 from clustr.database.upload_counts import UploadCounts
@@ -41,6 +42,7 @@ from clustr.database.upload_filter import (
     Sort,
     UploadFilter,
     include_unkeyed_uploads,
+    require_dates,
 )
 from clustr.database.uploads import (
     NEWEST_FIRST,
@@ -93,12 +95,14 @@ class Listing:
         collection: Collection[Document],
         upload_counts: UploadCounts | OwnUploadCounts,
         tag_keys: TagKeys,
+        local_dates: LocalDates,
         owner: str | None = None,
     ):
         self._owner = owner
         self._collection = collection.with_options(codec_options=NAIVE_UTC)
         self._upload_counts = upload_counts
         self._tag_keys = tag_keys
+        self._local_dates = local_dates
 
     def get(self, upload_id: str) -> Document:
         """The document of one upload, in the form of a page's.
@@ -137,6 +141,7 @@ class Listing:
             InvalidInput: the cursor is invalid or of another listing, or the page is too far.
             TooSlow: no index answers the filter, and it would take longer than `SEARCH_SECONDS` and
                 more than `MAX_EXAMINED` examined uploads.
+            BeingPrepared: the order is that of dates, and some uploads lack theirs.
         """
         projection = {"analyses.result": 0, "search": 0} if projection is None else projection
         is_first_page = (
@@ -153,6 +158,7 @@ class Listing:
             total = total if len(documents) > limit else len(documents)
             return self._page(documents, limit, sort, upload_filter, total)
         upload_filter = include_unkeyed_uploads(upload_filter, self._tag_keys)
+        upload_filter = require_dates(upload_filter, sort, self._local_dates)
         position = None
         if cursor is not None:
             position = read_cursor(cursor, sort, upload_filter, self._owner)
@@ -335,9 +341,7 @@ class Listing:
         if len(documents) <= limit:
             return Page(documents, total, None)
         following: str | None = None
-        write = partial(
-            write_cursor, sort=sort, upload_filter=upload_filter, total=total, owner=self._owner
-        )
+        write = cursor_writer(sort, upload_filter, total, self._owner)
         for count in range(limit, 0, -1):
             try:
                 following = write(documents[count - 1])

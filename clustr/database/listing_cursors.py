@@ -3,6 +3,7 @@
 import base64
 import binascii
 import struct
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,7 +11,6 @@ from typing import Any
 from bson import ObjectId
 from bson.errors import InvalidId
 
-from clustr.database.connection import Document
 from clustr.database.upload_filter import VALUE_TYPES, Sort, UploadFilter
 from clustr.domain.errors import InvalidInput
 
@@ -37,29 +37,28 @@ class CursorPosition:
     total: int | None
 
 
-def write_cursor(
-    document: Document,
-    sort: Sort,
-    upload_filter: UploadFilter,
-    total: int | None,
-    owner: str | None = None,
-) -> str:
-    """The cursor for the page after an upload: sort order, filters, total and position.
+def cursor_writer(
+    sort: Sort, upload_filter: UploadFilter, total: int | None, owner: str | None = None
+) -> Callable[[Mapping[str, Any]], str]:
+    """Make a function that writes the cursor for the page after an upload, given its document.
+
+    A cursor has the sort order, filters, total and position. The function raises a `TypeError` if
+    a foreign record has no value to sort by.
 
     Args:
         owner: whose uploads alone are listed; a cursor of all uploads is none of theirs.
-
-    Raises:
-        TypeError: a foreign record has no value to sort by.
     """
-    value = document.get(sort.field)
-    if not isinstance(value, VALUE_TYPES[sort.by]):
-        raise TypeError(f"{sort.field} cannot be sorted by")
-    head = struct.pack(
-        ">BI", sort.code(), UNCOUNTED_TOTAL if total is None else total
-    ) + upload_filter.fingerprint(owner)
-    packed = head + document["_id"].binary + _pack_value(value)
-    return base64.urlsafe_b64encode(packed).decode().rstrip("=")
+    counted = UNCOUNTED_TOTAL if total is None else total
+    head = struct.pack(">BI", sort.code(), counted) + upload_filter.fingerprint(owner)
+
+    def write(document: Mapping[str, Any]) -> str:
+        value = document.get(sort.field)
+        if not isinstance(value, VALUE_TYPES[sort.by]):
+            raise TypeError(f"{sort.field} cannot be sorted by")
+        packed = head + document["_id"].binary + _pack_value(value)
+        return base64.urlsafe_b64encode(packed).decode().rstrip("=")
+
+    return write
 
 
 def _pack_value(value: Any) -> bytes:
@@ -75,7 +74,7 @@ def _pack_value(value: Any) -> bytes:
 def read_cursor(
     cursor: str, sort: Sort, upload_filter: UploadFilter, owner: str | None = None
 ) -> CursorPosition:
-    """The position in a cursor; `owner` as for `write_cursor`.
+    """The position in a cursor; `owner` as for `cursor_writer`.
 
     Raises:
         InvalidInput: the cursor is invalid, or of another sort order or other filters.
@@ -95,7 +94,7 @@ def read_cursor(
 
 
 def _unpack_value(packed: bytes, sort: Sort) -> Any:
-    if not packed and sort.by == "taken_at":
+    if not packed and sort.by in ("taken_at", "date"):
         return None
     if sort.by == "name":
         return packed[1:].decode()

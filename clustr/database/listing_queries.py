@@ -11,9 +11,16 @@ from clustr.database.analysis_updates import with_analysis
 from clustr.database.connection import Document
 from clustr.database.documents import ANY_FACET, FIRST_MOMENT
 from clustr.database.listing_cursors import CursorPosition
+from clustr.database.local_dates import LOCAL_DATE, SORT_DATE, local_date_condition
 from clustr.database.search_conditions import search_condition
-from clustr.database.upload_filter import RANGE_FIELDS, SORTS, Sort, UploadFilter
-from clustr.database.uploads import result_conditions
+from clustr.database.upload_filter import (
+    INDEXED_SORTS,
+    RANGE_FIELDS,
+    SORTS,
+    Sort,
+    UploadFilter,
+)
+from clustr.database.uploads import NEWEST_INDEX, result_conditions
 
 # The first fields of the indexes for each kind of filter.
 INDEX_PREFIXES = {
@@ -23,14 +30,22 @@ INDEX_PREFIXES = {
 }
 # The indexes for tags leave out uploads without tags, as all uploads are at first.
 PARTIAL_FILTERS = {"tag_keys": {"partialFilterExpression": {"tag_keys": {"$exists": True}}}}
+# In the order of dates, those that fall back on the time of the upload are told from the others.
+INDEX_SUFFIXES = {"date": [LOCAL_DATE]}
+# The indexes for the orders in which all uploads are listed without any filter.
+INDEXES_OF_ALL = {"upload_time": NEWEST_INDEX, "updated_at": "last_changed"}
 INDEXES: dict[str, Document] = {
     f"{lead}_by_{sort}": {
-        "keys": [*keys, (field, -1), ("_id", -1)],
+        "keys": [
+            *INDEX_PREFIXES[lead],
+            *((field, -1) for field in (SORTS[sort], "_id", *INDEX_SUFFIXES.get(sort, ()))),
+        ],
         **PARTIAL_FILTERS.get(lead, {}),
     }
-    for lead, keys in INDEX_PREFIXES.items()
-    for sort, field in SORTS.items()
+    for lead, sorts in INDEXED_SORTS.items()
+    for sort in sorts
 }
+INDEXES[INDEXES_OF_ALL["updated_at"]] = {"keys": [("updated_at", -1), ("_id", -1)]}
 
 # MongoDB's error code for a range that ends before it begins.
 EMPTY_RANGE = 51175
@@ -39,11 +54,13 @@ EMPTY_RANGE = 51175
 def index_for(upload_filter: UploadFilter, sort: Sort) -> str | None:
     """The index that answers a filter by itself; None where MongoDB has to choose a plan."""
     leads = upload_filter.index_prefixes
-    of_others = [bound for bound in upload_filter.bounds if bound.field != sort.by]
+    of_others = [bound for bound in upload_filter.bounds if bound.sort != sort.by]
+    is_undated = sort.by == "date" and upload_filter.bounds and not upload_filter.dated
     # Few uploads have the same SHA-256, or one of some ids: MongoDB finds and sorts them.
     if (
         len(leads) > 1
         or of_others
+        or is_undated
         or (upload_filter.undated and sort.by != "taken_at")
         or upload_filter.excluded_tag_keys
         or upload_filter.untagged is not None
@@ -54,9 +71,10 @@ def index_for(upload_filter: UploadFilter, sort: Sort) -> str | None:
         or upload_filter.unkeyed
     ):
         return None
-    if leads:
-        return f"{leads[0]}_by_{sort.by}"
-    return "newest_first" if sort.by == "upload_time" else f"facets_by_{sort.by}"
+    if not leads and sort.by in INDEXES_OF_ALL:
+        return INDEXES_OF_ALL[sort.by]
+    lead = leads[0] if leads else "facets"
+    return f"{lead}_by_{sort.by}" if sort.by in INDEXED_SORTS[lead] else None
 
 
 IndexKey = list[tuple[str, Any]]
@@ -89,8 +107,8 @@ def index_range(
         value_to, id_to = position.value, position.key
     lead = _index_prefix(upload_filter, sort)
     return (
-        [*lead, (sort.field, value_from), ("_id", id_from)],
-        [*lead, (sort.field, value_to), ("_id", id_to)],
+        [*lead, (sort.field, value_from), ("_id", id_from), *_index_suffix(sort)],
+        [*lead, (sort.field, value_to), ("_id", id_to), *_index_suffix(sort)],
     )
 
 
@@ -103,7 +121,8 @@ def range_up_to(
     """A range of the index, cut at an upload in it; an ascending order begins at its end."""
     if last is None:
         return range
-    key = [*_index_prefix(upload_filter, sort), (sort.field, last.value), ("_id", last.key)]
+    lead = _index_prefix(upload_filter, sort)
+    key = [*lead, (sort.field, last.value), ("_id", last.key), *_index_suffix(sort)]
     return (range[0], key) if sort.descending else (key, range[1])
 
 
@@ -116,7 +135,12 @@ def _index_prefix(upload_filter: UploadFilter, sort: Sort) -> IndexKey:
         return [("analyses.name", name), ("analyses.state", state)]
     if upload_filter.facets:
         return [("facets", upload_filter.facets[0])]
-    return [] if sort.by == "upload_time" else [("facets", ANY_FACET)]
+    return [] if sort.by in INDEXES_OF_ALL else [("facets", ANY_FACET)]
+
+
+def _index_suffix(sort: Sort) -> IndexKey:
+    """The last fields of those keys, which leave the order as it is: before all with an id."""
+    return [(name, MaxKey()) for name in INDEX_SUFFIXES.get(sort.by, ())]
 
 
 def find_in_range(found: Cursor[Document], range: tuple[IndexKey, IndexKey]) -> list[Document]:
@@ -140,6 +164,10 @@ def filter_query(
     within: Document = {}
     for bound in upload_filter.bounds:
         within.setdefault(RANGE_FIELDS[bound.field], {})[f"${bound.operator}"] = bound.value
+    if LOCAL_DATE in within and sort.by == "date":
+        within[SORT_DATE] = within[LOCAL_DATE]
+    if LOCAL_DATE in within and not upload_filter.dated:
+        same = {"$and": [same, local_date_condition(within.pop(LOCAL_DATE))]}
     sort_range = within.pop(sort.field, {})
     same |= within
     if position is None:
@@ -166,7 +194,7 @@ def _equality_conditions(upload_filter: UploadFilter, sort: Sort) -> Document:
         name, state = upload_filter.analysis
         conditions.append(with_analysis(name=name, state=state))
     facets = upload_filter.facets
-    if not conditions and not facets and sort.by != "upload_time":
+    if not conditions and not facets and sort.by not in INDEXES_OF_ALL:
         facets = [ANY_FACET]
     conditions += [{"facets": facet} for facet in facets]
     conditions += _conditions_without_index(upload_filter)

@@ -118,6 +118,14 @@ class Search:
         listed = self._listing.page(limit, page, cursor, planned, sort or DEFAULT_SORT, projection)
         return SearchPage(listed, "newest" if sort is None else None)
 
+    def planned(self, upload_filter: UploadFilter, sort: Sort) -> UploadFilter:
+        """A filter with the way in which what it searches for is found, if it does."""
+        if not upload_filter.search:
+            return upload_filter
+        with translate_errors():
+            plan = self._term_search.plan(upload_filter.search, sort)
+        return replace(upload_filter, search_plan=plan)
+
     def _ranked_page(
         self,
         upload_filter: UploadFilter,

@@ -6,9 +6,11 @@ from datetime import datetime
 from typing import Any
 
 from clustr.database.documents import DUPLICATE_FACETS
+from clustr.database.local_dates import LOCAL_DATE, SORT_DATE, LocalDates
 from clustr.database.search_conditions import SearchPlan
 from clustr.database.tag_keys import TagKeys
 from clustr.database.uploads import Condition
+from clustr.domain.errors import BeingPrepared
 from clustr.search.query import SearchQuery
 
 # The sort orders, each with the field of the document.
@@ -17,13 +19,30 @@ SORTS = {
     "taken_at": "taken_at",
     "size": "size",
     "name": "original_name",
+    "date": SORT_DATE,
+    "updated_at": "updated_at",
 }
 # The types of the values of these fields.
-VALUE_TYPES = {"upload_time": datetime, "taken_at": datetime | None, "size": int, "name": str}
+VALUE_TYPES = {
+    "upload_time": datetime,
+    "taken_at": datetime | None,
+    "size": int,
+    "name": str,
+    "date": datetime | None,
+    "updated_at": datetime,
+}
+# The kinds of filters, each with the orders in which an index has the uploads that meet one.
+INDEXED_SORTS = {
+    "facets": ("upload_time", "taken_at", "size", "name", "date"),
+    "tag_keys": ("upload_time", "size", "name", "date"),
+    "analyses": ("upload_time", "size", "name", "date"),
+}
 # The filters by a range, each with the field of the document.
 RANGE_FIELDS = {
     "upload_time": "upload_time",
     "taken_at": "taken_at",
+    "taken_at_local": LOCAL_DATE,
+    "updated_at": "updated_at",
     "size": "size",
     "width": "dimensions.width",
     "height": "dimensions.height",
@@ -44,6 +63,11 @@ class RangeLimit:
     operator: str
     value: Any
 
+    @property
+    def sort(self) -> str:
+        """The order in which the uploads within the limit are a range."""
+        return "date" if self.field == "taken_at_local" else self.field
+
 
 @dataclass(frozen=True, slots=True)
 class UploadFilter:
@@ -63,6 +87,7 @@ class UploadFilter:
         search: the words, phrases and dates of a search.
         search_plan: how the uploads are found that match it; None where MongoDB decides.
         unkeyed: whether uploads may lack the keys of their tags; no index answers for those.
+        dated: whether no upload lacks its local date, so that an index answers for those.
     """
 
     status: str | None = None
@@ -80,6 +105,7 @@ class UploadFilter:
     search: SearchQuery | None = None
     search_plan: SearchPlan | None = field(default=None, repr=False)
     unkeyed: bool = field(default=False, repr=False)
+    dated: bool = field(default=False, repr=False, compare=False)
 
     @property
     def index_prefixes(self) -> list[str]:
@@ -99,8 +125,9 @@ class UploadFilter:
     def single_index_filters(self, sort: "Sort") -> list["UploadFilter"]:
         """Wider filters that one index answers each, the most selective first."""
         within = UploadFilter(
-            bounds=tuple(bound for bound in self.bounds if bound.field == sort.by),
+            bounds=tuple(bound for bound in self.bounds if bound.sort == sort.by),
             undated=self.undated and sort.by == "taken_at",
+            dated=self.dated,
         )
         ways = [replace(within, tag_keys=(k,)) for k in self.tag_keys if not self.unkeyed]
         if self.analysis:
@@ -111,7 +138,8 @@ class UploadFilter:
             ways.append(replace(within, content_type=self.content_type))
         if self.duplicate is not None:
             ways.append(replace(within, duplicate=self.duplicate))
-        return ways or [within]
+        indexed = [way for way in ways if sort.by in INDEXED_SORTS[way.index_prefixes[0]]]
+        return indexed or [within]
 
     @property
     def is_only_search(self) -> bool:
@@ -132,6 +160,23 @@ def include_unkeyed_uploads(upload_filter: UploadFilter, tag_keys: TagKeys) -> U
     asked = upload_filter.tag_keys or upload_filter.excluded_tag_keys
     unkeyed = bool(asked) and not tag_keys.are_complete()
     return replace(upload_filter, unkeyed=True) if unkeyed else upload_filter
+
+
+def require_dates(
+    upload_filter: UploadFilter, sort: "Sort", local_dates: LocalDates
+) -> UploadFilter:
+    """The filter, set to be answered by an index of dates where no upload lacks them.
+
+    Raises:
+        BeingPrepared: the order is that of dates, and some uploads may lack them.
+    """
+    by_date = [bound for bound in upload_filter.bounds if bound.sort == "date"]
+    if sort.by != "date" and not by_date:
+        return upload_filter
+    dated = local_dates.are_complete()
+    if sort.by == "date" and not dated:
+        raise BeingPrepared
+    return replace(upload_filter, dated=dated)
 
 
 @dataclass(frozen=True, slots=True)

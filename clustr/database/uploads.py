@@ -23,6 +23,7 @@ from clustr.database.documents import (
     OWNER,
     from_document,
     from_documents,
+    local_date_of,
     original_mark,
     parse_id,
     reason_why_foreign,
@@ -485,6 +486,7 @@ def _as_stored(new: NewUpload) -> Upload:
     values = {name: getattr(new, name) for name in UPLOAD_FIELDS}
     words = fields_of_new_upload(new)
     values |= {name: word for name, word in words.items() if name in values}
+    values["taken_at_local"] = local_date_of(words)
     return Upload(**values | {"tags": tuple(values["tags"])})
 
 

@@ -24,6 +24,7 @@ from clustr.database.integrity import Integrity
 from clustr.database.jobs import Jobs
 from clustr.database.keys import Keys
 from clustr.database.listing import Listing
+from clustr.database.local_dates import LocalDates
 from clustr.database.own_counts import OwnCounters, OwnStatistics, OwnUploadCounts
 from clustr.database.own_uploads import own_uploads
 from clustr.database.own_vocabulary import OwnVocabulary
@@ -33,6 +34,7 @@ from clustr.database.search_terms import SearchTerms
 from clustr.database.shares import Shares
 from clustr.database.statistics import Statistics
 from clustr.database.tag_keys import TagKeys
+from clustr.database.timeline import Timelines
 from clustr.database.trash import Trash
 from clustr.database.upload_counts import UploadCounts
 from clustr.database.uploads import Uploads
@@ -47,6 +49,7 @@ class Upkeep:
     duplicates: Duplicates
     search_terms: SearchTerms
     tag_keys: TagKeys
+    local_dates: LocalDates
     vocabulary: Vocabulary
 
 
@@ -81,6 +84,7 @@ class DatabaseView:
         self._database = database
         self._upkeep = upkeep
         self.tag_keys = upkeep.tag_keys
+        self.local_dates = upkeep.local_dates
         self.search_terms = upkeep.search_terms
         if owner is None:
             self._count_all(uploads)
@@ -88,9 +92,12 @@ class DatabaseView:
             uploads = own_uploads(uploads, owner)
             self._count_own(uploads)
         self.uploads = Uploads(uploads, upkeep.duplicates, upkeep.search_terms, owner)
-        self.listing = Listing(uploads, self.upload_counts, upkeep.tag_keys, owner)
+        self.listing = Listing(
+            uploads, self.upload_counts, upkeep.tag_keys, upkeep.local_dates, owner
+        )
         self.reading = Reading(uploads, upkeep.tag_keys)
         self.search = Search(uploads, self.vocabulary, self.listing, upkeep.tag_keys, owner)
+        self.timelines = Timelines(uploads, self.search, upkeep.tag_keys, upkeep.local_dates, owner)
         self.editing = Editing(uploads, upkeep.tag_keys, upkeep.search_terms)
         self.trash = Trash(uploads, upkeep.duplicates, upkeep.tag_keys, upkeep.search_terms)
         self.analyses = Analyses(uploads, clock, upkeep.tag_keys, upkeep.search_terms)

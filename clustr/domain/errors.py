@@ -390,6 +390,16 @@ class StorageUnavailable(ClustrError):
         super().__init__("Files cannot be read at the moment; please try again.")
 
 
+class BeingPrepared(ClustrError):
+    """Uploads of an older version have not been given their local dates yet."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "After an update a worker notes the local dates of all uploads once; by then their "
+            "order is known. Please try again, or take another `sort`."
+        )
+
+
 class BeingMade(ClustrError):
     """Another process is still making the requested thumbnail; trying again later may help."""
 

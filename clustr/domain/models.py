@@ -121,9 +121,10 @@ class Upload:
     """One stored image with its metadata.
 
     `width` and `height` are in pixels and as displayed, that is with the EXIF orientation applied;
-    `size` is in bytes; `filename` is `<id>.<extension of the true type>`; `edited_at` is when a
-    person last changed it; `uploaded_by` is the name of the key that brought it, and `owner` the
-    same if that key sees only what its name brought.
+    `size` is in bytes; `filename` is `<id>.<extension of the true type>`; `taken_at_local` is what
+    the clock showed at `taken_at`, without a time zone; `edited_at` is when a person last changed
+    it; `uploaded_by` is the name of the key that brought it, and `owner` the same if that key sees
+    only what its name brought.
     """
 
     id: str
@@ -141,6 +142,7 @@ class Upload:
     request_id: str
     duplicate_of: str | None = None
     taken_at: datetime | None = None
+    taken_at_local: datetime | None = None
     caption: str | None = None
     tags: tuple[str, ...] = ()
     faces: tuple[dict[str, Any], ...] = ()

@@ -14,8 +14,9 @@ CORE_PARAMETERS = frozenset(
         *("page", "limit", "cursor", "sort", "prefix", "fields"),
         *("q", "status", "tag", "tag_not", "content_type", "sha256", "analyzer", "analysis_status"),
         *("uploaded_after", "uploaded_before", "taken_after", "taken_before"),
+        "updated_after",
         *("min_width", "max_width", "min_height", "max_height", "min_size", "max_size"),
-        *("duplicate", "untagged", "undated", "analyses", "ids", "by", "max_distance"),
+        *("duplicate", "untagged", "undated", "analyses", "ids", "by", "max_distance", "unit"),
     )
 )
 

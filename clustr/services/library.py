@@ -18,7 +18,7 @@ from clustr.services.nearest import Nearest
 # Of the parameters of the list of uploads, those that are no filters.
 NO_FILTERS = (
     *("page", "limit", "cursor", "sort", "prefix", "fields", "analyses", "ids"),
-    *("by", "max_distance"),
+    *("by", "max_distance", "unit"),
 )
 FILTERS = sorted(CORE_PARAMETERS - {*NO_FILTERS})
 PREFIX = "analyses."

@@ -104,6 +104,9 @@ class Reconciler:
             for completed in self._database.tag_keys.add_all_missing():
                 if completed:
                     log.info("tag_keys_made", count=completed)
+            for completed in self._database.local_dates.add_all_missing():
+                if completed:
+                    log.info("local_dates_made", count=completed)
             for made in self._database.search_terms.update_all():
                 if made:
                     log.info("search_terms_made", count=made)
@@ -153,6 +156,8 @@ class Reconciler:
         self._vector_upkeep.clean()
         if made := self._database.search_terms.update_due():
             log.info("search_terms_made", count=made)
+        if made := self._database.local_dates.add_missing():
+            log.info("local_dates_made", count=made)
         self._database.vocabulary.count_some()
         names = [analyzer.name for analyzer in self._analyzers]
         if settled := self._database.analyses.settle_waiting(names, GONE_AFTER):

@@ -109,6 +109,7 @@ ERROR_TABLE: dict[type[errors.ClustrError], ErrorRow] = {
     errors.QueueUnavailable: ErrorRow(503, "queue_unavailable", "Queue unavailable"),
     errors.StorageFull: ErrorRow(507, "storage_full", "Storage full"),
     errors.StorageUnavailable: ErrorRow(503, "storage_unavailable", "Storage unavailable"),
+    errors.BeingPrepared: ErrorRow(503, "being_prepared", "Being prepared"),
     errors.BeingMade: ErrorRow(503, "being_made", "Being made"),
     errors.MetadataNotRemovable: ErrorRow(422, "metadata_not_removable", "Metadata not removable"),
     errors.BeingRead: ErrorRow(503, "being_read", "Being read"),

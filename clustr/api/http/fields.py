@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -15,6 +15,8 @@ EXAMPLE_HASH = "5f2b7a0d4c8e9f1a3b6c7d8e0f1a2b3c4d5e6f7a8b9c0d1e2f3a4b5c6d7e8f90
 EXAMPLE_DATE_TIME = "2026-11-22T10:38:28.000000Z"
 NO_OBJECT = {"type": "Expected a JSON object, in braces: {…}."}
 DATE_TIME_EXPECTED = f"Expected a date and time (ISO 8601), such as {EXAMPLE_DATE_TIME}."
+DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+DAY_EXPECTED = f"Expected a day or a date and time (ISO 8601), 2024-07-01 or {EXAMPLE_DATE_TIME}."
 
 
 class Pattern(validate.Regexp):
@@ -146,9 +148,33 @@ def date_time_input(description: str, **more: Any) -> fields.AwareDateTime:
     )
 
 
-def _check_fits_utc(value: datetime) -> None:
+class DayOrDateTime(fields.AwareDateTime):
+    """A time that a client sends, or a day, which is loaded as its text."""
+
+    def _deserialize(self, value: Any, *arguments: Any, **named: Any) -> Any:
+        if isinstance(value, str) and DAY.fullmatch(value):
+            try:
+                date.fromisoformat(value)
+            except ValueError as error:
+                raise self.make_error("invalid", input=value) from error
+            return value
+        return super()._deserialize(value, *arguments, **named)
+
+
+def day_or_time_input(description: str) -> DayOrDateTime:
+    """Make a field for a time that a client sends, or for a day where the picture was taken."""
+    return DayOrDateTime(
+        default_timezone=UTC,
+        error_messages={"invalid": DAY_EXPECTED, "invalid_awareness": DAY_EXPECTED},
+        validate=_check_fits_utc,
+        metadata={"description": description, "example": EXAMPLE_DATE_TIME},
+    )
+
+
+def _check_fits_utc(value: datetime | str) -> None:
     try:
-        value.astimezone(UTC)
+        if isinstance(value, datetime):
+            value.astimezone(UTC)
     except OverflowError as error:
         raise ValidationError(DATE_TIME_EXPECTED) from error
 

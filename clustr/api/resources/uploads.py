@@ -96,8 +96,8 @@ def list_uploads() -> Response:
 
     Walk on with `cursor`, which costs the same at any depth: an upload that meets the filters and
     keeps its place in the order while you walk comes exactly once, whatever else comes or goes. By
-    `upload_time` and `size` every upload keeps its place. By `name` and `taken_at` one that is
-    given another meanwhile can come twice, or not at all: tell uploads by their `id`. By `q`, in
+    `upload_time` and `size` every upload keeps its place. By `name`, `date` and `taken_at` one that
+    is given another meanwhile can come twice, or not at all: tell uploads by their `id`. By `q`, in
     the order of the score, one whose caption, tags, name or date change is left out of what
     follows. Or ask for a `page`. Results of analyses are left out, unless `fields` asks for them.
 
@@ -107,6 +107,11 @@ def list_uploads() -> Response:
 
     To follow uploads while they are analyzed, ask for their `ids` and send the `ETag` of the answer
     before as `If-None-Match`: as long as nothing has changed, the answer is 304 and empty.
+
+    What has changed since you looked has `updated_after` the latest `updated_at` that you know, in
+    the order `sort=updated_at`: what was uploaded, edited, analyzed or restored, by jobs, too. Ask
+    from some seconds before that, because a change can become visible later than one after it, and
+    come to what you know already. What was removed is in `GET /api/trash`, the newest first.
 
     Further filters are those of the plugins that are installed. An upload whose analysis has no
     result yet meets none of them. The last good result counts, whatever has become of the analysis

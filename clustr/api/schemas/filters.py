@@ -14,6 +14,7 @@ from clustr.api.http.fields import (
     StrictBoolean,
     compose_text,
     date_time_input,
+    day_or_time_input,
     normalize_text,
     strip_spaces,
 )
@@ -147,8 +148,16 @@ class CommonFilterSchema(Schema):
     )
     uploaded_after = date_time_input("Those uploaded at this time or later.")
     uploaded_before = date_time_input("Those uploaded before this time.")
-    taken_after = date_time_input("Those taken at this time or later.")
-    taken_before = date_time_input("Those taken before this time.")
+    taken_after = day_or_time_input(
+        "Those taken at this time or later; with a day alone (`2024-07-01`) those taken on that "
+        "day or later, as the clock showed it there."
+    )
+    taken_before = day_or_time_input(
+        "Those taken before this time, or before this day (`2024-08-01`) as the clock showed it."
+    )
+    updated_after = date_time_input(
+        "Those of which anything changed at this time or later (`updated_at`)."
+    )
 
     @validates_schema
     def check_analysis(self, filters: dict[str, Any], **_more: Any) -> None:

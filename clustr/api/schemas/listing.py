@@ -21,7 +21,7 @@ from clustr.api.http.json_provider import with_fraction
 from clustr.api.http.request_context import components
 from clustr.api.http.urls import FileUrls
 from clustr.api.schemas.filters import CommonFilterSchema, boolean_fields, limit_fields
-from clustr.api.schemas.uploads import UploadSchema
+from clustr.api.schemas.uploads import UploadSchema, dump_local_time
 from clustr.components import WebComponents
 from clustr.database import (
     COUNTED_TOTAL,
@@ -32,7 +32,9 @@ from clustr.database import (
     SearchPage,
     Sort,
     UploadFilter,
+    local_date_of,
     log_foreign_record,
+    range_limit,
 )
 from clustr.domain.models import State
 from clustr.domain.result_fields import field_tree, only_fields, without_fields
@@ -42,7 +44,7 @@ from clustr.search.terms import FIELDS
 
 CURSOR_PATTERN = "^[A-Za-z0-9_-]{28,1500}$"
 EXAMPLE_CURSOR = "AQAAACodYNqtaSGS9OE_WgwNG3uQAAABqIEKuBA"
-SORT_FIELDS = ("upload_time", "taken_at", "size", "name")
+SORT_FIELDS = ("upload_time", "date", "taken_at", "size", "name", "updated_at")
 SORT_VALUES = [f"{sign}{name}" for name in SORT_FIELDS for sign in ("", "-")]
 TOO_FEW_MATCH = (
     "Among so many uploads too few match to be found in time, with any sort; narrow it down with a "
@@ -152,8 +154,9 @@ class PartSchema(Schema):
             "asked for, with `undated` `-taken_at`, else `-upload_time`. With `q` by default those "
             "come first that match best: with just this as a tag, with this word in a tag, in the "
             "caption, in the name, in another form, with a word that begins so; of what more than "
-            f"{MAX_RANKED} uploads have, the newest. Uploads without a `taken_at` count as the "
-            "earliest."
+            f"{MAX_RANKED} uploads have, the newest. `date` is when the picture was taken as the "
+            "clock showed it there; where nothing is known of that, when it was uploaded, in UTC. "
+            "`taken_at` is the moment, and uploads without it count as the earliest."
         },
     )
     ids = IdList(
@@ -203,7 +206,7 @@ class UploadQuerySchema(
     def check_what_goes_together(self, query: dict[str, Any], **_more: Any) -> None:
         if "page" in query and "cursor" in query:
             raise ValidationError("Give either `page` or `cursor`, not both.", "cursor")
-        if query["limit"] > MAX_UPLOADS and not _are_light(query.get("fields_")):
+        if query.get("limit", 0) > MAX_UPLOADS and not _are_light(query.get("fields_")):
             raise ValidationError(
                 f"More than {MAX_UPLOADS} go with `fields` that have no whole results or analyses, "
                 "such as `fields=dimensions,analyses.palette.thumbhash`.",
@@ -225,7 +228,7 @@ def sort_from_query(query: Mapping[str, Any], filters: UploadFilter) -> Sort:
         return Sort(sort.removeprefix("-"), sort.startswith("-"))
     otherwise = "taken_at" if filters.undated else "upload_time"
     return Sort(
-        next((bound.field for bound in filters.bounds if bound.field in SORT_FIELDS), otherwise)
+        next((bound.sort for bound in filters.bounds if bound.sort in SORT_FIELDS), otherwise)
     )
 
 
@@ -234,13 +237,12 @@ def explain_too_slow(query: Mapping[str, Any], sort: Sort) -> dict[str, list[str
     if "q" in query:
         return {"q": ["Too many uploads would have to be looked at; give rarer words."]}
     messages = {}
-    for name, (field, _) in RANGE_FILTERS.items():
-        if name not in query or field == sort.by:
+    for name in filter(query.__contains__, RANGE_FILTERS):
+        by = range_limit(name, query[name]).sort
+        if by == sort.by:
             continue
-        if field in SORT_FIELDS:
-            messages[name] = [
-                f"Among so many uploads it goes with `sort={field}` or `sort=-{field}`."
-            ]
+        if by in SORT_FIELDS:
+            messages[name] = [f"Among so many uploads it goes with `sort={by}` or `sort=-{by}`."]
         else:
             messages[name] = [TOO_FEW_MATCH]
     for name in ("tag_not", "untagged"):
@@ -329,7 +331,7 @@ PROJECTION = dict.fromkeys(
     (
         *("original_name", "filename", "upload_time", "taken_at", "size", "content_type", "sha256"),
         *("dimensions", "status", "caption", "tags", "faces", "face_cluster_ids", "duplicate_of"),
-        *("uploaded_by", "updated_at", "edited_at"),
+        *("uploaded_by", "updated_at", "edited_at", "taken_at_local", "sort_date"),
     ),
     1,
 )
@@ -412,6 +414,7 @@ class FieldSelection:
             "thumbnail_url": self._urls.of_thumbnail(upload_id),
             "upload_time": with_fraction(document["upload_time"]),
             "taken_at": with_fraction(get("taken_at")),
+            "taken_at_local": dump_local_time(local_date_of(document)),
             "size": document["size"],
             "content_type": document["content_type"],
             "sha256": document["sha256"],

@@ -4,6 +4,7 @@ Responses are not dumped through the schemas but by the functions at the end, wh
 faster; a test checks that both agree.
 """
 
+from datetime import datetime
 from typing import Any
 
 from marshmallow import Schema, fields, validate
@@ -46,6 +47,9 @@ EXAMPLE_THUMBNAIL_URL = (
     f"http://127.0.0.1:5000/api/uploads/{EXAMPLE_ID}/thumbnail?size=300&v={VERSION}"
 )
 FILENAME_PATTERN = rf"^[0-9a-f]{{24}}\.({'|'.join(CONTENT_TYPES)})$"
+
+
+LOCAL_TIME_PATTERN = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}$"
 
 
 STATUS_DESCRIPTION = (
@@ -293,6 +297,14 @@ class UploadSchema(Schema):
         required=True,
         allow_none=True,
     )
+    taken_at_local = text(
+        "What the clock showed there at that time, without an offset: `sort=date`, months of the "
+        "timeline and filters by a day go by it.",
+        "2024-07-01T00:30:00.000000",
+        required=True,
+        allow_none=True,
+        validate=Pattern(LOCAL_TIME_PATTERN),
+    )
     size = number("Bytes.", 125_000, required=True, validate=POSITIVE)
     content_type = content_type_field()
     sha256 = text(
@@ -358,7 +370,10 @@ class UploadSchema(Schema):
         required=True,
         allow_none=True,
     )
-    updated_at = date_time("When anything of it last changed.", required=True)
+    updated_at = date_time(
+        "When anything of it last changed; that an analysis has begun does not count as a change.",
+        required=True,
+    )
     version = text(
         "Changes when a person changes the upload, and not when an analysis ends. Send it as "
         '`If-Match: "<version>"`, in double quotes, and the upload is changed only if nobody else '
@@ -497,6 +512,7 @@ def dump_upload(upload: Upload, components: WebComponents, with_results: bool) -
         "thumbnail_url": urls.of_thumbnail(upload.id),
         "upload_time": upload.upload_time,
         "taken_at": upload.taken_at,
+        "taken_at_local": dump_local_time(upload.taken_at_local),
         "size": upload.size,
         "content_type": upload.content_type,
         "sha256": upload.sha256,
@@ -512,6 +528,11 @@ def dump_upload(upload: Upload, components: WebComponents, with_results: bool) -
         "updated_at": upload.updated_at,
         "version": version_of(upload.id, upload.edited_at),
     }
+
+
+def dump_local_time(time: datetime | None) -> str | None:
+    """Convert a time without a time zone to text, which has none either."""
+    return time.isoformat(timespec="microseconds") if time else None
 
 
 def dump_analysis(
