@@ -1,9 +1,9 @@
-"""Renews the files of Swagger UI and ReDoc that Clustr ships; `make assets` runs it.
+"""Renews the files of other projects that Clustr's pages load; `make assets` runs it.
 
     python docs/assets.py                  # the versions that are stated
     python docs/assets.py redoc@<version>  # another version of one of them
 
-Versions and checksums are in `clustr/api/static/ASSETS.toml`. For a version that is stated there
+Versions and checksums are in the `ASSETS.toml` beside the files. For a version that is stated there
 the files must have the checksums that are stated there; for another one they are written anew.
 """
 
@@ -17,8 +17,9 @@ import tempfile
 import tomllib
 from pathlib import Path
 
-FOLDER = Path(__file__).parents[1] / "clustr" / "api" / "static"
-LIST = FOLDER / "ASSETS.toml"
+CLUSTR = Path(__file__).parents[1] / "clustr"
+FOLDERS = [CLUSTR / "api" / "static", CLUSTR / "web" / "static"]
+LIST = "ASSETS.toml"
 
 HEAD = """\
 # What others wrote in this folder, whole and unmodified. `make assets` writes this list and
@@ -35,19 +36,22 @@ def main(wanted: list[str]) -> None:
     """
     if shutil.which("npm") is None:
         sys.exit("`make assets` fetches with npm, which is not on PATH; it comes with Node.js.")
-    packages = tomllib.loads(LIST.read_text())
+    lists = {folder: tomllib.loads((folder / LIST).read_text()) for folder in FOLDERS}
     versions = dict(each.partition("@")[::2] for each in wanted)
-    if unknown := versions.keys() - packages.keys():
-        sys.exit(f"Not in {LIST.name}: {', '.join(sorted(unknown))}.")
-    # All is checked before anything is written, so that a refusal leaves the folder as it was.
+    if unknown := versions.keys() - set().union(*lists.values()):
+        sys.exit(f"Not in any {LIST}: {', '.join(sorted(unknown))}.")
+    # All is checked before anything is written, so that a refusal leaves the folders as they were.
     contents = {}
-    for name, package in packages.items():
-        version = versions.get(name, package["version"])
-        contents |= fetch(name, version, package, check=version == package["version"])
-        package["version"] = version
-    for file, content in contents.items():
-        (FOLDER / file).write_bytes(content)
-    LIST.write_text(HEAD + "".join(table(*each) for each in packages.items()))
+    for folder, packages in lists.items():
+        for name, package in packages.items():
+            version = versions.get(name, package["version"])
+            fetched = fetch(name, version, package, check=version == package["version"])
+            contents |= {folder / file: content for file, content in fetched.items()}
+            package["version"] = version
+    for path, content in contents.items():
+        path.write_bytes(content)
+    for folder, packages in lists.items():
+        (folder / LIST).write_text(HEAD + "".join(table(*each) for each in packages.items()))
 
 
 def fetch(name: str, version: str, package: dict, check: bool) -> dict[str, bytes]:

@@ -12,8 +12,10 @@ from PIL import Image
 from playwright.sync_api import BrowserContext, expect
 
 import clustr.api
+import clustr.web
 
 ASSETS = Path(clustr.api.__path__[0]) / "static"
+GALLERY = Path(clustr.web.__path__[0]) / "static"
 
 
 class Traffic:
@@ -188,13 +190,20 @@ def test_assets_are_kept_by_browsers_and_nothing_else_is_served(service):
         assert requests.get(f"{address}/{name}", timeout=10).status_code == 404
 
 
-def test_what_others_wrote_is_what_is_stated():
-    packages = tomllib.loads((ASSETS / "ASSETS.toml").read_text()).values()
+@pytest.mark.parametrize(
+    ("folder", "is_ours"),
+    [
+        (ASSETS, {"swagger-ui-page.js", "redoc-page.js", "icon.svg"}.__contains__),
+        (GALLERY, lambda name: name.endswith((".js", ".css")) and name != "lit-html.js"),
+    ],
+    ids=["documentation", "gallery"],
+)
+def test_what_others_wrote_is_what_is_stated(folder, is_ours):
+    packages = tomllib.loads((folder / "ASSETS.toml").read_text()).values()
     stated = {file["name"]: file["sha256"] for package in packages for file in package["files"]}
-    ours = {"ASSETS.toml", "swagger-ui-page.js", "redoc-page.js", "icon.svg"}
     found = {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in ASSETS.iterdir()
-        if path.name not in ours
+        for path in folder.iterdir()
+        if path.name != "ASSETS.toml" and not is_ours(path.name)
     }
     assert found == stated

@@ -23,6 +23,7 @@ from clustr.api.resources import (
     debug,
     docs,
     files,
+    gallery,
     health,
     jobs,
     keys,
@@ -125,6 +126,7 @@ def register(app: Flask, components: WebComponents) -> None:
         api.register_blueprint(keys.blueprint)
         api.register_blueprint(session.log_in_blueprint)
     app.register_blueprint(docs.blueprint)
+    app.register_blueprint(gallery.blueprint)
     plugin_routes.explain_missing_routes(app, manager)
     # Plugins come last: of two templates or rules that are the same, Flask takes the first.
     for plugin, blueprint in components.blueprints:

@@ -10,16 +10,9 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-from flask import (
-    Blueprint,
-    Response,
-    abort,
-    current_app,
-    make_response,
-    render_template,
-    send_from_directory,
-)
+from flask import Blueprint, Response, abort, current_app, send_from_directory
 
+from clustr.api.http.pages import POLICY, make_page, send_asset
 from clustr.domain.access import needs
 
 # The names of the templates begin with `clustr_` because flask-smorest has a `redoc.html`, too, and
@@ -28,29 +21,16 @@ blueprint = Blueprint("docs", __name__, template_folder="../templates")
 
 _FOLDER = Path(__file__).parent.parent / "static"
 
-# The types are stated because Python guesses them from tables of the machine, and with `nosniff` a
-# browser refuses a script of another type.
 _ASSETS = {
-    "swagger-ui.css": "text/css",
-    "swagger-ui-bundle.js": "text/javascript",
-    "swagger-ui-page.js": "text/javascript",
-    "redoc.standalone.js": "text/javascript",
-    "redoc-page.js": "text/javascript",
+    "swagger-ui.css",
+    "swagger-ui-bundle.js",
+    "swagger-ui-page.js",
+    "redoc.standalone.js",
+    "redoc-page.js",
 }
 
-_ONE_YEAR_SECONDS = 365 * 24 * 60 * 60
-
-# Both pages write styles into the document, hence 'unsafe-inline' for styles, never for scripts.
-_POLICY = {
-    "default-src": "'none'",
-    "script-src": "'self'",
-    "style-src": "'self' 'unsafe-inline'",
-    "img-src": "'self' data:",
-    "connect-src": "'self'",
-    "base-uri": "'none'",
-    "form-action": "'none'",
-    "frame-ancestors": "'none'",
-}
+# Both pages write styles into the document.
+_POLICY = POLICY | {"style-src": "'self' 'unsafe-inline'"}
 
 
 @blueprint.get("/docs")
@@ -75,10 +55,7 @@ def asset(name: str) -> Response:
     """One of the files that the two pages load."""
     if name not in _ASSETS:
         abort(404)
-    response = send_from_directory(_FOLDER, name, mimetype=_ASSETS[name], max_age=_ONE_YEAR_SECONDS)
-    response.cache_control.public = True
-    response.cache_control.immutable = True
-    return response
+    return send_asset(_FOLDER, name)
 
 
 @blueprint.get("/favicon.ico")
@@ -97,11 +74,7 @@ def robots() -> Response:
 
 def _page(template: str, policy: dict[str, str]) -> Response:
     title = current_app.config["API_TITLE"]
-    response = make_response(render_template(template, title=title, address_of=_asset_url))
-    response.headers["Content-Security-Policy"] = "; ".join(
-        f"{directive} {sources}" for directive, sources in policy.items()
-    )
-    return response
+    return make_page(template, policy, title=title, address_of=_asset_url)
 
 
 def _asset_url(name: str) -> str:
