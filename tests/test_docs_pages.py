@@ -15,6 +15,8 @@ import clustr.api
 import clustr.web
 
 ASSETS = Path(clustr.api.__path__[0]) / "static"
+# ReDoc takes long to draw everything.
+expect.set_options(timeout=30_000)
 GALLERY = Path(clustr.web.__path__[0]) / "static"
 
 
@@ -161,7 +163,7 @@ def test_an_image_is_shown_in_swagger_ui(swagger_ui, service, operations, tmp_pa
     (address,) = (path for _, path in operations if path.endswith("/{stored_filename}"))
 
     operation = open_operation(swagger_ui, "get", address)
-    operation.locator(".parameters input[type=text]").fill(
+    operation.get_by_placeholder("stored_filename").fill(
         answer.json()["data"][0]["stored_filename"]
     )
     operation.get_by_role("button", name="Execute").click()

@@ -11,9 +11,10 @@ import clustr.web
 STATIC = Path(clustr.web.__path__[0]) / "static"
 FIREFOX = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 LARGEST_BYTES = 150_000
+IMPORT = re.compile(r'^(?:import|export) .*?from "\./([^"]+)";$', re.MULTILINE)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def client(app_with):
     return app_with().test_client()
 
@@ -29,7 +30,8 @@ def test_a_browser_gets_the_page(client, address):
     page = client.get(address, headers={"Accept": FIREFOX})
     assert page.status_code == 200
     assert page.content_type.startswith("text/html")
-    assert client.get(f"/{folder_of(page)}/gallery.js").status_code == 200
+    with client.get(f"/{folder_of(page)}/gallery.js") as answer:
+        assert answer.status_code == 200
 
 
 @pytest.mark.parametrize("accept", [None, "*/*", "application/json", "application/json, text/html"])
@@ -48,19 +50,19 @@ def test_the_page_has_no_code_and_no_style_in_itself(client):
 def test_files_are_kept_for_a_year_until_another_version_is_there(client):
     folder = folder_of(client.get("/gallery"))
     for name, content_type in (("gallery.js", "text/javascript"), ("gallery.css", "text/css")):
-        answer = client.get(f"/{folder}/{name}")
-        assert answer.content_type.startswith(content_type)
-        assert "immutable" in answer.headers["Cache-Control"]
-    old = client.get("/gallery/0123456789abcdef/gallery.js")
-    assert old.status_code == 200
-    assert old.headers["Cache-Control"] == "no-store"
+        with client.get(f"/{folder}/{name}") as answer:
+            assert answer.content_type.startswith(content_type)
+            assert "immutable" in answer.headers["Cache-Control"]
+    with client.get("/gallery/0123456789abcdef/gallery.js") as old:
+        assert old.status_code == 200
+        assert old.headers["Cache-Control"] == "no-store"
     for name in ("ASSETS.toml", "nothing.js", "lit-html.LICENSE.txt"):
         assert client.get(f"/{folder}/{name}").status_code == 404
 
 
 def test_every_module_that_is_imported_is_there():
     for path in STATIC.glob("*.js"):
-        for name in re.findall(r'^(?:import|export) .*?from "\./([^"]+)";$', path.read_text(), re.M):
+        for name in IMPORT.findall(path.read_text()):
             assert (STATIC / name).is_file(), f"{path.name} imports {name}"
 
 

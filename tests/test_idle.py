@@ -20,7 +20,7 @@ from clustr.database import change_watch
 from clustr.database.change_watch import ChangeWatch
 from clustr.database.finished_counts import FinishedCounts
 from clustr.services import job_runner
-from clustr.services.job_runner import JobRunner
+from clustr.services.job_runner import UPLOAD_TOTALS, JobRunner
 from clustr.settings import Settings
 
 
@@ -181,17 +181,21 @@ def test_an_idle_service_writes_at_most_ten_documents_a_minute(up: Callable[...,
         uploads.insert_many(another(document, tags=each, tag_keys=each) for each in tags)
         change = {"tags": {"add": ["one more"]}}
         assert requests.patch(f"{running.url}/api/uploads/{ids[0]}", json=change, timeout=10).ok
-        wait_until(lambda: is_all_counted(client), 60)
+        plugins = requests.get(f"{running.url}/api/plugins", timeout=10).json()["data"]
+        names = {each["name"] for plugin in plugins for each in plugin["analyzers"]}
+        wait_until(lambda: is_all_counted(client, names | {UPLOAD_TOTALS}), 60)
         assert client["clustr"]["tags"].count_documents({}) == TAGS + 1
         check_idle(client, running)
 
 
-def is_all_counted(client: MongoClient[dict[str, Any]]) -> bool:
+def is_all_counted(client: MongoClient[dict[str, Any]], names: set[str]) -> bool:
     """Whether the uploads, and the analyses of each analyzer, are counted as they are now."""
     collection = client["clustr"]["finished_counts"]
     counts = FinishedCounts(client["clustr"]["uploads"], collection)
     made = list(collection.find())
-    return len(made) > 4 and not any(counts.is_outdated(one["_id"], one["form"]) for one in made)
+    return {one["_id"] for one in made} == names and not any(
+        counts.is_outdated(one["_id"], one["form"]) for one in made
+    )
 
 
 def check_idle(client: MongoClient[dict[str, Any]], running: Up) -> None:

@@ -23,6 +23,8 @@ METHODS = ("get", "put", "post", "patch", "delete")
 PROBLEM = "application/problem+json"
 # Pages for people, and what they load; and the document itself.
 NOT_DESCRIBED = (
+    "/gallery",
+    "/gallery/{digest}/{name}",
     "/docs",
     "/redoc",
     "/docs/assets/{name}",

@@ -92,7 +92,6 @@ def test_each_file_of_a_request_has_its_own_words(workshop):
     ("metadata", "field", "said"),
     [
         ("{", "metadata", "This is no JSON"),
-        ("", "metadata", "This is no JSON"),
         ('"cat"', "metadata", "Expected an object for one file"),
         ([{}, {}], "metadata", "2 of them, and the request 1 files"),
         ([{"captoin": "cat"}], "metadata.0.captoin", "did you mean caption"),
@@ -107,6 +106,10 @@ def test_what_cannot_be_used_is_named_and_nothing_is_stored(workshop, metadata, 
     assert answer.status_code == 422, answer.text
     assert said in " ".join(answer.json["errors"][field])
     assert workshop.collection.count_documents({}) == 0
+
+
+def test_an_empty_part_is_as_none(workshop):
+    assert send(workshop, "").status_code == 201
 
 
 def test_words_may_have_so_many_bytes_and_come_once(workshop):

@@ -80,12 +80,15 @@ REQUEST_BODY = {
                         "items": {"type": "string", "format": "binary"},
                         "description": "The images, each in a part of its own of this name.",
                     },
+                    # Swagger UI sends the example, or without one the word “string”.
                     METADATA_FIELD: {
                         "type": "string",
                         "description": "JSON: what you say of each image, as in `PATCH "
                         "/api/uploads/{upload_id}`: a list with an object or null for each, in "
-                        "their order, or an object for one image. Send it before the images.",
-                        "example": '[{"caption": "our cat", "tags": {"add": ["cat"]}}]',
+                        "their order, or an object for one image, such as "
+                        '`{"caption": "our cat", "tags": {"add": ["cat"]}}`. Send it before the '
+                        "images. An empty one is as none.",
+                        "example": "",
                     },
                 },
             }
@@ -328,7 +331,7 @@ def receive_files(session: UploadSession) -> list[ReceivedFile]:
     if not form.files:
         raise NoFiles(f"{HOW_TO_SEND}; got {describe_parts(form)}.")
     edits = [NO_EDIT] * len(form.files)
-    if form.metadata is not None:
+    if form.metadata:
         edits = edits_from_metadata(form.metadata, len(form.files))
     return [
         ReceivedFile(name, file, edit) for (name, file), edit in zip(form.files, edits, strict=True)
