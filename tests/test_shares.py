@@ -15,7 +15,7 @@ from werkzeug.test import TestResponse
 
 from clustr.database import now
 from clustr.database.shares import MAX_SHARES
-from clustr.domain.access import OWN
+from clustr.domain.access import OWN, Scope
 from clustr.services.url_signing import UrlSigner
 
 DAY = timedelta(days=1)
@@ -109,6 +109,36 @@ def test_a_revoked_share_gives_nothing_any_more(closed, upload_id):
     assert [each["id"] for each in listed(closed, upload_id)] == [other["id"]]
 
 
+def test_all_shares_of_an_upload_are_revoked_at_once(closed, upload_id):
+    other = shared(closed, closed.upload(photographs.unique(number=2))["id"])
+    made = [shared(closed, upload_id), shared(closed, upload_id, FILES, size=100)]
+    path = f"/api/uploads/{upload_id}/shares"
+    assert kind(closed.ask(path, "DELETE", headers=closed.key(READ))) == (403, "missing_scope")
+    for revoked in (2, 0):
+        answer = closed.ask(path, "DELETE", headers=closed.key(WRITE))
+        assert (answer.status_code, answer.json) == (200, {"revoked": revoked})
+    for each in made:
+        assert kind(closed.ask(each["url"])) == (403, "address_revoked")
+    assert closed.ask(other["url"]).status_code == 200
+
+
+def test_all_shares_of_a_key_are_revoked_at_once_also_when_it_is(closed, upload_id):
+    leaver = {"X-API-Key": closed.web.key_making.create("leaver", [WRITE]).text}
+    path = f"/api/uploads/{upload_id}/share"
+    made = [closed.ask(path, "POST", json={"days": 1}, headers=leaver).json for _ in range(2)]
+    other = shared(closed, upload_id)
+    closed.web.database.keys.revoke("leaver")
+    assert closed.ask(made[0]["url"]).status_code == 200
+    admin = closed.key(Scope.ADMIN)
+    answer = closed.ask("/api/keys/leaver/shares", "DELETE", headers=admin)
+    assert (answer.status_code, answer.json) == (200, {"revoked": 2})
+    for each in made:
+        assert kind(closed.ask(each["url"])) == (403, "address_revoked")
+    assert closed.ask(other["url"]).status_code == 200
+    [entry] = closed.ask("/api/audit?action=revoke_share&limit=1", headers=admin).json["data"]
+    assert entry["details"] == {"name": "leaver", "revoked": "2"}
+
+
 def test_a_share_is_of_one_upload(closed, upload_id):
     other = closed.upload(photographs.unique(number=1))["id"]
     made = shared(closed, upload_id)
@@ -180,6 +210,7 @@ def test_what_others_brought_cannot_be_shared_or_revoked(closed, upload_id):
         closed.ask(f"{path}/share", "POST", json={"days": 1}, headers=own),
         closed.ask(f"{path}/shares", headers=own),
         closed.ask(f"{path}/shares/{made['id']}", "DELETE", headers=own),
+        closed.ask(f"{path}/shares", "DELETE", headers=own),
     ]
-    assert [kind(answer) for answer in asked] == [(404, "not_found")] * 3
+    assert [kind(answer) for answer in asked] == [(404, "not_found")] * 4
     assert [each["id"] for each in listed(closed, upload_id)] == [made["id"]]

@@ -17,6 +17,7 @@ from clustr.domain.errors import NotFound, TooManyShares
 MAX_SHARES = 100
 INDEXES: dict[str, Any] = {
     "upload": {"keys": [("upload_id", 1), ("_id", 1)]},
+    "maker": {"keys": [("created_by", 1)]},
     # A TTL index: MongoDB removes those that have expired.
     "expired": {"keys": [("expires_at", 1)], "expireAfterSeconds": 0},
 }
@@ -103,10 +104,15 @@ class Shares:
             if not self.collection.delete_one(query).deleted_count:
                 raise NotFound(f"The upload {upload_id} has no share {share_id}.")
 
-    def remove_all(self, upload_id: str) -> None:
-        """Revoke all shares of an upload."""
+    def remove_all(self, upload_id: str) -> int:
+        """Revoke all shares of an upload; return how many there were."""
         with translate_errors():
-            self.collection.delete_many({"upload_id": parse_id(upload_id)})
+            return self.collection.delete_many({"upload_id": parse_id(upload_id)}).deleted_count
+
+    def remove_all_made_by(self, key_name: str) -> int:
+        """Revoke all shares that keys of this name have made; return how many there were."""
+        with translate_errors():
+            return self.collection.delete_many({"created_by": key_name}).deleted_count
 
 
 def _read(document: Mapping[str, Any]) -> Share:

@@ -125,7 +125,7 @@ class TooManyShares(ClustrError):
     def __init__(self, most: int):
         super().__init__(
             f"This upload has {most} shares, as many as it may have at once. DELETE "
-            "/api/uploads/{upload_id}/shares/{share_id} revokes one."
+            "/api/uploads/{upload_id}/shares/{share_id} revokes one, without {share_id} all."
         )
 
 

@@ -10,6 +10,7 @@ from clustr.api.http.audit import recording
 from clustr.api.http.blueprint import Blueprint
 from clustr.api.http.fields import EXAMPLE_ID, date_time, date_time_input, number, text
 from clustr.api.http.request_context import components
+from clustr.api.resources.shares import RevokedSharesSchema
 from clustr.database import Key
 from clustr.domain.access import OWN, Rate, Scope
 from clustr.domain.audit import AuditAction
@@ -222,6 +223,24 @@ def rotate_key(asked: dict[str, Any], name: str) -> Response:
         issued = components.key_making.rotate(name, grace, asked["expires_at"])
         details |= audit_details(issued.key) | {"grace_seconds": str(asked["grace_seconds"])}
     return dump_issued(issued)
+
+
+@blueprint.route(
+    "/<name>/shares", methods=["DELETE"], parameters=[NAME_PARAMETER], needs=Scope.ADMIN
+)
+@blueprint.response(200, RevokedSharesSchema)
+@blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
+def revoke_shares_of_key(name: str) -> Response:
+    """Revoke all shares that a key has made
+
+    For when a key is revoked, which leaves its shares as they are. It counts what keys of this name
+    have made, those that are revoked included.
+    """
+    with recording(AuditAction.REVOKE_SHARE) as details:
+        details["name"] = name
+        revoked = components.database.shares.remove_all_made_by(name)
+        details["revoked"] = str(revoked)
+    return jsonify({"revoked": revoked})
 
 
 def dump_key(key: Key) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from clustr.api.http.fields import (
     BodySchema,
     StrictBoolean,
     date_time,
+    number,
     text,
 )
 from clustr.api.http.request_context import components
@@ -100,6 +101,12 @@ class NewShareSchema(ShareSchema):
     )
 
 
+class RevokedSharesSchema(Schema):
+    """What came of revoking all shares of an upload or a key."""
+
+    revoked = number("How many shares were revoked.", 3, required=True)
+
+
 class SharesSchema(Schema):
     """The shares of an upload."""
 
@@ -164,6 +171,24 @@ def list_shares(upload_id: str) -> Response:
     components.database.uploads.get(upload_id)
     shares = components.database.shares.of_upload(upload_id)
     return jsonify({"data": [dump_share(share) for share in shares]})
+
+
+@blueprint.route(
+    "/shares", methods=["DELETE"], parameters=[UPLOAD_ID_PARAMETER], needs=Scope.UPLOADS_WRITE
+)
+@blueprint.response(200, RevokedSharesSchema)
+@blueprint.alt_response(404, "NOT_FOUND")
+@blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
+def revoke_shares(upload_id: str) -> Response:
+    """Revoke all shares of an upload
+
+    Their addresses are answered 403 from then on, whoever made them.
+    """
+    components.database.uploads.get(upload_id)
+    with recording(AuditAction.REVOKE_SHARE, upload_id) as details:
+        revoked = components.database.shares.remove_all(upload_id)
+        details["revoked"] = str(revoked)
+    return jsonify({"revoked": revoked})
 
 
 @blueprint.route(
