@@ -115,7 +115,7 @@ def nginx(
     here = here.replace("clustr_connections 100;", f"clustr_connections {connections};")
     logged = "access_log /var/log/nginx/access.log clustr;"
     assert logged in here
-    here = here.replace(logged, "access_log off;")
+    here = here.replace(logged, f"access_log {folder}/access.log clustr;")
     assert "error_log /var/log/nginx/error.log crit;" in here
     here = here.replace("/var/log/nginx/error.log", f"{folder}/error.log")
     if below:

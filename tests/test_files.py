@@ -375,6 +375,27 @@ def test_what_nginx_cannot_send_is_neither_kept_nor_logged_with_its_address(acce
     assert one["id"] not in (tmp_path / "error.log").read_text()
 
 
+def test_a_request_has_one_id_in_all_logs_and_in_its_answer(accelerated, tmp_path):
+    ours, _ = accelerated
+    program = shutil.which("nginx", path="/usr/sbin:/usr/bin:/sbin:/bin")
+    told = []
+    with nginx(program, tmp_path, ours.url) as url:
+        for sent in ({}, {"X-Request-ID": "a-client.1"}, {"X-Request-ID": 'no"id'}):
+            answer = requests.get(f"{url}/api/nothing", headers=sent, timeout=10)
+            told.append(answer.headers["X-Request-ID"])
+            assert answer.json()["request_id"] == told[-1]
+        too_large = requests.Request("POST", f"{url}/api/upload").prepare()
+        too_large.headers.update({"Content-Length": "1100000000", "X-Request-ID": "too-large"})
+        with requests.Session() as session:
+            refused = session.send(too_large, timeout=10)
+    assert told[1] == "a-client.1"
+    assert all(re.fullmatch("[0-9a-f]{32}", one) for one in (told[0], told[2]))
+    assert refused.json()["request_id"] == refused.headers["X-Request-ID"] == "too-large"
+    logged = [line.split()[-1] for line in (tmp_path / "access.log").read_text().splitlines()]
+    assert logged == [*told, "too-large"]
+    assert {*told} <= {line.get("request_id") for line in ours.gunicorn.lines()}
+
+
 def test_G5_nobody_gets_at_the_store_through_nginx(accelerated):
     ours, url = accelerated
     [one] = uploaded(ours, CONTENT)
