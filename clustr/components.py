@@ -238,6 +238,7 @@ def build_web(
         default_services,
         settings.max_upload_size,
         keeps_quotas=settings.keeps_quotas,
+        asks_for_keys=settings.auth == "keys",
     )
     running_processes = RunningProcesses(queue, plugin_manager)
     running_processes.announce("web", os.getpid(), database)

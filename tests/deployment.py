@@ -229,7 +229,7 @@ def see_units(machine: Machine) -> None:
 
 def see_service(machine: Machine) -> None:
     """What a user sees behind nginx: without a key nothing; the rest is tried without keys."""
-    wait_until_ready("")
+    until(lambda: ask("/api/health/live")[0] == 200, 60, "that it serves")
     see_problem("without a key", *ask("/api/uploads"), 401)
     machine.shell("echo AUTH=off >> /etc/clustr/.env; systemctl restart clustr-web")
     upload = see_processed(machine)

@@ -182,7 +182,17 @@ def test_a_job_needs_the_scope_of_what_it_does(client, create, action, scope):
 OPEN = ["/", "/api/health/live", "/api/health/ready", "/docs", "/redoc", "/openapi.json"]
 
 
-def test_what_says_nothing_of_uploads_needs_no_key(client):
+def test_a_service_that_asks_for_keys_is_not_ready_before_there_is_one(client, create, components):
+    not_ready = client.get("/api/health/ready")
+    assert (not_ready.status_code, not_ready.json) == (503, {"status": "not ready"})
+    create()
+    assert client.get("/api/health/ready").status_code == 200
+    components.database.keys.revoke("someone")
+    assert client.get("/api/health/ready").status_code == 200
+
+
+def test_what_says_nothing_of_uploads_needs_no_key(client, create):
+    create()
     for path in [*OPEN, "/docs/assets/redoc-page.js", "/favicon.ico", "/robots.txt"]:
         with client.get(path) as answer:
             assert answer.status_code == 200, path

@@ -77,8 +77,11 @@ class HealthChecks:
         services: DefaultServices,
         max_upload_size: int,
         keeps_quotas: bool,
+        asks_for_keys: bool,
     ):
         self._database = database
+        # Those who come need a key, and there may be none yet.
+        self._lacks_key = asks_for_keys
         self._default_services = services
         self._storage = storage
         self._queue = queue
@@ -138,9 +141,16 @@ class HealthChecks:
         return f"No loaded plugin writes captions.{explanation} {ways}".rstrip()
 
     def is_ready(self) -> bool:
-        """Whether uploads can be accepted: neither the database nor the storage is unhealthy."""
+        """Whether uploads can be accepted: neither the database nor the storage is unhealthy.
+
+        Where keys are asked for there has to be one, which then is there for good: revoked keys are
+        kept.
+        """
         services = self.check_services()
-        return all(services[name].status != UNHEALTHY for name in CRITICAL_SERVICES)
+        if any(services[name].status == UNHEALTHY for name in CRITICAL_SERVICES):
+            return False
+        self._lacks_key = self._lacks_key and not self._database.keys.any()
+        return not self._lacks_key
 
     def _check_backend(self) -> dict[str, ServiceHealth]:
         uptime = round(time.monotonic() - self._began_at, 1)

@@ -96,6 +96,7 @@ def ready() -> Response:
     """See whether uploads can be taken
 
     That is so while the database and the storage are there; a queue that is away delays analyses.
+    With `AUTH=keys` it is not before there is a key to come with.
     """
     if components.health.is_ready():
         return jsonify({"status": "ready"})
