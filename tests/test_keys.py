@@ -11,6 +11,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from running import wait_until
+from sent_commands import hashed, listen, sent
 from werkzeug.test import TestResponse
 
 from clustr.api.http import access
@@ -124,6 +125,35 @@ def test_a_wrong_key_is_answered_as_an_unknown_one(client, create, monkeypatch):
     for answer in answers:
         del answer.headers["RateLimit"]  # Wrong keys of both kinds are counted.
     assert [*answers[0].headers] == [*answers[1].headers]
+
+
+@pytest.mark.parametrize("way", ["header", "log-in", "session"])
+def test_a_wrong_key_takes_the_work_of_an_unknown_one(app_with, monkeypatch, way):
+    """Whatever the clock says: the same questions to MongoDB, and the same hashes."""
+    listen()
+    app = app_with(AUTH="keys", RATE_LIMIT="off")
+    client = app.test_client()
+    right = app.extensions[EXTENSION].key_making.create("it", ["uploads:read"]).text
+    monkeypatch.setattr("secrets.randbits", bits_next_to(right))
+    wrong = new_key()
+    monkeypatch.undo()
+
+    def ask(text: str) -> TestResponse:
+        if way == "header":
+            return client.get("/api/uploads", headers=bearer(text))
+        if way == "log-in":
+            return client.post("/api/session", json={"key": text})
+        client.set_cookie("clustr_session", text)
+        return client.get("/api/uploads")
+
+    ask(new_key())  # What is done once only, such as the first connection.
+    work = []
+    for text in (wrong, new_key()):
+        with sent() as commands, hashed() as hashes:
+            assert ask(text).status_code == 401
+        assert commands and hashes
+        work.append((commands, hashes))
+    assert work[0] == work[1]
 
 
 def bits_next_to(text: str) -> Callable[[int], int]:

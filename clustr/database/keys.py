@@ -72,6 +72,14 @@ class Secret:
 
     hash: str
     expires_at: datetime | None
+    _document: Document
+
+    def key(self) -> Key:
+        """Read its key; to be called once a text is known to be the right one.
+
+        So a wrong text takes no more work than one that begins like no key.
+        """
+        return _read(self._document)
 
 
 class Keys:
@@ -123,15 +131,15 @@ class Keys:
             raise NameTaken(name) from None
         return _read(document)
 
-    def find(self, text: str) -> tuple[Key, Secret] | None:
-        """Find the key that begins like this text, and what its text has to be compared with."""
+    def find(self, text: str) -> Secret | None:
+        """Find what a text has to be compared with, of the key that begins like it."""
         prefix = prefix_of(text)
         with translate_errors():
             document = self._collection.find_one({"secrets.prefix": prefix})
         if document is None:
             return None
         [stored] = [each for each in document["secrets"] if each["prefix"] == prefix]
-        return _read(document), Secret(stored["sha256"], stored["expires_at"])
+        return Secret(stored["sha256"], stored["expires_at"], document)
 
     def newest_first(self) -> Iterator[Key]:
         """Yield all keys, the revoked ones included."""

@@ -104,15 +104,16 @@ class Authentication:
             found = self._keys.find(text)
         except DatabaseUnavailable as error:
             raise KeyNotChecked from error
-        stored_hash = found[1].hash if found else NO_HASH
-        is_same = hmac.compare_digest(stored_hash, digest)
-        if found is None or not is_same or found[0].revoked_at:
+        is_same = hmac.compare_digest(found.hash if found else NO_HASH, digest)
+        if found is None or not is_same:
             raise KeyRefused
-        key, secret = found
-        if secret.expires_at is not None and secret.expires_at <= now():
+        key = found.key()
+        if key.revoked_at:
+            raise KeyRefused
+        if found.expires_at is not None and found.expires_at <= now():
             raise KeyExpired
         self._note_use(key)
-        return _access(key, secret.expires_at)
+        return _access(key, found.expires_at)
 
     def _look_up_session(self, digest: str) -> tuple[Access, datetime]:
         """What a session may do, and until when it does so if it is not used until then."""
@@ -121,10 +122,9 @@ class Authentication:
             found = self._keys.find(session.key_prefix) if session else None
         except DatabaseUnavailable as error:
             raise KeyNotChecked from error
-        if session is None or found is None or found[0].revoked_at:
+        if session is None or found is None or (key := found.key()).revoked_at:
             raise SessionEnded
-        key, secret = found
-        ends_at = _earlier(session.ends_at, secret.expires_at)
+        ends_at = _earlier(session.ends_at, found.expires_at)
         valid_until = _earlier(session.expires_at, ends_at)
         if valid_until <= now():
             raise SessionEnded
