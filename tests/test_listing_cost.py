@@ -22,10 +22,14 @@ from clustr.database import (
     UploadFilter,
     new_id,
     now,
+    own_counts,
     result_indexes,
+    upload_counts,
 )
 from clustr.database.documents import to_document
 from clustr.database.listing_cursors import cursor_writer
+from clustr.database.own_counts import OwnUploadCounts
+from clustr.database.own_uploads import own_uploads
 from clustr.database.tags import tag_fields
 from clustr.database.upload_filter import INDEXED_SORTS, RangeLimit
 from clustr.database.upload_filter import SORTS as SORTED_BY
@@ -191,15 +195,15 @@ def test_any_one_filter_goes_with_any_order(seen, collection, plans, wanted, sor
 
 
 def stages(collection: Collection[dict[str, Any]], command: dict[str, Any]) -> set[str]:
-    """The names of all stages of the plan for a command."""
+    """The names of all stages of the plan that was chosen for a command."""
     kept = {key: value for key, value in command.items() if key in FIND}
-    plan = collection.database.command("explain", kept)
+    plan = collection.database.command("explain", kept, verbosity="queryPlanner")
 
     def names(node: Any) -> Iterator[str]:
         if isinstance(node, dict):
             if "stage" in node:
                 yield node["stage"]
-            for inner in node.values():
+            for inner in [node[name] for name in node if name != "rejectedPlans"]:
                 yield from names(inner)
         elif isinstance(node, list):
             for inner in node:
@@ -215,10 +219,11 @@ FIND = (
 
 
 @pytest.mark.parametrize("limit", [1, 20, 100])
-def test_the_newest_and_how_many_there_are_take_one_round_trip(database, collection, plans, limit):
-    page = database.listing.page(limit)
-    assert [d["_id"] for d in page.uploads] == in_order(collection, UploadFilter(), Sort())[:limit]
-    assert page.total == COUNT
+def test_the_newest_and_how_many_there_are_take_one_round_trip(seen, collection, plans, limit):
+    expected = in_order(collection, UploadFilter(), Sort(), seen.owner)
+    page = seen.listing.page(limit)
+    assert [d["_id"] for d in page.uploads] == expected[:limit]
+    assert page.total == len(expected)
     plans()
     commands = {"ns": collection.full_name, "op": "command"}
     [plan] = collection.database["system.profile"].find(commands)
@@ -228,6 +233,24 @@ def test_the_newest_and_how_many_there_are_take_one_round_trip(database, collect
     union = plan["command"]["pipeline"][-1]["$unionWith"]
     explained = {"aggregate": collection.name, "pipeline": union["pipeline"], "cursor": {}}
     assert not {"SORT", "COLLSCAN"} & stages(collection, explained)
+
+
+def test_many_uploads_of_an_owner_are_counted_once_in_a_while(collection, plans, monkeypatch):
+    for module in (own_counts, upload_counts):
+        monkeypatch.setattr(module, "COUNTED_TOTAL", 100)
+    monkeypatch.setattr(own_counts, "MANY_SECONDS", 60)
+    counts = OwnUploadCounts(own_uploads(collection, "alice"))
+    newest = [{"$sort": {"upload_time": -1, "_id": -1}}, {"$limit": 6}]
+    for _ in range(3):
+        documents, total = counts.aggregate_with_count(newest, {})
+        assert (len(documents), total) == (6, None)
+    assert counts.aggregate_with_count([], {}) == ([], None)
+    plans()
+    profile = collection.database["system.profile"]
+    asked = profile.find({"ns": collection.full_name, "op": "command"}).sort("ts", 1)
+    first, *others = [plan["keysExamined"] for plan in asked]
+    assert 100 < first <= 110
+    assert others == [6, 6]
 
 
 @pytest.mark.parametrize("batch", [1, 7, 50])

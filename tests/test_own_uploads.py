@@ -65,6 +65,18 @@ def test_stages_that_read_other_documents_are_refused(own: OwnUploads, stage: st
         own.database.command("dbStats")
 
 
+def test_a_union_is_one_of_documents_of_the_owner_alone(own: OwnUploads) -> None:
+    def joined(coll: str, pipeline: list[dict[str, Any]]) -> list[int]:
+        union = {"$unionWith": {"coll": coll, "pipeline": pipeline}}
+        return [d["_id"] for d in own.aggregate([{"$match": {"n": 1}}, union])]
+
+    assert joined(own.name, []) == [1, 1]
+    assert joined(own.name, [{"$match": {"_id": {"$in": [2, 3]}}}]) == [1]
+    for coll, pipeline in (("other", []), (own.name, [{"$facet": {}}])):
+        with pytest.raises(ValueError, match="other owners"):
+            joined(coll, pipeline)
+
+
 def test_what_is_not_known_to_be_safe_is_not_there(own: OwnUploads) -> None:
     for name in ("distinct", "bulk_write", "watch", "estimated_document_count", "drop"):
         assert hasattr(Collection, name)

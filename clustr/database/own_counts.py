@@ -4,6 +4,7 @@ The counts that workers keep are of all uploads. These are of the owner's newest
 most, so that what they cost is limited; they are read by the index of the owner.
 """
 
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -15,9 +16,8 @@ from clustr.database.case_folding import fold_text
 from clustr.database.clock import now
 from clustr.database.connection import NAIVE_UTC, Document, translate_errors
 from clustr.database.counters import MAX_DAYS, Totals
-from clustr.database.documents import ANY_FACET
 from clustr.database.statistics import AnalyzerCounts, Durations, latest_durations
-from clustr.database.upload_counts import COUNTED_TOTAL
+from clustr.database.upload_counts import COUNTED_TOTAL, MANY_SECONDS, count_stages, union
 from clustr.database.uploads import NEWEST_FIRST, NEWEST_INDEX
 from clustr.domain.models import UNFINISHED
 from clustr.plugins import Analyzer
@@ -27,20 +27,41 @@ NEWEST: list[Document] = [{"$sort": dict(NEWEST_FIRST)}, {"$limit": MAX_COUNTED}
 
 
 class OwnUploadCounts:
-    """The number of an owner's uploads, for pages of listings."""
+    """The number of an owner's uploads, for pages of listings.
+
+    As that of all it is counted up to `COUNTED_TOTAL`; after a higher count there is no other for
+    `MANY_SECONDS`. There is no estimate for an owner.
+    """
 
     def __init__(self, uploads: Collection[Document]):
         self._uploads = uploads.with_options(codec_options=NAIVE_UTC)
+        self._many_until = float("-inf")
 
     def aggregate_with_count(
         self, pipeline: list[Document], options: Mapping[str, Any]
     ) -> tuple[list[Document], int | None]:
-        """The result of an aggregation, and how many uploads there are; None for too many."""
-        documents = [*self._uploads.aggregate(pipeline, **options)] if pipeline else []
-        count = self._uploads.count_documents(
-            {"facets": ANY_FACET}, hint="facets_by_upload_time", limit=COUNTED_TOTAL + 1
-        )
-        return documents, count if count <= COUNTED_TOTAL else None
+        """The result of an aggregation, and how many uploads there are, in one round trip.
+
+        Args:
+            pipeline: its documents must have an `_id`; when it is empty, only the number is read.
+            options: options for `Collection.aggregate`.
+
+        Returns:
+            the documents, and the number; None for too many.
+        """
+        is_count_due = time.monotonic() >= self._many_until
+        stages = [*pipeline]
+        if is_count_due:
+            stages += [union(self._uploads, count_stages())] if pipeline else count_stages()
+        found = [*self._uploads.aggregate(stages, **options)] if stages else []
+        documents = [each for each in found if "_id" in each]
+        if not is_count_due:
+            return documents, None
+        count = sum(each["counted"] for each in found if "_id" not in each)
+        if count <= COUNTED_TOTAL:
+            return documents, count
+        self._many_until = time.monotonic() + MANY_SECONDS
+        return documents, None
 
 
 class OwnCounters:

@@ -23,8 +23,10 @@ from clustr.database.documents import OWNER
 # Indexes of few uploads each, that are used whoever asks; those on results are used so, too.
 INDEXES_FOR_ALL = ("_id_", "of_job", "runs", "work")
 RESULTS_PREFIX = "results."
-# Stages of an aggregation that read or write other documents than those that come in.
-STAGES_BEYOND = ("$collStats", "$facet", "$graphLookup", "$lookup", "$merge", "$out", "$unionWith")
+# Stages of an aggregation that read or write other documents than those that come in; a union with
+# this very collection is made one with the documents of the owner.
+UNION = "$unionWith"
+STAGES_BEYOND = ("$collStats", "$facet", "$graphLookup", "$lookup", "$merge", "$out", UNION)
 
 
 def indexes_of_owners(indexes: Mapping[str, Document]) -> dict[str, Document]:
@@ -91,11 +93,18 @@ class OwnUploads:
         return self._collection.count_documents(self._own(query), **_with_own_hint(options))
 
     def aggregate(self, stages: Sequence[Document], **options: Any) -> Iterator[Document]:
-        beyond = [name for stage in stages for name in stage if name in STAGES_BEYOND]
-        if beyond:
-            raise ValueError(f"{beyond[0]} reads documents of other owners")
-        own = [{"$match": self._own({})}, *stages]
-        return self._collection.aggregate(own, **_with_own_hint(options))
+        return self._collection.aggregate(self._own_stages(stages), **_with_own_hint(options))
+
+    def _own_stages(self, stages: Sequence[Document]) -> list[Document]:
+        return [{"$match": self._own({})}, *map(self._own_stage, stages)]
+
+    def _own_stage(self, stage: Document) -> Document:
+        if (union := stage.get(UNION)) and union.get("coll") == self.name:
+            return {UNION: {**union, "pipeline": self._own_stages(union["pipeline"])}}
+        for name in stage:
+            if name in STAGES_BEYOND:
+                raise ValueError(f"{name} reads documents of other owners")
+        return stage
 
     def index_information(self) -> Mapping[str, Any]:
         return self._collection.index_information()

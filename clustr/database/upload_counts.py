@@ -65,11 +65,11 @@ class UploadCounts:
         stages: list[Document] = [{"$collStats": {"count": {}}}, {"$project": {"count": 1}}]
         if is_count_due:
             stages += [
-                _union(self._uploads, _count_stages()),
-                _union(self._totals, ESTIMATE_ERROR_STAGES),
+                union(self._uploads, [{"$match": {"facets": ANY_FACET}}, *count_stages()]),
+                union(self._totals, ESTIMATE_ERROR_STAGES),
             ]
         if pipeline:
-            stages.append(_union(self._uploads, pipeline))
+            stages.append(union(self._uploads, pipeline))
         documents, estimate, counted = [], 0, COUNTED_TOTAL + 1
         if is_count_due:
             counted = 0
@@ -103,10 +103,9 @@ ESTIMATE_ERROR_STAGES: list[Document] = [
 ]
 
 
-def _count_stages() -> list[Document]:
-    """The stages that count the uploads in an index, up to one more than `COUNTED_TOTAL`."""
+def count_stages() -> list[Document]:
+    """The stages that count uploads in an index, up to one more than `COUNTED_TOTAL`."""
     return [
-        {"$match": {"facets": ANY_FACET}},
         {"$sort": dict(NEWEST_FIRST)},
         {"$limit": COUNTED_TOTAL + 1},
         {"$group": {"_id": None, "counted": {"$sum": 1}}},
@@ -114,5 +113,6 @@ def _count_stages() -> list[Document]:
     ]
 
 
-def _union(collection: Collection[Document], pipeline: list[Document]) -> Document:
+def union(collection: Collection[Document], pipeline: list[Document]) -> Document:
+    """The stage that adds what a pipeline finds in a collection."""
     return {"$unionWith": {"coll": collection.name, "pipeline": pipeline}}
