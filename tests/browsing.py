@@ -3,8 +3,9 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # A name for the service: the pages and the browser make exceptions for a loopback address, and few
@@ -37,3 +38,31 @@ def running(path: str) -> Iterator[Browser]:
         chromium = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield chromium
         chromium.close()
+
+
+class Traffic:
+    """What the pages of a browser asked for, and the errors that they reported.
+
+    Chromium reports what the policy of a page forbids as an error on the console.
+    """
+
+    def __init__(self, context: BrowserContext, host: str):
+        self._host = host
+        self._addresses: list[str] = []
+        self._errors: list[str] = []
+        context.on("request", lambda request: self._addresses.append(request.url))
+        context.on("console", lambda said: said.type == "error" and self._errors.append(said.text))
+        context.on("weberror", lambda raised: self._errors.append(str(raised.error)))
+
+    def require_only_ours(self) -> None:
+        # blob: and data: addresses are the page's own memory.
+        sent = [each for each in self._addresses if urlsplit(each).scheme not in ("blob", "data")]
+        assert sent, "no request was seen, so the next line would prove nothing"
+        assert {urlsplit(each).netloc for each in sent} == {self._host}
+        assert self._errors == []
+
+    def forget_error(self, text: str) -> None:
+        """Leave out an error that a test brings about, such as the status of an answer."""
+        told = [error for error in self._errors if text in error]
+        assert told, f"{text} was not told: {self._errors}"
+        self._errors = [error for error in self._errors if error not in told]

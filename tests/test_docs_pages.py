@@ -7,9 +7,9 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
-from browsing import HOST
+from browsing import HOST, Traffic
 from PIL import Image
-from playwright.sync_api import BrowserContext, expect
+from playwright.sync_api import expect
 
 import clustr.api
 import clustr.web
@@ -18,28 +18,6 @@ ASSETS = Path(clustr.api.__path__[0]) / "static"
 # ReDoc takes long to draw everything.
 expect.set_options(timeout=30_000)
 GALLERY = Path(clustr.web.__path__[0]) / "static"
-
-
-class Traffic:
-    """What the pages of a browser asked for, and the errors that they reported.
-
-    Chromium reports what the policy of a page forbids as an error on the console.
-    """
-
-    def __init__(self, context: BrowserContext, host: str):
-        self._host = host
-        self._addresses: list[str] = []
-        self._errors: list[str] = []
-        context.on("request", lambda request: self._addresses.append(request.url))
-        context.on("console", lambda said: said.type == "error" and self._errors.append(said.text))
-        context.on("weberror", lambda raised: self._errors.append(str(raised.error)))
-
-    def require_only_ours(self) -> None:
-        # blob: and data: addresses are the page's own memory.
-        sent = [each for each in self._addresses if urlsplit(each).scheme not in ("blob", "data")]
-        assert sent, "no request was seen, so the next line would prove nothing"
-        assert {urlsplit(each).netloc for each in sent} == {self._host}
-        assert self._errors == []
 
 
 @pytest.fixture(scope="module")
