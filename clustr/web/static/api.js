@@ -13,20 +13,22 @@ export class Problem extends Error {
   }
 }
 
+const SESSION = "api/session";
+
 let csrfToken = null;
 
 /** Return the scopes of who sees this page; throws a Problem with status 401 for nobody. */
 export async function readSession() {
-  return keepToken(await get("api/session"));
+  return keepToken(await get(SESSION));
 }
 
 /** Exchange a key for a session, which the browser keeps in a cookie that no script can read. */
 export async function logIn(key) {
-  return keepToken(await (await call("POST", "api/session", { json: { key } })).json());
+  return keepToken(await (await call("POST", SESSION, { json: { key } })).json());
 }
 
 export async function logOut() {
-  await call("DELETE", "api/session");
+  await call("DELETE", SESSION);
   csrfToken = null;
 }
 
@@ -70,8 +72,14 @@ export async function call(method, path, { json, body, headers = {}, signal } = 
       if (error.name === "AbortError") throw error;
       throw new Problem(0, { detail: "The service cannot be reached." });
     });
+  if (response.status === 401 && path !== SESSION) tellOfEnd();
   if (!response.ok) throw await problemOf(response);
   return response;
+}
+
+/** Let the page ask for a key again: the session of a request has ended. */
+export function tellOfEnd() {
+  document.dispatchEvent(new Event("sessionended"));
 }
 
 /** The headers of a request that changes something, for those who send it without `call`. */

@@ -2,8 +2,11 @@
 import { readSession } from "./api.js";
 import { say } from "./messages.js";
 import { startSearch } from "./search.js";
+import { startUploading } from "./uploading.js";
 
 const session = await readSession().catch((problem) => say(problem.message));
 if (session) {
-  if (session.scopes.includes("uploads:read")) startSearch();
+  const may = (scope) => session.scopes.includes(scope);
+  if (may("uploads:read")) startSearch();
+  if (may("uploads:write")) startUploading();
 }
