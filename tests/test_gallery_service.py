@@ -1,0 +1,231 @@
+"""What the gallery does with many images, and what it shows of the service, in a real browser."""
+
+import re
+from urllib.parse import urlsplit
+
+import photographs
+import pytest
+import requests
+from browsing import Traffic
+from playwright.sync_api import expect
+from running import wait_until
+
+
+@pytest.fixture(scope="module")
+def context(browser, service):
+    context = browser.new_context(viewport={"width": 1000, "height": 900})
+    traffic = Traffic(context, urlsplit(service.url).netloc)
+    yield context
+    traffic.require_only_ours()
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def loaded_page(context):
+    return context.new_page()
+
+
+@pytest.fixture
+def page(loaded_page, service):
+    loaded_page.goto(f"{service.url}/gallery#")
+    return loaded_page
+
+
+@pytest.fixture
+def uploads(service, request):
+    """The ids of three uploads; the name of the test is in theirs."""
+    word = request.node.name.partition("[")[0].replace("_", "")
+    content = photographs.photograph()
+    files = [("files", (f"{word} {number}.jpg", content)) for number in range(3)]
+    answer = requests.post(f"{service.url}/api/upload", files=files, timeout=10)
+    return [each["id"] for each in answer.json()["data"]]
+
+
+def choose(page, ids):
+    """Choose images, as the grid does."""
+    page.evaluate(
+        """async (ids) => {
+            const {src} = document.querySelector("script[type=module]");
+            const {selection} = await import(new URL("selection.js", src).href);
+            selection.set(ids, true);
+        }""",
+        ids,
+    )
+
+
+def chosen(page):
+    return page.get_by_role("region", name="Chosen images")
+
+
+def read(service, path, **parameters):
+    return requests.get(f"{service.url}/api/{path}", parameters, timeout=10).json()
+
+
+def tags_of(service, ids):
+    return [read(service, f"uploads/{upload_id}")["tags"] for upload_id in ids]
+
+
+def trashed(service):
+    return {upload["id"] for upload in read(service, "trash", limit=100)["data"]}
+
+
+def expect_said(page, text):
+    """Wait for a message; it may be the first work of a worker."""
+    expect(page.locator("#messages")).to_contain_text(text, timeout=30_000)
+
+
+def open_state(page):
+    page.get_by_role("button", name="State", exact=True).click()
+    return page.get_by_role("dialog", name="State of the service")
+
+
+def test_chosen_images_get_tags_and_lose_them(page, service, uploads):
+    choose(page, uploads[:2])
+    expect(chosen(page).get_by_role("status")).to_have_text("2 chosen")
+    page.evaluate("() => document.addEventListener('uploadschange', () => { window.told = true })")
+    chosen(page).get_by_role("textbox").fill("okapi, two words")
+    chosen(page).get_by_role("button", name="Add tags").click()
+    expect_said(page, "Tag “okapi”, “two words”: 2 of 2 done.")
+    assert page.evaluate("() => told")
+    assert [{"okapi", "two words"} <= {*tags} for tags in tags_of(service, uploads)] == [
+        True,
+        True,
+        False,
+    ]
+    expect(chosen(page)).to_be_hidden()
+    choose(page, uploads[:1])
+    chosen(page).get_by_role("textbox").fill("okapi")
+    chosen(page).get_by_role("button", name="Remove tags").click()
+    expect_said(page, "Remove tags “okapi”: 1 of 1 done.")
+    assert ["okapi" in tags for tags in tags_of(service, uploads)] == [False, True, False]
+
+
+@pytest.fixture
+def word(uploads, service):
+    """A word that finds the three uploads and no others."""
+    return read(service, f"uploads/{uploads[0]}")["original_name"].split()[0]
+
+
+def test_all_hits_are_put_into_the_trash_and_brought_back(page, service, uploads, word):
+    """They are what the page shows, also by a word that is only begun, which jobs do not know."""
+    page.goto(f"{service.url}/gallery#q={word[:-1]}")
+    choose(page, uploads[:1])
+    chosen(page).get_by_role("button", name="Choose all hits").click()
+    expect(chosen(page).get_by_role("status")).to_have_text("All hits chosen")
+    chosen(page).get_by_role("button", name="Put into the trash").click()
+    expect_said(page, "Put into the trash: 3 of 3 done.")
+    assert {*uploads} <= trashed(service)
+    page.locator("#messages").get_by_role("button", name="Undo").click()
+    expect_said(page, "Restore: 3 of 3 done.")
+    assert not {*uploads} & trashed(service)
+
+
+def test_a_job_is_about_what_the_filters_of_the_page_find(page, service, uploads, word):
+    """Of more than 10,000 uploads the filters are sent; a job has them in another form."""
+    asked = [("q", word), ("content_type", "image/jpeg"), ("undated", "true")]
+    asked += [("min_width", "2"), ("uploaded_after", "2024-02-29T00:00:00Z"), ("sort", "size")]
+    asked += [("tag_not", "nothing"), ("tag_not", "nowhere")]
+    filter = page.evaluate(
+        """async (asked) => {
+            const {src} = document.querySelector("script[type=module]");
+            const filters = await import(new URL("filters.js", src).href);
+            return filters.filterOfJob(new URLSearchParams(asked), await filters.readFilters());
+        }""",
+        asked,
+    )
+    assert len(filter) == len({name for name, _ in asked}) - 1
+    order = {"action": "delete", "filter": filter, "dry_run": True}
+    answer = requests.post(f"{service.url}/api/uploads/bulk", json=order, timeout=10)
+    assert answer.json() == {"matched": 3}
+
+
+def test_an_analyzer_is_run_on_chosen_images_and_the_job_is_in_the_state(page, service, uploads):
+    choose(page, uploads)
+    chosen(page).get_by_role("combobox", name="Analyzer").select_option("palette")
+    chosen(page).get_by_role("button", name="Run").click()
+    expect_said(page, "Analyze palette: 3 of 3 done.")
+    state = open_state(page)
+    jobs = state.get_by_role("region", name="Jobs").get_by_role("listitem")
+    expect(jobs.first).to_contain_text("Analyze palette: succeeded, 3 of 3 done")
+
+
+def test_a_job_shows_how_far_it_is_and_can_be_cancelled(page, service, uploads):
+    """What a job says while it runs is held up: those of three uploads end at once."""
+    job = {"total": 3, "state": "running"}
+
+    def slow_down(route):
+        answer = route.fetch().json()
+        counts = {**answer["counts"], "succeeded": 1}
+        route.fulfill(json={**answer, **job, "counts": counts})
+
+    page.route(re.compile("/api/jobs/[0-9a-f]{24}$"), slow_down)
+    choose(page, uploads)
+    chosen(page).get_by_role("textbox").fill("slow")
+    chosen(page).get_by_role("button", name="Add tags").click()
+    expect(chosen(page)).to_contain_text("1 of 3 done")
+    expect(chosen(page).get_by_role("progressbar")).to_have_attribute("max", "3")
+    with page.expect_request(re.compile("/cancel$")):
+        chosen(page).get_by_role("button", name="Cancel").click()
+    page.unroute_all()
+    expect_said(page, "Tag “slow”")
+
+
+def test_the_choice_is_over_when_other_hits_are_shown(page, uploads):
+    choose(page, uploads)
+    page.get_by_role("combobox", name="Search images").fill("somethingelse")
+    expect(chosen(page)).to_be_hidden()
+
+
+def test_services_and_plugins_are_shown_as_they_are(page, service, uploads):
+    state = open_state(page)
+    services = state.get_by_role("region", name="Services")
+    for name in read(service, "health")["services"]:
+        expect(services.locator("dt", has_text=re.compile(f"^{name}$"))).to_be_visible()
+    plugins = state.get_by_role("region", name="Plugins")
+    for plugin in read(service, "plugins")["data"]:
+        line = plugins.locator("dl > div", has_text=plugin["name"]).first
+        expect(line).to_contain_text(plugin["state"])
+        if plugin["reason"]:
+            expect(plugins).to_contain_text(plugin["reason"])
+    state.get_by_role("button", name="Close").click()
+    expect(state).to_be_hidden()
+    assert "panel" not in page.url
+
+
+def test_what_waits_for_a_service_is_shown_with_its_time(page, service, blip, request):
+    blip.mode = "away"
+    request.addfinalizer(lambda: setattr(blip, "mode", "ok"))
+    content = photographs.photograph()
+    requests.post(f"{service.url}/api/upload", files={"files": ("away.jpg", content)}, timeout=10)
+    wait_until(lambda: deferred_of(service), 30, "a deferred analysis")
+    state = open_state(page)
+    item = state.get_by_role("listitem").filter(has_text=re.compile(r"^\s*blip: \d+ since"))
+    expect(item.locator("time")).to_have_attribute(
+        "datetime", deferred_of(service)["blip"]["since"]
+    )
+    page.keyboard.press("Escape")
+    expect(state).to_be_hidden()
+
+
+def deferred_of(service):
+    return read(service, "health")["services"]["queue"]["deferred"]
+
+
+def test_the_trash_has_pictures_that_are_restored_or_removed_for_good(page, service, uploads):
+    for upload_id in uploads:
+        requests.delete(f"{service.url}/api/uploads/{upload_id}", timeout=10)
+    trash = open_state(page).get_by_role("region", name="Trash")
+    item = trash.get_by_role("listitem").first
+    is_shown = "image => image.decode().then(() => image.naturalWidth > 0)"
+    assert item.get_by_role("img").evaluate(is_shown)
+    with page.expect_response(re.compile("/restore$")):
+        item.get_by_role("button", name=re.compile("^Restore")).click()
+    expect(trash.get_by_role("listitem")).to_have_count(len(trashed(service)))
+    assert len({*uploads} - trashed(service)) == 1
+    page.once("dialog", lambda asked: asked.dismiss())
+    trash.get_by_role("button", name="for good").first.click()
+    assert len({*uploads} & trashed(service)) == 2
+    page.once("dialog", lambda asked: asked.accept())
+    with page.expect_response(re.compile("permanently=true")):
+        trash.get_by_role("button", name="for good").first.click()
+    assert len({*uploads} & trashed(service)) == 1
