@@ -1,0 +1,111 @@
+"""The gallery of a service that asks for keys, in a real browser."""
+
+import re
+import secrets
+
+import photographs
+import pytest
+from playwright.sync_api import expect
+
+READ = "uploads:read"
+ALL = (READ, "uploads:write", "uploads:delete", "analyses:run", "plugins:read")
+
+
+@pytest.fixture(scope="module")
+def closed_web(web_with):
+    return web_with(processes=1, AUTH="keys")
+
+
+@pytest.fixture
+def key(closed_web):
+    """Makes the text of a key with these scopes."""
+
+    def make(*scopes):
+        name = f"key-{secrets.token_hex(4)}"
+        return closed_web.workshop.web.key_making.create(name, scopes).text
+
+    return make
+
+
+@pytest.fixture
+def page(browser, closed_web):
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(f"{closed_web.url}/gallery")
+    yield page
+    context.close()
+
+
+def dialog_of(page):
+    return page.get_by_role("dialog", name="Log in")
+
+
+def log_in(page, text):
+    dialog_of(page).get_by_label("Key").fill(text)
+    dialog_of(page).get_by_role("button", name="Log in").click()
+
+
+def actions(page):
+    return page.get_by_role("navigation", name="Actions").get_by_role("button")
+
+
+def test_a_key_is_asked_for_and_the_browser_keeps_a_cookie_that_no_script_reads(page, key):
+    expect(dialog_of(page)).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(dialog_of(page)).to_be_visible()
+    log_in(page, "clustr_nothing")
+    expect(dialog_of(page).get_by_role("alert")).not_to_be_empty()
+    log_in(page, key(*ALL))
+    expect(dialog_of(page)).to_be_hidden()
+    expect(page.get_by_role("combobox", name="Search images")).to_be_visible()
+    [cookie] = page.context.cookies()
+    assert cookie["httpOnly"]
+    assert cookie["sameSite"] == "Strict"
+    page.reload()
+    expect(actions(page).filter(has_text="Log out")).to_be_visible()
+    expect(dialog_of(page)).to_be_hidden()
+
+
+@pytest.mark.parametrize(
+    ("scopes", "shown", "regions"),
+    [
+        ((READ,), ["State"], ["Services", "Jobs", "Trash"]),
+        (ALL, ["Upload", "State"], ["Services", "Jobs", "Plugins", "Trash"]),
+    ],
+    ids=["read", "all"],
+)
+def test_only_what_the_scopes_allow_is_shown(page, key, scopes, shown, regions):
+    log_in(page, key(*scopes))
+    expect(actions(page)).to_have_text([re.compile("^Log out"), *shown])
+    page.get_by_role("button", name="State").click()
+    state = page.get_by_role("dialog", name="State of the service")
+    expect(state.get_by_role("region")).to_have_count(len(regions))
+    for region in regions:
+        expect(state.get_by_role("region", name=region)).to_be_visible()
+
+
+def test_after_a_log_out_the_key_is_asked_for_again(page, key):
+    log_in(page, key(*ALL))
+    page.get_by_role("button", name="Log out").click()
+    expect(dialog_of(page)).to_be_visible()
+    assert page.context.cookies() == []
+
+
+def test_a_session_that_ends_loses_nothing_that_was_typed(page, key):
+    log_in(page, key(*ALL))
+    field = page.get_by_role("combobox", name="Search images")
+    expect(field).to_be_visible()
+    page.context.clear_cookies()
+    field.fill("what was typed")
+    expect(dialog_of(page)).to_contain_text("Your session has ended")
+    log_in(page, key(*ALL))
+    expect(dialog_of(page)).to_be_hidden()
+    expect(field).to_have_value("what was typed")
+    expect(page.get_by_text("No image found")).to_be_visible()
+    # It takes the token of the new session to change something.
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Upload").click()
+    content = photographs.photograph()
+    chooser.value.set_files([{"name": "a.jpg", "mimeType": "image/jpeg", "buffer": content}])
+    uploads = page.get_by_role("region", name="Uploads")
+    expect(uploads.get_by_role("status")).to_have_text("1 of 1 uploaded")
