@@ -98,7 +98,7 @@ def test_G9_no_other_page_may_read_by_default(service, origin, method):
     answer = requests.request(method, f"{service.url}/api/uploads", headers=asked, timeout=10)
     assert answer.status_code == 200
     assert origins(answer) == {}
-    assert answer.headers["Vary"] == "Origin"
+    assert "Origin" in answer.headers["Vary"].split(", ")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.7", "images.example"])
@@ -116,7 +116,7 @@ def test_G9_every_origin_may_call_when_that_is_said(app_with):
         assert answer.headers["Access-Control-Allow-Origin"] == "*"
         assert "Access-Control-Allow-Credentials" not in answer.headers
         assert set(answer.headers["Access-Control-Expose-Headers"].split(", ")) == EXPOSED
-        assert "Vary" not in answer.headers
+        assert "Origin" not in answer.headers.get("Vary", "")
 
 
 @pytest.mark.parametrize("origin", ["https://one.example", "https://two.example:8443"])
@@ -124,7 +124,7 @@ def test_G9_a_named_origin_may_read_with_credentials(behind_proxy, origin):
     answer = get(behind_proxy, "/api/uploads", headers={"Origin": origin})
     assert origins(answer)["Allow-Origin"] == origin
     assert origins(answer)["Allow-Credentials"] == "true"
-    assert answer.headers["Vary"] == "Origin"
+    assert "Origin" in answer.headers["Vary"].split(", ")
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_G9_another_origin_may_not(behind_proxy, origin):
     answer = get(behind_proxy, "/api/uploads", headers=headers)
     assert answer.status_code == 200
     assert origins(answer) == {}
-    assert answer.headers["Vary"] == "Origin"
+    assert "Origin" in answer.headers["Vary"].split(", ")
 
 
 @pytest.mark.parametrize("named", ["https://a.example", "http://[a:b]:80", "a.b+c://a", ""])

@@ -2,11 +2,16 @@
 
 import io
 import json
+import threading
 from typing import Any
 
 import photographs
 import pytest
+from running import wait_until
 from workshop import Workshop
+
+from clustr.database.kept_counts import KeptCounts
+from clustr.domain.errors import TooSlow
 
 TAKEN = [
     *("2024-07-01T00:30:00+02:00", "2024-07-15T12:00:00Z", "2024-06-30T23:59:59.999-07:00"),
@@ -133,3 +138,55 @@ def test_what_it_does_not_have_is_refused(workshop, name):
 
 def test_nothing_is_a_timeline_too(workshop):
     assert get(workshop, "/api/timeline") == {"data": [], "undated": 0, "total": 0}
+
+
+@pytest.mark.parametrize(
+    "filters", ["", "status=pending", "tag=near", "duplicate=false", "taken_after=2000-01-01"]
+)
+def test_counting_reads_an_index_and_no_upload(workshop, dated, filters):
+    database = workshop.collection.database
+    database.command("profile", 2)
+    timeline(workshop, filters)
+    database.command("profile", 0)
+    aggregated = {"ns": workshop.collection.full_name, "command.aggregate": {"$exists": True}}
+    [plan] = database["system.profile"].find(aggregated)
+    database["system.profile"].drop()  # Nobody can delete anything in it.
+    assert plan["docsExamined"] == 0, plan
+    assert plan["keysExamined"] <= len(dated) + 2, plan
+
+
+def test_counts_of_many_are_kept_for_a_while(workshop, dated, monkeypatch):
+    """They are answered at once, and made anew behind that."""
+    monkeypatch.setattr("clustr.database.kept_counts.FEW_UPLOADS", 2)
+    monkeypatch.setattr("clustr.database.kept_counts.FRESH_FACTOR", 1e9)
+    before = timeline(workshop, "undated=false")
+    client = workshop.app.test_client()
+    assert client.delete(f"/api/uploads/{dated[0]}").status_code == 204
+    assert timeline(workshop, "undated=false") == before
+    assert timeline(workshop, "undated=false&tag=near")["2024-07"] == 1
+    monkeypatch.setattr("clustr.database.kept_counts.FRESH_FACTOR", 0)
+    assert timeline(workshop, "undated=false")["2024-07"] in (1, 2)
+    now = {**before, "2024-07": 1}
+    wait_until(lambda: timeline(workshop, "undated=false") == now, 10, "a new count")
+
+
+def test_count_that_takes_long_goes_on(monkeypatch):
+    """Who asks is told to ask again, and gets it then."""
+    monkeypatch.setattr("clustr.database.kept_counts.FEW_UPLOADS", 2)
+    monkeypatch.setattr("clustr.database.kept_counts.WAIT_SECONDS", 0.01)
+    kept, begun, may_end = KeptCounts(), [], threading.Event()
+
+    def count(seconds: float) -> list[dict[str, int]]:
+        if seconds < 1:
+            raise TooSlow
+        begun.append(seconds)
+        assert may_end.wait(30)
+        return [{"count": 3}]
+
+    for _ in range(3):
+        with pytest.raises(TooSlow):
+            kept.get("all", count)
+    may_end.set()
+    monkeypatch.setattr("clustr.database.kept_counts.WAIT_SECONDS", 30)
+    assert kept.get("all", count) == [{"count": 3}]
+    assert len(begun) == 1

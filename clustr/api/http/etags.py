@@ -9,10 +9,12 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
+from http import HTTPStatus
 
 from flask import Response, request
 from werkzeug.http import parse_etags
 
+from clustr.api.http.compression import GZIP, compress, is_to_be_compressed
 from clustr.database import Versions
 from clustr.domain.errors import Outdated
 
@@ -34,9 +36,17 @@ def add_etag(response: Response, version: str) -> Response:
     return response
 
 
-def add_etag_of_page(response: Response) -> Response:
-    """Set the strong `ETag` of a response with several uploads."""
-    response.set_etag(_digest(response))
+def send_page(response: Response) -> Response:
+    """Send a response with several uploads, compressed if the client takes that.
+
+    Its strong `ETag` differs by the form in which it is sent. It is 304 if the client has it.
+    """
+    is_compressed = is_to_be_compressed(response)
+    response.set_etag(f"{_digest(response)}-{GZIP}" if is_compressed else _digest(response))
+    response.vary.add("Accept-Encoding")
+    send_unless_known(response)
+    if is_compressed and response.status_code == HTTPStatus.OK:
+        compress(response)
     return response
 
 

@@ -3,7 +3,7 @@
 from flask import Response, jsonify, request
 
 from clustr.api.http.blueprint import Blueprint
-from clustr.api.http.etags import add_etag_of_page, send_unless_known
+from clustr.api.http.etags import send_page
 from clustr.api.http.request_context import components
 from clustr.api.plugin_filters import installed_filters
 from clustr.api.resources.uploads import IF_NONE_MATCH_PARAMETER, PAGE_ETAG_HEADER
@@ -39,5 +39,4 @@ def get_timeline() -> Response:
         if reason := installed_filters.explain_unindexed(request.args):
             raise InvalidInput(reason) from error
         raise
-    response = jsonify(dump_timeline(timeline, query["unit"]))
-    return send_unless_known(add_etag_of_page(response))
+    return send_page(jsonify(dump_timeline(timeline, query["unit"])))

@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 from flask import Response, jsonify, request
 
 from clustr.api.http.blueprint import Blueprint
-from clustr.api.http.etags import add_etag, add_etag_of_page, send_unless_known
+from clustr.api.http.etags import add_etag, send_page, send_unless_known
 from clustr.api.http.fields import UPLOAD_ID_PARAMETER, links_to_upload
 from clustr.api.http.json_provider import page_response
 from clustr.api.http.preferences import (
@@ -106,7 +106,8 @@ def list_uploads() -> Response:
     uploads, nor within 300 milliseconds, is refused, and the answer says what goes together.
 
     To follow uploads while they are analyzed, ask for their `ids` and send the `ETag` of the answer
-    before as `If-None-Match`: as long as nothing has changed, the answer is 304 and empty.
+    before as `If-None-Match`: as long as nothing has changed, the answer is 304 and empty. With
+    `Accept-Encoding: gzip` it is compressed, and has an `ETag` of its own.
 
     What has changed since you looked has `updated_after` the latest `updated_at` that you know, in
     the order `sort=updated_at`: what was uploaded, edited, analyzed or restored, by jobs, too. Ask
@@ -145,7 +146,7 @@ def list_uploads() -> Response:
         raise InvalidInput(reason) from error
     response = page_response(body)
     response.headers["Link"] = link_header(page, number)
-    return send_unless_known(add_etag_of_page(response))
+    return send_page(response)
 
 
 @blueprint.route("/exists", methods=["POST"], needs=Scope.UPLOADS_READ)
