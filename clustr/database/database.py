@@ -55,7 +55,7 @@ INDEXES = uploads.INDEXES | duplicates.INDEXES | listing_queries.INDEXES | analy
 INDEXES |= bulk_selection.INDEXES | statistics.INDEXES | search_terms.INDEXES
 # Those by which uploads are listed, searched and compared, for the uploads of one owner.
 INDEXES |= indexes_of_owners(
-    listing_queries.INDEXES
+    listing_queries.INDEXES_WITH_OWNERS
     | search_terms.INDEXES
     | {name: INDEXES[name] for name in (uploads.NEWEST_INDEX, duplicates.SAME_BYTES_INDEX)}
 )

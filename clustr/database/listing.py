@@ -165,7 +165,7 @@ class Listing:
         skipped = (page - 1) * limit if position is None else 0
         if skipped > MAX_SKIPPED:
             self._refuse_deep_page()
-        index = index_for(upload_filter, sort)
+        index = index_for(upload_filter, sort, self._owner)
 
         def find(bounded: bool) -> tuple[list[Document], int | None]:
             arguments = upload_filter, sort, position, skipped, limit + 1, projection
@@ -244,8 +244,8 @@ class Listing:
         """
         found = self._collection.find(filter_query(upload_filter, sort), projection)
         found = found.sort(sort.keys).skip(skipped).limit(count)
-        for wider_filter in upload_filter.single_index_filters(sort):
-            index = index_for(wider_filter, sort)
+        for wider_filter in upload_filter.single_index_filters(sort, self._owner):
+            index = index_for(wider_filter, sort, self._owner)
             assert index is not None
             last = self._position_after(MAX_EXAMINED, wider_filter, sort, position, index)
             within = range_up_to(

@@ -1,6 +1,7 @@
 """Queries of listings: conditions, and the range of the index that answers them in an order."""
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bson import MaxKey, MinKey, ObjectId
@@ -15,10 +16,12 @@ from clustr.database.local_dates import LOCAL_DATE, SORT_DATE, local_date_condit
 from clustr.database.search_conditions import search_condition
 from clustr.database.upload_filter import (
     INDEXED_SORTS,
+    INDEXED_SORTS_OF_OWNERS,
     RANGE_FIELDS,
     SORTS,
     Sort,
     UploadFilter,
+    indexed_sorts,
 )
 from clustr.database.uploads import NEWEST_INDEX, result_conditions
 
@@ -34,25 +37,38 @@ PARTIAL_FILTERS = {"tag_keys": {"partialFilterExpression": {"tag_keys": {"$exist
 INDEX_SUFFIXES = {"date": [LOCAL_DATE]}
 # The indexes for the orders in which all uploads are listed without any filter.
 INDEXES_OF_ALL = {"upload_time": NEWEST_INDEX, "updated_at": "last_changed"}
-INDEXES: dict[str, Document] = {
-    f"{lead}_by_{sort}": {
-        "keys": [
-            *INDEX_PREFIXES[lead],
-            *((field, -1) for field in (SORTS[sort], "_id", *INDEX_SUFFIXES.get(sort, ()))),
-        ],
-        **PARTIAL_FILTERS.get(lead, {}),
+
+
+def _indexes(sorts_by_lead: Mapping[str, Sequence[str]]) -> dict[str, Document]:
+    """The indexes for these kinds of filters, each in these orders, and for no filter at all."""
+    indexes: dict[str, Document] = {
+        f"{lead}_by_{sort}": {
+            "keys": [
+                *INDEX_PREFIXES[lead],
+                *((field, -1) for field in (SORTS[sort], "_id", *INDEX_SUFFIXES.get(sort, ()))),
+            ],
+            **PARTIAL_FILTERS.get(lead, {}),
+        }
+        for lead, sorts in sorts_by_lead.items()
+        for sort in sorts
     }
-    for lead, sorts in INDEXED_SORTS.items()
-    for sort in sorts
-}
-INDEXES[INDEXES_OF_ALL["updated_at"]] = {"keys": [("updated_at", -1), ("_id", -1)]}
+    return indexes | {INDEXES_OF_ALL["updated_at"]: {"keys": [("updated_at", -1), ("_id", -1)]}}
+
+
+INDEXES = _indexes(INDEXED_SORTS)
+# Those that have another beside them for the uploads of one owner.
+INDEXES_WITH_OWNERS = _indexes(INDEXED_SORTS_OF_OWNERS)
 
 # MongoDB's error code for a range that ends before it begins.
 EMPTY_RANGE = 51175
 
 
-def index_for(upload_filter: UploadFilter, sort: Sort) -> str | None:
-    """The index that answers a filter by itself; None where MongoDB has to choose a plan."""
+def index_for(upload_filter: UploadFilter, sort: Sort, owner: str | None) -> str | None:
+    """The index that answers a filter by itself; None where MongoDB has to choose a plan.
+
+    Args:
+        owner: whose uploads are asked for; None: all are.
+    """
     leads = upload_filter.index_prefixes
     of_others = [bound for bound in upload_filter.bounds if bound.sort != sort.by]
     is_undated = sort.by == "date" and upload_filter.bounds and not upload_filter.dated
@@ -74,7 +90,7 @@ def index_for(upload_filter: UploadFilter, sort: Sort) -> str | None:
     if not leads and sort.by in INDEXES_OF_ALL:
         return INDEXES_OF_ALL[sort.by]
     lead = leads[0] if leads else "facets"
-    return f"{lead}_by_{sort.by}" if sort.by in INDEXED_SORTS[lead] else None
+    return f"{lead}_by_{sort.by}" if sort.by in indexed_sorts(owner)[lead] else None
 
 
 IndexKey = list[tuple[str, Any]]

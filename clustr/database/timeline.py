@@ -119,7 +119,7 @@ class Timelines:
         upload_filter = self._search.planned(upload_filter, BY_DATE)
         options: dict[str, Any] = {}
         plan = upload_filter.search_plan
-        if index := index_for(upload_filter, BY_DATE) or (plan and plan.index):
+        if index := index_for(upload_filter, BY_DATE, self._owner) or (plan and plan.index):
             options["hint"] = index
         readable = {SORT_DATE: {"$gte": FIRST_MOMENT, "$lte": LAST_MOMENT}}
         is_undated = {"$cond": [{"$lte": [f"${LOCAL_DATE}", None]}, 1, 0]}

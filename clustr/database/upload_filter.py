@@ -1,6 +1,7 @@
 """Filters and orders of listings, as requests have them."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -37,6 +38,9 @@ INDEXED_SORTS = {
     "tag_keys": ("upload_time", "size", "name", "date"),
     "analyses": ("upload_time", "size", "name", "date"),
 }
+# Those of the indexes that begin with an owner. By analyses there is only one: an upload is in each
+# of these once for each of its analyses, and in those of all as well.
+INDEXED_SORTS_OF_OWNERS = {**INDEXED_SORTS, "analyses": ("upload_time",)}
 # The filters by a range, each with the field of the document.
 RANGE_FIELDS = {
     "upload_time": "upload_time",
@@ -122,8 +126,12 @@ class UploadFilter:
         duplicate = None if self.duplicate is None else DUPLICATE_FACETS[self.duplicate]
         return [facet for facet in (duplicate, self.status, self.content_type) if facet]
 
-    def single_index_filters(self, sort: "Sort") -> list["UploadFilter"]:
-        """Wider filters that one index answers each, the most selective first."""
+    def single_index_filters(self, sort: "Sort", owner: str | None) -> list["UploadFilter"]:
+        """Wider filters that one index answers each, the most selective first.
+
+        Args:
+            owner: whose uploads are asked for; None: all are.
+        """
         within = UploadFilter(
             bounds=tuple(bound for bound in self.bounds if bound.sort == sort.by),
             undated=self.undated and sort.by == "taken_at",
@@ -138,7 +146,8 @@ class UploadFilter:
             ways.append(replace(within, content_type=self.content_type))
         if self.duplicate is not None:
             ways.append(replace(within, duplicate=self.duplicate))
-        indexed = [way for way in ways if sort.by in INDEXED_SORTS[way.index_prefixes[0]]]
+        sorts = indexed_sorts(owner)
+        indexed = [way for way in ways if sort.by in sorts[way.index_prefixes[0]]]
         return indexed or [within]
 
     @property
@@ -153,6 +162,11 @@ class UploadFilter:
 
 
 NO_FILTER = UploadFilter()
+
+
+def indexed_sorts(owner: str | None) -> Mapping[str, tuple[str, ...]]:
+    """The kinds of filters, each with the orders in which an index has what an owner sees."""
+    return INDEXED_SORTS if owner is None else INDEXED_SORTS_OF_OWNERS
 
 
 def include_unkeyed_uploads(upload_filter: UploadFilter, tag_keys: TagKeys) -> UploadFilter:
