@@ -24,6 +24,10 @@ function remove(message) {
 }
 
 function draw() {
+  const element = document.getElementById("messages");
+  // Outside of a modal dialog nothing can be pressed while it is open.
+  const place = [...document.querySelectorAll("dialog:modal")].at(-1) ?? document.body;
+  if (element.parentElement !== place) place.append(element);
   render(
     shown.map(
       (message) => html`<p>
@@ -31,9 +35,11 @@ function draw() {
         ${message.action && html`<button @click=${() => run(message)}>${message.action.label}</button>`}
       </p>`,
     ),
-    document.getElementById("messages"),
+    element,
   );
 }
+
+document.addEventListener("close", draw, { capture: true });
 
 function run(message) {
   remove(message);

@@ -1,0 +1,305 @@
+"""The grid of the gallery, in a real browser: rows, months, scrolling, news, keyboard, errors."""
+
+import itertools
+import re
+from collections import Counter
+from urllib.parse import urlsplit
+
+import photographs
+import pytest
+import requests
+from browsing import Traffic
+from clustr_plugins.palette import thumbhash
+from gallery_pages import (
+    SETTINGS,
+    add_uploads,
+    address_of,
+    open_gallery,
+    over_years,
+    require_accessible,
+)
+from playwright.sync_api import Page, expect
+from running import wait_until
+
+COUNT = 2400
+GAP = 4
+BOXES = """() => [...document.querySelectorAll(".month")].map(month => ({
+    name: month.querySelector("h2")?.textContent,
+    width: month.clientWidth,
+    tiles: [...month.querySelectorAll(".tile")].map(tile => ({
+        label: tile.querySelector("img").alt,
+        ...tile.getBoundingClientRect().toJSON(),
+    })),
+}))"""
+
+
+@pytest.fixture(scope="module")
+def web(web_with):
+    """A web side with uploads of ten years."""
+    web = web_with(processes=1, **SETTINGS)
+    add_uploads(web, COUNT, over_years)
+    return web
+
+
+@pytest.fixture(scope="module")
+def address(web):
+    return address_of(web)
+
+
+@pytest.fixture(scope="module")
+def context(browser):
+    context = browser.new_context(viewport={"width": 1300, "height": 1000}, locale="en-US")
+    context.set_default_timeout(10_000)
+    yield context
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def traffic(context, address):
+    return Traffic(context, urlsplit(address).netloc)
+
+
+@pytest.fixture(scope="module")
+def loaded_page(context, traffic):
+    return context.new_page()
+
+
+@pytest.fixture
+def page(loaded_page, traffic, address):
+    """The gallery at its beginning; it must make no request to another host and report no error."""
+    loaded_page.set_viewport_size({"width": 1300, "height": 1000})
+    open_gallery(loaded_page, address)
+    yield loaded_page
+    traffic.require_only_ours()
+
+
+def image(page: Page, number: int):
+    return page.get_by_role("link", name=f"image number {number}", exact=True)
+
+
+def months_by_name() -> Counter[str]:
+    """How many uploads each month has, the newest first."""
+    moments = (over_years(number)["taken_at"] for number in range(COUNT))
+    return Counter(f"{moment:%B %Y}" for moment in moments)
+
+
+@pytest.mark.parametrize("width", [360, 1300, 2560])
+def test_rows_fill_the_width_and_the_last_one_of_a_month_is_not_stretched(page, width):
+    page.set_viewport_size({"width": width, "height": 1000})
+    grid = page.locator(".grid-months")
+    wait_until(lambda: grid.evaluate("grid => grid.clientWidth") < width, 10)
+    first, *_ = page.evaluate(BOXES)
+    rows = [list(row) for _, row in itertools.groupby(first["tiles"], key=lambda tile: tile["top"])]
+    left = rows[0][0]["left"]
+    for row in rows[:-1]:
+        assert row[0]["left"] == left
+        assert row[-1]["right"] - left == pytest.approx(first["width"], abs=1)
+        assert len({tile["height"] for tile in row}) == 1
+        for one, following in itertools.pairwise(row):
+            assert following["left"] - one["right"] == GAP
+    heights = [row[0]["height"] for row in rows]
+    assert heights[-1] <= min(240, max(120, first["width"] / 6)) + 1
+    assert max(heights) < 2 * min(heights)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_placeholders_are_there_until_the_images_are(page, address):
+    held = []
+    page.route("**/thumbnail?*", lambda route: held.append(route))
+    open_gallery(page, address)
+    canvases = page.locator(".tile canvas")
+    expect(canvases.first).to_be_visible()
+    shown = canvases.count()
+    assert shown == page.locator(".tile").count()
+    while held:
+        held.pop().continue_()
+    page.unroute("**/thumbnail?*")
+    expect(canvases).to_have_count(0)
+
+
+@pytest.mark.parametrize("name", ["cat", "coffee", "logo"])
+def test_a_placeholder_looks_like_its_picture(page, name):
+    small = photographs.picture(name, 32).convert("RGBA")
+    drawn = page.evaluate(
+        """async ([bytes, width, height]) => {
+            const folder = document.querySelector("script[type=module]").src;
+            const { decodeThumbhash } = await import(new URL("thumbhash.js", folder));
+            const text = btoa(String.fromCharCode(...bytes));
+            return [...decodeThumbhash(text, width, height)];
+        }""",
+        [list(thumbhash(small)), *small.size],
+    )
+    differences = [
+        abs(one - other)
+        for at, (one, other) in enumerate(zip(small.tobytes(), drawn, strict=True))
+        if small.tobytes()[at // 4 * 4 + 3] > 128
+    ]
+    assert sum(differences) / len(differences) < 40
+
+
+def test_months_are_headings_over_their_images(page):
+    counts = months_by_name()
+    shown = page.evaluate(BOXES)
+    assert [month["name"] for month in shown] == list(counts)[: len(shown)]
+    assert len(shown) >= 2
+    numbers = iter(range(COUNT))
+    for month in shown[:2]:
+        wanted = [f"image number {next(numbers)}" for _ in range(counts[month["name"]])]
+        labels = [tile["label"] for tile in month["tiles"]]
+        assert labels == wanted[: len(labels)]
+        assert len(labels) > 10
+
+
+def test_the_elements_stay_few_while_all_are_scrolled_through(page):
+    page.evaluate("window.mostTiles = 0")
+    height = page.evaluate("document.documentElement.scrollHeight")
+    assert height > 30_000
+    for _ in range(100):
+        at_end = page.evaluate(
+            """async () => {
+                scrollBy(0, 2500);
+                await new Promise(requestAnimationFrame);
+                await new Promise(requestAnimationFrame);
+                window.mostTiles = Math.max(
+                    window.mostTiles, document.querySelectorAll(".tile").length);
+                return scrollY + innerHeight >= document.documentElement.scrollHeight - 1;
+            }"""
+        )
+        if at_end:
+            break
+    expect(image(page, COUNT - 1)).to_be_in_viewport()
+    assert 20 < page.evaluate("window.mostTiles") < 250
+    assert page.evaluate("document.querySelectorAll('#grid *').length") < 2000
+
+
+def test_a_month_is_jumped_to(page):
+    numbers = [n for n in range(COUNT) if f"{over_years(n)['taken_at']:%Y-%m}" == "2019-03"]
+    page.get_by_label("Jump to").select_option("2019-03")
+    expect(page.get_by_role("heading", name="March 2019")).to_be_in_viewport()
+    expect(image(page, numbers[0])).to_be_in_viewport()
+    assert page.get_by_label("Jump to").input_value() == "2019-03"
+
+
+def test_what_is_in_the_window_stays_there_when_heights_above_change(page, web):
+    """Months above it are loaded, which were guessed; and uploads come above it."""
+    page.get_by_label("Jump to").select_option("2020-05")
+    first = next(n for n in range(COUNT) if f"{over_years(n)['taken_at']:%Y-%m}" == "2020-05")
+    tile = image(page, first)
+    expect(tile).to_be_in_viewport()
+    top = tile.bounding_box()["y"]
+    expect(page.get_by_role("heading", name="June 2020")).to_be_attached()
+    expect(image(page, first - 1)).to_be_attached()
+    assert tile.bounding_box()["y"] == pytest.approx(top, abs=2)
+    height = page.evaluate("document.documentElement.scrollHeight")
+    add_uploads(web, 40, lambda number: over_years(0) | {"caption": f"newer {number}"})
+    page.evaluate("document.dispatchEvent(new Event('uploadschange'))")
+    try:
+        higher = "document.documentElement.scrollHeight"
+        wait_until(lambda: page.evaluate(higher) > height + 200, 10)
+        assert tile.bounding_box()["y"] == pytest.approx(top, abs=2)
+    finally:
+        web.workshop.collection.delete_many({"caption": {"$regex": "^newer"}})
+
+
+def test_new_uploads_appear_by_themselves(page, web):
+    content = photographs.photograph("jpg", "coffee")
+    files = {"files": ("new one.jpg", content)}
+    answer = requests.post(f"{web.url}/api/upload", files=files, timeout=10).json()
+    new = page.get_by_role("link", name="new one.jpg")
+    expect(new).to_be_in_viewport(timeout=10_000)
+    upload_id = answer["data"][0]["id"]
+    requests.delete(f"{web.url}/api/uploads/{upload_id}?permanently=true", timeout=10)
+    expect(new).to_have_count(0, timeout=10_000)
+
+
+def test_asking_again_is_one_request(page):
+    asked = []
+    page.on("request", lambda request: asked.append(urlsplit(request.url).path))
+    with page.expect_request("**/api/timeline?*"):
+        pass
+    asked.clear()
+    with page.expect_request("**/api/timeline?*"):
+        pass
+    assert asked == ["/api/timeline"]
+
+
+def test_images_are_reached_and_chosen_with_the_keyboard(page):
+    image(page, 0).focus()
+    page.keyboard.press("ArrowRight")
+    expect(image(page, 1)).to_be_focused()
+    page.keyboard.press("ArrowDown")
+    below = page.evaluate("document.activeElement.closest('.tile').getBoundingClientRect().top")
+    assert below > image(page, 0).bounding_box()["y"]
+    page.keyboard.press("ArrowUp")
+    expect(image(page, 1)).to_be_focused()
+    page.keyboard.press("Space")
+    expect(page.get_by_label("Choose image number 1", exact=True)).to_be_checked()
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("Shift+ArrowRight")
+    expect(page.locator(".tile input:checked")).to_have_count(3)
+    assert page.locator(".tile a[tabindex='0']").count() == 1
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("upload="))
+
+
+def test_a_range_is_chosen_with_shift(page):
+    page.get_by_label("Choose image number 2", exact=True).click()
+    page.get_by_label("Choose image number 9", exact=True).click(modifiers=["Shift"])
+    expect(page.locator(".tile input:checked")).to_have_count(8)
+    page.get_by_label("Choose image number 4", exact=True).click()
+    expect(page.locator(".tile input:checked")).to_have_count(7)
+
+
+def test_the_focus_goes_down_through_what_was_not_loaded(page):
+    image(page, 0).focus()
+    focused = "document.activeElement.querySelector('img')?.alt"
+    for _ in range(25):
+        before = page.evaluate(focused)
+        page.keyboard.press("ArrowDown")
+        wait_until(lambda: page.evaluate(focused) not in (before, None), 10)  # noqa: B023
+    assert int(page.evaluate(focused).split()[-1]) > 80
+    box = page.evaluate("document.activeElement.getBoundingClientRect().toJSON()")
+    assert 0 <= box["top"] < 1000
+
+
+def test_what_a_search_finds_has_no_months_and_says_why_it_was_found(page, address):
+    """More than the service counts are found, so the grid grows while it is scrolled."""
+    open_gallery(page, address, "q=photograph")
+    expect(page.locator(".month h2")).to_have_count(0)
+    expect(page.locator(".matched").first).to_have_text("found in name")
+    height = page.evaluate("document.documentElement.scrollHeight")
+    page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+    wait_until(lambda: page.evaluate("document.documentElement.scrollHeight") > height, 10)
+
+
+def test_nothing_found_is_said_in_words(page):
+    page.evaluate("location.hash = 'tag=nothing-like-this'")
+    expect(page.get_by_text("Nothing is found.")).to_be_visible()
+    page.get_by_role("button", name="Show all images").click()
+    expect(image(page, 0)).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1300])
+def test_axe_finds_nothing(page, scheme, width):
+    page.set_viewport_size({"width": width, "height": 800})
+    page.emulate_media(color_scheme=scheme)
+    require_accessible(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_database_that_does_not_answer_is_told_in_words(browser, servers, address):
+    page = browser.new_page()
+    open_gallery(page, address)
+    with servers.frozen_mongod():
+        page.evaluate("scrollTo(0, 20000)")
+        expect(page.get_by_role("button", name="Try again")).to_be_visible(timeout=10_000)
+        expect(page.locator(".grid-notice")).to_contain_text("database")
+    expect(page.get_by_role("button", name="Try again")).to_have_count(0, timeout=20_000)
+    expect(page.locator(".tile").first).to_be_visible()
+    page.close()
+
+
+def test_an_empty_service_says_so(page, web):
+    web.workshop.collection.delete_many({})
+    expect(page.get_by_text("Nothing has been uploaded yet.")).to_be_visible(timeout=10_000)

@@ -1,0 +1,302 @@
+"""One image of the gallery, in a real browser: zoom, words, analyses, what is like it, trash."""
+
+import re
+from urllib.parse import urlsplit
+
+import photographs
+import pytest
+import requests
+from browsing import Traffic
+from calling import uploaded
+from gallery_pages import add_uploads, address_of, require_accessible
+from playwright.sync_api import Page, expect
+from running import wait_until
+
+
+@pytest.fixture(scope="module")
+def uploads(service):
+    """Three photographs, of which two are alike, and one is there twice; the newest first."""
+    contents = [
+        photographs.photograph("jpg", "cat"),
+        photographs.photograph("jpg", "cat", 200),
+        photographs.photograph("jpg", "coffee"),
+        photographs.photograph("jpg", "coffee"),
+    ]
+    ids = [uploaded(service, content)[0]["id"] for content in contents]
+    url = f"{service.url}/api/uploads"
+    for number, upload_id in enumerate(ids):
+        wait_until(lambda: read(service, upload_id)["status"] == "processed", 60)  # noqa: B023
+        taken_at = f"2030-07-0{number + 1}T00:30:00+02:00"
+        words = {"caption": f"picture {number}", "taken_at": taken_at}
+        assert requests.patch(f"{url}/{upload_id}", json=words, timeout=10).ok
+    return ids[::-1]
+
+
+def read(service, upload_id: str) -> dict:
+    return requests.get(f"{service.url}/api/uploads/{upload_id}", timeout=10).json()
+
+
+@pytest.fixture(scope="module")
+def context(browser):
+    # Elsewhere than the camera, whose clock is told and not that of the reader.
+    context = browser.new_context(
+        viewport={"width": 1300, "height": 900}, locale="en-US", timezone_id="America/New_York"
+    )
+    yield context
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def traffic(context, service):
+    return Traffic(context, urlsplit(address_of(service)).netloc)
+
+
+@pytest.fixture(scope="module")
+def loaded_page(context, traffic):
+    return context.new_page()
+
+
+@pytest.fixture
+def viewer(loaded_page, traffic, service, uploads):
+    """The newest photograph in the viewer; nothing is asked of another host, and no error told."""
+    loaded_page.set_viewport_size({"width": 1300, "height": 900})
+    loaded_page.goto("about:blank")
+    loaded_page.goto(f"{address_of(service)}#upload={uploads[0]}")
+    viewer = loaded_page.get_by_role("dialog")
+    expect(viewer.get_by_role("heading", name="Metadata")).to_be_visible()
+    yield viewer
+    traffic.require_only_ours()
+
+
+def shown(viewer) -> str:
+    return viewer.locator(".viewer-image").get_attribute("alt")
+
+
+def scale(viewer) -> float:
+    transform = viewer.locator(".viewer-image").evaluate("image => image.style.transform")
+    return float(re.search(r"scale\(([\d.]+)\)", transform)[1])
+
+
+def test_an_image_is_opened_from_the_grid_and_closed_into_it(viewer, loaded_page):
+    viewer.get_by_role("button", name="Close").click()
+    expect(viewer).to_have_count(0)
+    link = loaded_page.get_by_role("link", name="picture 2", exact=True)
+    link.click()
+    expect(viewer).to_have_accessible_name("Image: picture 2")
+    loaded_page.keyboard.press("Escape")
+    expect(viewer).to_have_count(0)
+    expect(link).to_be_focused()
+    assert "upload" not in urlsplit(loaded_page.url).fragment
+    loaded_page.go_back()
+    expect(viewer).to_have_accessible_name("Image: picture 2")
+
+
+def test_the_next_and_previous_come_by_keys_buttons_and_swipes(viewer, loaded_page):
+    loaded_page.keyboard.press("ArrowRight")
+    expect(viewer).to_have_accessible_name("Image: picture 2")
+    viewer.get_by_role("button", name="Next").click()
+    expect(viewer).to_have_accessible_name("Image: picture 1")
+    loaded_page.keyboard.press("ArrowLeft")
+    expect(viewer).to_have_accessible_name("Image: picture 2")
+    stage = viewer.locator(".viewer-stage").bounding_box()
+    middle = stage["y"] + stage["height"] / 2
+    loaded_page.mouse.move(stage["x"] + 400, middle)
+    loaded_page.mouse.down()
+    loaded_page.mouse.move(stage["x"] + 200, middle, steps=3)
+    loaded_page.mouse.up()
+    expect(viewer).to_have_accessible_name("Image: picture 1")
+
+
+def test_it_is_zoomed_by_keys_buttons_wheel_and_double_click(viewer, loaded_page):
+    assert scale(viewer) == 1
+    loaded_page.keyboard.press("+")
+    enlarged = scale(viewer)
+    assert enlarged > 1
+    viewer.get_by_role("button", name="Zoom in").click()
+    assert scale(viewer) > enlarged
+    expect(viewer.locator(".viewer-image")).to_have_attribute("src", re.compile("/file$"))
+    viewer.get_by_role("button", name="Zoom out").click()
+    assert scale(viewer) == pytest.approx(enlarged)
+    loaded_page.keyboard.press("0")
+    assert scale(viewer) == 1
+    viewer.locator(".viewer-stage").hover()
+    loaded_page.mouse.wheel(0, -300)
+    assert scale(viewer) > 2
+    loaded_page.keyboard.press("-")
+    loaded_page.keyboard.press("0")
+    viewer.locator(".viewer-stage").dblclick()
+    assert scale(viewer) > 2
+    viewer.locator(".viewer-stage").dblclick()
+    assert scale(viewer) == 1
+
+
+def test_two_fingers_zoom(viewer):
+    viewer.locator(".viewer-stage").evaluate(
+        """stage => {
+            stage.setPointerCapture = () => {};  // These pointers are not of a device.
+            const box = stage.getBoundingClientRect();
+            const say = (type, pointerId, x) => stage.dispatchEvent(new PointerEvent(type, {
+                pointerId, pointerType: "touch", bubbles: true, button: 0,
+                clientX: box.left + x, clientY: box.top + 200,
+            }));
+            say("pointerdown", 11, 200);
+            say("pointerdown", 12, 300);
+            say("pointermove", 12, 500);
+            say("pointerup", 11, 200);
+            say("pointerup", 12, 500);
+        }"""
+    )
+    assert scale(viewer) == pytest.approx(3)
+
+
+def test_metadata_are_told_with_the_time_that_the_clock_showed(viewer):
+    panel = viewer.get_by_role("region", name="Details")
+    expect(panel).to_contain_text("July 4, 2030 at 12:30 AM")
+    expect(panel).to_contain_text("image/jpeg")
+    expect(panel).to_contain_text("160 ")
+
+
+def test_words_are_edited(viewer, service, uploads, loaded_page):
+    viewer.get_by_label("Caption").fill("a cup")
+    viewer.get_by_label("Tags").fill("cup, table")
+    viewer.get_by_label("Name").fill("cup.jpg")
+    viewer.get_by_label("Taken").fill("2030-08-04T10:15")
+    viewer.get_by_role("button", name="Save").click()
+    expect(loaded_page.get_by_text("Saved.")).to_be_visible()
+    expect(viewer).to_have_accessible_name("Image: a cup")
+    stored = read(service, uploads[0])
+    assert stored["caption"] == "a cup"
+    assert stored["tags"] == ["cup", "table"]
+    assert stored["original_name"] == "cup.jpg"
+    assert stored["taken_at"] == "2030-08-04T08:15:00.000000Z"
+    viewer.get_by_label("Caption").fill("picture 3")
+    viewer.get_by_label("Taken").fill("2030-07-04T00:30")
+    viewer.get_by_role("button", name="Save").click()
+    expect(viewer).to_have_accessible_name("Image: picture 3")
+
+
+@pytest.mark.parametrize(("whose", "kept"), [("Yours", "mine"), ("Theirs", "theirs")])
+def test_a_conflict_is_told_with_both_values(viewer, traffic, service, uploads, whose, kept):
+    address = f"{service.url}/api/uploads/{uploads[0]}"
+    viewer.get_by_label("Caption").fill("mine")
+    assert requests.patch(address, json={"caption": "theirs"}, timeout=10).ok
+    viewer.get_by_role("button", name="Save").click()
+    asked = viewer.get_by_role("group", name="Caption")
+    expect(asked).to_contain_text("mine")
+    expect(asked).to_contain_text("theirs")
+    traffic.forget_error("412")
+    asked.get_by_label(whose).check()
+    viewer.get_by_role("button", name="Save this").click()
+    expect(viewer).to_have_accessible_name(f"Image: {kept}")
+    assert read(service, uploads[0])["caption"] == kept
+    viewer.get_by_label("Caption").fill("picture 3")
+    viewer.get_by_role("button", name="Save", exact=True).click()
+    expect(viewer).to_have_accessible_name("Image: picture 3")
+
+
+def test_a_value_that_cannot_be_is_told(viewer, traffic):
+    viewer.get_by_label("Tags").fill("x" * 200)
+    viewer.get_by_role("button", name="Save").click()
+    expect(viewer.get_by_role("alert")).to_contain_text("100")
+    traffic.forget_error("422")
+
+
+def test_every_analysis_is_told_and_run_again(viewer, service, uploads):
+    analyses = read(service, uploads[0])["analyses"]
+    assert len(analyses) >= 4
+    for name, analysis in analyses.items():
+        expect(viewer.get_by_text(f"{name}: {analysis['status']}")).to_be_visible()
+    viewer.get_by_text("palette: succeeded").click()
+    expect(viewer.get_by_role("group", name="Result of palette")).to_contain_text("luminance")
+    viewer.get_by_role("button", name="Run palette again").click()
+    before = analyses["palette"]["finished_at"]
+    wait_until(
+        lambda: (
+            read(service, uploads[0])["analyses"]["palette"]["finished_at"] not in (before, None)
+        ),
+        20,
+    )
+    expect(viewer.get_by_text("palette: succeeded")).to_be_visible(timeout=20_000)
+
+
+def test_the_reason_of_a_failed_analysis_is_told(viewer, service, uploads, loaded_page):
+    with service.mongodb() as client:
+        client["clustr"]["uploads"].update_one(
+            {"filename": f"{uploads[1]}.jpg", "analyses.name": "phash"},
+            {"$set": {"analyses.$.state": "failed", "analyses.$.error": "too dark to see"}},
+        )
+    loaded_page.keyboard.press("ArrowRight")
+    expect(viewer.get_by_text("phash: failed")).to_be_visible()
+    expect(viewer.get_by_text("too dark to see")).to_be_visible()
+
+
+def test_copies_and_similar_images_lead_to_these(viewer, loaded_page):
+    copies = viewer.get_by_role("list").filter(has=loaded_page.get_by_alt_text("picture 2")).first
+    expect(viewer.get_by_role("heading", name="Copies")).to_be_visible()
+    copies.get_by_role("button", name="picture 2").click()
+    expect(viewer).to_have_accessible_name("Image: picture 2")
+    loaded_page.keyboard.press("ArrowRight")
+    expect(viewer).to_have_accessible_name("Image: picture 1")
+    expect(viewer.get_by_role("heading", name="Similar by phash")).to_be_visible()
+    viewer.get_by_role("button", name="picture 0").first.click()
+    expect(viewer).to_have_accessible_name("Image: picture 0")
+
+
+def test_the_original_is_downloaded_under_its_name(viewer, loaded_page, service, uploads):
+    with loaded_page.expect_download() as download:
+        viewer.get_by_role("link", name="Download").click()
+    assert download.value.suggested_filename == read(service, uploads[0])["original_name"]
+
+
+def test_it_goes_into_the_trash_and_comes_back(viewer, loaded_page, service, uploads):
+    viewer.get_by_role("button", name="Move to trash").click()
+    expect(viewer).to_have_accessible_name("Image: picture 2")
+    loaded_page.keyboard.press("Escape")
+    gone = loaded_page.get_by_role("link", name="picture 3", exact=True)
+    expect(gone).to_have_count(0)
+    loaded_page.get_by_role("button", name="Undo").click()
+    expect(gone).to_be_visible()
+    assert read(service, uploads[0])["id"] == uploads[0]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1300])
+def test_axe_finds_nothing(viewer, loaded_page: Page, scheme, width):
+    loaded_page.set_viewport_size({"width": width, "height": 800})
+    loaded_page.emulate_media(color_scheme=scheme)
+    require_accessible(loaded_page)
+    assert loaded_page.evaluate("document.documentElement.scrollWidth") <= width
+    assert viewer.evaluate("dialog => dialog.scrollWidth") <= width
+
+
+@pytest.mark.parametrize(
+    ("scopes", "shown"),
+    [
+        (["uploads:read"], set()),
+        (["uploads:read", "uploads:write"], {"Save"}),
+        (
+            ["uploads:read", "uploads:delete", "analyses:run"],
+            {"Move to trash", "Run palette again"},
+        ),
+    ],
+)
+def test_only_what_the_scopes_of_a_key_allow_is_offered(browser, closed_web, scopes, shown):
+    web, upload_id = closed_web
+    key = web.workshop.web.key_making.create(scopes[-1].replace(":", "-"), scopes).text
+    context = browser.new_context()
+    assert context.request.post(f"{web.url}/api/session", data={"key": key}).status == 201
+    page = context.new_page()
+    page.goto(f"{web.url}/gallery#upload={upload_id}")
+    expect(page.get_by_role("heading", name="Metadata")).to_be_visible()
+    for name in ("Save", "Move to trash", "Run palette again"):
+        expect(page.get_by_role("button", name=name)).to_have_count(int(name in shown))
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def closed_web(web_with):
+    """A service that asks for keys, with an upload that has been analyzed."""
+    web = web_with(processes=1, AUTH="keys", PLUGINS_DISABLED="blip,openai,exif,phash")
+    key = web.workshop.web.key_making.create("import", ["uploads:write"]).text
+    [upload_id] = add_uploads(web, 1, lambda _: {}, key)
+    return web, upload_id
