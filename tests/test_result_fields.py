@@ -10,6 +10,7 @@ from flask.testing import FlaskClient
 from running import Servers
 from workshop import Workshop
 
+from clustr.api.schemas.listing import UploadPageSchema
 from clustr.app import create_app
 
 PEOPLE = """
@@ -116,7 +117,19 @@ def test_the_result_of_one_analyzer_is_asked_for(workshop, client):
 )
 def test_parts_of_a_result_are_asked_for_at_any_depth(client, asked, result):
     for more in ({}, {"q": "photograph"}, {"sort": "size"}):
-        assert listed(client, asked, **more)["analyses"]["people"]["result"] == result
+        people = listed(client, asked, **more)["analyses"]["people"]
+        assert people["result"] == result
+        is_whole = "analyses.people" in asked.split(",")
+        assert people.keys() == ({"result", *ABOUT} if is_whole else {"result"})
+
+
+def test_a_placeholder_takes_little_of_an_answer(client):
+    """Of a hundred, which differ in ids and numbers, a page has some 25 kB."""
+    names = "dimensions,thumbnail_url,analyses.people.count"
+    answer = client.get("/api/uploads", query_string={"fields": names})
+    (upload,) = answer.get_json()["data"]
+    assert not UploadPageSchema().validate(answer.get_json())
+    assert len(json.dumps(upload, separators=(",", ":"))) < 250
 
 
 def test_the_schema_of_lists_requires_no_key_of_a_result(client):

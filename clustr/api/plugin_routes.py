@@ -160,7 +160,7 @@ def describe_plugins(
             name = f"{prefix}AnalysisResult_{analyzer.name}"
             schemas[name] = part
             schemas[f"{prefix}Analysis_{analyzer.name}"] = _analysis_schema(
-                schemas["Analysis"], name
+                schemas[f"{prefix}Analysis"], name
             )
     schemas["UploadAnalyses"] = _analyses_schema(plugin_manager, "")
     schemas["ListedAnalyses"] = _analyses_schema(plugin_manager, LISTED)
@@ -283,7 +283,7 @@ def _analyses_schema(plugin_manager: PluginManager, prefix: str) -> dict[str, An
     return {
         "type": "object",
         "description": "The state of each analysis, by the analyzer's name; those of analyzers "
-        "that are not installed any more have the shape of `Analysis`.",
+        f"that are not installed any more have the shape of `{prefix}Analysis`.",
         "properties": {
             name: _schema_reference(f"{prefix}Analysis_{name}") for name in plugin_manager.analyzers
         },

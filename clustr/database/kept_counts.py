@@ -20,12 +20,12 @@ from clustr.domain.errors import TooSlow
 QUICK_SECONDS = 0.3
 FEW_UPLOADS = 20_000
 # So long a request waits for a count, and so long one may take. Then the next request may find it.
-WAIT_SECONDS = 3.0
+WAIT_SECONDS = 5.0
 LONGEST_SECONDS = 60.0
 # Counts are fresh for so many times as long as they took: so no more than this part of the time of
 # MongoDB goes into them, however many ask.
 FRESH_FACTOR = 20.0
-KEPT_SECONDS = 600.0
+KEPT_SECONDS = 3600.0
 MAX_KEPT = 16
 MAX_AT_ONCE = 2
 

@@ -21,7 +21,7 @@ from clustr.api.http.json_provider import with_fraction
 from clustr.api.http.request_context import components
 from clustr.api.http.urls import FileUrls
 from clustr.api.schemas.filters import CommonFilterSchema, boolean_fields, limit_fields
-from clustr.api.schemas.uploads import UploadSchema, dump_local_time
+from clustr.api.schemas.uploads import AnalysisSchema, UploadSchema, dump_local_time
 from clustr.components import WebComponents
 from clustr.database import (
     COUNTED_TOTAL,
@@ -184,7 +184,7 @@ class PartSchema(Schema):
             "between them; "
             f"with `{RESULTS_FIELD}` the results of all analyses, too; with the name of an "
             "analyzer, as in `analyses.palette`, its analysis with the result; with the names of "
-            "keys behind it, as in `analyses.palette.thumbhash`, just this of the result. By "
+            "keys behind it, as in `analyses.palette.thumbhash`, just this of its `result`. By "
             "default all but results.",
             "example": "id,caption,tags,analyses.palette.thumbhash",
         },
@@ -259,9 +259,18 @@ def explain_too_slow(query: Mapping[str, Any], sort: Sort) -> dict[str, list[str
     return messages
 
 
+class ListedAnalysisSchema(AnalysisSchema):
+    """An analysis of an upload in a list: with keys of its result selected, just those."""
+
+
 class ListedUploadSchema(UploadSchema):
     """An upload in a list: its id, and the selected fields."""
 
+    analyses = fields.Dict(
+        keys=fields.String(),
+        values=fields.Nested(ListedAnalysisSchema),
+        metadata=UploadSchema._declared_fields["analyses"].metadata,
+    )
     matched = fields.List(
         fields.String(validate=validate.OneOf([*FIELDS])),
         metadata={
@@ -271,10 +280,11 @@ class ListedUploadSchema(UploadSchema):
     )
 
 
-# These are copies, because the fields of `UploadSchema` itself stay required.
-for _name, _field in ListedUploadSchema._declared_fields.items():
-    ListedUploadSchema._declared_fields[_name] = optional = copy(_field)
-    optional.required = _name == "id"
+# These are copies, because the fields of the other schemas stay required.
+for _schema in (ListedUploadSchema, ListedAnalysisSchema):
+    for _name, _field in _schema._declared_fields.items():
+        _schema._declared_fields[_name] = optional = copy(_field)
+        optional.required = _name == "id"
 
 
 class UploadPageSchema(Schema):
@@ -438,6 +448,8 @@ class FieldSelection:
 
     def _dump_analysis(self, analysis: Mapping[str, Any]) -> dict[str, Any]:
         get, name, version = analysis.get, analysis["name"], analysis["version"]
+        if not self._all_analyses and self._trees[name]:
+            return {"result": self._dump_result(analysis)}
         wire = {
             "status": analysis["state"],
             "version": version,
@@ -451,11 +463,13 @@ class FieldSelection:
         if wire["status"] == State.FAILED and get("failed_version") is not None:
             wire["failed_version"] = get("failed_version")
         if self._with_results or name in self._paths:
-            private = field_tree((*(get("private") or ()), *self._private.get(name, ())))
-            wire["result"] = without_fields(get("result"), private)
-            if not self._with_results:
-                wire["result"] = only_fields(wire["result"], self._trees[name])
+            wire["result"] = self._dump_result(analysis)
         return wire
+
+    def _dump_result(self, analysis: Mapping[str, Any]) -> Any:
+        private = (*(analysis.get("private") or ()), *self._private.get(analysis["name"], ()))
+        result = without_fields(analysis.get("result"), field_tree(private))
+        return result if self._with_results else only_fields(result, self._trees[analysis["name"]])
 
 
 def dump_page(
