@@ -15,7 +15,7 @@ import pytest
 import requests
 from flask.testing import FlaskClient
 from fork_server import run_program
-from running import Up
+from running import Up, wait_until
 
 from clustr.api.http.request_context import EXTENSION
 from clustr.cli.keys import parse_duration, parse_size
@@ -216,9 +216,19 @@ def test_the_key_in_documents_is_none():
     assert not is_well_formed(EXAMPLE)
 
 
+def is_ready(url: str) -> bool:
+    try:
+        return requests.get(f"{url}/api/health/ready", timeout=10).ok
+    except requests.RequestException:
+        return False
+
+
 def test_the_first_start_makes_a_key_and_says_how_it_is_used(up: Callable[..., Up]):
-    running = up(AUTH="keys").wait_until_started()
+    running = up(AUTH="keys")
     path = running.data / "first-key"
+    wait_until(lambda: is_ready(running.url), 60, "a service that is ready")
+    assert is_well_formed(path.read_text().strip())
+    running.wait_until_started()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     text = path.read_text().strip()
     assert f"keys     the first one, with all scopes, is in {path}\n" in running.output()

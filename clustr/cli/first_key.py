@@ -18,6 +18,7 @@ from clustr.domain.errors import (
     KeyRefused,
     NameTaken,
 )
+from clustr.domain.key_text import new_key
 from clustr.services.authentication import Authentication
 from clustr.services.key_making import audit_details
 from clustr.settings import Settings
@@ -73,7 +74,10 @@ def _look(settings: Settings) -> int:
 
 
 def _make(settings: Settings) -> int:
-    """Make the key; return `KEPT` when there is one, or the database is away."""
+    """Make the key; return `KEPT` when there is one, or the database is away.
+
+    The file is written first: once there is a key, `/api/health/ready` says so.
+    """
     path = settings.data_folder / FILE
     try:
         with build_keys(settings) as (key_making, database, audit):
@@ -83,18 +87,26 @@ def _make(settings: Settings) -> int:
                     if _is_valid(path, Authentication(database.keys, database.sessions))
                     else INVALID
                 )
+            text = new_key()
+            _write(path, text)
             with recording(audit, AuditAction.CREATE_KEY, NAME) as details:
-                issued = key_making.create(NAME, Scope)
+                issued = key_making.create(NAME, Scope, text=text)
                 details |= audit_details(issued.key)
-    except (DatabaseUnavailable, NameTaken):  # Another `clustr up` may have been faster.
+    except NameTaken:  # Another `clustr up` was faster, and has the key in a file of its own.
+        path.unlink(missing_ok=True)
         return KEPT
+    except DatabaseUnavailable:
+        return KEPT
+    return MADE
+
+
+def _write(path: Path, text: str) -> None:
     try:
-        servers.write_private(path, f"{issued.text}\n".encode())
+        servers.write_private(path, f"{text}\n".encode())
     except OSError as error:
         refuse(
-            f"{path} cannot be written: {error.strerror}; clustr keys rotate {NAME} prints the key"
+            f"{path} cannot be written: {error.strerror}; clustr keys create makes a key without it"
         )
-    return MADE
 
 
 def _is_valid(path: Path, authentication: Authentication) -> bool:

@@ -49,11 +49,13 @@ class KeyMaking:
         expires_at: datetime | None = None,
         rate: Rate | None = None,
         bytes_per_day: int | None = None,
+        text: str | None = None,
     ) -> IssuedKey:
         """Make a key.
 
         Args:
             scopes: what it may do; `own` among them narrows that down to its own uploads.
+            text: a new text that was kept somewhere before; by default another new one.
 
         Raises:
             InvalidInput: there is no such key.
@@ -61,7 +63,7 @@ class KeyMaking:
         """
         given = set(scopes)
         _check(name, given, expires_at)
-        text = new_key()
+        text = text or new_key()
         key = self._keys.add(
             text,
             name,
