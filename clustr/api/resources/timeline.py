@@ -29,7 +29,12 @@ def get_timeline() -> Response:
     that in which the picture was taken as the clock showed it there, or where nothing is known of
     that, in which it was uploaded, in UTC. Each has a `cursor`, with which
     `GET /api/uploads?sort=-date` and the same filters begins there, so that a page can show any
-    month without those before it.
+    month without those before it. The cursor of a month leads to its newest upload of that time,
+    whatever the count was.
+
+    Up to 20,000 uploads are counted whenever you ask. More are counted now and then while somebody
+    asks for them: an answer can be some time old, after a pause up to an hour, and to ask once more
+    gives the newer one. What takes long to count is answered 503 first, and is counted meanwhile.
     """
     query, conditions = installed_filters.read_timeline_query()
     filters = filter_from_query(query, components.database.search_terms.stemming, conditions)

@@ -101,9 +101,10 @@ def list_uploads() -> Response:
     the order of the score, one whose caption, tags, name or date change is left out of what
     follows. Or ask for a `page`. Results of analyses are left out, unless `fields` asks for them.
 
-    An upload is listed when it meets all filters. A filter for what something is goes with any
-    `sort`, a range with the sort by its own field; what else is not found by looking at 50,000
-    uploads, nor within 300 milliseconds, is refused, and the answer says what goes together.
+    An upload is listed when it meets all filters. A filter for what something is goes with `sort`
+    by `upload_time`, `date`, `size` and `name`, a range with the sort by its own field; what else
+    is not found by looking at 50,000 uploads, nor within 300 milliseconds, is refused, and the
+    answer says what goes together.
 
     To follow uploads while they are analyzed, ask for their `ids` and send the `ETag` of the answer
     before as `If-None-Match`: as long as nothing has changed, the answer is 304 and empty. With

@@ -46,6 +46,8 @@ CURSOR_PATTERN = "^[A-Za-z0-9_-]{28,1500}$"
 EXAMPLE_CURSOR = "AQAAACodYNqtaSGS9OE_WgwNG3uQAAABqIEKuBA"
 SORT_FIELDS = ("upload_time", "date", "taken_at", "size", "name", "updated_at")
 SORT_VALUES = [f"{sign}{name}" for name in SORT_FIELDS for sign in ("", "-")]
+# Those that go with every filter for what something is, however many uploads there are.
+SORTS_OF_ANY_FILTER = ("upload_time", "date", "size", "name")
 TOO_FEW_MATCH = (
     "Among so many uploads too few match to be found in time, with any sort; narrow it down with a "
     f"range of what is sorted by, one of {', '.join(SORT_FIELDS)}."
@@ -251,10 +253,9 @@ def explain_too_slow(query: Mapping[str, Any], sort: Sort) -> dict[str, list[str
     if "undated" in query and sort.by != "taken_at":
         messages["undated"] = ["Among so many uploads it goes with `sort=-taken_at`."]
     if not messages:
-        sorts = ", ".join(SORT_VALUES)
         messages["sort"] = [
             "Too few of so many uploads match all filters to be found in time. Each filter by "
-            f"itself goes with any sort: {sorts}."
+            f"itself goes with any of these sorts, up or down: {', '.join(SORTS_OF_ANY_FILTER)}."
         ]
     return messages
 
