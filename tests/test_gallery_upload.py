@@ -106,9 +106,11 @@ def test_chosen_files_are_uploaded_and_the_page_is_told(page, service):
     choose(page, photograph_file("chosenone.jpg"), photograph_file("chosentwo.jpg"))
     expect(region(page).get_by_role("status")).to_have_text("2 of 2 uploaded")
     assert names_of(service, "name:chosenone") == ["chosenone.jpg"]
-    assert page.evaluate("() => told") == 2
+    page.wait_for_function("() => told === 1")
     row(page, "chosenone.jpg").get_by_role("button", name="Show").click()
     assert "upload=" in page.url
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
     region(page).get_by_role("button", name="Close").click()
     expect(region(page)).to_be_hidden()
 
@@ -205,6 +207,21 @@ def test_what_failed_is_tried_again_and_stored_once(faulty_page, service):
         region(faulty_page).get_by_role("button", name="Try 1 again").click()
     expect(row(faulty_page, "again.jpg")).to_contain_text("is there already")
     assert names_of(service, "name:again") == ["again.jpg"]
+
+
+def test_a_busy_service_is_given_the_time_that_it_asks_for(faulty_page):
+    """It is the browser that answers so, once; the file is sent again without anybody's doing."""
+    answers = []
+
+    def too_busy(route):
+        answers.append(route.request.headers["idempotency-key"])
+        route.fulfill(status=503, headers={"Retry-After": "2"}, json={"detail": "Too busy."})
+
+    faulty_page.route(re.compile("/api/upload\\?"), too_busy, times=1)
+    choose(faulty_page, photograph_file("busy.jpg"))
+    expect(row(faulty_page, "busy.jpg")).to_contain_text("Too busy.")
+    expect(row(faulty_page, "busy.jpg")).to_contain_text("uploaded")
+    assert len(answers) == 1
 
 
 def test_a_page_that_uploads_asks_before_it_is_left(checked_context, service):

@@ -12,7 +12,7 @@ const MOST_IDS = 10_000;
 const IDS_ON_A_PAGE = 1000;
 
 const bar = document.getElementById("selection");
-const state = { analyzers: [], job: null, isOrdering: false };
+const state = { analyzers: [], jobs: [], isOrdering: false };
 let scopes = [];
 
 /**
@@ -64,31 +64,49 @@ async function chosen() {
 
 /** Order a job for what is chosen, and follow it; `undo` is offered when it is done. */
 async function order(path, body, undo) {
-  if (state.isOrdering) return;
   state.isOrdering = true;
   draw();
-  try {
-    const uploads = await chosen();
+  let uploads = {};
+  await tellingProblems(async () => {
+    uploads = await chosen();
     if (uploads.ids?.length === 0) throw new Error("No image is chosen.");
-    const job = await followOrder(path, { ...body, ...uploads });
-    selection.clear();
+    const job = await ordered(path, { ...body, ...uploads });
+    state.isOrdering = false;
+    if (undo) selection.clear(); // They are about to be gone.
     const action = undo && uploads.ids && { label: "Undo", run: () => undo(uploads.ids) };
-    say(`${titleOf(job)}: ${progressOf(job)}.`, action);
-  } catch (problem) {
-    say(Object.values(problem.document?.errors ?? {}).flat().join(" ") || problem.message);
-  }
-  Object.assign(state, { job: null, isOrdering: false });
+    await followToEnd(job, action);
+  });
+  state.isOrdering = false;
   draw();
 }
 
-async function followOrder(path, body) {
-  const ordered = await (await call("POST", path, { json: body })).json();
-  const job = await follow(ordered, (now) => {
-    state.job = now;
+async function tellingProblems(work) {
+  try {
+    await work();
+  } catch (problem) {
+    say(Object.values(problem.document?.errors ?? {}).flat().join(" ") || problem.message);
+  }
+}
+
+async function ordered(path, body) {
+  return (await call("POST", path, { json: body })).json();
+}
+
+/** Show a job until it has ended; others can be ordered meanwhile, for it may wait for long. */
+async function followToEnd(job, action) {
+  const shown = { job };
+  state.jobs.push(shown);
+  try {
+    const ended = await follow(job, (now) => {
+      shown.job = now;
+      draw();
+    });
+    say(`${titleOf(ended)}: ${progressOf(ended)}.`, action);
+  } finally {
+    state.jobs = state.jobs.filter((each) => each !== shown);
+    document.dispatchEvent(new Event("uploadschange"));
     draw();
-  });
-  document.dispatchEvent(new Event("uploadschange"));
-  return job;
+  }
 }
 
 function changeTags(action) {
@@ -102,15 +120,10 @@ function trash() {
   order("api/uploads/bulk", { action: "delete" }, restore);
 }
 
-async function restore(ids) {
-  try {
-    const job = await followOrder("api/uploads/bulk", { action: "restore", ids });
-    say(`${titleOf(job)}: ${progressOf(job)}.`);
-  } catch (problem) {
-    say(problem.message);
-  }
-  state.job = null;
-  draw();
+function restore(ids) {
+  return tellingProblems(async () => {
+    await followToEnd(await ordered("api/uploads/bulk", { action: "restore", ids }));
+  });
 }
 
 function analyze() {
@@ -119,14 +132,20 @@ function analyze() {
 }
 
 function draw() {
-  const isShown = !selection.isEmpty || state.job;
+  const isShown = !selection.isEmpty || state.jobs.length;
   render(isShown ? drawBar() : nothing, bar);
 }
 
 function drawBar() {
-  const count = selection.isAll ? "All hits" : selection.ids.length.toLocaleString("en");
   return html`<section aria-label="Chosen images">
-    <p role="status">${count} chosen</p>
+    ${selection.isEmpty ? nothing : drawChoice()}
+    ${state.jobs.map(({ job }) => drawJob(job))}
+  </section>`;
+}
+
+function drawChoice() {
+  const count = selection.isAll ? "All hits" : selection.ids.length.toLocaleString("en");
+  return html`<p role="status">${count} chosen</p>
     ${selection.isAll
       ? nothing
       : html`<button @click=${() => selection.chooseAll()}>Choose all hits</button>`}
@@ -137,9 +156,7 @@ function drawBar() {
         ? html`<button class="danger" @click=${trash}>Put into the trash</button>`
         : nothing}
       ${drawAnalyses()}
-    </fieldset>
-    ${state.job ? drawJob(state.job) : nothing}
-  </section>`;
+    </fieldset>`;
 }
 
 function drawTags() {

@@ -4,6 +4,8 @@ import { call, changeHeaders, get, tellOfEnd } from "./api.js";
 const REQUESTS_AT_ONCE = 3;
 // So many are hashed before the service is asked in one request which of them it has.
 const HASHED_TOGETHER = 20;
+// A service that is too busy says for how long; who has to wait longer than this is told so.
+const LONGEST_PAUSE_SECONDS = 60;
 
 /** Answers after which the same file can be taken when it is sent again. */
 const PASSING = [0, 401, 408, 409, 425, 429];
@@ -15,7 +17,7 @@ const PASSING = [0, 401, 408, 409, 425, 429];
  *   be hashed and `ready` to be sent; in the end `known` if the service had the same bytes already,
  *   and `failed` if it may be tried again.
  * @property {number} sentBytes
- * @property {string} error in words, of `refused` and `failed`.
+ * @property {string} error in words, of `refused` and `failed`, and why one has to wait.
  * @property {string|null} uploadId of the upload with these bytes.
  * @property {string} key by which the service knows a file that is sent again.
  */
@@ -25,6 +27,7 @@ export class UploadQueue extends EventTarget {
   items = [];
   #limits = null;
   #isPreparing = false;
+  #pausedUntil = 0;
 
   get isBusy() {
     return this.items.some((item) => ["waiting", "ready", "sending"].includes(item.state));
@@ -86,15 +89,23 @@ export class UploadQueue extends EventTarget {
   }
 
   #send() {
+    if (Date.now() < this.#pausedUntil) return;
     const free = REQUESTS_AT_ONCE - this.withState("sending").length;
     for (const item of this.withState("ready").slice(0, free)) {
       item.state = "sending";
-      send(item, () => this.#changed()).then(() => {
+      send(item, () => this.#changed()).then((pauseSeconds) => {
+        if (pauseSeconds) this.#pause(pauseSeconds);
         if (item.state === "uploaded") this.dispatchEvent(new Event("taken"));
         this.#changed();
         this.#send();
       });
     }
+  }
+
+  /** Send nothing for some seconds. */
+  #pause(seconds) {
+    this.#pausedUntil = Date.now() + seconds * 1000;
+    setTimeout(() => this.#send(), seconds * 1000 + 1);
   }
 }
 
@@ -145,7 +156,7 @@ async function findKnown(hashes) {
   return asked.then(async (response) => (await response.json()).data).catch(() => ({}));
 }
 
-/** Send a file; in the end its item says what came of it. */
+/** Send a file; its item says what came of it. Resolves to seconds to wait, when it was too early. */
 function send(item, changed) {
   const request = new XMLHttpRequest();
   request.open("POST", "api/upload?duplicates=reuse");
@@ -169,11 +180,18 @@ function take(item, request) {
     const [upload] = answer.data;
     item.uploadId = upload.id;
     end(item, upload.reused || upload.duplicate_of ? "known" : "uploaded", "");
-    return;
+    return 0;
+  }
+  const pauseSeconds = Number(request.getResponseHeader("Retry-After"));
+  if (pauseSeconds > 0 && pauseSeconds <= LONGEST_PAUSE_SECONDS) {
+    const error = errorText(request.status, answer);
+    Object.assign(item, { state: "ready", sentBytes: 0, error });
+    return pauseSeconds;
   }
   if (request.status === 401) tellOfEnd();
   const isPassing = request.status >= 500 || PASSING.includes(request.status);
   end(item, isPassing ? "failed" : "refused", errorText(request.status, answer));
+  return 0;
 }
 
 function parsed(text) {

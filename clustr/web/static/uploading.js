@@ -6,6 +6,7 @@ import { UploadQueue } from "./upload_queue.js";
 
 /** More rows than that are only counted. */
 const MOST_ROWS = 100;
+const PAUSE_MILLISECONDS = 1000;
 const ORDER = ["sending", "failed", "refused", "known", "uploaded", "ready", "waiting"];
 const SAID = {
   waiting: "waits",
@@ -18,6 +19,7 @@ const SAID = {
 const queue = new UploadQueue();
 const panel = document.getElementById("uploads");
 let isDrawn = true;
+let telling = null;
 
 /** Take files from now on. */
 export function startUploading() {
@@ -30,7 +32,15 @@ export function startUploading() {
   document.addEventListener("paste", (event) => add(event.clipboardData.files));
   queue.addEventListener("change", drawSoon);
   queue.addEventListener("change", askBeforeLeaving);
-  queue.addEventListener("taken", () => document.dispatchEvent(new Event("uploadschange")));
+  queue.addEventListener("taken", tellSoon);
+}
+
+/** Tell the page of new uploads, of many at once: what shows them reads them anew each time. */
+function tellSoon() {
+  telling ??= setTimeout(() => {
+    telling = null;
+    document.dispatchEvent(new Event("uploadschange"));
+  }, PAUSE_MILLISECONDS);
 }
 
 function add(files) {
