@@ -250,6 +250,18 @@ def test_a_range_is_chosen_with_shift(page):
     expect(page.locator(".tile input:checked")).to_have_count(7)
 
 
+def test_an_image_that_was_opened_by_its_address_has_the_ones_beside_it(page, address, web):
+    document = web.workshop.collection.find_one({"caption": "image number 1500"})
+    open_gallery(page, address, f"upload={document['_id']}")
+    viewer = page.get_by_role("dialog", name="image number 1500")
+    expect(viewer.get_by_role("heading", name="Metadata")).to_be_visible()
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_role("dialog", name="image number 1501")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(image(page, 1501)).to_be_focused()
+    expect(image(page, 1501)).to_be_in_viewport()
+
+
 def test_the_focus_goes_down_through_what_was_not_loaded(page):
     image(page, 0).focus()
     focused = "document.activeElement.querySelector('img')?.alt"

@@ -136,6 +136,14 @@ class Grid extends EventTarget {
     return upload ?? null;
   }
 
+  /** Load an upload that was reached by another way than through the grid, and scroll to it. */
+  async find(upload) {
+    if (!this.listing || this.listing.placeOf(upload.id)) return;
+    await this.listing.find(upload);
+    setPixels(this.months, { height: arrange(this.listing, this.#width) });
+    this.reveal(upload.id);
+  }
+
   async #read(work) {
     this.#reading.abort();
     const { signal } = (this.#reading = new AbortController());

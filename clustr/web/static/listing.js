@@ -6,6 +6,8 @@ import { get } from "./api.js";
 const BLOCK_SIZE = 100;
 /** How many are asked for at once: on the way to what is to be seen, and of what is to be seen. */
 const [MOST_SKIPPED, MOST_READ] = [1000, 300];
+/** In how many blocks of a month an upload is looked for. */
+const MOST_SEARCHED = 10;
 const FIELDS = ["dimensions", "caption", "original_name"];
 const PLACEHOLDER = "analyses.palette.thumbhash";
 
@@ -95,6 +97,16 @@ export class Listing {
         end += 1;
       }
       await this.#loadRun(missing.slice(next, end), count, signal);
+    }
+  }
+
+  /** Load of the month of an upload what is needed to know its place, unless there are very many. */
+  async find(upload) {
+    const name = (upload.taken_at_local ?? upload.upload_time).slice(0, 7);
+    const month = this.months.find((each) => each.name === name);
+    for (const block of month?.blocks.slice(0, MOST_SEARCHED) ?? []) {
+      if (this.placeOf(upload.id)) return;
+      await this.load([block]);
     }
   }
 

@@ -194,7 +194,13 @@ class Viewer {
 
   /** Show the image before or behind this one, in the order of the grid. */
   async #move(step) {
-    const next = await this.#grid.neighborOf(this.#id, step).catch((problem) => say(problem.message));
+    let next = null;
+    try {
+      if (this.#upload) await this.#grid.find(this.#upload);
+      next = await this.#grid.neighborOf(this.#id, step);
+    } catch (problem) {
+      say(problem.message);
+    }
     if (!next) return;
     this.#grid.reveal(next.id);
     go({ upload: next.id }, { replace: true });
