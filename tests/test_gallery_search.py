@@ -9,6 +9,7 @@ import photographs
 import pytest
 import requests
 from browsing import HOST, Traffic
+from gallery_pages import require_accessible
 from playwright.sync_api import expect
 
 NAMES = ("zebra", "zeppelin")
@@ -200,7 +201,8 @@ def test_what_is_wrong_with_a_filter_is_said_beside_it(context, site):
 
 
 @pytest.mark.parametrize("width", [360, 2560])
-def test_nothing_is_wider_than_the_page(page, width):
+def test_nothing_is_wider_than_the_page_and_axe_finds_nothing(page, width):
     page.set_viewport_size({"width": width, "height": 800})
     open_filters(page)
+    require_accessible(page)
     assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")

@@ -7,6 +7,7 @@ import photographs
 import pytest
 import requests
 from browsing import Traffic
+from gallery_pages import require_accessible
 from playwright.sync_api import expect
 from running import wait_until
 
@@ -76,6 +77,7 @@ def open_state(page):
 def test_chosen_images_get_tags_and_lose_them(page, service, uploads):
     choose(page, uploads[:2])
     expect(chosen(page).get_by_role("status")).to_have_text("2 chosen")
+    require_accessible(page)
     page.evaluate("() => document.addEventListener('uploadschange', () => { window.told = true })")
     chosen(page).get_by_role("textbox").fill("okapi, two words")
     chosen(page).get_by_role("button", name="Add tags").click()
@@ -191,6 +193,7 @@ def test_services_and_plugins_are_shown_as_they_are(browser, service, uploads):
         expect(line).to_contain_text(plugin["state"])
         if plugin["reason"]:
             expect(plugins).to_contain_text(plugin["reason"])
+    require_accessible(page)
     state.get_by_role("button", name="Close").click()
     expect(state).to_be_hidden()
     assert "panel" not in page.url
