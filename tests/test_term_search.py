@@ -12,6 +12,7 @@ from test_search_terms import STEMMING
 from clustr.database import INDEXES
 from clustr.database.indexes import make_indexes
 from clustr.database.listing import Listing
+from clustr.database.local_dates import LocalDates
 from clustr.database.search import Search, SearchPage
 from clustr.database.tag_keys import TagKeys
 from clustr.database.term_search import MAX_COMPARED, MAX_RANKED
@@ -63,7 +64,8 @@ def search(uploads: Collection[dict[str, Any]], mongo_database: Any) -> Search:
     vocabulary = Vocabulary(mongo_database["term_search_vocabulary"], uploads)
     counts = UploadCounts(uploads, mongo_database["term_search_counts"])
     tag_keys = TagKeys(uploads)
-    return Search(uploads, vocabulary, Listing(uploads, counts, tag_keys), tag_keys)
+    listing = Listing(uploads, counts, tag_keys, LocalDates(uploads))
+    return Search(uploads, vocabulary, listing, tag_keys)
 
 
 def query(q: str, prefix: bool = False, **more: Any) -> UploadFilter:

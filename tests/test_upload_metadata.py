@@ -49,6 +49,8 @@ def stored(workshop: Workshop, upload_id: str) -> dict[str, Any]:
     kept = {name: value for name, value in found.items() if name not in (*TIMES, "_id")}
     for analysis in kept["analyses"]:
         analysis.pop("due_at")
+    if kept["sort_date"] == found["upload_time"]:
+        del kept["sort_date"]
     own = ("filename", "request_id", "sha256", "original_sha256", "size", "dimensions")
     return {name: value for name, value in kept.items() if name not in own}
 
