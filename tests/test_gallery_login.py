@@ -5,6 +5,7 @@ import secrets
 
 import photographs
 import pytest
+from gallery_pages import require_accessible
 from playwright.sync_api import expect
 
 READ = "uploads:read"
@@ -55,6 +56,7 @@ def test_a_key_is_asked_for_and_the_browser_keeps_a_cookie_that_no_script_reads(
     expect(dialog_of(page)).to_be_visible()
     log_in(page, "clustr_nothing")
     expect(dialog_of(page).get_by_role("alert")).not_to_be_empty()
+    require_accessible(page)
     log_in(page, key(*ALL))
     expect(dialog_of(page)).to_be_hidden()
     expect(page.get_by_role("combobox", name="Search images")).to_be_visible()

@@ -7,6 +7,7 @@ import photographs
 import pytest
 import requests
 from browsing import HOST, Traffic
+from gallery_pages import require_accessible
 from playwright.sync_api import expect
 
 ALL_FILES = "All files"
@@ -156,6 +157,7 @@ def test_what_the_limits_forbid_is_said_before_it_is_sent(page, service):
         "The file has 0.3 MB; at most 0.1 MB are accepted."
     )
     expect(region(page).get_by_role("status")).to_have_text("0 of 2 uploaded, 2 not taken")
+    require_accessible(page)
     assert held == []
     page.unroute_all()
 
