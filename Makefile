@@ -9,7 +9,7 @@ WITH_MAKE := $(shell command -v setpriv > /dev/null && echo setpriv --pdeathsig 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-captioner sweep fuzz debian deployment clients lint format bench soak worker assets servers clean
+.PHONY: help run test test-captioner sweep fuzz debian deployment clients lint format bench soak worker assets pictures servers clean
 
 help:  ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,10 @@ soak: servers  ## Run the service for MINUTES=20, and see what grows and what a 
 
 assets: $(VENV)/installed-dev  ## Renew the pages of the API's documentation that others wrote
 	$(BIN)/python docs/assets.py
+
+pictures: SERVICE ?= http://127.0.0.1:5000
+pictures: $(VENV)/installed-dev  ## Take the pictures of the README, of an empty SERVICE that runs
+	$(BIN)/python docs/pictures.py $(SERVICE)
 
 clean:  ## Remove what was installed and built; data and uploads stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis

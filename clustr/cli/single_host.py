@@ -264,7 +264,7 @@ def _welcome_text(settings: Settings, workers: int, environment: dict[str, str])
     notes += _ignored_settings_lines(settings) + _unsupported_servers_lines(settings)
     curl = f"curl -H {key.header}" if key else "curl"
     return f"""
-Clustr {__version__} serves on {url}, its API is explained at {url}/docs
+Clustr {__version__} shows its images in a browser at {url}, its API is explained at {url}/docs
 
   web      {settings.web_workers} processes
   workers  {workers}
