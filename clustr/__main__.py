@@ -20,6 +20,7 @@ COMMANDS = {
     "fsck": "clustr.cli.fsck:fsck",
     "plugins": "clustr.cli.plugins:plugins",
     "import": "clustr.cli.import_folders:import_folders",
+    "export": "clustr.cli.export:export",
     "analyze": "clustr.cli.analyze:analyze",
     "x": "clustr.cli.plugin_commands:x",
     "analyses": "clustr.cli.analyses:analyses",

@@ -41,6 +41,7 @@ MODULES = (
     "clustr.app",
     "clustr.cli.analyze",
     "clustr.cli.config",
+    "clustr.cli.export",
     "clustr.cli.fsck",
     "clustr.cli.import_folders",
     "clustr.cli.plugins",

@@ -129,6 +129,14 @@ class Client:
                 return
             parameters["cursor"] = page["next_cursor"]
 
+    def original(self, upload_id: str) -> bytes:
+        """Get the original of an upload, as the service sends it to this key."""
+        return self._send("GET", f"/api/uploads/{upload_id}/file").content
+
+    def limits(self) -> dict[str, Any]:
+        """Get what the service accepts, and what the key may do."""
+        return cast(dict[str, Any], self._send("GET", "/api/limits").json())
+
     def wait(self, upload_id: str, analyzers: Sequence[str] = (), seconds: float = 60.0) -> Upload:
         """Wait until analyses of an upload have ended, or are deferred.
 

@@ -34,6 +34,7 @@ from clustr.api.schemas.uploads import (
 )
 from clustr.domain.access import Scope
 from clustr.domain.errors import NotFound
+from clustr.domain.file_names import safe_file_name
 from clustr.domain.models import Upload
 from clustr.imaging.formats import CONTENT_TYPES, FORMATS
 from clustr.imaging.thumbnails import WRITERS, can_write
@@ -54,15 +55,7 @@ CONDITIONAL_HEADERS = {
     "HTTP_IF_UNMODIFIED_SINCE",
 }
 
-# Characters that Windows or Unix forbid in names, path separators among them.
-FORBIDDEN_CHARACTERS = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
-# https://learn.microsoft.com/windows/win32/fileio/naming-a-file
-RESERVED_NAMES = re.compile(
-    "(con|prn|aux|nul|conin\\$|conout\\$|(com|lpt)[0-9\u00b9\u00b2\u00b3]) *([.]|\\Z)",
-    re.IGNORECASE,
-)
 EXTENSIONS = {format.extension: (format.extension, *format.other_extensions) for format in FORMATS}
-LONGEST_NAME_BYTES = 255  # the limit of most file systems
 
 BINARY_SCHEMA = {"type": "string", "format": "binary"}
 DISPOSITION_HEADER = {
@@ -280,20 +273,10 @@ def applies_range(method: str, range_header: str, size: int) -> bool:
 
 
 def download_name(upload: Upload) -> str:
-    """Return a safe name under which to save an original.
-
-    It ends in an extension of its true type, so that it opens as an image, does not begin with a
-    dot, and is none of the names that Windows reserves for devices, with or without extension.
-    """
-    name = FORBIDDEN_CHARACTERS.sub("_", clean_name(upload.original_name)).strip(". ") or "unnamed"
-    if RESERVED_NAMES.match(name):
-        name = f"_{name}"
-    stem, dot, extension = name.rpartition(".")
+    """Return a safe name under which to save an original."""
     true_extension = upload.filename.rpartition(".")[2]
-    if not dot or extension.lower() not in EXTENSIONS[true_extension]:
-        stem, extension = name, true_extension
-    max_stem_bytes = LONGEST_NAME_BYTES - len(extension) - 1
-    return f"{stem.encode()[:max_stem_bytes].decode(errors='ignore')}.{extension}"
+    name = clean_name(upload.original_name)
+    return safe_file_name(name, true_extension, EXTENSIONS[true_extension])
 
 
 def content_disposition(kind: str, name: str) -> str:

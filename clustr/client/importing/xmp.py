@@ -1,4 +1,4 @@
-"""Words from sidecars in XMP (ISO 16684-1), as darktable, digiKam and Lightroom write them."""
+"""Words in sidecars of XMP (ISO 16684-1), as darktable, digiKam and Lightroom write them."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -18,6 +18,12 @@ DATES = (
     "{http://ns.adobe.com/exif/1.0/}DateTimeOriginal",
     "{http://ns.adobe.com/xap/1.0/}CreateDate",
 )
+META = "{adobe:ns:meta/}"
+TOOLKIT = f"{META}xmptk"
+PREFIXES = {"x": META, "rdf": RDF, "dc": TITLE, "photoshop": DATES[0]}
+OWN = "Clustr"
+# XML 1.0 cannot have them.
+NO_CHARACTERS = {0xFFFE: None, 0xFFFF: None}
 LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
 DEFAULT_LANGUAGE = "x-default"
 # A date with its day, as in ISO 8601, or with the colons of EXIF.
@@ -50,6 +56,42 @@ def read_xmp(content: bytes) -> Words:
         tags=tuple(_texts(about, SUBJECT)),
         taken_at=next(filter(None, (_date(t) for name in DATES for t in _texts(about, name))), ""),
     )
+
+
+def write_xmp(words: Words) -> bytes:
+    """Write what `read_xmp` reads, with Clustr as the program that wrote it."""
+    for prefix, name in PREFIXES.items():
+        ElementTree.register_namespace(prefix, name[1:].partition("}")[0])
+    document = ElementTree.Element(f"{META}xmpmeta", {TOOLKIT: OWN})
+    rdf = ElementTree.SubElement(document, f"{RDF}RDF")
+    about = ElementTree.SubElement(rdf, f"{RDF}Description", {f"{RDF}about": ""})
+    if words.caption:
+        _write_list(about, DESCRIPTION, "Alt", [words.caption], {LANGUAGE: DEFAULT_LANGUAGE})
+    if words.tags:
+        _write_list(about, SUBJECT, "Bag", words.tags, {})
+    if words.taken_at:
+        ElementTree.SubElement(about, DATES[0]).text = words.taken_at
+    ElementTree.indent(document)
+    content: bytes = ElementTree.tostring(document, encoding="utf-8", xml_declaration=True)
+    return content
+
+
+def is_own(content: bytes) -> bool:
+    """Whether `write_xmp` has written a sidecar; other programs name themselves in theirs."""
+    return f'x:xmptk="{OWN}"'.encode() in content
+
+
+def _write_list(
+    about: ElementTree.Element,
+    name: str,
+    kind: str,
+    texts: Sequence[str],
+    attributes: dict[str, str],
+) -> None:
+    listed = ElementTree.SubElement(ElementTree.SubElement(about, name), f"{RDF}{kind}")
+    for text in texts:
+        item = ElementTree.SubElement(listed, f"{RDF}li", attributes)
+        item.text = text.translate(NO_CHARACTERS)
 
 
 def _texts(about: Sequence[ElementTree.Element], name: str) -> Iterator[str]:
