@@ -15,7 +15,7 @@ import pytest
 import requests
 from importing import Import, another_picture, counts
 from running import wait_until
-from socket_servers import server, silent
+from socket_servers import answering, server, silent
 from web_side import WebSide
 
 from clustr.client import Client
@@ -225,6 +225,16 @@ def test_what_cannot_be_used_is_named(exported, arguments, key, said):
     ran = exported.run(*arguments)
     assert ran.returncode == 2
     assert said in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize("body", [b"[]", b"{}", b"<html>"])
+def test_what_is_no_clustr_is_refused(exported, body):
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    with server(answering(answer)) as other:
+        ran = exported.run("--url", other.url)
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("clustr: ")
     assert "Traceback" not in ran.stderr
 
 

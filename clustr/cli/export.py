@@ -12,7 +12,7 @@ from rich.table import Table
 from clustr.cli.refusals import refuse
 from clustr.cli.running_service import find_service_url
 from clustr.client import ApiError, Client
-from clustr.client.exporting import Exporter, Outcome
+from clustr.client.exporting import Exporter, NoClustr, Outcome
 from clustr.client.importing import make_progress
 
 # Exit codes; `refuse` exits with 2.
@@ -53,7 +53,7 @@ def export(
         exporter = Exporter(client, folder, progress, say, dry_run)
         try:
             exporter.run(chosen)
-        except (ApiError, requests.RequestException, OSError) as error:
+        except (ApiError, NoClustr, requests.RequestException, OSError) as error:
             problem = str(error)
         except KeyboardInterrupt:
             exit_code = INTERRUPTED

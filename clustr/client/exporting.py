@@ -40,6 +40,13 @@ class Outcome(StrEnum):
     FOREIGN_SIDECAR = "sidecars of other programs, kept"
 
 
+class NoClustr(Exception):
+    """What answers is no Clustr."""
+
+    def __init__(self) -> None:
+        super().__init__("what answers there is no Clustr that this command can use")
+
+
 # Is told of an upload that is not written, by its id and name, and why.
 Note = Callable[[Outcome, str, str], None]
 
@@ -76,8 +83,12 @@ class Exporter:
             ApiError: the service refuses it.
             requests.RequestException: the service cannot be reached.
             OSError: the folder cannot be written to.
+            NoClustr: what answers is something else.
         """
-        formats = [format["extensions"] for format in self._client.limits()["formats"]]
+        try:
+            formats = [format["extensions"] for format in self._client.limits()["formats"]]
+        except (LookupError, TypeError) as error:
+            raise NoClustr from error
         extensions = {extensions[0]: extensions for extensions in formats}
         light: dict[str, Any] = {"fields": "size", "limit": LIGHT_PAGE}
         for upload in self._client.uploads(**filters, **light):
