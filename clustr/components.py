@@ -6,14 +6,14 @@ Build them after a fork, never before: clients of MongoDB and Redis must not cro
 import math
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from clustr import logs
 from clustr.analysis.engine import AnalysisEngine
-from clustr.database import Database, DatabaseView
+from clustr.database import Database, DatabaseView, Predecessor
 from clustr.domain.errors import (
     DatabaseUnavailable,
     QueueUnavailable,
@@ -47,7 +47,8 @@ from clustr.services.library import PluginLibrary, url_below
 from clustr.services.nearest import Nearest
 from clustr.services.originals import Originals
 from clustr.services.own_health import OwnHealthChecks
-from clustr.services.plugin_events import DELETED_HOOK, PluginEvents
+from clustr.services.plugin_events import DELETED_HOOK, STORED_HOOK, PluginEvents
+from clustr.services.predecessor import TakeOver
 from clustr.services.reconciler import Reconciler
 from clustr.services.removal import Removal
 from clustr.services.running_processes import RunningProcesses
@@ -414,6 +415,47 @@ def build_keys(settings: Settings) -> Iterator[tuple[KeyMaking, Database, AuditL
         yield KeyMaking(database.keys), database, AuditLog(database, settings.audit_days)
     finally:
         database.close()
+
+
+@contextmanager
+def build_take_over(settings: Settings, url: str) -> Iterator[TakeOver]:
+    """Build what takes over the uploads of the predecessor, for the block.
+
+    Args:
+        url: of the predecessor's MongoDB.
+
+    Raises:
+        StartUpError: a setting, or the address, cannot be used.
+    """
+    pillow_setup.prepare(settings.max_image_pixels)
+    decode_limits.limit_memory(settings.decode_memory)
+    plugin_manager = build_plugin_manager(settings)
+    with (
+        closing(Predecessor(url)) as predecessor,
+        closing(build_database(settings, WORKER_TIMEOUT_SECONDS)) as database,
+    ):
+        plugin_manager.library_of = library_maker(
+            settings, build_nearest(settings, database, plugin_manager)
+        )
+        database.make_indexes()
+        storage = LocalStorage(settings.upload_folder)
+        storage.prepare(database.in_use)
+        queue = Queue(settings.redis_url, settings.redis_prefix)
+        claim_installation(database, storage, queue)
+        default_services = DefaultServices(database, plugin_manager)
+        default_services.refresh()
+        intake = Intake(
+            database,
+            storage,
+            DoorbellRinger(queue, database.installation),
+            plugin_manager.analyzers,
+            _accepted_formats(settings),
+            settings.max_upload_size,
+            # Called directly: `PluginEvents` drops events when many wait.
+            lambda upload: plugin_manager.notify(STORED_HOOK, upload=upload),
+            default_services,
+        )
+        yield TakeOver(predecessor, intake, database.old_ids)
 
 
 @contextmanager

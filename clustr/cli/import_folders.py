@@ -64,6 +64,12 @@ PATIENCE_SECONDS = 300.0
     type=click.Path(dir_okay=False, path_type=Path),
     help="Where to write which files were refused and why (CSV); by default into this folder.",
 )
+@click.option(
+    "--from-predecessor",
+    "predecessor",
+    metavar="MONGODB_URL",
+    help="Take over the uploads of the FastAPI predecessor, whose files are in FOLDER.",
+)
 def import_folders(
     folders: tuple[Path, ...],
     url: str | None,
@@ -74,6 +80,7 @@ def import_folders(
     watch: bool,
     connections: int,
     report: Path | None,
+    predecessor: str | None,
 ) -> None:
     """Import the pictures of folders, with all folders in them.
 
@@ -85,13 +92,19 @@ def import_folders(
     Exit code: 0 when all pictures are there, 1 when some were refused or could not be read, 2 when
     the service could not be used, 130 after Ctrl-C.
     """
-    patience_seconds = math.inf if watch else PATIENCE_SECONDS
-    service = ImportService(url or find_service_url(has_key=bool(key)), key, patience_seconds)
-    words = GeneralWords(tags, tags_from_folders)
+    if predecessor:
+        if len(folders) > 1 or url or tags or tags_from_folders or dry_run or watch:
+            refuse("--from-predecessor takes one FOLDER, and no other option than --report")
+        run = partial(take_over, predecessor, folders[0])
+    else:
+        patience_seconds = math.inf if watch else PATIENCE_SECONDS
+        service = ImportService(url or find_service_url(has_key=bool(key)), key, patience_seconds)
+        words = GeneralWords(tags, tags_from_folders)
+        run = partial(run_import, folders, service, words, connections, dry_run, watch)
     problem, exit_code = "", ALL_THERE
     with Ledger(report or default_report()) as ledger:
         try:
-            run_import(folders, service, words, ledger, connections, dry_run, watch)
+            run(ledger)
         except ImportStopped as error:
             problem = str(error)
         except KeyboardInterrupt:
@@ -100,6 +113,14 @@ def import_folders(
     if problem:
         refuse(problem)
     sys.exit(exit_code or (ALL_THERE if ledger.is_clean else SOME_MISSING))
+
+
+def take_over(url: str, folder: Path, ledger: Ledger) -> None:
+    """Take over what the predecessor has."""
+    # Its imports, of all that the service is made of, take longer than those of the other imports.
+    from clustr.cli.import_predecessor import import_predecessor  # noqa: PLC0415
+
+    import_predecessor(url, folder, ledger)
 
 
 def default_report() -> Path:
@@ -111,10 +132,10 @@ def run_import(
     folders: Sequence[Path],
     service: ImportService,
     words: GeneralWords,
-    ledger: Ledger,
     connections: int,
     dry_run: bool,
     watch: bool,
+    ledger: Ledger,
 ) -> None:
     """Import the folders, and show how far it is; with `watch` without end.
 

@@ -24,6 +24,8 @@ from clustr.database.jobs import Failure, Job, JobState
 from clustr.database.keys import NOTED_EVERY, Key, Keys
 from clustr.database.listing import Page
 from clustr.database.not_found import TrashStep
+from clustr.database.old_ids import OldIds
+from clustr.database.predecessor import NotTaken, Predecessor, PredecessorUpload
 from clustr.database.search import SearchPage
 from clustr.database.statistics import AnalyzerCounts
 from clustr.database.tags import distinct_tags
@@ -65,7 +67,11 @@ __all__ = [
     "Keys",
     "LeftBehind",
     "NewVector",
+    "NotTaken",
+    "OldIds",
     "Page",
+    "Predecessor",
+    "PredecessorUpload",
     "ReanalysisSelection",
     "RemovalClaim",
     "SearchPage",

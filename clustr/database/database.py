@@ -12,6 +12,7 @@ from clustr.database import (
     jobs,
     keys,
     listing_queries,
+    old_ids,
     search_terms,
     sessions,
     shares,
@@ -142,6 +143,7 @@ class Database(DatabaseView):
             make_indexes(self._database["sessions"], sessions.INDEXES)
             make_indexes(self.shares.collection, shares.INDEXES)
             make_indexes(self.vectors.collection, vectors.INDEXES)
+            make_indexes(self._database["old_ids"], old_ids.INDEXES)
             make_indexes(self._database["tags"], counters.INDEXES)
             make_indexes(self._database["search_vocabulary"], vocabulary.INDEXES)
 

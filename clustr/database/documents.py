@@ -18,6 +18,7 @@ from bson import Code, ObjectId
 
 from clustr import logs
 from clustr.database.connection import Document
+from clustr.database.tags import tag_fields
 from clustr.domain import failure_messages
 from clustr.domain.errors import ForeignRecord, NotFound
 from clustr.domain.models import Analysis, Retry, State, Status, Upload
@@ -260,6 +261,9 @@ def to_document(upload: Upload) -> Document:
         document[OWNER] = upload.owner
     if upload.duplicate_of is None:
         document[ORIGINAL] = original_mark(upload.sha256, upload.owner)
+    if upload.caption or upload.tags:  # An analyzer has said them before the upload came here.
+        document |= {"caption": upload.caption, **tag_fields(upload.tags)}
+        document["words_at"] = upload.updated_at
     if upload.retry:
         document["retry"] = asdict(upload.retry)
     return document
@@ -271,12 +275,15 @@ def _analysis_to_document(upload: Upload, analysis: Analysis) -> Document:
         "version": analysis.version,
         "state": analysis.state,
         "priority": 0,
-        "due_at": upload.upload_time,
+        "due_at": upload.updated_at,
         "attempts": 0,
         "crashes": 0,
     }
     if analysis.error:  # It is skipped without a run.
-        document |= {"error": analysis.error, "finished_at": upload.upload_time}
+        document |= {"error": analysis.error, "finished_at": upload.updated_at}
+    if analysis.result is not None:
+        document |= {"result": analysis.result, "provenance": analysis.provenance}
+        document["finished_at"] = upload.updated_at
     if analysis.requires:
         document["requires"] = analysis.requires
     return document

@@ -25,6 +25,7 @@ from clustr.database.jobs import Jobs
 from clustr.database.keys import Keys
 from clustr.database.listing import Listing
 from clustr.database.local_dates import LocalDates
+from clustr.database.old_ids import OldIds
 from clustr.database.own_counts import OwnCounters, OwnStatistics, OwnUploadCounts
 from clustr.database.own_uploads import own_uploads
 from clustr.database.own_vocabulary import OwnVocabulary
@@ -109,6 +110,7 @@ class DatabaseView:
         # Those who see only their own uploads have no scope for these.
         self.keys = Keys(database["keys"])
         self.audit = Audit(database["audit"])
+        self.old_ids = OldIds(database["old_ids"], uploads)
         # Views ask for the upload first, which only its owner finds.
         self.shares = Shares(database["shares"])
         self.selections = Selections(uploads, upkeep.tag_keys, upkeep.search_terms.stemming)

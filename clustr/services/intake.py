@@ -91,11 +91,13 @@ class IntakeOptions:
         key: the `Idempotency-Key`, which identifies the request when it is sent again.
         reuse: whether to return an upload with the same bytes instead of storing a new one.
         uploaded_by: the name of the key with which the request came, if it came with one.
+        amend: changes each new upload before it is stored.
     """
 
     key: str | None = None
     reuse: bool = False
     uploaded_by: str | None = None
+    amend: Callable[[NewUpload], NewUpload] | None = None
 
     def retry_key(self) -> str | None:
         """What identifies the request among those of all keys; names of keys have no line ends."""
@@ -219,6 +221,7 @@ class Intake:
             reused = position not in stored_before and upload is not None
             if upload is None:
                 upload = self._build_upload(file, inspected, request_id, options.uploaded_by)
+                upload = options.amend(upload) if options.amend else upload
                 if retry:
                     upload = replace(upload, retry=replace(retry, position=position))
                 new.append((file, upload))
@@ -300,7 +303,7 @@ class Intake:
         inspected: InspectedImage,
         request_id: str,
         uploaded_by: str | None,
-    ) -> Upload:
+    ) -> NewUpload:
         upload_id, moment = new_id(), now()
         analyses = self._planned_analyses(inspected.format)
         return NewUpload(

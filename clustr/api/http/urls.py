@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 from urllib.parse import urlsplit
 
-from flask import request
+from flask import Response, request
 from werkzeug.sansio.utils import get_current_url
 
 from clustr.api.http.request_context import components
@@ -12,6 +13,11 @@ from clustr.api.http.signatures import METADATA, SHARE, sent_metadata
 from clustr.domain.models import FilesMetadata
 from clustr.services.thumbnails import DEFAULT_SIZE, VERSION
 from clustr.services.url_signing import EXPIRY
+
+MOVED_RESPONSE: dict[str, Any] = {
+    "description": "It was taken over from Clustr's predecessor, and is elsewhere now.",
+    "headers": {"Location": {"schema": {"type": "string"}, "description": "Where it is now."}},
+}
 
 
 class FileUrls:
@@ -91,6 +97,13 @@ def trashed_thumbnail_url_of(upload_id: str) -> str:
 def public_path(path: str) -> str:
     """Prepend the path of `BASE_URL`, or the prefix of a proxy, to a path of the service."""
     return f"{urlsplit(base_url()).path}{path}"
+
+
+def moved_response(path: str) -> Response:
+    """Respond with another path, where the same is to be asked with the same query."""
+    query = request.query_string.decode("latin-1")
+    location = public_path(f"{path}?{query}" if query else path)
+    return Response(status=308, headers={"Location": location})
 
 
 def base_url() -> str:

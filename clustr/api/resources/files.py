@@ -22,6 +22,7 @@ from clustr.api.http.fields import UPLOAD_ID_PARAMETER
 from clustr.api.http.origins import resource_policy
 from clustr.api.http.request_context import components
 from clustr.api.http.signatures import cache_control, sent_metadata
+from clustr.api.http.urls import MOVED_RESPONSE, moved_response
 from clustr.api.schemas.uploads import (
     EXAMPLE_FILENAME,
     EXPIRES,
@@ -122,6 +123,7 @@ def document_file_responses(kind: str, **success: Any) -> Any:
     or_signed=True,
 )
 @document_file_responses("image/*", description="The image.")
+@blueprint.alt_response(308, **MOVED_RESPONSE)
 @blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
 def get_file(stored_filename: str) -> Response:
     """Get an original
@@ -133,10 +135,12 @@ def get_file(stored_filename: str) -> Response:
     any metadata (`FILES_METADATA`): they have the same pixels, orientation and color profile, and
     an `ETag` of their own. An original whose metadata cannot be told from its picture is then
     answered with 422.
+
+    A name that the file had in Clustr's predecessor is answered with 308.
     """
     name = FILENAME_REGEX.fullmatch(stored_filename)
     if name is None:
-        raise NotFound(f"There is no file {stored_filename}.")
+        return moved_file(stored_filename)
     if components.database.owner is not None:
         components.database.uploads.get(name[1])
     sent = components.originals.open(stored_filename, sent_metadata())
@@ -148,6 +152,19 @@ def get_file(stored_filename: str) -> Response:
         "Cache-Control": cache_control(is_final=not sent.variant),
     }
     return file_response(sent.content, sent.key, headers)
+
+
+def moved_file(old_filename: str) -> Response:
+    """Respond with where a file of Clustr's predecessor is now.
+
+    Raises:
+        NotFound: there was none of this name.
+    """
+    successor = components.database.old_ids.find_by_filename(old_filename)
+    if successor is None:
+        raise NotFound(f"There is no file {old_filename}.")
+    filename = components.database.uploads.get(successor).filename
+    return moved_response(f"{components.settings.upload_url_path}/{filename}")
 
 
 @upload_blueprint.route("/file", parameters=[UPLOAD_ID_PARAMETER], needs=Scope.UPLOADS_READ)
