@@ -59,7 +59,7 @@ class Traffic:
         sent = [each for each in self._addresses if urlsplit(each).scheme not in ("blob", "data")]
         assert sent, "no request was seen, so the next line would prove nothing"
         assert {urlsplit(each).netloc for each in sent} == {self._host}
-        assert self._errors == []
+        assert not self._errors, self._errors
 
     def forget_error(self, text: str) -> None:
         """Leave out an error that a test brings about, such as the status of an answer."""

@@ -24,6 +24,12 @@ def photograph_file(name):
 
 
 @pytest.fixture(scope="module")
+def service(service_with, blip):
+    """A service of its own: no other test has uploaded these photographs there."""
+    return service_with(BLIP_SERVICE_URL=blip.url, AUTH="off", ALLOWED_HOSTS=HOST)
+
+
+@pytest.fixture(scope="module")
 def checked_context(browser, service):
     """Pages at a loopback address, which may compute hashes, and which report no error."""
     context = browser.new_context()

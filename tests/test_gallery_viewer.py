@@ -6,11 +6,17 @@ from urllib.parse import urlsplit
 import photographs
 import pytest
 import requests
-from browsing import Traffic
+from browsing import HOST, Traffic
 from calling import uploaded
 from gallery_pages import add_uploads, address_of, require_accessible
 from playwright.sync_api import Page, expect
 from running import wait_until
+
+
+@pytest.fixture(scope="module")
+def service(service_with, blip):
+    """A service of its own: no other test has uploaded these photographs there."""
+    return service_with(BLIP_SERVICE_URL=blip.url, AUTH="off", ALLOWED_HOSTS=HOST)
 
 
 @pytest.fixture(scope="module")

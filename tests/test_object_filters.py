@@ -16,6 +16,7 @@ from workshop import Workshop, another
 from clustr.api.schemas.filters import FilterSchema
 from clustr.api.schemas.listing import UploadQuerySchema
 from clustr.api.schemas.similar import PARAMETERS as SIMILAR_PARAMETERS
+from clustr.api.schemas.timeline import PARAMETERS as TIMELINE_PARAMETERS
 from clustr.database.case_folding import spellings
 from clustr.plugins.filters import CORE_PARAMETERS
 
@@ -312,7 +313,8 @@ def test_the_document_describes_names_titles_and_what_is_internal(client):
 
 def test_no_filter_can_have_the_name_of_a_parameter_of_the_core():
     queries = {field.data_key or name for name, field in UploadQuerySchema().fields.items()}
-    assert queries | set(FilterSchema().fields) | set(SIMILAR_PARAMETERS) == CORE_PARAMETERS
+    others = {*FilterSchema().fields, *SIMILAR_PARAMETERS, *TIMELINE_PARAMETERS}
+    assert queries | others == CORE_PARAMETERS
 
 
 def test_the_pattern_of_the_document_is_what_is_understood(client):

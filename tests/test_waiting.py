@@ -15,6 +15,7 @@ import photographs
 import pytest
 import requests
 from calling import get, part, upload, uploaded
+from pymongo.errors import OperationFailure
 from running import Servers, moment, wait_until
 from web_side import WebSide
 from workshop import Workshop
@@ -25,6 +26,9 @@ from clustr.database.bulk_selection import PRIORITY
 from clustr.domain.models import Analysis, State, are_under_way
 from clustr.services.waiting import SHORTEST_PAUSE_SECONDS
 from clustr.supervisor import gunicorn_settings
+
+# MongoDB's code for an error of a reader whose place in a capped collection was written over.
+CAPPED_POSITION_LOST = 136
 
 # How many requests of one process wait at a time.
 PLACES = gunicorn_settings.threads // 5
@@ -83,7 +87,13 @@ def analyze(workshop: Workshop, *analyzers: str) -> None:
 
 def looks(workshop: Workshop) -> list[dict[str, Any]]:
     """What MongoDB noted of the looks at states of analyses, the newest last."""
-    found = workshop.collection.database["system.profile"].find().sort("$natural", 1)
+    noted = workshop.collection.database["system.profile"]
+    while True:
+        try:
+            found = [*noted.find().sort("$natural", 1)]
+            break
+        except OperationFailure as error:
+            assert error.code == CAPPED_POSITION_LOST
     return [one for one in found if "analyses.requires" in one["command"].get("projection", {})]
 
 
