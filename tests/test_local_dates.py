@@ -10,7 +10,8 @@ from bson import ObjectId
 from stored_analyses import add, claim, finish
 from workshop import Workshop, another
 
-from clustr.database.local_dates import BATCH, OLD_INDEXES
+from clustr.database.id_ranges import BATCH
+from clustr.database.local_dates import OLD_INDEXES
 
 JUNE_IN_UTC, JULY_THERE = "2024-06-30T22:30:00Z", "2024-07-01T00:30:00"
 ANSWERED = "2024-07-01T00:30:00.000000"

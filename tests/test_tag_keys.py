@@ -315,7 +315,7 @@ def test_what_was_put_into_the_trash_by_an_older_version_is_restored(older_works
 
 
 def test_keys_are_made_of_some_at_a_time(workshop, monkeypatch):
-    monkeypatch.setattr("clustr.database.tag_keys.BATCH", 3)
+    monkeypatch.setattr("clustr.database.id_ranges.BATCH", 3)
     upload(workshop, *([f"Tag {number}"] for number in range(10)))
     before = [*workshop.collection.find().sort("_id", 1)]
     make_older(workshop)
@@ -332,7 +332,7 @@ def test_keys_are_made_of_some_at_a_time(workshop, monkeypatch):
 
 def test_what_changes_while_keys_are_made_has_them_in_the_end(workshop, monkeypatch):
     """An analysis that ends between the reading and the writing takes part in the next time."""
-    monkeypatch.setattr("clustr.database.tag_keys.BATCH", 1)
+    monkeypatch.setattr("clustr.database.id_ranges.BATCH", 1)
     ids = upload(workshop, ["Cat"], ["Dog"], ["Sofa"])
     make_older(workshop)
     walk = workshop.web.database.tag_keys.add_all_missing()

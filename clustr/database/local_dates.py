@@ -12,19 +12,17 @@ may still run by then: `add_missing` adds the dates of what it inserts.
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 
-from bson import ObjectId
 from pymongo.collection import Collection
 
 from clustr.database.connection import Document, translate_errors
 from clustr.database.documents import ANY_FACET, LOOKS_LIKE_UPLOAD
+from clustr.database.id_ranges import BATCH, id_ranges
 from clustr.database.indexes import drop_index
 
 LOCAL_DATE = "taken_at_local"
 SORT_DATE = "sort_date"
 # Listings of older versions used them.
 OLD_INDEXES = ("tag_keys_by_taken_at", "analyses_by_taken_at")
-BATCH = 2000
-LOWEST_ID = ObjectId(bytes(12))
 LACKS_DATES: Document = {SORT_DATE: None, **LOOKS_LIKE_UPLOAD}
 IS_TAKEN_AT_KNOWN: Document = {"$eq": [{"$type": "$taken_at"}, "date"]}
 MILLISECONDS_OF_A_DAY = 86_400_000
@@ -103,15 +101,9 @@ class LocalDates:
             return
         # An upload that moves into the trash meanwhile is seen there; a restored one has dates.
         for collection in (self._uploads, self._trash):
-            after: ObjectId | None = LOWEST_ID
-            while after is not None:
+            for within in id_ranges(collection):
                 with translate_errors():
-                    beyond = {"_id": {"$gt": after}}
-                    ends = collection.find(beyond, {"_id": 1}).sort("_id", 1).skip(BATCH - 1)
-                    end = next((document["_id"] for document in ends.limit(1)), None)
-                    within = {"_id": {"$gt": after, **({"$lte": end} if end else {})}}
                     count = _add_dates(collection, within)
-                after = end
                 yield count
         with translate_errors():
             for name in OLD_INDEXES:

@@ -16,11 +16,10 @@ from clustr.database.analysis_updates import effective_fields_stage, next_update
 from clustr.database.clock import now
 from clustr.database.connection import Document, translate_errors
 from clustr.database.documents import IS_UPLOAD, MALFORMED_RECORD_ERRORS
+from clustr.database.id_ranges import id_ranges
 from clustr.database.indexes import drop_index
 from clustr.database.tags import missing_key_fields
 
-LOWEST_ID = ObjectId(bytes(12))
-BATCH = 2000
 # While the last of them exists, there may be uploads without keys.
 OLD_INDEXES = ("tags_by_name", "tags_by_size", "tags_by_taken_at", "tags_by_upload_time")
 WITHOUT_KEYS: Document = {"tags": {"$exists": True}, "tag_keys": None}
@@ -65,7 +64,7 @@ class TagKeys:
             lacked = True
             while lacked:  # Uploads that changed meanwhile are left to the next turn.
                 lacked = False
-                for query in _id_ranges(collection):
+                for query in id_ranges(collection):
                     with translate_errors():
                         count = _add_missing_keys(collection, query)
                     lacked = lacked or count > 0
@@ -73,21 +72,6 @@ class TagKeys:
         with translate_errors():
             for name in OLD_INDEXES:
                 drop_index(self._uploads, name)
-
-
-def _id_ranges(collection: Collection[Document]) -> Iterator[Document]:
-    """Queries that together match all current uploads, `BATCH` with each."""
-    after = LOWEST_ID
-    while True:
-        query: Document = {"_id": {"$gt": after}}
-        with translate_errors():
-            ends = collection.find(query, {"_id": 1}).sort("_id", 1).skip(BATCH - 1)
-            end = next(iter(ends.limit(1)), None)
-        if end is None:
-            yield query
-            return
-        yield {"_id": {"$gt": after, "$lte": end["_id"]}}
-        after = end["_id"]
 
 
 def _add_missing_keys(collection: Collection[Document], query: Document) -> int:

@@ -7,7 +7,8 @@ from clustr.api.http.access import current_access
 from clustr.api.http.blueprint import Blueprint
 from clustr.api.http.fields import number, text
 from clustr.api.http.request_context import components
-from clustr.domain.access import ANY_SCOPE, Scope
+from clustr.api.schemas.access import HeldScopesSchema
+from clustr.domain.access import ANY_SCOPE
 
 AT_LEAST_ONE = validate.Range(min=1)
 
@@ -29,7 +30,7 @@ class FormatSchema(Schema):
     )
 
 
-class AllowedSchema(Schema):
+class AllowedSchema(HeldScopesSchema):
     """What the request that asks may do."""
 
     key = text(
@@ -37,18 +38,6 @@ class AllowedSchema(Schema):
         "website",
         required=True,
         allow_none=True,
-    )
-    scopes = fields.List(
-        fields.String(validate=validate.OneOf([*Scope])),
-        required=True,
-        metadata={"description": "What it may do.", "example": ["uploads:read", "uploads:write"]},
-    )
-    own_only = fields.Boolean(
-        required=True,
-        metadata={
-            "description": "Whether it sees and changes only the uploads that this key brought.",
-            "example": False,
-        },
     )
     rate = text(
         "How many requests it may send in a time; `null`: any number.",

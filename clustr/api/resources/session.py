@@ -1,7 +1,6 @@
 """`/api/session`: who asks, and the session that a page of the service has instead of a key."""
 
 from flask import Response, g, jsonify
-from marshmallow import Schema, fields, validate
 
 from clustr.api.http.access import current_access, session_of_request
 from clustr.api.http.audit import recording
@@ -11,7 +10,8 @@ from clustr.api.http.origins import is_own_page
 from clustr.api.http.quotas import count_wrong_key
 from clustr.api.http.request_context import components
 from clustr.api.http.session_cookie import remove_session, sent_session, set_session
-from clustr.domain.access import ANY_SCOPE, NOTHING, Access, Scope
+from clustr.api.schemas.access import HeldScopesSchema
+from clustr.domain.access import ANY_SCOPE, NOTHING, Access
 from clustr.domain.audit import AuditAction
 from clustr.domain.errors import KeyMistyped, KeyRefused, NotFound, OriginNotAllowed
 from clustr.domain.key_text import EXAMPLE
@@ -30,7 +30,7 @@ class LogInSchema(BodySchema):
     key = text("A key.", EXAMPLE, required=True)
 
 
-class SessionSchema(Schema):
+class SessionSchema(HeldScopesSchema):
     """Who asks, and what they may do."""
 
     name = text(
@@ -38,18 +38,6 @@ class SessionSchema(Schema):
         "website",
         required=True,
         allow_none=True,
-    )
-    scopes = fields.List(
-        fields.String(validate=validate.OneOf([*Scope])),
-        required=True,
-        metadata={"description": "What it may do.", "example": ["uploads:read", "uploads:write"]},
-    )
-    own_only = fields.Boolean(
-        required=True,
-        metadata={
-            "description": "Whether it sees and changes only the uploads that this key brought.",
-            "example": False,
-        },
     )
     expires_at = date_time(
         "When the session ends at the latest, or the key; `null`: without end. A session ends "
