@@ -175,6 +175,14 @@ class Among:
         return sorted(map(str, ids))
 
 
+@pytest.fixture(autouse=True, scope="module")
+def patient_web_side() -> Iterator[None]:
+    """Requests wait for MongoDB as long as workers do: on a loaded machine it may stall for 2 s."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(components, "WEB_TIMEOUT_SECONDS", components.WORKER_TIMEOUT_SECONDS)
+        yield
+
+
 @pytest.fixture
 def among(workshop: Workshop) -> Among:
     return Among(workshop)
