@@ -418,20 +418,21 @@ def build_keys(settings: Settings) -> Iterator[tuple[KeyMaking, Database, AuditL
 
 
 @contextmanager
-def build_take_over(settings: Settings, url: str) -> Iterator[TakeOver]:
+def build_take_over(settings: Settings, url: str, collection: str) -> Iterator[TakeOver]:
     """Build what takes over the uploads of the predecessor, for the block.
 
     Args:
         url: of the predecessor's MongoDB.
+        collection: in which it has its uploads.
 
     Raises:
-        StartUpError: a setting, or the address, cannot be used.
+        StartUpError: a setting, the address or the collection cannot be used.
     """
     pillow_setup.prepare(settings.max_image_pixels)
     decode_limits.limit_memory(settings.decode_memory)
     plugin_manager = build_plugin_manager(settings)
     with (
-        closing(Predecessor(url)) as predecessor,
+        closing(Predecessor(url, collection)) as predecessor,
         closing(build_database(settings, WORKER_TIMEOUT_SECONDS)) as database,
     ):
         plugin_manager.library_of = library_maker(

@@ -180,6 +180,10 @@ def test_the_errors_of_each_operation(operations):
     assert found[("get", "/api/plugins/{name}")] >= {"200", "404"}
     assert found[("get", "/api/health/{service}")] >= {"200", "404"}
     assert found[("get", "/api/health/ready")] >= {"200", "503"}
+    of_one = {called for called in found if called[1].startswith("/api/uploads/{upload_id}")}
+    assert of_one == {called for called in found if "308" in found[called]} - {
+        ("get", "/uploads/{stored_filename}")
+    }
 
 
 def test_several_files_can_be_uploaded_from_the_document(operations):

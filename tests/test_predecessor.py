@@ -18,6 +18,21 @@ from clustr.components import build_take_over
 from clustr.services.predecessor import Kind, Result
 
 UPLOADED_AT = datetime(2023, 8, 1, 12, 30, 15, tzinfo=UTC)
+# What can be asked of one upload: method, what follows its id, and the body.
+CALLS = [
+    ("GET", "", None),
+    ("GET", "?wait_for=blip", None),
+    ("GET", "/file?download=1", None),
+    ("GET", "/thumbnail?size=160", None),
+    ("GET", "/analyses", None),
+    ("GET", "/analyses/blip", None),
+    ("GET", "/analyses/blip/traceback", None),
+    ("POST", "/analyses/blip?if=missing", None),
+    ("GET", "/shares", None),
+    ("POST", "/share", {"days": 1}),
+    ("PATCH", "", {"caption": "A person's words"}),
+    ("DELETE", "", None),
+]
 
 
 class Old:
@@ -62,8 +77,11 @@ class Old:
         self._uploads.insert_one(dict(document))
         return document
 
+    def rename_collection(self, name: str) -> None:
+        self._uploads.rename(name)
+
     def take_over(self) -> list[Result]:
-        with build_take_over(self.workshop.settings, self.url) as take_over:
+        with build_take_over(self.workshop.settings, self.url, "uploads") as take_over:
             return [*take_over.run(self.folder)]
 
     def close(self) -> None:
@@ -164,6 +182,26 @@ def test_old_addresses_lead_to_the_new_ones(old):
     assert [result.kind for result in old.take_over()] == [Kind.PRESENT]
 
 
+@pytest.mark.usefixtures("captioner")
+def test_whoever_knows_the_old_id_alone_can_do_all_with_it(old):
+    """The new address asks for the same, and 308 has clients keep method and body."""
+    document = old.add()
+    old.take_over()
+    [stored] = old.workshop.collection.find()
+    client = old.workshop.app.test_client()
+    for method, path, body in CALLS:
+        asked = f"/api/uploads/{document['id']}{path}"
+        answer = client.open(asked, method=method, json=body)
+        moved = (answer.status_code, answer.headers.get("Location"))
+        assert moved == (308, f"/api/uploads/{stored['_id']}{path}"), (method, path)
+        answer = client.open(answer.headers["Location"], method=method, json=body)
+        assert answer.status_code < 300, (method, path, answer.text)
+        answer.close()
+    assert old.workshop.collection.find_one() is None
+    unknown = client.delete(f"/api/uploads/{uuid.uuid4()}")
+    assert (unknown.status_code, unknown.get_json()["title"]) == (404, "Not found")
+
+
 def test_only_files_below_the_folder_are_read(old, tmp_path):
     secret = tmp_path / "secret.jpg"
     secret.write_bytes(photographs.photograph())
@@ -233,12 +271,47 @@ def test_two_uploads_of_the_same_picture_stay_two(old):
     assert old.workshop.get(newer).duplicate_of == successor(old, document)["id"]
 
 
-def test_the_command_lists_what_it_cannot_take_and_refuses_other_options(old):
+def test_the_command_lists_what_it_cannot_take(old):
     document = old.add(b"no image")
     report = old.folder.parent / "report.csv"
     arguments = ("import", "--from-predecessor", old.url, str(old.folder))
-    ran = old.workshop.command(*arguments, "--report", str(report))
+    # A key that other imports need is in the environment of many.
+    ran = old.workshop.command(*arguments, "--report", str(report), CLUSTR_KEY="clustr_key")
     assert ran.returncode == 1, ran.stderr
     assert document["id"] in report.read_text()
-    refused = old.workshop.command(*arguments, "--tag", "old")
-    assert (refused.returncode, "--report" in refused.stderr) == (2, True)
+
+
+def test_the_command_takes_the_collection_that_is_named(old):
+    old.add()
+    old.rename_collection("pictures")
+    arguments = ("import", "--from-predecessor", old.url, str(old.folder))
+    ran = old.workshop.command(*arguments)
+    assert ran.returncode == 2
+    assert "the collection uploads of the database predecessor" in ran.stderr
+    ran = old.workshop.command(*arguments, "--uploads-collection", "pictures")
+    assert ran.returncode == 0, ran.stderr
+    assert old.workshop.collection.count_documents({}) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--connections", "8", "--key", "k"], "--key, --connections cannot be given with --from"),
+        (["--dry-run"], "--dry-run cannot be given with --from-predecessor"),
+        (["--tag", "old"], "but --uploads-collection and --report can"),
+        (["."], "takes one FOLDER"),
+        (["--uploads-collection", "$"], "'$' is no name of a collection"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(old, arguments, said):
+    command = ("import", "--from-predecessor", old.url, str(old.folder))
+    ran = old.workshop.command(*command, *arguments)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert said in ran.stderr
+    assert ran.stderr.count("\n") == 1
+
+
+def test_a_collection_is_refused_without_the_predecessor(old):
+    ran = old.workshop.command("import", str(old.folder), "--uploads-collection", "pictures")
+    assert ran.returncode == 2
+    assert ran.stderr == "clustr: --uploads-collection says nothing without --from-predecessor\n"

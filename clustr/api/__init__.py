@@ -12,6 +12,7 @@ from clustr.api.http.access import require_keys
 from clustr.api.http.access_description import describe_access
 from clustr.api.http.errors import ProblemApi
 from clustr.api.http.middleware import register_middleware
+from clustr.api.http.old_ids import handle_not_found
 from clustr.api.http.quotas import RequestQuotas
 from clustr.api.http.request_context import EXTENSION
 from clustr.api.http.routing import UploadIdConverter
@@ -44,6 +45,7 @@ from clustr.api.resources import (
     uploads_bulk,
 )
 from clustr.components import WebComponents
+from clustr.domain.errors import NotFound
 
 DESCRIPTION = """\
 Clustr takes images in over HTTP, keeps them safely, answers at once, and lets *analyzers* say what
@@ -100,6 +102,7 @@ def register(app: Flask, components: WebComponents) -> None:
     )
     register_middleware(app, components.settings)
     api = ProblemApi(app, spec_kwargs={"info": {"description": DESCRIPTION}})
+    app.register_error_handler(NotFound, handle_not_found)
     upload_resources = (
         upload,
         uploads,

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
@@ -36,6 +37,8 @@ from clustr.client.importing import (
 ALL_THERE, SOME_MISSING, INTERRUPTED = 0, 1, 130
 # A service that is restarted or updated is back by then.
 PATIENCE_SECONDS = 300.0
+FROM_PREDECESSOR, UPLOADS_COLLECTION = "--from-predecessor", "--uploads-collection"
+OF_PREDECESSOR = (FROM_PREDECESSOR, UPLOADS_COLLECTION, "--report")
 
 
 @click.command(name="import")
@@ -65,12 +68,21 @@ PATIENCE_SECONDS = 300.0
     help="Where to write which files were refused and why (CSV); by default into this folder.",
 )
 @click.option(
-    "--from-predecessor",
+    FROM_PREDECESSOR,
     "predecessor",
     metavar="MONGODB_URL",
     help="Take over the uploads of the FastAPI predecessor, whose files are in FOLDER.",
 )
+@click.option(
+    UPLOADS_COLLECTION,
+    metavar="NAME",
+    default="uploads",
+    show_default=True,
+    help="What the predecessor's MONGODB_UPLOADS_COLLECTION was.",
+)
+@click.pass_context
 def import_folders(
+    context: click.Context,
     folders: tuple[Path, ...],
     url: str | None,
     key: str | None,
@@ -81,6 +93,7 @@ def import_folders(
     connections: int,
     report: Path | None,
     predecessor: str | None,
+    uploads_collection: str,
 ) -> None:
     """Import the pictures of folders, with all folders in them.
 
@@ -92,10 +105,11 @@ def import_folders(
     Exit code: 0 when all pictures are there, 1 when some were refused or could not be read, 2 when
     the service could not be used, 130 after Ctrl-C.
     """
-    if predecessor:
-        if len(folders) > 1 or url or tags or tags_from_folders or dry_run or watch:
-            refuse("--from-predecessor takes one FOLDER, and no other option than --report")
-        run = partial(take_over, predecessor, folders[0])
+    refuse_options_without_effect(context)
+    if predecessor is not None:
+        if len(folders) > 1:
+            refuse(f"{FROM_PREDECESSOR} takes one FOLDER: that with the predecessor's files")
+        run = partial(take_over, predecessor, uploads_collection, folders[0])
     else:
         patience_seconds = math.inf if watch else PATIENCE_SECONDS
         service = ImportService(url or find_service_url(has_key=bool(key)), key, patience_seconds)
@@ -115,12 +129,28 @@ def import_folders(
     sys.exit(exit_code or (ALL_THERE if ledger.is_clean else SOME_MISSING))
 
 
-def take_over(url: str, folder: Path, ledger: Ledger) -> None:
+def refuse_options_without_effect(context: click.Context) -> None:
+    """Refuse what was given on the command line, and not in the environment, for nothing."""
+    given = [
+        option.opts[0]
+        for option in context.command.params
+        if isinstance(option, click.Option)
+        and context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
+    ]
+    if FROM_PREDECESSOR not in given:
+        if UPLOADS_COLLECTION in given:
+            refuse(f"{UPLOADS_COLLECTION} says nothing without {FROM_PREDECESSOR}")
+    elif unfit := [name for name in given if name not in OF_PREDECESSOR]:
+        others = " and ".join(OF_PREDECESSOR[1:])
+        refuse(f"{', '.join(unfit)} cannot be given with {FROM_PREDECESSOR}, but {others} can")
+
+
+def take_over(url: str, collection: str, folder: Path, ledger: Ledger) -> None:
     """Take over what the predecessor has."""
     # Its imports, of all that the service is made of, take longer than those of the other imports.
     from clustr.cli.import_predecessor import import_predecessor  # noqa: PLC0415
 
-    import_predecessor(url, folder, ledger)
+    import_predecessor(url, collection, folder, ledger)
 
 
 def default_report() -> Path:

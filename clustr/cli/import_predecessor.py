@@ -17,16 +17,17 @@ OUTCOMES = {
 }
 
 
-def import_predecessor(url: str, folder: Path, ledger: Ledger) -> None:
+def import_predecessor(url: str, collection: str, folder: Path, ledger: Ledger) -> None:
     """Take over all uploads, and record what came of each under its old id.
 
     Args:
         url: of the predecessor's MongoDB.
+        collection: in which it has its uploads.
         folder: where the predecessor stored its files.
     """
     settings = read_settings_of_running_service()
     logs.configure(settings.log_format, "error")
-    with refuse_errors(), build_take_over(settings, url) as take_over:
+    with refuse_errors(), build_take_over(settings, url, collection) as take_over:
         for result in take_over.run(folder):
             ledger.record(
                 OUTCOMES[result.kind],

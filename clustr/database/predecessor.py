@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from pymongo.errors import InvalidName
+
 from clustr.database.connection import Document, connect, translate_errors
+from clustr.domain.errors import StartUpError
 
 # What the predecessor uses unless its settings say otherwise.
 DEFAULT_DATABASE = "clustr"
-COLLECTION = "uploads"
 TIMEOUT_SECONDS = 60.0
 # Ids become part of addresses.
 OLD_ID = re.compile(r"[0-9A-Za-z_-]{1,100}")
@@ -45,14 +47,20 @@ class Predecessor:
 
     Args:
         url: of its MongoDB; the path is the name of the database.
+        collection: the name of the collection.
 
     Raises:
-        StartUpError: the address is invalid.
+        StartUpError: the address or the name is invalid.
     """
 
-    def __init__(self, url: str):
+    def __init__(self, url: str, collection: str):
         self._client = connect(url, TIMEOUT_SECONDS)
-        self._uploads = self._client.get_default_database(DEFAULT_DATABASE)[COLLECTION]
+        database = self._client.get_default_database(DEFAULT_DATABASE)
+        try:
+            self._uploads = database[collection]
+        except InvalidName as error:
+            self._client.close()
+            raise StartUpError(f"{collection!r} is no name of a collection: {error}") from None
 
     def list_keys(self) -> list[tuple[object, str]]:
         """The keys of all documents, and what to call each, the oldest upload first.
@@ -60,11 +68,19 @@ class Predecessor:
         They are read at once: a cursor would not stay open for as long as the files take.
 
         Raises:
+            StartUpError: there are none; so another collection is meant.
             DatabaseUnavailable: its MongoDB does not answer.
         """
         with translate_errors():
             documents = self._uploads.find({}, {"id": 1}).sort([("upload_time", 1), ("_id", 1)])
-            return [(found["_id"], str(found.get("id", found["_id"]))) for found in documents]
+            keys = [(found["_id"], str(found.get("id", found["_id"]))) for found in documents]
+        if not keys:
+            raise StartUpError(
+                f"the collection {self._uploads.name} of the database "
+                f"{self._uploads.database.name} is empty: where the predecessor has its uploads, "
+                "its settings MONGODB_DATABASE and MONGODB_UPLOADS_COLLECTION say"
+            )
+        return keys
 
     def read(self, key: object) -> PredecessorUpload:
         """Read a document.

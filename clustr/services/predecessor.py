@@ -74,6 +74,7 @@ class TakeOver:
             folder: where the predecessor stored its files; nothing beside it is read.
 
         Raises:
+            StartUpError: there are no uploads where the predecessor is said to have them.
             DatabaseUnavailable, StorageFull: what was taken until then stays.
         """
         for key, name in self._predecessor.list_keys():

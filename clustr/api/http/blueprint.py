@@ -10,6 +10,8 @@ from webargs.core import missing
 from webargs.flaskparser import FlaskParser, is_json_request
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from clustr.api.http.routing import PATH_OF_UPLOAD
+from clustr.api.http.urls import MOVED_RESPONSE
 from clustr.domain import failure_messages, json_input
 from clustr.domain.access import Scope
 from clustr.domain.access import needs as mark_needs
@@ -109,6 +111,8 @@ class Blueprint(flask_smorest.Blueprint):
             self.alt_response(400, "BAD_REQUEST"),
             self.alt_response(429, "TOO_MANY_REQUESTS"),
         ]
+        if f"{self.url_prefix or ''}{rule}".startswith(PATH_OF_UPLOAD):
+            response_decorators.append(self.alt_response(308, **MOVED_RESPONSE))
 
         def decorate(view: Callable[..., Any]) -> Any:
             view = self.doc(operationId=view.__name__)(mark(view))

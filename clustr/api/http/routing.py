@@ -2,6 +2,9 @@
 
 from werkzeug.routing import BaseConverter
 
+# What the rule of every route of one upload begins with.
+PATH_OF_UPLOAD = "/api/uploads/<upload_id:upload_id>"
+
 
 class UploadIdConverter(BaseConverter):
     """Matches the path segment of an upload's id; the view refuses an invalid id with a reason.

@@ -15,7 +15,8 @@ from clustr.services.thumbnails import DEFAULT_SIZE, VERSION
 from clustr.services.url_signing import EXPIRY
 
 MOVED_RESPONSE: dict[str, Any] = {
-    "description": "It was taken over from Clustr's predecessor, and is elsewhere now.",
+    "description": "This is what it was called in Clustr's predecessor: ask the same at its new "
+    "address.",
     "headers": {"Location": {"schema": {"type": "string"}, "description": "Where it is now."}},
 }
 

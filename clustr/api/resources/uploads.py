@@ -15,7 +15,7 @@ from clustr.api.http.preferences import (
     WaitPreference,
 )
 from clustr.api.http.request_context import components
-from clustr.api.http.urls import MOVED_RESPONSE, base_url, moved_response
+from clustr.api.http.urls import base_url
 from clustr.api.plugin_filters import installed_filters
 from clustr.api.schemas.listing import (
     FieldSelection,
@@ -29,7 +29,7 @@ from clustr.api.schemas.uploads import EXAMPLE_ETAG, ExistingSchema, HashesSchem
 from clustr.api.schemas.waiting import WaitQuerySchema
 from clustr.database import Page, filter_from_query, reading_record
 from clustr.domain.access import Scope
-from clustr.domain.errors import InvalidInput, NotFound, TooSlow
+from clustr.domain.errors import InvalidInput, TooSlow
 
 RESPONSE_LINKS = links_to_upload(
     "$response.body#/data/0/id",
@@ -172,7 +172,6 @@ def find_existing(body: dict[str, list[str]]) -> Response:
 @blueprint.arguments(WaitQuerySchema, location="query")
 @blueprint.response(200, UploadSchema, headers=ETAG_HEADER | PREFERENCE_APPLIED_HEADER)
 @blueprint.alt_response(304, description="It is as the client has it.")
-@blueprint.alt_response(308, **MOVED_RESPONSE)
 @blueprint.alt_response(404, "NOT_FOUND")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
 def get_upload(query: dict[str, Any], upload_id: str) -> Response:
@@ -181,18 +180,10 @@ def get_upload(query: dict[str, Any], upload_id: str) -> Response:
     Who has it already sends its `ETag` as `If-None-Match` and is answered 304 until it changes.
     Instead of asking again and again for an upload that is `pending`, send `Prefer: wait=10`: the
     answer comes when its analyses have ended.
-
-    An id that the upload had in Clustr's predecessor is answered with 308.
     """
     preference = WaitPreference(query.get("wait_for"))
-    try:
-        preference.wait_for([upload_id])
-        document = components.database.listing.get(upload_id)
-    except NotFound:
-        successor = components.database.old_ids.find(upload_id)
-        if successor is None:
-            raise
-        return moved_response(f"/api/uploads/{successor}")
+    preference.wait_for([upload_id])
+    document = components.database.listing.get(upload_id)
     with reading_record(upload_id):
         body = FieldSelection(components, None, with_results=True).dump(document)
         response = add_etag(jsonify(body), body["version"])
