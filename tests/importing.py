@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import json
 import re
 import socket
 import subprocess
@@ -53,6 +54,14 @@ class Import:
             self.add(name)
         return names
 
+    def add_photographs(self, count: int) -> dict[str, str]:
+        """Write so many pieces of photographs, each with a caption beside it; by their names."""
+        captions = {f"{n}.jpg": f"Picture {n}: »of {count}«" for n in range(count)}
+        for name, caption in captions.items():
+            self.add(name, photographs.piece(next(_numbers)))
+            self.add(f"{name}.json", json.dumps({"title": name, "description": caption}))
+        return captions
+
     def arguments(self, *more: str, url: str | None = None) -> list[str]:
         report = ["--report", str(self._report)]
         return ["import", str(self.folder), "--url", url or self.web.url, *report, *more]
@@ -81,6 +90,10 @@ class Import:
         """What the service has of the files in the folder, as it is stored."""
         hashes = [sha256(p.read_bytes()).hexdigest() for p in self.folder.rglob("*") if p.is_file()]
         return [*self.web.workshop.collection.find({"sha256": {"$in": hashes}})]
+
+    def count(self, tag: str) -> int:
+        """How many uploads with this tag the service has."""
+        return self.web.workshop.collection.count_documents({"tags": tag})
 
     def upload(self, name: str) -> dict[str, Any]:
         """The one upload of the file with this name."""
@@ -129,6 +142,10 @@ class Proxy(Server):
                 onward.sendall(data := connection.recv(65536))
                 left -= len(data)
             answer = b"".join(iter(lambda: onward.recv(65536), b""))
+        self.reply(connection, begin, answer)
+
+    def reply(self, connection: socket.socket, begin: bytes, answer: bytes) -> None:
+        """Send what the service has answered to the request that begins so."""
         if begin.startswith(b"POST /api/upload?"):
             self.uploads += 1
             instead = self.treat(self.uploads)

@@ -4,8 +4,11 @@ import json
 import re
 import shlex
 import signal
+import socket
 import subprocess
+import threading
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,10 +16,11 @@ from typing import Any
 import places
 import pytest
 import requests
-from importing import Import, another_picture, counts
+from importing import Import, Proxy, another_picture, counts
 from running import wait_until
 from socket_servers import answering, server, silent
 from web_side import WebSide
+from workshop import Program
 
 from clustr.client import Client
 from clustr.client.exporting import Exporter, Outcome, words_of
@@ -64,9 +68,18 @@ class Export:
         upload_id: str = answer.json()["data"][0]["id"]
         return upload_id
 
-    def run(self, *more: str) -> subprocess.CompletedProcess[str]:
-        arguments = (str(self.folder), "--url", self.web.url, "--filter", f"tag={self.tag}", *more)
-        return self.web.workshop.command("export", *arguments, CLUSTR_KEY=self.key)
+    def arguments(self, *more: str, url: str | None = None) -> list[str]:
+        tag = f"tag={self.tag}"
+        return ["export", str(self.folder), "--url", url or self.web.url, "--filter", tag, *more]
+
+    def run(self, *more: str, url: str | None = None) -> subprocess.CompletedProcess[str]:
+        arguments = self.arguments(*more, url=url)
+        return self.web.workshop.command(*arguments, CLUSTR_KEY=self.key)
+
+    def start(self, url: str) -> Program:
+        """Begin to export."""
+        command = ["-m", "clustr", *self.arguments(url=url)]
+        return self.web.workshop.run(*command, CLUSTR_KEY=self.key)
 
     def client(self) -> Client:
         return Client(self.web.url, key=self.key)
@@ -75,6 +88,35 @@ class Export:
         """All files that are there, but for sidecars."""
         found = (path for path in self.folder.rglob("*") if path.is_file())
         return {str(p.relative_to(self.folder)) for p in found if p.suffix != ".xmp"}
+
+
+class CutOff(Proxy):
+    """A proxy that cuts originals off in their middle.
+
+    Args:
+        is_cut: whether to do so with an original, by its number from 1.
+        then: called before the connection is closed.
+    """
+
+    def __init__(self, url: str, is_cut: Callable[[int], bool], then: Callable[[], object]):
+        self._is_cut = is_cut
+        self._then = then
+        self._originals = 0
+        super().__init__(url, lambda _: None)
+
+    def reply(self, connection: socket.socket, begin: bytes, answer: bytes) -> None:
+        if b"/file HTTP/" in begin:
+            self._originals += 1
+            if self._is_cut(self._originals):
+                connection.sendall(answer[: len(answer) // 2])
+                self._then()
+                return
+        connection.sendall(answer)
+
+
+def large_picture() -> bytes:
+    """A picture that comes in several pieces."""
+    return another_picture() + bytes(1_000_000)
 
 
 @pytest.fixture
@@ -105,8 +147,48 @@ def test_an_import_of_an_export_loses_no_word(exported, web, tmp_path):
     for sha, one in before.items():
         assert one["id"] != after[sha]["id"]
         assert {name: one[name] for name in WORDS} == {name: after[sha][name] for name in WORDS}
-    assert (pictures.folder / "2024/07/photo.jpg").exists()
-    assert (pictures.folder / "2023/01/no offset.jpg").exists()
+    another = tmp_path / "another"
+    another.touch()
+    for name in ("2024/07/photo.jpg", "2024/07/photo.jpg.xmp", "2023/01/no offset.jpg"):
+        assert (pictures.folder / name).stat().st_mode == another.stat().st_mode
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_after_its_end_it_goes_on_and_nothing_is_half_or_twice(exported, number):
+    originals = {f"{n}.jpg": large_picture() for n in range(8)}
+    for name, content in originals.items():
+        exported.add(name, content, taken_at="2024-07-05T12:00:00Z")
+    month, waiting = exported.folder / "2024/07", threading.Event()
+
+    def named() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in month.glob("[!.]*.jpg")}
+
+    def half_written() -> list[Path]:
+        return [path for path in month.glob(".clustr-export-*") if path.stat().st_size]
+
+    with closing(CutOff(exported.web.url, lambda count: count > 3, waiting.wait)) as between:
+        program = exported.start(between.url)
+        wait_until(lambda: len(named()) == 3 and half_written(), 20, "three and a half")
+        program.signal(number)
+        waiting.set()
+        program.process.wait(20)
+    assert bool(half_written()) == (number == signal.SIGKILL)
+    there = named()
+    assert len(there) == 3
+    assert there.items() <= originals.items()
+    assert counts(exported.run()) == {"there already": 3, "written": 5}
+    assert named() == originals
+    assert {path.name for path in month.glob("*.xmp")} == {f"{name}.xmp" for name in originals}
+
+
+def test_an_original_that_is_cut_off_is_fetched_again(exported):
+    content = large_picture()
+    exported.add("photo.jpg", content, taken_at="2024-07-05T12:00:00Z")
+    with closing(CutOff(exported.web.url, lambda count: count == 1, lambda: None)) as between:
+        ran = exported.run(url=between.url)
+    assert (ran.returncode, counts(ran)) == (0, {"written": 1})
+    assert (exported.folder / "2024/07/photo.jpg").read_bytes() == content
+    assert exported.files() == {"2024/07/photo.jpg"}
 
 
 def test_names_are_safe_and_each_is_there_once(exported):
@@ -182,9 +264,10 @@ def test_what_vanishes_on_the_way_is_told_and_no_error(exported, web):
     told: list[tuple[Outcome, str]] = []
     ids = [exported.add(f"{n}.jpg", taken_at=f"2024-07-0{n}T12:00:00Z") for n in range(1, 4)]
     vanished = {f"{upload_id} ({n}.jpg)" for n, upload_id in enumerate(ids[:-1], 1)}
-    with exported.client() as client:
-        note = lambda outcome, upload, _why: told.append((outcome, upload))  # noqa: E731
-        exporter = Exporter(client, exported.folder, Removing(), note, is_dry_run=False)
+    note = lambda outcome, upload, _why: told.append((outcome, upload))  # noqa: E731
+    with Exporter(
+        exported.client, exported.folder, Removing(), note, connections=1, is_dry_run=False
+    ) as exporter:
         exporter.run({"tag": exported.tag})
     assert exporter.counts == {Outcome.WRITTEN: 1, Outcome.VANISHED: 2}
     assert {*told} == {(Outcome.VANISHED, one) for one in vanished}

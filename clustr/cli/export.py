@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import click
@@ -33,8 +34,20 @@ NO_FILTERS = ("fields", "limit", "sort", "page", "cursor")
     help="A filter of GET /api/uploads, such as tag=Italy; several may be given.",
 )
 @click.option("--dry-run", is_flag=True, help="Write nothing; say what would be written.")
+@click.option(
+    "--connections",
+    default=4,
+    show_default=True,
+    type=click.IntRange(1, 32),
+    help="How many originals are fetched at once.",
+)
 def export(
-    folder: Path, url: str | None, key: str | None, filters: tuple[str, ...], dry_run: bool
+    folder: Path,
+    url: str | None,
+    key: str | None,
+    filters: tuple[str, ...],
+    dry_run: bool,
+    connections: int,
 ) -> None:
     """Write the originals of a service into FOLDER, each with its words in a sidecar beside it.
 
@@ -45,12 +58,13 @@ def export(
     or the folder could not be used, 130 after Ctrl-C.
     """
     chosen = read_filters(filters)
+    url = url or find_service_url(has_key=bool(key))
+    connect = partial(Client, url, key=key and key.strip())
     problem, exit_code = "", ALL_THERE
     with (
-        Client(url or find_service_url(has_key=bool(key)), key=key and key.strip()) as client,
         make_progress(Console(stderr=True)) as progress,
+        Exporter(connect, folder, progress, say, connections, dry_run) as exporter,
     ):
-        exporter = Exporter(client, folder, progress, say, dry_run)
         try:
             exporter.run(chosen)
         except (ApiError, NoClustr, requests.RequestException, OSError) as error:

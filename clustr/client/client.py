@@ -27,6 +27,7 @@ CAPTION = "caption"  # the field that a captioner fills
 UNDER_WAY = "under_way"
 
 ATTEMPTS = 5
+READ_BYTES = 256 * 1024
 # The service waits no longer for one request.
 LONGEST_WAIT_SECONDS = 60
 # When the service has too many requests that wait, it is asked now and then.
@@ -132,6 +133,15 @@ class Client:
     def original(self, upload_id: str) -> bytes:
         """Get the original of an upload, as the service sends it to this key."""
         return self._send("GET", f"/api/uploads/{upload_id}/file").content
+
+    def read_original(self, upload_id: str, read: Callable[[Iterator[bytes]], None]) -> None:
+        """Get the original of an upload piece by piece.
+
+        Args:
+            read: reads the pieces to the end; called again, for all of them, when the connection
+                breaks on the way.
+        """
+        self._send("GET", f"/api/uploads/{upload_id}/file", read=read)
 
     def limits(self) -> dict[str, Any]:
         """Get what the service accepts, and what the key may do."""
@@ -275,6 +285,7 @@ class Client:
         make_body: Callable[[], FileBody] | None = None,
         wait_seconds: float = 0.0,
         is_repeatable: bool = True,
+        read: Callable[[Iterator[bytes]], None] | None = None,
     ) -> requests.Response:
         """Send a request, again if need be.
 
@@ -282,6 +293,7 @@ class Client:
             make_body: makes the body anew for each attempt.
             wait_seconds: how long the service may wait for analyses.
             is_repeatable: whether the request may be sent again when it may have been received.
+            read: reads the body of the answer as it comes.
         """
         seconds = min(LONGEST_WAIT_SECONDS, math.ceil(wait_seconds))
         preference = {"Prefer": f"wait={seconds}"} if seconds > 0 else {}
@@ -296,7 +308,11 @@ class Client:
                     params=params,
                     data=cast(Any, make_body()) if make_body else None,
                     timeout=(self._timeout_seconds, self._timeout_seconds + seconds),
+                    stream=read is not None,
                 )
+                if read and response.ok:
+                    with response:
+                        read(response.iter_content(READ_BYTES))
             except BROKEN_CONNECTION:
                 if is_last:
                     raise

@@ -18,7 +18,7 @@ class QuotaSpent(Exception):
 
 
 class Interrupted(Exception):
-    """The person at the terminal has ended the import."""
+    """The person at the terminal has ended the command."""
 
 
 class UnreadableFile(Exception):
