@@ -39,7 +39,7 @@ class KnownHashes:
 
     def __init__(self, path: Path):
         self._lock = threading.Lock()
-        self._unsaved = 0
+        self._unsaved: list[tuple[bytes, int, int, str]] = []
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._database = self._open(str(path))
@@ -57,7 +57,7 @@ class KnownHashes:
 
     def close(self) -> None:
         with self._lock:
-            self._database.commit()
+            self._save()
             self._database.close()
 
     def hash_of(self, picture: Picture) -> str:
@@ -75,13 +75,21 @@ class KnownHashes:
         sha256 = _hash_file(picture)
         if time.time_ns() - picture.modified_ns > TOO_FRESH_NS:
             with self._lock:
-                self._database.execute(
-                    "INSERT OR REPLACE INTO hashes VALUES (?, ?, ?, ?)", (*key, sha256)
-                )
-                self._unsaved += 1
-                if self._unsaved % SAVED_EVERY == 0:
-                    self._database.commit()
+                self._unsaved.append((*key, sha256))
+                if len(self._unsaved) == SAVED_EVERY:
+                    self._save()
         return sha256
+
+    def _save(self) -> None:
+        """Save all at once: other imports wait meanwhile, and must not for as long as this one."""
+        try:
+            with self._database:
+                insert = "INSERT OR REPLACE INTO hashes VALUES (?, ?, ?, ?)"
+                self._database.executemany(insert, self._unsaved)
+        except sqlite3.Error:  # Such as a full disk: the next import hashes these files again.
+            self._database.close()
+            self._database = self._open(":memory:")
+        self._unsaved.clear()
 
 
 def _hash_file(picture: Picture) -> str:
