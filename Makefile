@@ -9,7 +9,7 @@ WITH_MAKE := $(shell command -v setpriv > /dev/null && echo setpriv --pdeathsig 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-captioner sweep fuzz debian deployment clients lint format bench soak worker assets pictures servers clean
+.PHONY: help run test test-captioner sweep fuzz imports debian deployment clients lint format bench soak worker assets pictures servers clean
 
 help:  ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,10 @@ sweep: servers  ## Kill a web process at every system call of an upload; takes m
 fuzz: FUZZ ?= 5
 fuzz: servers  ## Try what a machine thinks up, for some minutes (FUZZ=50: 10 times as much)
 	FUZZ=$(FUZZ) $(BIN)/python -m pytest -n 2 -rP tests/test_fuzz.py
+
+imports: PHOTOGRAPHS ?= 3000
+imports: servers  ## Import PHOTOGRAPHS=3000, killed twice on the way; takes minutes
+	PHOTOGRAPHS=$(PHOTOGRAPHS) $(BIN)/python -m pytest -rP tests/test_import.py -k when_it_is_killed
 
 debian:  ## Make a bare Debian 13, and run Clustr there as a new user does (TEST=1: the tests, too)
 	$(PYTHON) tests/debian.py $(if $(DEBIAN_MIRROR),--mirror $(DEBIAN_MIRROR)) $(if $(TEST),--test)

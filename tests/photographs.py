@@ -282,6 +282,18 @@ def unique(extension: str = "jpg", number: int = 0, width: int = 64, height: int
     return encode(image, extension)
 
 
+def piece(number: int, width: int = 240, height: int = 180) -> bytes:
+    """One of any number of real pictures: a piece of a photograph, turned or mirrored, as JPEG."""
+    chosen = random.Random(number)
+    whole = _picture(chosen.choice(("cat", "coffee", "rocket", "galaxies", "retina")), None)
+    left = chosen.randrange(whole.width - width)
+    top = chosen.randrange(whole.height - height)
+    cut = whole.crop((left, top, left + width, top + height))
+    cut = cut.transpose(chosen.choice([*Image.Transpose]))
+    # Of several thousand some would be the same.
+    return encode(cut, "jpg", comment=str(number).encode())
+
+
 def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 

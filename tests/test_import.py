@@ -20,9 +20,11 @@ from socket_servers import server, silent, with_tls
 from web_side import WebSide
 
 from clustr.client.importing import progress
+from clustr.client.importing.importer import SENT_FILES
 from clustr.domain.access import Scope
 
 MAX_FILE_BYTES = 100_000
+PHOTOGRAPHS = int(os.environ.get("PHOTOGRAPHS", "300"))
 
 
 @pytest.fixture(scope="module")
@@ -77,25 +79,33 @@ def test_what_is_there_is_not_stored_twice(pictures):
     assert not pictures.has_report()
 
 
-def test_nothing_is_twice_and_no_word_lost_when_it_is_killed(pictures, proxy):
-    """Twice: with uploads on the way that are stored, and whose answers never come."""
-    names = pictures.add_many(300)
-    tags = ["--tag", "Italy", "--tags-from-folders"]
+def test_nothing_is_twice_and_no_word_lost_when_it_is_killed(pictures, proxy, tmp_path):
+    """Twice: with uploads on the way that are stored, and whose answers never come.
+
+    `make imports` does so with 3,000 photographs.
+    """
+    captions = pictures.add_photographs(PHOTOGRAPHS)
+    answered, tag = PHOTOGRAPHS // SENT_FILES // 4, tmp_path.name
+    stored = [0]
     for _ in range(2):
-        there, waiting = len(pictures.uploads()), threading.Event()
-        between = proxy(lambda number, event=waiting: None if number < 4 else keep(event))
-        program = pictures.start(*tags, url=between.url)
-        enough = there + 64  # one request more than were answered
-        wait_until(lambda enough=enough: len(pictures.uploads()) >= enough, 30, "uploads")
+        waiting = threading.Event()
+        between = proxy(lambda number, event=waiting: None if number <= answered else keep(event))
+        program = pictures.start("--tag", tag, url=between.url)
+        enough = stored[-1] + SENT_FILES * (answered + 1)
+        wait_until(lambda enough=enough: pictures.count(tag) >= enough, 120, "uploads")
         program.signal(signal.SIGKILL)
         program.process.wait(10)
         waiting.set()
-    assert len(pictures.uploads()) < 300
-    ran = pictures.run(*tags)
+        stored.append(pictures.count(tag))
+    assert stored[-1] < PHOTOGRAPHS
+    ran = pictures.run("--tag", tag)
     assert ran.returncode == 0, ran.stderr
+    print(f"Killed when {stored[1:]} of {PHOTOGRAPHS:,} files were stored; then:\n{ran.stdout}")
     found = pictures.uploads()
-    assert sorted(one["original_name"] for one in found) == sorted(names)
-    assert all(one["tags"] == ["Italy"] for one in found)
+    assert len(found) == pictures.count(tag) == PHOTOGRAPHS
+    assert {one["original_name"]: one["caption"] for one in found} == captions
+    assert all(one["tags"] == [tag] for one in found)
+    assert counts(pictures.run()) == {"there already": PHOTOGRAPHS}
 
 
 def test_after_ctrl_c_it_says_what_was_done(pictures, proxy):
