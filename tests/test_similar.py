@@ -4,7 +4,7 @@ import json
 import shutil
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -254,15 +254,62 @@ def test_fields_filters_and_the_farthest_are_as_in_the_list(gallery: Gallery) ->
     assert gallery.found(others[0], status="error") == []
 
 
-def test_few_that_meet_a_filter_are_found_among_many(gallery: Gallery) -> None:
-    gallery.add_random(9000)
+@pytest.fixture
+def checked(gallery: Gallery) -> Iterator[Callable[[], list[int]]]:
+    """Called, how many uploads MongoDB looked at in each check of what may be an answer."""
+    database = gallery.collection.database
+    database.command("profile", 2)
+
+    def stop_and_look() -> list[int]:
+        database.command("profile", 0)
+        checks = {"ns": gallery.collection.full_name, "command.hint": "_id_"}
+        found = database["system.profile"].find(checks).sort("ts", 1)
+        return [check["docsExamined"] for check in found]
+
+    yield stop_and_look
+    database.command("profile", 0)
+    database["system.profile"].drop()
+
+
+def test_few_that_meet_a_filter_are_found_among_many(
+    gallery: Gallery, checked: Callable[[], list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clustr.services.nearest.MOST_CHECKED", 50)
+    gallery.add_random(1000)
     far = gallery.add(
-        [{"cosine": [-1] * 15 + [n]} for n in range(30)], tags=["Cat"], tag_keys=["cat"]
+        [{"cosine": [-1] * 15 + [n / 100]} for n in range(300)], tags=["Cat"], tag_keys=["cat"]
     )
     [one] = gallery.add([{"cosine": [1] * DIMENSIONS}])
     given = {i: gallery.values[i]["cosine"] for i in far}
     found = [i for i, _ in gallery.found(one, limit=20, tag="cat")]
     assert found == by_numpy(COSINE, [1] * DIMENSIONS, given)[:20]
+    # MongoDB said which they are, and then those alone were looked at.
+    assert checked() == [20 * 15 + 16, 20 + 16]
+
+
+def test_what_takes_too_long_with_a_filter_is_refused_with_what_helps(
+    gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clustr.services.nearest.MOST_CHECKED", 50)
+    monkeypatch.setattr("clustr.database.vectors.SEARCH_SECONDS", 1e-6)
+    gallery.add_random(1000)
+    gallery.add([{"cosine": [-1] * DIMENSIONS}] * 30, tags=["Cat"], tag_keys=["cat"])
+    [one] = gallery.add([{"cosine": [1] * DIMENSIONS}])
+    refused = gallery.similar(one, tag="cat")
+    assert (refused.status_code, list(refused.get_json()["errors"])) == (422, ["max_distance"])
+    assert gallery.found(one, tag="cat", max_distance=0.4) == []
+
+
+def test_of_many_at_the_same_distance_few_are_looked_at(
+    gallery: Gallery, checked: Callable[[], list[int]]
+) -> None:
+    ids = gallery.add([{"bits": [1] * 100}] * 1200)
+    tagged = gallery.add([{"bits": [1] * 100}] * 30, tags=["Cat"], tag_keys=["cat"])
+    found = [i for i, _ in gallery.found(ids[0], by="it.bits", limit=20)]
+    assert found == sorted(ids)[1:21]
+    found = [i for i, _ in gallery.found(ids[0], by="it.bits", limit=20, tag="cat")]
+    assert found == sorted(tagged)[:20]
+    assert checked() == [20 + 16, 20 * 15 + 16, 1230 - 20 * 15 - 16]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ is written: one can be missing for a while, or for ever.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 from bson import ObjectId
 from pymongo import DeleteOne, ReturnDocument, UpdateOne, WriteConcern
@@ -22,6 +22,7 @@ from clustr.database.clock import now
 from clustr.database.connection import Document, translate_errors
 from clustr.database.listing_queries import filter_query
 from clustr.database.tag_keys import TagKeys
+from clustr.database.term_search import ONLY_ID
 from clustr.database.upload_filter import (
     DEFAULT_SORT,
     NO_FILTER,
@@ -221,8 +222,9 @@ class Vectors:
             TooSlow: finding them takes longer than `SEARCH_SECONDS`.
         """
         with limit_search_time(self._uploads, SEARCH_SECONDS):
-            found = self._uploads.find(self._filtered({}, upload_filter), {"_id": 1})
-            return b"".join(document["_id"].binary for document in found)
+            query = self._filtered({}, upload_filter)
+            batches = self._uploads.find_raw_batches(query, {"_id": 1})
+            return b"".join(ONLY_ID.findall(b"".join(cast("Iterable[bytes]", batches))))
 
     def _filtered(self, query: Document, upload_filter: UploadFilter | None) -> Document:
         if upload_filter is None or upload_filter == NO_FILTER:

@@ -7,7 +7,7 @@ upload that meets the filter.
 
 import copy
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +25,11 @@ if TYPE_CHECKING:  # Only who searches needs NumPy and simsimd.
 
 # How long a request reads what is missing in the files; a thread does the rest.
 CATCH_UP_SECONDS = 1.0
-# How many of the nearest are checked in MongoDB, beyond the limit, and then in all.
+# At first the limit and so many more are checked in MongoDB; with a filter so many times the limit.
 SPARE = 16
-# With a filter so many times more are checked at first.
 FILTERED_FACTOR = 15
-FURTHER = (1024, 8192)
-FACTOR = 8
+# So many are checked at a time, and with a filter before MongoDB is asked which uploads meet it.
+MOST_CHECKED = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,23 +152,27 @@ class Nearest:
         if max_distance is not None:
             found[found > max_distance] = float("inf")
         neighbors: list[Neighbor] = []
-        beyond, checked, is_narrowed = -1.0, 0, False
-        for count in _counts(limit, upload_filter is not None):
-            if upload_filter is not None and checked >= FURTHER[-1] and not is_narrowed:
-                ids = self.database.vectors.upload_ids(upload_filter)  # Few meet the filter.
-                found[~vector_search.rows_of_uploads(snapshot.ids, ids)] = float("inf")
-                is_narrowed = True
-            rows = vector_search.nearest_rows(found, beyond, count - checked)
-            if not len(rows):
+        checked, is_narrowed = 0, False
+        count = SPARE + limit * (1 if upload_filter is None else FILTERED_FACTOR)
+        while True:
+            nearest = vector_search.nearest_rows(found, count)
+            rows = snapshot.in_order(nearest, found)[:count].tolist()
+            if not rows:
                 break
-            neighbors += self._checked(
-                field, snapshot, vectors, rows.tolist(), found, upload_filter
-            )
-            neighbors = [each for each in neighbors if each.upload_id != besides]
-            beyond, checked = float(found[rows].max()), checked + len(rows)
+            answers = self._checked(field, snapshot, vectors, rows, found, upload_filter)
+            neighbors += [each for each in answers if each.upload_id != besides]
             if len(neighbors) >= limit:
                 break
-        return sorted(neighbors, key=lambda each: (each.distance, each.upload_id))[:limit]
+            found[rows] = float("inf")
+            checked += len(rows)
+            # Twice as many as would do, if among the next were as many answers.
+            missing = limit - len(neighbors)
+            count = min(MOST_CHECKED, SPARE + 2 * checked * missing // max(1, len(neighbors)))
+            if upload_filter is not None and not is_narrowed and checked >= MOST_CHECKED:
+                ids = self.database.vectors.upload_ids(upload_filter)  # Few meet the filter.
+                found[~vector_search.rows_of_uploads(snapshot.ids, ids)] = float("inf")
+                count, is_narrowed = limit + SPARE, True
+        return neighbors[:limit]
 
     def _checked(
         self,
@@ -180,7 +183,7 @@ class Nearest:
         found: Any,
         upload_filter: UploadFilter | None,
     ) -> list[Neighbor]:
-        """The rows that are answers; what was removed is marked in the files."""
+        """The rows that are answers, in their order; what was removed is marked in the files."""
         by_id = {snapshot.vector_id(row): row for row in rows}
         uploads = {snapshot.upload_id(row) for row in rows}
         named = self.database.vectors.named(
@@ -212,17 +215,6 @@ class Nearest:
                     for file in path.iterdir():
                         file.unlink(missing_ok=True)
                     path.rmdir()
-
-
-def _counts(limit: int, is_filtered: bool) -> Iterator[int]:
-    """How many of the nearest are looked at in all: more and more, until enough are answers."""
-    first = limit * FILTERED_FACTOR if is_filtered else limit
-    yield first + SPARE
-    yield from (count for count in FURTHER if count > first + SPARE)
-    count = FURTHER[-1]
-    while True:
-        count *= FACTOR
-        yield count
 
 
 def _why_none(upload: Upload, field: VectorField) -> str:

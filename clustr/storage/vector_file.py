@@ -96,6 +96,15 @@ class Snapshot:
     def upload_id(self, row: int) -> bytes:
         return self.ids[row, ID_BYTES:].tobytes()
 
+    def in_order(self, rows: NDArray[np.intp], found: NDArray[np.float32]) -> NDArray[np.intp]:
+        """Rows in the order of their distances, and of the ids of uploads at the same distance.
+
+        Args:
+            found: the distances of all rows.
+        """
+        uploads = np.ascontiguousarray(self.ids[rows, ID_BYTES:]).view(f"S{ID_BYTES}")[:, 0]
+        return rows[np.lexsort((uploads, found[rows]))]
+
 
 class VectorFile:
     """The files of one space.

@@ -61,22 +61,20 @@ def _compared(
 _SIMSIMD = {"cosine": _one_minus_cosine, "euclidean": _euclidean}
 
 
-def nearest_rows(found: NDArray[np.float32], beyond: float, count: int) -> NDArray[np.intp]:
-    """The rows of the next nearest, in any order: those at the same distance as the last one, too.
+def nearest_rows(found: NDArray[np.float32], count: int) -> NDArray[np.intp]:
+    """The rows of the nearest, in any order: those at the same distance as the last one, too.
 
     Args:
         found: the distances; infinite for rows that do not count.
-        beyond: the distance up to which rows are known already; negative at first.
         count: how many rows; there may be fewer.
     """
     # Of a sample it is known about how far the nearest reach; that saves to order all distances.
     sample = found[::SAMPLE_STEP]
-    sample = sample[sample > beyond]
     guess = 2 * count // SAMPLE_STEP + 8
     limit = np.partition(sample, guess)[guess] if len(sample) > guess else np.inf
-    rows = np.flatnonzero((found > beyond) & (found <= limit) & np.isfinite(found))
+    rows = np.flatnonzero((found <= limit) & np.isfinite(found))
     if len(rows) < count and np.isfinite(limit):
-        rows = np.flatnonzero((found > beyond) & np.isfinite(found))
+        rows = np.flatnonzero(np.isfinite(found))
     if len(rows) > count:
         farthest = np.partition(found[rows], count - 1)[count - 1]
         rows = rows[found[rows] <= farthest]

@@ -6,11 +6,16 @@ from clustr.api.http.blueprint import Blueprint
 from clustr.api.http.fields import UPLOAD_ID_PARAMETER
 from clustr.api.http.request_context import components
 from clustr.api.plugin_filters import installed_filters
-from clustr.api.schemas.listing import FieldSelection, explain_too_slow, sort_from_query
+from clustr.api.schemas.listing import FieldSelection
 from clustr.api.schemas.similar import SimilarPageSchema, dump_neighbors
 from clustr.database import filter_from_query
 from clustr.domain.access import Scope
 from clustr.domain.errors import InvalidInput, TooSlow
+
+TOO_FEW_NEAR = (
+    "Too few of the nearest uploads meet the filters, and too many others do to compare them in "
+    "time; say how far they may be, or narrow the filters down."
+)
 
 blueprint = Blueprint(
     "similar", __name__, url_prefix="/api/uploads", description="What has been uploaded"
@@ -50,9 +55,8 @@ def list_similar(upload_id: str) -> Response:
             besides=upload_id,
         )
     except TooSlow as error:
-        sort = sort_from_query(query, filters)
-        reason = installed_filters.explain_unindexed(request.args) or explain_too_slow(query, sort)
-        raise InvalidInput(reason) from error
+        reason = installed_filters.explain_unindexed(request.args)
+        raise InvalidInput(reason or {"max_distance": [TOO_FEW_NEAR]}) from error
     selection = FieldSelection(components, query.get("fields_"))
     documents = components.database.listing.of_ids(
         [each.upload_id for each in neighbors], selection.projection
