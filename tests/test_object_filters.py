@@ -62,6 +62,7 @@ def clustr_register_filters(config):
         Filter(analyzer="objects", field="colors", type=color, operators=("in", "ne")),
     ]
 """
+CROWD = 5000
 # Results by the name of the upload.
 RESULTS: dict[str, dict[str, Any]] = {
     "car beside dog": {
@@ -331,22 +332,22 @@ def test_the_pattern_of_the_document_is_what_is_understood(client):
         assert not pattern.match(wrong), wrong
 
 
-@pytest.fixture
-def crowd(workshop: Workshop) -> Iterator[int]:
+@pytest.fixture(scope="module")
+def crowd(workshop: Workshop) -> Iterator[None]:
     """So many uploads with dogs and cars that looking at each of them takes a while."""
     pattern = workshop.collection.find_one({})
     of = {"name": "objects", "state": "succeeded", "version": 1, "attempts": 1}
 
     def result(n: int) -> dict[str, Any]:
-        things = [{"label": "dog", "score": n / 20_000}, {"label": "car", "score": 1 - n / 20_000}]
+        things = [{"label": "dog", "score": n / CROWD}, {"label": "car", "score": 1 - n / CROWD}]
         place = "Botanical garden" if n % 2 else f"Place {n}"
         return {"things": things, "place": place, "colors": []}
 
     workshop.collection.insert_many(
         another(pattern, request_id="crowd", analyses=[of | {"result": result(n)}])
-        for n in range(20_000)
+        for n in range(CROWD)
     )
-    yield 20_000
+    yield
     workshop.collection.delete_many({"request_id": "crowd"})
 
 
@@ -367,7 +368,7 @@ def test_a_page_of_many_that_match_is_read_in_the_order_of_the_index(workshop, c
 
 @pytest.mark.parametrize(
     ("query", "found"),
-    [({"objects": "Dog,score>=0.998"}, 40), ({"analyses.objects.place": "PLACE 1234"}, 1)],
+    [({"objects": "Dog,score>=0.998"}, 10), ({"analyses.objects.place": "PLACE 1234"}, 1)],
 )
 def test_only_what_matches_is_looked_at(workshop, client, crowd, query, found):
     workshop.collection.database.command("profile", 2)
@@ -381,3 +382,46 @@ def test_only_what_matches_is_looked_at(workshop, client, crowd, query, found):
     profile.drop()
     assert entry["docsExamined"] <= found + 10, json.dumps(entry, default=str)
     assert entry["keysExamined"] <= 3 * found + 100
+
+
+@pytest.mark.parametrize(
+    ("asked", "most"),
+    [
+        ({"objects": "dog"}, 21),
+        ({"objects": "dog,score>=0.5"}, 21),
+        ({"objects": ["dog,score>=0.5", "car,score<0.1"]}, 21),
+        ({"objects": "dog,score<0.01"}, 50),  # The oldest, all of which match.
+        ({"objects": "label!=dog|car"}, 2),
+    ],
+)
+def test_a_page_of_objects_looks_at_few_uploads_however_many_there_are(
+    workshop, client, crowd, asked, most
+):
+    workshop.collection.database.command("profile", 2)
+    try:
+        answer = client.get("/api/uploads", query_string={**asked, "limit": 20})
+        assert answer.status_code == 200
+    finally:
+        workshop.collection.database.command("profile", 0)
+    profile = workshop.collection.database["system.profile"]
+    entry = profile.find_one({"op": "query", "command.limit": 21})
+    profile.drop()
+    assert entry["docsExamined"] <= most
+
+
+def test_many_that_are_not_among_the_newest_are_refused(workshop, client, crowd, monkeypatch):
+    """A search that takes too long looks at a number of uploads, by each of two indexes."""
+    monkeypatch.setattr("clustr.database.listing.SEARCH_SECONDS", 1e-6)
+    monkeypatch.setattr("clustr.database.listing.MAX_EXAMINED", 1000)
+    few = client.get("/api/uploads", query_string={"objects": "dog,score<0.01"})
+    assert few.get_json()["total"] == 50
+    newest = client.get("/api/uploads", query_string={"objects": "dog,score>=0.5"})
+    assert len(newest.get_json()["data"]) == 20
+    assert newest.get_json()["total"] is None
+    refused = client.get("/api/uploads", query_string={"objects": "dog,score<0.5"})
+    assert refused.status_code == 422
+    errors = refused.get_json()["errors"]
+    assert list(errors) == ["objects"]
+    assert "narrow it down with a range" in errors["objects"][0]
+    narrowed = {"objects": "dog,score<0.5", "uploaded_before": "2001-01-01T00:00:00Z"}
+    assert client.get("/api/uploads", query_string=narrowed).get_json()["total"] == 0

@@ -126,3 +126,14 @@ def test_what_would_look_at_too_many_is_refused(database, impatient, monkeypatch
     monkeypatch.setattr("clustr.database.listing.MAX_EXAMINED", 30)
     with pytest.raises(TooSlow):
         database.listing.page(40, upload_filter=wanted, sort=Sort("size", down))
+
+
+def test_a_page_is_shown_where_counting_all_would_look_at_too_many(
+    database, impatient, monkeypatch
+):
+    monkeypatch.setattr("clustr.database.listing.MAX_EXAMINED", 30)
+    wanted, oldest_first = UploadFilter(bounds=(WIDE,)), Sort("upload_time", descending=False)
+    page = database.listing.page(4, upload_filter=wanted, sort=oldest_first)
+    assert (len(page.uploads), page.total) == (4, None)
+    further = database.listing.page(4, 1, page.next_cursor, wanted, oldest_first)
+    assert (len(further.uploads), further.total) == (4, None)

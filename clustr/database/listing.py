@@ -289,7 +289,7 @@ class Listing:
     def _count(
         self, upload_filter: UploadFilter, sort: Sort, index: str | None, seen: int, bounded: bool
     ) -> int | None:
-        """How many uploads match, at least `seen`; None for more than are counted."""
+        """How many uploads match, at least `seen`; None for more than are counted, or in time."""
         if upload_filter == NO_FILTER:
             number = self._upload_counts.aggregate_with_count([], {})[1]
             return None if number is None else max(seen, number)
@@ -297,7 +297,10 @@ class Listing:
         if seen > most:
             return None
         if bounded:
-            count = len(self.scan(upload_filter, sort, None, 0, most + 1, {"_id": 1}))
+            try:
+                count = len(self.scan(upload_filter, sort, None, 0, most + 1, {"_id": 1}))
+            except TooSlow:  # The page was found all the same.
+                return None
         elif upload_filter.search:
             return self._count_found(upload_filter, sort)
         else:

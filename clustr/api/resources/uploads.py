@@ -143,8 +143,9 @@ def list_uploads() -> Response:
     except TooSlow as error:
         if filters.tag_keys and not components.database.tag_keys.are_complete():
             raise  # The query is fine: the index of tags is still being built.
-        reason = installed_filters.explain_unindexed(request.args) or explain_too_slow(query, sort)
-        raise InvalidInput(reason) from error
+        reason = installed_filters.explain_unindexed(request.args)
+        of_plugins = filter(installed_filters.parameters.__contains__, request.args)
+        raise InvalidInput(reason or explain_too_slow(query, sort, of_plugins)) from error
     response = page_response(body)
     response.headers["Link"] = link_header(page, number)
     return send_page(response)

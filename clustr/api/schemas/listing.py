@@ -234,8 +234,14 @@ def sort_from_query(query: Mapping[str, Any], filters: UploadFilter) -> Sort:
     )
 
 
-def explain_too_slow(query: Mapping[str, Any], sort: Sort) -> dict[str, list[str]]:
-    """Return errors for a search that took too long: by parameter, what makes it fast."""
+def explain_too_slow(
+    query: Mapping[str, Any], sort: Sort, of_plugins: Iterable[str]
+) -> dict[str, list[str]]:
+    """Return errors for a search that took too long: by parameter, what makes it fast.
+
+    Args:
+        of_plugins: the parameters of filters of plugins, which have an index.
+    """
     if "q" in query:
         return {"q": ["Too many uploads would have to be looked at; give rarer words."]}
     messages = {}
@@ -247,9 +253,8 @@ def explain_too_slow(query: Mapping[str, Any], sort: Sort) -> dict[str, list[str
             messages[name] = [f"Among so many uploads it goes with `sort={by}` or `sort=-{by}`."]
         else:
             messages[name] = [TOO_FEW_MATCH]
-    for name in ("tag_not", "untagged"):
-        if name in query:
-            messages[name] = [TOO_FEW_MATCH]
+    for name in (*filter(query.__contains__, ("tag_not", "untagged")), *of_plugins):
+        messages[name] = [TOO_FEW_MATCH]
     if "undated" in query and sort.by != "taken_at":
         messages["undated"] = ["Among so many uploads it goes with `sort=-taken_at`."]
     if not messages:
@@ -294,7 +299,8 @@ class UploadPageSchema(Schema):
     data = fields.List(fields.Nested(ListedUploadSchema), required=True)
     total = number(
         f"How many uploads match, exactly up to {COUNTED_TOTAL}. Where more do, it is an estimate "
-        "without filters, and null with some, or where more have the words of `q`. Behind a "
+        "without filters, and null with some, or where more have the words of `q`. It is also null "
+        "where too many uploads would have to be looked at to count those that match. Behind a "
         "cursor it is what was counted for the first page. Records in the database that Clustr has "
         "not written are in no `data`; where they have fields of uploads, some may be counted, so "
         "walk until `next_cursor` is null rather than up to this number.",
@@ -307,7 +313,7 @@ class UploadPageSchema(Schema):
         required=True,
         metadata={
             "description": f"Whether `total` is an estimate, or null: more than {COUNTED_TOTAL} "
-            "match.",
+            "match, or too many would have to be looked at.",
             "example": False,
         },
     )
