@@ -47,6 +47,23 @@ def test_plugin_that_hangs_has_failed_and_the_others_are_loaded(plugins_folder, 
     assert set(plugin_manager.analyzers) == {"shades"}
 
 
+def test_after_some_plugins_that_hang_the_others_have_a_part_of_the_time(
+    plugins_folder, monkeypatch
+):
+    monkeypatch.setattr("clustr.plugin_manager.load_limit.FULL_WAITS", 1)
+    for number in range(3):
+        (plugins_folder / f"hangs{number}.py").write_text(top(SLEEP))
+    (plugins_folder / "quick.py").write_text(LISTED)
+    plugin_manager = load_in_time(plugins_folder, 1)
+    first, *others = [plugin.reason for plugin in plugin_manager.not_loaded()]
+    assert first == "import did not end within 1 seconds"
+    short = (
+        "import did not end within 0.2 seconds, which is all that is left after others that hung"
+    )
+    assert others == [short] * 2
+    assert set(plugin_manager.analyzers) == {"shades"}
+
+
 def test_routes_that_hang_withdraw_their_plugin(plugins_folder):
     (plugins_folder / "hangs.py").write_text(GOOD + ROUTES.format(body=SLEEP))
     plugin_manager = load_in_time(plugins_folder, 0.2)

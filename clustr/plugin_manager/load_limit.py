@@ -26,6 +26,10 @@ log = logs.logger(__name__)
 
 # Code that does not react to the timer is ended so much later.
 GRACE_SECONDS = 5.0
+# Several plugins that hang mostly do so for one reason, such as a network that is away. After so
+# many each of the others has only a part of the time, for a start would last for minutes.
+FULL_WAITS = 3
+PART = 0.2
 # What `faulthandler` writes first when it ends a process: a note without it proves nothing, because
 # the process may have been killed by somebody else.
 TIMEOUT_MARK = "Timeout ("
@@ -47,6 +51,7 @@ class LoadLimit:
     def __init__(self, seconds: float | None = None, folder: Path | None = None):
         self.seconds = seconds
         self._folder = folder
+        self._hung: set[str] = set()
 
     @contextmanager
     def watch(self, name: str, file: Path | None) -> Iterator[None]:
@@ -63,9 +68,17 @@ class LoadLimit:
         if self.seconds is None or threading.current_thread() is not threading.main_thread():
             yield
             return
+        is_short = len(self._hung) >= FULL_WAITS
+        seconds = self.seconds * PART if is_short else self.seconds
+
+        def stop(_signal: int, _frame: FrameType | None) -> None:
+            self._hung.add(name)
+            why = ", which is all that is left after others that hung" if is_short else ""
+            raise TookTooLong(f"did not end within {seconds:g} seconds{why}")
+
         with self._note(name, file) as note:
-            handler = signal.signal(signal.SIGALRM, self._raise)
-            signal.setitimer(signal.ITIMER_REAL, self.seconds, 1.0)
+            handler = signal.signal(signal.SIGALRM, stop)
+            signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
             faulthandler.dump_traceback_later(self.seconds + GRACE_SECONDS, exit=True, file=note)
             try:
                 yield
@@ -73,9 +86,6 @@ class LoadLimit:
                 signal.setitimer(signal.ITIMER_REAL, 0)
                 faulthandler.cancel_dump_traceback_later()
                 signal.signal(signal.SIGALRM, handler or signal.SIG_DFL)
-
-    def _raise(self, _signal: int, _frame: FrameType | None) -> None:
-        raise TookTooLong(f"did not end within {self.seconds:g} seconds")
 
     @contextmanager
     def _note(self, name: str, file: Path | None) -> Iterator[IO[bytes]]:
