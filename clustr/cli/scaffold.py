@@ -49,7 +49,7 @@ def drop_in_files(name: str, http: bool) -> Iterator[tuple[str, str]]:
         "test": f"pip install pytest\npytest test_{name}.py",
         "code": "__init__.py",
         "app": f'"{name}", PLUGINS_FOLDER=str(Path(__file__).parents[1])',
-        "path_line": "from pathlib import Path",
+        "path_line": "from pathlib import Path\n",
         "needs": _needs(http),
     }
     yield "__init__.py", _fill_template(kind, values)
