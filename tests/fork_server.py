@@ -33,7 +33,7 @@ from typing import NoReturn
 
 import gunicorn.config
 
-from clustr.supervisor.processes import die_with_parent
+from clustr.supervisor.forking import die_with_parent
 
 # What the programs import sooner or later. None of these starts a thread, opens a connection or
 # reads the environment.

@@ -13,7 +13,8 @@ import pytest
 from fork_server import fork_server
 from running import child, descendants, wait_until
 
-from clustr.supervisor.processes import LARGEST_LOG_BYTES, Notification, notify_ready, old_log
+from clustr.supervisor.child import LARGEST_LOG_BYTES, old_log
+from clustr.supervisor.readiness import Notification, notify_ready
 
 # Says in a file what happens to it, in a line each: that it starts, and that it is asked to end.
 WITNESS = """
@@ -34,8 +35,10 @@ SUPERVISE = """
 import os, signal, sys
 from pathlib import Path
 from clustr.domain.errors import StartUpError
-from clustr.supervisor.processes import Child, ForkedCheck, Supervisor
-from clustr.supervisor.processes import command_starter, function_starter
+from clustr.supervisor.child import Child
+from clustr.supervisor.forking import command_starter, function_starter
+from clustr.supervisor.readiness import ForkedCheck
+from clustr.supervisor.supervisor import Supervisor
 folder = Path(sys.argv[1])
 def witness(name, lives=60.0, **more):
     arguments = [name, str(folder / "diary"), str(lives)]
@@ -293,7 +296,7 @@ def test_nothing_survives_a_supervisor_killed_with_9(supervise):
 def test_one_whose_parent_has_ended_already_ends_itself():
     program = """
 import os, sys
-from clustr.supervisor.processes import die_with_parent
+from clustr.supervisor.forking import die_with_parent
 die_with_parent(1 if os.getppid() != 1 else 2)
 print("still here")
 """

@@ -24,7 +24,7 @@ from pymongo import MongoClient
 from running import Process, Servers, Up, child, descendants, start, wait_until
 
 from clustr.supervisor import servers
-from clustr.supervisor.processes import LARGEST_LOG_BYTES, OLD_LOGS, old_log
+from clustr.supervisor.child import LARGEST_LOG_BYTES, OLD_LOGS, old_log
 
 ONE_OF_EACH = ("mongod", "redis-server", "clustr worker", "gunicorn")
 

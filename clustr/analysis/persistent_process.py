@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from clustr import logs
 from clustr.analysis.limits import Interrupted, Interruption
-from clustr.supervisor.processes import function_starter
+from clustr.supervisor.forking import function_starter
 
 log = logs.logger(__name__)
 

@@ -23,7 +23,7 @@ from clustr.services.authentication import Authentication
 from clustr.services.key_making import audit_details
 from clustr.settings import Settings
 from clustr.supervisor import servers
-from clustr.supervisor.processes import function_starter
+from clustr.supervisor.forking import function_starter
 
 NAME = "first"
 FILE = "first-key"

@@ -15,7 +15,7 @@ from clustr.cli.inspect_plugins import inspect_plugins
 from clustr.domain.errors import StartUpError
 from clustr.settings import Settings, read_environment, read_settings
 from clustr.supervisor import servers
-from clustr.supervisor.processes import start_time
+from clustr.supervisor.forking import start_time
 
 # Who sets one of these has said which service is meant.
 CHOOSING = ("DATA_FOLDER", "MONGODB_URL", "MONGODB_DATABASE", "REDIS_URL", "REDIS_PREFIX")

@@ -33,13 +33,10 @@ from clustr.plugin_manager import (
 )
 from clustr.settings import Settings, describe_unknown_variables, require_auth_choice
 from clustr.supervisor import servers
-from clustr.supervisor.processes import (
-    Child,
-    ForkedCheck,
-    Notification,
-    Supervisor,
-    command_starter,
-)
+from clustr.supervisor.child import Child
+from clustr.supervisor.forking import command_starter
+from clustr.supervisor.readiness import ForkedCheck, Notification
+from clustr.supervisor.supervisor import Supervisor
 
 # How long each process may take to stop. Together they take less than ten seconds.
 STOP_SECONDS = {"web": 4.0, "worker": 3.0, "redis": 0.5, "mongod": 2.0}

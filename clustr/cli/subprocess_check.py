@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from clustr.supervisor import processes
+from clustr.supervisor.forking import function_starter
 
 STANDARD_INPUT, STANDARD_OUTPUT, STANDARD_ERROR = 0, 1, 2
 POLL_SECONDS = 0.05
@@ -45,7 +45,7 @@ def run_in_child(run: Callable[[Send], None], seconds: float) -> ChildResult:
     """
     with tempfile.TemporaryFile() as output:
         reader, writer = os.pipe()
-        pid = processes.function_starter(lambda: _run_child(run, writer, output.fileno()))().pid
+        pid = function_starter(lambda: _run_child(run, writer, output.fileno()))().pid
         os.close(writer)
         with os.fdopen(reader, "rb", buffering=0) as pipe:
             lines, status = _receive_messages(pipe.fileno(), pid, seconds)

@@ -16,7 +16,7 @@ from clustr.database import Database
 from clustr.domain.errors import ClustrError
 from clustr.plugin_manager import Plugin, PluginManager
 from clustr.queue import Queue
-from clustr.supervisor.processes import start_time
+from clustr.supervisor.forking import start_time
 
 log = logs.logger(__name__)
 

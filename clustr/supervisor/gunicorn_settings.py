@@ -28,8 +28,8 @@ from clustr.domain.errors import StartUpError
 from clustr.imaging import decode_limits
 from clustr.logs import logger, logging_config
 from clustr.settings import read_settings, require_auth_choice
+from clustr.supervisor.forking import die_with_parent
 from clustr.supervisor.gunicorn_worker import BoundedThreadWorker
-from clustr.supervisor.processes import die_with_parent
 
 SILENCE_SECONDS = 30
 RETRY_SECONDS = 1.0

@@ -40,7 +40,7 @@ LARGEST_CLAIM = 1000
 # Ends with the process that started it, however that ends.
 TIED = """
 import os, sys
-from clustr.supervisor.processes import die_with_parent
+from clustr.supervisor.forking import die_with_parent
 die_with_parent(int(sys.argv[1]))
 os.execv(sys.argv[2], sys.argv[2:])
 """

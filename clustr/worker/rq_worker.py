@@ -47,7 +47,9 @@ from clustr.queue import (
 from clustr.settings import Settings
 from clustr.storage import LocalStorage
 from clustr.supervisor import servers
-from clustr.supervisor.processes import Child, Supervisor, function_starter, lower_priority
+from clustr.supervisor.child import Child
+from clustr.supervisor.forking import function_starter, lower_priority
+from clustr.supervisor.supervisor import Supervisor
 from clustr.worker import jobs
 
 log = logs.logger(__name__)
