@@ -63,8 +63,11 @@ def search_field(name: str, words: Words, taken_on: date | None) -> dict[str, ob
     """The field `search` as `clustr.database.SearchTerms` writes it."""
     terms, text = terms_of_name(name)
     dates = [date_term(taken_on)] if taken_on else []
-    made = {"terms": words.terms + terms + dates, "text": f"{words.text}\n{text}"}
-    return made | {"version": STEMMING.version}
+    return {
+        "terms": words.terms + terms + dates,
+        "text": f"{words.text}\n{text}",
+        "version": STEMMING.version,
+    }
 
 
 def counted_terms(numbers: Iterable[int], name: str) -> Counter[str]:

@@ -107,17 +107,17 @@ def _in_own_process(run: Callable[..., T], *arguments: object) -> T:
 def _upload(url: str, photo: bytes, requests: int, clients: int, files: int) -> Measured:
     headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 
-    def send(connection: http.client.HTTPConnection, number: int) -> None:
+    def send(connection: "Connection", number: int) -> None:
         # Every file has other bytes at its end, which decoders ignore: none was uploaded before.
         different = [photo[:-8] + token_bytes(8) for _ in range(files)]
-        connection.request("POST", "/api/upload", form(different), headers)
+        connection.send_request("POST", "/api/upload", form(different), headers)
 
     return _measure(url, send, 201, requests, clients)
 
 
 def _get(url: str, paths: Sequence[str], requests: int, clients: int) -> Measured:
-    def send(connection: http.client.HTTPConnection, number: int) -> None:
-        connection.request("GET", paths[number % len(paths)])
+    def send(connection: "Connection", number: int) -> None:
+        connection.send_request("GET", paths[number % len(paths)])
 
     return _measure(url, send, 200, requests, clients)
 
@@ -130,15 +130,19 @@ class Connection(http.client.HTTPConnection):
         super().__init__(address.hostname or "", address.port, timeout=60)
         self._headers = {"X-API-Key": address.username} if address.username else {}
 
-    def request(
-        self, method: str, path: str, body: bytes | None = None, headers=NO_HEADERS
+    def send_request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] = NO_HEADERS,
     ) -> None:
-        super().request(method, path, body, {**headers, **self._headers})
+        self.request(method, path, body, {**headers, **self._headers})
 
 
 def _measure(
     url: str,
-    send: Callable[[http.client.HTTPConnection, int], None],
+    send: Callable[[Connection, int], None],
     expected: int,
     requests: int,
     clients: int,

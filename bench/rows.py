@@ -1,6 +1,7 @@
 """The rows of the table: what is measured, and how much of the floor it must reach."""
 
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -117,12 +118,12 @@ def burst(contenders: Sequence[Contender], rounds: int) -> list[Figure]:
         with pymongo.MongoClient(contender.settings["MONGODB_URL"]) as client:
             uploads = client[contender.name]["uploads"]
             uploads.delete_many({})
-            with process(sys.executable, *workers[contender.name], **contender.settings):
+            with process(sys.executable, *workers[contender.name], **contender.settings) as worker:
                 load.uploads(contender.url, photo, 5, 1)
-                wait_for_captions(uploads)
+                wait_for_captions(uploads, worker)
                 began = time.perf_counter()
                 load.uploads(contender.url, photo, 500, 8)
-                wait_for_captions(uploads)
+                wait_for_captions(uploads, worker)
                 return (time.perf_counter() - began,)
 
     (seconds,) = alternate(measure, contenders, rounds)
@@ -149,8 +150,11 @@ def one_large(contenders: Sequence[Contender], rounds: int) -> list[Figure]:
     ]
 
 
-def wait_for_captions(uploads: pymongo.collection.Collection) -> None:
+def wait_for_captions(
+    uploads: pymongo.collection.Collection, worker: subprocess.Popen[bytes]
+) -> None:
     """Wait until no caption is missing."""
     finished = {"name": "blip", "state": "succeeded"}
     while uploads.find_one({"analyses": {"$not": {"$elemMatch": finished}}}, {"_id": 1}):
+        assert worker.poll() is None, f"{worker.args!r} has ended"
         time.sleep(0.02)

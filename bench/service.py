@@ -35,8 +35,9 @@ class Contender:
 @contextmanager
 def process(*command: str, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run a command for as long as the block takes."""
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    running = subprocess.Popen(command, env={**os.environ, **settings}, **quiet)
+    environment = {**os.environ, **settings}
+    nowhere = subprocess.DEVNULL
+    running = subprocess.Popen(command, env=environment, stdout=nowhere, stderr=nowhere)
     try:
         yield running
     finally:

@@ -141,7 +141,8 @@ def made_from_nothing(ours: Contender, folder: Path) -> Iterator[Figure]:
     for vector in (NUMBERS, BITS):
         shutil.rmtree(folder / "vectors", ignore_errors=True)
         began, spent = time.perf_counter(), cpu_seconds(ours)
-        first = pymongo.MongoClient(ours.settings["MONGODB_URL"])["similar"]["uploads"].find_one()
+        uploads = pymongo.MongoClient(ours.settings["MONGODB_URL"])["similar"]["uploads"]
+        (first,) = uploads.find({}, {"_id": 1}).limit(1)
         while ask(ours, str(first["_id"]), vector) is None:
             time.sleep(0.2)
         work = f"the copy of {COUNT} x {vector.dimensions} {vector.kind} made from nothing"
