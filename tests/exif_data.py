@@ -17,8 +17,8 @@ from clustr_plugins import exif as plugin
 from PIL.ExifTags import GPS, IFD, Base
 from PIL.TiffImagePlugin import IFDRational
 
+from clustr.analysis.ends import UploadFields
 from clustr.analysis.http_session import Session
-from clustr.analysis.runner import UploadFields
 from clustr.plugins import Context, Image
 
 Analyze = Callable[[bytes], dict[str, Any]]

@@ -39,7 +39,7 @@ from PIL.ExifTags import GPS, IFD, Base
 from PIL.TiffImagePlugin import IFDRational
 from running import wait_until
 
-from clustr.analysis.runner import UploadFields
+from clustr.analysis.ends import UploadFields
 
 # Pillow warns of broken data while it opens a file; the worker ignores it (pillow_setup.prepare).
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")

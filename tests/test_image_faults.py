@@ -10,8 +10,8 @@ from running import wait_until
 from stored_analyses import an_upload
 from workshop import Workshop
 
+from clustr.analysis.ends import End
 from clustr.analysis.image_faults import ImageFaults
-from clustr.analysis.runner import End
 from clustr.database import ClaimedAnalysis, Database, now
 from clustr.domain.models import Analysis, State
 from clustr.plugins import Analyzer, HttpAnalyzer, HttpConfig

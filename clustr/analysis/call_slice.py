@@ -18,7 +18,7 @@ from clustr.analysis.concurrent_calls import (
     FinishedCall,
     concurrency_of,
 )
-from clustr.analysis.runner import End
+from clustr.analysis.ends import End
 from clustr.analysis.work_slice import UNMOUNTED, WorkSlice, log_context
 from clustr.database import ClaimedAnalysis
 from clustr.domain.models import State

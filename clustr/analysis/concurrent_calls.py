@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from clustr.analysis.runner import End, Runner
+from clustr.analysis.ends import End
+from clustr.analysis.runner import Runner
 from clustr.plugins import Analyzer, HttpAnalyzer, Image
 
 

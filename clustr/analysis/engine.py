@@ -16,8 +16,9 @@ import structlog
 from clustr import logs
 from clustr.analysis.call_slice import CallSlice
 from clustr.analysis.concurrent_calls import concurrency_of
+from clustr.analysis.ends import End
 from clustr.analysis.limits import MEGABYTE, Interrupted, Interruption, memory_usage
-from clustr.analysis.runner import End, NotPrepared, Runner
+from clustr.analysis.runner import NotPrepared, Runner
 from clustr.analysis.work_slice import LEASE, WorkSlice
 from clustr.database import ClaimedAnalysis, Database
 from clustr.domain.errors import DatabaseUnavailable, QueueUnavailable

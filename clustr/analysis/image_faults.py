@@ -9,7 +9,7 @@ import time
 from dataclasses import replace
 from datetime import datetime
 
-from clustr.analysis.runner import End
+from clustr.analysis.ends import End
 from clustr.database import ClaimedAnalysis, Database, now
 from clustr.domain.models import State
 from clustr.plugins import Analyzer, HttpAnalyzer

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from clustr.analysis.concurrent_calls import ConcurrentCalls, concurrency_of
-from clustr.analysis.runner import End, NotPrepared, Runner
+from clustr.analysis.ends import End
+from clustr.analysis.runner import NotPrepared, Runner
 from clustr.domain.models import State
 from clustr.imaging.formats import Format
 from clustr.imaging.images import inspect

@@ -5,20 +5,24 @@ analysis has an end with a reason, whatever the plugin's code does, unless it en
 """
 
 import inspect
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, field, replace
-from datetime import UTC
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Any
 
 import structlog
-from marshmallow import Schema, ValidationError, fields, validate
 
 from clustr import logs
+from clustr.analysis.ends import (
+    LARGEST_MODEL_INFO_BYTES,
+    End,
+    EndMaker,
+    InvalidBatchAnswer,
+    memory_error_message,
+)
 from clustr.analysis.http_session import Session
 from clustr.analysis.json_values import to_json_values
 from clustr.analysis.limits import (
@@ -31,95 +35,22 @@ from clustr.analysis.limits import (
 )
 from clustr.analysis.process_state import ProcessState
 from clustr.analysis.temp_folder import temp_folder
-from clustr.domain import failure_messages
 from clustr.domain.models import State
-from clustr.plugin_manager import (
-    Plugin,
-    author_traceback,
-    describe_plugin_exception,
-    plugin_exc_info,
-)
-from clustr.plugins import (
-    Analyzer,
-    ConfigError,
-    Context,
-    Fail,
-    HttpAnalyzer,
-    Image,
-    ModelResult,
-    Outcome,
-    RetryLater,
-    Skip,
-)
+from clustr.plugin_manager import Plugin, describe_plugin_exception, plugin_exc_info
+from clustr.plugins import Analyzer, Context, HttpAnalyzer, Image
 from clustr.plugins.analyzer import SETUP_SECONDS
 from clustr.plugins.http import PREPARATION_SECONDS
 
 log = logs.logger(__name__)
 
 NO_MORE = object()
-LARGEST_RESULT_BYTES = 1_000_000
-LARGEST_MODEL_INFO_BYTES = 10_000
 TEARDOWN_SECONDS = 10.0
 # How much a persistent process may grow when its analyzer has no `memory_mb`.
 LARGEST_GROWTH_MEGABYTES = 2048
 
 
-class DimensionsField(Schema):
-    """The width and height of an upload, in pixels."""
-
-    width = fields.Integer(required=True, strict=True, validate=validate.Range(min=1))
-    height = fields.Integer(required=True, strict=True, validate=validate.Range(min=1))
-
-
-# What an analyzer may write into the upload's own fields. It is checked here, because listings
-# return these fields unchecked.
-UPLOAD_FIELDS: dict[str, fields.Field[Any]] = {
-    "caption": fields.String(),
-    "tags": fields.List(fields.String()),
-    "dimensions": fields.Nested(DimensionsField),
-    "taken_at": fields.AwareDateTime(default_timezone=UTC),
-    "faces": fields.List(fields.Dict(keys=fields.String())),
-}
-UploadFields = Schema.from_dict(UPLOAD_FIELDS, name="UploadFields")
-
-
 class NotPrepared(Exception):
     """An analyzer could not be set up."""
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """How the analysis of one image ended.
-
-    Attributes:
-        state: `succeeded`, `skipped`, `failed` or `deferred`.
-        result: in plain JSON values, when it succeeded.
-        error: why, when it did not.
-        fields: what the result puts into the upload's own fields.
-        model: what the result says of the model that gave it.
-        vectors: what the result has of vectors, by their keys, as `Vector.encode` makes them.
-        after: the seconds after which the analyzer asks for another attempt, if it is deferred.
-        is_fault: whether it is deferred because a call failed, and not as the service is busy.
-        faults: how many faults the image has had, this one included.
-        seconds: how long the analysis took.
-        traceback: where in the plugin's code it failed, for those who operate the service.
-    """
-
-    state: State
-    result: dict[str, Any] | None = None
-    error: str | None = None
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    model: Mapping[str, Any] = field(default_factory=dict)
-    vectors: Mapping[str, bytes] = field(default_factory=dict)
-    after: float | None = None
-    is_fault: bool = False
-    faults: int | None = None
-    seconds: float = 0.0
-    traceback: str | None = None
-
-
-class InvalidBatchAnswer(Exception):
-    """`analyze_batch` did not return a list with one answer for each image."""
 
 
 def _default_log_context(image: Image) -> dict[str, str]:
@@ -157,7 +88,6 @@ class Runner:
         self.unavailable: End | None = None
         self._plugin = plugin
         self.interruptible = interruptible or nullcontext()
-        self._upload_fields = UploadFields()
         self._resident_bytes = 0
         self._resources = ExitStack()
 
@@ -192,7 +122,7 @@ class Runner:
     def _set_up(self) -> None:
         try:
             self._call(SETUP_SECONDS, self.analyzer.setup)
-            self._schema = self.analyzer.result_schema()
+            self._ends = EndMaker(self.analyzer)
         except Interrupted:
             raise
         except TimeUp as error:
@@ -200,7 +130,8 @@ class Runner:
         except BaseException as error:
             log.error("setup_raised", exc_info=plugin_exc_info(error))
             problem = (
-                self._memory_error_message(error) or f"raised {describe_plugin_exception(error)}"
+                memory_error_message(self.analyzer, error)
+                or f"raised {describe_plugin_exception(error)}"
             )
             raise NotPrepared(f"setup() {problem}") from error
         self.provenance = {
@@ -272,7 +203,7 @@ class Runner:
         try:
             answers = self._call_analyze_batch(images)
             if not isinstance(answers, Iterator):
-                ends = [self._end_from_answer(answer) for answer in answers]
+                ends = [self._ends.from_answer(answer) for answer in answers]
         except Interrupted:
             raise
         except InvalidBatchAnswer as error:
@@ -309,7 +240,7 @@ class Runner:
                 if len(left) > 1:
                     log.warning("batch_raised", images=len(left), exc_info=plugin_exc_info(error))
                     break
-                failed = self._end_from_exception(error)
+                failed = self._ends.from_exception(error)
             seconds = time.perf_counter() - began
             if failed:
                 yield from [(each, replace(failed, seconds=seconds)) for each in left]
@@ -333,7 +264,7 @@ class Runner:
         image = next((each for each in left if each is answer[0]), None)
         if image is None:
             raise InvalidBatchAnswer("analyze_batch() yielded a result for no image that is left")
-        return image, self._end_from_answer(answer[1])
+        return image, self._ends.from_answer(answer[1])
 
     def _close_answers(self, answers: Iterator[Any]) -> None:
         """End the code of a plugin that yields the results of a batch."""
@@ -383,13 +314,13 @@ class Runner:
                 answers = self._call_analyze_batch([image])
                 if isinstance(answers, Iterator):
                     return next(self._ends_as_they_come(answers, [image]))[1]
-                return self._end_from_answer(answers[0])
+                return self._ends.from_answer(answers[0])
             seconds = self.analyzer.timeout
-            return self._end_from_result(self._call(seconds, self.analyzer.analyze, image))
+            return self._ends.from_result(self._call(seconds, self.analyzer.analyze, image))
         except Interrupted:
             raise
         except BaseException as error:
-            return self._end_from_exception(error)
+            return self._ends.from_exception(error)
 
     def _call(self, seconds: float, call: Callable[..., Any], *arguments: Any) -> Any:
         """Call the plugin's code within all limits, and restore the process's state after it."""
@@ -417,7 +348,7 @@ class Runner:
         except Interrupted:
             raise
         except BaseException as error:
-            return self._end_from_exception(error, PREPARATION_SECONDS)
+            return self._ends.from_exception(error, PREPARATION_SECONDS)
         return request
 
     def parse_answer(self, analyzer: HttpAnalyzer, answer: bytes | BaseException) -> End:
@@ -427,131 +358,22 @@ class Runner:
             Interrupted: SIGTERM interrupted `parse`.
         """
         if isinstance(answer, BaseException):
-            return self._end_from_exception(answer)
+            return self._ends.from_exception(answer)
 
         def parse(body: bytes, _context: Context) -> dict[str, Any]:
             return analyzer.parse(analyzer.understand(body))
 
         try:
-            return self._end_from_result(self._call(PREPARATION_SECONDS, parse, answer))
+            return self._ends.from_result(self._call(PREPARATION_SECONDS, parse, answer))
         except Interrupted:
             raise
         except BaseException as error:
-            return self._end_from_exception(error, PREPARATION_SECONDS)
-
-    def _end_from_answer(self, answer: Any) -> End:
-        if isinstance(answer, Outcome):
-            return self._end_from_exception(answer)
-        return self._end_from_result(answer)
-
-    def _end_from_exception(self, error: BaseException, seconds: float | None = None) -> End:
-        """The end of an analysis whose code raised.
-
-        Args:
-            seconds: the time limit of that code; by default that of the whole analysis.
-        """
-        if message := self._memory_error_message(error):
-            return End(State.FAILED, error=message)
-        match error:
-            case Skip():
-                return End(State.SKIPPED, error=failure_messages.as_plain_text(error))
-            case Fail() | InvalidBatchAnswer():
-                return End(State.FAILED, error=failure_messages.as_plain_text(error))
-            case RetryLater() | ConfigError():
-                after = getattr(error, "after", None)
-                after = after if isinstance(after, int | float) else None
-                return End(
-                    State.DEFERRED,
-                    error=failure_messages.as_plain_text(error),
-                    after=after,
-                    is_fault=after is None and not getattr(error, "busy", False),
-                )
-            case TimeUp():
-                message = f"took longer than {seconds or self.analyzer.timeout:g} seconds"
-                return End(State.FAILED, error=message, traceback=author_traceback(error))
-        own_traceback = author_traceback(error)
-        raised = {"exception": own_traceback} if own_traceback else {"exc_info": error}
-        log.error("analyzer_raised", **raised)
-        description = describe_plugin_exception(error)
-        return End(State.FAILED, error=description, traceback=own_traceback)
-
-    def _memory_error_message(self, error: BaseException | None) -> str | None:
-        """The message for an error that the memory limit caused; None for any other error."""
-        for _ in range(10):  # A plugin could make a ring of causes.
-            if isinstance(error, MemoryError) and self.analyzer.memory_mb:
-                return f"needed more memory than its limit of {self.analyzer.memory_mb} MB"
-            error = error.__cause__ if error else None
-        return None
-
-    def _end_from_result(self, result: Any) -> End:
-        model: dict[str, Any] = {}
-        try:
-            if isinstance(result, ModelResult):
-                model = to_json_values(result.model, "the result's model", LARGEST_MODEL_INFO_BYTES)
-            result, vectors = self._take_vectors(result)
-            result = self._validate_result(result)
-            upload_fields = self._upload_field_values(result)
-        except ValueError as error:
-            return End(State.FAILED, error=failure_messages.as_plain_text(error))
-        return End(
-            State.SUCCEEDED, result=result, fields=upload_fields, model=model, vectors=vectors
-        )
-
-    def _take_vectors(self, result: Any) -> tuple[Any, dict[str, bytes]]:
-        """A result without its vectors, and those.
-
-        Raises:
-            ValueError: one is missing, or does not fit its declaration.
-        """
-        if not self.analyzer.vectors or not isinstance(result, dict):
-            return result, {}
-        values, vectors = dict(result), {}
-        for vector in self.analyzer.vectors:
-            if vector.field not in values:
-                raise ValueError(
-                    f"the result has no {vector.field}, which is declared as a vector; None says "
-                    "that there is none"
-                )
-            value = values.pop(vector.field)
-            if value is not None:
-                vectors[vector.field] = vector.encode(value)
-        return values, vectors
+            return self._ends.from_exception(error, PREPARATION_SECONDS)
 
     def provenance_of(self, end: End) -> dict[str, Any]:
         """What is stored beside the result of an analysis: what gave it."""
         model = {**self.provenance.get("model", {}), **end.model}
         return {**self.provenance, "model": model} if end.model else self.provenance
-
-    def _validate_result(self, result: Any) -> dict[str, Any]:
-        """Check a result, and return it in plain JSON values.
-
-        Raises:
-            ValueError: it does not fit its schema, or JSON or MongoDB cannot hold it.
-        """
-        if not isinstance(result, dict):
-            raise ValueError(f"returned {type(result).__name__} instead of a dict")
-        plain = to_json_values(result, "the result", LARGEST_RESULT_BYTES)
-        if errors := self._schema.validate(plain):
-            problems = json.dumps(errors, default=str)
-            raise ValueError(f"the result does not fit its schema: {problems}")
-        return plain
-
-    def _upload_field_values(self, result: Mapping[str, Any]) -> dict[str, Any]:
-        """The values that the result gives to the upload's own fields.
-
-        Raises:
-            ValueError: one of them does not fit its field.
-        """
-        keys = self.analyzer.fields
-        values = {name: result[key] for name, key in keys.items() if result.get(key) is not None}
-        if not values:
-            return {}
-        try:
-            filled: dict[str, Any] = self._upload_fields.load(values)
-        except ValidationError as error:
-            problems = json.dumps(error.messages)
-            raise ValueError(f"the result does not fit the upload's fields: {problems}") from error
-        return filled
 
     def close(self) -> None:
         """Tear the analyzer down, if it was set up."""

@@ -9,9 +9,10 @@ from random import uniform
 import structlog
 
 from clustr import logs
+from clustr.analysis.ends import End
 from clustr.analysis.image_faults import ImageFaults
 from clustr.analysis.limits import TimeUp
-from clustr.analysis.runner import End, Runner
+from clustr.analysis.runner import Runner
 from clustr.database import ClaimedAnalysis, Database, FinishedAnalysis, NewVector, now
 from clustr.domain.errors import NotFound, QueueUnavailable, StorageUnavailable
 from clustr.domain.models import Analysis, State, Upload

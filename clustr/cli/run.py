@@ -18,8 +18,8 @@ import orjson
 
 from clustr import logs
 from clustr.analysis import local_run
+from clustr.analysis.ends import End
 from clustr.analysis.limits import GRACE_SECONDS
-from clustr.analysis.runner import End
 from clustr.cli.inspect_plugins import InspectedPlugins, inspect_plugins
 from clustr.cli.plugin_description import describe_vector, vector_as_json
 from clustr.cli.subprocess_check import STANDARD_ERROR, ChildResult, Send, run_in_child

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clustr.analysis.runner import End
+    from clustr.analysis.ends import End
     from clustr.testing.application import PluginApplication
     from clustr.testing.contract import assert_analyzer_contract
     from clustr.testing.run import run_analyzer, run_batch
@@ -36,7 +36,7 @@ __all__ = [
 MODULES = {
     "Answer": "clustr.testing.stand_in",
     "BROKEN": "clustr.testing.samples",
-    "End": "clustr.analysis.runner",
+    "End": "clustr.analysis.ends",
     "HttpStandIn": "clustr.testing.stand_in",
     "KINDS": "clustr.testing.samples",
     "Part": "clustr.testing.stand_in",

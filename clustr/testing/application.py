@@ -18,7 +18,8 @@ from click.testing import CliRunner, Result
 from flask import Flask
 from flask.testing import FlaskClient
 
-from clustr.analysis.runner import End, Runner
+from clustr.analysis.ends import End
+from clustr.analysis.runner import Runner
 from clustr.analysis.work_slice import WorkSlice
 from clustr.api.http.request_context import EXTENSION
 from clustr.app import create_app

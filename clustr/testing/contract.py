@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from clustr.analysis import local_run
+from clustr.analysis.ends import End
 from clustr.analysis.limits import TimeUp
-from clustr.analysis.runner import End
 from clustr.domain import failure_messages
 from clustr.domain.models import State
 from clustr.plugin_manager import Plugin

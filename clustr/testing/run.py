@@ -11,7 +11,7 @@ import PIL.Image
 
 from clustr.analysis import local_run
 from clustr.analysis.concurrent_calls import concurrency_of
-from clustr.analysis.runner import End
+from clustr.analysis.ends import End
 from clustr.domain.errors import RefusedFile
 from clustr.domain.models import State
 from clustr.domain.secrets import wrap_secrets
