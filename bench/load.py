@@ -10,6 +10,7 @@ import json
 import multiprocessing
 import threading
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from secrets import token_bytes
@@ -21,6 +22,10 @@ from PIL import Image, ImageFilter
 T = TypeVar("T")
 
 NO_HEADERS: Mapping[str, str] = {}
+# The markers of ITU-T T.81, annex B, and the two bytes of a segment's length.
+START_OF_IMAGE, COMMENT = b"\xff\xd8", b"\xff\xfe"
+COMMENT_HEAD = COMMENT + bytes(2)
+UNIQUE_BYTES = 8
 BOUNDARY = "clustr-bench-0123456789abcdef"
 
 
@@ -51,17 +56,29 @@ class Measured:
 
 
 def photograph(size: int) -> bytes:
-    """A JPEG of about `size` bytes whose content is as hard to decode as a photograph's."""
+    """A JPEG of `size` bytes whose content is as hard to decode as a photograph's.
+
+    A comment at its beginning fills it up; see `another`.
+    """
     noise = Image.effect_noise((1600, 1200), 60).filter(ImageFilter.GaussianBlur(2))
     picture = Image.merge("RGB", (noise, noise.rotate(90).resize(noise.size), noise.rotate(180)))
-    best = b""
-    for quality in range(30, 96, 5):
+
+    def encoded(quality: int) -> bytes:
         file = io.BytesIO()
         picture.save(file, "JPEG", quality=quality)
-        if len(file.getvalue()) > size:
-            break
-        best = file.getvalue()
-    return best + bytes(size - len(best))
+        return file.getvalue()
+
+    largest = size - len(COMMENT_HEAD) - UNIQUE_BYTES
+    too_large = bisect_right(range(96), largest, lo=30, key=lambda q: len(encoded(q)))
+    start, rest = START_OF_IMAGE, encoded(too_large - 1).removeprefix(START_OF_IMAGE)
+    comment = bytes(size - len(start + COMMENT_HEAD + rest))
+    return start + COMMENT + (len(comment) + 2).to_bytes(2) + comment + rest
+
+
+def another(photo: bytes) -> bytes:
+    """The same photograph as a file that nobody has: its comment begins with random bytes."""
+    head = len(START_OF_IMAGE + COMMENT_HEAD)
+    return photo[:head] + token_bytes(UNIQUE_BYTES) + photo[head + UNIQUE_BYTES :]
 
 
 def form(files: Sequence[bytes]) -> bytes:
@@ -108,8 +125,7 @@ def _upload(url: str, photo: bytes, requests: int, clients: int, files: int) -> 
     headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 
     def send(connection: "Connection", number: int) -> None:
-        # Every file has other bytes at its end, which decoders ignore: none was uploaded before.
-        different = [photo[:-8] + token_bytes(8) for _ in range(files)]
+        different = [another(photo) for _ in range(files)]
         connection.send_request("POST", "/api/upload", form(different), headers)
 
     return _measure(url, send, 201, requests, clients)
