@@ -4,8 +4,9 @@ Only this package uses PyMongo. `clustr.storage` stores the bytes of files.
 """
 
 from clustr.database.analyses import Analyses, ClaimedAnalysis, DeferredAnalyses, FinishedAnalysis
+from clustr.database.analysis_selection import AnalysisSelection, ReanalysisSelection
 from clustr.database.audit import AuditFilter
-from clustr.database.bulk_selection import AnalysisSelection, ReanalysisSelection, UploadSelection
+from clustr.database.bulk_selection import UploadSelection
 from clustr.database.case_folding import tag_key
 from clustr.database.circuit_breakers import CircuitBreaker
 from clustr.database.clock import now

@@ -4,16 +4,21 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from bson import ObjectId
+
 from clustr.database.clock import MAX_AHEAD, now
 from clustr.database.connection import Document
 from clustr.database.documents import FACETS
 from clustr.database.local_dates import local_date_stages
 from clustr.database.tags import TagList, tag_fields
 from clustr.domain.models import UNFINISHED, State, Status
+from clustr.plugins import Analyzer
 
 # The fields that a person can edit, whatever analyzers have written there, and that searches look
 # at. `words_at` is the time of the last change to one of them.
 EDITABLE_FIELDS = ("caption", "original_name", "tags", "taken_at")
+# No run has begun them. Running analyses are left to end by themselves.
+UNSTARTED_STATES = (State.WAITING, State.QUEUED, State.DEFERRED)
 # Among the terms of an upload this one says that they are not those of its words any more.
 DUE_TERM = "!"
 DUE_TERMS = {"$setUnion": [{"$ifNull": ["$search.terms", []]}, [DUE_TERM]]}
@@ -199,3 +204,66 @@ def _names_of_others(condition: Document) -> Document:
     """The names of the analyses before this one that meet a condition on `$$other`."""
     others = {"$filter": {"input": "$$value", "as": "other", "cond": condition}}
     return {"$map": {"input": others, "as": "other", "in": "$$other.name"}}
+
+
+def queue_stages(analyzer: Analyzer, dependents: Sequence[str], order: Document) -> list[Document]:
+    """The update that queues an analysis, and adds it where there is none.
+
+    The analysis goes behind all analyses that do not require it: the analyses of an upload are in
+    the order of their requirements.
+
+    Args:
+        order: the fields `priority` and `job` of the queued analysis.
+    """
+    moment = now()
+    is_this = {"$eq": ["$$this.name", analyzer.name]}
+    behind = {"$in": ["$$this.name", list(dependents)]}
+
+    def analyses_where(condition: Document) -> Document:
+        return {"$filter": {"input": "$analyses", "as": "this", "cond": condition}}
+
+    before = {"$first": analyses_where(is_this)}
+    looked_at = {"$in": ["$content_type", sorted(analyzer.formats)]} if analyzer.formats else True
+    state = State.WAITING if analyzer.requires else State.QUEUED
+    refusal = {"$concat": ["does not look at ", "$content_type"]}
+    changed = {
+        "name": analyzer.name,
+        # While there is a result, this is the version that produced it.
+        "version": {
+            "$cond": [{"$ifNull": ["$$before.result", False]}, "$$before.version", analyzer.version]
+        },
+        "state": {"$cond": [looked_at, state, State.SKIPPED]},
+        "error": {"$cond": [looked_at, None, refusal]},
+        "requires": list(analyzer.requires),
+        "due_at": moment,
+        "deferred_at": None,
+        "attempts": 0,
+        "crashes": 0,
+        "faults": 0,
+    }
+    both: Document = {"$mergeObjects": ["$$before", changed]}
+    for name, value in order.items():
+        both = {"$setField": {"field": name, "input": both, "value": value}}
+    queued = {"$let": {"vars": {"before": before}, "in": both}}
+    ahead = {"$not": [{"$or": [is_this, behind]}]}
+    in_order = {"$concatArrays": [analyses_where(ahead), [queued], analyses_where(behind)]}
+    return [{"$set": {"analyses": in_order}}]
+
+
+def withdraw_stages(job: ObjectId) -> list[Document]:
+    """The update that restores the unstarted analyses of a job to what they were before it."""
+    not_begun = {
+        "$and": [{"$eq": ["$$this.job", job]}, {"$in": ["$$this.state", [*UNSTARTED_STATES]]}]
+    }
+    good = {"state": State.SUCCEEDED, "error": None, "deferred_at": None}
+    cancelled = {
+        **good,
+        "state": State.CANCELLED,
+        "error": "the job that asked for it was cancelled",
+        "finished_at": now(),
+    }
+    changes = {"$cond": [{"$ifNull": ["$$this.result", False]}, good, cancelled]}
+    changed = {"$mergeObjects": ["$$this", changes]}
+    without_job = {"$unsetField": {"field": "job", "input": changed}}
+    each = {"$cond": [not_begun, without_job, "$$this"]}
+    return [{"$set": {"analyses": {"$map": {"input": "$analyses", "in": each}}}}]

@@ -5,8 +5,7 @@ run succeeds. Analyses that are unfinished at that moment are left alone.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass, field
 from typing import Any
 
 import pymongo
@@ -14,8 +13,18 @@ from bson import ObjectId
 from pymongo import ReturnDocument, WriteConcern
 from pymongo.collection import Collection
 
-from clustr.database.analysis_updates import settle_stages, with_analysis
-from clustr.database.clock import now
+from clustr.database.analysis_selection import (
+    AnalysisSelection,
+    ReanalysisSelection,
+    analysis_query,
+)
+from clustr.database.analysis_updates import (
+    UNSTARTED_STATES,
+    queue_stages,
+    settle_stages,
+    with_analysis,
+    withdraw_stages,
+)
 from clustr.database.connection import Document, translate_errors
 from clustr.database.documents import (
     HAS_OBJECT_ID,
@@ -33,7 +42,7 @@ from clustr.database.trash import IS_TRASHED
 from clustr.database.upload_filter import DEFAULT_SORT, include_unkeyed_uploads
 from clustr.database.versions import ANY_VERSION, Versions, require_version, version_query
 from clustr.domain.errors import DatabaseUnavailable, TooSlow, UnderWay
-from clustr.domain.models import UNFINISHED, State, Upload
+from clustr.domain.models import State, Upload
 from clustr.plugins import Analyzer
 from clustr.search.terms import Stemming
 
@@ -50,61 +59,8 @@ ID_INDEX = "_id_"
 BATCH = 1000
 PRIORITY = 10
 LOWEST_ID = ObjectId(bytes(12))
-# No run has begun them. Running analyses are left to end by themselves.
-UNSTARTED_STATES = (State.WAITING, State.QUEUED, State.DEFERRED)
-ENDED_STATES = tuple(state for state in State if state not in UNFINISHED)
 # Counting a selection may read all uploads once.
 COUNT_SECONDS = 20.0
-
-
-NO_CONDITIONS: Document = {}
-
-
-class AnalysisSelection(StrEnum):
-    """Which analyses of an analyzer are selected, among those that are not in progress."""
-
-    MISSING = "missing"  # no result, and no reason recorded why there is none
-    STALE = "stale"  # produced by an earlier version of the analyzer
-    OTHER_CONFIG = "other_config"  # produced with another configuration of its plugin
-    FAILED = "failed"
-    ALL = "all"
-
-
-@dataclass(frozen=True, slots=True)
-class ReanalysisSelection:
-    """Which uploads one analyzer is to analyze (again).
-
-    Attributes:
-        analyzer: its name.
-        ids: the only uploads to consider; None for all.
-        filter: which of those, in the form that `filter_from_query` takes.
-        limit: the largest number of uploads, the oldest first; None for all.
-        config_hash: of the configuration of the analyzer's plugin, where `select` asks for others.
-    """
-
-    analyzer: str
-    select: AnalysisSelection
-    ids: tuple[str, ...] | None = None
-    filter: Mapping[str, Any] = field(default_factory=dict)
-    limit: int | None = None
-    config_hash: str | None = None
-
-    def parameters(self) -> dict[str, Any]:
-        """The parameters of a job for this selection, without those that are not set."""
-        return {name: value for name, value in asdict(self).items() if value not in (None, {})}
-
-    @staticmethod
-    def from_parameters(parameters: Mapping[str, Any]) -> "ReanalysisSelection":
-        """The selection of a job with these parameters."""
-        ids = parameters.get("ids")
-        return ReanalysisSelection(
-            analyzer=parameters["analyzer"],
-            select=AnalysisSelection(parameters["select"]),
-            ids=tuple(ids) if ids is not None else None,
-            filter=parameters.get("filter", {}),
-            limit=parameters.get("limit"),
-            config_hash=parameters.get("config_hash"),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,7 +250,7 @@ class Selections:
                 limited_query = {"_id": {"$in": ids}}
                 last = last or len(ids) == left
             by_job = {"priority": PRIORITY, "job": ObjectId(job.id)}
-            update = [*_queue_stages(analyzer, dependents, by_job), *settle_stages()]
+            update = [*queue_stages(analyzer, dependents, by_job), *settle_stages()]
             self._unjournaled.update_many(
                 {**limited_query, "$and": [selected_query]}, update, hint=ID_INDEX
             )
@@ -328,10 +284,10 @@ class Selections:
         """
         query = {"_id": parse_id(upload_id)}
         select = AnalysisSelection.MISSING if only_missing else AnalysisSelection.ALL
-        ended = _analysis_query(ReanalysisSelection(analyzer.name, select), analyzer, {})
+        ended = analysis_query(ReanalysisSelection(analyzer.name, select), analyzer, {})
         # It belongs to no job, so that cancelling a job does not withdraw it.
         update = [
-            *_queue_stages(analyzer, dependents, {"priority": 0, "job": "$$REMOVE"}),
+            *queue_stages(analyzer, dependents, {"priority": 0, "job": "$$REMOVE"}),
             *settle_stages(),
         ]
         with translate_errors():
@@ -365,7 +321,7 @@ class Selections:
     ) -> Document:
         """A query for the selected uploads that the job has not queued already."""
         others = {"job": {"$ne": job}} if job else {}
-        by_analysis = _analysis_query(selection, analyzer, others)
+        by_analysis = analysis_query(selection, analyzer, others)
         return {"$and": [by_analysis, self._filter_query(selection.filter)]}
 
     def _filter_query(self, filter: Mapping[str, Any]) -> Document:
@@ -407,7 +363,7 @@ class Selections:
         with translate_errors():
             found = self._collection.find(not_begun, {"_id": 1}).hint(JOB_INDEX).limit(BATCH)
             ids = [document["_id"] for document in found]
-            update = [*_withdraw_stages(ObjectId(job_id)), *settle_stages()]
+            update = [*withdraw_stages(ObjectId(job_id)), *settle_stages()]
             self._collection.update_many({"_id": {"$in": ids}, **not_begun}, update)
         return len(ids) == BATCH
 
@@ -444,99 +400,3 @@ def _job_query(job_id: str, states: Sequence[State]) -> Document:
     key = ObjectId(job_id)
     # From the first condition MongoDB infers that the partial index holds all of them.
     return {"analyses.job": key, **with_analysis(job=key, state={"$in": list(states)})}
-
-
-def _analysis_query(
-    selection: ReanalysisSelection, analyzer: Analyzer, others: Document
-) -> Document:
-    """A query for the uploads whose analysis is to be run (again)."""
-    name, select = analyzer.name, selection.select
-    absent = {"analyses.name": {"$ne": name}}
-    if select is AnalysisSelection.FAILED:
-        return with_analysis(name=name, state=State.FAILED, **others)
-    ended = {"name": name, "state": {"$in": ENDED_STATES}, **others}
-    if select is AnalysisSelection.STALE:
-        return with_analysis(**ended, version={"$lt": analyzer.version})
-    if select is AnalysisSelection.OTHER_CONFIG:
-        made_otherwise = {"provenance.config_hash": {"$ne": selection.config_hash}}
-        return with_analysis(**ended, result={"$ne": None}, **made_otherwise)
-    if select is AnalysisSelection.ALL:
-        return {"$or": [absent, with_analysis(**ended)]}
-    return {"$or": [absent, *without_result(analyzer, others)]}
-
-
-def without_result(analyzer: Analyzer, others: Document = NO_CONDITIONS) -> list[Document]:
-    """Queries for the uploads whose analysis has ended without a result or a known reason."""
-    name = analyzer.name
-    failed = {"name": name, "state": {"$in": [State.FAILED, State.CANCELLED]}, **others}
-    # An analysis without an attempt was skipped for its requirements or its format, which may have
-    # changed. An analysis that the analyzer itself has skipped is not selected.
-    passed_over = {"name": name, "state": State.SKIPPED, **others, "attempts": 0}
-    looked_at = {"content_type": {"$in": sorted(analyzer.formats)}} if analyzer.formats else {}
-    return [
-        with_analysis(**failed, result=None),
-        {**with_analysis(**passed_over, result=None), **looked_at},
-    ]
-
-
-def _queue_stages(analyzer: Analyzer, dependents: Sequence[str], order: Document) -> list[Document]:
-    """The update that queues an analysis, and adds it where there is none.
-
-    The analysis goes behind all analyses that do not require it: the analyses of an upload are in
-    the order of their requirements.
-
-    Args:
-        order: the fields `priority` and `job` of the queued analysis.
-    """
-    moment = now()
-    is_this = {"$eq": ["$$this.name", analyzer.name]}
-    behind = {"$in": ["$$this.name", list(dependents)]}
-
-    def analyses_where(condition: Document) -> Document:
-        return {"$filter": {"input": "$analyses", "as": "this", "cond": condition}}
-
-    before = {"$first": analyses_where(is_this)}
-    looked_at = {"$in": ["$content_type", sorted(analyzer.formats)]} if analyzer.formats else True
-    state = State.WAITING if analyzer.requires else State.QUEUED
-    refusal = {"$concat": ["does not look at ", "$content_type"]}
-    changed = {
-        "name": analyzer.name,
-        # While there is a result, this is the version that produced it.
-        "version": {
-            "$cond": [{"$ifNull": ["$$before.result", False]}, "$$before.version", analyzer.version]
-        },
-        "state": {"$cond": [looked_at, state, State.SKIPPED]},
-        "error": {"$cond": [looked_at, None, refusal]},
-        "requires": list(analyzer.requires),
-        "due_at": moment,
-        "deferred_at": None,
-        "attempts": 0,
-        "crashes": 0,
-        "faults": 0,
-    }
-    both: Document = {"$mergeObjects": ["$$before", changed]}
-    for name, value in order.items():
-        both = {"$setField": {"field": name, "input": both, "value": value}}
-    queued = {"$let": {"vars": {"before": before}, "in": both}}
-    ahead = {"$not": [{"$or": [is_this, behind]}]}
-    in_order = {"$concatArrays": [analyses_where(ahead), [queued], analyses_where(behind)]}
-    return [{"$set": {"analyses": in_order}}]
-
-
-def _withdraw_stages(job: ObjectId) -> list[Document]:
-    """The update that restores the unstarted analyses of a job to what they were before it."""
-    not_begun = {
-        "$and": [{"$eq": ["$$this.job", job]}, {"$in": ["$$this.state", [*UNSTARTED_STATES]]}]
-    }
-    good = {"state": State.SUCCEEDED, "error": None, "deferred_at": None}
-    cancelled = {
-        **good,
-        "state": State.CANCELLED,
-        "error": "the job that asked for it was cancelled",
-        "finished_at": now(),
-    }
-    changes = {"$cond": [{"$ifNull": ["$$this.result", False]}, good, cancelled]}
-    changed = {"$mergeObjects": ["$$this", changes]}
-    without_job = {"$unsetField": {"field": "job", "input": changed}}
-    each = {"$cond": [not_begun, without_job, "$$this"]}
-    return [{"$set": {"analyses": {"$map": {"input": "$analyses", "in": each}}}}]

@@ -13,8 +13,8 @@ from typing import Any
 from pymongo.collection import Collection
 
 from clustr.database.analyses import WORK_INDEX
+from clustr.database.analysis_selection import ENDED_STATES, without_result
 from clustr.database.analysis_updates import with_analysis
-from clustr.database.bulk_selection import ENDED_STATES, without_result
 from clustr.database.clock import now
 from clustr.database.connection import Document, translate_errors
 from clustr.database.documents import IS_UPLOAD
