@@ -10,6 +10,7 @@ from pymongo.collection import Collection
 from test_search_terms import STEMMING
 
 from clustr.database import INDEXES
+from clustr.database.documents import NEWEST_FIRST
 from clustr.database.indexes import make_indexes
 from clustr.database.listing import Listing
 from clustr.database.local_dates import LocalDates
@@ -18,7 +19,6 @@ from clustr.database.tag_keys import TagKeys
 from clustr.database.term_search import MAX_COMPARED, MAX_RANKED
 from clustr.database.upload_counts import UploadCounts
 from clustr.database.upload_filter import Sort, UploadFilter
-from clustr.database.uploads import NEWEST_FIRST
 from clustr.database.vocabulary import Vocabulary
 from clustr.search.query import parse
 

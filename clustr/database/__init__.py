@@ -27,6 +27,7 @@ from clustr.database.listing import Page
 from clustr.database.not_found import TrashStep
 from clustr.database.old_ids import OldIds
 from clustr.database.predecessor import NotTaken, Predecessor, PredecessorUpload
+from clustr.database.result_conditions import Condition, result_indexes
 from clustr.database.search import SearchPage
 from clustr.database.statistics import AnalyzerCounts
 from clustr.database.tags import distinct_tags
@@ -35,7 +36,7 @@ from clustr.database.timeline import Timeline, Unit
 from clustr.database.trash import RemovalClaim, TrashedUpload, TrashPage
 from clustr.database.upload_counts import COUNTED_TOTAL
 from clustr.database.upload_filter import NO_FILTER, Sort, UploadFilter
-from clustr.database.uploads import Condition, new_id, result_indexes
+from clustr.database.uploads import new_id
 from clustr.database.vectors import NewVector, SpaceState, StoredVector, Vectors
 from clustr.database.versions import ANY_VERSION, Versions
 from clustr.database.view import DatabaseView

@@ -40,13 +40,13 @@ from clustr.database.installation import url_signing_key
 from clustr.database.leases import Leases
 from clustr.database.local_dates import LocalDates
 from clustr.database.own_uploads import indexes_of_owners
+from clustr.database.result_conditions import result_indexes
 from clustr.database.search_terms import SearchTerms
 from clustr.database.service_calls import ServiceCalls
 from clustr.database.sessions import Sessions
 from clustr.database.statistics import Statistics
 from clustr.database.tag_keys import TagKeys
 from clustr.database.upload_counts import UploadCounts
-from clustr.database.uploads import result_indexes
 from clustr.database.view import DatabaseView, Upkeep
 from clustr.database.vocabulary import Vocabulary
 from clustr.domain.errors import DatabaseUnavailable, StartUpError

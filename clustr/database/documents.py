@@ -166,6 +166,8 @@ IS_UPLOAD = _matches_schema(
 # The same without checking nested lists and objects, for queries over all uploads: at a tenth of
 # the cost it leaves out the records of other programs at least.
 LOOKS_LIKE_UPLOAD = _matches_schema({**SCHEMA, "properties": _SHALLOW_PROPERTIES}, _TIMES)
+OLDEST_FIRST = [("upload_time", 1), ("_id", 1)]
+NEWEST_FIRST = [("upload_time", -1), ("_id", -1)]
 HAS_OBJECT_ID: Document = {"_id": {"$type": "objectId"}}
 
 PYTHON_TYPES: dict[str, type] = {

@@ -34,6 +34,7 @@ from clustr.database.documents import (
     FACETS,
     IS_UPLOAD,
     LOOKS_LIKE_UPLOAD,
+    OLDEST_FIRST,
     ORIGINAL,
     OWNER,
     facets,
@@ -42,7 +43,6 @@ from clustr.database.documents import (
 
 T = TypeVar("T")
 
-OLDEST_FIRST = [("upload_time", 1), ("_id", 1)]
 SAME_BYTES_INDEX = "same_bytes"
 INDEXES: dict[str, Document] = {
     SAME_BYTES_INDEX: {"keys": [("sha256", 1), *OLDEST_FIRST]},

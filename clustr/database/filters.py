@@ -6,8 +6,8 @@ from typing import Any
 
 from clustr.database.case_folding import tag_key
 from clustr.database.documents import FIRST_MOMENT
+from clustr.database.result_conditions import Condition
 from clustr.database.upload_filter import RangeLimit, UploadFilter
-from clustr.database.uploads import Condition
 from clustr.search.query import parse
 from clustr.search.terms import Stemming
 

@@ -23,6 +23,7 @@ from clustr.database.documents import (
     FIRST_MOMENT,
     LOOKS_LIKE_UPLOAD,
     MALFORMED_RECORD_ERRORS,
+    NEWEST_FIRST,
 )
 from clustr.database.listing_cursors import CursorPosition, cursor_writer, read_cursor
 from clustr.database.listing_queries import (
@@ -34,6 +35,8 @@ from clustr.database.listing_queries import (
 )
 from clustr.database.local_dates import LocalDates
 from clustr.database.own_counts import OwnUploadCounts
+from clustr.database.result_conditions import Condition, result_conditions, result_index_name
+from clustr.database.search_limits import search_with_fallback
 from clustr.database.tag_keys import TagKeys
 from clustr.database.upload_counts import UploadCounts
 from clustr.database.upload_filter import (
@@ -44,14 +47,7 @@ from clustr.database.upload_filter import (
     include_unkeyed_uploads,
     require_dates,
 )
-from clustr.database.uploads import (
-    NEWEST_FIRST,
-    Condition,
-    find_document,
-    result_conditions,
-    result_index_name,
-    search_with_fallback,
-)
+from clustr.database.uploads import find_document
 from clustr.domain.errors import InvalidInput, TooSlow
 
 # How far pages by number reach: MongoDB has to skip all index entries before a page.

@@ -13,6 +13,7 @@ from clustr.database.connection import Document
 from clustr.database.documents import ANY_FACET, FIRST_MOMENT
 from clustr.database.listing_cursors import CursorPosition
 from clustr.database.local_dates import LOCAL_DATE, SORT_DATE, local_date_condition
+from clustr.database.result_conditions import result_conditions
 from clustr.database.search_conditions import search_condition
 from clustr.database.upload_filter import (
     INDEXED_SORTS,
@@ -23,7 +24,7 @@ from clustr.database.upload_filter import (
     UploadFilter,
     indexed_sorts,
 )
-from clustr.database.uploads import NEWEST_INDEX, result_conditions
+from clustr.database.uploads import NEWEST_INDEX
 
 # The first fields of the indexes for each kind of filter.
 INDEX_PREFIXES = {

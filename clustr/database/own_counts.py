@@ -16,9 +16,10 @@ from clustr.database.case_folding import fold_text
 from clustr.database.clock import now
 from clustr.database.connection import NAIVE_UTC, Document, translate_errors
 from clustr.database.counters import MAX_DAYS, Totals
+from clustr.database.documents import NEWEST_FIRST
 from clustr.database.statistics import AnalyzerCounts, Durations, latest_durations
 from clustr.database.upload_counts import COUNTED_TOTAL, MANY_SECONDS, count_stages, union
-from clustr.database.uploads import NEWEST_FIRST, NEWEST_INDEX
+from clustr.database.uploads import NEWEST_INDEX
 from clustr.domain.models import UNFINISHED
 from clustr.plugins import Analyzer
 

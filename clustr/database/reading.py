@@ -8,9 +8,9 @@ from pymongo.collection import Collection
 from clustr.database.connection import Document, translate_errors
 from clustr.database.documents import from_documents
 from clustr.database.listing_queries import filter_query
+from clustr.database.search_limits import SEARCH_SECONDS, limit_search_time
 from clustr.database.tag_keys import TagKeys
 from clustr.database.upload_filter import DEFAULT_SORT, UploadFilter, include_unkeyed_uploads
-from clustr.database.uploads import SEARCH_SECONDS, limit_search_time
 from clustr.domain.models import Upload
 
 BATCH = 200

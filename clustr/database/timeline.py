@@ -21,6 +21,7 @@ from clustr.database.listing_cursors import cursor_writer
 from clustr.database.listing_queries import filter_query, index_for
 from clustr.database.local_dates import LOCAL_DATE, SORT_DATE, LocalDates
 from clustr.database.search import Search
+from clustr.database.search_limits import limit_search_time
 from clustr.database.tag_keys import TagKeys
 from clustr.database.upload_counts import COUNTED_TOTAL
 from clustr.database.upload_filter import (
@@ -30,7 +31,6 @@ from clustr.database.upload_filter import (
     include_unkeyed_uploads,
     require_dates,
 )
-from clustr.database.uploads import limit_search_time
 
 BY_DATE = Sort("date")
 LOWEST_ID, HIGHEST_ID = ObjectId(bytes(12)), ObjectId(b"\xff" * 12)

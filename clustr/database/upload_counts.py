@@ -18,8 +18,7 @@ from pymongo.errors import OperationFailure
 
 from clustr.database.connection import NAIVE_UTC, Document, translate_errors
 from clustr.database.counters import TOTALS_ID
-from clustr.database.documents import ANY_FACET
-from clustr.database.uploads import NEWEST_FIRST
+from clustr.database.documents import ANY_FACET, NEWEST_FIRST
 
 # Up to this many matching uploads are counted.
 COUNTED_TOTAL = 1000

@@ -8,9 +8,9 @@ from typing import Any
 
 from clustr.database.documents import DUPLICATE_FACETS
 from clustr.database.local_dates import LOCAL_DATE, SORT_DATE, LocalDates
+from clustr.database.result_conditions import Condition
 from clustr.database.search_conditions import SearchPlan
 from clustr.database.tag_keys import TagKeys
-from clustr.database.uploads import Condition
 from clustr.domain.errors import BeingPrepared
 from clustr.search.query import SearchQuery
 

@@ -2,23 +2,23 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from collections.abc import Iterable, Sequence
+from dataclasses import fields, replace
+from typing import Any
 
 import pymongo
 from bson import ObjectId
 from pymongo.collection import Collection
-from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
+from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from clustr import logs
-from clustr.database.case_folding import spellings
 from clustr.database.connection import Document, translate_errors
 from clustr.database.documents import (
     FIRST_MOMENT,
     HAS_OBJECT_ID,
     LAST_MOMENT,
+    NEWEST_FIRST,
+    OLDEST_FIRST,
     ORIGINAL,
     OWNER,
     from_document,
@@ -29,25 +29,18 @@ from clustr.database.documents import (
     reason_why_foreign,
     to_document,
 )
-from clustr.database.duplicates import (
-    OLDEST_FIRST,
-    SAME_BYTES_INDEX,
-    Duplicates,
-    is_second_original,
-    of_owner,
-)
+from clustr.database.duplicates import SAME_BYTES_INDEX, Duplicates, is_second_original, of_owner
 from clustr.database.editing import fields_of_new_upload
 from clustr.database.indexes import make_indexes
 from clustr.database.not_found import not_found_error
+from clustr.database.result_conditions import has_result_field, result_indexes
+from clustr.database.search_limits import SEARCH_SECONDS, limit_search_time
 from clustr.database.search_terms import SearchTerms
-from clustr.domain.errors import BeingAnswered, DatabaseRefused, DatabaseUnavailable, TooSlow
+from clustr.domain.errors import BeingAnswered, DatabaseRefused, DatabaseUnavailable
 from clustr.domain.models import NewUpload, Upload
 
 log = logs.logger(__name__)
 
-T = TypeVar("T")
-
-NEWEST_FIRST = [("upload_time", -1), ("_id", -1)]
 NEWEST_INDEX = "newest_first"
 INDEXES: dict[str, Document] = {
     NEWEST_INDEX: {"keys": NEWEST_FIRST},
@@ -64,92 +57,8 @@ DUPLICATE_KEY = 11000  # MongoDB's error code.
 # For this long after an answer MongoDB is taken to be available, without a ping.
 ANSWERED_SECONDS = 0.1
 
-# Without an index a search examines all uploads; this limit protects other operations.
-SEARCH_SECONDS = 2.0
-
 # How many of the oldest and of the newest records are checked to see whose database it is.
 SAMPLE_SIZE = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """A condition on a result of an analyzer.
-
-    Attributes:
-        analyzer: the name of the analyzer.
-        field: the key in the result; dots separate the keys of nested objects.
-        operator: `eq`, `ne`, `gt`, `gte`, `lt`, `lte`, `in` or `element`. Only results that have
-            the field are looked at; a list meets a condition when one of its elements does, `ne`
-            when none is the value.
-        value: text, a number or a boolean, to be compared with those of its kind; a list of them
-            for `in`. For `element` a list of comparisons, each with `field`, `operator`, `value`
-            and `folded`, all of which one and the same object of a list has to meet.
-        folded: whether texts are compared whatever the case of their letters, by `eq`, `ne`, `in`.
-    """
-
-    analyzer: str
-    field: str
-    operator: str
-    value: Any
-    folded: bool = False
-
-    def comparison(self) -> Document:
-        """The condition for the field in a query of MongoDB."""
-        if self.operator == "element":
-            compared = [
-                {each["field"]: compare(each["operator"], each["value"], each["folded"])}
-                for each in self.value
-            ]
-            return {"$elemMatch": {"$and": compared}}
-        return compare(self.operator, self.value, self.folded)
-
-
-def compare(operator: str, value: Any, folded: bool) -> Document:
-    """A comparison in a query of MongoDB; see `Condition`."""
-    there = {"$exists": True} if operator == "ne" else {}  # `$ne` also matches missing fields.
-    if folded and operator in ("eq", "ne", "in"):
-        texts = value if operator == "in" else [value]
-        spelled = [each for text in texts for each in spellings(text)]
-        return {"$nin" if operator == "ne" else "$in": spelled, **there}
-    return {f"${operator}": value, **there}
-
-
-def result_indexes(fields: Iterable[str]) -> dict[str, Document]:
-    """The indexes for conditions on fields of results; analyzers with the same field share one.
-
-    They leave out uploads without such a result, as all uploads are at first.
-
-    Args:
-        fields: as in a `Condition`; keys of the objects of a list behind a colon, with commas
-            between them (`objects:label,score`), are in one index.
-    """
-    return {
-        result_index_name(field): {
-            "keys": [
-                *((path, 1) for path in _indexed_paths(field)),
-                *NEWEST_FIRST,
-            ],
-            "partialFilterExpression": _has_result_field(field.partition(":")[0]),
-        }
-        for field in fields
-    }
-
-
-def _indexed_paths(field: str) -> list[str]:
-    path, _, keys = field.partition(":")
-    if keys:
-        return [f"analyses.result.{path}.{key}" for key in keys.split(",")]
-    return ["analyses.name", f"analyses.result.{path}"]
-
-
-def result_index_name(field: str) -> str:
-    """The name of the index for conditions on a field of results."""
-    return f"results.{field}"
-
-
-def _has_result_field(field: str) -> Document:
-    """The condition that a result has the field; with it MongoDB can use the partial index."""
-    return {f"analyses.result.{field}": {"$exists": True}}
 
 
 def new_id() -> str:
@@ -462,7 +371,7 @@ class Uploads:
             TooSlow: it took longer than `SEARCH_SECONDS`.
         """
         condition = {"name": analyzer, f"result.{field}": {"$in": list(values)}}
-        query = {"analyses": {"$elemMatch": condition}, **_has_result_field(field)}
+        query = {"analyses": {"$elemMatch": condition}, **has_result_field(field)}
         with limit_search_time(self._collection, SEARCH_SECONDS):
             return [*from_documents(self._collection.find(query).limit(limit))]
 
@@ -488,64 +397,3 @@ def _as_stored(new: NewUpload) -> Upload:
     values |= {name: word for name, word in words.items() if name in values}
     values["taken_at_local"] = local_date_of(words)
     return Upload(**values | {"tags": tuple(values["tags"])})
-
-
-@contextmanager
-def limit_search_time(collection: Collection[Document], seconds: float) -> Iterator[None]:
-    """Limit the time of the operations in the block, and tell a slow search from an outage.
-
-    Raises:
-        TooSlow: they took longer than `seconds`, and MongoDB is available.
-    """
-    try:
-        with pymongo.timeout(seconds):
-            yield
-    except PyMongoError as error:
-        with translate_errors():
-            if not error.timeout:
-                raise
-            collection.database.command("ping")
-        raise TooSlow from error
-
-
-def search_with_fallback(seconds: float, search: Callable[[bool], T]) -> T:
-    """Search for a limited time, then again among a limited number of uploads.
-
-    A timeout alone is no reason to refuse a search: MongoDB may have been halted, or busy.
-
-    Args:
-        search: gets False at first, and True for the second try: then it must examine a limited
-            number of uploads only, within the time limit of any operation.
-
-    Raises:
-        TooSlow: the limited number of uploads was not enough; `search` raises it.
-        DatabaseUnavailable: MongoDB did not answer in time.
-    """
-    try:
-        with pymongo.timeout(seconds):
-            return search(False)
-    except PyMongoError as error:
-        if not error.timeout:
-            with translate_errors():
-                raise
-    with translate_errors():
-        return search(True)
-
-
-def result_conditions(conditions: Sequence[Condition]) -> list[Document]:
-    """Queries for uploads that meet all conditions; one result meets all those on its analyzer."""
-    of_analyzer: dict[str, list[Document]] = {}
-    besides: list[Document] = []
-    there: Document = {}
-    for condition in conditions:
-        there |= _has_result_field(condition.field)
-        matched = of_analyzer.setdefault(condition.analyzer, [])
-        matched.append({f"result.{condition.field}": condition.comparison()})
-        if condition.operator == "element":
-            # Inside of the other `$elemMatch`, MongoDB would not compare with the index.
-            besides.append({f"analyses.result.{condition.field}": condition.comparison()})
-    met = [
-        {"analyses": {"$elemMatch": {"name": analyzer, "$and": matched}}}
-        for analyzer, matched in of_analyzer.items()
-    ]
-    return [*met, *besides, there] if met else []

@@ -21,6 +21,7 @@ from pymongo.collection import Collection
 from clustr.database.clock import now
 from clustr.database.connection import Document, translate_errors
 from clustr.database.listing_queries import filter_query
+from clustr.database.search_limits import SEARCH_SECONDS, limit_search_time
 from clustr.database.tag_keys import TagKeys
 from clustr.database.term_search import ONLY_ID
 from clustr.database.upload_filter import (
@@ -29,7 +30,6 @@ from clustr.database.upload_filter import (
     UploadFilter,
     include_unkeyed_uploads,
 )
-from clustr.database.uploads import SEARCH_SECONDS, limit_search_time
 from clustr.plugins import Vector
 from clustr.plugins.vectors import vector_space
 
