@@ -5,7 +5,7 @@ from editing import get, run_again, work
 from running import wait_until
 from workshop import Workshop
 
-from clustr.api.schemas.uploads import AnalysisSchema
+from clustr.api.schemas.analyses import AnalysisSchema
 from clustr.domain.models import UNFINISHED
 
 

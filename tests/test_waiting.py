@@ -21,7 +21,9 @@ from web_side import WebSide
 from workshop import Workshop
 
 from clustr.api.http.preferences import preferred_wait
-from clustr.api.schemas.uploads import AnalysisSchema, UploadedSchema, UploadSchema
+from clustr.api.schemas.accepted_files import UploadedSchema
+from clustr.api.schemas.analyses import AnalysisSchema
+from clustr.api.schemas.uploads import UploadSchema
 from clustr.database.bulk_selection import PRIORITY
 from clustr.domain.models import Analysis, State, are_under_way
 from clustr.services.waiting import SHORTEST_PAUSE_SECONDS

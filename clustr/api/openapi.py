@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
 
+from clustr.api.schemas.accepted_files import REFUSAL_CODES
 from clustr.api.schemas.listing import SORT_VALUES
-from clustr.api.schemas.uploads import REFUSAL_CODES
 from clustr.database import AnalysisSelection, JobState
 from clustr.domain.access import Scope
 from clustr.domain.audit import AuditAction, AuditOutcome

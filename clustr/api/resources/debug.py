@@ -6,7 +6,7 @@ from flask import Response, jsonify
 
 from clustr.api.http.blueprint import Blueprint
 from clustr.api.http.request_context import components
-from clustr.api.schemas.uploads import ComparedDimensionsSchema, DimensionsQuerySchema
+from clustr.api.schemas.files import ComparedDimensionsSchema, DimensionsQuerySchema
 from clustr.domain.access import Scope
 from clustr.imaging import images
 from clustr.imaging.formats import FORMATS

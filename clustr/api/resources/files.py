@@ -23,16 +23,15 @@ from clustr.api.http.origins import resource_policy
 from clustr.api.http.request_context import components
 from clustr.api.http.signatures import cache_control, sent_metadata
 from clustr.api.http.urls import MOVED_RESPONSE, moved_response
-from clustr.api.schemas.uploads import (
-    EXAMPLE_FILENAME,
+from clustr.api.schemas.files import (
     EXPIRES,
-    FILENAME_PATTERN,
     METADATA,
     SHARE,
     SIGNATURE,
     FileQuerySchema,
     SignedThumbnailQuerySchema,
 )
+from clustr.api.schemas.uploads import EXAMPLE_FILENAME, FILENAME_PATTERN
 from clustr.domain.access import Scope
 from clustr.domain.errors import NotFound
 from clustr.domain.file_names import safe_file_name

@@ -24,8 +24,8 @@ from clustr.api.schemas.changes import (
     dump_trash_page,
     dump_trashed,
 )
+from clustr.api.schemas.files import FileQuerySchema, ThumbnailQuerySchema
 from clustr.api.schemas.listing import RESULTS_FIELD
-from clustr.api.schemas.uploads import FileQuerySchema, ThumbnailQuerySchema
 from clustr.domain.access import Scope
 from clustr.services.thumbnails import snap_size
 

@@ -32,14 +32,14 @@ from clustr.api.http.preferences import (
 )
 from clustr.api.http.quotas import UPLOAD_PATH, count_bytes
 from clustr.api.http.request_context import components, request_id
-from clustr.api.schemas.upload_metadata import METADATA_FIELD, edits_from_metadata
-from clustr.api.schemas.uploads import (
+from clustr.api.schemas.accepted_files import (
     UploadedSchema,
     UploadHeadersSchema,
     UploadOptionsSchema,
     UploadProblemSchema,
     dump_accepted,
 )
+from clustr.api.schemas.upload_metadata import METADATA_FIELD, edits_from_metadata
 from clustr.domain.access import Scope
 from clustr.domain.edits import NO_EDIT
 from clustr.domain.errors import (

@@ -17,6 +17,7 @@ from clustr.api.http.preferences import (
 )
 from clustr.api.http.request_context import components
 from clustr.api.http.urls import public_path
+from clustr.api.schemas.analyses import AnalysisSchema, dump_analysis
 from clustr.api.schemas.changes import (
     AnalysesOfUploadSchema,
     ConditionSchema,
@@ -24,13 +25,7 @@ from clustr.api.schemas.changes import (
     RemovalQuerySchema,
     edit_from_body,
 )
-from clustr.api.schemas.uploads import (
-    EXAMPLE_ETAG,
-    AnalysisSchema,
-    UploadSchema,
-    dump_analysis,
-    dump_upload,
-)
+from clustr.api.schemas.uploads import EXAMPLE_ETAG, UploadSchema, dump_upload
 from clustr.api.schemas.waiting import RunQuerySchema
 from clustr.domain.access import Scope
 from clustr.domain.audit import AuditAction

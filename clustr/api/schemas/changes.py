@@ -19,9 +19,10 @@ from clustr.api.http.fields import (
     text,
 )
 from clustr.api.http.urls import trashed_thumbnail_url_of, trashed_url_of
+from clustr.api.schemas.analyses import AnalysisSchema
 from clustr.api.schemas.filters import FilterSchema, upload_ids
 from clustr.api.schemas.listing import RESULTS_FIELD, NameList
-from clustr.api.schemas.uploads import NAME_LENGTH, AnalysisSchema, UploadSchema, dump_upload
+from clustr.api.schemas.uploads import NAME_LENGTH, UploadSchema, dump_upload
 from clustr.components import WebComponents
 from clustr.database import (
     TrashedUpload,

@@ -18,8 +18,8 @@ from clustr.api.http.fields import (
     one_of,
     text,
 )
+from clustr.api.schemas.analyses import STATE_DESCRIPTION
 from clustr.api.schemas.filters import FilterSchema, upload_ids
-from clustr.api.schemas.uploads import STATE_DESCRIPTION
 from clustr.database import (
     AnalysisSelection,
     AnalyzerCounts,

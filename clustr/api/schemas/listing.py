@@ -20,8 +20,9 @@ from clustr.api.http.fields import (
 from clustr.api.http.json_provider import with_fraction
 from clustr.api.http.request_context import components
 from clustr.api.http.urls import FileUrls
+from clustr.api.schemas.analyses import AnalysisSchema
 from clustr.api.schemas.filters import CommonFilterSchema, boolean_fields, limit_fields
-from clustr.api.schemas.uploads import AnalysisSchema, UploadSchema, dump_local_time
+from clustr.api.schemas.uploads import UploadSchema, dump_local_time
 from clustr.components import WebComponents
 from clustr.database import (
     COUNTED_TOTAL,
