@@ -14,7 +14,8 @@ from clustr.cli.inspect_plugins import (
     read_sources,
     read_sources_and_print_problems,
 )
-from clustr.cli.plugins import FINE, PROBLEMS, limit_option, single_line
+from clustr.cli.plugin_details import single_line
+from clustr.cli.plugins import FINE, PROBLEMS, limit_option
 from clustr.domain import failure_messages
 from clustr.domain.errors import InvalidSettings
 from clustr.domain.secrets import HIDDEN

@@ -18,7 +18,7 @@ from PIL import Image
 from clustr import __version__, storage
 from clustr.cli.code_watch import CodeWatch
 from clustr.cli.first_key import KeyOfExamples, key_of_examples
-from clustr.cli.plugins import single_line
+from clustr.cli.plugin_details import single_line
 from clustr.cli.running_service import note_running_service, reachable_host, url_of
 from clustr.database.replica_set import ensure_primary
 from clustr.domain.errors import DatabaseUnavailable, StartUpError

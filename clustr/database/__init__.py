@@ -3,7 +3,8 @@
 Only this package uses PyMongo. `clustr.storage` stores the bytes of files.
 """
 
-from clustr.database.analyses import Analyses, ClaimedAnalysis, DeferredAnalyses, FinishedAnalysis
+from clustr.database.analyses import Analyses
+from clustr.database.analysis_records import ClaimedAnalysis, DeferredAnalyses, FinishedAnalysis
 from clustr.database.analysis_selection import AnalysisSelection, ReanalysisSelection
 from clustr.database.audit import AuditFilter
 from clustr.database.bulk_selection import UploadSelection

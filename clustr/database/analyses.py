@@ -5,17 +5,24 @@ applies only where that run still holds the analysis. So a late worker, a second
 same job, or a worker whose upload was deleted changes nothing.
 """
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
 
 from bson import ObjectId
 from pymongo import UpdateOne, WriteConcern
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 
+from clustr.database.analysis_records import (
+    ClaimedAnalysis,
+    DeferredAnalyses,
+    FinishedAnalysis,
+    analysis_changes,
+    analysis_of,
+    claimed_analysis,
+    failed_as_too_large,
+)
 from clustr.database.analysis_updates import (
     EDITABLE_FIELDS,
     settle_stages,
@@ -47,62 +54,6 @@ INDEXES = {WORK_INDEX: {"keys": WORK}}
 
 # One command changes the state of at most this many analyses.
 BATCH = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimedAnalysis:
-    """An upload as it was before a run claimed its analysis.
-
-    Attributes:
-        attempts: includes this run.
-        faults, fault_at: how many of its calls to a service have failed, and when the last one did;
-            those between which no call for another upload succeeded count as one.
-    """
-
-    upload: Upload
-    attempts: int
-    started_at: datetime
-    faults: int = 0
-    fault_at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class FinishedAnalysis:
-    """How a run's analysis of one upload ended.
-
-    Attributes:
-        state: `succeeded`, `skipped`, `failed`, or `deferred` until `due_at`.
-        fields: values for the upload's own fields, by their names.
-        version, provenance: of what produced the result; they are stored beside it. Of a failure
-            the version is stored, too.
-        traceback: where in the plugin's code it failed.
-        faults: as of `ClaimedAnalysis`, when a call has failed now.
-        vectors: the ids of the stored vectors that belong to the result, by their fields; None
-            leaves them as they are.
-        private: the paths of the fields of the result that are not for clients; None leaves them as
-            they are.
-    """
-
-    upload_id: str
-    state: State
-    result: Mapping[str, Any] | None = None
-    error: str | None = None
-    due_at: datetime | None = None
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    version: int | None = None
-    provenance: Mapping[str, Any] | None = None
-    faults: int | None = None
-    traceback: str | None = None
-    vectors: Mapping[str, str] | None = None
-    private: Sequence[str] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class DeferredAnalyses:
-    """How many analyses of one analyzer are deferred, and since when the oldest of them is."""
-
-    count: int
-    since: datetime
 
 
 class Analyses:
@@ -178,7 +129,7 @@ class Analyses:
                 held_ids = {document["_id"] for document in self._collection.find(held, {"_id": 1})}
                 found = [document for document in found if document["_id"] in held_ids]
         return [
-            _claimed(uploads[document["_id"]], _analysis_of(document, analyzer), moment)
+            claimed_analysis(uploads[document["_id"]], analysis_of(document, analyzer), moment)
             for document in found
         ]
 
@@ -208,7 +159,7 @@ class Analyses:
             if not foreign:
                 break
             self._foreign |= foreign  # Otherwise they would stay the most urgent for ever.
-        harmless = [d for d in found if not _analysis_of(d, analyzer).get("crashes")]
+        harmless = [d for d in found if not analysis_of(d, analyzer).get("crashes")]
         return harmless or found[:1], uploads
 
     def of_uploads(self, upload_ids: Iterable[str]) -> dict[str, tuple[Analysis, ...]]:
@@ -275,7 +226,7 @@ class Analyses:
                 },
                 [
                     *update_of_analysis(
-                        analyzer, _analysis_changes(analysis, moment), analysis.fields, moment
+                        analyzer, analysis_changes(analysis, moment), analysis.fields, moment
                     ),
                     *after,
                 ],
@@ -294,7 +245,7 @@ class Analyses:
         self._search_terms.update(
             [a.upload_id for a in finished if a.fields.keys() & {*EDITABLE_FIELDS}]
         )
-        unstored = [_failed_as_too_large(finished[index]) for index in sorted(refused)]
+        unstored = [failed_as_too_large(finished[index]) for index in sorted(refused)]
         return written + self.finish(analyzer, run, unstored)
 
     def finished_by_run(self, analyzer: str, run: str, upload_ids: Sequence[str]) -> set[str]:
@@ -493,47 +444,3 @@ def _results_only_of(names: Sequence[str]) -> Document:
     without = {"$unsetField": {"field": "result", "input": "$$this"}}
     kept = {"$cond": [{"$in": ["$$this.name", [*names]]}, "$$this", without]}
     return {"$set": {"analyses": {"$map": {"input": "$analyses", "in": kept}}}}
-
-
-def _claimed(upload: Upload, analysis: Document, moment: datetime) -> ClaimedAnalysis:
-    return ClaimedAnalysis(
-        upload,
-        analysis.get("attempts", 0) + 1,
-        moment,
-        analysis.get("faults", 0),
-        analysis.get("fault_at"),
-    )
-
-
-def _analysis_of(document: Document, analyzer: str) -> Document:
-    return next(a for a in document["analyses"] if a["name"] == analyzer)
-
-
-def _failed_as_too_large(analysis: FinishedAnalysis) -> FinishedAnalysis:
-    """The failure to store for a result that MongoDB refuses: a document is limited to 16 MiB."""
-    error = "the result is too large to be stored beside the others of this upload"
-    return replace(analysis, state=State.FAILED, error=error, result=None, fields={})
-
-
-def _analysis_changes(analysis: FinishedAnalysis, moment: datetime) -> Document:
-    changes: Document = {"state": analysis.state, "error": analysis.error, "finished_at": moment}
-    if analysis.state is State.DEFERRED:
-        changes |= {"due_at": analysis.due_at}
-    if analysis.state is State.FAILED and analysis.version is not None:
-        changes |= {"failed_version": analysis.version}
-    if analysis.traceback is not None:
-        changes |= {"traceback": analysis.traceback}
-    if analysis.faults is not None:
-        changes |= {"faults": analysis.faults, "fault_at": moment}
-    if analysis.result is not None:
-        changes |= {
-            "result": analysis.result,
-            "version": analysis.version,
-            "provenance": analysis.provenance,
-        }
-        if analysis.vectors is not None:
-            keys = {name: ObjectId(key) for name, key in analysis.vectors.items()}
-            changes |= {"vectors": keys}
-        if analysis.private is not None:
-            changes |= {"private": [*analysis.private]}
-    return changes

@@ -19,10 +19,11 @@ from clustr.plugins.captions import (
 from clustr.plugins.commands import as_json, print_json, show_progress
 from clustr.plugins.filters import Filter
 from clustr.plugins.hooks import hookimpl
-from clustr.plugins.http import HttpAnalyzer, HttpConfig, ServiceUrl, as_sent, said_in
+from clustr.plugins.http import HttpAnalyzer, HttpConfig, ServiceUrl, said_in
 from clustr.plugins.library import Library, SimilarUpload
 from clustr.plugins.outcomes import ConfigError, Fail, Outcome, RetryLater, Skip
 from clustr.plugins.pixel_formats import to_rgb, to_rgba
+from clustr.plugins.sent_images import as_sent
 from clustr.plugins.vectors import Vector
 
 __all__ = [
