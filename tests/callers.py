@@ -1,4 +1,4 @@
-"""Those who call the web side of a workshop, each with a key."""
+"""Callers of the web side of a workshop, each with a key."""
 
 import io
 import itertools

@@ -1,4 +1,4 @@
-"""A service that asks for keys, and those who call it with one, or with a signed address."""
+"""A service that asks for keys, and its callers with one, or with a signed address."""
 
 import io
 from typing import Any

@@ -207,7 +207,7 @@ class Up:
         folder: its working directory.
         environment: settings besides HOST, PORT and DATA_FOLDER.
         arguments: more arguments of the command; without them, it runs one worker.
-        own_python: whether each of its processes has a Python of its own, as for those who use it.
+        own_python: whether each of its processes has a Python of its own, as for its users.
             Else they are forks of one in which Clustr has been imported.
     """
 

@@ -172,7 +172,7 @@ def test_an_answer_that_was_long_on_its_way_tells_no_other_time():
 
 @pytest.mark.parametrize("days", [1, -1])
 def test_D9_nothing_is_taken_back_while_not_all_know_the_time(workshop, days):
-    """When MongoDB's own clock has jumped, those who renew their leases know it a moment later."""
+    """When MongoDB's own clock has jumped, holders of leases know it a moment later."""
     clock, jump = Clock(), timedelta(days=days)
     analyses = Analyses(
         workshop.collection,

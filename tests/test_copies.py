@@ -1,4 +1,4 @@
-"""Copies: of uploads with the same bytes the oldest is the original, whatever becomes of it."""
+"""Copies: of uploads with the same bytes the oldest is the original, also when it is removed."""
 
 import hashlib
 import itertools

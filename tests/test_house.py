@@ -190,7 +190,7 @@ REGISTRIES = re.compile(
 
 
 def test_nothing_names_the_host_of_a_package_registry() -> None:
-    """Where packages come from is for the tools and those who configured them to say."""
+    """Where packages come from is for the tools and their configuration to say."""
     if not (ROOT / ".git").exists():
         pytest.skip("this is no clone, but a copy")
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)

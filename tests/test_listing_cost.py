@@ -67,7 +67,7 @@ def database(servers) -> Iterator[Database]:
 
 @pytest.fixture(params=[None, "alice"], ids=["all", "own"])
 def seen(request: pytest.FixtureRequest, database: Database) -> DatabaseView:
-    """The database of those who see all uploads, and of one who sees only her own."""
+    """The database as a view of all uploads, and as one of an owner's."""
     return database.view_of(request.param)
 
 

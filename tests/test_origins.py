@@ -321,7 +321,7 @@ def page(browser) -> Iterator[Page]:
     context.close()
 
 
-# What a page does with the API, and what comes of it: the answer's status, or that it got none.
+# What a page does with the API, and the result: the answer's status, or that it got none.
 CALLS = """async ([url, id, size, bytes]) => {
     const image = new Blob([new Uint8Array(bytes)], {type: "image/png"})
     const form = () => { const f = new FormData(); f.append("files", image, "x.png"); return f }

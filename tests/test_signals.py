@@ -1,4 +1,4 @@
-"""Signals to `clustr worker`, as those who watch daemons send them."""
+"""Signals to `clustr worker`, as process managers send them."""
 
 import os
 import pty

@@ -1,4 +1,4 @@
-"""Where in its plugin something failed is logged, and kept for those who operate the service."""
+"""Where in its plugin something failed is logged, and kept for operators."""
 
 import json
 from collections.abc import Callable

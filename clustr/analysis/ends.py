@@ -56,7 +56,7 @@ class End:
         is_fault: whether it is deferred because a call failed, and not as the service is busy.
         faults: how many faults the image has had, this one included.
         seconds: how long the analysis took.
-        traceback: where in the plugin's code it failed, for those who operate the service.
+        traceback: where in the plugin's code it failed, for operators.
     """
 
     state: State

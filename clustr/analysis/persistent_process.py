@@ -51,7 +51,7 @@ class IncomingCalls:
             return
 
     def answer(self, last: bool) -> None:
-        """Tell the worker that the call is done, and whether this process ends after it."""
+        """Report to the worker that the call is done, and whether this process ends after it."""
         self._connection.send(ENDS if last else CONTINUES)
 
 

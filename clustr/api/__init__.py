@@ -53,7 +53,7 @@ is in them. Upload with `POST /api/upload`; then read `GET /api/uploads/{upload_
 `status` is `processed`, or wait for that with the header `Prefer: wait=10`.
 
 Errors are problem documents (RFC 9457). Every answer has an `X-Request-ID`, under which the logs
-tell what happened. Times are ISO 8601 in UTC; durations are milliseconds.
+say what happened. Times are ISO 8601 in UTC; durations are milliseconds.
 
 A request that calls the service by a name which it was not told is its own (`ALLOWED_HOSTS`) is
 answered 421. Pages of other origins than `CORS_ORIGINS` can read no answer, and what they ask to be

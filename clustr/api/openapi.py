@@ -62,7 +62,7 @@ HEADING_DESCRIPTIONS = {
     "Analyses": "What analyzers do with all uploads together",
     "Jobs": "What is being done to many uploads, and how far it is",
     "Tags": "The words for what is to be seen",
-    "Suggestions": "Help for those who type a search",
+    "Suggestions": "Completions of a search while it is typed",
     "Statistics": "How many uploads there are",
     "Audit log": "Who did what",
     "Plugins": "What says what is in the images",

@@ -49,7 +49,7 @@ def create_app(batches: Batches, model: str) -> Flask:
 
     Args:
         batches: captions images.
-        model: its name, for those who ask.
+        model: its name, which `GET /health` answers with.
     """
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_REQUEST_BYTES

@@ -1,4 +1,4 @@
-"""`clustr analyses`: what is known of single analyses, for those who operate the service."""
+"""`clustr analyses`: what is known of single analyses, for operators."""
 
 import sys
 

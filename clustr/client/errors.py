@@ -24,7 +24,7 @@ class ApiError(Exception):
         code: the kind of problem, such as `not_found`; empty when a proxy has answered.
         detail: a sentence that says what is wrong.
         errors: what is wrong with each parameter, or each file of an upload.
-        request_id: under which the logs of the service tell what happened.
+        request_id: under which the logs of the service say what happened.
     """
 
     def __init__(self, response: requests.Response):

@@ -147,7 +147,7 @@ class OwnDatabase:
     def command(self, name: str) -> Document:
         """Run a command that reads nothing of any collection."""
         if name != "ping":
-            raise ValueError(f"{name} is not for those who see a part of the uploads")
+            raise ValueError(f"{name} is not for a view of a part of the uploads")
         return self._database.command(name)
 
 

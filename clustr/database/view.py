@@ -1,4 +1,4 @@
-"""What those who may see all uploads, or those of one owner, do with the database.
+"""The database as a caller sees it: with all uploads, or with those of one owner alone.
 
 `DatabaseView` has one attribute for each concern of requests and jobs. With an owner, every one of
 them asks a collection that has the owner's uploads alone; see `clustr.database.own_uploads`.
@@ -107,7 +107,7 @@ class DatabaseView:
         )
         self.integrity = Integrity(uploads, upkeep.duplicates)
         self.jobs = Jobs(database["jobs"], owner)
-        # Those who see only their own uploads have no scope for these.
+        # No key that sees only its own uploads has a scope for these.
         self.keys = Keys(database["keys"])
         self.audit = Audit(database["audit"])
         self.old_ids = OldIds(database["old_ids"], uploads)

@@ -35,7 +35,7 @@ MEANINGS = {
     "away",
     Scope.ANALYSES_RUN: "order analyses",
     Scope.PLUGINS_READ: "see which plugins there are",
-    Scope.ADMIN: "manage keys, and see what is for those who run the service",
+    Scope.ADMIN: "manage keys, and see what is for operators",
 }
 
 # Given beside scopes, it narrows them down to the uploads that the key's name brought.

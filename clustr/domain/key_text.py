@@ -1,6 +1,6 @@
 """The text of a key: `clustr_`, 256 random bits and a checksum.
 
-Its beginning lets those who look for leaked secrets find it. With the checksum a typing error is
+Scanners for leaked secrets find it by its beginning. With the checksum a typing error is
 told from a key of another service without a look into the database.
 """
 

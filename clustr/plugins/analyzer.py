@@ -50,7 +50,7 @@ class Image:
         more than 8 bits has all of them; `to_rgb` and `to_rgba` make 8 bits in sRGB of it, too.
 
         Args:
-            at_least: pixels that its shorter side has to keep, for those who look at a small copy:
+            at_least: pixels that its shorter side has to keep, for analyzers of a small copy:
                 a large JPEG is then decoded at 1/2, 1/4 or 1/8 of its size, many times faster.
             color_managed: whether to bring it into sRGB. Who looks at no colors can save the time,
                 which is twice that of the decode for a photograph of a phone.

@@ -44,7 +44,7 @@ class Filter:
         name: a short name of the parameter, such as `min_sharpness`, beside the long one; for a
             filter with one operator.
         title: two or three words for people who choose among filters, such as "At least so sharp".
-        summary: one line for those who read the API's pages.
+        summary: one line for readers of the API's pages.
         indexed: whether to make an index, which costs a little at each result and makes the filter
             fast however many uploads there are.
         internal: whether it is for the plugin's own use, and not to be offered to people.

@@ -1,4 +1,4 @@
-"""Redis: doorbells, which tell workers by RQ for which analyzer there is work, and quotas.
+"""Redis: doorbells, which notify workers by RQ of work for an analyzer, and quotas.
 
 Only MongoDB knows what there is to do. What is in Redis may be lost at any time: then work is
 delayed until the reconciler rings again, and quotas begin anew.

@@ -1,4 +1,4 @@
-"""Doorbells, which tell workers for which analyzer there is work.
+"""Doorbells, which notify workers of work for an analyzer.
 
 Only MongoDB knows what there is to do: the analyses that are `queued`. A job in Redis says no more
 than "look for work of this analyzer". It is a *doorbell*: to ring it enqueues a job, unless a job

@@ -80,7 +80,7 @@ class HealthChecks:
         asks_for_keys: bool,
     ):
         self._database = database
-        # Those who come need a key, and there may be none yet.
+        # Callers need a key, and there may be none yet.
         self._lacks_key = asks_for_keys
         self._default_services = services
         self._storage = storage

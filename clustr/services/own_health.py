@@ -1,4 +1,4 @@
-"""The health of the service for those who see only their own uploads.
+"""The health of the service for keys that see only their own uploads.
 
 How many uploads there are, how long they wait and how much room they leave tells of others'.
 """
@@ -14,7 +14,7 @@ FILLED_BY_UPLOADS = ("queue", "storage")
 
 
 class OwnHealthChecks:
-    """The checks of all services, without what they tell of uploads."""
+    """The checks of all services, without what they say of uploads."""
 
     def __init__(self, checks: HealthChecks):
         self._checks = checks

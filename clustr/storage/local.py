@@ -145,7 +145,7 @@ class LocalStorage(StoreFolder):
         return key_of(filename)
 
     def path_of(self, filename: str) -> Path:
-        """The path of an original, for those who open it themselves.
+        """The path of an original, for callers that open it themselves.
 
         Raises:
             NotFound: there is a symbolic link instead.

@@ -1,4 +1,4 @@
-"""Addresses of the services that analyzers call, which are for those who run Clustr."""
+"""Addresses of the services that analyzers call, which are for operators."""
 
 import re
 

@@ -39,7 +39,7 @@ class AuditEntrySchema(Schema):
         allow_none=True,
     )
     request_id = text(
-        "The `X-Request-ID` of the request, under which the logs tell more.",
+        "The `X-Request-ID` of the request, under which the logs say more.",
         "7f2c9d0e5b1a4c3f8e6d7a9b0c1d2e3f",
         required=True,
         allow_none=True,

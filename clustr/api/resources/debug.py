@@ -11,9 +11,7 @@ from clustr.domain.access import Scope
 from clustr.imaging import images
 from clustr.imaging.formats import FORMATS
 
-blueprint = Blueprint(
-    "debug", __name__, url_prefix="/api/debug", description="For those who look for a fault"
-)
+blueprint = Blueprint("debug", __name__, url_prefix="/api/debug", description="For debugging")
 
 
 @blueprint.route("/dimensions", needs=Scope.ADMIN)

@@ -148,7 +148,7 @@ def one_service(service: str) -> Response:
 def dump_service(service: ServiceHealth) -> dict[str, Any]:
     """Convert the health of a service to the shape of `ServiceSchema`.
 
-    Where a service is and what was said there is for those who run it: it may name hosts inside.
+    Where a service is and what it said is for operators: it may name hosts of the inner network.
     """
     details = dict(service.details)
     if Scope.ADMIN not in current_access().scopes:

@@ -15,7 +15,10 @@ from clustr.services.suggestions import KINDS, suggest
 MAX_SUGGESTIONS = 50
 
 blueprint = Blueprint(
-    "suggest", __name__, url_prefix="/api/suggest", description="Help for those who type a search"
+    "suggest",
+    __name__,
+    url_prefix="/api/suggest",
+    description="Completions of a search while it is typed",
 )
 
 

@@ -209,7 +209,7 @@ class TracebackSchema(Schema):
 def get_traceback(upload_id: str, analyzer: str) -> Response:
     """See where in its plugin an analysis failed
 
-    For those who write or run the plugin; `error` of the analysis says it for everybody else.
+    For authors and operators of the plugin; `error` of the analysis says it for everybody else.
     """
     _, traceback = components.database.analyses.traceback(upload_id, analyzer)
     return jsonify({"traceback": traceback})

@@ -97,7 +97,7 @@ def list_uploads() -> Response:
     Walk on with `cursor`, which costs the same at any depth: an upload that meets the filters and
     keeps its place in the order while you walk comes exactly once, whatever else comes or goes. By
     `upload_time` and `size` every upload keeps its place. By `name`, `date` and `taken_at` one that
-    is given another meanwhile can come twice, or not at all: tell uploads by their `id`. By `q`, in
+    is given another meanwhile can come twice, or not at all: know uploads by their `id`. By `q`, in
     the order of the score, one whose caption, tags, name or date change is left out of what
     follows. Or ask for a `page`. Results of analyses are left out, unless `fields` asks for them.
 
