@@ -22,6 +22,8 @@ from workshop import Workshop
 
 from clustr.components import build_fsck
 from clustr.database import TrashStep
+from clustr.database.duplicates import Duplicates
+from clustr.domain.errors import DatabaseUnavailable
 from clustr.services.job_kinds import MoveUploads
 
 numbers = itertools.count(700_000)
@@ -162,6 +164,21 @@ def test_the_same_new_bytes_at_once_have_one_original(workshop):
         several = partial(workshop.upload, content, other, other)
         at_once(one, one, one, several, several)
         assert_right(workshop)
+
+
+def test_a_transaction_that_mongodb_aborts_as_too_old_can_be_tried_again(workshop):
+    uploads, limit = workshop.collection, "transactionLifetimeLimitSeconds"
+    workshop.upload(new_photograph())
+    admin = uploads.database.client.admin
+    before = admin.command("setParameter", 1, **{limit: 1})["was"]
+    slow = {"$where": "sleep(4000) || true"}
+    try:
+        with pytest.raises(DatabaseUnavailable):
+            Duplicates(uploads).in_transaction(
+                lambda session: uploads.find_one(slow, session=session)
+            )
+    finally:
+        admin.command("setParameter", 1, **{limit: before})
 
 
 def test_those_restored_and_removed_at_once_agree(workshop):

@@ -10,14 +10,17 @@ import photographs
 import pytest
 import requests
 from calling import get, part, upload, uploaded
-from marshmallow import RAISE
+from marshmallow import RAISE, Schema
 from openapi_schema_validator import OAS30Validator
 from openapi_spec_validator import validate
 from running import wait_until
 
+from clustr.api.http.problem_schema import ProblemSchema
 from clustr.api.schemas import service as service_schemas
-from clustr.api.schemas import uploads as upload_schemas
+from clustr.api.schemas.accepted_files import UploadedSchema, UploadProblemSchema
+from clustr.api.schemas.files import ComparedDimensionsSchema
 from clustr.api.schemas.listing import UploadPageSchema
+from clustr.api.schemas.uploads import UploadSchema
 
 METHODS = ("get", "put", "post", "patch", "delete")
 PROBLEM = "application/problem+json"
@@ -267,7 +270,7 @@ def test_the_document_says_things_as_generators_of_clients_understand_them(docum
         assert all(" " in tag or tag.istitle() for tag in operation["tags"]), operation["tags"]
 
 
-def fits(answer: requests.Response, schema: type[upload_schemas.Schema], status: int = 200) -> dict:
+def fits(answer: requests.Response, schema: type[Schema], status: int = 200) -> dict:
     """The answer's content, which must have all members of the schema and no others."""
     assert answer.status_code == status, answer.text
     unknown = schema.Meta.unknown if hasattr(schema.Meta, "unknown") else RAISE
@@ -295,18 +298,18 @@ def test_answers_fit_their_schemas(service):
 def test_uploads_fit_their_schema_from_acceptance_to_the_end(service):
     contents = [photographs.photograph(extension) for extension in photographs.EXTENSIONS]
     answer = upload(service, *map(part, [*contents, contents[0], photographs.text()]))
-    body = fits(answer, upload_schemas.UploadedSchema, 201)
+    body = fits(answer, UploadedSchema, 201)
     assert [one["duplicate_of"] for one in body["data"]][-1]
 
     def processed(upload_id: str) -> bool:
-        found = fits(get(service, f"/api/uploads/{upload_id}"), upload_schemas.UploadSchema)
+        found = fits(get(service, f"/api/uploads/{upload_id}"), UploadSchema)
         return found["status"] == "processed"
 
     for one in body["data"]:
         wait_until(lambda one=one: processed(one["id"]), 30, f"the analyses of {one}")
         query = f"?id={one['id']}"
         compared = get(service, f"/api/debug/dimensions{query}")
-        assert fits(compared, upload_schemas.ComparedDimensionsSchema)["match"]
+        assert fits(compared, ComparedDimensionsSchema)["match"]
     page = fits(get(service, "/api/uploads?limit=3"), UploadPageSchema)
     assert page["next_cursor"]
     fits(
@@ -328,10 +331,10 @@ def test_errors_fit_their_schemas(service):
         (f"/uploads/{unknown}.png", 404),
         ("/api/upload", 405),
     ]:
-        fits(get(service, path), upload_schemas.ProblemSchema, status)
+        fits(get(service, path), ProblemSchema, status)
     [one] = uploaded(service, photographs.one_pixel())
     beyond = requests.get(one["preview_url"], headers={"Range": "bytes=9999-"}, timeout=10)
-    fits(beyond, upload_schemas.ProblemSchema, 416)
+    fits(beyond, ProblemSchema, 416)
     for content, status in [(b"", 422), (photographs.text(), 415), (photographs.png_bomb(), 413)]:
-        fits(upload(service, part(content)), upload_schemas.UploadProblemSchema, status)
-    fits(upload(service, part(b"", field="image")), upload_schemas.UploadProblemSchema, 422)
+        fits(upload(service, part(content)), UploadProblemSchema, status)
+    fits(upload(service, part(b"", field="image")), UploadProblemSchema, 422)

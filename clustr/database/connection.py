@@ -31,6 +31,9 @@ REFUSAL_CODES = (UNAUTHORIZED := 13, AUTHENTICATION_FAILED := 18, ATLAS_ERROR :=
 # A member of a replica set with accounts returns this for a moment after a restart: it has not read
 # the keys yet that sign cluster times.
 KEY_NOT_FOUND = 211
+# MongoDB aborts a transaction that is too old, also one that only waited for a busy machine.
+TRANSACTION_TOO_OLD = 290
+TEMPORARY_CODES = (KEY_NOT_FOUND, TRANSACTION_TOO_OLD)
 
 Document = dict[str, Any]
 
@@ -106,7 +109,7 @@ def translate_errors() -> Iterator[None]:
             log.error("database_refused", error=message)
             raise DatabaseRefused(message) from error
         away = isinstance(error, ConnectionFailure | ExecutionTimeout) or error.timeout
-        if not away and getattr(error, "code", None) != KEY_NOT_FOUND:
+        if not away and getattr(error, "code", None) not in TEMPORARY_CODES:
             raise
         log.warning("database_unavailable", error=str(error)[:300])
         raise DatabaseUnavailable from error
