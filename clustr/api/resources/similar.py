@@ -6,7 +6,7 @@ from clustr.api.http.blueprint import Blueprint
 from clustr.api.http.fields import UPLOAD_ID_PARAMETER
 from clustr.api.http.request_context import components
 from clustr.api.plugin_filters import installed_filters
-from clustr.api.schemas.listing import FieldSelection
+from clustr.api.schemas.listed_fields import FieldSelection
 from clustr.api.schemas.similar import SimilarPageSchema, dump_neighbors
 from clustr.database import filter_from_query
 from clustr.domain.access import Scope

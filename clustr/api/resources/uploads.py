@@ -17,14 +17,8 @@ from clustr.api.http.preferences import (
 from clustr.api.http.request_context import components
 from clustr.api.http.urls import base_url
 from clustr.api.plugin_filters import installed_filters
-from clustr.api.schemas.listing import (
-    FieldSelection,
-    UploadPageSchema,
-    dump_page,
-    dump_search_page,
-    explain_too_slow,
-    sort_from_query,
-)
+from clustr.api.schemas.listed_fields import FieldSelection, dump_page, dump_search_page
+from clustr.api.schemas.listing import UploadPageSchema, explain_too_slow, sort_from_query
 from clustr.api.schemas.uploads import EXAMPLE_ETAG, ExistingSchema, HashesSchema, UploadSchema
 from clustr.api.schemas.waiting import WaitQuerySchema
 from clustr.database import Page, filter_from_query, reading_record

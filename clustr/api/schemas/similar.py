@@ -6,7 +6,8 @@ from typing import Any
 from marshmallow import Schema, fields, validate
 
 from clustr.api.http.fields import text
-from clustr.api.schemas.listing import FieldSelection, ListedUploadSchema
+from clustr.api.schemas.listed_fields import FieldSelection
+from clustr.api.schemas.listing import ListedUploadSchema
 from clustr.database import MALFORMED_RECORD_ERRORS, log_foreign_record
 from clustr.services.nearest import Neighbor
 
