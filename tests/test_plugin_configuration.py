@@ -53,7 +53,12 @@ def test_hook_is_given_the_configuration(load, plugins_folder):
 @pytest.mark.parametrize(
     ("toml", "variables", "reason"),
     [
-        ("", {}, r"size: Missing data"),
+        (
+            "",
+            {},
+            r"size: Missing data for required field\.; set CLUSTR_PLUGIN__GOOD__SIZE, or size in "
+            r"the table \[good\] of PLUGINS_CONFIG$",
+        ),
         ("[good]\nsize = 'large'", {}, r"size: Not a valid integer"),
         (
             "[good]\nsize = 3\nshape = 'round'",

@@ -92,6 +92,16 @@ def test_service_that_goes_away_sends_what_was_delayed() -> None:
         assert answer.result().json() == {"a": 1}
 
 
+def test_service_that_was_away_comes_back_at_the_same_address(clustr_http: HttpStandIn) -> None:
+    clustr_http.answer({})
+    clustr_http.come_back()  # It was not away.
+    clustr_http.go_away()
+    assert [end.state for end in ends_of(clustr_http, 1)] == ["deferred"]
+    clustr_http.come_back()
+    assert [end.state for end in ends_of(clustr_http, 1)] == ["succeeded"]
+    assert len(clustr_http.received) == 1
+
+
 # Batches
 
 

@@ -120,7 +120,7 @@ class Configuration:
         }
         configured_keys = frozenset(attributes.get(key, key) for key in values)
         return replace(
-            _split_secrets(schema_instance, _load_values(schema_instance, values, hidden)),
+            _split_secrets(schema_instance, _load_values(plugin, schema_instance, values, hidden)),
             configured_keys=configured_keys,
         )
 
@@ -296,13 +296,22 @@ def _texts_in(value: Any) -> Iterator[str]:
         yield repr(value)[1:-1] if isinstance(value, str) else repr(value)
 
 
-def _load_values(schema: Schema, values: dict[str, Any], hidden: list[str]) -> dict[str, Any]:
+def _load_values(
+    plugin: str, schema: Schema, values: dict[str, Any], hidden: list[str]
+) -> dict[str, Any]:
     """Load the values with the schema; `hidden` are texts to remove from errors."""
     try:
         loaded = schema.load(values, unknown=schema.unknown)
     except ValidationError as error:
-        message = "; ".join(_problems(error.normalized_messages(), schema, values))
-        raise misconfigured_error(_redact(message, hidden)) from None
+        messages = error.normalized_messages()
+        sentences = [*_problems(messages, schema, values)]
+        for key, declared in keys_of(schema).items():
+            if key in messages and key not in values:
+                own = f"{variable_prefix(plugin)}{key.upper()}"
+                variable = next(iter(named_variables(declared)), own)
+                where = f"{variable}, or {key} in the table [{plugin}] of PLUGINS_CONFIG"
+                sentences.append(f"set {where}")
+        raise misconfigured_error(_redact("; ".join(sentences), hidden)) from None
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # It is not chained: its traceback could hold a secret.

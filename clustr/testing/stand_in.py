@@ -75,9 +75,12 @@ class HttpStandIn:
         self._lock = Lock()
         self._gone = Event()
         self.answer({})
-        handler = type("Handler", (_Handler,), {"stand_in": self})
-        self._server = ThreadingHTTPServer((LOOPBACK, 0), handler)
+        self._listen(port=0)
         self.url = f"http://{LOOPBACK}:{self._server.server_port}"
+
+    def _listen(self, port: int) -> None:
+        handler = type("Handler", (_Handler,), {"stand_in": self})
+        self._server = ThreadingHTTPServer((LOOPBACK, port), handler)
         self._thread = Thread(target=self._server.serve_forever, args=(POLL_SECONDS,), daemon=True)
         self._thread.start()
 
@@ -129,6 +132,12 @@ class HttpStandIn:
             self._server.shutdown()
             self._thread.join()
             self._server.server_close()
+
+    def come_back(self) -> None:
+        """Accept connections again, at the same address, after `go_away`."""
+        if not self._thread.is_alive():
+            self._gone.clear()
+            self._listen(self._server.server_port)
 
     def __enter__(self) -> "HttpStandIn":
         return self
