@@ -434,11 +434,13 @@ def test_broken_settings_are_said_and_plugins_listed(drop_in, toml, settings, sa
 
 
 def test_list_imports_nothing_heavy(drop_in) -> None:
+    place = drop_in(GOOD)
     done = subprocess.run(
         [sys.executable, "-m", "clustr", "plugins", "list"],
-        cwd=drop_in(GOOD),
+        cwd=place,
         env={
             "PATH": os.environ["PATH"],
+            "XDG_STATE_HOME": str(place),  # No other service is noted there, to be asked.
             "PLUGINS_FOLDER": "plugins",
             "PYTHONPROFILEIMPORTTIME": "1",
         },
