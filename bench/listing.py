@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import statistics
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -33,7 +34,7 @@ FILTERS = {
     "analysis": "&analyzer=blip&analysis_status=succeeded",
     "duplicate": "&duplicate=true",
 }
-SORTS = ("upload_time", "taken_at", "size", "name")
+SORTS = ("upload_time", "taken_at", "size", "name", "date")
 LISTINGS = [
     f"/api/uploads?limit={LIMIT}&sort={sign}{sort}{filter}"
     for filter in FILTERS.values()
@@ -59,6 +60,7 @@ def listing(contenders: Sequence[Contender], rounds: int) -> Iterator[Figure]:
             yield from walks(large, rounds, count)
             yield one_upload(large, large_floor, rounds, count)
         yield from far_pages(large)
+        yield from timelines(large, rounds)
         yield from under_load(large, rounds)
 
 
@@ -158,6 +160,21 @@ def database_time(ours: Contender, first: str, number: int) -> float:
     finally:
         uploads.database.command("profile", 0)
     return sum(each["millis"] for each in profile.find({"ns": uploads.full_name}))
+
+
+def timelines(ours: Contender, rounds: int) -> list[Figure]:
+    """The months of the largest library, and how long one waits who asks for them first."""
+    figures = []
+    for name, most in (("all", 50), ("tag", 150)):
+        path = f"/api/timeline?unit=month{FILTERS[name]}"
+        work = f"months of {LARGER[-1]} uploads, filter: {name}"
+        first = [load.gets(ours.url, [path], 1, 1).seconds * 1000]
+        waits = [load.gets(ours.url, [path], 300, 1).percentile(0.99) * 1000 for _ in range(rounds)]
+        figures += [
+            Figure(work, "p99 ms", waits, most=most),
+            Figure("  the first to ask", "ms", first, most=math.inf),
+        ]
+    return figures
 
 
 def under_load(ours: Contender, rounds: int) -> list[Figure]:

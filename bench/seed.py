@@ -127,6 +127,7 @@ def in_library(pattern: dict[str, Any], number: int, moment: datetime) -> dict[s
     words = words_of(other)
     name = f"{NAME} {other % 100_000}.jpg"
     taken_at = moment - timedelta(minutes=other % 10**6) if number % 3 else None
+    dates = dict.fromkeys(("taken_at", "taken_at_local"), taken_at) if taken_at else {}
     written = {
         **pattern,
         "_id": key,
@@ -134,6 +135,7 @@ def in_library(pattern: dict[str, Any], number: int, moment: datetime) -> dict[s
         "filename": f"{key}.jpg",
         "upload_time": moment,
         "updated_at": moment,
+        "sort_date": taken_at or moment,
         "size": 100_000 + other % 5_000_000,
         "content_type": content_type,
         "sha256": sha256,
@@ -149,7 +151,7 @@ def in_library(pattern: dict[str, Any], number: int, moment: datetime) -> dict[s
     written.pop(ORIGINAL, None)
     if original == number:
         written[ORIGINAL] = sha256
-    return written | ({"taken_at": taken_at} if taken_at else {})
+    return written | dates
 
 
 def key_of(number: int) -> ObjectId:
