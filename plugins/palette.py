@@ -1,6 +1,6 @@
-"""What a gallery needs while it loads: the colours of a picture, its luminance, and a placeholder.
+"""What a gallery needs while it loads: the colors of a picture, its luminance, and a placeholder.
 
-Everything is taken from a copy of at most 64 pixels a side, which takes some milliseconds. Colours
+Everything is taken from a copy of at most 64 pixels a side, which takes some milliseconds. Colors
 are compared in OKLab (https://bottosson.github.io/posts/oklab/), where equal distances look equal.
 The placeholder is a ThumbHash (https://evanw.github.io/thumbhash/): about 25 bytes from which a
 client draws a blurred picture with its proportions and its transparency.
@@ -28,7 +28,7 @@ SIDE = 64
 PLACEHOLDER_SIDE = 32
 MOST_COLORS = 6
 LEAST_WEIGHT = 0.02
-# Colours nearer than this in OKLab are one; just noticeable is about 0.02.
+# Colors nearer than this in OKLab are one; just noticeable is about 0.02.
 SAME_COLOR = 0.09
 VISIBLE_ALPHA = 128
 # A name says first which hue it is, and whether it is one; then how light.
@@ -70,7 +70,7 @@ COLORS = {
 
 
 class ColorResult(Schema):
-    """One of the colours that make the picture."""
+    """One of the colors that make the picture."""
 
     hex = fields.String(required=True, validate=validate.Regexp(r"#[0-9a-f]{6}\Z"))
     name = fields.String(required=True, validate=validate.OneOf(list(COLORS)))
@@ -85,7 +85,7 @@ class PaletteResult(Schema):
         required=True,
         validate=validate.Length(max=MOST_COLORS),
         metadata={
-            "description": "The colours that there is most of, each with the nearest name and its "
+            "description": "The colors that there is most of, each with the nearest name and its "
             "share of the pixels that can be seen; none where nothing can be seen"
         },
     )
@@ -106,7 +106,7 @@ class Palette(Analyzer):
     name = "palette"
     version = 2
     result_schema = PaletteResult
-    summary = "Dominant colours with their names, mean luminance, and a placeholder"
+    summary = "Dominant colors with their names, mean luminance, and a placeholder"
 
     def analyze(self, image: Image, context: Context) -> dict[str, Any]:
         picture = to_rgba(image.open(at_least=SIDE), SIDE)
@@ -120,7 +120,7 @@ class Palette(Analyzer):
 
 
 def dominant(picture: PIL.Image.Image) -> list[dict[str, Any]]:
-    """The colours of an RGBA picture of which there is most, those that look alike as one."""
+    """The colors of an RGBA picture of which there is most, those that look alike as one."""
     import numpy as np  # noqa: PLC0415  Web processes load this file and do without NumPy.
 
     pixels = np.asarray(picture)
@@ -148,13 +148,13 @@ def dominant(picture: PIL.Image.Image) -> list[dict[str, Any]]:
 
 
 def name_of(color: Sequence[int]) -> str:
-    """The name of the nearest colour that has one."""
+    """The name of the nearest color that has one."""
     place = oklab(color)
     return min(COLORS, key=lambda name: distance(PLACES[name], place, HUE_COUNTS))
 
 
 def distance(one: Sequence[float], other: Sequence[float], hue_counts: float = 1) -> float:
-    """How different two colours of OKLab look; `hue_counts` is how much more hue does than
+    """How different two colors of OKLab look; `hue_counts` is how much more hue does than
     lightness.
     """
     return hypot(
@@ -163,7 +163,7 @@ def distance(one: Sequence[float], other: Sequence[float], hue_counts: float = 1
 
 
 def oklab(color: Sequence[int]) -> tuple[float, float, float]:
-    """A colour of sRGB, from 0 to 255 each, in OKLab."""
+    """A color of sRGB, from 0 to 255 each, in OKLab."""
     red, green, blue = (
         c / 3294.6 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in color
     )
@@ -190,7 +190,7 @@ def thumbhash(picture: PIL.Image.Image) -> bytes:
     opacity = total(alpha.ravel())
     mean = total((colors * alpha[..., None]).reshape(-1, 3).T) / (opacity or 1)
     has_alpha = bool((alpha < 1).any())
-    # Lightness, yellow to blue, red to green, each over the mean colour where it is clear; opacity.
+    # Lightness, yellow to blue, red to green, each over the mean color where it is clear; opacity.
     shown = mean * (1 - alpha[..., None]) + colors * alpha[..., None]
     red, green, blue = (shown[..., band] for band in range(3))
     planes = ((red + green + blue) / 3, (red + green) / 2 - blue, red - green, alpha)
@@ -251,7 +251,7 @@ def total(values: "Floats") -> "Floats":
     """The sums along the last axis, added one after the other.
 
     NumPy's own sums add in another order, which rounds otherwise: what is left over of a picture
-    of one colour would then become another placeholder.
+    of one color would then become another placeholder.
     """
     sums: Floats = values.cumsum(axis=-1)[..., -1]
     return sums
@@ -274,8 +274,8 @@ def clustr_register_filters(config: Mapping[str, Any]) -> Iterable[Filter]:
             analyzer="palette",
             field="colors.name",
             type=fields.String(validate=validate.OneOf(list(COLORS))),
-            title="Colour",
-            summary="A colour of the picture",
+            title="Color",
+            summary="A color of the picture",
             indexed=True,
         ),
     ]

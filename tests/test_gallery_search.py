@@ -148,7 +148,7 @@ def test_every_filter_of_the_listing_is_there_and_those_of_plugins(page, service
     names = {each["name"] for each in parameters if each["in"] == "query"}
     elsewhere = {"page", "limit", "cursor", "sort", "prefix", "fields", "ids", "q"}
     filters = open_filters(page)
-    expect(filters.get_by_role("group", name="palette").get_by_label("Colour")).to_be_visible()
+    expect(filters.get_by_role("group", name="palette").get_by_label("Color")).to_be_visible()
     shown = filters.locator("[name]").evaluate_all("all => all.map(each => each.name)")
     assert {*shown} == names - elsewhere
 
