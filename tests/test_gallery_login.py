@@ -86,11 +86,31 @@ def test_only_what_the_scopes_allow_is_shown(page, key, scopes, shown, regions):
         expect(state.get_by_role("region", name=region)).to_be_visible()
 
 
-def test_after_a_log_out_the_key_is_asked_for_again(page, key):
+@pytest.mark.parametrize("is_over", [False, True], ids=["in use", "over"])
+def test_after_a_log_out_the_key_is_asked_for_again(page, key, is_over):
+    """Also when the session had ended before, of which the page did not know."""
     log_in(page, key(*ALL))
+    expect(dialog_of(page)).to_be_hidden()
+    if is_over:
+        page.context.clear_cookies()
     page.get_by_role("button", name="Log out").click()
     expect(dialog_of(page)).to_be_visible()
     assert page.context.cookies() == []
+
+
+def test_other_tabs_go_on_with_the_session_that_one_has_begun(page, key, closed_web):
+    log_in(page, key(*ALL))
+    expect(dialog_of(page)).to_be_hidden()
+    other = page.context.new_page()
+    other.goto(page.url)
+    expect(actions(other).filter(has_text="Upload")).to_be_visible()
+    page.context.clear_cookies()
+    for tab in (page, other):
+        tab.evaluate("document.dispatchEvent(new Event('uploadschange'))")
+        expect(dialog_of(tab)).to_be_visible()
+    log_in(page, key(*ALL))
+    expect(dialog_of(other)).to_be_hidden()
+    upload_one(other)
 
 
 def test_a_session_that_ends_loses_nothing_that_was_typed(page, key):
@@ -104,10 +124,14 @@ def test_a_session_that_ends_loses_nothing_that_was_typed(page, key):
     expect(dialog_of(page)).to_be_hidden()
     expect(field).to_have_value("what was typed")
     expect(page.get_by_text("No image found")).to_be_visible()
-    # It takes the token of the new session to change something.
+    upload_one(page)
+
+
+def upload_one(page):
+    """It takes the token of the session to change something."""
     with page.expect_file_chooser() as chooser:
         page.get_by_role("button", name="Upload").click()
-    content = photographs.photograph()
+    content = photographs.unique(number=secrets.randbelow(10**9))
     chooser.value.set_files([{"name": "a.jpg", "mimeType": "image/jpeg", "buffer": content}])
     uploads = page.get_by_role("region", name="Uploads")
     expect(uploads.get_by_role("status")).to_have_text("1 of 1 uploaded")

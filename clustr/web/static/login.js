@@ -5,6 +5,8 @@ import { html, nothing, render } from "./lit-html.js";
 import { say } from "./messages.js";
 
 const dialog = document.getElementById("login");
+/** The other tabs with this page, which have the same cookie and so the same session. */
+const tabs = new BroadcastChannel("clustr-session");
 
 /** What the dialog shows, and who waits for its end. */
 const state = { reason: "", error: "", isAsking: false, done: null };
@@ -16,6 +18,7 @@ const state = { reason: "", error: "", isAsking: false, done: null };
  */
 export async function startSession() {
   dialog.addEventListener("cancel", (event) => event.preventDefault());
+  tabs.addEventListener("message", takeOver);
   const session = await readSession().catch((problem) => {
     if (problem.status === 401) return askForKey("This service asks for a key.");
     throw problem;
@@ -34,10 +37,11 @@ async function askAgain() {
 async function leave() {
   try {
     await logOut();
-    location.reload();
   } catch (problem) {
-    say(problem.message);
+    if (problem.status !== 401) return say(problem.message);
+    // The session had ended before.
   }
+  location.reload();
 }
 
 function askForKey(reason) {
@@ -54,14 +58,24 @@ async function submit(event) {
   Object.assign(state, { error: "", isAsking: true });
   draw();
   try {
-    const session = await logIn(dialog.querySelector("[name=key]").value.trim());
-    dialog.close();
-    render(nothing, dialog); // The key is not kept in the page.
-    state.done(session);
+    goOn(await logIn(dialog.querySelector("[name=key]").value.trim()));
+    tabs.postMessage("begun");
   } catch (problem) {
     Object.assign(state, { error: problem.message, isAsking: false });
     draw();
   }
+}
+
+function goOn(session) {
+  dialog.close();
+  render(nothing, dialog); // The key is not kept in the page.
+  state.done(session);
+}
+
+/** Take over the session that another tab has begun; with the one before nothing can be changed. */
+async function takeOver() {
+  const session = await readSession().catch((problem) => say(problem.message));
+  if (session && dialog.open) goOn(session);
 }
 
 function draw() {
