@@ -129,6 +129,21 @@ def test_files_are_dropped_or_pasted(page, service, event):
     assert names_of(service, f"name:{event}ped") == [f"{event}ped.jpg"]
 
 
+def test_a_folder_is_dropped_with_all_that_is_in_it(page, service, tmp_path):
+    (tmp_path / "holiday" / "beach").mkdir(parents=True)
+    for name in ("above.jpg", "beach/below.jpg"):
+        (tmp_path / "holiday" / name).write_bytes(content_of(name))
+    data = {"items": [], "files": [str(tmp_path / "holiday")], "dragOperationsMask": 1}
+    session = page.context.new_cdp_session(page)
+    expect(page.get_by_role("button", name="Upload", exact=True)).to_be_visible()
+    for event in ("dragEnter", "dragOver", "drop"):
+        place = {"type": event, "x": 200, "y": 200, "data": data}
+        session.send("Input.dispatchDragEvent", place)
+    expect(region(page).get_by_role("status")).to_have_text("2 of 2 uploaded")
+    assert names_of(service, "name:above") == ["above.jpg"]
+    assert names_of(service, "name:below") == ["below.jpg"]
+
+
 def test_it_shows_where_files_may_be_dropped(page):
     drop(page, "dragover", "over.jpg")
     expect(page.locator("body")).to_have_class("dropping")

@@ -1,6 +1,7 @@
-// Takes files that are dropped on the page, pasted or chosen, and shows how far they are.
+// Takes files and folders that are dropped on the page, pasted or chosen, and shows how far they are.
 import { addAction } from "./actions.js";
 import { html, nothing, render } from "./lit-html.js";
+import { say } from "./messages.js";
 import * as route from "./route.js";
 import { UploadQueue } from "./upload_queue.js";
 
@@ -65,8 +66,36 @@ function dropped(event) {
   if (!event.dataTransfer.types.includes("Files")) return;
   event.preventDefault();
   showTarget(false);
-  add(event.dataTransfer.files);
+  // All have to be asked for at once: behind the first wait they are gone.
+  const entries = [...event.dataTransfer.items]
+    .filter(({ kind }) => kind === "file")
+    .map((item) => item.webkitGetAsEntry() ?? item.getAsFile());
+  for (const entry of entries) addEntry(entry);
 }
+
+/** Add a file, or all files of a folder. */
+async function addEntry(entry) {
+  try {
+    add(entry instanceof File ? [entry] : await filesIn(entry));
+  } catch {
+    say(`“${entry.name}” cannot be read; it may have been moved.`);
+  }
+}
+
+/** The files in a folder and the folders in it, or the one that is no folder. */
+async function filesIn(entry) {
+  if (entry.isFile) return [await new Promise((resolve, reject) => entry.file(resolve, reject))];
+  const reader = entry.createReader();
+  const files = [];
+  // They are read some at a time, until there are none.
+  for (let entries; (entries = await nextEntries(reader)).length; ) {
+    for (const each of entries) files.push(...(await filesIn(each)));
+  }
+  return files;
+}
+
+const nextEntries = (reader) =>
+  new Promise((resolve, reject) => reader.readEntries(resolve, reject));
 
 function showTarget(isShown) {
   document.body.classList.toggle("dropping", isShown);
