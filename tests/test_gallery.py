@@ -60,6 +60,13 @@ def test_files_are_kept_for_a_year_until_another_version_is_there(client):
         assert client.get(f"/{folder}/{name}").status_code == 404
 
 
+def test_all_modules_are_asked_for_at_once(client):
+    """Else each would be found only when another one that imports it is there."""
+    page = client.get("/gallery")
+    named = re.findall(r'<link rel="modulepreload" href="gallery/\w+/([^"]+)">', page.text)
+    assert {*named} == {path.name for path in STATIC.glob("*.js")}
+
+
 def test_every_module_that_is_imported_is_there():
     for path in STATIC.glob("*.js"):
         for name in IMPORT.findall(path.read_text()):

@@ -23,6 +23,7 @@ def gallery() -> Response:
         "clustr_gallery.html",
         POLICY | {"img-src": "'self' blob: data:"},
         folder=f"gallery/{_digest()}",
+        modules=[path.name for path in _files() if path.suffix == ".js"],
     )
     response.cache_control.no_cache = True
     return response
@@ -48,5 +49,10 @@ def is_wanted() -> bool:
 @cache
 def _digest() -> str:
     """Identify the files of the page, which load each other by their names."""
-    paths = sorted(path for path in _FOLDER.iterdir() if path.suffix in CONTENT_TYPES)
-    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in _files())).hexdigest()[:16]
+
+
+@cache
+def _files() -> list[Path]:
+    """The modules and styles of the page."""
+    return sorted(path for path in _FOLDER.iterdir() if path.suffix in CONTENT_TYPES)
