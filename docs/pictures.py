@@ -11,6 +11,7 @@ import io
 import json
 import random
 import sys
+import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -73,15 +74,15 @@ def pictures() -> Iterator[tuple[str, bytes, dict[str, object]]]:
 
 def main(address: str) -> None:
     """Fill the service at this address and write the pictures."""
-    for name, content, said in pictures():
-        answer = requests.post(
-            f"{address}/api/upload",
-            files={"metadata": (None, json.dumps(said)), "files": (name, content)},
-            headers={"Prefer": "wait=60"},
-            timeout=90,
-        )
-        answer.raise_for_status()
-    newest = answer.json()["data"][0]["id"]
+    names, contents, said = zip(*pictures(), strict=True)
+    files = [("files", file) for file in zip(names, contents, strict=True)]
+    data = {"metadata": json.dumps(said)}
+    answer = requests.post(f"{address}/api/upload", data=data, files=files, timeout=300)
+    answer.raise_for_status()
+    shown = answer.json()["data"][-1]["id"]
+    waiting = {"status": "pending", "limit": 1}
+    while requests.get(f"{address}/api/uploads", waiting, timeout=30).json()["data"]:
+        time.sleep(1)
     FOLDER.mkdir(exist_ok=True)
     path = browsing.installed() or sys.exit("Chromium is not installed.")
     with browsing.running(path) as browser:
@@ -91,7 +92,7 @@ def main(address: str) -> None:
             page.wait_for_load_state("networkidle")
             write(page.screenshot(), name)
         page = browser.new_page(viewport={"width": 1280, "height": 800})
-        page.goto(f"{address}/gallery#upload={newest}")
+        page.goto(f"{address}/gallery#upload={shown}")
         page.wait_for_load_state("networkidle")
         write(page.screenshot(), "gallery-viewer")
 
