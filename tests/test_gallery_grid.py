@@ -179,6 +179,47 @@ def test_a_month_is_jumped_to(page):
     assert page.get_by_label("Jump to").input_value() == "2019-03"
 
 
+def test_a_slider_leads_through_the_months(page):
+    months = list(months_by_name())
+    slider = page.get_by_role("slider", name="Month")
+    expect(slider).to_have_attribute("aria-valuetext", months[0])
+    slider.focus()
+    page.keyboard.press("ArrowDown")
+    expect(slider).to_have_attribute("aria-valuetext", months[1])
+    expect(page.get_by_role("heading", name=months[1])).to_be_in_viewport()
+    slider.fill(str(months.index("March 2019")))
+    expect(page.get_by_role("heading", name="March 2019")).to_be_in_viewport()
+    page.keyboard.press("End")
+    expect(image(page, COUNT - 1)).to_be_in_viewport()
+    page.set_viewport_size({"width": 360, "height": 1000})
+    expect(slider).to_be_hidden()
+
+
+def test_all_of_a_grid_is_reached_that_is_higher_than_pages_can_be(page, address, web):
+    """It is said that there are very many in the newest month."""
+    timeline = requests.get(f"{web.url}/api/timeline", timeout=10).json()
+    timeline["data"][0]["count"] = 2_000_000
+    page.route("**/api/timeline?*", lambda route: route.fulfill(json=timeline))
+    try:
+        open_gallery(page, address)
+        height = page.evaluate("document.documentElement.scrollHeight")
+        page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+        last = image(page, COUNT - 1)
+        expect(last).to_be_in_viewport()
+        bottom = last.bounding_box()["y"]
+        page.mouse.move(600, 500)
+        page.mouse.wheel(0, -400)
+        wait_until(lambda: last.bounding_box()["y"] == pytest.approx(bottom + 400, abs=2), 10)
+        page.get_by_label("Jump to").select_option("2019-03")
+        first = next(n for n in range(COUNT) if f"{over_years(n)['taken_at']:%Y-%m}" == "2019-03")
+        expect(image(page, first)).to_be_in_viewport()
+        assert page.evaluate("document.documentElement.scrollHeight") <= height < 10_000_000
+        page.evaluate("scrollTo(0, 0)")
+        expect(image(page, 0)).to_be_in_viewport()
+    finally:
+        page.unroute("**/api/timeline?*")
+
+
 def test_what_is_in_the_window_stays_there_when_heights_above_change(page, web):
     """Months above it are loaded, which were guessed; and uploads come above it."""
     page.get_by_label("Jump to").select_option("2020-05")
@@ -222,6 +263,29 @@ def test_asking_again_is_one_request(page):
     assert asked == ["/api/timeline"]
 
 
+def test_a_page_that_is_not_seen_asks_for_nothing(browser, address):
+    page = browser.new_page()
+    page.clock.install()
+    open_gallery(page, address)
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    show = """state => {
+        Object.defineProperty(document, "visibilityState", { value: state, configurable: true });
+        document.dispatchEvent(new Event("visibilitychange"));
+    }"""
+    with page.expect_response("**/api/timeline?*"):
+        page.clock.run_for(5_000)
+    page.evaluate(show, "hidden")
+    asked.clear()
+    page.clock.run_for(60_000)
+    assert page.evaluate("document.visibilityState") == "hidden"
+    assert asked == []
+    for news in (lambda: page.evaluate(show, "visible"), lambda: page.clock.run_for(5_000)):
+        with page.expect_response("**/api/timeline?*"):
+            news()
+    page.close()
+
+
 def test_images_are_reached_and_chosen_with_the_keyboard(page):
     image(page, 0).focus()
     page.keyboard.press("ArrowRight")
@@ -259,6 +323,37 @@ def test_an_image_that_was_opened_by_its_address_has_the_ones_beside_it(page, ad
     page.keyboard.press("Escape")
     expect(image(page, 1501)).to_be_focused()
     expect(image(page, 1501)).to_be_in_viewport()
+
+
+@pytest.mark.parametrize("filters", ["q=photograph", "sort=name", "min_width=1600&sort=-size"])
+def test_the_next_and_previous_are_those_of_what_is_found(page, address, web, filters):
+    """Also where the page was opened at an image that is far down there."""
+    listed = requests.get(f"{web.url}/api/uploads?{filters}&fields=caption&limit=200", timeout=10)
+    hits = listed.json()["data"]
+    open_gallery(page, address, filters)
+    page.locator(f"[data-id='{hits[2]['id']}'] a").click()
+    expect_image(page, hits[2])
+    page.keyboard.press("ArrowRight")
+    expect_image(page, hits[3])
+    open_gallery(page, address, f"{filters}&upload={hits[150]['id']}")
+    expect(page.get_by_role("heading", name="Metadata")).to_be_visible()
+    page.get_by_role("button", name="Next").click()
+    expect_image(page, hits[151])
+    page.keyboard.press("ArrowLeft")
+    expect_image(page, hits[150])
+
+
+def expect_image(page: Page, upload: dict) -> None:
+    expect(page.get_by_role("dialog")).to_have_accessible_name(f"Image: {upload['caption']}")
+
+
+def test_what_is_not_found_has_none_beside_it(page, address, web):
+    document = web.workshop.collection.find_one({"caption": "image number 0"})
+    open_gallery(page, address, f"min_width=3000&upload={document['_id']}")
+    expect(page.get_by_role("heading", name="Metadata")).to_be_visible()
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_text("No image is next to this one")).to_be_visible()
+    expect(page.get_by_role("dialog", name="image number 0")).to_be_visible()
 
 
 def test_the_focus_goes_down_through_what_was_not_loaded(page):

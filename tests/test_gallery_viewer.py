@@ -181,6 +181,26 @@ def test_words_are_edited(viewer, service, uploads, loaded_page):
     expect(viewer).to_have_accessible_name("Image: picture 3")
 
 
+@pytest.mark.parametrize("answer", ["accept", "dismiss"])
+def test_what_was_written_is_not_lost_unasked(viewer, service, uploads, loaded_page, answer):
+    viewer.get_by_label("Caption").fill("written")
+    loaded_page.once("dialog", lambda asked: getattr(asked, answer)())
+    with loaded_page.expect_event("dialog") as asked:
+        viewer.get_by_role("button", name="Next").click()
+    assert "not saved" in asked.value.message
+    expect(viewer).to_have_accessible_name("Image: picture 2")
+    if answer == "accept":
+        expect(loaded_page.get_by_text("Saved.").last).to_be_visible()
+        loaded_page.keyboard.press("ArrowLeft")
+        expect(viewer).to_have_accessible_name("Image: written")
+        viewer.get_by_label("Caption").fill("picture 3")
+        viewer.get_by_role("button", name="Save").click()
+    else:
+        loaded_page.keyboard.press("ArrowLeft")
+    expect(viewer).to_have_accessible_name("Image: picture 3")
+    assert read(service, uploads[0])["caption"] == "picture 3"
+
+
 @pytest.mark.parametrize(("whose", "kept"), [("Yours", "mine"), ("Theirs", "theirs")])
 def test_a_conflict_is_told_with_both_values(viewer, traffic, service, uploads, whose, kept):
     address = f"{service.url}/api/uploads/{uploads[0]}"

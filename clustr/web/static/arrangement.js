@@ -10,15 +10,13 @@ export function arrange(listing, width) {
   const options = { width, rowHeight: rowHeightFor(width), gap: GAP };
   let top = 0;
   for (const month of listing.months) {
-    const listTop = month.name ? HEADING : 0;
-    let inside = 0;
+    month.top = top;
+    if (month.name) top += HEADING;
     for (const block of month.blocks) {
       arrangeBlock(block, options);
-      Object.assign(block, { inside, top: top + listTop + inside });
-      inside += block.height;
+      block.top = top;
+      top += block.height;
     }
-    Object.assign(month, { top, height: listTop + inside });
-    top += month.height;
   }
   return top;
 }
@@ -50,8 +48,7 @@ export function placedBetween(blocks, start, end, id) {
       const upload = block.uploads[index];
       const top = block.top + box.top;
       if (upload.id !== id && (top > end || top + box.height < start)) continue;
-      const inMonth = { ...box, top: block.inside + box.top };
-      placed.push({ upload, box: inMonth, month: block.month, position: block.start + index });
+      placed.push({ upload, box: { ...box, top }, month: block.month, position: block.start + index });
     }
   }
   return placed;

@@ -33,6 +33,17 @@ export class Editing {
     return Object.keys(this.#changes()).length > 0;
   }
 
+  /** Save what was written of an image that is shown no longer. */
+  async saveBehind() {
+    try {
+      await this.#send(this.#changes(), this.#upload);
+      document.dispatchEvent(new Event("uploadschange"));
+      say("Saved.");
+    } catch (problem) {
+      say(`What you wrote is not saved. ${messageOf(problem)}`);
+    }
+  }
+
   #draw() {
     const values = valuesOf(this.#upload);
     render(
@@ -72,15 +83,16 @@ export class Editing {
     if (Object.keys(changes).length > 0) await this.#save(changes, this.#upload);
   }
 
-  /** Save changes of an upload, if it is still as it was read. */
+  /** Change an upload, if it is still as it was read. Return it as it is then. */
+  async #send(changes, upload) {
+    const headers = { "If-Match": `"${upload.version}"` };
+    const json = editOf(changes, upload);
+    return (await call("PATCH", `api/uploads/${upload.id}`, { json, headers })).json();
+  }
+
   async #save(changes, upload) {
     try {
-      const headers = { "If-Match": `"${upload.version}"` };
-      const response = await call("PATCH", `api/uploads/${upload.id}`, {
-        json: editOf(changes, upload),
-        headers,
-      });
-      this.#accept(await response.json());
+      this.#accept(await this.#send(changes, upload));
       say("Saved.");
     } catch (problem) {
       if (problem.status === 412) await this.#askWhich(changes, upload);
@@ -155,7 +167,8 @@ function messageOf(problem) {
 /** What the form shows of an upload. */
 function valuesOf(upload) {
   return {
-    caption: upload.caption ?? "",
+    // Ends of lines are as a field of the browser has them.
+    caption: (upload.caption ?? "").replace(/\r\n?/g, "\n"),
     tags: upload.tags.join(", "),
     original_name: upload.original_name,
     taken_at: localTime(upload)?.slice(0, 19).replace(/:00$/, "") ?? "",

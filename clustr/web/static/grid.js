@@ -16,7 +16,8 @@ import { Listing } from "./listing.js";
 import { showNotice } from "./notice.js";
 import { startRefreshing } from "./refreshing.js";
 import { filters, onChange } from "./route.js";
-import { MonthView, setPixels } from "./tiles.js";
+import { Scroll } from "./scroll.js";
+import { MonthView } from "./tiles.js";
 
 /** How far beside the window images are in the page, and how far they are kept, in windows. */
 const [DRAWN, KEPT] = [1, 6];
@@ -43,7 +44,7 @@ export function startGrid() {
 /** Tells "show" when it shows another listing, and "draw" when other images are in the page. */
 class Grid extends EventTarget {
   listing = null;
-  #header = document.querySelector("body > header");
+  #scroll;
   #views = new Map();
   #width = 0;
   #reading = new AbortController();
@@ -62,6 +63,7 @@ class Grid extends EventTarget {
     this.months = document.createElement("div");
     this.months.className = "grid-months";
     element.append(this.bar, this.notice, this.months);
+    this.#scroll = new Scroll(this.months);
     addEventListener("scroll", () => this.#drawSoon(), { passive: true });
     new ResizeObserver(() => this.#resize()).observe(this.months);
   }
@@ -91,7 +93,7 @@ class Grid extends EventTarget {
       const next = await Listing.read(filters(), signal);
       if (isForced || next.differsFrom(this.listing)) {
         await next.load(this.#sameBlocks(next), signal);
-        const place = placeAt(this.listing, this.#window().start);
+        const place = placeAt(this.listing, this.#scroll.window().start);
         this.listing = next;
         this.#place(place);
         this.dispatchEvent(new Event("show"));
@@ -102,14 +104,13 @@ class Grid extends EventTarget {
 
   /** The month at the top of the window. */
   monthInWindow() {
-    const { start } = this.#window();
+    const { start } = this.#scroll.window();
     return this.listing.months.findLast((month) => month.top <= Math.max(0, start))?.name;
   }
 
   /** Scroll to a month. */
   goToMonth(name) {
-    const { top } = this.listing.months.find((month) => month.name === name);
-    scrollTo(0, this.#origin() + top);
+    this.#scroll.to(this.listing.months.find((month) => month.name === name).top);
     this.#draw();
   }
 
@@ -117,9 +118,9 @@ class Grid extends EventTarget {
   reveal(id) {
     const box = this.listing && boxOf(this.listing, id);
     if (!box) return null;
-    const { start, end } = this.#window();
-    if (box.top < start) scrollTo(0, this.#origin() + box.top);
-    if (box.top + box.height > end) scrollBy(0, box.top + box.height - end);
+    const { start, end } = this.#scroll.window();
+    if (box.top < start) this.#scroll.to(box.top);
+    else if (box.top + box.height > end) this.#scroll.to(start + box.top + box.height - end);
     this.#draw();
     return this.elementOf(id);
   }
@@ -136,12 +137,16 @@ class Grid extends EventTarget {
     return upload ?? null;
   }
 
-  /** Load an upload that was reached by another way than through the grid, and scroll to it. */
+  /** Load an upload that was reached by another way than through the grid. Return whether it is there. */
   async find(upload) {
-    if (!this.listing || this.listing.placeOf(upload.id)) return;
     await this.listing.find(upload);
-    setPixels(this.months, { height: arrange(this.listing, this.#width) });
+    if (!this.listing.placeOf(upload.id)) {
+      this.#place();
+      return false;
+    }
+    this.#scroll.setHeight(arrange(this.listing, this.#width));
     this.reveal(upload.id);
+    return true;
   }
 
   async #read(work) {
@@ -168,38 +173,26 @@ class Grid extends EventTarget {
     const [first, last] = [near[0], near.at(-1)].map((block) =>
       blockOfPlace(next, { month: block.month.name, index: block.start }),
     );
-    return next.blocks.slice(this.#window().start < 0 ? 0 : first.index, last.index + 1);
+    return next.blocks.slice(this.#scroll.window().start < 0 ? 0 : first.index, last.index + 1);
   }
 
   /** Give everything its place anew, with what was at the top of the window left there. */
-  #place(place = placeAt(this.listing, this.#window().start)) {
+  #place(place = placeAt(this.listing, this.#scroll.window().start)) {
     this.#width = this.months.clientWidth;
-    setPixels(this.months, { height: arrange(this.listing, this.#width) });
-    if (place) scrollTo(0, this.#origin() + heightOfPlace(this.listing, place));
+    this.#scroll.setHeight(arrange(this.listing, this.#width));
+    if (place) this.#scroll.to(heightOfPlace(this.listing, place));
     this.#draw();
   }
 
   #resize() {
     if (!this.listing || this.months.clientWidth === this.#width) return;
-    const place = placeAt(this.listing, this.#window().start);
+    const place = placeAt(this.listing, this.#scroll.window().start);
     forgetArrangement(this.listing);
     this.#place(place);
   }
 
-  /** How far the page is scrolled when the beginning of the grid is right below the header. */
-  #origin() {
-    return this.months.getBoundingClientRect().top + scrollY - this.#header.offsetHeight;
-  }
-
-  /** The part of the grid that is in the window, enlarged by so many windows. */
-  #window(more = 0) {
-    const start = Math.round(scrollY - this.#origin());
-    const height = innerHeight - this.#header.offsetHeight;
-    return { start: start - more * innerHeight, end: start + height + more * innerHeight };
-  }
-
   #near(windows) {
-    const { start, end } = this.#window(windows);
+    const { start, end } = this.#scroll.window(windows);
     return blocksBetween(this.listing, start, end);
   }
 
@@ -212,10 +205,11 @@ class Grid extends EventTarget {
 
   #draw() {
     if (!this.listing) return;
+    this.#scroll.follow();
     const focused = document.activeElement?.closest(".tile")?.dataset.id;
     const blocks = new Set(this.#near(DRAWN)).add(this.listing.placeOf(focused)?.block);
     blocks.delete(undefined);
-    const { start, end } = this.#window(DRAWN);
+    const { start, end } = this.#scroll.window(DRAWN);
     const placed = placedBetween(
       [...blocks].sort((one, other) => one.index - other.index),
       start,
@@ -241,7 +235,7 @@ class Grid extends EventTarget {
       if (!view) this.#views.set(month.name, (view = new MonthView(month)));
       const { children } = this.months;
       if (children[index] !== view.element) this.months.insertBefore(view.element, children[index] ?? null);
-      view.show(month, images);
+      view.show(month, images, (height) => this.#scroll.inPage(height));
     }
   }
 

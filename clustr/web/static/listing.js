@@ -6,7 +6,7 @@ import { get } from "./api.js";
 const BLOCK_SIZE = 100;
 /** How many are asked for at once: on the way to what is to be seen, and of what is to be seen. */
 const [MOST_SKIPPED, MOST_READ] = [1000, 300];
-/** In how many blocks of a month an upload is looked for. */
+/** In how many blocks of a month, or of what is found, an upload is looked for. */
 const MOST_SEARCHED = 10;
 const FIELDS = ["dimensions", "caption", "original_name"];
 const PLACEHOLDER = "analyses.palette.thumbhash";
@@ -33,7 +33,6 @@ class Block {
 /** A month with its uploads in blocks; `name` is null where the order is not by date. */
 class Month {
   top = 0;
-  height = 0;
 
   constructor(name, count, cursor) {
     this.name = name;
@@ -100,13 +99,14 @@ export class Listing {
     }
   }
 
-  /** Load of the month of an upload what is needed to know its place, unless there are very many. */
+  /** Load what is needed to know the place of an upload, unless very many are before it. */
   async find(upload) {
-    const name = (upload.taken_at_local ?? upload.upload_time).slice(0, 7);
-    const month = this.months.find((each) => each.name === name);
-    for (const block of month?.blocks.slice(0, MOST_SEARCHED) ?? []) {
+    const name = this.isByMonth ? (upload.taken_at_local ?? upload.upload_time).slice(0, 7) : null;
+    const blocks = this.months.find((each) => each.name === name)?.blocks ?? [];
+    // There may be more of them with each that is loaded.
+    for (let next = 0; next < Math.min(blocks.length, MOST_SEARCHED); next += 1) {
       if (this.placeOf(upload.id)) return;
-      await this.load([block]);
+      await this.load([blocks[next]]);
     }
   }
 
@@ -139,7 +139,7 @@ export class Listing {
     const page = await this.#page({ limit: BLOCK_SIZE }, signal);
     this.digest = JSON.stringify(page);
     this.total = page.total;
-    this.#mayGrow = page.total === null;
+    this.#mayGrow = page.total_is_estimate;
     if (page.data.length === 0) return;
     const known = page.total ?? page.data.length + (page.next_cursor ? BLOCK_SIZE : 0);
     const month = new Month(null, known, null);

@@ -41,10 +41,12 @@ export class MonthView {
   /**
    * Show these images and no others, in this order.
    *
-   * @param {{upload, box, position}[]} placed `box` is from the top of the list of the month.
+   * @param {{upload, box, position}[]} placed `box` is from the top of the grid.
+   * @param {function} inPage where a height of the grid is in the page.
    */
-  show(month, placed) {
-    setPixels(this.element, { top: month.top, height: month.height });
+  show(month, placed, inPage) {
+    const top = inPage(month.top);
+    setPixels(this.element, { top });
     const wanted = new Set(placed.map(({ upload }) => upload.id));
     for (const [id, tile] of this.#tiles) {
       if (wanted.has(id)) continue;
@@ -62,7 +64,7 @@ export class MonthView {
         this.#list.insertBefore(tile, this.#list.children[index] ?? null);
       tile.setAttribute("aria-posinset", position + 1);
       tile.setAttribute("aria-setsize", month.count);
-      setPixels(tile, box);
+      setPixels(tile, { ...box, top: inPage(box.top) - top });
     }
   }
 }

@@ -48,12 +48,15 @@ class Viewer {
   /** Show an image; with null, close. */
   async show(id) {
     if (id === this.#id) return;
+    if (this.#editing?.isChanged && confirm("What you wrote is not saved. Save it now?")) {
+      this.#editing.saveBehind();
+    }
     const before = this.#id;
     this.#id = id;
     this.#reading.abort();
-    if (id === null) return this.#close(before);
     this.#upload = this.#related = this.#editing = this.#problem = null;
     render(nothing, this.words);
+    if (id === null) return this.#close(before);
     this.#draw();
     if (!this.#dialog.open) this.#dialog.showModal();
     // What led here may have gone with the image before; keys are for the viewer all the same.
@@ -196,7 +199,9 @@ class Viewer {
   async #move(step) {
     let next = null;
     try {
-      if (this.#upload) await this.#grid.find(this.#upload);
+      if (this.#upload && this.#grid.listing && !(await this.#grid.find(this.#upload))) {
+        say("No image is next to this one, which is not among those that are shown, or far down there.");
+      }
       next = await this.#grid.neighborOf(this.#id, step);
     } catch (problem) {
       say(problem.message);
