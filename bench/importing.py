@@ -1,11 +1,11 @@
-"""The rows of `clustr import`: its rate, from its start on, beside that of the load."""
+"""The row of `clustr import`: its rate, from its start on, beside that of the load."""
 
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench import load
@@ -17,20 +17,17 @@ CONNECTIONS = 4
 BOUND = 0.7
 
 
-def imports(contenders: Sequence[Contender], rounds: int) -> Iterator[Figure]:
+def imports(contenders: Sequence[Contender], rounds: int) -> list[Figure]:
     """A folder with 200 KB JPEGs, and as many from the load over as many connections."""
     ours = contenders[0]
     photo = load.photograph(PHOTO_BYTES)
-    imported: list[float] = []
-    loads: dict[int, list[float]] = {1: [], 10: []}
-    for _ in range(rounds):
-        imported.append(_import(ours, photo))
-        for files, rates in loads.items():
-            measured = load.uploads(ours.url, photo, FILES // files, CONNECTIONS, files)
-            rates.append(measured.rate * files)
-    for files, rates in loads.items():
-        work = f"clustr import of 200 KB JPEGs, beside {files} in a request, {CONNECTIONS} clients"
-        yield Figure(work, "files/s", imported, rates, BOUND)
+    pairs = [
+        (_import(ours, photo), load.uploads(ours.url, photo, FILES, CONNECTIONS).rate)
+        for _ in range(rounds)
+    ]
+    imported, sent = zip(*pairs, strict=True)
+    work = f"clustr import of 200 KB JPEGs, beside the load, {CONNECTIONS} clients"
+    return [Figure(work, "files/s", imported, sent, bound=BOUND)]
 
 
 def _import(ours: Contender, photo: bytes) -> float:

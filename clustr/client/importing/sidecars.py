@@ -1,6 +1,7 @@
 """Which files beside a picture say something of it, and what."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 
 from clustr.client.importing.errors import UnreadableFile
@@ -23,10 +24,12 @@ def sidecar_names(names: Iterable[str]) -> SidecarNames:
 
 def sidecars_of(picture: str, names: SidecarNames) -> Iterator[str]:
     """The sidecars of a picture: its XMP, which somebody edits, before what Takeout says."""
+    if not names:  # Most folders have none, and Takeout has many ways to name one.
+        return
     stem = picture.rpartition(".")[0]
     for candidates in ((picture + XMP, stem + XMP), takeout_names(picture)):
         found = (names.get(candidate.lower()) for candidate in candidates)
-        yield from [name for name in found if name][:1]
+        yield from islice(filter(None, found), 1)
 
 
 def read_sidecar(path: Path, picture: str) -> Words:
