@@ -47,6 +47,18 @@ def test_the_page_has_no_code_and_no_style_in_itself(client):
     assert re.findall(r"<script(?! type=\"module\" src=)|<style|\sstyle=|\son\w+=", page.text) == []
 
 
+def test_files_are_compressed_for_who_takes_that(client):
+    address = f"/{folder_of(client.get('/gallery'))}/grid.js"
+    with client.get(address) as plain:
+        content = plain.data
+    with client.get(address, headers={"Accept-Encoding": "gzip"}) as compressed:
+        assert compressed.content_encoding == "gzip"
+        assert gzip.decompress(compressed.data) == content == (STATIC / "grid.js").read_bytes()
+        assert "Accept-Encoding" in compressed.vary
+        assert compressed.last_modified
+        assert "immutable" in compressed.headers["Cache-Control"]
+
+
 def test_files_are_kept_for_a_year_until_another_version_is_there(client):
     folder = folder_of(client.get("/gallery"))
     for name, content_type in (("gallery.js", "text/javascript"), ("gallery.css", "text/css")):

@@ -1,4 +1,4 @@
-"""Compression of answers that are long and alike within: pages with many uploads.
+"""Compression of answers that are long and alike within: pages with many uploads, and scripts.
 
 docs/decisions/compression.md says why the service does it, and how.
 """

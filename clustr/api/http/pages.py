@@ -1,9 +1,12 @@
 """What the pages of the service have in common: their policy, and the files that they load."""
 
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from flask import Response, abort, make_response, render_template, send_from_directory
+
+from clustr.api.http.compression import compress, is_to_be_compressed
 
 # The types are stated because Python guesses them from tables of the machine, and with `nosniff` a
 # browser refuses a script of another type.
@@ -40,11 +43,20 @@ def make_page(template: str, policy: dict[str, str], **values: Any) -> Response:
 
 
 def send_asset(folder: Path, name: str) -> Response:
-    """Send a script or style that browsers may keep for a year; 404 for any other file."""
+    """Send a script or style that browsers may keep for a year; 404 for any other file.
+
+    It is compressed for who takes that: all of a page is on the way before anything of it is shown.
+    """
     content_type = CONTENT_TYPES.get(Path(name).suffix)
     if content_type is None:
         abort(404)
     response = send_from_directory(folder, name, mimetype=content_type, max_age=ONE_YEAR_SECONDS)
     response.cache_control.public = True
     response.cache_control.immutable = True
+    response.vary.add("Accept-Encoding")
+    if response.status_code == HTTPStatus.OK and is_to_be_compressed(response):
+        response.direct_passthrough = False  # It is read here, and not sent as a file.
+        compress(response)
+        # The tag is that of the other form; there is also the time of the last change.
+        response.headers.remove("ETag")
     return response
