@@ -171,6 +171,19 @@ def test_a_job_shows_how_far_it_is_and_can_be_cancelled(page, service, uploads):
     expect_said(page, "Tag “slow”")
 
 
+def test_on_a_small_screen_no_panel_covers_the_bar_for_chosen_images(page, uploads):
+    page.set_viewport_size({"width": 360, "height": 740})
+    choose(page, uploads)
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Upload", exact=True).click()
+    chooser.value.set_files([{"name": "a.pdf", "mimeType": "application/pdf", "buffer": b"%PDF"}])
+    panel = page.get_by_role("region", name="Uploads")
+    expect(panel).to_contain_text("1 not taken")
+    below = panel.bounding_box()["y"] + panel.bounding_box()["height"]
+    assert below <= chosen(page).bounding_box()["y"]
+    page.set_viewport_size({"width": 1000, "height": 900})
+
+
 def test_the_choice_is_over_when_other_hits_are_shown(page, uploads):
     choose(page, uploads)
     page.get_by_role("combobox", name="Search images").fill("somethingelse")
