@@ -13,14 +13,16 @@ from typing import Any
 import photographs
 import pytest
 import requests
+from bson import ObjectId
 from flask.testing import FlaskClient
 from fork_server import run_program
 from running import Up, wait_until
 
 from clustr.api.http.request_context import EXTENSION
 from clustr.cli.keys import parse_duration, parse_size
+from clustr.database.shares import NewShare
 from clustr.domain.access import Rate, Scope
-from clustr.domain.errors import InvalidInput, NameTaken, NotFound
+from clustr.domain.errors import InvalidInput, KeyRefused, NameTaken, NotFound
 from clustr.domain.key_text import EXAMPLE, is_well_formed
 from clustr.services.key_making import KeyMaking
 
@@ -120,6 +122,27 @@ def test_a_key_that_sees_uploads_of_another_of_its_name_is_told_so(app_with, app
     assert "Uploads of this name that it sees: 1\n" in again.stderr
     another = app_workshop.command("keys", "create", "new", "--scopes", "uploads:read,own")
     assert "Uploads of this name" not in another.stderr
+
+
+def test_what_becomes_of_shares_is_said_when_a_key_is_revoked_by_command(making, workshop):
+    shares, tomorrow = workshop.web.database.shares, datetime.now(UTC) + timedelta(days=1)
+    for name in ("website", "robot"):
+        key = making.create(name, ["uploads:write"]).key
+        new = NewShare(f"{ObjectId()}", tomorrow, False, None, name)
+        shares.add(new, key.id)
+    _, said = lines_of(workshop, "revoke", "website")
+    assert said.startswith("Shares that it made, which go on: 1. ")
+    assert shares.count_made_by("website") == 1
+    for name in ("website", "robot"):  # One is revoked already.
+        _, said = lines_of(workshop, "revoke", name, "--shares")
+        assert said == "Shares that it made, revoked with it: 1"
+        assert shares.count_made_by(name) == 0
+    with pytest.raises(KeyRefused):
+        shares.add(new, key.id)
+    assert shares.of_upload(new.upload_id) == []
+    again = workshop.command("keys", "revoke", "robot", "--shares")
+    assert again.returncode == 2
+    assert "is revoked already" in again.stderr
 
 
 def test_where_no_database_is_named_that_is_said(tmp_path):

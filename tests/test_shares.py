@@ -139,6 +139,25 @@ def test_all_shares_of_a_key_are_revoked_at_once_also_when_it_is(closed, upload_
     assert entry["details"] == {"name": "leaver", "revoked": "2"}
 
 
+def test_a_key_is_revoked_with_its_shares_and_makes_no_others(closed, upload_id):
+    leaked = {"X-API-Key": closed.web.key_making.create("leaked", [WRITE]).text}
+    path = f"/api/uploads/{upload_id}/share"
+    made = closed.ask(path, "POST", json={"days": 1}, headers=leaked).json
+    other, admin = shared(closed, upload_id), closed.key(Scope.ADMIN)
+    answer = closed.ask("/api/keys/leaked?shares=yes,please", "DELETE", headers=admin)
+    assert kind(answer) == (422, "invalid_input")
+    assert closed.ask(made["url"]).status_code == 200
+    answer = closed.ask("/api/keys/leaked?shares=true", "DELETE", headers=admin)
+    assert answer.json["revoked_at"]
+    assert kind(closed.ask(made["url"])) == (403, "address_revoked")
+    # The process has remembered the key for some seconds, and would take it still.
+    answer = closed.ask(path, "POST", json={"days": 1}, headers=leaked)
+    assert kind(answer) == (401, "key_refused")
+    assert [each["id"] for each in listed(closed, upload_id)] == [other["id"]]
+    [entry] = closed.ask("/api/audit?action=revoke_key&limit=1", headers=admin).json["data"]
+    assert entry["details"] == {"name": "leaked", "revoked_shares": "1"}
+
+
 def test_a_share_is_of_one_upload(closed, upload_id):
     other = closed.upload(photographs.unique(number=1))["id"]
     made = shared(closed, upload_id)

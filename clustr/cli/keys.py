@@ -18,7 +18,7 @@ from clustr.components import build_keys
 from clustr.database import Database, Key, now
 from clustr.domain.access import OWN, UNITS_SECONDS, Rate, Scope
 from clustr.domain.audit import COMMAND_LINE, AuditAction
-from clustr.domain.errors import DatabaseRefused, DatabaseUnavailable
+from clustr.domain.errors import DatabaseRefused, DatabaseUnavailable, NotFound
 from clustr.domain.failure_messages import format_size
 from clustr.services.audit import AuditLog
 from clustr.services.key_making import GRACE, IssuedKey, KeyMaking, audit_details
@@ -190,14 +190,36 @@ def rotate(name: str, grace: timedelta, expires: timedelta | None) -> None:
 
 @keys.command()
 @click.argument("name")
-def revoke(name: str) -> None:
+@click.option(
+    "--shares",
+    "with_shares",
+    is_flag=True,
+    help="Revoke the addresses that it gave to others, too, even if the key was revoked before; by "
+    "default they go on.",
+)
+def revoke(name: str, with_shares: bool) -> None:
     """Make a key invalid for good, within seconds."""
     with (
         keys_of_service() as (_, database, audit),
-        recording(audit, AuditAction.REVOKE_KEY, name),
+        recording(audit, AuditAction.REVOKE_KEY, name) as details,
     ):
-        key = database.keys.revoke(name)
-    click.echo(f"{key.name} is revoked; in 5 seconds at the latest no process takes it any more.")
+        shares = database.shares.count_made_by(name)
+        try:
+            database.keys.revoke(name)
+        except NotFound:
+            if not (with_shares and shares):
+                raise
+        if with_shares:
+            shares = database.shares.remove_all_made_by(name)
+            details["revoked_shares"] = str(shares)
+    click.echo(f"{name} is revoked; in 5 seconds at the latest no process takes it any more.")
+    if with_shares:
+        click.echo(f"Shares that it made, revoked with it: {shares:,}")
+    elif shares:
+        click.echo(
+            f"Shares that it made, which go on: {shares:,}. `clustr keys revoke {name} --shares` "
+            "ends them."
+        )
 
 
 def print_issued(issued: IssuedKey) -> None:

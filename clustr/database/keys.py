@@ -156,6 +156,12 @@ class Keys:
             document = self._collection.find_one({"name": name, "active": True})
         return _read(self._found(document, name))
 
+    def is_active(self, key_id: str) -> bool:
+        """Whether there is a key with this id that is not revoked."""
+        with translate_errors():
+            found = self._collection.find_one({"_id": ObjectId(key_id), "active": True}, {"_id": 1})
+        return found is not None
+
     def revoke(self, name: str) -> Key:
         """Make a key, and the text that it had before, invalid for good.
 

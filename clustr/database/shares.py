@@ -11,7 +11,8 @@ from pymongo.collection import Collection
 from clustr.database.clock import now
 from clustr.database.connection import Document, translate_errors
 from clustr.database.documents import parse_id
-from clustr.domain.errors import NotFound, TooManyShares
+from clustr.database.keys import Keys
+from clustr.domain.errors import KeyRefused, NotFound, TooManyShares
 
 # Of one upload; a list of them is not in pages.
 MAX_SHARES = 100
@@ -56,14 +57,19 @@ class Share:
 class Shares:
     """The collection of shares."""
 
-    def __init__(self, collection: Collection[Document]):
+    def __init__(self, collection: Collection[Document], keys: Keys):
         self.collection = collection
+        self._keys = keys
 
-    def add(self, new: NewShare) -> Share:
+    def add(self, new: NewShare, key_id: str | None) -> Share:
         """Add a share.
+
+        Args:
+            key_id: the id of the key that makes it; None when keys are not in use.
 
         Raises:
             TooManyShares: the upload has as many as it may have.
+            KeyRefused: the key was revoked in the last seconds.
         """
         upload_id = parse_id(new.upload_id)
         share = {
@@ -79,6 +85,11 @@ class Shares:
             if self.collection.count_documents({"upload_id": upload_id}) >= MAX_SHARES:
                 raise TooManyShares(MAX_SHARES)
             self.collection.insert_one(share)
+            # This process may not know yet that the key is revoked. Who revokes its shares, too,
+            # does so after the key: either that finds this one, or this look finds the key revoked.
+            if key_id is not None and not self._keys.is_active(key_id):
+                self.collection.delete_one({"_id": share["_id"]})
+                raise KeyRefused
         return _read(share)
 
     def of_upload(self, upload_id: str) -> list[Share]:
@@ -108,6 +119,12 @@ class Shares:
         """Revoke all shares of an upload; return how many there were."""
         with translate_errors():
             return self.collection.delete_many({"upload_id": parse_id(upload_id)}).deleted_count
+
+    def count_made_by(self, key_name: str) -> int:
+        """How many shares that keys of this name have made go on."""
+        query = {"created_by": key_name, "expires_at": {"$gt": now()}}
+        with translate_errors():
+            return self.collection.count_documents(query)
 
     def remove_all_made_by(self, key_name: str) -> int:
         """Revoke all shares that keys of this name have made; return how many there were."""

@@ -112,7 +112,7 @@ class DatabaseView:
         self.audit = Audit(database["audit"])
         self.old_ids = OldIds(database["old_ids"], uploads)
         # Views ask for the upload first, which only its owner finds.
-        self.shares = Shares(database["shares"])
+        self.shares = Shares(database["shares"], self.keys)
         self.selections = Selections(uploads, upkeep.tag_keys, upkeep.search_terms.stemming)
 
     def _count_all(self, uploads: Collection[Document]) -> None:

@@ -130,6 +130,19 @@ class NewKeySchema(Schema):
     )
 
 
+class RevocationQuerySchema(Schema):
+    """The query of a revocation."""
+
+    shares = fields.Boolean(
+        load_default=False,
+        metadata={
+            "description": "Revoke all shares that keys of this name have made, too; by default "
+            "their addresses go on.",
+            "example": True,
+        },
+    )
+
+
 class RotationSchema(Schema):
     """How a key is to be rotated."""
 
@@ -190,18 +203,25 @@ def get_key(name: str) -> Response:
 
 
 @blueprint.route("/<name>", methods=["DELETE"], parameters=[NAME_PARAMETER], needs=Scope.ADMIN)
+@blueprint.arguments(RevocationQuerySchema, location="query")
 @blueprint.response(200, KeySchema, description="The key, which is revoked.")
 @blueprint.alt_response(404, "NOT_FOUND")
+@blueprint.alt_response(422, "UNPROCESSABLE_ENTITY")
 @blueprint.alt_response(503, "SERVICE_UNAVAILABLE")
-def revoke_key(name: str) -> Response:
+def revoke_key(query: dict[str, bool], name: str) -> Response:
     """Revoke a key
 
     Within 5 seconds no process takes it any more, nor the text that it had before a rotation. A
     new key may have its name, and then has its uploads.
+
+    The shares that it made go on, because others rely on them. If the key has leaked, revoke them
+    with `shares=true`, or later with `DELETE /api/keys/{name}/shares`.
     """
     with recording(AuditAction.REVOKE_KEY) as details:
         details["name"] = name
         key = components.database.keys.revoke(name)
+        if query["shares"]:
+            details["revoked_shares"] = str(components.database.shares.remove_all_made_by(name))
     return jsonify(dump_key(key))
 
 
@@ -233,7 +253,7 @@ def rotate_key(asked: dict[str, Any], name: str) -> Response:
 def revoke_shares_of_key(name: str) -> Response:
     """Revoke all shares that a key has made
 
-    For when a key is revoked, which leaves its shares as they are. It counts what keys of this name
+    For when a key was revoked without its shares. It counts what keys of this name
     have made, those that are revoked included.
     """
     with recording(AuditAction.REVOKE_SHARE) as details:

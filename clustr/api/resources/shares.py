@@ -138,11 +138,11 @@ def share_upload(order: dict[str, Any], upload_id: str) -> Response:
             raise InvalidInput({"metadata": [said]})
     filename = components.database.uploads.get(upload_id).filename
     expires = components.url_signer.expiry(order["days"])
-    name = current_access().name
+    access = current_access()
     expires_at = datetime.fromtimestamp(expires, UTC)
     with recording(AuditAction.SHARE_UPLOAD, upload_id) as details:
         share = components.database.shares.add(
-            NewShare(upload_id, expires_at, order["metadata"], size, name)
+            NewShare(upload_id, expires_at, order["metadata"], size, access.name), access.key_id
         )
         details["share"] = share.id
         details["metadata"] = str(order["metadata"]).lower()
