@@ -15,10 +15,11 @@ import pytest
 from bson import ObjectId
 from numpy.typing import NDArray
 from running import Servers, wait_until
+from sent_commands import listen, sent
 from workshop import Workshop, another
 
 from clustr.components import VECTORS_FOLDER
-from clustr.database import NewVector
+from clustr.database import NewVector, UploadFilter
 from clustr.domain.errors import BeingRead
 from clustr.plugins import Vector
 from clustr.services.nearest import Nearest
@@ -162,9 +163,11 @@ class Gallery:
             except BeingRead:
                 continue
 
-    def expected(self, limit: int = 10) -> list[str]:
+    def expected(self, limit: int = 10, among: Sequence[str] | None = None) -> list[str]:
         """The nearest to a vector of ones, by NumPy."""
         given = {i: v["cosine"] for i, v in self.values.items() if "cosine" in v}
+        if among is not None:
+            given = {i: given[i] for i in among}
         return by_numpy(COSINE, [1] * DIMENSIONS, given)[:limit]
 
 
@@ -194,6 +197,7 @@ def by_numpy(vector: Vector, query: Any, values: dict[str, Any]) -> list[str]:
 def shared_gallery(
     servers: Servers, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Workshop]:
+    listen()
     with Workshop(tmp_path_factory.mktemp("similar"), servers) as workshop:
         workshop.write("it", PLUGIN.format(vectors=VECTORS))
         yield workshop
@@ -392,6 +396,42 @@ def test_a_vector_without_a_result_is_no_answer(gallery: Gallery) -> None:
     assert gallery.nearest(gallery.fresh()) == gallery.expected()
 
 
+@pytest.mark.parametrize("wanted", [None, UploadFilter(tag_keys=("cat",))], ids=["all", "tag"])
+def test_an_owner_is_answered_from_own_vectors_alone(
+    gallery: Gallery, wanted: UploadFilter | None
+) -> None:
+    """Whatever others have, the same is found, and the same is asked of MongoDB for it."""
+    tags = {"tags": ["Cat"], "tag_keys": ["cat"]}
+    mine = gallery.add_random(60, 1, owner="alice", **tags)
+    nearest = gallery.fresh()
+    field = nearest.field("it.cosine")
+
+    def search() -> tuple[list[str], list[Any]]:
+        gallery.nearest(nearest)  # The files have all vectors after it.
+        with sent() as commands:
+            vector = field.vector.encode([1] * DIMENSIONS)
+            found = nearest.seen_by("alice").find(field, vector, 10, wanted)
+        return [each.upload_id for each in found], commands
+
+    before = search()
+    assert before[0] == gallery.expected(10, mine)
+    for owner in ("bob", None):
+        more = {"owner": owner} if owner else {}
+        gallery.add([{"cosine": [1] * DIMENSIONS}] * 300, **more, **tags)  # Nearer than all.
+    assert search() == before
+
+
+def test_an_upload_in_the_trash_is_still_of_its_owner(gallery: Gallery) -> None:
+    first, *others = gallery.add_random(3, owner="alice")
+    nearest = gallery.fresh()
+    removal = gallery.workshop.web.removal
+    removal.remove(first)
+    assert gallery.nearest(nearest.seen_by("alice")) == gallery.expected(10, others)
+    removal.restore(first)
+    assert gallery.nearest(nearest.seen_by("alice")) == gallery.expected()
+    assert gallery.nearest(nearest.seen_by("bob")) == []
+
+
 def test_new_vectors_are_found_at_once_by_all_processes(gallery: Gallery) -> None:
     one, other = gallery.fresh(), gallery.fresh()
     for n in range(4):
@@ -425,7 +465,7 @@ def damage(folder: Path, how: str) -> None:
     state = space / "state.json"
     if how == "folder":
         shutil.rmtree(folder)
-    elif how in ("data", "ids", "dead"):
+    elif how in ("data", "ids", "owners", "dead"):
         [file] = space.glob(f"*.{how}")
         file.unlink()
     elif how == "cut":
@@ -444,6 +484,7 @@ def damage(folder: Path, how: str) -> None:
         "folder",
         "data",
         "ids",
+        "owners",
         "dead",
         "cut",
         "empty",

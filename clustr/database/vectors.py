@@ -20,6 +20,7 @@ from pymongo.collection import Collection
 
 from clustr.database.clock import now
 from clustr.database.connection import Document, translate_errors
+from clustr.database.documents import OWNER
 from clustr.database.listing_queries import filter_query
 from clustr.database.search_limits import SEARCH_SECONDS, limit_search_time
 from clustr.database.tag_keys import TagKeys
@@ -70,10 +71,15 @@ class SpaceState:
 
 @dataclass(frozen=True, slots=True)
 class StoredVector:
-    """A stored vector, with the ids as 12 bytes each."""
+    """A stored vector, with the ids as 12 bytes each.
+
+    Attributes:
+        owner: that of its upload.
+    """
 
     id: bytes
     upload_id: bytes
+    owner: str | None
     number: int
     data: bytes
 
@@ -185,10 +191,24 @@ class Vectors:
         query = {"space": space, "number": within}
         with translate_errors():
             found = self.collection.find(query, {"number": 1, "upload": 1, "data": 1})
-            return [
-                StoredVector(d["_id"].binary, d["upload"].binary, d["number"], d["data"])
-                for d in found.sort("number", 1).limit(count)
-            ]
+            documents = [*found.sort("number", 1).limit(count)]
+            owners = self._owners({d["upload"] for d in documents})
+        return [
+            StoredVector(
+                d["_id"].binary, d["upload"].binary, owners[d["upload"]], d["number"], d["data"]
+            )
+            for d in documents
+        ]
+
+    def _owners(self, uploads: set[ObjectId]) -> dict[ObjectId, str | None]:
+        """The owners of uploads, which never change; those that are gone have none."""
+        owners: dict[ObjectId, str | None] = {}
+        # One that comes back from the trash between the first two looks is seen by the third.
+        for collection in (self._uploads, self._trash, self._uploads):
+            if left := uploads - owners.keys():
+                found = collection.find({"_id": {"$in": [*left]}}, {OWNER: 1})
+                owners |= {document["_id"]: document.get(OWNER) for document in found}
+        return dict.fromkeys(uploads) | owners
 
     def named(
         self,

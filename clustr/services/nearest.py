@@ -140,13 +140,18 @@ class Nearest:
         """
         from clustr.storage import vector_search  # noqa: PLC0415  See `TYPE_CHECKING`.
 
-        if upload_filter is None or upload_filter == NO_FILTER:
-            # Those of one owner are a part of all, as what meets a filter is.
-            upload_filter = None if self.database.owner is None else NO_FILTER
+        if upload_filter == NO_FILTER:
+            upload_filter = None
+        owner = self.database.owner
         vectors = self._copy(field)
         snapshot = vectors.current()
         found = vector_search.distances(
-            vector, snapshot.data, field.vector.kind, field.vector.metric
+            vector,
+            snapshot.data,
+            field.vector.kind,
+            field.vector.metric,
+            # So neither what is answered nor how long it takes depends on what others have.
+            wanted=None if owner is None else snapshot.is_of(owner),
         )
         found[snapshot.dead != 0] = float("inf")
         if max_distance is not None:

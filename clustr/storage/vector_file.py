@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from hashlib import blake2b
 from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
@@ -30,11 +31,12 @@ from clustr.storage.folder import FOLDER_MODE, reading, writing
 
 log = logs.logger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 STATE = "state.json"
 LOCK = "lock"
 ID_BYTES = 12
-PARTS = ("data", "ids", "dead")
+OWNER_BYTES = 8
+PARTS = ("data", "ids", "owners", "dead")
 POLL_SECONDS = 0.01
 
 
@@ -63,13 +65,16 @@ class FileState:
 
 
 class Row(Protocol):
-    """A vector for the files; both ids have 12 bytes."""
+    """A vector for the files; both ids have 12 bytes, and the owner is that of the upload."""
 
     @property
     def id(self) -> bytes: ...
 
     @property
     def upload_id(self) -> bytes: ...
+
+    @property
+    def owner(self) -> str | None: ...
 
     @property
     def data(self) -> bytes: ...
@@ -82,12 +87,14 @@ class Snapshot:
     Attributes:
         data: the bytes of each vector.
         ids: the id of each vector, and of its upload behind it.
+        owners: the owner of each upload, by `_owner_key`.
         dead: which ones are known to be removed.
     """
 
     generation: str
     data: NDArray[np.uint8]
     ids: NDArray[np.uint8]
+    owners: NDArray[np.uint8]
     dead: NDArray[np.uint8]
 
     def vector_id(self, row: int) -> bytes:
@@ -105,6 +112,11 @@ class Snapshot:
         uploads = np.ascontiguousarray(self.ids[rows, ID_BYTES:]).view(f"S{ID_BYTES}")[:, 0]
         return rows[np.lexsort((uploads, found[rows]))]
 
+    def is_of(self, owner: str) -> NDArray[np.bool_]:
+        """Of each vector whether its upload belongs to an owner."""
+        key = np.frombuffer(_owner_key(owner), np.uint64)
+        return np.equal(self.owners.view(np.uint64)[:, 0], key)
+
 
 class VectorFile:
     """The files of one space.
@@ -117,7 +129,7 @@ class VectorFile:
     def __init__(self, folder: Path, space: str, size: int):
         self._folder = folder
         self._space = space
-        self._widths = dict(zip(PARTS, (size, 2 * ID_BYTES, 1), strict=True))
+        self._widths = dict(zip(PARTS, (size, 2 * ID_BYTES, OWNER_BYTES, 1), strict=True))
         self._mapping = threading.Lock()
         self._mapped: tuple[FileState, Snapshot] | None = None
         self._read: tuple[tuple[int, int], FileState] | None = None
@@ -204,6 +216,7 @@ class VectorFile:
         parts = {
             "data": b"".join(row.data for row in rows),
             "ids": b"".join(row.id + row.upload_id for row in rows),
+            "owners": b"".join(_owner_key(row.owner) for row in rows),
             "dead": bytes(len(rows)),
         }
         after = replace(state, rows=state.rows + len(rows), number=number, gaps=gaps)
@@ -239,8 +252,8 @@ class VectorFile:
         with self._mapping:
             if self._mapped is None or self._mapped[0] != state:
                 with reading():
-                    data, ids, dead = (self._map(state, part) for part in PARTS)
-                self._mapped = (state, Snapshot(state.generation, data, ids, dead[:, 0]))
+                    data, ids, owners, dead = (self._map(state, part) for part in PARTS)
+                self._mapped = (state, Snapshot(state.generation, data, ids, owners, dead[:, 0]))
             return self._mapped[1]
 
     def _map(self, state: FileState, part: str) -> NDArray[np.uint8]:
@@ -265,6 +278,13 @@ class VectorFile:
 def boot_id() -> str:
     """Identifies the start of this host."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _owner_key(owner: str | None) -> bytes:
+    """What stands for an owner in the files, so that it takes the same room for every name."""
+    if owner is None:
+        return bytes(OWNER_BYTES)
+    return blake2b(owner.encode(), digest_size=OWNER_BYTES).digest()
 
 
 def _try_lock(descriptor: int) -> bool:

@@ -15,19 +15,29 @@ BLOCK = 65_536
 SAMPLE_STEP = 64
 
 
-def distances(query: bytes, data: NDArray[np.uint8], kind: str, metric: str) -> NDArray[np.float32]:
-    """The distance of a vector to each of others.
+def distances(
+    query: bytes,
+    data: NDArray[np.uint8],
+    kind: str,
+    metric: str,
+    wanted: NDArray[np.bool_] | None = None,
+) -> NDArray[np.float32]:
+    """The distance of a vector to each of others; infinite for those that are not wanted.
 
     Args:
         query: the vector, in the form of `clustr.plugins.Vector.encode`.
         data: the bytes of the others, one in each row.
         kind, metric: as of `clustr.plugins.Vector`.
+        wanted: of each whether it is compared; None: all are.
     """
-    found = np.empty(len(data), np.float32)
+    found = np.full(len(data), np.inf, np.float32)
     measure = _hamming if kind == "bits" else _SIMSIMD[metric]
     for first in range(0, len(data), BLOCK):
         block = data[first : first + BLOCK]
-        found[first : first + BLOCK] = measure(query, block)
+        if wanted is None:
+            found[first : first + BLOCK] = measure(query, block)
+        elif len(rows := np.flatnonzero(wanted[first : first + BLOCK])):
+            found[first + rows] = measure(query, block[rows])
     return found
 
 
