@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from clustr.database import NO_FILTER, Database, DatabaseView, UploadFilter
 from clustr.domain import failure_messages
-from clustr.domain.errors import InvalidInput, NoResult
+from clustr.domain.errors import BeingRead, InvalidInput, NoResult
 from clustr.domain.models import UNFINISHED, State, Upload
 from clustr.plugin_manager import PluginManager
 from clustr.services.vector_copy import VectorCopy, VectorField
@@ -144,7 +144,7 @@ class Nearest:
             upload_filter = None
         owner = self.database.owner
         vectors = self._copy(field)
-        snapshot = vectors.current()
+        snapshot = self._current(vectors)
         found = vector_search.distances(
             vector,
             snapshot.data,
@@ -178,6 +178,19 @@ class Nearest:
                 found[~vector_search.rows_of_uploads(snapshot.ids, ids)] = float("inf")
                 count, is_narrowed = limit + SPARE, True
         return neighbors[:limit]
+
+    def _current(self, vectors: VectorCopy) -> "Snapshot":
+        """All vectors of this moment; that they are being read is said without how many they are.
+
+        Raises:
+            BeingRead, StorageFull: see `find`.
+        """
+        try:
+            return vectors.current()
+        except BeingRead:
+            if self.database.owner is None:
+                raise
+            raise BeingRead from None  # An owner is told nothing of what others have.
 
     def _checked(
         self,
