@@ -288,6 +288,19 @@ def test_pictures_of_others_are_not_similar(scene: Scene) -> None:
         assert {*scene.of_alice} & {one["id"] for one in scene.everyone.get(path).json["data"]}
 
 
+@pytest.mark.parametrize(
+    ("path", "passes"), [("/api/tags", 1), ("/api/suggest?q=tag:", 1), ("/api/stats", 2)]
+)
+def test_counts_of_an_owner_take_few_passes_through_the_uploads(
+    scene: Scene, path: str, passes: int
+) -> None:
+    scene.bob.get(path)  # Bob's key is known for some seconds.
+    with sent() as commands:
+        assert scene.bob.get(path).status_code == 200
+    asked = [(name, collection) for name, collection, _ in commands if collection != "keys"]
+    assert asked == [("aggregate", scene.workshop.collection.name)] * passes
+
+
 def test_the_receipts_of_others_are_not_shown(scene: Scene) -> None:
     content = photographs.unique("jpg", 4)
     upload_id = scene.bob.upload(content, "other.jpg", **{"Idempotency-Key": "once"})

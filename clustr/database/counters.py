@@ -111,6 +111,12 @@ class Counters:
             counted_at=found["counted_at"],
         )
 
+    def counted_at(self) -> datetime | None:
+        """When the last finished pass began; None before the first one."""
+        with translate_errors():
+            found = self._totals.find_one({"_id": TOTALS_ID}, {"counted_at": 1})
+        return found["counted_at"] if found else None
+
     def tags(self, prefix: str, limit: int) -> dict[str, int]:
         """The number of uploads for each tag, in the most frequent spelling of the tag.
 

@@ -72,7 +72,7 @@ def list_tags(query: dict[str, Any]) -> Response:
     Workers count them now and then, so that to ask costs the same however many uploads there are.
     For a key with `own` they are counted when it asks, in the newest 20,000 of its uploads.
     """
+    counted_at = components.database.counters.counted_at()
     counts = components.database.counters.tags(query["prefix"], query["limit"])
-    totals = components.database.counters.totals()
     data = [{"name": name, "count": count} for name, count in counts.items()]
-    return jsonify({"data": data, "counted_at": totals and totals.counted_at})
+    return jsonify({"data": data, "counted_at": counted_at})
