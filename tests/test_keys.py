@@ -309,12 +309,15 @@ def test_after_a_rotation_both_texts_are_valid_for_a_while(client, create, compo
     assert client.get("/api/uploads", headers=bearer(new.text)).status_code == 200
 
 
-def test_what_is_stored_of_a_key_does_not_let_in(create, components, app_workshop):
+def test_what_is_stored_of_a_key_does_not_let_in(client, create, components, app_workshop):
     text = create().text
     [stored] = app_workshop.collection.database["keys"].find()
     assert text not in repr(stored)
     assert prefix_of(text) in repr(stored)
     assert text not in repr([*components.database.keys.newest_first()])
+    [secret] = stored["secrets"]
+    for kept in (secret["prefix"], secret["sha256"]):
+        assert client.get("/api/uploads", headers=bearer(kept)).status_code == 401
 
 
 def test_no_log_line_has_a_key(app_with, capsys):

@@ -127,6 +127,35 @@ def test_the_document_describes_every_route(app_with, operations):
     assert set(operations) == routes
 
 
+def members_of(document: dict, node: object) -> Iterator[tuple[str, dict]]:
+    """The members of a schema at every depth, by their names."""
+    if isinstance(node, dict):
+        node = followed(document, node)
+        for name, member in node.get("properties", {}).items():
+            yield name, followed(document, member)
+        node = [*node.values()]
+    if isinstance(node, list):
+        for inner in node:
+            yield from members_of(document, inner)
+
+
+def test_no_request_says_which_address_to_call(document, operations):
+    """So nobody can have the service call another one for them."""
+    sent = []
+    for called, operation in operations.items():
+        parameters = operation.get("parameters", []) + document["paths"][called[1]].get(
+            "parameters", []
+        )
+        for parameter in (followed(document, each) for each in parameters):
+            sent.append((called, parameter["name"], followed(document, parameter["schema"])))
+        body = operation.get("requestBody", {})
+        sent += [(called, *member) for member in members_of(document, body)]
+    assert len(sent) > 100
+    for called, name, schema in sent:
+        assert not re.search("url|uri|host|callback|webhook", name, re.IGNORECASE), called
+        assert schema.get("format") not in ("uri", "url", "hostname"), (called, name)
+
+
 def test_every_operation_can_be_understood_by_itself(document, operations):
     tags = {tag["name"] for tag in document["tags"] if tag["description"]}
     for called, operation in operations.items():
