@@ -135,6 +135,8 @@ def test_uploads_without_any_words_can_be_edited(workshop):
     [
         ({}, "body"),
         ({"captoin": "a"}, "captoin"),
+        ({"caption": "a", "uploaded_by": "me"}, "uploaded_by"),
+        ({"caption": "a", "owner": "me"}, "owner"),
         ({"caption": 1}, "caption"),
         ({"caption": " \n\0"}, "caption"),
         ({"caption": "a" * 1001}, "caption"),
