@@ -203,6 +203,9 @@ class Vectors:
     def _owners(self, uploads: set[ObjectId]) -> dict[ObjectId, str | None]:
         """The owners of uploads, which never change; those that are gone have none."""
         owners: dict[ObjectId, str | None] = {}
+        has_owner: Document = {OWNER: {"$exists": True}}  # Only those are in the indexes of owners.
+        if not any(each.find_one(has_owner, {"_id": 1}) for each in (self._uploads, self._trash)):
+            return dict.fromkeys(uploads)
         # One that comes back from the trash between the first two looks is seen by the third.
         for collection in (self._uploads, self._trash, self._uploads):
             if left := uploads - owners.keys():
