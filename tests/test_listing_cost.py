@@ -214,6 +214,27 @@ def test_what_an_owner_has_no_index_for_is_looked_for_in_that_of_the_order(
     }
 
 
+@pytest.mark.parametrize("many", [1000, 10])
+@pytest.mark.parametrize("sort", [Sort("size"), Sort("name", False), Sort("date")])
+def test_where_an_owner_has_no_index_nothing_is_read_of_others(
+    database, collection, plans, monkeypatch, sort, many
+):
+    """Few are sorted, and among many those are looked for that come first in the order."""
+    monkeypatch.setattr("clustr.database.listing.MANY_TO_SORT", many)
+    view, wanted = database.view_of("alice"), FILTERS["analysis"]
+    expected = in_order(collection, wanted, sort, "alice")
+    assert view.listing.page(7, upload_filter=wanted, sort=sort).total == len(expected) == 60
+    assert [*itertools.chain(*walk(view, 7, wanted, sort))] == expected
+    plans()
+    of_uploads = {"ns": collection.full_name, "planSummary": {"$exists": True}}
+    found = [*collection.database["system.profile"].find(of_uploads)]
+    assert len(found) > 10
+    for plan in found:
+        assert plan["planSummary"].startswith("IXSCAN { owner: 1, "), plan
+        # Behind a cursor there are two branches, of the same place in the order and after it.
+        assert plan["docsExamined"] <= 2 * (60 if many == 1000 else COUNT / 2), plan
+
+
 def stages(collection: Collection[dict[str, Any]], command: dict[str, Any]) -> set[str]:
     """The names of all stages of the plan that was chosen for a command."""
     kept = {key: value for key, value in command.items() if key in FIND}

@@ -284,7 +284,6 @@ def test_few_that_meet_a_filter_are_found_among_many(
         [{"cosine": [-1] * 15 + [n / 100]} for n in range(300)], tags=["Cat"], tag_keys=["cat"]
     )
     [one] = gallery.add([{"cosine": [1] * DIMENSIONS}])
-    gallery.nearest(gallery.fresh())  # The files have all vectors after it, however long that takes.
     given = {i: gallery.values[i]["cosine"] for i in far}
     found = [i for i, _ in gallery.found(one, limit=20, tag="cat")]
     assert found == by_numpy(COSINE, [1] * DIMENSIONS, given)[:20]

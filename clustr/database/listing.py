@@ -59,6 +59,8 @@ FACETS_BATCH = 1000
 # MongoDB takes about that time to examine that many.
 SEARCH_SECONDS = 0.3
 MAX_EXAMINED = 50_000
+# Up to so many uploads of an owner with an analysis in a state are sorted for a page.
+MANY_TO_SORT = 1000
 # The limit for counting what a search has found, beyond the page.
 COUNT_SECONDS = 0.1
 
@@ -208,8 +210,8 @@ class Listing:
         if index is None:
             query = filter_query(upload_filter, sort, position)
             found = self._collection.find(query, projection).sort(sort.keys)
-            if upload_filter.search_plan and upload_filter.search_plan.index:
-                found = found.hint(upload_filter.search_plan.index)
+            if hint := self._hint(upload_filter, sort):
+                found = found.hint(hint)
             return list(found.skip(skipped).limit(count))
         if skipped:
             position = self._position_after(skipped, upload_filter, sort, None, index)
@@ -223,6 +225,22 @@ class Listing:
         if position is None:
             return list(found.limit(count))
         return find_in_range(found.limit(count), index_range(upload_filter, sort, position))
+
+    def _hint(self, upload_filter: UploadFilter, sort: Sort) -> str | None:
+        """The index for a filter that none answers by itself; None where MongoDB chooses."""
+        if upload_filter.search_plan and upload_filter.search_plan.index:
+            return upload_filter.search_plan.index
+        few = upload_filter.sha256, upload_filter.ids, upload_filter.conditions
+        if self._owner is None or not upload_filter.analysis or upload_filter.search or any(few):
+            return None
+        # The indexes by analyses in other orders have the uploads of all, and MongoDB takes them.
+        by_analysis = UploadFilter(analysis=upload_filter.analysis)
+        index = index_for(by_analysis, DEFAULT_SORT, self._owner)
+        assert index is not None
+        if self._position_after(MANY_TO_SORT, by_analysis, DEFAULT_SORT, None, index) is None:
+            return index
+        wider_filter = upload_filter.single_index_filters(sort, self._owner)[0]
+        return index_for(wider_filter, sort, self._owner)
 
     def scan(
         self,
@@ -300,7 +318,8 @@ class Listing:
         elif upload_filter.search:
             return self._count_found(upload_filter, sort)
         else:
-            options: Document = {"hint": index} if index else {}
+            hint = index or self._hint(upload_filter, sort)
+            options: Document = {"hint": hint} if hint else {}
             query = filter_query(upload_filter, sort)
             count = self._collection.count_documents(query, limit=most + 1, **options)
         return count if count <= most else None
