@@ -11,6 +11,7 @@ from typing import Any
 
 import browsing
 import editing
+import made_vectors
 import pytest
 import traces
 from blip_caller import Caller
@@ -18,18 +19,21 @@ from blip_stand_in import BlipStandIn
 from closed import Closed
 from flask import Flask
 from fsck_store import Store, opened
+from made_vectors import Gallery
 from PIL import Image
 from playwright.sync_api import Browser
 from plugin_sources import Load
 from pymongo import MongoClient
 from pymongo.collection import Collection
 from running import Servers, Up
+from sent_commands import listen
 from web_side import WebSide
 from workshop import Workshop
 
 from clustr.analysis.http_session import Session
 from clustr.api.http.request_context import EXTENSION
 from clustr.app import create_app
+from clustr.components import VECTORS_FOLDER
 from clustr.database import Database
 from clustr.imaging import pillow_setup
 from clustr.imaging.formats import Format, formats_for
@@ -232,6 +236,27 @@ def saying_workshop(shared_saying_workshop: Workshop) -> Iterator[Workshop]:
     shared_saying_workshop.empty("says")
     yield shared_saying_workshop
     shared_saying_workshop.end_programs()
+
+
+@pytest.fixture(scope="module")
+def shared_vector_gallery(
+    servers: Servers, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Workshop]:
+    listen()
+    with Workshop(tmp_path_factory.mktemp("similar"), servers) as workshop:
+        workshop.write("it", made_vectors.PLUGIN.format(vectors=made_vectors.VECTORS))
+        yield workshop
+
+
+@pytest.fixture
+def vector_gallery(shared_vector_gallery: Workshop) -> Iterator[Gallery]:
+    """A gallery whose uploads have made-up vectors, and no files of them yet."""
+    shared_vector_gallery.empty("it")
+    shared_vector_gallery.renew()
+    folder = shared_vector_gallery.settings.data_folder / VECTORS_FOLDER
+    shutil.rmtree(folder, ignore_errors=True)
+    yield Gallery(shared_vector_gallery)
+    shared_vector_gallery.end_programs()
 
 
 @pytest.fixture
