@@ -103,10 +103,17 @@ class WebProcess(WebComponents):
 
     Attributes:
         seen_by: gives those that are bound to the uploads of an owner, or to all for None.
+        ringer: rings the doorbells of this process.
     """
 
     database: Database
     seen_by: Callable[[str | None], WebComponents]
+    ringer: DoorbellRinger
+
+    def close(self) -> None:
+        """Ring for what was stored, and close the connections to MongoDB."""
+        self.ringer.stop()
+        self.database.close()
 
 
 @dataclass(frozen=True)
@@ -291,7 +298,8 @@ def build_web(
             KeyMaking(database.keys),
         )
 
-    return WebProcess(**vars(seen_by(None)) | {"database": database, "seen_by": seen_by})
+    of_process = {"database": database, "seen_by": seen_by, "ringer": ringer}
+    return WebProcess(**vars(seen_by(None)) | of_process)
 
 
 def _accepted_formats(settings: Settings) -> tuple[Format, ...]:
@@ -356,10 +364,10 @@ def build_analysis_jobs(
         StartUpError: a setting cannot be used.
     """
     plugin_manager = build_plugin_manager(settings)
+    queue = Queue(settings.redis_url, settings.redis_prefix)
     database = build_database(settings, WEB_TIMEOUT_SECONDS)
+    ringer = DoorbellRinger(queue, database.installation)
     try:
-        queue = Queue(settings.redis_url, settings.redis_prefix)
-        ringer = DoorbellRinger(queue, database.installation)
         yield (
             AnalysisJobs(
                 database, plugin_manager, ringer, DefaultServices(database, plugin_manager)
@@ -368,6 +376,7 @@ def build_analysis_jobs(
             RunningProcesses(queue, plugin_manager),
         )
     finally:
+        ringer.stop()
         database.close()
 
 

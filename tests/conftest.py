@@ -202,7 +202,7 @@ def app_with(
 
     yield build
     for app in built:
-        app.extensions[EXTENSION].database.close()
+        app.extensions[EXTENSION].close()
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,9 @@ from werkzeug.serving import make_server
 
 import clustr.client
 from clustr.api.http.request_context import EXTENSION
-from clustr.api.schemas import uploads as schemas
+from clustr.api.schemas.accepted_files import AcceptedFileSchema
+from clustr.api.schemas.analyses import AnalysisSchema
+from clustr.api.schemas.uploads import UploadSchema
 from clustr.client import (
     AcceptedFile,
     Analysis,
@@ -91,9 +93,9 @@ def picture(folder: Path, name: str = "cat.jpg") -> Path:
 @pytest.mark.parametrize(
     ("shape", "schema"),
     [
-        (Upload, schemas.UploadSchema),
-        (Analysis, schemas.AnalysisSchema),
-        (AcceptedFile, schemas.AcceptedFileSchema),
+        (Upload, UploadSchema),
+        (Analysis, AnalysisSchema),
+        (AcceptedFile, AcceptedFileSchema),
     ],
 )
 def test_shapes_have_the_fields_of_answers(shape: Any, schema: Any) -> None:

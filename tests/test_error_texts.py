@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 from running import Servers
 from workshop import Workshop
 
-from clustr.api.schemas.uploads import ProblemSchema
+from clustr.api.http.problem_schema import ProblemSchema
 
 PROBLEM = "application/problem+json"
 # Words of Flask, werkzeug and marshmallow that say nothing to somebody who calls the API.

@@ -12,7 +12,7 @@ import requests
 from calling import get, get_raw, part, upload
 
 from clustr.api.http.errors import ERROR_TABLE
-from clustr.api.schemas.uploads import ProblemSchema
+from clustr.api.http.problem_schema import ProblemSchema
 from clustr.domain import errors
 
 PROBLEM = "application/problem+json"

@@ -117,6 +117,7 @@ def test_a_session_that_ends_loses_nothing_that_was_typed(page, key):
     log_in(page, key(*ALL))
     field = page.get_by_role("combobox", name="Search images")
     expect(field).to_be_visible()
+    page.wait_for_load_state("networkidle")  # or what starts the page would end the session
     page.context.clear_cookies()
     field.fill("what was typed")
     expect(dialog_of(page)).to_contain_text("Your session has ended")

@@ -13,7 +13,7 @@ from calling import Raw, part, upload
 from playwright.sync_api import Browser, Dialog, Error, Page
 from web_side import WebSide
 
-from clustr.api.schemas.uploads import ProblemSchema
+from clustr.api.http.problem_schema import ProblemSchema
 
 SECONDS = 30
 CLOSED = "default-src 'none'; sandbox"

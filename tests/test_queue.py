@@ -385,6 +385,13 @@ def test_ringer_rings_at_once_and_then_for_many_at_once(queue, analyzers, worksh
     wait_until(lambda: queue.count_jobs() == {"default": 1, "http": 1, "gpu": 1}, 15)
 
 
+def test_ringer_rings_for_what_is_pending_before_it_stops(queue, analyzers):
+    ringer = DoorbellRinger(queue, lambda: "0" * 24)
+    ringer.ring(analyzers)
+    ringer.stop()
+    assert queue.count_jobs() == {"default": 1, "http": 1, "gpu": 1}
+
+
 def test_D2_ringer_goes_on_after_redis_was_away(servers, queue, analyzers):
     ringer = DoorbellRinger(queue, lambda: "0" * 24)
     with servers.frozen_redis():

@@ -10,8 +10,9 @@ from running import moment, wait_until
 from trash import DELETED, bytes_of, call, ids_in, remove, restore, status, trash_of, whole
 from workshop import Workshop
 
+from clustr.api.http.problem_schema import ProblemSchema
 from clustr.api.schemas.changes import TrashedSchema, TrashPageSchema
-from clustr.api.schemas.uploads import ProblemSchema, UploadSchema
+from clustr.api.schemas.uploads import UploadSchema
 from clustr.components import build_fsck
 from clustr.database import TrashStep, now
 from clustr.services.thumbnails import VERSION

@@ -27,7 +27,7 @@ def test_C13_sigterm_puts_back_what_is_under_way_without_counting_it(workshop, w
     ids = workshop.upload(*[photographs.photograph()] * 3)
     worker = workshop.worker()
     wait_until((workshop.folder / "begun").exists, 20, "the analysis")
-    assert worker.stop(seconds=4) == 0
+    assert worker.stop() == 0
     for upload_id in ids:
         analysis = workshop.stored(upload_id, "slow")
         assert (analysis["state"], analysis["attempts"], analysis["crashes"]) == ("queued", 0, 0)

@@ -35,7 +35,7 @@ from running import (
 from clustr import logs
 from clustr.api.http.request_context import EXTENSION
 from clustr.app import create_app
-from clustr.components import WebComponents
+from clustr.components import WebProcess
 from clustr.domain.models import UNFINISHED, Analysis, Upload
 from clustr.settings import Settings, read_settings
 from clustr.supervisor import servers as programs
@@ -227,7 +227,7 @@ class Workshop:
             return self._app
 
     @property
-    def web(self) -> WebComponents:
+    def web(self) -> WebProcess:
         """What the web side works with."""
         return self.app.extensions[EXTENSION]
 
@@ -332,7 +332,7 @@ class Workshop:
     def renew(self) -> None:
         """Have the web side made again, with the plugins that there are then."""
         if self._app:
-            self.web.database.close()
+            self.web.close()
             self._app = None
 
     def run(self, *arguments: str, **environment: str) -> Program:

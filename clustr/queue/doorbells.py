@@ -7,7 +7,7 @@ again; one that is rung twice costs an empty job.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from queue import Empty, SimpleQueue
@@ -278,30 +278,41 @@ class DoorbellRinger:
     def __init__(self, queue: Queue, installation_id: Callable[[], str]):
         self._queue = queue
         self._installation_id = installation_id
-        self._pending: SimpleQueue[Analyzer] = SimpleQueue()
-        Thread(target=self._ring_forever, name="ringer", daemon=True).start()
+        self._pending: SimpleQueue[Analyzer | None] = SimpleQueue()
+        self._stopping = False
+        self._thread = Thread(target=self._ring_until_stopped, name="ringer", daemon=True)
+        self._thread.start()
 
     def ring(self, analyzers: Iterable[Analyzer]) -> None:
         """Have the doorbell of each analyzer rung soon; return at once."""
         for analyzer in analyzers:
             self._pending.put(analyzer)
 
-    def _ring_forever(self) -> None:
-        while True:
+    def stop(self) -> None:
+        """Ring for what is pending, and end; to be called before the database is closed."""
+        self._pending.put(None)
+        self._thread.join()
+
+    def _ring_until_stopped(self) -> None:
+        while not self._stopping:
             pending = self._take_pending()
-            try:
-                self._queue.claim(self._installation_id)
-                self._queue.ring(pending.values())
-            except ClustrError as error:
-                log.warning("bells_not_rung", analyzers=list(pending), reason=str(error))
-            time.sleep(RINGER_PAUSE_SECONDS)
+            if pending:
+                self._ring(pending)
+            if not self._stopping:
+                time.sleep(RINGER_PAUSE_SECONDS)
+
+    def _ring(self, pending: Mapping[str, Analyzer]) -> None:
+        try:
+            self._queue.claim(self._installation_id)
+            self._queue.ring(pending.values())
+        except ClustrError as error:
+            log.warning("bells_not_rung", analyzers=list(pending), reason=str(error))
 
     def _take_pending(self) -> dict[str, Analyzer]:
         """Wait for an analyzer to ring for, and take all that are pending by then, by name."""
-        analyzer = self._pending.get()
-        pending = {analyzer.name: analyzer}
+        taken = [self._pending.get()]
         with suppress(Empty):
             while True:
-                analyzer = self._pending.get_nowait()
-                pending[analyzer.name] = analyzer
-        return pending
+                taken.append(self._pending.get_nowait())
+        self._stopping = None in taken
+        return {analyzer.name: analyzer for analyzer in taken if analyzer}
