@@ -1,7 +1,7 @@
-"""Schemas of uploads and analyses, for the OpenAPI document and the tests.
+"""Schemas of uploads, for the OpenAPI document and the tests.
 
-Responses are not dumped through the schemas but by the functions at the end, which are many times
-faster; a test checks that both agree.
+Responses are not dumped through schemas but by functions such as `dump_upload`, which are many
+times faster; a test checks that both agree.
 """
 
 from datetime import datetime
