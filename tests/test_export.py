@@ -174,9 +174,11 @@ def test_after_its_end_it_goes_on_and_nothing_is_half_or_twice(exported, number)
         program.process.wait(20)
     assert bool(half_written()) == (number == signal.SIGKILL)
     there = named()
-    assert len(there) == 3
+    missing = len(originals) - len(there)
+    # After Ctrl-C what was on its way may have come before that was noticed.
+    assert missing == 5 or (number == signal.SIGINT and 0 < missing < 5)
     assert there.items() <= originals.items()
-    assert counts(exported.run()) == {"there already": 3, "written": 5}
+    assert counts(exported.run()) == {"there already": len(there), "written": missing}
     assert named() == originals
     assert {path.name for path in month.glob("*.xmp")} == {f"{name}.xmp" for name in originals}
 
