@@ -76,8 +76,8 @@ class InvalidBatchAnswer(Exception):
     """`analyze_batch` did not return a list with one answer for each image."""
 
 
-class EndMaker:
-    """Makes the ends of the analyses of one analyzer.
+class ResultChecker:
+    """Checks what the code of one analyzer returned or raised, and says how the analysis ended.
 
     Raises:
         Exception: what the analyzer's `result_schema` raises.
@@ -88,13 +88,13 @@ class EndMaker:
         self._schema = analyzer.result_schema()
         self._upload_fields = UploadFields()
 
-    def from_answer(self, answer: Any) -> End:
+    def end_from_answer(self, answer: Any) -> End:
         """The end by what a batch gave for one image: a result, or an `Outcome`."""
         if isinstance(answer, Outcome):
-            return self.from_exception(answer)
-        return self.from_result(answer)
+            return self.end_from_exception(answer)
+        return self.end_from_result(answer)
 
-    def from_exception(self, error: BaseException, seconds: float | None = None) -> End:
+    def end_from_exception(self, error: BaseException, seconds: float | None = None) -> End:
         """The end of an analysis whose code raised.
 
         Args:
@@ -125,7 +125,7 @@ class EndMaker:
         description = describe_plugin_exception(error)
         return End(State.FAILED, error=description, traceback=own_traceback)
 
-    def from_result(self, result: Any) -> End:
+    def end_from_result(self, result: Any) -> End:
         """The end by a result: it succeeded, or failed because the result cannot be stored."""
         model: dict[str, Any] = {}
         try:

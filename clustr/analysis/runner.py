@@ -19,8 +19,8 @@ from clustr import logs
 from clustr.analysis.ends import (
     LARGEST_MODEL_INFO_BYTES,
     End,
-    EndMaker,
     InvalidBatchAnswer,
+    ResultChecker,
     memory_error_message,
 )
 from clustr.analysis.http_session import Session
@@ -122,7 +122,7 @@ class Runner:
     def _set_up(self) -> None:
         try:
             self._call(SETUP_SECONDS, self.analyzer.setup)
-            self._ends = EndMaker(self.analyzer)
+            self._checker = ResultChecker(self.analyzer)
         except Interrupted:
             raise
         except TimeUp as error:
@@ -203,7 +203,7 @@ class Runner:
         try:
             answers = self._call_analyze_batch(images)
             if not isinstance(answers, Iterator):
-                ends = [self._ends.from_answer(answer) for answer in answers]
+                ends = [self._checker.end_from_answer(answer) for answer in answers]
         except Interrupted:
             raise
         except InvalidBatchAnswer as error:
@@ -240,7 +240,7 @@ class Runner:
                 if len(left) > 1:
                     log.warning("batch_raised", images=len(left), exc_info=plugin_exc_info(error))
                     break
-                failed = self._ends.from_exception(error)
+                failed = self._checker.end_from_exception(error)
             seconds = time.perf_counter() - began
             if failed:
                 yield from [(each, replace(failed, seconds=seconds)) for each in left]
@@ -264,7 +264,7 @@ class Runner:
         image = next((each for each in left if each is answer[0]), None)
         if image is None:
             raise InvalidBatchAnswer("analyze_batch() yielded a result for no image that is left")
-        return image, self._ends.from_answer(answer[1])
+        return image, self._checker.end_from_answer(answer[1])
 
     def _close_answers(self, answers: Iterator[Any]) -> None:
         """End the code of a plugin that yields the results of a batch."""
@@ -314,13 +314,13 @@ class Runner:
                 answers = self._call_analyze_batch([image])
                 if isinstance(answers, Iterator):
                     return next(self._ends_as_they_come(answers, [image]))[1]
-                return self._ends.from_answer(answers[0])
+                return self._checker.end_from_answer(answers[0])
             seconds = self.analyzer.timeout
-            return self._ends.from_result(self._call(seconds, self.analyzer.analyze, image))
+            return self._checker.end_from_result(self._call(seconds, self.analyzer.analyze, image))
         except Interrupted:
             raise
         except BaseException as error:
-            return self._ends.from_exception(error)
+            return self._checker.end_from_exception(error)
 
     def _call(self, seconds: float, call: Callable[..., Any], *arguments: Any) -> Any:
         """Call the plugin's code within all limits, and restore the process's state after it."""
@@ -348,7 +348,7 @@ class Runner:
         except Interrupted:
             raise
         except BaseException as error:
-            return self._ends.from_exception(error, PREPARATION_SECONDS)
+            return self._checker.end_from_exception(error, PREPARATION_SECONDS)
         return request
 
     def parse_answer(self, analyzer: HttpAnalyzer, answer: bytes | BaseException) -> End:
@@ -358,17 +358,17 @@ class Runner:
             Interrupted: SIGTERM interrupted `parse`.
         """
         if isinstance(answer, BaseException):
-            return self._ends.from_exception(answer)
+            return self._checker.end_from_exception(answer)
 
         def parse(body: bytes, _context: Context) -> dict[str, Any]:
             return analyzer.parse(analyzer.understand(body))
 
         try:
-            return self._ends.from_result(self._call(PREPARATION_SECONDS, parse, answer))
+            return self._checker.end_from_result(self._call(PREPARATION_SECONDS, parse, answer))
         except Interrupted:
             raise
         except BaseException as error:
-            return self._ends.from_exception(error, PREPARATION_SECONDS)
+            return self._checker.end_from_exception(error, PREPARATION_SECONDS)
 
     def provenance_of(self, end: End) -> dict[str, Any]:
         """What is stored beside the result of an analysis: what gave it."""
