@@ -219,11 +219,40 @@ def test_a_filter_is_asked_once_more_at_the_removal(workshop):
 
 def test_of_very_many_copies_some_are_told_at_a_time(workshop, monkeypatch):
     monkeypatch.setattr("clustr.database.duplicates.MAX_RELINKED", 2)
-    ids = copies_of(workshop, photographs.photograph(), 8)
+    monkeypatch.setattr("clustr.database.duplicates.RELINK_BATCH", 2)
+    ids = copies_of(workshop, photographs.photograph(), 12)
     for upload_id in ids[:2]:
         assert remove(workshop, upload_id) == 204
         assert_right(workshop)
     assert restore(workshop, ids[0]).status_code == 200
+    assert_right(workshop)
+
+
+def test_an_original_is_removed_while_others_write_to_its_copies(workshop):
+    """As workers do when they have many copies to analyze: a transaction that writes to all of them
+    would meet one of these writes again and again."""
+    content = photographs.photograph()
+    ids = [each for _ in range(4) for each in workshop.upload(*[content] * 50)]
+    ended = threading.Event()
+
+    def write_on() -> None:
+        for number, upload_id in enumerate(itertools.cycle(ids[1:])):
+            if ended.is_set():
+                return
+            here = {"_id": ObjectId(upload_id)}
+            workshop.collection.update_one(here, {"$set": {"request_id": f"{number}"}})
+
+    writers = [threading.Thread(target=write_on) for _ in range(2)]
+    for each in writers:
+        each.start()
+    try:
+        removed = remove(workshop, ids[0])
+        restored = restore(workshop, ids[0]).status_code
+    finally:
+        ended.set()
+        for each in writers:
+            each.join()
+    assert (removed, restored) == (204, 200)
     assert_right(workshop)
 
 

@@ -4,9 +4,9 @@ The uploads of an owner, who sees no others, have an original of their own; so h
 owner.
 
 Removing or restoring an upload updates `duplicate_of` of the other copies in the same transaction;
-if there are more than `MAX_RELINKED`, the rest follow right after it. The transaction always writes
-to the original, too. So two concurrent transactions conflict, and MongoDB runs them one after the
-other.
+if there are more than `MAX_RELINKED`, the rest follow right after it, without a transaction. The
+transaction always writes to the original, too. So two concurrent transactions conflict, and MongoDB
+runs them one after the other.
 
 Inserting an upload has to be fast and is no transaction. After inserting a duplicate, the process
 checks that the original is still the same; after removing an original, it checks whether a
@@ -52,8 +52,10 @@ INDEXES: dict[str, Document] = {
 
 ILLEGAL_OPERATION = 20  # MongoDB's error code for having no transactions.
 
-# One transaction links at most this many copies to a new original, so that it stays short.
-MAX_RELINKED = 1000
+# One transaction links at most this many copies to a new original: it starts anew whenever a worker
+# writes to one of them. Of the others so many are linked at once.
+MAX_RELINKED = 10
+RELINK_BATCH = 500
 # How many uploads one step of `repair_all` examines, and how many SHA-256 sums it repairs at most.
 BATCH = 5000
 MAX_REPAIRED = 100
@@ -67,6 +69,10 @@ class Copies(NamedTuple):
 
     sha256: str
     owner: str | None
+
+    def query(self) -> Document:
+        """The query that finds them."""
+        return {"sha256": self.sha256, **of_owner(self.owner), **LOOKS_LIKE_UPLOAD}
 
 
 def of_owner(owner: str | None) -> Document:
@@ -123,9 +129,7 @@ class Duplicates:
             owner: whose upload it is; None for one without an owner.
             without: an upload to ignore.
         """
-        query = {"sha256": sha256, **of_owner(owner), **LOOKS_LIKE_UPLOAD} | (
-            {"_id": {"$ne": without}} if without else {}
-        )
+        query = Copies(sha256, owner).query() | ({"_id": {"$ne": without}} if without else {})
         projection = {"upload_time": 1}
         return self._uploads.find_one(query, projection, sort=OLDEST_FIRST, session=session)
 
@@ -244,12 +248,18 @@ class Duplicates:
         return [Copies(each["sha256"], each.get("owner")) for each in found]
 
     def _repair(self, copies: Copies) -> None:
-        def link_batch(session: ClientSession | None) -> int:
+        def link_some(session: ClientSession | None) -> ObjectId | None:
+            """Link some copies; return their original if there may be more."""
             original = self.find_original(*copies, session)
-            return self._set_original(original["_id"], copies, session) if original else 0
+            if original is None:
+                return None
+            relinked = self._set_original(original["_id"], copies, session)
+            return original["_id"] if relinked == MAX_RELINKED else None
 
-        while self.in_transaction(link_batch) == MAX_RELINKED:
-            pass
+        # The original may have become another one when a batch is linked: then the next
+        # transaction sees it.
+        while original := self.in_transaction(link_some):
+            self._relink_batch(original, copies)
 
     def _set_original(
         self,
@@ -282,26 +292,39 @@ class Duplicates:
     def _relink_copies(
         self, original: ObjectId, copies: Copies, session: ClientSession | None
     ) -> int:
-        others: Document = {"_id": {"$ne": original}, "duplicate_of": {"$ne": original}}
-        others |= {"sha256": copies.sha256, **of_owner(copies.owner), **LOOKS_LIKE_UPLOAD}
+        others = {**copies.query(), "_id": {"$ne": original}, "duplicate_of": {"$ne": original}}
         # Former originals come first: the index allows only one original for the same bytes.
         found = self._uploads.find(others, {"_id": 1}, session=session).sort("duplicate_of", 1)
         keys = [document["_id"] for document in found.limit(MAX_RELINKED)]
-        if not keys:
-            return 0
-        update: list[Document] = [
-            {"$set": {"duplicate_of": original, "updated_at": next_updated_at(now())}},
-            {"$unset": [*COPY_FIELDS]},
-            {"$set": {"facets": FACETS}},
-        ]
-        self._uploads.update_many({"_id": {"$in": keys}}, update, session=session)
+        if keys:
+            link = _link_to(original)
+            self._uploads.update_many({"_id": {"$in": keys}}, link, session=session)
         return len(keys)
+
+    def _relink_batch(self, original: ObjectId, copies: Copies) -> None:
+        """Link a batch of those copies that are duplicates of other uploads to this one."""
+        is_of_another = {"duplicate_of": {"$nin": [None, original]}}
+        with translate_errors():
+            found = self._uploads.find({**copies.query(), **is_of_another}, {"_id": 1})
+            keys = [document["_id"] for document in found.limit(RELINK_BATCH)]
+            # One that has become the original since does not match any more.
+            here = {"_id": {"$in": keys}, **is_of_another}
+            self._uploads.update_many(here, _link_to(original))
 
     def _touch(self, original: ObjectId, session: ClientSession | None) -> None:
         """Write to the original, so that concurrent transactions on its copies conflict."""
         # A write without a change would not conflict.
         update = {"$inc": {"copies_changed": 1}}
         self._uploads.update_one({"_id": original}, update, session=session)
+
+
+def _link_to(original: ObjectId) -> list[Document]:
+    """The update that makes copies duplicates of this upload."""
+    return [
+        {"$set": {"duplicate_of": original, "updated_at": next_updated_at(now())}},
+        {"$unset": [*COPY_FIELDS]},
+        {"$set": {"facets": FACETS}},
+    ]
 
 
 def is_second_original(error: Mapping[str, Any] | None) -> bool:
