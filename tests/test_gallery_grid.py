@@ -263,17 +263,20 @@ def test_asking_again_is_one_request(page):
     assert asked == ["/api/timeline"]
 
 
-def test_a_page_that_is_not_seen_asks_for_nothing(browser, address):
+@pytest.mark.parametrize(
+    ("fragment", "refreshed"), [("", "**/api/timeline?*"), ("panel=service", "**/api/health")]
+)
+def test_a_page_that_is_not_seen_asks_for_nothing(browser, address, fragment, refreshed):
     page = browser.new_page()
     page.clock.install()
-    open_gallery(page, address)
+    open_gallery(page, address, fragment)
     asked = []
     page.on("request", lambda request: asked.append(request.url))
     show = """state => {
         Object.defineProperty(document, "visibilityState", { value: state, configurable: true });
         document.dispatchEvent(new Event("visibilitychange"));
     }"""
-    with page.expect_response("**/api/timeline?*"):
+    with page.expect_response(refreshed):
         page.clock.run_for(5_000)
     page.evaluate(show, "hidden")
     asked.clear()
@@ -281,7 +284,7 @@ def test_a_page_that_is_not_seen_asks_for_nothing(browser, address):
     assert page.evaluate("document.visibilityState") == "hidden"
     assert asked == []
     for news in (lambda: page.evaluate(show, "visible"), lambda: page.clock.run_for(5_000)):
-        with page.expect_response("**/api/timeline?*"):
+        with page.expect_response(refreshed):
             news()
     page.close()
 

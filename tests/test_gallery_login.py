@@ -46,6 +46,12 @@ def log_in(page, text):
     dialog_of(page).get_by_role("button", name="Log in").click()
 
 
+def end_session(page):
+    """Take the session away, and have the page notice."""
+    page.context.clear_cookies()
+    page.evaluate("document.dispatchEvent(new Event('uploadschange'))")
+
+
 def actions(page):
     return page.get_by_role("navigation", name="Actions").get_by_role("button")
 
@@ -104,22 +110,42 @@ def test_other_tabs_go_on_with_the_session_that_one_has_begun(page, key, closed_
     other = page.context.new_page()
     other.goto(page.url)
     expect(actions(other).filter(has_text="Upload")).to_be_visible()
-    page.context.clear_cookies()
+    end_session(page)
+    end_session(other)
     for tab in (page, other):
-        tab.evaluate("document.dispatchEvent(new Event('uploadschange'))")
         expect(dialog_of(tab)).to_be_visible()
     log_in(page, key(*ALL))
     expect(dialog_of(other)).to_be_hidden()
     upload_one(other)
 
 
+def test_an_answer_that_comes_after_the_next_log_in_does_not_ask_for_a_key(page, key):
+    log_in(page, key(*ALL))
+    expect(dialog_of(page)).to_be_hidden()
+    held = []
+    page.route("**/api/stats", lambda route: held.append(route), times=1)
+    with page.expect_request("**/api/stats"):
+        page.evaluate(
+            """async () => {
+                const {src} = document.querySelector("script[type=module]");
+                const {get} = await import(new URL("api.js", src).href);
+                window.late = get("api/stats");
+            }"""
+        )
+    end_session(page)
+    expect(dialog_of(page)).to_be_visible()
+    log_in(page, key(*ALL))
+    expect(dialog_of(page)).to_be_hidden()
+    held[0].fulfill(status=401)
+    assert page.evaluate("late.then(() => true)")
+    expect(dialog_of(page)).to_be_hidden()
+
+
 def test_a_session_that_ends_loses_nothing_that_was_typed(page, key):
     log_in(page, key(*ALL))
     field = page.get_by_role("combobox", name="Search images")
-    expect(field).to_be_visible()
-    page.wait_for_load_state("networkidle")  # or what starts the page would end the session
-    page.context.clear_cookies()
     field.fill("what was typed")
+    end_session(page)
     expect(dialog_of(page)).to_contain_text("Your session has ended")
     log_in(page, key(*ALL))
     expect(dialog_of(page)).to_be_hidden()

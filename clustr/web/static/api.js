@@ -58,7 +58,19 @@ export async function get(path, parameters, signal) {
  * @returns {Promise<Response>} a successful one.
  * @throws {Problem} for any other, and when none came.
  */
-export async function call(method, path, { json, body, headers = {}, signal } = {}) {
+export async function call(method, path, options = {}) {
+  const session = csrfToken;
+  const response = await send(method, path, options);
+  if (response.status === 401 && path !== SESSION) {
+    // Another session may have begun while this waited for its answer.
+    if (csrfToken !== session) return call(method, path, options);
+    tellOfEnd();
+  }
+  if (!response.ok) throw await problemOf(response);
+  return response;
+}
+
+async function send(method, path, { json, body, headers = {}, signal }) {
   const sent = new Headers(headers);
   if (json !== undefined) {
     sent.set("Content-Type", "application/json");
@@ -67,14 +79,10 @@ export async function call(method, path, { json, body, headers = {}, signal } = 
   if (method !== "GET") {
     for (const [name, value] of Object.entries(changeHeaders())) sent.set(name, value);
   }
-  const response = await fetch(path, { method, body, headers: sent, signal, cache: "no-cache" })
-    .catch((error) => {
-      if (error.name === "AbortError") throw error;
-      throw new Problem(0, { detail: "The service cannot be reached." });
-    });
-  if (response.status === 401 && path !== SESSION) tellOfEnd();
-  if (!response.ok) throw await problemOf(response);
-  return response;
+  return fetch(path, { method, body, headers: sent, signal, cache: "no-cache" }).catch((error) => {
+    if (error.name === "AbortError") throw error;
+    throw new Problem(0, { detail: "The service cannot be reached." });
+  });
 }
 
 /** Let the page ask for a key again: the session of a request has ended. */

@@ -1,5 +1,6 @@
 // Jobs on many uploads: follows one to its end, and says in words how far it is.
 import { call, get } from "./api.js";
+import { pause } from "./pause.js";
 
 const PAUSE_MILLISECONDS = 1000;
 const KINDS = {
@@ -58,7 +59,7 @@ export async function follow(job, changed) {
   for (;;) {
     changed(job);
     if (isOver(job)) return job;
-    await new Promise((resolve) => setTimeout(resolve, PAUSE_MILLISECONDS));
+    await pause(PAUSE_MILLISECONDS);
     // Who cannot be reached for a while goes on all the same.
     job = await get(`api/jobs/${job.id}`).catch((problem) => {
       if (problem.status && problem.status < 500) throw problem;

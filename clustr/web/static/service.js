@@ -4,6 +4,7 @@ import { get } from "./api.js";
 import { cancel, endedOf, mayCancel, progressOf, titleOf } from "./jobs.js";
 import { html, nothing, render } from "./lit-html.js";
 import { say } from "./messages.js";
+import { pause } from "./pause.js";
 import * as route from "./route.js";
 import { drawTrash, readTrash } from "./trash.js";
 
@@ -15,7 +16,7 @@ const OWN_WAY = ["status", "response_time", "detail", "error", "deferred"];
 const dialog = document.getElementById("service");
 const state = { health: null, jobs: [], plugins: [], problem: "" };
 let scopes = [];
-let timer = 0;
+let lastReading = 0;
 
 /**
  * Show the dialog whenever the address of the page says so.
@@ -37,7 +38,6 @@ const isWanted = () => route.current().get("panel") === "service";
 function showOrHide() {
   if (isWanted() === dialog.open) return;
   if (!isWanted()) {
-    clearTimeout(timer);
     dialog.close();
     return;
   }
@@ -49,7 +49,7 @@ function showOrHide() {
 
 /** Read all but the trash, now and while the dialog is there. */
 async function refresh() {
-  clearTimeout(timer);
+  const reading = ++lastReading;
   try {
     await Promise.all([readHealth(), readJobs(), readPlugins()]);
     state.problem = "";
@@ -57,7 +57,8 @@ async function refresh() {
     state.problem = problem.message;
   }
   draw();
-  if (dialog.open) timer = setTimeout(refresh, PAUSE_MILLISECONDS);
+  await pause(PAUSE_MILLISECONDS);
+  if (dialog.open && reading === lastReading) refresh();
 }
 
 async function readHealth() {

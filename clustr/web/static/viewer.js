@@ -5,6 +5,7 @@ import { Editing } from "./editing.js";
 import { html, nothing, render } from "./lit-html.js";
 import { say } from "./messages.js";
 import { metadataTemplate } from "./metadata.js";
+import { pause } from "./pause.js";
 import { readRelated, relatedTemplate } from "./related.js";
 import { current, go, onChange } from "./route.js";
 import { describe } from "./tiles.js";
@@ -125,7 +126,7 @@ class Viewer {
     this.#draw();
     const isGone = this.#problem?.status === 404;
     if (!isGone && (this.#problem || isPending(this.#upload))) {
-      setTimeout(() => signal.aborted || this.#read(id), FOLLOW_MILLISECONDS);
+      pause(FOLLOW_MILLISECONDS).then(() => signal.aborted || this.#read(id));
     }
   }
 
