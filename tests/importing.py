@@ -112,16 +112,17 @@ class Proxy(Server):
     """A proxy in front of a service, which may lose answers.
 
     Args:
-        treat: called with the number of each upload, from 1, once the service has answered it; what
-            it returns is sent instead of the answer, None to send the answer.
+        treat: called with the number of each request to `path`, from 1, once the service has
+            answered it; what it returns is sent instead of the answer, None to send the answer.
     """
 
-    def __init__(self, url: str, treat: Callable[[int], bytes | None]):
+    def __init__(self, url: str, treat: Callable[[int], bytes | None], path: str = "/api/upload"):
         super().__init__(self._forward)
         address = urlsplit(url)
         self.service = (address.hostname, address.port)
         self.treat = treat
-        self.uploads = 0
+        self.path = path.encode()
+        self.requests = 0
 
     def _forward(self, _server: Server, connection: socket.socket) -> None:
         """Pass one request on, and its answer back."""
@@ -146,9 +147,9 @@ class Proxy(Server):
 
     def reply(self, connection: socket.socket, begin: bytes, answer: bytes) -> None:
         """Send what the service has answered to the request that begins so."""
-        if begin.startswith(b"POST /api/upload?"):
-            self.uploads += 1
-            instead = self.treat(self.uploads)
+        if begin.split()[1].partition(b"?")[0] == self.path:
+            self.requests += 1
+            instead = self.treat(self.requests)
             answer = answer if instead is None else instead
         connection.sendall(answer)
 

@@ -51,8 +51,8 @@ def pictures(web: WebSide, key: str, tmp_path: Path) -> Import:
 def proxy(web: WebSide) -> Iterator[Callable[..., Proxy]]:
     made: list[Proxy] = []
 
-    def make(treat: Callable[[int], bytes | None]) -> Proxy:
-        made.append(Proxy(web.url, treat))
+    def make(treat: Callable[[int], bytes | None], *path: str) -> Proxy:
+        made.append(Proxy(web.url, treat, *path))
         return made[-1]
 
     yield make
@@ -138,8 +138,29 @@ def test_what_a_network_loses_is_sent_again_and_stored_once(pictures, proxy, ins
     ran = pictures.run(url=between.url)
     assert ran.returncode == 0, ran.stderr
     assert counts(ran) == {"uploaded": 40}
-    assert between.uploads == 5
+    assert between.requests == 5
     assert len(pictures.uploads()) == 40
+
+
+@pytest.mark.parametrize("path", ["/api/limits", "/api/uploads/exists"])
+def test_a_question_at_which_the_service_fails_is_asked_again(pictures, proxy, path):
+    pictures.add_many(2)
+    failed = head("500 Internal server error")
+    ran = pictures.run(url=proxy(lambda number: failed if number == 1 else None, path).url)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert counts(ran) == {"uploaded": 2}
+
+
+def test_an_import_ends_when_the_service_does_not_say_what_it_has(pictures, proxy):
+    pictures.add("one.jpg")
+    pictures.add(".hidden.jpg")
+    refusing = proxy(lambda number: page("400 Bad request", "No"), "/api/uploads/exists")
+    ran = pictures.run(url=refusing.url)
+    assert ran.returncode == 2
+    assert counts(ran) == {"hidden, left out": 1}
+    assert "400 Bad request: No; what is there is there" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert refusing.requests == 1
 
 
 def test_it_goes_on_when_the_service_was_away(web, pictures, proxy):

@@ -25,7 +25,7 @@ FIRST_SECONDS = 5.0
 NEEDED_SCOPES = ("uploads:read", "uploads:write")
 HOW_TO_GO_ON = "what is there is there: the same command goes on from here"
 GIVE_A_KEY = "give one with the scopes uploads:read and uploads:write as CLUSTR_KEY or with --key"
-UNAUTHORIZED, FORBIDDEN, STORAGE_FULL = 401, 403, 507
+UNAUTHORIZED, FORBIDDEN, INTERNAL_SERVER_ERROR, STORAGE_FULL = 401, 403, 500, 507
 QUOTA_EXCEEDED = "quota_exceeded"
 # Several files that the quota of the key has no room for are not kept waiting for longer, because
 # one of them may go in before.
@@ -75,8 +75,15 @@ class ImportService:
         return limits
 
     def existing(self, hashes: Sequence[str]) -> set[str]:
-        """Return which of these SHA-256 the service has."""
-        answer = self._request("POST", "/api/uploads/exists", json={"sha256": [*hashes]})
+        """Return which of these SHA-256 the service has.
+
+        Raises:
+            ImportStopped: it does not say.
+        """
+        try:
+            answer = self._request("POST", "/api/uploads/exists", json={"sha256": [*hashes]})
+        except ApiError as error:
+            raise ImportStopped(f"{error}; {HOW_TO_GO_ON}") from error
         return {sha256 for sha256, upload_id in answer["data"].items() if upload_id}
 
     def upload(self, make_form: Callable[[], Form], key: str, are_several: bool) -> dict[str, Any]:
@@ -150,6 +157,10 @@ class ImportService:
                 if response.ok and not response.is_redirect:
                     return self._read(response)
                 refusal = self._explain(response)
+                # A request without files changes nothing, and may do better after a fault.
+                is_fault = form is None and refusal.status >= INTERNAL_SERVER_ERROR
+                if not refusal.is_temporary and not is_fault:
+                    raise refusal
                 asked_seconds = asked_pause_seconds(response)
                 pause = pause if asked_seconds is None else asked_seconds
                 if refusal.code == QUOTA_EXCEEDED and pause > quota_pause_seconds:
@@ -192,10 +203,9 @@ class ImportService:
         return f"no service answers at {self.url}: {reason}"
 
     def _explain(self, response: requests.Response) -> ApiError:
-        """Read why the service asks to come later.
+        """Read why a request was refused.
 
         Raises:
-            ApiError: this request was refused.
             ImportStopped: every request would be.
         """
         if response.is_redirect:
@@ -208,8 +218,6 @@ class ImportService:
             raise ImportStopped(str(error))
         if error.status == STORAGE_FULL:
             raise ImportStopped(f"{error}; {HOW_TO_GO_ON} when there is room")
-        if not error.is_temporary:
-            raise error
         return error
 
     def _session(self) -> requests.Session:
