@@ -20,7 +20,6 @@ from clustr.domain.errors import (
     StartUpError,
     StorageUnavailable,
 )
-from clustr.domain.models import Upload
 from clustr.imaging import decode_limits, pillow_setup
 from clustr.imaging.formats import Format, formats_for
 from clustr.plugin_manager import (
@@ -47,7 +46,7 @@ from clustr.services.library import PluginLibrary, url_below
 from clustr.services.nearest import Nearest
 from clustr.services.originals import Originals
 from clustr.services.own_health import OwnHealthChecks
-from clustr.services.plugin_events import DELETED_HOOK, STORED_HOOK, PluginEvents
+from clustr.services.plugin_events import STORED_HOOK, PluginEvents
 from clustr.services.predecessor import TakeOver
 from clustr.services.reconciler import Reconciler
 from clustr.services.removal import Removal
@@ -329,12 +328,8 @@ def build_worker(settings: Settings, plugin_manager: PluginManager) -> WorkerCom
     queue = Queue(settings.redis_url, settings.redis_prefix)
     nearest = build_nearest(settings, database, plugin_manager)
     plugin_manager.library_of = library_maker(settings, nearest)
-
-    def on_deleted(upload: Upload) -> None:
-        # Called directly, not through `PluginEvents`, which drops events when many wait.
-        plugin_manager.notify(DELETED_HOOK, upload=upload)
-
-    removal = Removal(database, storage, on_deleted, settings.trash_days)
+    plugin_events = PluginEvents(plugin_manager)
+    removal = Removal(database, storage, plugin_events.notify_deleted_and_wait, settings.trash_days)
     return WorkerComponents(
         database,
         AnalysisEngine(database, storage, queue, plugin_manager),

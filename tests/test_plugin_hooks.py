@@ -4,7 +4,9 @@ import json
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 
+import photographs
 import pytest
 from plugin_sources import (
     EVENT,
@@ -16,8 +18,10 @@ from plugin_sources import (
     named,
     requiring,
 )
+from trash import remove, trash_of, whole
 from workshop import FIRST_PARTY
 
+from clustr.components import build_plugin_manager, build_worker
 from clustr.plugin_manager import PluginManager
 
 # Filters
@@ -206,3 +210,30 @@ def test_only_who_implements_a_hook_is_told(load, plugins_folder):
     plugin_manager.notify("clustr_upload_deleted", upload=None)
     with pytest.raises(KeyError):
         plugin_manager.notify("clustr_upload_storred", upload=None)
+
+
+HANGING = """
+import threading
+from clustr.plugins import hookimpl
+
+@hookimpl
+def clustr_upload_deleted(upload):
+    threading.Event().wait()
+"""
+
+
+def test_a_hook_that_hangs_holds_no_worker_up(workshop, monkeypatch, capsys):
+    monkeypatch.setattr("clustr.services.plugin_events.HANG_SECONDS", 0.2)
+    workshop.write("hanging", HANGING)
+    ids = workshop.upload(photographs.photograph(), photographs.one_pixel())
+    for upload_id in ids:
+        assert remove(workshop, upload_id) == 204
+    long_ago = {"$set": {"trash.at": datetime(2020, 1, 1, tzinfo=UTC)}}
+    trash_of(workshop).update_many({}, long_ago)
+    worker = build_worker(workshop.settings, build_plugin_manager(workshop.settings))
+    worker.reconciler.run_once()
+    worker.database.close()
+    assert [whole(workshop, upload_id) for upload_id in ids] == ["gone", "gone"]
+    logged = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    [hanging] = [line for line in logged if line["event"] == "hook_hangs"]
+    assert (hanging["plugin"], hanging["hook"]) == ("hanging", "clustr_upload_deleted")

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from flask.testing import FlaskClient
+from jobs import engine, job_of, queue_all, run_until
 from test_keys import bearer
 from workshop import Workshop, plugin
 
@@ -47,7 +48,8 @@ def failed_upload(workshop: Workshop) -> str:
 def test_only_the_scope_admin_is_told_where_services_are(failed_upload, client_with):
     operator, other = client_with("admin", "uploads:read"), client_with("uploads:read")
     analysis = f"/api/uploads/{failed_upload}/analyses/it"
-    for path in ("/api/health", "/api/health/captions", "/api/health/page", analysis):
+    uploads = "/api/uploads", f"/api/uploads?ids={failed_upload}", f"/api/uploads/{failed_upload}"
+    for path in ("/api/health", "/api/health/captions", "/api/health/page", analysis, *uploads):
         assert ADDRESS in operator.get(path).text, path
         shown = other.get(path)
         assert shown.status_code == 200
@@ -58,3 +60,22 @@ def test_only_the_scope_admin_is_told_where_services_are(failed_upload, client_w
     assert other.get(f"{analysis}/traceback").status_code == 403
     unfinished = operator.get(f"/api/uploads/{failed_upload}/analyses/none/traceback")
     assert unfinished.status_code == 404
+
+
+@pytest.fixture
+def broken_plugin(workshop: Workshop) -> None:
+    workshop.write("broken", f"raise ValueError('nothing at {ADDRESS}')")
+
+
+def test_jobs_and_errors_tell_no_others(failed_upload, broken_plugin, workshop, client_with):
+    operator = client_with("admin", "uploads:read", "analyses:run")
+    other = client_with("uploads:read")
+    with engine(workshop) as runner:
+        order = {"analyzer": "it", "select": "failed"}
+        job = operator.post("/api/analyses", json=order).json["id"]
+        queue_all(workshop, runner, job)
+        workshop.horse("it", "again").process.wait(30)
+        run_until(runner, lambda: job_of(workshop, job).ended)
+    for path in (f"/api/jobs/{job}", "/api/x/broken/any", "/api/uploads?analyses.broken.any=1"):
+        assert ADDRESS in operator.get(path).text, path
+        assert "captions.internal" not in other.get(path).text, path

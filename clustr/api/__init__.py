@@ -141,7 +141,8 @@ def register(app: Flask, components: WebComponents) -> None:
     elif components.settings.keeps_quotas:
         app.before_request(quotas.check)
     if components.settings.keeps_quotas:
-        app.after_request(quotas.end)
+        app.after_request(quotas.add_headers)
+        app.teardown_request(quotas.end)
     api.complete_document = lambda document: describe_access(
         openapi.complete(plugin_routes.describe_plugins(document, manager, filters)), app
     )

@@ -3,33 +3,29 @@
 import functools
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
 from flask import Flask
 from flask_smorest import Blueprint
 from marshmallow import Schema
-from werkzeug.exceptions import HTTPException
 
-from clustr import logs
 from clustr.api.http.errors import ProblemApi
 from clustr.api.http.json_schema import json_schema, query_parameters
 from clustr.api.openapi import OBJECT_OR_NULL
 from clustr.api.plugin_filters import PluginFilters
+from clustr.api.plugin_guards import guard_blueprint, guard_view
 from clustr.api.plugin_parameters import refuse_unknown_parameters
 from clustr.api.schemas.filters import MAX_PLUGIN_FILTERS
-from clustr.domain.errors import ClustrError, PluginNotLoaded
+from clustr.domain.errors import PluginNotLoaded
 from clustr.plugin_manager import (
     Plugin,
     PluginManager,
     PluginState,
-    describe_plugin_exception,
     private_fields,
 )
 from clustr.plugin_manager.declarations import NAME
 from clustr.plugins import Analyzer
-
-log = logs.logger(__name__)
 
 PREFIX = "/api/x"
 # What schemas of analyses in lists begin with, where `fields` can ask for a part of a result.
@@ -75,7 +71,7 @@ def problem_with_routes(plugin: Plugin, blueprints: list[Blueprint]) -> str | No
 
 def mount(app: Flask, api: ProblemApi, plugin: Plugin, blueprint: Blueprint) -> None:
     """Register a plugin's blueprint with an app, below `/api/x/<plugin>`."""
-    before = set(app.view_functions)
+    views, blueprints = set(app.view_functions), set(app.blueprints)
     with api.prefix_schema_names(plugin.name):
         api.register_blueprint(
             blueprint,
@@ -83,9 +79,11 @@ def mount(app: Flask, api: ProblemApi, plugin: Plugin, blueprint: Blueprint) -> 
             name=f"x-{plugin.name}-{blueprint.name}",
             url_prefix=f"{PREFIX}/{plugin.name}{blueprint.url_prefix or ''}",
         )
-    for endpoint in set(app.view_functions) - before:
+    for endpoint in set(app.view_functions) - views:
         view = refuse_unknown_parameters(app.view_functions[endpoint])
-        app.view_functions[endpoint] = _guard_view(plugin, view)
+        app.view_functions[endpoint] = guard_view(plugin, view)
+    for name in set(app.blueprints) - blueprints:
+        guard_blueprint(app, plugin, name)
 
 
 def explain_missing_routes(app: Flask, plugin_manager: PluginManager) -> None:
@@ -105,28 +103,6 @@ def explain_missing_routes(app: Flask, plugin_manager: PluginManager) -> None:
 
 def _refuse_not_loaded(plugin: Plugin, **_path: str) -> NoReturn:
     raise PluginNotLoaded(f"The plugin {plugin.name} is not loaded: {plugin.reason}.")
-
-
-def _guard_view(plugin: Plugin, view: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a view so that the log says of which plugin it is when it raises.
-
-    `sys.exit()` in it fails this request and does not end the server.
-    """
-
-    @functools.wraps(view)
-    def guarded(*arguments: Any, **named: Any) -> Any:
-        try:
-            return view(*arguments, **named)
-        except (HTTPException, ClustrError, KeyboardInterrupt):
-            raise
-        except Exception as error:
-            log.error("view_raised", plugin=plugin.name, reason=describe_plugin_exception(error))
-            raise
-        except BaseException as error:
-            log.error("view_raised", plugin=plugin.name, reason=describe_plugin_exception(error))
-            raise RuntimeError(f"a plugin's view raised {type(error).__name__}") from error
-
-    return guarded
 
 
 def _count_app_wide_registrations(app: Flask) -> list[int]:

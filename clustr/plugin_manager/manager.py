@@ -1,7 +1,7 @@
 """The plugins of a process: what they provide, and calls of their event hooks."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -175,28 +175,32 @@ class PluginManager:
         """Whether any loaded plugin implements a hook."""
         return bool(self._plugins_by_hook[hook])
 
-    def notify(self, hook: str, **arguments: Any) -> None:
-        """Call an event hook of each plugin that implements it; this never raises.
+    def implementing(self, hook: str) -> Sequence[Plugin]:
+        """The loaded plugins that implement a hook."""
+        return self._plugins_by_hook[hook]
 
-        An exception of a plugin is logged and counted, and does not affect others.
-        """
-        for plugin in self._plugins_by_hook[hook]:
-            about = {"plugin": plugin.name, "hook": hook}
-            began = time.perf_counter()
-            try:
-                getattr(plugin.hook, hook)(library=self.library_of(plugin), **arguments)
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:
-                with self._count_lock:
-                    plugin.hook_errors += 1
-                frames = plugin_exc_info(error)
-                log.error(
-                    "hook_raised",
-                    **about,
-                    reason=describe_plugin_exception(error),
-                    exc_info=frames,
-                )
-            seconds = time.perf_counter() - began
-            if seconds > SLOW_SECONDS:
-                log.warning("hook_slow", **about, duration_ms=round(seconds * 1000))
+    def notify(self, hook: str, **arguments: Any) -> None:
+        """Call an event hook of each plugin that implements it; this never raises."""
+        for plugin in self.implementing(hook):
+            self.call_hook(plugin, hook, **arguments)
+
+    def call_hook(self, plugin: Plugin, hook: str, **arguments: Any) -> None:
+        """Call an event hook of a plugin; its exceptions are logged and counted, and not raised."""
+        about = {"plugin": plugin.name, "hook": hook}
+        began = time.perf_counter()
+        try:
+            getattr(plugin.hook, hook)(library=self.library_of(plugin), **arguments)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            with self._count_lock:
+                plugin.hook_errors += 1
+            log.error(
+                "hook_raised",
+                **about,
+                reason=describe_plugin_exception(error),
+                exc_info=plugin_exc_info(error),
+            )
+        seconds = time.perf_counter() - began
+        if seconds > SLOW_SECONDS:
+            log.warning("hook_slow", **about, duration_ms=round(seconds * 1000))

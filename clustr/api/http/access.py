@@ -112,10 +112,10 @@ def require_keys(
     def check() -> None:
         if "access" in g:  # It has a signed address.
             return
+        g.access = NOBODY  # until its key has been checked
         rule = request.url_rule
         needed = NOTHING if rule is None else needs[rule.endpoint, request.method]
         if not needed:  # There is nothing at this path, or it is for everybody.
-            g.access = NOBODY
             quotas.check()
             return
         text = _sent_key(request.environ)

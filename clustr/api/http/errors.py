@@ -27,6 +27,7 @@ from clustr import logs
 from clustr.api.http.json_schema import for_javascript
 from clustr.api.http.problem_schema import ProblemSchema
 from clustr.api.http.request_context import request_id
+from clustr.api.http.service_addresses import without_addresses
 from clustr.domain import errors, failure_messages
 from clustr.domain.access import needs
 from clustr.domain.quotas import REQUESTS, Quota, Standing
@@ -120,6 +121,8 @@ ERROR_TABLE: dict[type[errors.ClustrError], ErrorRow] = {
     errors.Empty: ErrorRow(422, "empty", "Empty file"),
     errors.NoFiles: ErrorRow(422, "no_files", "No files"),
 }
+# They may say why an analysis has failed or a plugin is not loaded, in the words of either.
+SAID_BY_PLUGINS = (errors.InvalidInput, errors.NoResult, errors.PluginNotLoaded)
 ROWS_BY_NAME = {row.name: row for row in ERROR_TABLE.values()}
 
 # The example in the OpenAPI document for a status that several errors can have.
@@ -370,15 +373,20 @@ def handle_clustr_error(error: errors.ClustrError) -> Response:
     if isinstance(error, errors.InTrash) and "signed" in g:
         # Whoever has no key but an address cannot restore it, and need not know that somebody can.
         error = errors.NotFound(f"There is no upload with the id {error.upload_id}.")
-    more: dict[str, Any] = {}
+    detail, more = str(error), dict[str, Any]()
+    if isinstance(error, SAID_BY_PLUGINS):
+        detail = without_addresses(detail)
     if isinstance(error, errors.InvalidInput):
-        more["errors"] = error.errors
+        more["errors"] = {
+            name: [without_addresses(message) for message in messages]
+            for name, messages in error.errors.items()
+        }
     if isinstance(error, errors.InTrash):
         more["trashed_at"] = error.trashed_at
     if isinstance(error, errors.MissingScope):
         more["missing_scopes"] = error.scopes
     row = ERROR_TABLE[type(error)]
-    response = problem_response(row, str(error), **more)
+    response = problem_response(row, detail, **more)
     if challenge := _challenge(row, error):
         response.headers["WWW-Authenticate"] = challenge
     if isinstance(error, errors.QuotaExceeded):

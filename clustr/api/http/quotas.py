@@ -72,13 +72,16 @@ class RequestQuotas:
         """
         _use(self._store, [*self._uses_of_address(), *_wrong_keys(is_counted=True)])
 
-    def end(self, response: Response) -> Response:
-        """Say in a response what is left, and that its request is no longer under way."""
+    def end(self, _error: BaseException | None) -> None:
+        """Note that a request is no longer under way, whatever became of it."""
         if holder := g.pop("under_way", None):
             with self._lock:
                 self._under_way[holder] -= 1
                 if not self._under_way[holder]:
                     del self._under_way[holder]
+
+    def add_headers(self, response: Response) -> Response:
+        """Say in a response what is left."""
         standings: list[Standing] = g.get("standings", [])
         if standings:
             response.headers["RateLimit-Policy"] = ", ".join(map(_policy, standings))

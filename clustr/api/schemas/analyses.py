@@ -100,7 +100,7 @@ def dump_analysis(
         "finished_at": analysis.finished_at,
         "stale": analyzer is not None and analysis.version < analyzer.version,
         "provenance": analysis.provenance,
-        "error": without_addresses(analysis.error),
+        "error": analysis.error and without_addresses(analysis.error),
     }
     if analysis.state is State.FAILED and analysis.failed_version is not None:
         wire["failed_version"] = analysis.failed_version

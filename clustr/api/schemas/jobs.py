@@ -18,6 +18,7 @@ from clustr.api.http.fields import (
     one_of,
     text,
 )
+from clustr.api.http.service_addresses import without_addresses
 from clustr.api.schemas.analyses import STATE_DESCRIPTION
 from clustr.api.schemas.filters import FilterSchema, upload_ids
 from clustr.database import (
@@ -299,7 +300,7 @@ def dump_job(job: Job, in_list: bool = False) -> dict[str, Any]:
         "parameters": dump_parameters(job.parameters),
         "total": job.total,
         "counts": {name: job.counts.get(name, 0) for name in EXAMPLE_COUNTS},
-        "error": job.error,
+        "error": job.error and without_addresses(job.error),
         "request_id": job.request_id,
         "created_at": job.created_at,
         "started_at": job.started_at,
@@ -308,7 +309,9 @@ def dump_job(job: Job, in_list: bool = False) -> dict[str, Any]:
         "updated_at": job.updated_at,
     }
     if not in_list:
-        wire["failures"] = [{"id": f.upload_id, "error": f.error} for f in job.failures]
+        wire["failures"] = [
+            {"id": f.upload_id, "error": without_addresses(f.error)} for f in job.failures
+        ]
     return wire
 
 

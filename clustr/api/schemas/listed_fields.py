@@ -5,6 +5,7 @@ from typing import Any
 
 from clustr.api.http.etags import version_of
 from clustr.api.http.json_provider import with_fraction
+from clustr.api.http.service_addresses import without_addresses
 from clustr.api.http.urls import FileUrls
 from clustr.api.schemas.listing import RESULTS_FIELD
 from clustr.api.schemas.uploads import dump_local_time
@@ -145,7 +146,7 @@ class FieldSelection:
             "finished_at": with_fraction(get("finished_at")),
             "stale": version < self._versions.get(name, version),
             "provenance": get("provenance"),
-            "error": get("error"),
+            "error": get("error") and without_addresses(analysis["error"]),
         }
         if wire["status"] == State.FAILED and get("failed_version") is not None:
             wire["failed_version"] = get("failed_version")

@@ -342,7 +342,7 @@ def dump_plugin(
         "version": plugin.version,
         "source": plugin.source,
         "state": plugin.state,
-        "reason": without_addresses(reason),
+        "reason": reason and without_addresses(reason),
         "hook_errors": plugin.hook_errors,
         "outdated_processes": outdated,
         "analyzers": [
