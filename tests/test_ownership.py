@@ -59,6 +59,30 @@ def test_an_idempotency_key_counts_for_the_key_that_sent_it(
     assert of_nobody not in (of_alice, of_bob)
 
 
+def test_an_idempotency_key_of_an_owner_is_apart_from_those_of_earlier_keys_of_that_name(
+    workshop: Workshop,
+) -> None:
+    once = {"headers": {"Idempotency-Key": "one"}}
+    content = new_photograph()
+    before = Caller(workshop, "camera", own_only=False).upload(content, **once)
+    camera = Caller(workshop, "camera")
+    upload_id = camera.upload(content, **once)
+    assert upload_id != before
+    assert camera.upload(content, **once) == upload_id
+    assert Caller(workshop, "camera", own_only=False).upload(content, **once) == before
+
+
+def test_a_receipt_of_an_owner_counts_also_in_its_earlier_form(
+    alice: Caller, workshop: Workshop
+) -> None:
+    once = {"headers": {"Idempotency-Key": "one"}}
+    content = new_photograph()
+    upload_id = alice.upload(content, **once)
+    earlier = {"$set": {"retry.key": "alice\none"}}
+    workshop.collection.update_one({"owner": "alice"}, earlier)
+    assert alice.upload(content, **once) == upload_id
+
+
 def test_a_key_with_own_sees_and_changes_only_what_its_name_brought(
     alice: Caller, bob: Caller, everyone: Caller
 ) -> None:

@@ -352,13 +352,13 @@ class Uploads:
             found = from_documents(self._collection.find({"_id": {"$in": keys}}))
             return {upload.sha256: upload for upload in found}
 
-    def find_by_request(self, key: str) -> tuple[list[Upload], list[str]]:
-        """The uploads of the request with this `Idempotency-Key`.
+    def find_by_request(self, keys: list[str]) -> tuple[list[Upload], list[str]]:
+        """The uploads of the request that one of these keys of a `Retry` identifies.
 
         Returns:
             the uploads, and the ids of those that are in the trash.
         """
-        query = {"retry.key": key}
+        query = {"retry.key": {"$in": keys}}
         trash = self._collection.database[f"{self._collection.name}_trash"]
         with translate_errors():
             uploads = [*from_documents(self._collection.find(query))]

@@ -99,11 +99,21 @@ class IntakeOptions:
     uploaded_by: str | None = None
     amend: Callable[[NewUpload], NewUpload] | None = None
 
-    def retry_key(self) -> str | None:
-        """What identifies the request among those of all keys; names of keys have no line ends."""
-        if self.key is None or self.uploaded_by is None:
-            return self.key
-        return f"{self.uploaded_by}\n{self.key}"
+    def retry_keys(self, is_of_owner: bool) -> list[str]:
+        """What identifies the request among those of all keys; names of keys have no line ends.
+
+        A key with `own` does not see what another one of its name brought without it, so theirs
+        differ.
+
+        Returns:
+            what it is stored with, and then what it may have been stored with before.
+        """
+        if self.key is None:
+            return []
+        if self.uploaded_by is None:
+            return [self.key]
+        of_name = f"{self.uploaded_by}\n{self.key}"
+        return [f"{self.uploaded_by}\nown\n{self.key}", of_name] if is_of_owner else [of_name]
 
 
 CheckedFile = tuple[ReceivedFile, InspectedImage]
@@ -209,9 +219,10 @@ class Intake:
         options: IntakeOptions,
     ) -> list[tuple[Upload, bool]]:
         """Store the files; return each one's upload, and whether that was there before."""
-        key, reuse = options.retry_key(), options.reuse
-        retry = Retry(key, fingerprint(received), 0) if key else None
-        stored_before = self._find_stored_before(retry) if retry else {}
+        reuse = options.reuse
+        keys = options.retry_keys(is_of_owner=self._database.owner is not None)
+        retry = Retry(keys[0], fingerprint(received), 0) if keys else None
+        stored_before = self._find_stored_before(keys, retry) if retry else {}
         hashes = [file.file.sha256 for file, _ in checked]
         reusable = self._database.uploads.first_uploads_by_hash(hashes) if reuse else {}
         pairs: list[tuple[Upload, bool]] = []
@@ -232,12 +243,12 @@ class Intake:
         stored = [(added.get(upload.id, upload), upload, reused) for upload, reused in pairs]
         return [(result, reused or result.id != upload.id) for result, upload, reused in stored]
 
-    def _find_stored_before(self, retry: Retry) -> dict[int, Upload]:
-        """The uploads that an earlier request with the same key stored, by position.
+    def _find_stored_before(self, keys: list[str], retry: Retry) -> dict[int, Upload]:
+        """The uploads that an earlier request with one of these keys stored, by position.
 
         When that request was interrupted, some may be missing.
         """
-        stored, trashed = self._database.uploads.find_by_request(retry.key)
+        stored, trashed = self._database.uploads.find_by_request(keys)
         pairs = [(upload.retry, upload) for upload in stored if upload.retry]
         if any(earlier.fingerprint != retry.fingerprint for earlier, _ in pairs):
             problem = "This key was given to a request with other files; take a new one."
