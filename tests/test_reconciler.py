@@ -1,13 +1,19 @@
 """What the reconciler does with uploads of older versions and plugins that are gone, and asks."""
 
 import threading
+from datetime import timedelta
 
 import photographs
+import pytest
 from bson import ObjectId
+from failing import fail_once
 from running import wait_until
+from trash import remove, trash_of, whole
 
 from clustr.components import WebComponents
 from clustr.database import now
+from clustr.database.local_dates import OLD_INDEXES, LocalDates
+from clustr.domain.errors import DatabaseUnavailable, QueueUnavailable
 from clustr.queue import Queue
 from clustr.services.reconciler import GONE_AFTER, Reconciler
 
@@ -37,6 +43,36 @@ def test_uploads_of_an_older_version_are_completed(workshop):
         return workshop.collection.find_one({"_id": ObjectId(old)}) == whole
 
     wait_until(completed, 20, "that it has all")
+
+
+def test_uploads_of_an_older_version_are_completed_though_mongodb_was_away(workshop, monkeypatch):
+    monkeypatch.setattr("clustr.services.reconciler.START_EVERY_SECONDS", 0)
+    workshop.upload()
+    workshop.collection.create_index([("taken_at", -1)], name=OLD_INDEXES[0])
+    workshop.renew()
+    queue = Queue(workshop.environment["REDIS_URL"], workshop.settings.redis_prefix)
+    reconciler, client = reconciler_of(workshop.web, queue), workshop.app.test_client()
+    fail_once(monkeypatch, LocalDates, "add_all_missing", DatabaseUnavailable)
+
+    def prepared() -> bool:
+        reconciler.run_once()
+        return client.get("/api/uploads?sort=-date").status_code == 200
+
+    wait_until(prepared, 20, "that they are listed by date")
+    reconciler.stop()
+
+
+def test_what_is_old_in_the_trash_goes_though_redis_is_away(workshop):
+    workshop.analyzer("base", "return {}")
+    _queued, old = workshop.upload(GOOD, GOOD)
+    assert remove(workshop, old) == 204
+    trash_of(workshop).update_one({}, {"$set": {"trash.at": now() - timedelta(days=31)}})
+    queue = Queue("redis://127.0.0.1:1/0", workshop.settings.redis_prefix)
+    reconciler = reconciler_of(workshop.web, queue)
+    with pytest.raises(QueueUnavailable):
+        reconciler.run_once()
+    reconciler.stop()
+    assert whole(workshop, old) == "gone"
 
 
 def test_what_waits_for_an_analyzer_that_is_gone_has_an_end(workshop):

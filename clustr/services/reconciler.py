@@ -5,6 +5,7 @@ It runs beside the workers, in one process at a time. While all goes well, nothi
 
 import threading
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from uuid import uuid4
 
@@ -27,11 +28,28 @@ LEASE = "reconciler"
 LEASE_SECONDS = 15.0
 ROUND_SECONDS = 1.0
 CLEAN_EVERY_SECONDS = 60.0
-SEARCH_EVERY_SECONDS = 10.0
+START_EVERY_SECONDS = 10.0
 INDEX_SECONDS = 3600.0
 LEFT_BEHIND_AFTER = timedelta(hours=24)
 # Analyses of an analyzer that no plugin registers any more are settled after this time.
 GONE_AFTER = timedelta(minutes=10)
+
+
+class BackgroundTask:
+    """A function that is called in a thread of its own, because it takes its time."""
+
+    def __init__(self, function: Callable[[], None]):
+        self._function = function
+        self._thread = threading.Thread()
+        self._started_at = float("-inf")
+
+    def start(self) -> None:
+        """Call the function, unless that is under way or was begun a short time ago."""
+        due = time.monotonic() - self._started_at >= START_EVERY_SECONDS
+        if due and not self._thread.is_alive():
+            self._started_at = time.monotonic()
+            self._thread = threading.Thread(target=self._function, daemon=True)
+            self._thread.start()
 
 
 class Reconciler:
@@ -57,10 +75,11 @@ class Reconciler:
         self._vector_upkeep = VectorUpkeep(database, plugin_manager)
         self._analyzers = list(plugin_manager.analyzers.values())
         self._owner = uuid4().hex
-        self._cleaned_at = self._searched_at = float("-inf")
-        self._search_thread = threading.Thread()
+        self._cleaned_at = float("-inf")
+        self._search = BackgroundTask(self._search_services)
+        self._completion = BackgroundTask(self._complete_old_records)
         self._duplicates_walk = database.duplicates.repair_all()
-        self._indexed = False
+        self._indexed = self._completed = False
 
     def run_forever(self) -> None:
         """Call `run_once` every second; while a dependency is unavailable, that is only logged."""
@@ -77,8 +96,9 @@ class Reconciler:
             return
         if not self._indexed:  # A web process makes them, too, unless it started without MongoDB.
             self._database.make_indexes()
-            threading.Thread(target=self._complete_old_records, daemon=True).start()
             self._indexed = True
+        if not self._completed:
+            self._completion.start()
         names = [analyzer.name for analyzer in self._analyzers]
         unfinished = self._database.analyses.any_unfinished(names)
         analyzers = self._analyzers if unfinished else []
@@ -92,12 +112,14 @@ class Reconciler:
             if reclaimed:
                 log.warning("analyses_taken_back", analyzer=analyzer.name, count=reclaimed)
         self._clean()
-        self._start_search()
-        self._queue.ring([analyzer for analyzer in analyzers if self._needs_worker(analyzer)])
-        self._removal.resume()
+        self._search.start()
+        try:
+            self._queue.ring([analyzer for analyzer in analyzers if self._needs_worker(analyzer)])
+        finally:  # Removals do not need Redis.
+            self._removal.resume()
 
     def _complete_old_records(self) -> None:
-        """Add what records of older releases lack, in a thread: many uploads take their time."""
+        """Add what records of older releases lack; it is called again until nothing fails."""
         try:
             while completed := self._database.listing.add_missing_facets():
                 log.info("uploads_completed", count=completed)
@@ -118,18 +140,14 @@ class Reconciler:
             self._database.make_result_indexes(INDEX_SECONDS)
             if unused := self._database.unused_indexes():
                 log.info("indexes_unused", names=unused)
+            self._completed = True
         except ClustrError as error:
-            log.error("indexes_not_made", reason=str(error))
-
-    def _start_search(self) -> None:
-        """Look for services at default addresses in a thread, because one may be slow to answer."""
-        due = time.monotonic() - self._searched_at >= SEARCH_EVERY_SECONDS
-        if due and not self._search_thread.is_alive():
-            self._searched_at = time.monotonic()
-            self._search_thread = threading.Thread(target=self._search_services, daemon=True)
-            self._search_thread.start()
+            log.warning("old_records_wait", reason=str(error))
+        except Exception:  # A thread has nobody else who would log it.
+            log.exception("old_records_not_completed")
 
     def _search_services(self) -> None:
+        """Look for services at default addresses, of which one may be slow to answer."""
         try:
             self._services.search()
         except ClustrError as error:
