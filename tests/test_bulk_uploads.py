@@ -7,16 +7,20 @@ from typing import Any
 import photographs
 import pytest
 from bson import ObjectId
+from failing import fail_once, unavailable
 from jobs import end_of, engine, job_of, run_until
 from running import wait_until
+from trash import go_on
 from workshop import Workshop
 
 from clustr.api.schemas.jobs import JobSchema
 from clustr.database import AnalysisSelection, ReanalysisSelection
+from clustr.database.bulk_selection import Selections
 from clustr.database.jobs import MAX_UNFINISHED
 from clustr.services.job_kinds import MoveUploads
 from clustr.services.job_runner import JobRunner
 from clustr.services.jobs import add_analysis_job
+from clustr.storage.trash import TrashFolder
 
 
 def order(workshop: Workshop, action: str, **more: Any) -> Any:
@@ -235,6 +239,47 @@ def test_a_batch_that_was_done_and_not_written_down_is_counted(workshop):
         run_until(bulk, lambda: job_of(workshop, job_id).ended)
     job = job_of(workshop, job_id)
     assert (job.counts["succeeded"], job.counts["failed"]) == (5, 0)
+
+
+def test_a_job_waits_while_the_store_is_away(workshop):
+    ids = many(workshop, 5)
+    job_id = ordered(workshop, "delete", ids=ids)
+    folder = workshop.settings.upload_folder
+    with engine(workshop) as bulk:
+        folder.rename(folder.with_name("away"))
+        folder.mkdir()
+        run_until(bulk, lambda: job_of(workshop, job_id).state == "running")
+        for _ in range(3):
+            bulk.run_once()
+        folder.rmdir()
+        folder.with_name("away").rename(folder)
+        waiting = job_of(workshop, job_id)
+        assert (waiting.ended, waiting.counts) == (False, {})
+        run_until(bulk, lambda: job_of(workshop, job_id).ended)
+    job = job_of(workshop, job_id)
+    assert (job.counts["succeeded"], job.counts["failed"]) == (5, 0)
+    assert places(workshop) == (set(), {*ids})
+
+
+def test_what_is_in_the_trash_has_not_failed_when_its_file_is_moved_later(workshop, monkeypatch):
+    ids = many(workshop, 3)
+    fail_once(monkeypatch, TrashFolder, "put", OSError)
+    said = done(workshop, "delete", ids=ids)
+    assert counts(said) == {"selected": 3, "succeeded": 3}
+    go_on(workshop)
+    assert places(workshop) == (set(), {*ids})
+
+
+def test_a_job_that_cannot_go_on_holds_up_no_other(workshop, monkeypatch):
+    workshop.analyzer("it", "return {}")
+    ids = many(workshop, 2)
+    order = {"analyzer": "it", "select": "all"}
+    assert workshop.app.test_client().post("/api/analyses", json=order).status_code == 202
+    job_id = ordered(workshop, "tag", ids=ids, tags=["a"])
+    monkeypatch.setattr(Selections, "count_states", unavailable)
+    with engine(workshop) as bulk:
+        run_until(bulk, lambda: job_of(workshop, job_id).ended)
+    assert job_of(workshop, job_id).counts["succeeded"] == 2
 
 
 def test_more_jobs_than_may_wait_are_refused_until_some_have_ended(workshop):

@@ -130,6 +130,17 @@ def test_what_another_process_has_counted_is_not_counted_again(workshop, at_once
     assert [tag["name"] for tag in counted(workshop)["tags"]] == ["cat"]
 
 
+def test_what_changes_all_the_time_is_counted_in_turn(workshop, at_once):
+    (upload_id,) = workshop.upload()
+    analyzers = components.build_plugin_manager(workshop.settings).analyzers
+    for number in range(len(analyzers) + 1):
+        edit(workshop, upload_id, {"tags": {"set": [f"tag{number}"]}})
+        at_once.run_once()
+    found = counted(workshop)
+    assert {count["_id"] for count in found["statistics"]} == {*analyzers}
+    assert len(found["tallies"]) == 1
+
+
 def test_another_version_of_an_analyzer_is_counted_again(workshop, at_once):
     workshop.upload()
     for _ in range(10):

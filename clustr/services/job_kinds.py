@@ -85,7 +85,12 @@ class JobKind(Protocol):
     kind: str
 
     def step(self, job: Job) -> JobProgress:
-        """Handle the next batch; to repeat it must change nothing."""
+        """Handle the next batch; to repeat it must change nothing.
+
+        Raises:
+            DatabaseUnavailable: MongoDB does not answer; the job waits.
+            StorageFull: the store is not mounted; the job waits.
+        """
         ...
 
     def reclaim(self, job: Job) -> JobProgress:
@@ -208,8 +213,8 @@ class MoveUploads(ForEachUpload):
     batch_size = 50
 
     def _handle(self, job: Job, ids: list[str]) -> tuple[int, list[Failure]]:
-        already = self._database.selections.moved_by_job(job, uploads_of_job(job), ids)
-        done, failures = len(already), []
+        already = self._moved_by_job(job, ids)
+        done, errors = len(already), {}
         for upload_id in ids:
             if upload_id in already:
                 continue
@@ -218,8 +223,15 @@ class MoveUploads(ForEachUpload):
             except DatabaseUnavailable:
                 raise
             except ClustrError as error:
-                failures.append(Failure(upload_id, str(error)))
-        return done, failures
+                self._removal.require_store()  # While it is away, the job waits.
+                errors[upload_id] = str(error)
+        # The record decides; of an upload whose file was not moved the reconciler moves it.
+        moved = self._moved_by_job(job, [*errors]) if errors else set()
+        failures = [Failure(i, reason) for i, reason in errors.items() if i not in moved]
+        return done + len(moved), failures
+
+    def _moved_by_job(self, job: Job, ids: list[str]) -> set[str]:
+        return self._database.selections.moved_by_job(job, uploads_of_job(job), ids)
 
     def _move_upload(self, upload_id: str, job: Job) -> bool:
         """Move one upload; False when it is not among the selected ones any more."""

@@ -11,7 +11,7 @@ from uuid import uuid4
 from clustr import __version__, logs
 from clustr.database import AnalysisSelection, Database, Job, JobState, ReanalysisSelection
 from clustr.domain import failure_messages
-from clustr.domain.errors import ClustrError, DatabaseUnavailable, InvalidInput
+from clustr.domain.errors import ClustrError, DatabaseUnavailable, InvalidInput, StorageFull
 from clustr.plugin_manager import PluginManager
 from clustr.queue import Queue
 from clustr.services.job_kinds import (
@@ -83,7 +83,7 @@ class JobRunner:
         to_count = [name for name in to_count if self._is_outdated(name)]
         if not jobs and not to_count and not backfills:
             return False
-        if not self._database.leases.acquire(LEASE, self._owner, LEASE_SECONDS):
+        if not self._hold_lease():
             later = began + STATISTICS_EVERY_SECONDS
             self._next_count_at.update(dict.fromkeys(to_count, later))
             return False
@@ -92,10 +92,15 @@ class JobRunner:
             self._indexed = True
         for name, count in backfills.items():
             self._order_backfill(name, count)
-        busy = [self._advance_job(job) for job in jobs]
-        if to_count:
-            self._count_analyses(to_count[0])
+        # Many jobs may take longer than the lease lasts.
+        busy = [self._advance_job(job) for job in jobs if self._hold_lease()]
+        if to_count and self._hold_lease():
+            self._count_analyses(min(to_count, key=self._next_count_at.__getitem__))
         return any(busy) or len(to_count) > 1
+
+    def _hold_lease(self) -> bool:
+        """Acquire or renew the lease; False when another process holds it."""
+        return self._database.leases.acquire(LEASE, self._owner, LEASE_SECONDS)
 
     def stop(self) -> None:
         """Let another process take over at once."""
@@ -128,8 +133,9 @@ class JobRunner:
         try:
             kind = self._kinds_for(job.owner)[job.kind]
             step = kind.reclaim(job) if job.cancel_requested_at else kind.step(job)
-        except DatabaseUnavailable:
-            raise
+        except (DatabaseUnavailable, StorageFull) as error:  # It waits, and the other jobs go on.
+            log.warning("job_waits", job=job.id, reason=str(error))
+            return False
         except Exception as error:  # It would fail in every round; the other jobs go on.
             log.exception("job_failed", job=job.id)
             self._database.jobs.end(job, JobState.FAILED, job.counts, error=reason_of(error))

@@ -76,7 +76,7 @@ class Removal:
             StorageFull: its file cannot be moved or removed now; the reconciler does so later.
         """
         for_good = permanently or self.trash_days == 0
-        self._require_store()
+        self.require_store()
         try:
             step = TrashStep.REMOVING if for_good else TrashStep.MOVING
             claim = self._trash.add(upload_id, step, job, versions, filter)
@@ -104,7 +104,7 @@ class Removal:
             UnderWay: it is being moved to the trash, and that takes longer than `WAIT_SECONDS`.
             StorageFull: its file cannot be moved now; the reconciler does so later.
         """
-        self._require_store()
+        self.require_store()
         until = time.monotonic() + WAIT_SECONDS
         while True:
             try:
@@ -116,7 +116,7 @@ class Removal:
                 time.sleep(0.02)
         return self._restore_file(claim, job) or self._uploads.get(upload_id)
 
-    def _require_store(self) -> None:
+    def require_store(self) -> None:
         """Check that the store is mounted; in one that is not, all files look as if missing.
 
         Raises:
@@ -195,7 +195,7 @@ class Removal:
             DatabaseUnavailable: MongoDB does not answer.
             StorageFull: the store is not mounted.
         """
-        self._require_store()
+        self.require_store()
         until = time.monotonic() + ROUND_SECONDS
         for claim in self._trash.take_over_stale_claims(BATCH_SIZE):
             log.warning("removal_taken_over", upload_id=claim.upload.id, step=claim.step)
