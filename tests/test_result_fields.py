@@ -7,11 +7,13 @@ from typing import Any
 import photographs
 import pytest
 from flask.testing import FlaskClient
+from marshmallow import Schema, fields
 from running import Servers
 from workshop import Workshop
 
 from clustr.api.schemas.listing import UploadPageSchema
 from clustr.app import create_app
+from clustr.plugin_manager import private_fields
 
 PEOPLE = """
 from marshmallow import Schema, fields
@@ -23,10 +25,17 @@ class Person(Schema):
     age = fields.Integer(required=True)
     name = fields.String(required=True, metadata=PRIVATE)
 
+class Room(Schema):
+    size = fields.Integer()
+    owner = fields.String(metadata=PRIVATE)
+    rooms = fields.List(fields.Nested(lambda: Room()))
+
 class People(Schema):
     persons = fields.List(fields.Nested(Person), required=True)
     count = fields.Integer(required=True)
     secret = fields.Dict(metadata=PRIVATE)
+    house = fields.Nested(Room)
+    guests = fields.Dict(values=fields.Nested(Person))
 
 class PeopleAnalyzer(Analyzer):
     name = "people"
@@ -34,7 +43,14 @@ class PeopleAnalyzer(Analyzer):
 
     def analyze(self, image, context):
         persons = [{"age": 30, "name": "hidden Ann"}, {"age": 40, "name": "hidden Bob"}]
-        return {"persons": persons, "count": 2, "secret": {"key": "hidden"}}
+        rooms = [{"size": 1, "owner": "hidden Cid", "rooms": [{"owner": "hidden Dan"}]}]
+        return {
+            "persons": persons,
+            "count": 2,
+            "secret": {"key": "hidden"},
+            "house": {"size": 3, "owner": "hidden Eve", "rooms": rooms},
+            "guests": {"first": persons[0]},
+        }
 
 class Guests(Schema):
     names = fields.String()
@@ -55,7 +71,7 @@ def clustr_register_analyzers(config):
 def clustr_register_filters(config):
     return [Filter(analyzer="people", field="persons.name", type=fields.String(), name="person")]
 """
-SHOWN = {"persons": [{"age": 30}, {"age": 40}], "count": 2}
+SHOWN = {"persons": [{"age": 30}, {"age": 40}], "count": 2, "house": {"size": 3}}
 ABOUT = {
     "status",
     "version",
@@ -112,6 +128,7 @@ def test_the_result_of_one_analyzer_is_asked_for(workshop, client):
             "analyses.people.persons.age,analyses.people.persons,analyses.people.count",
             {"persons": [{"age": 30}, {"age": 40}], "count": 2},
         ),
+        ("analyses.people.house", {"house": {"size": 3}}),
         ("analyses.people,analyses.people.count", SHOWN),
     ],
 )
@@ -137,7 +154,7 @@ def test_the_schema_of_lists_requires_no_key_of_a_result(client):
     assert schemas["AnalysisResult_people"]["required"] == ["count", "persons"]
     listed_result = schemas["ListedAnalysis_people"]["properties"]["result"]
     assert "required" not in json.dumps(listed_result)
-    assert listed_result["properties"].keys() == {"count", "persons"}
+    assert listed_result["properties"].keys() == {"count", "persons", "house"}
     for upload, analyses in (("Upload", "UploadAnalyses"), ("ListedUpload", "ListedAnalyses")):
         reference = {"$ref": f"#/components/schemas/{analyses}"}
         assert schemas[upload]["properties"]["analyses"]["allOf"] == [reference]
@@ -160,6 +177,8 @@ def test_all_analyses_and_the_result_of_one(client):
         ("analyses.people.count.x", ["count is a Integer, with nothing inside"]),
         ("analyses.people.persons.name", ["unknown field name"]),
         ("analyses.people.secret", ["unknown field secret"]),
+        ("analyses.people.house.rooms.owner", ["unknown field rooms"]),
+        ("analyses.people.guests", ["unknown field guests"]),
         ("analyses.", ["There is no analyzer ``"]),
         ("analysis", ["There is no field `analysis`"]),
     ],
@@ -185,7 +204,8 @@ def paths(upload_id: str) -> list[str]:
 def test_private_fields_are_kept_and_not_shown(workshop, client):
     stored = workshop.stored(workshop.upload_id, "people")
     assert stored["result"]["secret"] == {"key": "hidden"}
-    assert stored["private"] == ["persons.name", "secret"]
+    private = ["persons.name", "secret", "house.owner", "house.rooms", "guests"]
+    assert stored["private"] == private
     assert "private" not in workshop.stored(workshop.upload_id, "guests")
     for path in paths(workshop.upload_id):
         answer = client.get(path)
@@ -198,11 +218,70 @@ def test_private_fields_are_kept_and_not_shown(workshop, client):
     assert '"age":30' in changed.text
 
 
+class Named(Schema):
+    age = fields.Integer()
+    name = fields.String(metadata={"private": True})
+
+
+class Family(Schema):
+    """One that leads to another, which leads back."""
+
+    parent = fields.Nested(Named)
+    branches = fields.List(fields.Nested(lambda: Branch()))
+
+
+class Branch(Schema):
+    families = fields.Nested(Family, many=True)
+
+
+class Folder(Schema):
+    """One that contains itself, and has nothing private."""
+
+    label = fields.String()
+    folders = fields.List(fields.Nested(lambda: Folder()))
+
+
+class Slim(Schema):
+    """One that contains itself without what is private."""
+
+    name = fields.String(metadata={"private": True})
+    next = fields.Nested(lambda: Slim(only=("all",)))
+    all = fields.Nested(lambda: Slim())
+
+
+SECRET = fields.String(metadata={"private": True})
+
+
+@pytest.mark.parametrize(
+    ("field", "private"),
+    [
+        (fields.List(fields.List(fields.Nested(Named))), ["it.name"]),
+        (fields.List(SECRET), ["it"]),
+        (fields.Nested(Family), ["it.parent.name", "it.branches.families"]),
+        (fields.Nested(Folder), []),
+        (fields.Nested(Slim), ["it.name", "it.next", "it.all"]),
+        (fields.Dict(values=SECRET), ["it"]),
+        (fields.Dict(keys=SECRET), ["it"]),
+        (fields.Dict(values=fields.Integer()), []),
+        (fields.Dict(), []),
+        (fields.List(fields.Dict(values=fields.List(fields.Nested(Named)))), ["it"]),
+        (fields.Dict(values=fields.Nested(Family)), ["it"]),
+        (fields.Dict(values=fields.Nested(Folder)), []),
+        (fields.Tuple((fields.Integer(), fields.Nested(Named))), ["it"]),
+        (fields.Tuple((fields.Integer(), fields.Nested(Folder))), []),
+        (fields.Pluck(Named, "name"), ["it"]),
+    ],
+)
+def test_what_has_private_fields_without_paths_of_their_own_is_private(field, private):
+    assert [*private_fields(Schema.from_dict({"it": field}))] == private
+
+
 def test_private_fields_are_in_no_description(client):
     schema = client.get("/openapi.json").get_json()["components"]["schemas"]
     shown = schema["AnalysisResult_people"]["properties"]
-    assert shown.keys() == {"persons", "count"}
+    assert shown.keys() == {"persons", "count", "house"}
     assert shown["persons"]["items"]["properties"].keys() == {"age"}
+    assert shown["house"]["properties"].keys() == {"size"}
     plugins = client.get("/api/plugins/people").get_json()
     assert "secret" not in json.dumps(plugins["analyzers"][0]["result_schema"])
 
