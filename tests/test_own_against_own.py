@@ -109,6 +109,11 @@ class Scene:
         self.share = shared.json["id"]
         self.trashed = alice.upload(content, f"{WORD} in the trash.jpg")
         assert alice.ask("DELETE", f"/api/uploads/{self.trashed}").status_code == 204
+        # Alice's first upload was taken over from the predecessor.
+        old_id = str(ObjectId())
+        self.old_filename = f"{old_id}.jpeg"
+        database = self.workshop.web.database
+        database.old_ids.add(old_id, self.old_filename, self.of_alice[0])
         order = {"action": "tag", "filter": {"tag": [TAG]}, "tags": [TAG]}
         self.job = alice.ask("POST", "/api/uploads/bulk", json=order).json["id"]
         wait_until(lambda: self.job_of(alice, self.job)["state"] == "succeeded", 60, "the job")
@@ -207,16 +212,18 @@ def test_operations_say_of_what_others_have_what_they_say_of_what_never_existed(
         "upload_id": nothing,
         "job_id": nothing,
         "share_id": nothing,
-        "stored_filename": f"{nothing}.jpg",
         "sha256": hashlib.sha256(b"nothing").hexdigest(),
     }
     jobs: list[tuple[str, str]] = []
-    for upload_id in (scene.of_alice[0], scene.of_alice[2], scene.trashed):
+    of_alice = (scene.of_alice[0], scene.of_alice[2], scene.trashed)
+    for filename in (*(f"{upload_id}.jpg" for upload_id in of_alice), scene.old_filename):
+        upload_id, _, extension = filename.partition(".")
+        unknown["stored_filename"] = f"{nothing}.{extension}"
         theirs = {
             "upload_id": upload_id,
             "job_id": scene.job,
             "share_id": scene.share,
-            "stored_filename": f"{upload_id}.jpg",
+            "stored_filename": filename,
             "sha256": scene.sha256,
         }
         fixed = {"analyzer": "phash", "name": "phash", "service": "queue"}

@@ -41,6 +41,8 @@ class OldIds:
     def _find(self, query: Document) -> str | None:
         with translate_errors():
             found = self._collection.find_one(query)
-            if found is None or not self._uploads.find_one({"_id": found["upload_id"]}, {"_id": 1}):
-                return None
-        return str(found["upload_id"])
+            # It is asked for in any case, so that an old id of somebody else takes no longer than
+            # one that never existed.
+            upload_id = found["upload_id"] if found else ObjectId()
+            upload = self._uploads.find_one({"_id": upload_id}, {"_id": 1})
+        return str(upload["_id"]) if upload else None
