@@ -154,6 +154,21 @@ def test_a_session_that_ends_loses_nothing_that_was_typed(page, key):
     upload_one(page)
 
 
+def test_messages_are_shown_after_a_log_in_that_had_one_beside_it(page, key):
+    log_in(page, key(*ALL))
+    upload_one(page)
+    page.get_by_role("button", name="Show a.jpg").click()
+    trash = page.get_by_role("button", name="Move to trash")
+    expect(trash).to_be_visible()
+    page.context.clear_cookies()
+    trash.click()
+    expect(dialog_of(page).get_by_role("status")).not_to_be_empty()
+    log_in(page, key(*ALL))
+    expect(dialog_of(page)).to_be_hidden()
+    trash.click()
+    expect(page.get_by_text("It is in the trash.")).to_be_visible()
+
+
 def upload_one(page):
     """It takes the token of the session to change something."""
     with page.expect_file_chooser() as chooser:

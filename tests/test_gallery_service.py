@@ -115,6 +115,33 @@ def test_all_hits_are_put_into_the_trash_and_brought_back(page, service, uploads
     assert not {*uploads} & trashed(service)
 
 
+def test_nothing_is_ordered_when_other_hits_are_shown_before_all_are_read(page, service, uploads):
+    """More than 10,000 are said to be found, of which the filters would be sent."""
+    held, orders = [], []
+
+    def answer(route):
+        number = int(re.search(r"cursor=(\d+)|$", route.request.url)[1] or 0)
+        if number == 10:
+            held.append(route)
+            return
+        data = [{"id": f"{number:04}{each:020}"} for each in range(1000)]
+        route.fulfill(json={"data": data, "next_cursor": str(number + 1)})
+
+    page.goto(f"{service.url}/gallery#content_type=image/jpeg")
+    choose(page, uploads[:1])
+    chosen(page).get_by_role("button", name="Choose all hits").click()
+    page.route("**/api/uploads?*limit=1000*", answer)
+    page.route("**/api/uploads/bulk", lambda route: orders.append(route))
+    with page.expect_request("**/api/uploads?*cursor=10"):
+        chosen(page).get_by_role("button", name="Put into the trash").click()
+    page.evaluate("location.hash = ''")
+    expect(chosen(page)).to_be_hidden()
+    held[0].fulfill(json={"data": [{"id": "f" * 24}], "next_cursor": None})
+    expect_said(page, "nothing was ordered")
+    assert orders == []
+    page.unroute_all()
+
+
 def test_a_job_is_about_what_the_filters_of_the_page_find(page, service, uploads, word):
     """Of more than 10,000 uploads the filters are sent; a job has them in another form."""
     asked = [("q", word), ("content_type", "image/jpeg"), ("undated", "true")]

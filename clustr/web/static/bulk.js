@@ -44,22 +44,27 @@ async function selectionChanged() {
 /** The chosen uploads as an order has them; `ids` are just those that the page shows. */
 async function chosen() {
   if (!selection.isAll) return { ids: selection.ids };
+  // Somebody may go on to other images while these are read.
+  const filters = route.filters();
+  let isChosen = true;
+  selection.addEventListener("change", () => (isChosen = false), { once: true });
   const ids = [];
-  const parameters = route.filters();
+  const parameters = new URLSearchParams(filters);
   parameters.set("fields", "id");
   parameters.set("limit", IDS_ON_A_PAGE);
   for (let cursor = ""; cursor !== null && ids.length <= MOST_IDS; ) {
     if (cursor) parameters.set("cursor", cursor);
     const page = await get("api/uploads", parameters);
+    if (!isChosen) throw new Error("Something else was chosen meanwhile, so nothing was ordered.");
     ids.push(...page.data.map((upload) => upload.id));
     cursor = page.next_cursor;
   }
   if (ids.length <= MOST_IDS) return { ids };
   // In a job the last word of a search is a whole word, so it would find others than the page.
-  if (parameters.has("q")) {
+  if (filters.has("q")) {
     throw new Error(`The search finds more than ${MOST_IDS.toLocaleString("en")} images; narrow it down.`);
   }
-  return { filter: filterOfJob(route.filters(), await readFilters()) };
+  return { filter: filterOfJob(filters, await readFilters()) };
 }
 
 /** Order a job for what is chosen, and follow it; `undo` is offered when it is done. */

@@ -5,6 +5,8 @@ import { html, nothing, render } from "./lit-html.js";
 import { say } from "./messages.js";
 
 const dialog = document.getElementById("login");
+/** The log-in has an element of its own: messages are put into the dialog beside it. */
+const place = dialog.appendChild(document.createElement("div"));
 /** The other tabs with this page, which have the same cookie and so the same session. */
 const tabs = new BroadcastChannel("clustr-session");
 
@@ -68,7 +70,7 @@ async function submit(event) {
 
 function goOn(session) {
   dialog.close();
-  render(nothing, dialog); // The key is not kept in the page.
+  render(nothing, place); // The key is not kept in the page.
   state.done(session);
 }
 
@@ -87,6 +89,6 @@ function draw() {
       ${state.error ? html`<p class="error" role="alert">${state.error}</p>` : nothing}
       <button ?disabled=${state.isAsking}>Log in</button>
     </form>`,
-    dialog,
+    place,
   );
 }
