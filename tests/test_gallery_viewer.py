@@ -201,6 +201,57 @@ def test_what_was_written_is_not_lost_unasked(viewer, service, uploads, loaded_p
     assert read(service, uploads[0])["caption"] == "picture 3"
 
 
+@pytest.fixture
+def held(loaded_page):
+    """The edits that the page has sent, each of which waits to be answered or let go on."""
+    held = []
+
+    def hold(route):
+        if route.request.method == "PATCH":
+            held.append(route)
+        else:
+            route.continue_()
+
+    loaded_page.route(re.compile("/api/uploads/[0-9a-f]{24}$"), hold)
+    yield held
+    loaded_page.unroute_all()
+
+
+def save_held(viewer, page):
+    """Save what was written, and let that wait for its answer."""
+    with page.expect_request(lambda request: request.method == "PATCH"):
+        viewer.get_by_role("button", name="Save").click()
+
+
+def test_a_late_answer_leaves_the_next_image_alone(viewer, loaded_page, held, service, uploads):
+    viewer.get_by_label("Caption").fill("late")
+    save_held(viewer, loaded_page)
+    loaded_page.once("dialog", lambda asked: asked.dismiss())
+    viewer.get_by_role("button", name="Next").click()
+    expect(viewer).to_have_accessible_name("Image: picture 2")
+    held[0].continue_()
+    expect(loaded_page.get_by_text("Saved.")).to_be_visible()
+    expect(viewer).to_have_accessible_name("Image: picture 2")
+    assert viewer.get_by_label("Caption").input_value() == "picture 2"
+    words = {"caption": "picture 3"}
+    address = f"{service.url}/api/uploads/{uploads[0]}"
+    assert requests.patch(address, json=words, timeout=10).ok
+
+
+def test_what_is_written_while_others_are_saved_stays(viewer, loaded_page, held, service, uploads):
+    viewer.get_by_label("Caption").fill("written before")
+    save_held(viewer, loaded_page)
+    viewer.get_by_label("Tags").fill("written, since")
+    held[0].continue_()
+    expect(viewer).to_have_accessible_name("Image: written before")
+    expect(viewer.get_by_label("Tags")).to_have_value("written, since")
+    loaded_page.unroute_all()
+    viewer.get_by_label("Caption").fill("picture 3")
+    viewer.get_by_role("button", name="Save").click()
+    expect(viewer).to_have_accessible_name("Image: picture 3")
+    assert read(service, uploads[0])["tags"] == ["written", "since"]
+
+
 @pytest.mark.parametrize(("whose", "kept"), [("Yours", "mine"), ("Theirs", "theirs")])
 def test_a_conflict_is_told_with_both_values(viewer, traffic, service, uploads, whose, kept):
     address = f"{service.url}/api/uploads/{uploads[0]}"

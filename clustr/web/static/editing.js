@@ -69,18 +69,27 @@ export class Editing {
     );
   }
 
+  get #form() {
+    return this.#element.querySelector("form");
+  }
+
+  /** What the form has, by field. */
+  get #written() {
+    return Object.fromEntries(new FormData(this.#form));
+  }
+
   /** What the form has that is not in the upload, by field. */
   #changes() {
-    const form = this.#element.querySelector("form");
     const values = valuesOf(this.#upload);
-    const written = Object.fromEntries(new FormData(form));
-    return Object.fromEntries(Object.entries(written).filter(([name, value]) => value !== values[name]));
+    return Object.fromEntries(
+      Object.entries(this.#written).filter(([name, value]) => value !== values[name]),
+    );
   }
 
   async #submit(event) {
     event.preventDefault();
     const changes = this.#changes();
-    if (Object.keys(changes).length > 0) await this.#save(changes, this.#upload);
+    if (Object.keys(changes).length > 0) await this.#save(changes, this.#upload, this.#written);
   }
 
   /** Change an upload, if it is still as it was read. Return it as it is then. */
@@ -90,31 +99,34 @@ export class Editing {
     return (await call("PATCH", `api/uploads/${upload.id}`, { json, headers })).json();
   }
 
-  async #save(changes, upload) {
+  /** Save changes of an upload; `written` is what the form had when that was asked for. */
+  async #save(changes, upload, written) {
     try {
-      this.#accept(await this.#send(changes, upload));
+      this.#accept(await this.#send(changes, upload), written);
       say("Saved.");
     } catch (problem) {
-      if (problem.status === 412) await this.#askWhich(changes, upload);
+      if (problem.status === 412) await this.#askWhich(changes, upload, written);
       else this.#problem = messageOf(problem);
       this.#draw();
     }
   }
 
-  #accept(upload) {
+  /** Show what is stored now, which may have other words, and leave what was written since. */
+  #accept(upload, before) {
+    const written = this.#written;
     this.#upload = upload;
     this.#conflict = this.#problem = null;
     this.#draw();
-    // What was written may have been stored in other words.
-    const { elements } = this.#element.querySelector("form");
-    for (const [name, value] of Object.entries(valuesOf(upload))) elements[name].value = value;
+    for (const [name, stored] of Object.entries(valuesOf(upload))) {
+      this.#form.elements[name].value = written[name] === before[name] ? stored : written[name];
+    }
     this.#onSave(upload);
   }
 
-  async #askWhich(changes, before) {
+  async #askWhich(changes, before, written) {
     try {
       const theirs = await get(`api/uploads/${before.id}`);
-      this.#conflict = { changes, theirs };
+      this.#conflict = { changes, theirs, written };
       this.#problem = null;
     } catch (problem) {
       this.#problem = messageOf(problem);
@@ -144,14 +156,14 @@ export class Editing {
 
   async #resolve(event) {
     event.preventDefault();
-    const { changes, theirs } = this.#conflict;
+    const { changes, theirs, written } = this.#conflict;
     const chosen = new FormData(event.target);
     const values = valuesOf(theirs);
     const mine = Object.entries(changes).filter(
       ([name, value]) => chosen.get(name) === "mine" && value !== values[name],
     );
-    if (mine.length > 0) await this.#save(Object.fromEntries(mine), theirs);
-    else this.#accept(theirs);
+    if (mine.length > 0) await this.#save(Object.fromEntries(mine), theirs, written);
+    else this.#accept(theirs, written);
   }
 }
 

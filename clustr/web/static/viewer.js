@@ -56,7 +56,7 @@ class Viewer {
     this.#id = id;
     this.#reading.abort();
     this.#upload = this.#related = this.#editing = this.#problem = null;
-    render(nothing, this.words);
+    this.#clearWords();
     if (id === null) return this.#close(before);
     this.#draw();
     if (!this.#dialog.open) this.#dialog.showModal();
@@ -84,6 +84,13 @@ class Viewer {
     this.zoom = new Zoom(this.stage, this.image);
     this.zoom.addEventListener("zoom", () => this.#showOriginal());
     this.zoom.addEventListener("swipe", (event) => this.#move(event.step));
+  }
+
+  /** Take a new element for words: an answer about the image before may still be drawn into the old. */
+  #clearWords() {
+    const words = this.words.cloneNode();
+    this.words.replaceWith(words);
+    this.words = words;
   }
 
   #close(before) {
@@ -140,8 +147,9 @@ class Viewer {
     this.#draw();
   }
 
+  /** Take what was saved, of this image or of one before. */
   #change(upload) {
-    this.#accept(upload);
+    if (upload.id === this.#id) this.#accept(upload);
     document.dispatchEvent(new Event("uploadschange"));
   }
 
