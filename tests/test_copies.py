@@ -14,6 +14,7 @@ import pytest
 import requests
 from bson import ObjectId
 from calling import get, uploaded
+from failing import unavailable
 from running import wait_until
 from test_bulk_uploads import done, places
 from trash import at_once, remove, restore
@@ -23,6 +24,7 @@ from workshop import Workshop
 from clustr.components import build_fsck
 from clustr.database import TrashStep
 from clustr.database.duplicates import Duplicates
+from clustr.database.search_terms import SearchTerms
 from clustr.domain.errors import DatabaseUnavailable
 from clustr.services.job_kinds import MoveUploads
 
@@ -225,6 +227,44 @@ def test_of_very_many_copies_some_are_told_at_a_time(workshop, monkeypatch):
         assert remove(workshop, upload_id) == 204
         assert_right(workshop)
     assert restore(workshop, ids[0]).status_code == 200
+    assert_right(workshop)
+
+
+def test_very_many_copies_are_read_once_to_link_them(workshop, monkeypatch):
+    monkeypatch.setattr("clustr.database.duplicates.MAX_RELINKED", 2)
+    monkeypatch.setattr("clustr.database.duplicates.RELINK_BATCH", 2)
+    content = photographs.photograph()
+    first, *others = workshop.upload(*[content] * 40)
+    database = workshop.collection.database
+    database.command("profile", 2)
+    assert remove(workshop, first) == 204
+    database.command("profile", 0)
+    profile = [*database["system.profile"].find({"ns": workshop.collection.full_name})]
+    database["system.profile"].drop()
+    assert sum(each.get("docsExamined", 0) for each in profile) < 10 * len(others)
+    assert_right(workshop)
+
+
+def test_a_move_that_is_done_is_answered_so_whatever_becomes_of_its_copies(workshop, monkeypatch):
+    first, *others = copies_of(workshop, photographs.photograph(), 3)
+    monkeypatch.setattr(Duplicates, "repair", unavailable)
+    assert remove(workshop, first) == 204
+    assert places(workshop) == ({*others}, {first})
+    assert restore(workshop, first).status_code == 200
+    monkeypatch.setattr(SearchTerms, "update", unavailable)
+    assert remove(workshop, first) == 204
+    assert restore(workshop, first).status_code == 200
+    assert places(workshop) == ({first, *others}, set())
+    monkeypatch.undo()
+    assert workshop.web.database.search_terms.update_due() == 1
+    assert_right(workshop)
+
+
+def test_other_copies_are_not_read_when_a_duplicate_goes_or_comes_back(workshop, monkeypatch):
+    first, second, _ = copies_of(workshop, photographs.photograph(), 3)
+    monkeypatch.setattr(Duplicates, "_find_wrong", lambda *_: pytest.fail("they were read"))
+    assert remove(workshop, second) == 204
+    assert restore(workshop, second).json["duplicate_of"] == first
     assert_right(workshop)
 
 

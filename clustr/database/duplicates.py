@@ -19,6 +19,7 @@ mark.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 import pymongo
@@ -135,21 +136,26 @@ class Duplicates:
 
     def update_after_removal(
         self, document: Document, session: ClientSession | None, job: ObjectId | None = None
-    ) -> None:
+    ) -> bool:
         """After an upload was removed, give the remaining copies an original.
 
         Args:
             document: the removed upload.
             job: the job that removes it, if any.
+
+        Returns:
+            whether other copies may still refer to the removed upload, so that `repair` has to
+            follow; they do not when it was a mere duplicate.
         """
         original = self.find_original(document["sha256"], document.get(OWNER), session)
-        if original is None:
-            return
+        if original is None:  # A duplicate that is being inserted is not seen here.
+            return True
         if document.get("duplicate_of") == original["_id"]:  # Then the others refer to it, too.
             self._touch(original["_id"], session)
-        else:
-            copies = Copies(document["sha256"], document.get(OWNER))
-            self._set_original(original["_id"], copies, session, job)
+            return False
+        copies = Copies(document["sha256"], document.get(OWNER))
+        self._set_original(original["_id"], copies, session, job)
+        return True
 
     def prepare_restore(self, document: Document, session: ClientSession | None) -> Document:
         """Before an upload is restored, link it with the other copies.
@@ -256,10 +262,9 @@ class Duplicates:
             relinked = self._set_original(original["_id"], copies, session)
             return original["_id"] if relinked == MAX_RELINKED else None
 
-        # The original may have become another one when a batch is linked: then the next
-        # transaction sees it.
+        # The original may have become another one meanwhile: then the next transaction sees it.
         while original := self.in_transaction(link_some):
-            self._relink_batch(original, copies)
+            self._relink_rest(original, copies)
 
     def _set_original(
         self,
@@ -301,15 +306,21 @@ class Duplicates:
             self._uploads.update_many({"_id": {"$in": keys}}, link, session=session)
         return len(keys)
 
-    def _relink_batch(self, original: ObjectId, copies: Copies) -> None:
-        """Link a batch of those copies that are duplicates of other uploads to this one."""
+    def _relink_rest(self, original: ObjectId, copies: Copies) -> None:
+        """Link those copies that are duplicates of other uploads to this one, batch by batch.
+
+        It ends early when this is not the original any more.
+        """
         is_of_another = {"duplicate_of": {"$nin": [None, original]}}
         with translate_errors():
             found = self._uploads.find({**copies.query(), **is_of_another}, {"_id": 1})
-            keys = [document["_id"] for document in found.limit(RELINK_BATCH)]
-            # One that has become the original since does not match any more.
-            here = {"_id": {"$in": keys}, **is_of_another}
-            self._uploads.update_many(here, _link_to(original))
+            while keys := [document["_id"] for document in islice(found, RELINK_BATCH)]:
+                # One that has become the original since does not match any more.
+                here = {"_id": {"$in": keys}, **is_of_another}
+                self._uploads.update_many(here, _link_to(original))
+                current = self.find_original(*copies)
+                if current is None or current["_id"] != original:
+                    return
 
     def _touch(self, original: ObjectId, session: ClientSession | None) -> None:
         """Write to the original, so that concurrent transactions on its copies conflict."""

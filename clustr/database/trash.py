@@ -20,6 +20,7 @@ from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
 
+from clustr import logs
 from clustr.database.analysis_updates import DUE_TERM
 from clustr.database.clock import now
 from clustr.database.connection import Document, translate_errors
@@ -44,8 +45,16 @@ from clustr.database.search_terms import SearchTerms
 from clustr.database.tag_keys import TagKeys
 from clustr.database.upload_filter import DEFAULT_SORT, include_unkeyed_uploads
 from clustr.database.versions import ANY_VERSION, Versions, require_version, version_query
-from clustr.domain.errors import ForeignRecord, InvalidInput, NotFound, UnderWay
+from clustr.domain.errors import (
+    DatabaseUnavailable,
+    ForeignRecord,
+    InvalidInput,
+    NotFound,
+    UnderWay,
+)
 from clustr.domain.models import State, Upload
+
+log = logs.logger(__name__)
 
 NEWEST_REMOVED = [("trash.at", -1), ("_id", -1)]
 NEWEST_REMOVED_INDEX = "newest_removed"
@@ -168,7 +177,7 @@ class Trash:
         """
         key, of_job = parse_id(upload_id), ObjectId(job) if job else None
 
-        def move(session: ClientSession | None) -> Document | None:
+        def move(session: ClientSession | None) -> tuple[Document, bool] | None:
             document = self._uploads.find_one({"_id": key}, session=session)
             if document is None:
                 raise not_found_error(self._uploads, upload_id)
@@ -181,14 +190,22 @@ class Trash:
             trashed = {**document, "trash": trash}
             self.collection.replace_one({"_id": key}, trashed, upsert=True, session=session)
             self._uploads.delete_one({"_id": key}, session=session)
-            self._duplicates.update_after_removal(document, session, of_job)
-            return trashed
+            return trashed, self._duplicates.update_after_removal(document, session, of_job)
 
-        trashed = self._duplicates.in_transaction(move)
-        if trashed is None:
+        moved = self._duplicates.in_transaction(move)
+        if moved is None:
             return None
-        self._duplicates.repair([trashed["sha256"]])
+        trashed, has_left_copies = moved
+        if has_left_copies:
+            self._repair_copies(trashed)
         return _claim_from_document(trashed)
+
+    def _repair_copies(self, moved: Document) -> None:
+        """Link all copies of an upload that was moved; if that fails, the reconciler does so."""
+        try:
+            self._duplicates.repair([moved["sha256"]])
+        except DatabaseUnavailable:
+            log.warning("copies_not_repaired", upload_id=str(moved["_id"]))
 
     def _matches_filter(
         self,
@@ -308,8 +325,10 @@ class Trash:
             restored = self._duplicates.in_transaction(lambda session: move(session, ("retry",)))
         if restored is None:
             return None
-        self._duplicates.repair([restored["sha256"]])
-        self._search_terms.update([claim.upload.id])
+        if restored["duplicate_of"] is None:  # Others may have referred to another upload.
+            self._repair_copies(restored)
+        with suppress(DatabaseUnavailable):  # The reconciler finds that they are due.
+            self._search_terms.update([claim.upload.id])
         return from_document(restored)
 
     def release_idempotency_keys(self, upload_ids: Sequence[str]) -> None:
