@@ -82,9 +82,8 @@ def test_what_waits_for_an_analyzer_that_is_gone_has_an_end(workshop):
     queue = Queue(workshop.environment["REDIS_URL"], workshop.settings.redis_prefix)
     old, fresh = workshop.upload(GOOD, GOOD)
     assert workshop.state_of(old, "top") == "waiting"
-    workshop.collection.update_one(
-        {"_id": ObjectId(old)}, {"$set": {"updated_at": now() - 2 * GONE_AFTER}}
-    )
+    long_ago = now() - 2 * GONE_AFTER
+    workshop.collection.update_one({"_id": ObjectId(old)}, {"$set": {"updated_at": long_ago}})
 
     def reconcile() -> None:
         reconciler_of(parts, queue).run_once()
@@ -92,9 +91,7 @@ def test_what_waits_for_an_analyzer_that_is_gone_has_an_end(workshop):
 
     reconcile()  # All that it waits for is there.
     assert workshop.state_of(old, "top") == "waiting"
-    workshop.collection.update_one(
-        {"_id": ObjectId(old)}, {"$set": {"updated_at": now() - 2 * GONE_AFTER}}
-    )
+    assert workshop.get(old).updated_at == long_ago
     parts.plugin_manager.analyzers.clear()
     reconcile()
     assert workshop.analysis(old, "top").error == "requires base"

@@ -6,11 +6,14 @@ from typing import Any
 import photographs
 import pytest
 from calling import get, uploaded
+from failing import fail_once
 from running import wait_until
 
 from clustr.database import Database, new_id, now
+from clustr.database.counters import Counters
 from clustr.database.documents import to_document
 from clustr.database.tags import tag_fields
+from clustr.domain.errors import DatabaseUnavailable
 from clustr.domain.models import Status, Upload
 
 
@@ -140,6 +143,16 @@ def test_a_round_that_was_broken_off_counts_nothing_twice(database, collection, 
     assert not database.counters.step()
     database.counters._pass = None
     count(database)
+    assert database.counters.tags("", 10) == {"cat": 10}
+
+
+def test_a_batch_that_was_counted_in_part_is_counted_once(database, collection, monkeypatch):
+    collection.insert_many(document(n, "cat") for n in range(10))
+    fail_once(monkeypatch, Counters, "_add_tags", DatabaseUnavailable)
+    with pytest.raises(DatabaseUnavailable):
+        database.counters.step()
+    count(database)
+    assert database.counters.totals().uploads == 10
     assert database.counters.tags("", 10) == {"cat": 10}
 
 

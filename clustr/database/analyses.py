@@ -8,6 +8,7 @@ same job, or a worker whose upload was deleted changes nothing.
 from collections.abc import Container, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from itertools import islice
 
 from bson import ObjectId
 from pymongo import UpdateOne, WriteConcern
@@ -401,12 +402,24 @@ class Analyses:
             gone = [name for name in names if name not in known]
             old = {"updated_at": {"$lt": now() - untouched_for}}
             return sum(
-                self._collection.update_many(
-                    {**with_analysis(name=name, state=State.WAITING), **old, **IS_UPLOAD},
-                    settle_stages(gone),
-                ).modified_count
+                self._settle_in_batches(
+                    {**with_analysis(name=name, state=State.WAITING), **old, **IS_UPLOAD}, gone
+                )
                 for name in names
             )
+
+    def _settle_in_batches(self, query: Document, gone: Sequence[str]) -> int:
+        """Settle these uploads; one with nothing to settle stays as it is, `updated_at` too."""
+        before: Document = {"$set": {"before": "$$ROOT"}}
+        is_same = {"$eq": ["$analyses", "$before.analyses"]}
+        settled = {"$unsetField": {"field": "before", "input": "$$ROOT"}}
+        changed = {"$replaceWith": {"$cond": [is_same, "$before", settled]}}
+        update = [before, *settle_stages(gone), changed]
+        found, count = self._collection.find(query, {"_id": 1}), 0
+        while ids := [document["_id"] for document in islice(found, BATCH)]:
+            here = {"_id": {"$in": ids}, **query}
+            count += self._collection.update_many(here, update).modified_count
+        return count
 
     def deferred_summary(self, analyzer: str) -> DeferredAnalyses | None:
         """The number and age of the deferred analyses of one analyzer; None when it has none."""

@@ -145,12 +145,12 @@ class Counters:
     def step(self) -> bool:
         """Count one batch of the current pass, or of a new one; return whether the pass is over."""
         with translate_errors():
-            if self._pass is None:
-                self._pass = self._begin()
-            if not self._count_batch(self._pass):
+            # A pass that fails may have counted a part of its batch, and is not gone on with.
+            counting_pass, self._pass = self._pass or self._begin(), None
+            if not self._count_batch(counting_pass):
+                self._pass = counting_pass
                 return False
-            self._publish(self._pass)
-        self._pass = None
+            self._publish(counting_pass)
         return True
 
     def _begin(self) -> CountingPass:

@@ -31,7 +31,8 @@ CLEAN_EVERY_SECONDS = 60.0
 START_EVERY_SECONDS = 10.0
 INDEX_SECONDS = 3600.0
 LEFT_BEHIND_AFTER = timedelta(hours=24)
-# Analyses of an analyzer that no plugin registers any more are settled after this time.
+# Analyses of an analyzer that no plugin registers any more are settled after this time, or after
+# twice as long, because that is looked for as often.
 GONE_AFTER = timedelta(minutes=10)
 
 
@@ -75,7 +76,7 @@ class Reconciler:
         self._vector_upkeep = VectorUpkeep(database, plugin_manager)
         self._analyzers = list(plugin_manager.analyzers.values())
         self._owner = uuid4().hex
-        self._cleaned_at = float("-inf")
+        self._cleaned_at = self._settled_at = float("-inf")
         self._search = BackgroundTask(self._search_services)
         self._completion = BackgroundTask(self._complete_old_records)
         self._duplicates_walk = database.duplicates.repair_all()
@@ -177,9 +178,16 @@ class Reconciler:
         if made := self._database.local_dates.add_missing():
             log.info("local_dates_made", count=made)
         self._database.vocabulary.count_some()
+        self._settle_waiting()
+
+    def _settle_waiting(self) -> None:
+        """Settle what waits for analyzers that are gone; this looks at all that waits."""
+        if time.monotonic() - self._settled_at < GONE_AFTER.total_seconds():
+            return
         names = [analyzer.name for analyzer in self._analyzers]
         if settled := self._database.analyses.settle_waiting(names, GONE_AFTER):
             log.info("analyses_settled", count=settled)
+        self._settled_at = time.monotonic()
 
     def _repair_duplicates(self) -> None:
         """Repair the duplicates of some uploads: a process may have died before it noted them."""
