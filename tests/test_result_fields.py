@@ -63,9 +63,23 @@ class GuestsAnalyzer(Analyzer):
     def analyze(self, image, context):
         return {"names": " and ".join(p["name"][7:] for p in image.results["people"]["persons"])}
 
+class Host(Schema):
+    age = fields.Integer()
+    name = fields.String(data_key="hostName", metadata=PRIVATE)
+
+class Hosts(Schema):
+    hosts = fields.List(fields.Nested(Host), data_key="allHosts")
+
+class HostsAnalyzer(Analyzer):
+    name = "hosts"
+    result_schema = Hosts
+
+    def analyze(self, image, context):
+        return {"allHosts": []}
+
 @hookimpl
 def clustr_register_analyzers(config):
-    return [PeopleAnalyzer(), GuestsAnalyzer()]
+    return [PeopleAnalyzer(), GuestsAnalyzer(), HostsAnalyzer()]
 
 @hookimpl
 def clustr_register_filters(config):
@@ -179,6 +193,7 @@ def test_all_analyses_and_the_result_of_one(client):
         ("analyses.people.secret", ["unknown field secret"]),
         ("analyses.people.house.rooms.owner", ["unknown field rooms"]),
         ("analyses.people.guests", ["unknown field guests"]),
+        ("analyses.hosts.allHosts.hostName", ["unknown field hostName"]),
         ("analyses.", ["There is no analyzer ``"]),
         ("analysis", ["There is no field `analysis`"]),
     ],
@@ -284,6 +299,17 @@ def test_private_fields_are_in_no_description(client):
     assert shown["house"]["properties"].keys() == {"size"}
     plugins = client.get("/api/plugins/people").get_json()
     assert "secret" not in json.dumps(plugins["analyzers"][0]["result_schema"])
+
+
+def test_private_fields_may_have_other_keys_than_names(client):
+    answer = client.get("/api/uploads?fields=analyses.hosts.allHosts.age")
+    assert answer.status_code == 200, answer.text
+    (hosts,) = [
+        analyzer["result_schema"]
+        for analyzer in client.get("/api/plugins/people").get_json()["analyzers"]
+        if analyzer["name"] == "hosts"
+    ]
+    assert hosts["properties"]["allHosts"]["items"]["properties"].keys() == {"age"}
 
 
 def test_a_filter_of_the_plugin_may_use_a_private_field(client):

@@ -25,7 +25,7 @@ from clustr.plugin_manager.plugin import (
     plugin_exc_info,
     plugin_line,
 )
-from clustr.plugin_manager.private_fields import private_fields
+from clustr.plugin_manager.private_fields import private_fields, private_names
 from clustr.plugin_manager.registration import commands_of
 
 __all__ = [
@@ -51,5 +51,6 @@ __all__ = [
     "plugin_exc_info",
     "plugin_line",
     "private_fields",
+    "private_names",
     "problem_with_path",
 ]

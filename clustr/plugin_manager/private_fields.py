@@ -8,6 +8,8 @@ from marshmallow import Schema, fields
 
 PRIVATE = "private"
 Field = fields.Field[Any]
+# The name of each field on the way, and its key in results (`data_key`).
+FieldPath = tuple[tuple[str, str], ...]
 
 
 @cache
@@ -16,19 +18,26 @@ def private_fields(schema: type[Schema]) -> tuple[str, ...]:
 
     Where such a field can have no path of its own, the path is that of what it is in.
     """
-    return tuple(_private_paths(schema(), "", ()))
+    return tuple(".".join(key for _, key in path) for path in _private_paths(schema(), ()))
 
 
-def _private_paths(schema: Schema, prefix: str, parents: tuple[type[Schema], ...]) -> Iterator[str]:
+@cache
+def private_names(schema: type[Schema]) -> tuple[str, ...]:
+    """The same paths by the names in the schema, which `exclude` of marshmallow takes."""
+    return tuple(".".join(name for name, _ in path) for path in _private_paths(schema(), ()))
+
+
+def _private_paths(schema: Schema, parents: tuple[type[Schema], ...]) -> Iterator[FieldPath]:
     parents = (*parents, type(schema))
     for name, field in schema.fields.items():
-        path = f"{prefix}{field.data_key or name}"
+        step = (name, field.data_key or name)
         nested = _nested_schema(field)
         # One of its parents would have paths without end.
         if nested is not None and type(nested) not in parents:
-            yield from _private_paths(nested, f"{path}.", parents)
+            for below in _private_paths(nested, parents):
+                yield (step, *below)
         elif _has_private(field, set()):
-            yield path
+            yield (step,)
 
 
 def _nested_schema(field: Field) -> Schema | None:

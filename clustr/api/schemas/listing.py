@@ -28,7 +28,7 @@ from clustr.database import (
     UploadFilter,
     range_limit,
 )
-from clustr.plugin_manager import private_fields, problem_with_path
+from clustr.plugin_manager import private_names, problem_with_path
 from clustr.search.terms import FIELDS
 
 CURSOR_PATTERN = "^[A-Za-z0-9_-]{28,1500}$"
@@ -106,7 +106,7 @@ def _check_result_field(name: str) -> None:
             f"of all, and {choices or 'no others'}."
         )
     schema = analyzers[analyzer].result_schema
-    if path and (problem := problem_with_path(path, schema(exclude=private_fields(schema)))):
+    if path and (problem := problem_with_path(path, schema(exclude=private_names(schema)))):
         raise ValidationError(f"Of the results of `{analyzer}`: {problem}.")
 
 

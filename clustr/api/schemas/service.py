@@ -8,7 +8,7 @@ from marshmallow import INCLUDE, Schema, fields, validate
 from clustr.api.http.fields import NOT_NEGATIVE, Pattern, date_time, number, one_of, text
 from clustr.api.http.json_schema import json_schema
 from clustr.api.http.service_addresses import without_addresses
-from clustr.plugin_manager import Plugin, PluginState, code_hash, private_fields
+from clustr.plugin_manager import Plugin, PluginState, code_hash, private_names
 from clustr.plugin_manager.service_addresses import why_off
 from clustr.services.default_services import DefaultServices
 from clustr.services.running_processes import RunningProcess
@@ -357,7 +357,7 @@ def dump_plugin(
                 "configured": analyzer not in missing,
                 "fields": sorted(analyzer.fields),
                 "result_schema": json_schema(
-                    analyzer.result_schema, private_fields(analyzer.result_schema)
+                    analyzer.result_schema, private_names(analyzer.result_schema)
                 ),
             }
             for analyzer in plugin.analyzers
