@@ -181,6 +181,22 @@ def test_words_are_edited(viewer, service, uploads, loaded_page):
     expect(viewer).to_have_accessible_name("Image: picture 3")
 
 
+def test_a_tag_with_a_comma_stays_whole(viewer, loaded_page, service, uploads):
+    address = f"{service.url}/api/uploads/{uploads[1]}"
+    tags = ["Paris, France", "Paris", "France"]
+    assert requests.patch(address, json={"tags": {"set": tags}}, timeout=10).ok
+    loaded_page.keyboard.press("ArrowRight")
+    field = viewer.get_by_label("Tags")
+    expect(field).to_have_value("Paris, France, Paris, France")
+    field.fill("Paris, France, Paris, France, cup")
+    viewer.get_by_role("button", name="Save").click()
+    expect(loaded_page.get_by_text("Saved.")).to_be_visible()
+    assert read(service, uploads[1])["tags"] == [*tags, "cup"]
+    field.fill("Paris, cup")
+    viewer.get_by_role("button", name="Save").click()
+    wait_until(lambda: read(service, uploads[1])["tags"] == ["Paris", "cup"], 20)
+
+
 @pytest.mark.parametrize("answer", ["accept", "dismiss"])
 def test_what_was_written_is_not_lost_unasked(viewer, service, uploads, loaded_page, answer):
     viewer.get_by_label("Caption").fill("written")
@@ -199,6 +215,37 @@ def test_what_was_written_is_not_lost_unasked(viewer, service, uploads, loaded_p
         loaded_page.keyboard.press("ArrowLeft")
     expect(viewer).to_have_accessible_name("Image: picture 3")
     assert read(service, uploads[0])["caption"] == "picture 3"
+
+
+@pytest.mark.parametrize("reason", ["away", "changed", "asked"])
+def test_what_could_not_be_saved_is_there_when_one_comes_back(
+    viewer, traffic, service, uploads, loaded_page, reason
+):
+    """The service is away, or somebody else has changed the image, which may be told already."""
+    caption = viewer.get_by_label("Caption")
+    caption.fill("written")
+    is_changed = reason != "away"
+    address = f"{service.url}/api/uploads/{uploads[0]}"
+    if is_changed:
+        assert requests.patch(address, json={"caption": "theirs"}, timeout=10).ok
+    else:
+        loaded_page.route(f"**/api/uploads/{uploads[0]}", lambda route: route.abort(), times=1)
+    which = viewer.get_by_role("group", name="Caption")
+    if reason == "asked":
+        viewer.get_by_role("button", name="Save").click()
+        expect(which).to_be_visible()
+    loaded_page.once("dialog", lambda asked: asked.accept())
+    viewer.get_by_role("button", name="Next").click()
+    message = loaded_page.get_by_text("What you wrote is not saved.")
+    expect(viewer).to_have_accessible_name("Image: picture 2")
+    message.get_by_role("button", name="Show it").click()
+    expect(viewer).to_have_accessible_name("Image: theirs" if is_changed else "Image: picture 3")
+    expect(caption).to_have_value("written")
+    expect(which).to_have_count(int(is_changed))
+    traffic.forget_error("412" if is_changed else "ERR_FAILED")
+    caption.fill("picture 3")
+    viewer.get_by_role("button", name="Save", exact=True).click()
+    expect(viewer).to_have_accessible_name("Image: picture 3")
 
 
 @pytest.fixture

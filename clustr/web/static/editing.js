@@ -4,6 +4,7 @@ import { html, nothing, render } from "./lit-html.js";
 import { say } from "./messages.js";
 
 const LABELS = { caption: "Caption", tags: "Tags", original_name: "Name", taken_at: "Taken" };
+const CHANGED_BY_OTHERS = "Somebody else has changed this image since you opened it.";
 const HINTS = { tags: "with commas between them", taken_at: "as the clock showed" };
 
 /** The form for one upload; calls `onSave` with the upload as it is then. */
@@ -13,6 +14,7 @@ export class Editing {
   #conflict = null;
   #problem = null;
   #onSave;
+  #saving = null;
 
   constructor(element, upload, onSave) {
     this.#element = element;
@@ -33,15 +35,31 @@ export class Editing {
     return Object.keys(this.#changes()).length > 0;
   }
 
-  /** Save what was written of an image that is shown no longer. */
+  /**
+   * Save what was written of an image that is shown no longer.
+   *
+   * @returns {Promise<object|null>} what could not be saved, for `restore`, and the `reason`; null when
+   *   everything is saved.
+   */
   async saveBehind() {
+    await this.#saving;
+    if (!this.isChanged) return null;
     try {
-      await this.#send(this.#changes(), this.#upload);
-      document.dispatchEvent(new Event("uploadschange"));
+      if (this.#conflict) throw new Error(CHANGED_BY_OTHERS);
+      this.#onSave(await this.#send(this.#changes(), this.#upload));
       say("Saved.");
+      return null;
     } catch (problem) {
-      say(`What you wrote is not saved. ${messageOf(problem)}`);
+      return { changes: this.#changes(), version: this.#upload.version, reason: messageOf(problem) };
     }
+  }
+
+  /** Fill in what could not be saved; where somebody else has changed the image since, ask. */
+  restore({ changes, version }) {
+    for (const [name, value] of Object.entries(changes)) this.#form.elements[name].value = value;
+    if (version === this.#upload.version || !this.isChanged) return;
+    this.#conflict = { changes: this.#changes(), theirs: this.#upload, written: this.#written };
+    this.#draw();
   }
 
   #draw() {
@@ -88,8 +106,7 @@ export class Editing {
 
   async #submit(event) {
     event.preventDefault();
-    const changes = this.#changes();
-    if (Object.keys(changes).length > 0) await this.#save(changes, this.#upload, this.#written);
+    if (this.isChanged) await this.#save(this.#changes(), this.#upload, this.#written);
   }
 
   /** Change an upload, if it is still as it was read. Return it as it is then. */
@@ -100,7 +117,11 @@ export class Editing {
   }
 
   /** Save changes of an upload; `written` is what the form had when that was asked for. */
-  async #save(changes, upload, written) {
+  #save(changes, upload, written) {
+    return (this.#saving = this.#saveNow(changes, upload, written));
+  }
+
+  async #saveNow(changes, upload, written) {
     try {
       this.#accept(await this.#send(changes, upload), written);
       say("Saved.");
@@ -142,7 +163,7 @@ export class Editing {
         ${whose === "mine" ? "Yours" : "Theirs"}: <q>${value || "nothing"}</q>
       </label>`;
     return html`<form class="conflict" @submit=${(event) => this.#resolve(event)}>
-      <p role="alert">Somebody else has changed this image since you opened it. Which shall it be?</p>
+      <p role="alert">${CHANGED_BY_OTHERS} Which shall it be?</p>
       ${Object.entries(changes).map(
         ([name, value]) =>
           html`<fieldset>
@@ -195,18 +216,27 @@ function localTime(upload) {
 /** The body of a request for these changes. */
 function editOf(changes, upload) {
   const edit = { ...changes };
-  if ("tags" in edit) edit.tags = tagsEdit(splitTags(edit.tags), upload.tags);
+  if ("tags" in edit) edit.tags = tagsEdit(splitTags(edit.tags, upload.tags), upload.tags);
   if ("original_name" in edit) edit.original_name ||= null;
   if ("taken_at" in edit) edit.taken_at = edit.taken_at ? edit.taken_at + offsetOf(upload) : null;
   return edit;
 }
 
-function splitTags(text) {
-  return text
-    .split(",")
-    .map((tag) => tag.trim())
-    .filter(Boolean);
+/** The tags in a text, with commas between them; those of `before` may have commas in themselves. */
+function splitTags(text, before) {
+  const tags = [];
+  const longestFirst = before.toSorted((one, other) => other.length - one.length);
+  for (let parts = partsOf(text); parts.length > 0; ) {
+    const isNext = (tag) => partsOf(tag).every((part, index) => part === parts[index]);
+    const known = longestFirst.findIndex(isNext);
+    const tag = known < 0 ? parts[0] : longestFirst.splice(known, 1)[0];
+    tags.push(tag);
+    parts = parts.slice(partsOf(tag).length);
+  }
+  return tags.filter(Boolean);
 }
+
+const partsOf = (text) => text.split(",").map((part) => part.trim());
 
 /** Only what was changed, so that analyzers can go on to add tags. */
 function tagsEdit(tags, before) {

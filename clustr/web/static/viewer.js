@@ -34,6 +34,8 @@ class Viewer {
   #editing = null;
   #problem = null;
   #isOriginal = false;
+  /** What was written of images and could not be saved, by their ids. */
+  #unsaved = new Map();
   #reading = new AbortController();
 
   constructor(dialog, session, grid) {
@@ -50,7 +52,7 @@ class Viewer {
   async show(id) {
     if (id === this.#id) return;
     if (this.#editing?.isChanged && confirm("What you wrote is not saved. Save it now?")) {
-      this.#editing.saveBehind();
+      this.#saveBehind(this.#id, this.#editing);
     }
     const before = this.#id;
     this.#id = id;
@@ -143,8 +145,29 @@ class Viewer {
     this.#dialog.setAttribute("aria-label", `Image: ${describe(upload)}`);
     if (!this.#may("uploads:write")) render(wordsTemplate(upload), this.words);
     else if (this.#editing) this.#editing.update(upload);
-    else this.#editing = new Editing(this.words, upload, (saved) => this.#change(saved));
+    else {
+      this.#editing = new Editing(this.words, upload, (saved) => this.#change(saved));
+      this.#restoreUnsaved();
+    }
     this.#draw();
+  }
+
+  async #saveBehind(id, editing) {
+    const unsaved = await editing.saveBehind();
+    if (!unsaved) return;
+    this.#unsaved.set(id, unsaved);
+    const show = () => {
+      go({ upload: id });
+      this.#restoreUnsaved();
+    };
+    say(`What you wrote is not saved. ${unsaved.reason}`, { label: "Show it", run: show });
+  }
+
+  #restoreUnsaved() {
+    const unsaved = this.#unsaved.get(this.#id);
+    if (!unsaved || !this.#editing) return;
+    this.#unsaved.delete(this.#id);
+    this.#editing.restore(unsaved);
   }
 
   /** Take what was saved, of this image or of one before. */
