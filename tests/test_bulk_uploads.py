@@ -2,6 +2,7 @@
 
 import os
 import signal
+from datetime import timedelta
 from typing import Any
 
 import photographs
@@ -14,11 +15,11 @@ from trash import go_on
 from workshop import Workshop
 
 from clustr.api.schemas.jobs import JobSchema
-from clustr.database import AnalysisSelection, ReanalysisSelection
+from clustr.database import AnalysisSelection, ReanalysisSelection, now
 from clustr.database.bulk_selection import Selections
 from clustr.database.jobs import MAX_UNFINISHED
 from clustr.services.job_kinds import MoveUploads
-from clustr.services.job_runner import JobRunner
+from clustr.services.job_runner import LEASE, JobRunner
 from clustr.services.jobs import add_analysis_job
 from clustr.storage.trash import TrashFolder
 
@@ -280,6 +281,28 @@ def test_a_job_that_cannot_go_on_holds_up_no_other(workshop, monkeypatch):
     with engine(workshop) as bulk:
         run_until(bulk, lambda: job_of(workshop, job_id).ended)
     assert job_of(workshop, job_id).counts["succeeded"] == 2
+
+
+def test_what_another_process_has_taken_over_in_a_round_is_left_to_it(workshop, monkeypatch):
+    """As when the first step of the round takes longer than the lease."""
+    workshop.analyzer("it", "return {}")
+    ids, leases = many(workshop, 2), workshop.collection.database["leases"]
+    order = {"analyzer": "it", "select": "all"}
+    assert workshop.app.test_client().post("/api/analyses", json=order).status_code == 202
+    job_id = ordered(workshop, "tag", ids=ids, tags=["a"])
+
+    def take_over(*_: Any) -> dict[str, int]:
+        later = {"owner": "another", "until": now() + timedelta(seconds=10)}
+        leases.update_one({"_id": LEASE}, {"$set": later})
+        return {}
+
+    with engine(workshop) as bulk:
+        monkeypatch.setattr(Selections, "count_states", take_over)
+        run_until(bulk, lambda: leases.count_documents({"owner": "another"}))
+        monkeypatch.undo()
+        assert job_of(workshop, job_id).counts == {}
+        leases.delete_one({"_id": LEASE})
+        run_until(bulk, lambda: job_of(workshop, job_id).ended)
 
 
 def test_more_jobs_than_may_wait_are_refused_until_some_have_ended(workshop):

@@ -79,8 +79,9 @@ def plans(database, mongo_database) -> Iterator[Callable[[], list[dict[str, Any]
 def check(plans: list[dict[str, Any]], index: str, most: int) -> None:
     """One at least used this index, all some; none sorted or looked at more than `most` uploads."""
     assert any(plan["planSummary"].startswith(f"IXSCAN {{ {index}") for plan in plans), plans
+    by_index = ("IXSCAN", "IDHACK", "DISTINCT_SCAN", "COUNT_SCAN")
     for plan in plans:
-        assert plan["planSummary"].startswith(("IXSCAN", "IDHACK", "DISTINCT_SCAN")), plan
+        assert plan["planSummary"].startswith(by_index), plan
         assert not plan.get("hasSortStage"), plan
         assert plan["docsExamined"] <= most, plan
 
@@ -103,6 +104,17 @@ def test_settling_what_is_old_costs_a_look_at_what_waits(database, collection, p
     assert database.analyses.settle_waiting(["b"], timedelta(0)) == 1
     assert stored(collection, waiting, "b")["state"] == "queued"
     check(plans(), "analyses.name", most=1)
+
+
+def test_what_has_succeeded_of_a_job_is_counted_in_the_index(database, plans, mongo_database):
+    job = ObjectId()
+    mongo_database.command("profile", 0)
+    succeeded = {"analyses.1.state": State.SUCCEEDED}
+    mongo_database["uploads"].update_many(succeeded, {"$set": {"analyses.1.job": job}})
+    mongo_database.command("profile", 2)
+    counts = database.selections.count_states(str(job))
+    assert {state: count for state, count in counts.items() if count} == {State.SUCCEEDED: 400}
+    check(plans(), "analyses.job", most=0)
 
 
 def test_question_for_what_is_put_off_costs_no_look_at_others(database, plans, mongo_database):

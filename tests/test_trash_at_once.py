@@ -10,6 +10,7 @@ from typing import Any
 import photographs
 import pytest
 from bson import ObjectId
+from failing import fail_once
 from running import wait_until
 from trash import (
     DELETED,
@@ -30,6 +31,8 @@ from workshop import Workshop
 
 from clustr.components import build_fsck
 from clustr.database import TrashStep, now
+from clustr.database.trash import Trash
+from clustr.domain.errors import DatabaseUnavailable
 from clustr.services.removal import Removal
 
 # Removes and restores one upload for ever, in a process of its own, to be killed at any point.
@@ -251,6 +254,23 @@ class Stopping:
         if self._point == 0:
             raise Killed
         self._point -= 1
+
+
+@pytest.mark.parametrize(
+    ("last_act", "query", "place"),
+    [("mark_moved", "", "trashed"), ("delete", "?permanently=1", "gone")],
+)
+def test_a_removal_that_is_done_is_answered_so_and_noted_later(
+    workshop, monkeypatch, last_act, query, place
+):
+    (upload_id,) = workshop.upload()
+    fail_once(monkeypatch, Trash, last_act, DatabaseUnavailable)
+    assert remove(workshop, upload_id, query) == 204
+    assert not file_of(workshop, upload_id).exists()
+    assert remove(workshop, upload_id) == 404
+    go_on(workshop)
+    assert whole(workshop, upload_id) == place
+    assert not trash_of(workshop).count_documents({"trash.claim": {"$exists": True}})
 
 
 def test_a_process_that_is_killed_anywhere_leaves_it_whole(workshop):

@@ -86,7 +86,10 @@ class Removal:
             claim = self._trash.claim(upload_id, TrashStep.REMOVING, versions)
         if claim is None:
             return False
-        self._finish(claim)
+        try:
+            self._finish(claim)
+        except DatabaseUnavailable:  # The record is moved; the reconciler does the rest.
+            log.warning("removal_not_noted", upload_id=upload_id)
         return True
 
     def restore(
