@@ -1,6 +1,7 @@
 """The client for Python programs, against the real service."""
 
 import doctest
+import os
 import re
 import socket
 from collections.abc import Callable, Iterator
@@ -257,6 +258,33 @@ def test_an_upload_whose_answer_is_lost_is_sent_again_and_stored_once(web, tmp_p
     with Client(web.url) as client:
         named = [one["id"] for one in client.uploads() if one["original_name"] == path.name]
     assert named == [uploaded["id"]]
+
+
+@pytest.mark.parametrize("status", ["301 Moved Permanently", "308 Permanent Redirect"])
+def test_an_address_that_leads_elsewhere_is_named(web, tmp_path, status):
+    where = f"{web.url}/api/upload"
+    server = Between(web.url, badly=1, says=head(status, f"Location: {where}", "Content-Length: 0"))
+    with Client(server.url) as client, pytest.raises(ApiError, match=f"leads to {where}"):
+        client.upload(picture(tmp_path))
+    server.close()
+    assert len(server.received) == 1
+
+
+def test_an_order_that_a_redirect_makes_a_question_is_refused(service, client, tmp_path):
+    upload_id = client.upload(picture(tmp_path))["id"]
+    where = f"{service.url}/api/uploads/{upload_id}/analyses/phash"
+    moved = head("301 Moved Permanently", f"Location: {where}", "Content-Length: 0")
+    server = Between(service.url, badly=1, says=moved)
+    with Client(server.url) as misled, pytest.raises(ApiError, match=f"leads to {where}"):
+        misled.analyze(upload_id, "phash")
+    server.close()
+
+
+def test_a_file_of_any_name_can_be_sent(web, tmp_path):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jpg"))
+    path.write_bytes(photographs.photograph())
+    with Client(web.url) as client:
+        assert client.upload(path)["original_filename"] == "caf?.jpg"
 
 
 def test_what_would_be_done_twice_is_not_sent_again(service, captioned):

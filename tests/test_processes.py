@@ -140,6 +140,37 @@ def test_the_dead_start_again_each_time_a_little_later(supervise):
     assert run.stop() == 0
 
 
+def test_one_for_which_there_is_no_room_starts_later(supervise):
+    run = supervise("""
+fork, forks = os.fork, []
+def full_once():
+    forks.append(1)
+    if len(forks) == 3:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+    return fork()
+os.fork = full_once
+supervise(witness("one"), witness("two", lives=0.3))
+""")
+    run.wait_for("two ended (could not be started: Resource temporarily unavailable)")
+    run.wait_for("two says hello", times=2)
+    assert run.stop() == 0
+    assert run.diary.read_text().count("start one") == 1
+
+
+def test_lines_go_on_once_there_is_room_for_them(supervise):
+    run = supervise("""
+import resource
+supervisor = Supervisor([])
+unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+supervisor.print_line("one")
+resource.setrlimit(resource.RLIMIT_FSIZE, (len("one\\n"), unlimited[1]))
+supervisor.print_line("two")
+resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+supervisor.print_line("three")
+""")
+    run.wait_for("three")
+
+
 def test_a_killed_one_starts_again(supervise):
     run = supervise('supervise(witness("one"))')
     run.wait_for("one says hello")

@@ -39,7 +39,8 @@ def test_units_wait_for_the_network_and_can_be_reloaded(unit):
     assert read["Unit"]["Wants"] == "network-online.target"
     after = {"network-online.target", "clustr-mongod.service", "redis-server.service"}
     assert set(read["Unit"]["After"].split()) == after
-    assert read["Service"]["ExecReload"] == "/bin/sh -c 'kill -HUP $MAINPID'"
+    check = "/opt/clustr/bin/clustr config show > /dev/null"
+    assert read["Service"]["ExecReload"] == f"/bin/sh -c '{check} && kill -HUP $MAINPID'"
     # Everything else of the file system can only be read.
     assert read["Service"]["ProtectSystem"] == "strict"
     assert read["Service"]["ReadWritePaths"] == "/srv/clustr/uploads"

@@ -115,6 +115,7 @@ class WorkSlice:
                 if end.error is UNMOUNTED:
                     return end
                 if self.runner.yields:  # The next one may take long.
+                    self.runner.limits.stop_watching()  # or a slow MongoDB would seem to hang
                     self.write_ends(ends)
                     ends = []
         finally:

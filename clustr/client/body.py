@@ -37,4 +37,4 @@ class FileBody:
 
 def disposition(name: str) -> str:
     """Return the header `Content-Disposition` for a file of any name (RFC 6266, RFC 8187)."""
-    return f"attachment; filename*=UTF-8''{quote(name, safe='')}"
+    return f"attachment; filename*=UTF-8''{quote(name, safe='', errors='replace')}"

@@ -309,7 +309,10 @@ class Client:
                     data=cast(Any, make_body()) if make_body else None,
                     timeout=(self._timeout_seconds, self._timeout_seconds + seconds),
                     stream=read is not None,
+                    allow_redirects=make_body is None,  # A file would not be sent again.
                 )
+                # After some redirects requests sends GET, which changes nothing.
+                is_misled = response.is_redirect or response.request.method != method
                 if read and response.ok:
                     with response:
                         read(response.iter_content(READ_BYTES))
@@ -317,9 +320,9 @@ class Client:
                 if is_last:
                     raise
             else:
-                if response.ok:
+                if response.ok and not is_misled:
                     return response
-                error = ApiError(response)
+                error = ApiError((*response.history, response)[0] if is_misled else response)
                 if is_last or not error.is_temporary:
                     raise error
                 asked_seconds = asked_pause_seconds(response)

@@ -37,6 +37,8 @@ class ApiError(Exception):
         self.status = response.status_code
         self.code = str(problem.get("type", "")).removeprefix(PROBLEM_PREFIX)
         self.detail = str(problem.get("detail", ""))
+        if response.is_redirect:
+            self.detail = f"It leads to {response.headers['Location']}: give that address."
         self.errors: Any = problem.get("errors")
         self.request_id = response.headers.get("X-Request-ID")
         super().__init__(f"{self.status} {response.reason}: {self.detail}")

@@ -94,6 +94,8 @@ def command_starter(
 ) -> Starter:
     """Make a function that starts a program in a session of its own, with its output in a pipe.
 
+    The function raises OSError when there is no room for a process or a pipe.
+
     Args:
         arguments: the program's absolute path and its arguments.
         environment: all of its environment.
@@ -115,8 +117,13 @@ def command_starter(
 
     def start() -> StartedProcess:
         reading, writing = os.pipe()
-        pid = _fork(lambda: execute(writing))
-        os.close(writing)
+        try:
+            pid = _fork(lambda: execute(writing))
+        except OSError:
+            os.close(reading)
+            raise
+        finally:
+            os.close(writing)
         return StartedProcess(pid, reading)
 
     return start
@@ -139,7 +146,11 @@ def _fork(run: Callable[[], int]) -> int:
     sys.stderr.flush()
     # Or a signal that comes between the fork and the reset would run the parent's handlers.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        raise
     if pid:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         return pid

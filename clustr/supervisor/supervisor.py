@@ -4,6 +4,7 @@ It is for a process without threads, because it forks: see `clustr.supervisor.fo
 """
 
 import contextlib
+import errno
 import os
 import selectors
 import signal
@@ -18,6 +19,8 @@ from clustr.supervisor.readiness import notify_ready
 POLL_SECONDS = 0.05
 LOG_CHECK_SECONDS = 10.0
 CODE_CHECK_SECONDS = 1.0
+# What writing says when nothing reads a pipe or a terminal any more.
+READER_IS_GONE = (errno.EPIPE, errno.EIO)
 COLORS = (36, 35, 33, 32, 34)  # cyan, magenta, yellow, green, blue (ECMA-48)
 
 
@@ -93,12 +96,13 @@ class Supervisor:
         return 0 if self._stop_requests < 2 else 1
 
     def print_line(self, text: str) -> None:
-        """Print text to standard output."""
+        """Print text to standard output; that it cannot be written is no reason to stop serving."""
         try:
             sys.stdout.write(f"{text}\n")
             sys.stdout.flush()
-        except OSError:  # the reader is gone, which is no reason to stop serving
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError as error:  # A disk that is full has room again some day.
+            if error.errno in READER_IS_GONE:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     @contextlib.contextmanager
     def _handle_signals(self) -> Iterator[None]:
@@ -250,11 +254,18 @@ class Supervisor:
             if state.pid is not None:
                 continue
             if state.restart_at is None:
-                seconds = state.schedule_restart()
-                name, reason = state.child.name, f"({state.exit_description}){state.last_output()}"
-                self._report(f"{name} ended {reason}; it starts again in {seconds:g} seconds")
+                self._restart_later(state)
             elif time.monotonic() >= state.restart_at:
-                self._start(state)
+                try:
+                    self._start(state)
+                except OSError as error:  # There may be room for a process again in a while.
+                    state.exit_description = f"could not be started: {error.strerror}"
+                    self._restart_later(state)
+
+    def _restart_later(self, state: ChildState) -> None:
+        seconds = state.schedule_restart()
+        name, reason = state.child.name, f"({state.exit_description}){state.last_output()}"
+        self._report(f"{name} ended {reason}; it starts again in {seconds:g} seconds")
 
     def _stop_all(self) -> None:
         one_by_one = [[state] for state in reversed(self._states)]
