@@ -22,7 +22,7 @@ from clustr.plugin_manager import (
     Plugin,
     PluginManager,
     PluginState,
-    private_fields,
+    private_names,
 )
 from clustr.plugin_manager.declarations import NAME
 from clustr.plugins import Analyzer
@@ -238,7 +238,7 @@ def _result_schema(analyzer: Analyzer) -> dict[str, Any]:
         "properties": {},
         "description": f"What `{analyzer.name}` finds: {analyzer.summary}.",
     }
-    return defaults | json_schema(schema, private_fields(schema))
+    return defaults | json_schema(schema, private_names(schema))
 
 
 def _without_required(schema: Any) -> Any:
