@@ -381,6 +381,21 @@ def test_what_a_search_finds_has_no_months_and_says_why_it_was_found(page, addre
     wait_until(lambda: page.evaluate("document.documentElement.scrollHeight") > height, 10)
 
 
+def test_a_search_that_is_answered_late_is_shown_from_its_beginning(page, traffic):
+    """The first answer is an error; it is the next look at what is new that finds something."""
+    page.evaluate("scrollTo(0, 20000)")
+    wait_until(lambda: page.evaluate(IS_FILLED), 20)
+    first = re.compile(r"/api/uploads\?q=photograph&(?!fields=id&)")
+    page.route(first, lambda route: route.fulfill(status=503), times=1)
+    with page.expect_response(first) as answer:
+        page.evaluate("location.hash = 'q=photograph'")
+    assert answer.value.status == 503
+    expect(page.locator(".matched").first).to_be_visible()
+    traffic.forget_error("503")
+    assert page.evaluate("scrollY") == 0
+    expect(page.locator(".tile").first).to_have_attribute("aria-posinset", "1")
+
+
 def test_nothing_found_is_said_in_words(page):
     page.evaluate("location.hash = 'tag=nothing-like-this'")
     expect(page.get_by_text("Nothing is found.")).to_be_visible()

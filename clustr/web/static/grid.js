@@ -88,7 +88,7 @@ class Grid extends EventTarget {
    * @param {boolean} [isForced] whether uploads have changed, although there are as many as before.
    */
   async refresh({ isForced = false } = {}) {
-    if (!this.listing) return this.open();
+    if (!this.listing || `${this.listing.filters}` !== `${filters()}`) return this.open();
     return this.#read(async (signal) => {
       const next = await Listing.read(filters(), signal);
       if (isForced || next.differsFrom(this.listing)) {
