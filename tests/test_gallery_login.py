@@ -7,6 +7,7 @@ import photographs
 import pytest
 from gallery_pages import require_accessible
 from playwright.sync_api import expect
+from running import wait_until
 
 READ = "uploads:read"
 ALL = (READ, "uploads:write", "uploads:delete", "analyses:run", "plugins:read")
@@ -169,11 +170,49 @@ def test_messages_are_shown_after_a_log_in_that_had_one_beside_it(page, key):
     expect(page.get_by_text("It is in the trash.")).to_be_visible()
 
 
-def upload_one(page):
-    """It takes the token of the session to change something."""
+def test_uploads_wait_for_the_next_session(page, key):
+    """Also those of which it comes out after its beginning that theirs had ended."""
+    held = []
+
+    def hold_first(route):
+        if len(held) < 3:
+            held.append(route)
+        else:
+            route.continue_()
+
+    log_in(page, key(*ALL))
+    page.route(re.compile("/api/upload\\?"), hold_first)
+    choose_files(page, "a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    wait_until(lambda: page.evaluate("1") and len(held) == 3, 20)
+    page.context.clear_cookies()
+    held[0].fulfill(status=401)
+    expect(dialog_of(page)).to_be_visible()
+    expect(page.locator("#uploads")).to_contain_text("0 of 4 uploaded")
+    expect(page.locator("#uploads")).not_to_contain_text("not taken")
+    log_in(page, key(*ALL))
+    expect(dialog_of(page)).to_be_hidden()
+    for late in held[1:]:
+        late.fulfill(status=401)
+    expect(page.locator("#uploads")).to_contain_text("4 of 4 uploaded")
+    expect(dialog_of(page)).to_be_hidden()
+
+
+def choose_files(page, *names):
     with page.expect_file_chooser() as chooser:
         page.get_by_role("button", name="Upload").click()
-    content = photographs.unique(number=secrets.randbelow(10**9))
-    chooser.value.set_files([{"name": "a.jpg", "mimeType": "image/jpeg", "buffer": content}])
+    files = [
+        {
+            "name": name,
+            "mimeType": "image/jpeg",
+            "buffer": photographs.unique(number=secrets.randbelow(10**9)),
+        }
+        for name in names
+    ]
+    chooser.value.set_files(files)
+
+
+def upload_one(page):
+    """It takes the token of the session to change something."""
+    choose_files(page, "a.jpg")
     uploads = page.get_by_role("region", name="Uploads")
     expect(uploads.get_by_role("status")).to_have_text("1 of 1 uploaded")

@@ -15,7 +15,8 @@ export class Problem extends Error {
 
 const SESSION = "api/session";
 
-let csrfToken = null;
+/** The token of the session that the page has; null without one. */
+export let csrfToken = null;
 
 /** Return the scopes of who sees this page; throws a Problem with status 401 for nobody. */
 export async function readSession() {
@@ -61,13 +62,19 @@ export async function get(path, parameters, signal) {
 export async function call(method, path, options = {}) {
   const session = csrfToken;
   const response = await send(method, path, options);
-  if (response.status === 401 && path !== SESSION) {
+  if (response.ok) return response;
+  const problem = await problemOf(response);
+  if (lacksSession(problem) && path !== SESSION) {
     // Another session may have begun while this waited for its answer.
     if (csrfToken !== session) return call(method, path, options);
     tellOfEnd();
   }
-  if (!response.ok) throw await problemOf(response);
-  return response;
+  throw problem;
+}
+
+/** Whether a request was refused because its session has ended, or is no longer that of the cookie. */
+export function lacksSession({ status, document }) {
+  return status === 401 || (status === 403 && document.type?.endsWith("csrf_token_required"));
 }
 
 async function send(method, path, { json, body, headers = {}, signal }) {

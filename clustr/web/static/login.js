@@ -71,6 +71,7 @@ async function submit(event) {
 function goOn(session) {
   dialog.close();
   render(nothing, place); // The key is not kept in the page.
+  document.dispatchEvent(new Event("sessionbegun"));
   state.done(session);
 }
 

@@ -1,5 +1,5 @@
 // Sends files to the service: a few at once, each in a request of its own, and none that is there.
-import { call, changeHeaders, get, tellOfEnd } from "./api.js";
+import { call, changeHeaders, csrfToken, get, lacksSession, tellOfEnd } from "./api.js";
 
 const REQUESTS_AT_ONCE = 3;
 // So many are hashed before the service is asked in one request which of them it has.
@@ -8,7 +8,7 @@ const HASHED_TOGETHER = 20;
 const LONGEST_PAUSE_SECONDS = 60;
 
 /** Answers after which the same file can be taken when it is sent again. */
-const PASSING = [0, 401, 408, 409, 425, 429];
+const PASSING = [0, 408, 409, 425, 429];
 
 /**
  * @typedef {object} Item a file that somebody chose.
@@ -28,6 +28,16 @@ export class UploadQueue extends EventTarget {
   #limits = null;
   #isPreparing = false;
   #pausedUntil = 0;
+  #isLoggedOut = false;
+
+  constructor() {
+    super();
+    document.addEventListener("sessionended", () => (this.#isLoggedOut = true));
+    document.addEventListener("sessionbegun", () => {
+      this.#isLoggedOut = false;
+      this.#send();
+    });
+  }
 
   get isBusy() {
     return this.items.some((item) => ["waiting", "ready", "sending"].includes(item.state));
@@ -89,7 +99,7 @@ export class UploadQueue extends EventTarget {
   }
 
   #send() {
-    if (Date.now() < this.#pausedUntil) return;
+    if (this.#isLoggedOut || Date.now() < this.#pausedUntil) return;
     const free = REQUESTS_AT_ONCE - this.withState("sending").length;
     for (const item of this.withState("ready").slice(0, free)) {
       item.state = "sending";
@@ -160,6 +170,7 @@ async function findKnown(hashes) {
 function send(item, changed) {
   const request = new XMLHttpRequest();
   request.open("POST", "api/upload?duplicates=reuse");
+  const session = csrfToken;
   const headers = { "Idempotency-Key": item.key, ...changeHeaders() };
   for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
   request.upload.addEventListener("progress", (event) => {
@@ -169,17 +180,23 @@ function send(item, changed) {
   const body = new FormData();
   body.append("files", item.file);
   return new Promise((resolve) => {
-    request.addEventListener("loadend", () => resolve(take(item, request)));
+    request.addEventListener("loadend", () => resolve(take(item, request, session)));
     request.send(body);
   });
 }
 
-function take(item, request) {
+function take(item, request, session) {
   const answer = parsed(request.responseText);
   if (request.status === 201) {
     const [upload] = answer.data;
     item.uploadId = upload.id;
     end(item, upload.reused || upload.duplicate_of ? "known" : "uploaded", "");
+    return 0;
+  }
+  if (lacksSession({ status: request.status, document: answer })) {
+    // It is sent again with the next session, which may have begun already.
+    if (csrfToken === session) tellOfEnd();
+    Object.assign(item, { state: "ready", sentBytes: 0, error: "" });
     return 0;
   }
   const pauseSeconds = Number(request.getResponseHeader("Retry-After"));
@@ -188,7 +205,6 @@ function take(item, request) {
     Object.assign(item, { state: "ready", sentBytes: 0, error });
     return pauseSeconds;
   }
-  if (request.status === 401) tellOfEnd();
   const isPassing = request.status >= 500 || PASSING.includes(request.status);
   end(item, isPassing ? "failed" : "refused", errorText(request.status, answer));
   return 0;
