@@ -29,6 +29,8 @@ def errors(q: str) -> str:
         ("taken:yesterday", "At character 1: `taken:yesterday` has no date"),
         ("dog before:2024-13", "At character 5: `before:2024-13` has no date"),
         ("dog -after:2024-02-30", "At character 5: `after:2024-02-30` has no date"),
+        ("dog taken:2024-00", "At character 5: `taken:2024-00` has no date"),
+        ("taken:2024-07-00", "has no date"),
         ("taken:0000", "has no date"),
         ("after:9999", "has no date"),
         ("before:0001", "has no date"),

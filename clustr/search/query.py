@@ -285,8 +285,8 @@ def _taken(name: str, written: str, at: int) -> Taken:
         raise _invalid_date(name, written, at)
     year, month, day = (int(number) if number else None for number in parsed.groups())
     try:
-        first = date(year or 0, month or 1, day or 1)
-        last = first if day else _last_day(first, month)
+        first = date(year or 0, 1 if month is None else month, 1 if day is None else day)
+        last = _last_day(first, month) if day is None else first
         if name == "before":
             return Taken(date.min, first - timedelta(days=1))
         return Taken(last + timedelta(days=1), date.max) if name == "after" else Taken(first, last)
@@ -296,7 +296,7 @@ def _taken(name: str, written: str, at: int) -> Taken:
 
 def _last_day(first: date, month: int | None) -> date:
     """The last day of the month that begins so, or of the year."""
-    if not month:
+    if month is None:
         return date(first.year, 12, 31)
     return first.replace(day=calendar.monthrange(first.year, month)[1])
 
