@@ -334,6 +334,22 @@ def test_a_page_by_number_reads_what_it_shows(database, collection, plans, wante
         assert not plan.get("hasSortStage"), plan
 
 
+def test_a_page_by_number_passes_over_no_undated_uploads_among_days(database, collection, plans):
+    """They are in the order of dates, but on no day, and no page has them."""
+    early = now() - timedelta(days=365)
+    wanted = UploadFilter(bounds=(RangeLimit("taken_at_local", "gte", early),))
+    dated = [d for d in collection.find() if "taken_at_local" in d]
+    dated.sort(key=lambda d: (d["sort_date"], d["_id"]), reverse=True)
+    expected = [d["_id"] for d in dated]
+    for number in (2, 5):
+        page = database.listing.page(10, number, upload_filter=wanted, sort=Sort("date"))
+        assert [d["_id"] for d in page.uploads] == expected[number * 10 - 10 : number * 10]
+    found = [plan for plan in plans() if "hint" in plan["command"]]
+    assert len(found) == 2
+    for plan in found:
+        assert plan["docsExamined"] <= 11, plan
+
+
 @pytest.mark.parametrize("down", [False, True])
 @pytest.mark.parametrize(
     "wanted", [UploadFilter(), UploadFilter(status="processed"), UploadFilter(tag_keys=("cat",))]

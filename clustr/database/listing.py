@@ -213,17 +213,19 @@ class Listing:
             if hint := self._hint(upload_filter, sort):
                 found = found.hint(hint)
             return list(found.skip(skipped).limit(count))
-        if skipped:
+        # Among the uploads of a range of days the index has others, which have no date.
+        if skipped and not (sort.by == "date" and upload_filter.bounds):
             position = self._position_after(skipped, upload_filter, sort, None, index)
             if position is None:
                 return []
+            skipped = 0
         found = (
             self._collection.find(filter_query(upload_filter, sort), projection)
             .sort(sort.keys)
             .hint(index)
         )
         if position is None:
-            return list(found.limit(count))
+            return list(found.skip(skipped).limit(count))
         return find_in_range(found.limit(count), index_range(upload_filter, sort, position))
 
     def _hint(self, upload_filter: UploadFilter, sort: Sort) -> str | None:
