@@ -75,6 +75,16 @@ def test_parts_may_be_named_as_those_of_a_list(web, field):
         ("application/octet-stream", 'attachment; filename="cat.jpg"', "cat.jpg"),
         ("IMAGE/JPEG; x=y", "inline; filename=cat.jpg", "cat.jpg"),
         ("image/jpeg", "attachment; filename*=UTF-8''k%C3%A4tzchen.jpg", "kätzchen.jpg"),
+        (
+            "image/jpeg",
+            "attachment; filename=\"_.jpg\"; filename*=UTF-8''k%C3%A4tzchen.jpg",
+            "kätzchen.jpg",
+        ),
+        (
+            "image/jpeg",
+            "attachment; filename=\"a; filename*=UTF-8''b.jpg\"",
+            "a; filename*=UTF-8''b.jpg",
+        ),
         ("image/jpeg", 'attachment; filename="kätzchen.jpg"'.encode(), "kätzchen.jpg"),
         ("image/jpeg", 'attachment; filename="../../cat.jpg"', "cat.jpg"),
         ("image/jpeg", 'attachment; filename="', "unnamed"),
@@ -164,6 +174,17 @@ def test_A12_a_name_is_kept_as_harmless_text(web, sent, kept):
 def test_A12_names_of_refused_files_are_harmless_too(service):
     answer = upload(service, part(b"", "../../\u202epasswd"))
     assert [one["original_filename"] for one in answer.json()["errors"]] == ["passwd"]
+
+
+def test_A12_a_name_in_two_spellings_is_the_one_with_all_letters(web):
+    """.NET sends both of them, without quotation marks around the name of the part."""
+    header = (
+        b'Content-Disposition: form-data; name=files; filename="=?utf-8?B?w6QuanBn?="; '
+        b"filename*=utf-8''%C3%A4.jpg"
+    )
+    answer = post_form(web, (header, photographs.photograph()))
+    assert answer.status_code == 201, answer.text
+    assert [one["original_filename"] for one in answer.json()["data"]] == ["ä.jpg"]
 
 
 @pytest.mark.parametrize(

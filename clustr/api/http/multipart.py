@@ -30,6 +30,8 @@ MAX_METADATA_BYTES = 1024 * 1024
 MAX_HEADER_BYTES = 16 * 1024
 LONGEST_NAME = 100  # of an ignored part, in characters; the client is told these names
 
+# A quotation mark that is not closed goes to the end: so no header is read twice.
+QUOTED = re.compile(r'"(?:[^"\\]|\\.?)*(?:"|\Z)')
 ENCODED_NAME = re.compile(r"filename\*\s*=\s*utf-8'[^']*'([^;\s]+)", re.IGNORECASE)
 
 
@@ -256,10 +258,10 @@ def _file_name(part: MultipartSegment) -> str | None:
 
 
 def _name_from_disposition(name: str | None, disposition: str) -> str | None:
-    if name is not None:
-        return _decode_header(name)
-    match = ENCODED_NAME.search(disposition)
-    return unquote(match[1]) if match else None
+    # RFC 6266, section 4.3: of both, the encoded name is the one to take.
+    if match := ENCODED_NAME.search(QUOTED.sub("", disposition)):
+        return unquote(match[1])
+    return None if name is None else _decode_header(name)
 
 
 def _decode_header(value: str) -> str:
