@@ -73,7 +73,7 @@ UNKNOWN_MODEL = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 THINKING = re.compile(r"<(think|thinking|reasoning)>.*?(</\1>|\Z)", re.DOTALL | re.IGNORECASE)
-THOUGHT = re.compile(r".*</(?:think|thinking|reasoning)>", re.DOTALL | re.IGNORECASE)
+THOUGHT_END = re.compile(r"</(?:think|thinking|reasoning)>", re.IGNORECASE)
 # Where an object may begin in an answer: so many braces are tried.
 MOST_OBJECTS = 50
 FENCE = re.compile(r"```\w*")
@@ -273,7 +273,7 @@ def text_of(content: Any) -> str:
         content = "".join(part for part in parts if isinstance(part, str))
     text = content if isinstance(content, str) else ""
     # Templates may open the block of thoughts before the answer begins.
-    return THOUGHT.sub("", THINKING.sub("", text)).strip()
+    return THOUGHT_END.split(THINKING.sub("", text))[-1].strip()
 
 
 def words_in(text: str) -> tuple[str, list[str]] | None:

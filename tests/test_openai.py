@@ -131,6 +131,12 @@ def test_what_models_write_around_the_answer(content, found):
     assert plugin.words_in(plugin.text_of(content)) == found
 
 
+def test_a_long_answer_is_read_in_time_that_grows_with_its_length():
+    """In time that grows with the square, this takes minutes."""
+    said = "a cat on a sofa. " * 60_000
+    assert plugin.text_of(said) == said.strip()
+
+
 def test_the_result(photograph, chat):
     [end] = ask(chat, photograph)
     assert end.result == {"caption": "A cat on a mat.", "tags": ["cat", "mat"]}
