@@ -28,5 +28,5 @@ def test_an_example_finds_the_one_and_not_the_other(q, found, other):
 
 
 def test_the_page_has_examples_and_the_limits():
-    assert len(EXAMPLES) == 10
+    assert len(EXAMPLES) == 11
     assert f"at most {MAX_PARTS} parts" in PAGE

@@ -189,6 +189,12 @@ def test_the_last_word_is_a_prefix_while_somebody_types(q, expected):
     assert found(q, prefix=True) == {*expected.split()}
 
 
+@pytest.mark.parametrize(("q", "is_found"), [("general", True), ('"general"', False)])
+def test_a_word_in_quotation_marks_is_just_that_word(q, is_found):
+    stored = STEMMING.terms_of_upload("1.jpg", "generally")
+    assert parse(q, STEMMING, prefix=False).matches(stored) == is_found
+
+
 def test_terms_say_the_field_and_whether_it_is_just_this_word():
     stored = STEMMING.terms_of_upload("Beach.jpg", "two beaches", ["beach", "red ball"])
     assert {"c=two", "c=beaches", "c~beach", "#=beach", "t=red", "t=ball", "n=beach"} <= {

@@ -229,7 +229,7 @@ def _conditions(found: re.Match[str], stemming: Stemming, is_prefix: bool) -> It
     fields = (name,) if name else tuple(FIELDS)
     if quoted is not None:
         words = text_tokens(quoted)
-        yield from (_word(token.word, fields, ()) for token in words)
+        yield from (_word(token.word, fields) for token in words)
         if len(words) > 1:
             yield Phrase(fields, tuple(token.word for token in words))
         return
@@ -255,26 +255,27 @@ def _run_conditions(
     run: list[Token], fields: tuple[str, ...], stemming: Stemming, is_prefix: bool
 ) -> Iterator[Condition]:
     if len(run) == 1:
-        yield _word(run[0].word, fields, stemming.stems(run[0]), is_prefix)
+        stems = (run[0].word, *stemming.stems(run[0]))
+        yield _word(run[0].word, fields, stems, is_prefix)
         return
     for first, second in itertools.pairwise(run):
-        yield _word(first.word + second.word, fields, ())
+        yield _word(first.word + second.word, fields)
     if len(run) > 2:
         yield Phrase(fields, tuple(token.word for token in run))
 
 
 def _word(
-    word: str, fields: tuple[str, ...], stems: list[str] | tuple[()], is_prefix: bool = False
+    word: str, fields: tuple[str, ...], stems: tuple[str, ...] = (), is_prefix: bool = False
 ) -> Word:
-    """The condition for a word with these stems."""
+    """The condition for a word, or others with one of these stems."""
     ranks: dict[str, int] = {}
     for field in fields:
         letters = [FIELDS[field], *([WHOLE_TAG] if field == "tag" else [])]
-        ranks |= {f"{letter}{EXACT}{word}": EXACT_RANKS[letter] for letter in letters}
-        # Words that have this word or its stem for their stem, and words that are its stem.
-        inexact = [f"{FIELDS[field]}{STEM}{stem}" for stem in (word, *stems)]
+        # Words that have a stem for theirs, and words that are one.
+        inexact = [f"{FIELDS[field]}{STEM}{stem}" for stem in stems]
         inexact += [f"{letter}{EXACT}{stem}" for letter in letters for stem in stems]
         ranks |= dict.fromkeys(inexact, STEM_RANK)
+        ranks |= {f"{letter}{EXACT}{word}": EXACT_RANKS[letter] for letter in letters}
     return Word(fields, ranks, word if is_prefix else None)
 
 
