@@ -195,6 +195,26 @@ def test_a_word_in_quotation_marks_is_just_that_word(q, is_found):
     assert parse(q, STEMMING, prefix=False).matches(stored) == is_found
 
 
+@pytest.mark.parametrize(
+    ("name", "q"),
+    [
+        ("ශ්\u200dරී ලංකාව.jpg", "ශ්\u200dරී ලංකාව.jpg"),
+        ("می\u200cخواهم.jpg", "می\u200cخواهم"),
+        ("Soft\u00adware.jpg", "software"),
+        ("summer holiday.jpg", '"summer holiday.jpg"'),
+        ("IMG_1234.jpg", '"IMG_1234.jpg"'),
+        ("Tom's dog.jpg", '"Tom\'s dog"'),
+        ("YouTube video.jpg", '"youtube video"'),
+        ("YouTube video.jpg", '"you tube video"'),
+        ("DSC01234 edited.jpg", '"DSC01234 edited"'),
+        ("iPhone 15.jpg", '"iphone 15"'),
+        ("YouTube日本.jpg", "youtube"),
+    ],
+)
+def test_an_upload_is_found_by_its_own_name(name, q):
+    assert parse(q, STEMMING, prefix=False).matches(STEMMING.terms_of_upload(name))
+
+
 def test_terms_say_the_field_and_whether_it_is_just_this_word():
     stored = STEMMING.terms_of_upload("Beach.jpg", "two beaches", ["beach", "red ball"])
     assert {"c=two", "c=beaches", "c~beach", "#=beach", "t=red", "t=ball", "n=beach"} <= {

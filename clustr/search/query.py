@@ -228,7 +228,7 @@ def _conditions(found: re.Match[str], stemming: Stemming, is_prefix: bool) -> It
         name = None
     fields = (name,) if name else tuple(FIELDS)
     if quoted is not None:
-        words = text_tokens(quoted)
+        words = text_tokens(without_extension(quoted))
         yield from (_word(token.word, fields) for token in words)
         if len(words) > 1:
             yield Phrase(fields, tuple(token.word for token in words))

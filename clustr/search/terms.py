@@ -16,7 +16,7 @@ import re
 import threading
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from functools import cache, lru_cache
 from itertools import groupby
@@ -30,7 +30,7 @@ TAKEN_ON = "d"
 EXACT, STEM = "=", "~"
 
 # Raise it when the same text may have other terms: the terms of all uploads are then made again.
-RULES = 1
+RULES = 2
 
 # Longer words are cut: nobody looks for them, and they would only make the index large.
 LONGEST_WORD = 64
@@ -135,8 +135,9 @@ class UploadTerms:
 
     Attributes:
         terms: each once.
-        text: a line for each field (for tags, a line for each of them): the field's letter, and the
-            words, each between spaces. Phrases are looked for in it.
+        text: a line for each field (for tags, a line for each of them; for a name that is cut, one
+            with its parts as well): the field's letter, and the words, each between spaces. Phrases
+            are looked for in it.
     """
 
     terms: tuple[str, ...]
@@ -201,20 +202,15 @@ def text_tokens(text: str) -> list[Token]:
 
 
 def name_tokens(name: str) -> list[Token]:
-    """The words of the name of a file, without its extension.
-
-    They are cut at changes of case, and between letters and digits, too; a name's part that was cut
-    so is found as a whole as well.
-    """
+    """The words of the name of a file, without extension, cut at changes of case and digits too."""
     found: list[Token] = []
-    for run in _run_pattern().findall(unicodedata.normalize("NFKC", without_extension(name))):
-        cut = [part for each in LETTERS_OR_DIGITS.findall(run) for part in CASE_CHANGE.split(each)]
-        if len(cut) == 1 or re.fullmatch(NUMBER, run):
-            found += _tokens_of_run(normalize(run))
+    seen = unicodedata.normalize("NFKC", without_extension(name)).translate(UNSEEN)
+    for run in _run_pattern().findall(POSSESSIVE.sub("", seen)):
+        if re.fullmatch(NUMBER, run):
+            found += _tokens_of_run(run)
             continue
-        first, *others = [token for part in cut for token in _tokens_of_run(normalize(part))]
-        whole = fold(normalize(run))[:LONGEST_WORD]
-        found += [replace(first, forms=(*first.forms, whole)), *others]
+        cut = [part for each in LETTERS_OR_DIGITS.findall(run) for part in CASE_CHANGE.split(each)]
+        found += [token for part in cut for token in _tokens_of_run(normalize(part))]
     return found[:MAX_TOKENS]
 
 
@@ -291,7 +287,11 @@ class Stemming:
                 if len(found) == 1:  # The whole tag says it already.
                     terms.pop(f"{FIELDS['tag']}{EXACT}{found[0].word}", None)
         add("caption", text_tokens(caption or ""))
-        add("name", name_tokens(name))
+        # People write a name as it is, and its parts as words.
+        whole, cut = text_tokens(without_extension(name)), name_tokens(name)
+        add("name", whole)
+        if cut != whole:
+            add("name", cut)
         if taken_on:
             terms[date_term(taken_on)] = None
         return UploadTerms(tuple(terms), "\n".join(lines))
