@@ -2,6 +2,7 @@
 
 # ruff: noqa: RUF001  Letters of all scripts are meant here.
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -96,6 +97,15 @@ def test_dates_are_those_where_the_picture_was_taken(workshop, upload_id, edit, 
         workshop.web.database.search_terms.update([upload_id])
     assert f"d={day}" in terms_of(workshop, upload_id)
     assert len([term for term in terms_of(workshop, upload_id) if term[0] == "d"]) == 1
+
+
+def test_the_day_follows_what_an_analyzer_says_later_of_the_place(workshop, upload_id):
+    """The moment is the same, but where it was, it was the next day."""
+    say(workshop, json.dumps({"when": TAKEN, "taken_at": TAKEN}))
+    assert "d=2024-07-31" in terms_of(workshop, upload_id)
+    local = {"taken_at_local": "2024-08-01T00:30:00"}
+    say(workshop, json.dumps({"when": TAKEN, "taken_at": TAKEN, **local}))
+    assert "d=2024-08-01" in terms_of(workshop, upload_id)
 
 
 def test_tags_of_many_uploads_at_once_have_terms(workshop, upload_id):

@@ -9,7 +9,7 @@ from bson import ObjectId
 from clustr.database.clock import MAX_AHEAD, now
 from clustr.database.connection import Document
 from clustr.database.documents import FACETS
-from clustr.database.local_dates import local_date_stages
+from clustr.database.local_dates import LOCAL_DATE, local_date, local_date_stages
 from clustr.database.tags import TagList, tag_fields
 from clustr.domain.models import UNFINISHED, State, Status
 from clustr.plugins import Analyzer
@@ -71,6 +71,9 @@ def _analyzer_fields_stages(words: Mapping[str, Any]) -> list[Document]:
     found = {"$mergeObjects": ["$found", literal]}
     plain = {name: {"$cond": [HAS_EDITS, f"${name}", value]} for name, value in literal.items()}
     new = [{"$ne": [{"$ifNull": [f"${name}", None]}, literal[name]]} for name in words]
+    if "taken_at" in words:  # Searches look at the day, which may be another at the same moment.
+        stored = {"$ifNull": [f"${LOCAL_DATE}", None]}
+        new.append({"$ne": [stored, {"$ifNull": [local_date(), None]}]})
     words_at = {"$cond": [{"$or": new}, now(), {"$ifNull": ["$words_at", "$$REMOVE"]}]}
     terms = {"$cond": [{"$or": new}, DUE_TERMS, {"$ifNull": ["$search.terms", []]}]}
     found = {"$cond": [HAS_EDITS, found, "$$REMOVE"]}
