@@ -142,6 +142,17 @@ def test_an_answer_that_comes_after_the_next_log_in_does_not_ask_for_a_key(page,
     expect(dialog_of(page)).to_be_hidden()
 
 
+def test_a_service_that_is_away_at_first_is_tried_again(page, closed_web):
+    problem = {"detail": "The database does not answer."}
+    answer = {"status": 503, "json": problem, "content_type": "application/problem+json"}
+    page.route("**/api/session", lambda route: route.fulfill(**answer), times=1)
+    page.reload()
+    expect(page.get_by_role("alert")).to_have_text("The database does not answer.")
+    require_accessible(page)
+    page.get_by_role("button", name="Try again").click()
+    expect(dialog_of(page)).to_be_visible()
+
+
 def test_a_session_that_ends_loses_nothing_that_was_typed(page, key):
     log_in(page, key(*ALL))
     field = page.get_by_role("combobox", name="Search images")

@@ -108,6 +108,16 @@ def test_a_stale_answer_is_dropped(page):
     expect(found(page)).to_have_text("1 image found")
 
 
+def test_hits_are_counted_when_the_service_is_there_again(page, traffic):
+    page.route("**/api/uploads?*", lambda route: route.abort())
+    field_of(page).fill("zebra")
+    expect(found(page)).to_have_text("The service cannot be reached.")
+    expect(page.locator(".grid-notice")).to_contain_text("The service cannot be reached.")
+    page.unroute("**/api/uploads?*")
+    expect(found(page)).to_have_text("1 image found")
+    traffic.forget_error("ERR_FAILED")
+
+
 def test_a_completion_is_chosen_with_the_keyboard(page):
     field = field_of(page)
     field.press_sequentially("zepp")

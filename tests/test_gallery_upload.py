@@ -129,6 +129,20 @@ def test_files_are_dropped_or_pasted(page, service, event):
     assert names_of(service, f"name:{event}ped") == [f"{event}ped.jpg"]
 
 
+def test_of_a_text_with_a_picture_a_field_takes_the_text(page):
+    page.get_by_role("combobox", name="Search images").evaluate(
+        """field => {
+            const data = new DataTransfer();
+            data.setData("text/plain", "a text");
+            data.items.add(new File(["a picture of it"], "text.png", {type: "image/png"}));
+            const init = {bubbles: true, cancelable: true, clipboardData: data};
+            field.dispatchEvent(new ClipboardEvent("paste", init));
+        }"""
+    )
+    drop(page, "paste", "pasted alone.jpg")
+    expect(region(page).get_by_role("status")).to_have_text("1 of 1 uploaded")
+
+
 def test_a_folder_is_dropped_with_all_that_is_in_it(page, service, tmp_path):
     (tmp_path / "holiday" / "beach").mkdir(parents=True)
     for name in ("above.jpg", "beach/below.jpg"):

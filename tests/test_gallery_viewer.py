@@ -12,6 +12,9 @@ from gallery_pages import add_uploads, address_of, require_accessible
 from playwright.sync_api import Page, expect
 from running import wait_until
 
+# Resolves when what an event led to has been drawn.
+FRAME = "new Promise(resolve => requestAnimationFrame(() => setTimeout(() => resolve(true))))"
+
 
 @pytest.fixture(scope="module")
 def service(service_with, blip):
@@ -134,6 +137,25 @@ def test_it_is_zoomed_by_keys_buttons_wheel_and_double_click(viewer, loaded_page
     assert scale(viewer) > 2
     viewer.locator(".viewer-stage").dblclick()
     assert scale(viewer) == 1
+
+
+def test_an_original_that_does_not_come_is_asked_for_once_for_each_zoom(
+    viewer, loaded_page, traffic, uploads
+):
+    asked = []
+
+    def refuse(route):
+        asked.append(urlsplit(route.request.url).path.rsplit("/")[-1])
+        route.abort()
+
+    loaded_page.route(re.compile(f"/{uploads[0]}/(file|thumbnail.*1600)"), refuse)
+    for zooms in (1, 2):
+        viewer.get_by_role("button", name="Zoom in").click()
+        wait_until(lambda: loaded_page.evaluate(FRAME) and len(asked) >= 2 * zooms, 20)  # noqa: B023
+    loaded_page.evaluate(FRAME)
+    assert asked == ["file", "thumbnail"] * 2
+    loaded_page.unroute_all()
+    traffic.forget_error("ERR_FAILED")
 
 
 def test_two_fingers_zoom(viewer):

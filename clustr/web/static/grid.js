@@ -41,7 +41,10 @@ export function startGrid() {
   return grid;
 }
 
-/** Tells "show" when it shows another listing, and "draw" when other images are in the page. */
+/**
+ * Tells "show" when it shows another listing, and "draw" when other images are in the page; the page is
+ * told "recovered" when the service answers again.
+ */
 class Grid extends EventTarget {
   listing = null;
   #scroll;
@@ -52,6 +55,7 @@ class Grid extends EventTarget {
   #frame = null;
   #settling = null;
   #drawnAt = 0;
+  #hasProblem = false;
 
   constructor(element) {
     super();
@@ -163,6 +167,8 @@ class Grid extends EventTarget {
 
   #tell(problem) {
     if (problem?.name === "AbortError") return; // Something else is wanted by now.
+    if (this.#hasProblem && !problem) document.dispatchEvent(new Event("recovered"));
+    this.#hasProblem = problem !== null;
     showNotice(this.notice, { problem, listing: this.listing, retry: () => this.refresh() });
   }
 

@@ -33,6 +33,7 @@ export function startSearch() {
   });
   route.onChange(routeChanged);
   document.addEventListener("uploadschange", () => readFound());
+  document.addEventListener("recovered", () => readFound());
   routeChanged();
 }
 

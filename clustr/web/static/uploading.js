@@ -30,7 +30,7 @@ export function startUploading() {
     if (!event.relatedTarget) showTarget(false);
   });
   document.addEventListener("drop", dropped);
-  document.addEventListener("paste", (event) => add(event.clipboardData.files));
+  document.addEventListener("paste", pasted);
   queue.addEventListener("change", drawSoon);
   queue.addEventListener("change", askBeforeLeaving);
   queue.addEventListener("taken", tellSoon);
@@ -71,6 +71,12 @@ function dropped(event) {
     .filter(({ kind }) => kind === "file")
     .map((item) => item.webkitGetAsEntry() ?? item.getAsFile());
   for (const entry of entries) addEntry(entry);
+}
+
+/** Some programs copy a text together with a picture of it; a field takes the text. */
+function pasted({ target, clipboardData }) {
+  const isText = clipboardData.types.includes("text/plain") && target.matches("input, textarea");
+  if (!isText) add(clipboardData.files);
 }
 
 /** Add a file, or all files of a folder. */

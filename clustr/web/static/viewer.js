@@ -118,7 +118,9 @@ class Viewer {
   }
 
   #showWithoutOriginal() {
-    if (this.#isOriginal) this.image.src = thumbnailUrl({ id: this.#id }, LARGEST_THUMBNAIL);
+    if (!this.#isOriginal) return;
+    this.#isOriginal = false;
+    this.image.src = thumbnailUrl({ id: this.#id }, LARGEST_THUMBNAIL);
   }
 
   async #read(id) {
