@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from flask import Flask, Response, current_app, stream_with_context
+from werkzeug import Response as BaseResponse
 from werkzeug.exceptions import HTTPException
 
 from clustr import logs
@@ -76,10 +77,10 @@ def _guard_after(plugin: Plugin, function: Function) -> Function:
     """
 
     @functools.wraps(function)
-    def guarded(response: Response) -> Response:
+    def guarded(response: BaseResponse) -> BaseResponse:
         with _logging_all(plugin):
             changed = function(response)
-            if isinstance(changed, Response):
+            if isinstance(changed, BaseResponse):
                 return changed
             raise TypeError(f"{function.__name__} returned no response")
         return response
