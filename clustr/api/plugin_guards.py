@@ -27,19 +27,19 @@ def guard_blueprint(app: Flask, plugin: Plugin, name: str) -> None:
     before, after = app.before_request_funcs, app.after_request_funcs
     teardown, handlers = app.teardown_request_funcs, app.error_handler_spec
     if name in before:
-        before[name] = [guard(plugin, function) for function in before[name]]
+        before[name] = [_guard(plugin, function) for function in before[name]]
     if name in after:
         after[name] = [_guard_after(plugin, function) for function in after[name]]
     if name in teardown:
         teardown[name] = [_guard_teardown(plugin, function) for function in teardown[name]]
     for by_exception in handlers[name].values() if name in handlers else ():
         for exception, handler in by_exception.items():
-            by_exception[exception] = guard(plugin, handler)
+            by_exception[exception] = _guard(plugin, handler)
 
 
 def guard_view(plugin: Plugin, view: Function) -> Function:
     """Guard a view; what it streams is made within the request, so with its owner's uploads."""
-    guarded = guard(plugin, view)
+    guarded = _guard(plugin, view)
 
     @functools.wraps(view)
     def streaming(*arguments: Any, **named: Any) -> Response:
@@ -51,7 +51,7 @@ def guard_view(plugin: Plugin, view: Function) -> Function:
     return streaming
 
 
-def guard(plugin: Plugin, function: Function) -> Function:
+def _guard(plugin: Plugin, function: Function) -> Function:
     """Guard a function whose exceptions fail the request."""
 
     @functools.wraps(function)

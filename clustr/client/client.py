@@ -311,8 +311,7 @@ class Client:
                     stream=read is not None,
                     allow_redirects=make_body is None,  # A file would not be sent again.
                 )
-                # After some redirects requests sends GET, which changes nothing.
-                is_misled = response.is_redirect or response.request.method != method
+                redirect = _redirect_instead(response, method)
                 if read and response.ok:
                     with response:
                         read(response.iter_content(READ_BYTES))
@@ -320,9 +319,9 @@ class Client:
                 if is_last:
                     raise
             else:
-                if response.ok and not is_misled:
+                if response.ok and redirect is None:
                     return response
-                error = ApiError((*response.history, response)[0] if is_misled else response)
+                error = ApiError(response if redirect is None else redirect)
                 if is_last or not error.is_temporary:
                     raise error
                 asked_seconds = asked_pause_seconds(response)
@@ -330,6 +329,16 @@ class Client:
                     pause = min(asked_seconds, LONGEST_PAUSE_SECONDS)
             time.sleep(pause)
         raise AssertionError("the last attempt returns or raises")
+
+
+def _redirect_instead(response: requests.Response, method: str) -> requests.Response | None:
+    """The redirect because of which a request was not carried out; None if there was none.
+
+    After some redirects `requests` sends GET in place of the method.
+    """
+    if response.is_redirect:
+        return response
+    return response.history[0] if response.request.method != method else None
 
 
 def _is_under_way(analyses: Mapping[str, Analysis], analyzers: Sequence[str]) -> bool:

@@ -121,9 +121,9 @@ ERROR_TABLE: dict[type[errors.ClustrError], ErrorRow] = {
     errors.Empty: ErrorRow(422, "empty", "Empty file"),
     errors.NoFiles: ErrorRow(422, "no_files", "No files"),
 }
-# They may say why an analysis has failed or a plugin is not loaded, in the words of either.
-SAID_BY_PLUGINS = (errors.InvalidInput, errors.NoResult, errors.PluginNotLoaded)
 ROWS_BY_NAME = {row.name: row for row in ERROR_TABLE.values()}
+# They may quote why an analysis has failed or a plugin is not loaded.
+QUOTING_PLUGINS = (errors.InvalidInput, errors.NoResult, errors.PluginNotLoaded)
 
 # The example in the OpenAPI document for a status that several errors can have.
 EXAMPLE_FIELD_ERRORS = {
@@ -374,7 +374,7 @@ def handle_clustr_error(error: errors.ClustrError) -> Response:
         # Whoever has no key but an address cannot restore it, and need not know that somebody can.
         error = errors.NotFound(f"There is no upload with the id {error.upload_id}.")
     detail, more = str(error), dict[str, Any]()
-    if isinstance(error, SAID_BY_PLUGINS):
+    if isinstance(error, QUOTING_PLUGINS):
         detail = without_addresses(detail)
     if isinstance(error, errors.InvalidInput):
         more["errors"] = {
