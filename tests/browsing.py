@@ -1,11 +1,12 @@
 """A real browser for tests, which reaches nothing but this host."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, expect, sync_playwright
 
 # A machine that runs other tests beside these is slow now and then.
 expect.set_options(timeout=30_000)
@@ -43,10 +44,16 @@ def running(path: str) -> Iterator[Browser]:
         chromium.close()
 
 
+# Of an upload there may be no picture: tests share a service and break files, and one that has
+# much to do is asked once more. What a page shows instead is a test of its own.
+PICTURE = re.compile(r"/uploads/[^/]+|/api/uploads/[^/]+/thumbnail")
+
+
 class Traffic:
     """What the pages of a browser asked for, and the errors that they reported.
 
-    Chromium reports what the policy of a page forbids as an error on the console.
+    Chromium reports what the policy of a page forbids as an error on the console, and answers with
+    the status of an error, of which those for pictures of uploads are left out.
     """
 
     def __init__(self, context: BrowserContext, host: str):
@@ -54,8 +61,14 @@ class Traffic:
         self._addresses: list[str] = []
         self._errors: list[str] = []
         context.on("request", lambda request: self._addresses.append(request.url))
-        context.on("console", lambda said: said.type == "error" and self._errors.append(said.text))
+        context.on("console", self._note)
         context.on("weberror", lambda raised: self._errors.append(str(raised.error)))
+
+    def _note(self, said: ConsoleMessage) -> None:
+        address = said.location["url"]
+        is_status = said.text.startswith("Failed to load resource: the server responded")
+        if said.type == "error" and not (is_status and PICTURE.fullmatch(urlsplit(address).path)):
+            self._errors.append(f"{said.text} ({address})")
 
     def require_only_ours(self) -> None:
         # blob: and data: addresses are the page's own memory.
