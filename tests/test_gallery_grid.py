@@ -76,6 +76,7 @@ def page(loaded_page, traffic, address):
     loaded_page.set_viewport_size({"width": 1300, "height": 1000})
     open_gallery(loaded_page, address)
     yield loaded_page
+    loaded_page.goto("about:blank")  # It would ask a service that the next test breaks.
     traffic.require_only_ours()
 
 
