@@ -8,7 +8,7 @@ from clustr.supervisor.gunicorn_settings import *  # noqa: F403
 # workers = 8
 
 # Where to listen, behind a proxy on the same host for instance.
-# bind = "unix:/run/clustr/web.sock"
+# bind = "unix:/run/clustr-web/web.sock"
 
 # How long requests may go on after SIGTERM, in seconds.
 # graceful_timeout = 30

@@ -224,7 +224,7 @@ def test_clustr_analyze(workshop):
         (("late", "--all"), nowhere, 2, "clustr: MongoDB does not answer at the address of"),
         (("late", "--missing", "--dry-run"), {}, 0, "3 uploads; "),
     ]
-    waiting = analyze(workshop, "late", "--missing", "--limit", "2")
+    waiting = analyze(workshop, "late", "--missing", "--limit", "2", AUTH="keys")
     programs = [analyze(workshop, *arguments, **settings) for arguments, settings, *_ in expected]
     for program, (_, _, code, said) in zip(programs, expected, strict=True):
         assert program.process.wait(30) == code, program.output()
@@ -233,7 +233,8 @@ def test_clustr_analyze(workshop):
     waiting.signal(signal.SIGINT)
     assert waiting.process.wait(10) == 130
     [job] = workshop.web.database.jobs.newest(2)
-    assert f"curl -X POST http://127.0.0.1:5000/api/jobs/{job.id}/cancel" in waiting.output()
+    command = 'curl -H "X-API-Key: $CLUSTR_KEY" -X POST'
+    assert f"{command} http://127.0.0.1:5000/api/jobs/{job.id}/cancel" in waiting.output()
 
     workshop.worker()
     assert end_of(workshop, job.id).counts["succeeded"] == 2

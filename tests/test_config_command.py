@@ -94,7 +94,7 @@ def test_what_keeps_a_plugin_from_working_is_said_and_1(config):
 
 
 def test_values_and_where_they_come_from_are_shown_without_secrets(config, tmp_path):
-    (tmp_path / ".env").write_text("PORT=8000\nHOST=0.0.0.0\n")
+    (tmp_path / ".env").write_text("PORT=8000\nHOST=0.0.0.0\nAUTH=off\n")
     address = "mongodb://librarian:correct-horse@db1,db2/?replicaSet=rs0"
     done = config("show", MONGODB_URL=address, PORT="9000", PLUGINS_DISABLED="exif,phash")
     assert (done.returncode, done.stderr) == (0, "")
@@ -122,3 +122,18 @@ def test_what_can_be_used_is_shown_when_something_cannot(config):
     assert "PORT='abc': expected a whole number" in done.stderr
     assert "correct-horse" not in done.stdout + done.stderr
     assert done.stdout.splitlines()[0].split() == ["HOST", "environment", "::1"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"PROXY_HOPS": "1"}, "AUTH is not set, and "),
+        ({"ALLOWED_EXTENSIONS": "jpg,svg"}, "ALLOWED_EXTENSIONS: svg: expected some of "),
+    ],
+    ids=["AUTH", "formats"],
+)
+def test_a_reload_is_refused_when_new_web_processes_would_not_start(config, settings, problem):
+    """The units reload only when this command succeeds; the old processes would end in any case."""
+    done = config("show", **settings)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"clustr: {problem}")

@@ -310,7 +310,8 @@ def accelerated(web_with, tmp_path_factory):
     program = shutil.which("nginx", path="/usr/sbin:/usr/bin:/sbin:/bin")
     if program is None:
         pytest.skip("nginx is not installed")
-    web = web_with(AUTH="off", PROXY_HOPS="1", ACCEL_REDIRECT="/clustr-files")
+    limit = {"RATE_LIMIT": "100000/min"}
+    web = web_with(AUTH="off", PROXY_HOPS="1", ACCEL_REDIRECT="/clustr-files", **limit)
     with nginx(program, tmp_path_factory.mktemp("nginx"), web.url, web.folder) as url:
         yield web, url
 
@@ -320,7 +321,7 @@ KINDS_OF_FILES = ("/uploads/{id}.png", "/api/uploads/{id}/file", "/api/uploads/{
 
 @pytest.mark.parametrize("kind", KINDS_OF_FILES)
 def test_nginx_sends_files_with_what_was_said_of_them(accelerated, service, kind):
-    """Once through nginx and once without: the answers are the same."""
+    """Once through nginx and once without, where nothing is limited: the answers are the same."""
     ours, url = accelerated
     [one], [other] = uploaded(ours, CONTENT), uploaded(service, CONTENT)
     path = kind.format(id=one["id"])
@@ -334,7 +335,10 @@ def test_nginx_sends_files_with_what_was_said_of_them(accelerated, service, kind
         assert (sent.status_code, sent.content) == (200, plain.content)
         assert "X-Accel-Redirect" not in sent.headers
         assert re.fullmatch(r"[0-9a-f]{32}", sent.headers["X-Request-ID"])
+        assert sent.headers["RateLimit-Policy"] == behind.headers["RateLimit-Policy"]
+        assert sent.headers["RateLimit"].startswith('"requests";r=')
         own = {"Server", "Date", "Connection", "X-Request-ID", "Last-Modified", "ETag"}
+        own |= {"RateLimit", "RateLimit-Policy"}
         expected = {name: value for name, value in plain.headers.items() if name not in own}
         assert {name: value for name, value in sent.headers.items() if name not in own} == expected
         assert sent.headers["ETag"] == behind.headers["ETag"]

@@ -70,7 +70,8 @@ need the header `X-CSRF-Token`; without it they are answered 403. A key in a hea
 cookie, and from pages of other origins the cookie does not count.
 
 The `url`, `preview_url` and `thumbnail_url` in answers are signed then: whoever has one gets that
-file without a key, until the time that it says in `expires`. An address is the same all day.
+file without a key, until the time that it says in `expires`. An address is the same all day. Those
+of uploads in the trash are not signed: they take a key.
 Nothing in it can be changed: then it is answered 403, as it is when its time is over.
 
 Where the requests or bytes of a key or of an address are limited, answers say in `RateLimit-Policy`

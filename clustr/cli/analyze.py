@@ -8,6 +8,7 @@ from uuid import uuid4
 import click
 
 from clustr import logs
+from clustr.cli.first_key import PLACEHOLDER_HEADER
 from clustr.cli.refusals import refuse, refuse_errors
 from clustr.cli.running_service import read_settings_of_running_service
 from clustr.components import build_analysis_jobs
@@ -152,8 +153,9 @@ def watch_job(database: Database, job: Job, settings: Settings) -> int:
             progress.show(job)
     except KeyboardInterrupt:
         address = settings.base_url or f"http://{settings.host}:{settings.port}"
+        curl = f"curl -H {PLACEHOLDER_HEADER}" if settings.auth == "keys" else "curl"
         progress.print_line(
-            f"The job goes on. To cancel it: curl -X POST {address}/api/jobs/{job.id}/cancel"
+            f"The job goes on. To cancel it: {curl} -X POST {address}/api/jobs/{job.id}/cancel"
         )
         return INTERRUPTED
     progress.print_line(format_outcome(job))

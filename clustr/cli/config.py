@@ -12,7 +12,6 @@ from clustr.cli.inspect_plugins import (
     PluginSources,
     inspect_plugins,
     read_sources,
-    read_sources_and_print_problems,
 )
 from clustr.cli.plugin_details import single_line
 from clustr.cli.plugins import FINE, PROBLEMS, limit_option
@@ -44,7 +43,11 @@ def check(limit: float) -> None:
     """
     sources = read_sources()
     inspected = inspect_plugins(sources.settings, limit)
-    problems = [*sources.problems, *find_problems_in_use(sources.settings, inspected)]
+    problems = [
+        *sources.problems,
+        *find_problems_in_use(sources.settings),
+        *find_problems_of_plugins(inspected),
+    ]
     ignored = [
         *describe_unknown_variables(sources.settings.environment, plugin_variables(inspected)),
         *inspected.warnings,
@@ -58,8 +61,8 @@ def check(limit: float) -> None:
     click.echo("Nothing is wrong with the settings.")
 
 
-def find_problems_in_use(settings: Settings, inspected: InspectedPlugins) -> Iterator[str]:
-    """Yield the problems that reading the settings does not find, but using them."""
+def find_problems_in_use(settings: Settings) -> Iterator[str]:
+    """Yield the problems that reading the settings does not find, but a web process that starts."""
     try:
         require_auth_choice(settings, [settings.host])
     except InvalidSettings as error:
@@ -69,6 +72,10 @@ def find_problems_in_use(settings: Settings, inspected: InspectedPlugins) -> Ite
         formats_for(settings.allowed_extensions, leave_out=formats_are_default)
     except ValueError as error:
         yield f"ALLOWED_EXTENSIONS: {error}"
+
+
+def find_problems_of_plugins(inspected: InspectedPlugins) -> Iterator[str]:
+    """Yield why each plugin that should work does not."""
     for plugin in inspected.plugins:
         if plugin["state"] not in (PluginState.LOADED, PluginState.DISABLED):
             yield f"the plugin {plugin['name']} is {plugin['state']}: {plugin['reason']}"
@@ -91,12 +98,15 @@ def show() -> None:
     What plugins are configured with is shown by `clustr plugins show NAME`. Exit code: 0, or 1 when
     a setting cannot be used.
     """
-    sources = read_sources_and_print_problems()
+    sources = read_sources()
+    problems = [*sources.problems, *find_problems_in_use(sources.settings)]
+    for problem in problems:
+        click.echo(f"clustr: {problem}", err=True)
     rows = list(setting_rows(sources))
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for name, source, value in rows:
         click.echo(f"{name.ljust(widths[0])}  {source.ljust(widths[1])}  {value}".rstrip())
-    sys.exit(PROBLEMS if sources.problems else FINE)
+    sys.exit(PROBLEMS if problems else FINE)
 
 
 def setting_rows(sources: PluginSources) -> Iterator[tuple[str, str, str]]:

@@ -29,7 +29,7 @@ NAME = "first"
 FILE = "first-key"
 # What came of looking for the first key: exit codes of the fork that does it.
 MADE, KEPT, INVALID = 0, 1, 3
-PLACEHOLDER = '"X-API-Key: $CLUSTR_KEY"'
+PLACEHOLDER_HEADER = '"X-API-Key: $CLUSTR_KEY"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +53,11 @@ def key_of_examples(settings: Settings) -> KeyOfExamples:
     found = _look(settings)
     if found == INVALID:
         said = f"  keys     that in {path} is not valid; set CLUSTR_KEY to one that is (clustr_…)\n"
-        return KeyOfExamples(PLACEHOLDER, said if path.exists() else "", "")
+        return KeyOfExamples(PLACEHOLDER_HEADER, said if path.exists() else "", "")
     try:
         text = path.read_text(encoding="ascii").strip()
     except OSError:
-        return KeyOfExamples(PLACEHOLDER, "", "")
+        return KeyOfExamples(PLACEHOLDER_HEADER, "", "")
     note = f"  keys     the first one, with all scopes, is in {path}\n" if found == MADE else ""
     return KeyOfExamples(f'"X-API-Key: $(cat {shlex.quote(str(path))})"', note, text)
 

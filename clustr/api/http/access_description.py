@@ -38,6 +38,12 @@ SESSION_SCHEMES = {
         "description": "The `csrf_token` of the session, beside its cookie.",
     },
 }
+# 503: while the database is away, a key cannot be checked.
+ANSWERS_OF_KEYS = (
+    ("401", "UNAUTHORIZED"),
+    ("403", "FORBIDDEN"),
+    ("503", "SERVICE_UNAVAILABLE"),
+)
 PARAMETER = re.compile(r"<(?:[^:<>]+:)?([^<>]+)>")
 
 
@@ -72,7 +78,7 @@ def _describe(operation: dict[str, Any], needs: frozenset[Scope]) -> None:
     operation["description"] = said.strip()
     operation["x-scopes"] = sorted(needs)
     if needs:
-        for status, name in (("401", "UNAUTHORIZED"), ("403", "FORBIDDEN")):
+        for status, name in ANSWERS_OF_KEYS:
             reference = {"$ref": f"#/components/responses/{name}"}
             operation["responses"].setdefault(status, reference)
         operation["responses"] = dict(sorted(operation["responses"].items()))

@@ -63,7 +63,9 @@ blueprint = Blueprint(
 def health() -> Response:
     """See how the service and everything that it needs are
 
-    `critical` without the database or the storage, `degraded` without something else. Always 200.
+    `critical` without the database or the storage, `degraded` without something else. With
+    `AUTH=keys` it is 503 while the database is away, because the key cannot be checked; else it is
+    always 200.
     Of keys, those with `admin` alone are told the address of a service (`url`) and what was said
     there (`detail`, `error`). A key with `own` is told no numbers of uploads, nor how much room
     they leave.
