@@ -181,6 +181,28 @@ def test_what_is_no_host_is_refused(host: str) -> None:
         read_settings({"ALLOWED_HOSTS": host})
 
 
+@pytest.mark.parametrize("name", ["MONGODB_DATABASE", "MONGODB_UPLOADS_COLLECTION"])
+def test_names_that_mongodb_refuses_are_refused_before(name: str) -> None:
+    for good in ("clustr", "my-photos_2", "фото"):
+        assert getattr(read_settings({name: good}), name.lower()) == good
+    for bad in (".photos", "photos.", "my..photos", "photos$", "$photos", "photos\0"):
+        with pytest.raises(StartUpError, match=f"{name}=.*: expected "):
+            read_settings({name: bad})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("MONGODB_DATABASE", f"my{character}photos") for character in ' ./\\"*<>:|?'),
+        ("MONGODB_DATABASE", 64 * "d"),
+        ("MONGODB_UPLOADS_COLLECTION", "system.photos"),
+    ],
+)
+def test_names_of_one_kind_that_mongodb_refuses(name: str, value: str) -> None:
+    with pytest.raises(StartUpError, match=f"{name}=.*: expected "):
+        read_settings({name: value})
+
+
 def test_what_is_empty_counts_as_not_set() -> None:
     settings = read_settings({"MONGODB_URL": "", "PORT": ""})
     assert settings.mongodb_url == "mongodb://localhost:27017"
