@@ -134,6 +134,37 @@ class Batches(Size):
             return outcome
 
 
+class Yields(Batches):
+    """Gives its answers as they come."""
+
+    def analyze_batch(self, images, context):
+        for image in images:
+            yield image, self.one(image)
+
+
+class LetsFailOut(Batches):
+    """Gives its answers as they come, up to the first image that it refuses."""
+
+    def analyze_batch(self, images, context):
+        for image in images:
+            yield image, size_of(image)
+
+
+class YieldsForOne(Batches):
+    """Gives its answers as they come, and cannot look at more than one image."""
+
+    def analyze_batch(self, images, context):
+        [image] = images
+        yield image, self.one(image)
+
+
+class YieldsToWait(Batches):
+    """Says of every image that it has to wait."""
+
+    def analyze_batch(self, images, context):
+        yield images[0], RetryLater("the model is away")
+
+
 class MixesUp(Batches):
     """Gets the order of a batch wrong."""
 
@@ -219,6 +250,8 @@ RULES = {
         r"of the sample \w+ it said {.width.: 160}, and then {.width.: 1}",
     ),
     "only one": (OnlyOne(), "batch", "raised ValueError: too many values to unpack"),
+    "yields for one": (YieldsForOne(), "batch", "raised ValueError: too many values to unpack"),
+    "yields to wait": (YieldsToWait(), "result", "has to wait: the model is away\n.*clustr_http"),
 }
 
 
@@ -239,6 +272,8 @@ def test_contract_says_which_rule_is_broken_and_how_to_mend_it(broken: str) -> N
     [
         Size(),
         Batches(),
+        Yields(),
+        LetsFailOut(),
         stays_within(Size.analyze, formats=frozenset({"image/tiff"})),
         stays_within(Size.analyze, formats=frozenset({"image/heic"})),
     ],

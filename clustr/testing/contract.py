@@ -256,7 +256,7 @@ class Trial:
 
     @contextmanager
     def _recording(self) -> Iterator[None]:
-        """Record what the analyzer's methods raise, and the outcomes that they return."""
+        """Record what the analyzer's methods raise, and the outcomes that they return or yield."""
         own = vars(self._analyzer)
         before = dict(own)
         own.update({name: self._record(getattr(self._analyzer, name)) for name in CALLED})
@@ -275,8 +275,23 @@ class Trial:
             except BaseException as error:
                 self._raised.append(error)
                 raise
+            if isinstance(returned, Iterator):
+                return self._record_yielded(returned)
             if isinstance(returned, list | tuple):
                 self._raised += [answer for answer in returned if isinstance(answer, Outcome)]
             return returned
 
         return recording
+
+    def _record_yielded(self, answers: Iterator[Any]) -> Iterator[Any]:
+        """Yield the answers to a batch; record what they raise, and the outcomes among them."""
+        try:
+            for answer in answers:
+                if isinstance(answer, tuple):
+                    self._raised += [part for part in answer if isinstance(part, Outcome)]
+                yield answer
+        except GeneratorExit:  # Enough was asked for: `answers` end with this generator.
+            raise
+        except BaseException as error:
+            self._raised.append(error)
+            raise
