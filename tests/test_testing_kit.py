@@ -174,6 +174,9 @@ def plugins(tmp_path: Path) -> str:
             "        unknown = INCLUDE", "        unknown = RAISE"
         ),
         "asks": ASKS,
+        "asked": analyzer("asked", "return 1 / 0", auto=False),
+        "after": analyzer("after", "return 1 / 0", requires=("asked",)),
+        "tiffs": analyzer("tiffs", "return 1 / 0", formats={"image/tiff"}),
     }
     for name, source in sources.items():
         (folder / f"{name}.py").write_text(source)
@@ -225,21 +228,30 @@ def test_upload_has_the_results_that_the_test_gives(clustr_app, plugins: str) ->
     assert again.client.get("/api/uploads").get_json()["total"] == 0
 
 
-@pytest.mark.parametrize(
-    ("results", "reason"),
-    [
+def test_upload_has_results_of_analyzers_that_look_at_none_by_themselves(
+    clustr_app, plugins: str
+) -> None:
+    app = clustr_app("asked", PLUGINS_FOLDER=plugins, PLUGINS_ENABLED="asked,after")
+    upload = app.make_upload(results={"after": {"n": 2}, "asked": {"n": 1}})
+    results = {name: analysis["result"] for name, analysis in upload["analyses"].items()}
+    assert results == {"asked": {"n": 1}, "after": {"n": 2}}
+    assert "asked" not in app.make_upload()["analyses"]
+
+
+def test_result_that_no_worker_would_store_is_refused(clustr_app, plugins: str) -> None:
+    app = clustr_app("sees", PLUGINS_FOLDER=plugins, PLUGINS_ENABLED="sees,more,tiffs")
+    for results, reason in (
         ({"sees": {"caption": 7}}, "sees: the result does not fit the upload's fields"),
         ({"sees": []}, "sees: returned list instead of a dict"),
-        ({"more": {}}, "more has no work at this upload: it requires sees, whose results have"),
-        ({"seees": {}}, "there is no analyzer seees; there are sees, more"),
-    ],
-)
-def test_result_that_no_worker_would_store_is_refused(
-    clustr_app, plugins: str, results: dict[str, Any], reason: str
-) -> None:
-    app = clustr_app("sees", PLUGINS_FOLDER=plugins, PLUGINS_ENABLED="sees,more")
-    with pytest.raises(ValueError, match=reason):
-        app.make_upload(results=results)
+        (
+            {"more": {}},
+            "more has no work at this upload: it requires sees, whose results have to be given$",
+        ),
+        ({"tiffs": {}}, "tiffs has no work at this upload: it looks at image/tiff only$"),
+        ({"seees": {}}, "there is no analyzer seees; there are sees, tiffs, more"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            app.make_upload(results=results)
 
 
 def test_file_that_is_refused_and_plugin_that_is_not_loaded(clustr_app, plugins: str) -> None:

@@ -192,7 +192,8 @@ class PluginApplication:
             image: a file, such as one of `sample_image`; or a picture, which is written as a PNG;
                 by default a picture that no other upload has.
             results: by the analyzers' names what `analyze` returns or raises. Each is checked as a
-                worker checks it. Analyses without one stay `queued`.
+                worker checks it; one whose analyzer has `auto = False` is asked for. Analyses
+                without one stay `queued`.
 
         Returns:
             the upload, as `GET /api/uploads/{id}` answers.
@@ -219,6 +220,8 @@ class PluginApplication:
 
     def _store_result(self, upload_id: str, analyzer: Analyzer, result: Any) -> None:
         components, run = self._components, uuid4().hex
+        # Accepting the upload orders no analysis that is made only when it is asked for.
+        components.analysis_jobs.run_again(upload_id, analyzer.name, only_missing=True)
         analyses = components.database.analyses
         plugin = components.plugin_manager.plugin_of(analyzer)
         runner = Runner(_analyzer_that_returns(analyzer, result), plugin)
@@ -235,11 +238,7 @@ class PluginApplication:
             claims = work.claim(LARGEST_CLAIM, probing=False)
             mine = [claimed for claimed in claims if claimed.upload.id == upload_id]
             if not mine:
-                required = ", ".join(analyzer.requires) or "nothing"
-                raise ValueError(
-                    f"{analyzer.name} has no work at this upload: it requires {required}, whose "
-                    f"results have to be given, too, and looks at {sorted(analyzer.formats)}"
-                )
+                raise ValueError(_why_without_work(analyzer))
             image = work.image_of(mine[0].upload)
             [end] = [image] if isinstance(image, End) else [e for _, e in runner.run([image])]
             if end.state is State.FAILED and not isinstance(result, Outcome):
@@ -252,6 +251,17 @@ class PluginApplication:
 
     def close(self) -> None:
         self._opened.close()
+
+
+def _why_without_work(analyzer: Analyzer) -> str:
+    """Why an upload can have no work for an analyzer whose analysis was ordered."""
+    reasons = []
+    if analyzer.requires:
+        required = ", ".join(analyzer.requires)
+        reasons.append(f"it requires {required}, whose results have to be given")
+    if analyzer.formats:
+        reasons.append(f"it looks at {', '.join(sorted(analyzer.formats))} only")
+    return f"{analyzer.name} has no work at this upload: {'; '.join(reasons)}"
 
 
 def _analyzer_that_returns(analyzer: Analyzer, result: Any) -> Analyzer:
