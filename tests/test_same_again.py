@@ -11,7 +11,8 @@ from uuid import uuid4
 import photographs
 import pytest
 import requests
-from calling import get, part, total_uploads, upload, uploaded
+from bson import ObjectId
+from calling import FORM, form, get, named, part, total_uploads, upload, uploaded
 
 numbers = iter(range(500_000, 600_000))
 
@@ -86,6 +87,36 @@ def test_F2c_the_same_key_at_once_stores_once(service):
     accepted = {a.json()["data"][0]["id"] for a in answers if a.status_code == 201}
     accepted |= {with_key(service, key, photo).json()["data"][0]["id"]}
     assert len(accepted) == 1
+
+
+@pytest.mark.parametrize("counted", ["all files", "accepted files"])
+def test_C4_a_file_that_was_refused_at_first_is_not_taken_for_another(
+    app_with, app_workshop, counted
+):
+    """As after a setting was changed; release 0.1 counted the accepted files alone."""
+    photo = new_photograph()
+    names = ("a.png", "b.jpg", "c.jpg")
+    files = [*zip(names, (photographs.photograph("png"), photo, photo), strict=True)]
+    body = form(*((named(name.encode()), content) for name, content in files))
+    headers = {"Idempotency-Key": str(uuid4())}
+
+    def send(**settings: str) -> list[dict[str, Any]]:
+        client = app_with(**settings).test_client()
+        return client.post("/api/upload", data=body, content_type=FORM, headers=headers).json[
+            "data"
+        ]
+
+    first = [each["id"] for each in send(ALLOWED_EXTENSIONS="jpg")]
+    if counted == "accepted files":
+        for position, upload_id in enumerate(first):
+            changed = {"$set": {"retry.position": position}}
+            app_workshop.collection.update_one({"_id": ObjectId(upload_id)}, changed)
+    again = send()
+    assert [each["index"] for each in again] == [0, 1, 2]
+    assert again[0]["original_filename"] == "a.png"
+    assert {each["id"] for each in again[1:]} == {*first}
+    assert send() == again
+    assert app_workshop.collection.count_documents({}) == 3
 
 
 @pytest.mark.parametrize("key", ["", "a b", "ä", "x" * 256])
@@ -223,16 +254,15 @@ def test_a_question_that_cannot_be_answered_is_refused(service, asked):
     assert answer.json()["errors"]
 
 
-def test_B2_a_file_that_is_far_too_large_ends_the_reading(web_with):
+def test_B2_a_body_that_is_far_too_large_ends_the_reading(web_with):
     """The rest of the request is not sent before the answer is there."""
     service = web_with(processes=1, MAX_UPLOAD_SIZE="100000")
-    head = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\n'
     address = urlsplit(service.url)
     connection = http.client.HTTPConnection(address.hostname, address.port, timeout=10)
     connection.putrequest("POST", "/api/upload")
-    connection.putheader("Content-Type", "multipart/form-data; boundary=b")
+    connection.putheader("Content-Type", "image/jpeg")
     connection.putheader("Content-Length", str(1_900_000))
-    connection.endheaders(head + bytes(600_000))
+    connection.endheaders(bytes(600_000))
     answer = connection.getresponse()
     assert answer.status == 413
     assert b'"too_large"' in answer.read()

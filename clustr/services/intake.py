@@ -33,6 +33,7 @@ from clustr.imaging.images import InspectedImage
 from clustr.plugins import Analyzer
 from clustr.queue import DoorbellRinger
 from clustr.services.default_services import DefaultServices
+from clustr.services.earlier_uploads import EarlierUploads
 from clustr.storage import IncomingFile, LocalStorage, writing
 
 log = logs.logger(__name__)
@@ -116,7 +117,7 @@ class IntakeOptions:
         return [f"{self.uploaded_by}\nown\n{self.key}", of_name] if is_of_owner else [of_name]
 
 
-CheckedFile = tuple[ReceivedFile, InspectedImage]
+CheckedFile = tuple[int, ReceivedFile, InspectedImage]  # the first is its index in the request
 
 
 class Intake:
@@ -184,11 +185,9 @@ class Intake:
         began = time.perf_counter()
         checked: list[CheckedFile] = []
         refused: list[RejectedFile] = []
-        indices: list[int] = []
         for index, item in enumerate(received):
             try:
-                checked.append((item, self._inspect(item.file)))
-                indices.append(index)
+                checked.append((index, item, self._inspect(item.file)))
             except RefusedFile as error:
                 refused.append(RejectedFile(index, clean_name(item.name), error))
                 cause = (
@@ -199,10 +198,10 @@ class Intake:
                 log.info("upload_refused", code=error.code, size=item.file.size, cause=cause)
         stored = self._store_files(checked, received, request_id, options) if checked else []
         duration = round((time.perf_counter() - began) * 1000, 1)
-        for upload, reused in stored:
-            event = "upload_reused" if reused else "upload_stored"
+        for file in stored:
+            event, upload = "upload_reused" if file.reused else "upload_stored", file.upload
             log.info(event, upload_id=upload.id, size=upload.size, duration_ms=duration)
-        return [AcceptedFile(i, *pair) for i, pair in zip(indices, stored, strict=True)], refused
+        return stored, refused
 
     def _inspect(self, file: IncomingFile) -> InspectedImage:
         if file.too_large:
@@ -217,45 +216,46 @@ class Intake:
         received: Sequence[ReceivedFile],
         request_id: str,
         options: IntakeOptions,
-    ) -> list[tuple[Upload, bool]]:
-        """Store the files; return each one's upload, and whether that was there before."""
+    ) -> list[AcceptedFile]:
         reuse = options.reuse
         keys = options.retry_keys(is_of_owner=self._database.owner is not None)
         retry = Retry(keys[0], fingerprint(received), 0) if keys else None
-        stored_before = self._find_stored_before(keys, retry) if retry else {}
-        hashes = [file.file.sha256 for file, _ in checked]
+        stored_before = self._find_stored_before(keys, retry) if retry else []
+        earlier = EarlierUploads(stored_before, [item.file.sha256 for item in received])
+        hashes = [file.file.sha256 for _, file, _ in checked]
         reusable = self._database.uploads.first_uploads_by_hash(hashes) if reuse else {}
-        pairs: list[tuple[Upload, bool]] = []
+        chosen: list[tuple[int, Upload, bool]] = []
         new: list[tuple[ReceivedFile, Upload]] = []
-        for position, (file, inspected) in enumerate(checked):
-            upload = stored_before.get(position) or reusable.get(file.file.sha256)
-            reused = position not in stored_before and upload is not None
+        for index, file, inspected in checked:
+            again = earlier.take(index)
+            upload = again or reusable.get(file.file.sha256)
+            reused = upload is not again
             if upload is None:
                 upload = self._build_upload(file, inspected, request_id, options.uploaded_by)
                 upload = options.amend(upload) if options.amend else upload
                 if retry:
+                    position = earlier.free_position(index)
                     upload = replace(upload, retry=replace(retry, position=position))
                 new.append((file, upload))
             if reuse:
                 reusable.setdefault(upload.sha256, upload)
-            pairs.append((upload, reused))
+            chosen.append((index, upload, reused))
         added = self._add_uploads(new, reuse) if new else {}
-        stored = [(added.get(upload.id, upload), upload, reused) for upload, reused in pairs]
-        return [(result, reused or result.id != upload.id) for result, upload, reused in stored]
+        stored = [(i, added.get(upload.id, upload), upload, reused) for i, upload, reused in chosen]
+        return [
+            AcceptedFile(i, result, reused or result.id != upload.id)
+            for i, result, upload, reused in stored
+        ]
 
-    def _find_stored_before(self, keys: list[str], retry: Retry) -> dict[int, Upload]:
-        """The uploads that an earlier request with one of these keys stored, by position.
-
-        When that request was interrupted, some may be missing.
-        """
+    def _find_stored_before(self, keys: list[str], retry: Retry) -> list[Upload]:
+        """The uploads that an earlier request with one of these keys stored."""
         stored, trashed = self._database.uploads.find_by_request(keys)
-        pairs = [(upload.retry, upload) for upload in stored if upload.retry]
-        if any(earlier.fingerprint != retry.fingerprint for earlier, _ in pairs):
+        if any(each.retry and each.retry.fingerprint != retry.fingerprint for each in stored):
             problem = "This key was given to a request with other files; take a new one."
             raise InvalidInput({"Idempotency-Key": [problem]})
         if trashed:  # The key is then free for the new uploads.
             self._database.trash.release_idempotency_keys(trashed)
-        return {earlier.position: upload for earlier, upload in pairs}
+        return stored
 
     def _add_uploads(
         self, new: list[tuple[ReceivedFile, Upload]], reuse: bool

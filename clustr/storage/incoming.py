@@ -15,7 +15,7 @@ class IncomingFile:
     """A file that is being received: it is hashed and counted while it is written.
 
     Beyond `max_bytes` nothing more is written and what was written is dropped, while the request is
-    read on to the files that follow; at more than twice as many bytes it is `far_too_large`.
+    read on; of a request with no other file that ends once the file is `far_too_large`.
 
     Attributes:
         path: its temporary path.
@@ -46,7 +46,7 @@ class IncomingFile:
 
     @property
     def far_too_large(self) -> bool:
-        """Whether so much was sent that the rest of the request is not read either."""
+        """Whether it has more than twice as many bytes as it may have."""
         return self.size > 2 * self._max_bytes
 
     def write(self, data: bytes | bytearray) -> None:

@@ -44,7 +44,7 @@ class LimitExceeded(Exception):
 
 
 class WritableFile(Protocol):
-    """What a file is written to; what is `far_too_large` is refused anyway and need not be read."""
+    """What a file is written to; of one that is `far_too_large` no byte is needed any more."""
 
     @property
     def far_too_large(self) -> bool: ...
@@ -87,8 +87,9 @@ def read_form(
 ) -> Form[AnyFile]:
     """Read a form to its end, or until the request is certain to be refused.
 
-    Reading stops at a file that is refused anyway, and at a large first file under another name
-    than `field_name`: the client then used the wrong name, and no file follows.
+    A file that is far too large is read to its end, too: others may follow it. Reading stops at a
+    large first file under another name than `field_name`: the client then used the wrong name, and
+    no file follows.
 
     Args:
         stream: the body; it ends where the body does.
@@ -118,7 +119,7 @@ def read_form(
     reader = _FormReader(field_name, metadata_name, open_file, max_files)
     remaining_bytes = max_bytes
     try:
-        while not parser.closed and not reader.far_too_large:
+        while not parser.closed and not reader.misnamed:
             data = _read_chunk(stream, min(READ_BYTES, remaining_bytes + 1))
             remaining_bytes -= len(data)
             if remaining_bytes < 0:
@@ -187,6 +188,7 @@ class _FormReader(Generic[AnyFile]):
         max_files: int,
     ):
         self.form: Form[AnyFile] = Form()
+        self.misnamed = False
         self._field_name = field_name
         self._field_pattern = re.compile(rf"{re.escape(field_name)}(\[[0-9]*\])?")
         self._metadata_name = metadata_name
@@ -196,11 +198,6 @@ class _FormReader(Generic[AnyFile]):
         self._file: AnyFile | None = None
         self._other_bytes = 0
         self._other_is_file = False
-        self._misnamed = False
-
-    @property
-    def far_too_large(self) -> bool:
-        return self._misnamed or (self._file is not None and self._file.far_too_large)
 
     def handle_event(self, event: MultipartSegment | bytes | bytearray | None) -> None:
         if isinstance(event, MultipartSegment):
@@ -230,7 +227,7 @@ class _FormReader(Generic[AnyFile]):
                 f"Parts that are not named {self._field_name} may have {max_size} together; "
                 f"there are more with the one named `{self.form.other_names[-1]}`."
             )
-        self._misnamed = True
+        self.misnamed = True
 
     def _begin_part(self, part: MultipartSegment) -> None:
         file_name = _file_name(part)
