@@ -159,15 +159,16 @@ def wait_for_results(workshop: Workshop, ids: list[str], seconds: float = 40) ->
         assert workshop.end_of(upload_id, "caller", seconds).result == {"id": upload_id}
 
 
+@pytest.mark.parametrize(("concurrency", "count"), [(CONCURRENCY, 40), (1, 10)])
 def test_calls_are_under_way_beside_each_other_and_no_more_than_allowed_over_all_workers(
-    calling, service
+    calling, service, concurrency, count
 ):
-    workshop = calling()
-    ids = upload(workshop, 40)
+    workshop = calling(concurrency=concurrency)
+    ids = upload(workshop, count)
     workers = [workshop.worker(), workshop.worker()]
     wait_for_results(workshop, ids)
     assert service.calls == Counter(ids)
-    assert service.most == CONCURRENCY
+    assert service.most == concurrency
     assert all(worker.alive() for worker in workers)
 
 

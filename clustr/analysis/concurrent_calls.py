@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from typing import TypeGuard
 
 import structlog
 
@@ -17,15 +18,20 @@ from clustr.analysis.runner import Runner
 from clustr.plugins import Analyzer, HttpAnalyzer, Image
 
 
-def concurrency_of(analyzer: Analyzer) -> int:
-    """How many calls to its service an analyzer may have under way; 1 for any other analyzer.
+def has_one_caller(analyzer: Analyzer) -> TypeGuard[HttpAnalyzer]:
+    """Whether one process of the installation makes all calls of an analyzer to its service.
 
-    It is 1, too, for one with its own `analyze`, and for one whose analyses have one attempt each:
+    It does not for one with its own `analyze`, nor for one whose analyses have one attempt each:
     when the process ends, all that are under way have to be made again.
     """
     if not isinstance(analyzer, HttpAnalyzer) or analyzer.max_attempts == 1:
-        return 1
-    return analyzer.concurrency if type(analyzer).analyze is HttpAnalyzer.analyze else 1
+        return False
+    return type(analyzer).analyze is HttpAnalyzer.analyze
+
+
+def concurrency_of(analyzer: Analyzer) -> int:
+    """How many calls to its service an analyzer may have under way; 1 for any other analyzer."""
+    return analyzer.concurrency if has_one_caller(analyzer) else 1
 
 
 class CallWindow:

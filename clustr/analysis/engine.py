@@ -15,7 +15,7 @@ import structlog
 
 from clustr import logs
 from clustr.analysis.call_slice import CallSlice
-from clustr.analysis.concurrent_calls import concurrency_of
+from clustr.analysis.concurrent_calls import concurrency_of, has_one_caller
 from clustr.analysis.ends import End
 from clustr.analysis.limits import MEGABYTE, Interrupted, Interruption, memory_usage
 from clustr.analysis.runner import NotPrepared, Runner
@@ -47,9 +47,9 @@ def calls_lease(analyzer: Analyzer) -> str | None:
     """The name of the lease of the process that makes the calls of an analyzer.
 
     One process makes all of them, so that there are no more at a time than the analyzer's
-    `concurrency`; None for one that makes one call at a time, in each worker.
+    `concurrency`; None for one that several workers may run at a time.
     """
-    return f"calls:{analyzer.name}" if concurrency_of(analyzer) > 1 else None
+    return f"calls:{analyzer.name}" if has_one_caller(analyzer) else None
 
 
 class AnalysisEngine:
@@ -162,10 +162,11 @@ class AnalysisEngine:
         try:
             with self._renewing_leases(work.analyzer, run, lease):
                 work.runner.prepare()
-                if lease:
+                if concurrency_of(work.analyzer) > 1:
                     self._make_calls(work, first, probing, has_failed_before)
                 else:
-                    nothing_left = self._analyze_claims(work, first, has_failed_before)
+                    found_none = self._analyze_claims(work, first, has_failed_before)
+                    nothing_left = found_none and lease is None
         except Interrupted:
             log.info("analysis_interrupted")
         except NotPrepared as error:  # The image is not at fault: its analysis is deferred.

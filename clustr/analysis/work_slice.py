@@ -9,6 +9,7 @@ from random import uniform
 import structlog
 
 from clustr import logs
+from clustr.analysis.concurrent_calls import has_one_caller
 from clustr.analysis.ends import End
 from clustr.analysis.image_faults import ImageFaults
 from clustr.analysis.limits import TimeUp
@@ -72,9 +73,9 @@ class WorkSlice:
         return []
 
     def claim_more(self, size: int) -> list[ClaimedAnalysis]:
-        """Claim the next analyses; when there may be more, notify an idle worker to help."""
+        """Claim the next analyses; when there may be more, notify an idle worker that can help."""
         claims = self.claim(size, probing=False)
-        if len(claims) >= size:
+        if len(claims) >= size and not has_one_caller(self.analyzer):
             self.notify_workers([self.analyzer])
         return claims
 

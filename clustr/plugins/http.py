@@ -110,7 +110,8 @@ class HttpAnalyzer(Analyzer):
         concurrency: how many calls may be under way at a time, over all workers of all hosts; the
             configuration's `concurrency` overrides it. Above 1, `ask` runs in a thread beside
             others, while `build_request` and `parse` run one at a time in the main thread, each
-            for ten seconds at most. An analyzer that overrides `analyze` makes one call at a time.
+            for ten seconds at most. An analyzer that overrides `analyze`, or has a `max_attempts`
+            of 1, makes one call at a time in each worker.
         address: where the service is, without user, password and query.
         address_setting: the name of the setting that says so; Clustr sets it.
 
