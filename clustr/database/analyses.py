@@ -31,7 +31,7 @@ from clustr.database.analysis_updates import (
     with_analysis,
 )
 from clustr.database.clock import MAX_AHEAD, Clock, due_condition, now
-from clustr.database.connection import Document, translate_errors
+from clustr.database.connection import Document, is_temporary, translate_errors
 from clustr.database.documents import (
     IS_UPLOAD,
     analysis_from_document,
@@ -240,7 +240,7 @@ class Analyses:
                 written = self._collection.bulk_write(updates, ordered=False).modified_count
             except BulkWriteError as error:
                 refused = {found["index"] for found in error.details["writeErrors"]}
-                if not all(finished[index].result for index in refused):
+                if is_temporary(error) or not all(finished[index].result for index in refused):
                     raise
                 written = error.details["nModified"]
         self._search_terms.update(

@@ -33,7 +33,12 @@ REFUSAL_CODES = (UNAUTHORIZED := 13, AUTHENTICATION_FAILED := 18, ATLAS_ERROR :=
 KEY_NOT_FOUND = 211
 # MongoDB aborts a transaction that is too old, also one that only waited for a busy machine.
 TRANSACTION_TOO_OLD = 290
-TEMPORARY_CODES = (KEY_NOT_FOUND, TRANSACTION_TOO_OLD)
+# The member of a replica set that was asked is no longer its primary, or is about to end: in this
+# order ShutdownInProgress, PrimarySteppedDown, NotWritablePrimary, InterruptedAtShutdown,
+# InterruptedDueToReplStateChange, NotPrimaryNoSecondaryOk and NotPrimaryOrSecondary. PyMongo raises
+# a `ConnectionFailure` where a command failed so, but not where a write did, or its write concern.
+NOT_PRIMARY_CODES = (91, 189, 10107, 11600, 11602, 13435, 13436)
+TEMPORARY_CODES = {KEY_NOT_FOUND, TRANSACTION_TOO_OLD, *NOT_PRIMARY_CODES}
 
 Document = dict[str, Any]
 
@@ -98,6 +103,17 @@ def require_initiated(client: pymongo.MongoClient[Document]) -> None:
         )
 
 
+def is_temporary(error: PyMongoError) -> bool:
+    """Whether MongoDB is away, or could not answer in time, so that the same may succeed later."""
+    if isinstance(error, ConnectionFailure | ExecutionTimeout) or error.timeout:
+        return True
+    if not isinstance(error, OperationFailure):
+        return False
+    details = error.details or {}
+    failures = [*details.get("writeErrors", ()), *details.get("writeConcernErrors", ())]
+    return not TEMPORARY_CODES.isdisjoint({error.code, *(found["code"] for found in failures)})
+
+
 @contextmanager
 def translate_errors() -> Iterator[None]:
     """Turn PyMongo's errors into `DatabaseUnavailable` or `DatabaseRefused`; others pass."""
@@ -108,8 +124,7 @@ def translate_errors() -> Iterator[None]:
             message = (error.details or {}).get("errmsg", "")[:300]
             log.error("database_refused", error=message)
             raise DatabaseRefused(message) from error
-        away = isinstance(error, ConnectionFailure | ExecutionTimeout) or error.timeout
-        if not away and getattr(error, "code", None) not in TEMPORARY_CODES:
+        if not is_temporary(error):
             raise
         log.warning("database_unavailable", error=str(error)[:300])
         raise DatabaseUnavailable from error

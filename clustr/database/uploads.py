@@ -12,7 +12,7 @@ from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from clustr import logs
-from clustr.database.connection import Document, translate_errors
+from clustr.database.connection import Document, is_temporary, translate_errors
 from clustr.database.documents import (
     FIRST_MOMENT,
     HAS_OBJECT_ID,
@@ -228,6 +228,8 @@ class Uploads:
             try:
                 self._collection.insert_many(documents)
             except BulkWriteError as error:
+                if is_temporary(error):  # Then those before the first failure may be lost, too.
+                    raise
                 failures: list[Document] = error.details["writeErrors"] or [{}]
                 (failed,) = failures
                 if is_second_original(failed):
