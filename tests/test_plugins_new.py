@@ -12,6 +12,8 @@ from fork_server import run_program
 from plugin_commands import run_plugins
 from plugin_projects import lay_down
 
+LONGEST_NAME = 32
+
 
 def passes_its_tests(project: Path, path: str) -> None:
     arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error"]
@@ -65,19 +67,23 @@ def test_new_project_is_complete(tmp_path: Path, options: tuple[str, ...], bring
 
 
 def test_new_drop_in_is_loaded_where_it_was_written(tmp_path: Path) -> None:
-    done = run_plugins(tmp_path, "new", "light", "--drop-in")
+    name = "lightness_of_pictures_of_a_night"
+    assert len(name) == LONGEST_NAME
+    done = run_plugins(tmp_path, "new", name, "--drop-in")
     assert (done.returncode, done.stderr) == (0, "")
-    passes_its_tests(tmp_path / "plugins" / "light", "")
-    checked = run_plugins(tmp_path, "check", "light")
-    assert (checked.returncode, checked.stdout.splitlines()[0]) == (0, "light: fine")
+    passes_its_tests(tmp_path / "plugins" / name, "")
+    checked = run_plugins(tmp_path, "check", name)
+    assert (checked.returncode, checked.stdout.splitlines()[0]) == (0, f"{name}: fine")
 
 
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("Light", r"Light cannot be the name of a plugin: it must match \[a-z\]"),
-        ("../light", "cannot be the name of a plugin"),
-        ("analyzers", "cannot be the name of a plugin: .* analyzers, fields, plugins are kept"),
+        ("Light", r"Light cannot be the name of a new plugin: it must match \[a-z\]"),
+        ("../light", "cannot be the name of a new plugin"),
+        ("bright__light", "cannot be the name of a new plugin: .* two underscores in a row"),
+        ("light_", "cannot be the name of a new plugin: .* or one at its end"),
+        ("analyzers", "cannot be the name of a new plugin: .* analyzers, fields, plugins are kept"),
         ("dimensions", "there is a plugin dimensions already"),
         ("light", "clustr-light cannot be made: File exists"),
     ],

@@ -224,10 +224,11 @@ def run_analyzer(analyzer: str, files: tuple[Path, ...], as_json: bool, limit: f
 @click.option("--drop-in", is_flag=True, help="Not a project, but a package in PLUGINS_FOLDER.")
 def new(name: str, http: bool, drop_in: bool) -> None:
     """Write a new plugin: a project that can be installed and passes its tests as it is."""
-    if not NAME.fullmatch(name) or name in RESERVED:
+    is_split_well = "__" not in name and not name.endswith("_")
+    if not NAME.fullmatch(name) or not is_split_well or name in RESERVED:
         refuse(
-            f"{name} cannot be the name of a plugin: it must match {NAME.pattern}, and "
-            f"{', '.join(RESERVED)} are kept for Clustr"
+            f"{name} cannot be the name of a new plugin: it must match {NAME.pattern}, without two "
+            f"underscores in a row or one at its end, and {', '.join(RESERVED)} are kept for Clustr"
         )
     folder = read_sources_and_print_problems().settings.plugins_folder
     if name in [candidate.name for candidate in find_candidates(folder)]:

@@ -81,6 +81,8 @@ def _name_values(name: str) -> dict[str, str]:
         "name": name,
         "Class": "".join(word.capitalize() for word in parts),
         "title": " ".join(parts).strip().capitalize(),
+        # The name of a filter has 32 characters at most, and no two underscores in a row.
+        "filter": f"min_{name[:23].rstrip('_')}_mean",
     }
 
 
