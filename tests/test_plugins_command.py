@@ -163,6 +163,16 @@ def test_check_of_one_plugin(drop_in) -> None:
     assert (done.returncode, done.stderr) == (2, "clustr: unknown plugin its; did you mean it?\n")
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file to another account")
+def test_check_runs_nothing_that_another_account_may_have_put_there(drop_in) -> None:
+    place = drop_in(top("open('ran', 'w')"))
+    os.chown(place / "plugins" / "it.py", 65534, 65534)
+    (place / "plugins").chmod(0o777)
+    done = run_plugins(place, "check", "it")
+    assert "  problem: failed: it.py belongs to another account, and others" in done.stdout
+    assert not (place / "ran").exists()
+
+
 def test_check_warns_of_a_timeout_without_effect(drop_in) -> None:
     place = drop_in(
         textwrap.dedent("""

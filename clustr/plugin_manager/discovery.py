@@ -41,6 +41,27 @@ class Candidate:
     def source(self) -> str:
         return "package" if self.distribution else "folder"
 
+    def problem_with_owner(self) -> str | None:
+        """Why this process must not import it; None if it may.
+
+        Another account may have put a drop-in there: a file belongs to neither this account nor
+        root, and the group or others may write to its folder.
+        """
+        if self.distribution or not self.file:
+            return None
+        package = self.file.parent if self.file.name == "__init__.py" else None
+        folders = [package, package.parent] if package else [self.file.parent]
+        if not any(folder.stat().st_mode & 0o022 for folder in folders):
+            return None
+        for each in package.rglob("*") if package else [self.file]:
+            if each.stat().st_uid not in (os.getuid(), 0):
+                return (
+                    f"{each.name} belongs to another account, and others may write to its folder: "
+                    "let it belong to the account of the service, or take the right to write from "
+                    "them"
+                )
+        return None
+
 
 def find_candidates(folder: Path) -> Iterator[Candidate]:
     """Installed plugins, first-party ones first, then drop-ins; each group sorted by name."""
@@ -62,25 +83,6 @@ def find_candidates(folder: Path) -> Iterator[Candidate]:
 
 def _is_first_party(entry: EntryPoint) -> bool:
     return entry.dist is not None and entry.dist.name == FIRST_PARTY
-
-
-def problem_with_owner(file: Path) -> str | None:
-    """Why a drop-in must not be imported by this process; None if it may.
-
-    Another account may have put it there: a file belongs to neither this account nor root, and the
-    group or others may write to its folder.
-    """
-    package = file.parent if file.name == "__init__.py" else None
-    folders = [package, package.parent] if package else [file.parent]
-    if not any(folder.stat().st_mode & 0o022 for folder in folders):
-        return None
-    for each in package.rglob("*") if package else [file]:
-        if each.stat().st_uid not in (os.getuid(), 0):
-            return (
-                f"{each.name} belongs to another account, and others may write to its folder: "
-                "let it belong to the account of the service, or take the right to write from them"
-            )
-    return None
 
 
 def code_hash(file: Path | None) -> str:

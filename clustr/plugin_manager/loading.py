@@ -15,12 +15,7 @@ from clustr.plugin_manager.configuration import (
     read_tables,
 )
 from clustr.plugin_manager.declarations import NAME, problem_with_analyzer, problem_with_filters
-from clustr.plugin_manager.discovery import (
-    Candidate,
-    code_hash,
-    find_candidates,
-    problem_with_owner,
-)
+from clustr.plugin_manager.discovery import Candidate, code_hash, find_candidates
 from clustr.plugin_manager.load_limit import LoadLimit
 from clustr.plugin_manager.manager import SLOW_SECONDS, PluginManager, announce_nothing
 from clustr.plugin_manager.plugin import Plugin, PluginState, Unloadable, call_guarded
@@ -121,7 +116,7 @@ class Loader:
         plugin.code = code_hash(file)
         began = time.perf_counter()
         try:
-            self._require_loadable(plugin)
+            self._require_loadable(plugin, candidate)
             # Objects of the plugin may raise on any access; that fails only this plugin.
             call_guarded("loading it", lambda: self._load(plugin, candidate))
         except Unloadable as why:
@@ -143,7 +138,7 @@ class Loader:
         fields = {a.name: a.fields for plugin in self.plugins for a in plugin.analyzers}
         yield from self.configuration.ignored_choices(fields)
 
-    def _require_loadable(self, plugin: Plugin) -> None:
+    def _require_loadable(self, plugin: Plugin, candidate: Candidate) -> None:
         name = plugin.name
         if is_switched_off(name, self.enabled, self.disabled):
             raise Unloadable(PluginState.DISABLED, "switched off by the settings")
@@ -164,12 +159,8 @@ class Loader:
                 "PLUGINS_LOAD_SECONDS changes"
             )
             raise Unloadable(PluginState.FAILED, reason, trace)
-        if plugin.source == "folder":
-            file = plugin.file
-            assert file is not None  # Every plugin of the folder has one.
-            problem = call_guarded("looking at its files", lambda: problem_with_owner(file))
-            if problem:
-                raise Unloadable(PluginState.FAILED, problem)
+        if problem := call_guarded("looking at its files", candidate.problem_with_owner):
+            raise Unloadable(PluginState.FAILED, problem)
 
     def _load(self, plugin: Plugin, candidate: Candidate) -> None:
         with self.limit.watch(plugin.name, plugin.file):
