@@ -92,6 +92,17 @@ def test_service_that_goes_away_sends_what_was_delayed() -> None:
         assert answer.result().json() == {"a": 1}
 
 
+def test_service_that_goes_away_answers_nothing_over_open_connections(
+    clustr_http: HttpStandIn,
+) -> None:
+    with requests.Session() as session:
+        assert session.get(clustr_http.url, timeout=5).status_code == 200
+        clustr_http.go_away()
+        with pytest.raises(requests.ConnectionError):
+            session.get(clustr_http.url, timeout=5)
+    assert len(clustr_http.received) == 1
+
+
 def test_service_that_was_away_comes_back_at_the_same_address(clustr_http: HttpStandIn) -> None:
     clustr_http.answer({})
     clustr_http.come_back()  # It was not away.
@@ -141,6 +152,22 @@ def test_batch_is_given_as_a_worker_gives_it() -> None:
         "too dark",
         {"of": 3},
         {"of": 1},
+    ]
+
+
+class BatchesOfPngs(Batches):
+    """Looks at those of one type."""
+
+    formats = frozenset({"image/png"})
+
+
+def test_images_of_other_types_are_in_no_batch() -> None:
+    picture = PIL.Image.new("L", (8, 8), 1)
+    ends = run_batch(BatchesOfPngs(), [picture, sample_image("jpeg"), picture])
+    assert [end.result or (end.state, end.error) for end in ends] == [
+        {"of": 2},
+        ("skipped", "does not look at image/jpeg"),
+        {"of": 2},
     ]
 
 

@@ -112,8 +112,14 @@ def _run_prepared(
 
 def _run_each_image(runner: Runner, images: Iterable[Image]) -> Iterator[tuple[Image, End]]:
     for image in images:
-        formats = runner.analyzer.formats
-        if formats and image.content_type not in formats:
-            yield image, End(State.SKIPPED, error=f"does not look at {image.content_type}")
+        if end := end_by_format(runner.analyzer, image):
+            yield image, end
         else:
             yield from runner.run([image])
+
+
+def end_by_format(analyzer: Analyzer, image: Image) -> End | None:
+    """The end for an image of a type that an analyzer does not look at; None if it does."""
+    if not analyzer.formats or image.content_type in analyzer.formats:
+        return None
+    return End(State.SKIPPED, error=f"does not look at {image.content_type}")

@@ -85,9 +85,11 @@ def run_batch(
         plugin = plugin_with(config, secrets)
         several = concurrency_of(analyzer) > 1
         run = local_run.run_concurrently if several else local_run.run_in_batches
-        ends = {id(image): end for image, end in run(analyzer, plugin, given)}
-        last = next(reversed(ends.values()), None)
-        return [ends.get(id(image), last) or End(State.DEFERRED) for image in given]
+        skipped = {id(image): local_run.end_by_format(analyzer, image) for image in given}
+        looked_at = [image for image in given if not skipped[id(image)]]
+        ends = {id(image): end for image, end in run(analyzer, plugin, looked_at)}
+        last = next(reversed(ends.values()), None) or End(State.DEFERRED)
+        return [skipped[id(image)] or ends.get(id(image), last) for image in given]
 
 
 def check_results(analyzer: Analyzer, results: Mapping[str, dict[str, Any]] | None) -> None:

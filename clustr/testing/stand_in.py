@@ -126,7 +126,10 @@ class HttpStandIn:
         return answer
 
     def go_away(self) -> None:
-        """Refuse connections from now on; answers that are delayed are sent at once."""
+        """Refuse connections from now on, and answer no request over those that are open.
+
+        Answers that are delayed are sent at once.
+        """
         self._gone.set()
         if self._thread.is_alive():
             self._server.shutdown()
@@ -152,6 +155,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _respond(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.stand_in._gone.is_set():
+            self.close_connection = True
+            return
         parts, at = _parts(self.headers, body), time.monotonic()
         request = Received(self.command, self.path, self.headers, body, parts, at)
         answer = self.stand_in._answer_to(request)
@@ -161,6 +167,8 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in answer.headers.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
+        if self.stand_in._gone.is_set():
+            self.send_header("Connection", "close")  # It has this connection closed, too.
         with suppress(ConnectionError):  # The client has not waited.
             self.end_headers()
             if self.command != "HEAD":
