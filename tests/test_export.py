@@ -12,6 +12,7 @@ from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import places
 import pytest
@@ -25,7 +26,7 @@ from workshop import Program
 from clustr.client import Client
 from clustr.client.exporting import Exporter, Outcome, words_of
 from clustr.client.importing.words import Words
-from clustr.client.importing.xmp import read_xmp, write_xmp
+from clustr.client.importing.xmp import is_own, read_xmp, write_xmp
 from clustr.domain.access import Scope
 
 WORDS = ("caption", "tags", "taken_at", "taken_at_local")
@@ -350,6 +351,11 @@ def test_a_key_is_sent_to_no_service_of_somebody_else(exported, tmp_path):
 )
 def test_a_sidecar_says_what_was_written(words):
     assert read_xmp(write_xmp(words)) == words
+
+
+def test_writing_a_sidecar_changes_nothing_that_other_threads_see(monkeypatch):
+    monkeypatch.delattr(ElementTree, "register_namespace")  # It changes what is of the process.
+    assert is_own(write_xmp(Words("One", ("a", "b"))))
 
 
 def test_characters_that_no_xml_has_are_left_out():

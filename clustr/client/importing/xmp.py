@@ -20,7 +20,9 @@ DATES = (
 )
 META = "{adobe:ns:meta/}"
 TOOLKIT = f"{META}xmptk"
-PREFIXES = {"x": META, "rdf": RDF, "dc": TITLE, "photoshop": DATES[0]}
+# These are of the whole process: one that is registered again is missing for a moment.
+for prefix, name in {"x": META, "rdf": RDF, "dc": TITLE, "photoshop": DATES[0]}.items():
+    ElementTree.register_namespace(prefix, name[1:].partition("}")[0])
 OWN = "Clustr"
 # XML 1.0 cannot have them.
 NO_CHARACTERS = {0xFFFE: None, 0xFFFF: None}
@@ -60,8 +62,6 @@ def read_xmp(content: bytes) -> Words:
 
 def write_xmp(words: Words) -> bytes:
     """Write what `read_xmp` reads, with Clustr as the program that wrote it."""
-    for prefix, name in PREFIXES.items():
-        ElementTree.register_namespace(prefix, name[1:].partition("}")[0])
     document = ElementTree.Element(f"{META}xmpmeta", {TOOLKIT: OWN})
     rdf = ElementTree.SubElement(document, f"{RDF}RDF")
     about = ElementTree.SubElement(rdf, f"{RDF}Description", {f"{RDF}about": ""})
