@@ -118,7 +118,7 @@ def test_service_that_was_away_comes_back_at_the_same_address(clustr_http: HttpS
 
 def test_slow_answer_holds_up_no_other_call(clustr_http: HttpStandIn) -> None:
     clustr_http.answer_in_sequence(Answer({}, delay=1000), Answer({}))
-    ends = ends_of(clustr_http, 8, timeout=0.5)
+    ends = ends_of(clustr_http, 8, timeout=2)
     states = [end.state for end in ends]
     assert (states.count("deferred"), states.count("succeeded")) == (1, 7)
 
