@@ -6,6 +6,7 @@ The worker of most tests runs all the analyzers below on the same two uploads, o
 import json
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -18,7 +19,10 @@ import running
 from running import Servers, descendants, wait_until
 from workshop import HANG_IN_C, Outage, Program, Workshop, analyzer, plugin
 
-from clustr.analysis.limits import GRACE_SECONDS, SCHEDULING
+from clustr.analysis.limits import GRACE_SECONDS, SCHEDULING, Interruption
+from clustr.components import build_worker
+from clustr.database.analyses import Analyses
+from clustr.domain.errors import DatabaseUnavailable
 
 POISON = photographs.photograph("jpg", "rocket")
 
@@ -470,6 +474,28 @@ def test_E2_store_that_goes_away_during_a_slice_defers(workshop):
     workshop.worker()
     for upload_id in ids:
         assert workshop.end_of(upload_id, "reader", seconds=15).result == {"size": len(GOOD)}
+
+
+def test_claim_whose_answer_is_lost_is_released(workshop, monkeypatch):
+    workshop.analyzer("once", "return {}", max_attempts=1)
+    [upload_id] = workshop.upload()
+    claim = Analyses.claim
+
+    def lose_answer(*arguments: Any) -> None:
+        claim(*arguments)
+        raise DatabaseUnavailable
+
+    monkeypatch.setattr(Analyses, "claim", lose_answer)
+    handler = signal.getsignal(signal.SIGTERM)
+    components = build_worker(workshop.settings, workshop.web.plugin_manager)
+    try:
+        with pytest.raises(DatabaseUnavailable):
+            components.engine.run("once", "run", Interruption())
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+        components.database.close()
+    found = workshop.analysis(upload_id, "once")
+    assert (found.state, found.attempts) == ("queued", 0)
 
 
 def test_end_that_takes_long_to_be_written_is_no_hang_of_the_plugin(tmp_path):

@@ -13,7 +13,7 @@ import requests
 from blip_stand_in import BlipStandIn
 from redis import Redis
 from running import Up, wait_until
-from workshop import Outage, analyzer, plugin
+from workshop import Outage, Workshop, analyzer, plugin
 
 from clustr.database.uploads import ANSWERED_SECONDS
 
@@ -247,6 +247,22 @@ def test_D1_mongodb_away_is_said_within_three_seconds_and_heals(service, how):
     wait_until(lambda: service.post(photographs.photograph()).status_code == 201, 15, "an upload")
     assert service.get("/api/health/ready").status_code == 200
     service.wait_until_processed(before, 90)
+
+
+def test_D1_an_outage_under_an_analysis_is_no_crash_of_it(tmp_path, outage):
+    mongod = outage.process("mongod")
+    impatient = "import clustr.components\nclustr.components.WORKER_TIMEOUT_SECONDS = 3\n"
+    ends_it = f"os.kill({mongod.pid}, signal.SIGKILL); return {{}}"
+    with Workshop(tmp_path, outage) as workshop:
+        workshop.write("once", impatient + analyzer("once", ends_it, max_attempts=1))
+        [upload_id] = workshop.upload()
+        horse = workshop.horse("once", "run")
+        wait_until(lambda: "release_waits" in horse.output(), 30, "a release that waits")
+        mongod.wait()
+        outage.start_again("mongod")
+        assert horse.process.wait(20) == 0
+        found = workshop.analysis(upload_id, "once")
+        assert (found.state, found.attempts, found.error) == ("queued", 0, None)
 
 
 STORAGE = {"status", "response_time", "free_bytes", "free_inodes"}

@@ -12,8 +12,10 @@ from trash import remove, trash_of, whole
 
 from clustr.components import WebComponents
 from clustr.database import now
+from clustr.database.leases import Leases
 from clustr.database.local_dates import OLD_INDEXES, LocalDates
 from clustr.domain.errors import DatabaseUnavailable, QueueUnavailable
+from clustr.domain.models import State
 from clustr.queue import Queue
 from clustr.services.reconciler import GONE_AFTER, Reconciler
 
@@ -73,6 +75,24 @@ def test_what_is_old_in_the_trash_goes_though_redis_is_away(workshop):
         reconciler.run_once()
     reconciler.stop()
     assert whole(workshop, old) == "gone"
+
+
+def test_after_an_outage_runs_have_the_time_to_renew_their_leases(workshop, monkeypatch):
+    workshop.analyzer("base", "return {}", max_attempts=1)
+    [upload_id] = workshop.upload(GOOD)
+    ended = timedelta(seconds=-1)
+    assert workshop.web.database.analyses.claim("base", 1, "run", 1, ended, State.QUEUED)
+    queue = Queue(workshop.environment["REDIS_URL"], workshop.settings.redis_prefix)
+    reconciler = reconciler_of(workshop.web, queue)
+    fail_once(monkeypatch, Leases, "acquire", DatabaseUnavailable)
+    with pytest.raises(DatabaseUnavailable):
+        reconciler.run_once()
+    reconciler.run_once()
+    assert workshop.state_of(upload_id, "base") == "running"
+    monkeypatch.setattr("clustr.services.reconciler.RENEWAL_SECONDS", 0)
+    reconciler.run_once()
+    assert workshop.state_of(upload_id, "base") == "failed"
+    reconciler.stop()
 
 
 def test_what_waits_for_an_analyzer_that_is_gone_has_an_end(workshop):

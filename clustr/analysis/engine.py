@@ -34,6 +34,10 @@ RENEW_SECONDS = 10.0
 # The lease of the process that makes the calls of an analyzer, and how often it is renewed.
 CALLS_LEASE_SECONDS = 10.0
 RENEW_CALLS_SECONDS = 2.0
+# While MongoDB is away, how often and for how long a run tries to release what it holds. RQ ends a
+# process that takes longer, by `SETUP_SECONDS` and more (`Queue.ring`).
+RELEASE_EVERY_SECONDS = 1.0
+RELEASE_SECONDS = 240.0
 # A new upload waits until the current claim is done, so a claim is short.
 CLAIM_SECONDS = 0.25
 LARGEST_CLAIM = 100
@@ -128,14 +132,12 @@ class AnalysisEngine:
         work = WorkSlice(
             self._database, self._storage, self._queue, self._plugin_manager, runner, run
         )
-        size = 1 if probing or analyzer.max_attempts == 1 else analyzer.batch_size
         lease = calls_lease(analyzer)
         with self._holding_lease(lease, run) as is_held:
-            first = work.claim(size, probing) if is_held else []
-            nothing_left = not first or self._analyze_slice(
-                work, run, first, lease, probing, has_failed_before
+            nothing_left = not is_held or self._analyze_slice(
+                work, run, interruption, lease, probing, has_failed_before
             )
-        if not first:
+        if self._runner is None:  # It found no work so far.
             return True
         # Who queues an analysis after the last claim rings, as the bell was cleared before.
         if not (nothing_left or interruption.requested):
@@ -146,35 +148,59 @@ class AnalysisEngine:
         self,
         work: WorkSlice,
         run: str,
-        first: list[ClaimedAnalysis],
+        interruption: Interruption,
         lease: str | None,
         probing: bool,
         has_failed_before: bool,
     ) -> bool:
-        """Analyze these and what is queued, until the slice ends; release what was not begun.
+        """Analyze what is queued, until the slice ends; release what was not begun.
 
         Returns:
             whether nothing is left, so that nobody has to be notified. With a lease, that is not
             known: another worker may have answered the bell meanwhile, and left the work to this.
         """
-        self._runner = work.runner
-        nothing_left = False
-        try:
-            with self._renewing_leases(work.analyzer, run, lease):
+        analyzer, nothing_left = work.analyzer, False
+        size = 1 if probing or analyzer.max_attempts == 1 else analyzer.batch_size
+        with self._renewing_leases(analyzer, run, lease):
+            try:
+                first = work.claim(size, probing)
+                if not first:
+                    nothing_left = True
+                    return True
+                self._runner = work.runner
                 work.runner.prepare()
-                if concurrency_of(work.analyzer) > 1:
+                if concurrency_of(analyzer) > 1:
                     self._make_calls(work, first, probing, has_failed_before)
                 else:
                     found_none = self._analyze_claims(work, first, has_failed_before)
                     nothing_left = found_none and lease is None
-        except Interrupted:
-            log.info("analysis_interrupted")
-        except NotPrepared as error:  # The image is not at fault: its analysis is deferred.
-            self._defer(work.analyzer, End(State.DEFERRED, error=str(error)))
-        finally:
-            if not nothing_left:
-                self._database.analyses.release(work.analyzer.name, run)
+            except Interrupted:
+                log.info("analysis_interrupted")
+            except NotPrepared as error:  # The image is not at fault: its analysis is deferred.
+                self._defer(analyzer, End(State.DEFERRED, error=str(error)))
+            finally:
+                if not nothing_left:
+                    self._release(analyzer, run, interruption)
         return nothing_left
+
+    def _release(self, analyzer: Analyzer, run: str, interruption: Interruption) -> None:
+        """Release what a run holds; while MongoDB is away, try again and again.
+
+        What is still held when the lease ends counts as lost by a process that died.
+
+        Raises:
+            DatabaseUnavailable: MongoDB has been away for `RELEASE_SECONDS`, or SIGTERM has come.
+        """
+        ends_at = time.monotonic() + RELEASE_SECONDS
+        while True:
+            try:
+                self._database.analyses.release(analyzer.name, run)
+                return
+            except DatabaseUnavailable:
+                if interruption.requested or time.monotonic() > ends_at:
+                    raise
+                log.warning("release_waits")
+            time.sleep(RELEASE_EVERY_SECONDS)
 
     @contextmanager
     def _holding_lease(self, lease: str | None, run: str) -> Iterator[bool]:

@@ -116,7 +116,6 @@ class WorkSlice:
                 if end.error is UNMOUNTED:
                     return end
                 if self.runner.yields:  # The next one may take long.
-                    self.runner.limits.stop_watching()  # or a slow MongoDB would seem to hang
                     self.write_ends(ends)
                     ends = []
         finally:
@@ -165,6 +164,7 @@ class WorkSlice:
 
     def write_ends(self, ends: list[tuple[ClaimedAnalysis, End]]) -> None:
         """Store the ends, log them, and notify workers and plugins."""
+        self.runner.limits.stop_watching()  # or a slow MongoDB would seem to be a plugin that hangs
         ends = self._faults.judge(ends)
         writing = self.threads.submit(self._store, ends)
         for claimed, end in ends:

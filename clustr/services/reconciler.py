@@ -5,13 +5,13 @@ It runs beside the workers, in one process at a time. While all goes well, nothi
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from uuid import uuid4
 
 from clustr import logs
 from clustr.database import Database, now
-from clustr.domain.errors import ClustrError
+from clustr.domain.errors import ClustrError, DatabaseUnavailable
 from clustr.plugin_manager import PluginManager
 from clustr.plugins import Analyzer
 from clustr.queue import Queue
@@ -27,6 +27,8 @@ LEASE = "reconciler"
 # process that holds it is killed, another takes over after 5 to 15 s.
 LEASE_SECONDS = 15.0
 ROUND_SECONDS = 1.0
+# No run could renew its lease while MongoDB was away. Those that live do so within this time.
+RENEWAL_SECONDS = 30.0
 CLEAN_EVERY_SECONDS = 60.0
 START_EVERY_SECONDS = 10.0
 INDEX_SECONDS = 3600.0
@@ -76,7 +78,7 @@ class Reconciler:
         self._vector_upkeep = VectorUpkeep(database, plugin_manager)
         self._analyzers = list(plugin_manager.analyzers.values())
         self._owner = uuid4().hex
-        self._cleaned_at = self._settled_at = float("-inf")
+        self._cleaned_at = self._settled_at = self._unavailable_at = float("-inf")
         self._search = BackgroundTask(self._search_services)
         self._completion = BackgroundTask(self._complete_old_records)
         self._duplicates_walk = database.duplicates.repair_all()
@@ -93,8 +95,12 @@ class Reconciler:
 
     def run_once(self) -> None:
         """Do one round, unless another process holds the lease."""
-        if not self._database.leases.acquire(LEASE, self._owner, LEASE_SECONDS):
-            return
+        try:
+            if not self._database.leases.acquire(LEASE, self._owner, LEASE_SECONDS):
+                return
+        except DatabaseUnavailable:
+            self._unavailable_at = time.monotonic()
+            raise
         if not self._indexed:  # A web process makes them, too, unless it started without MongoDB.
             self._database.make_indexes()
             self._indexed = True
@@ -103,6 +109,16 @@ class Reconciler:
         names = [analyzer.name for analyzer in self._analyzers]
         unfinished = self._database.analyses.any_unfinished(names)
         analyzers = self._analyzers if unfinished else []
+        if time.monotonic() - self._unavailable_at > RENEWAL_SECONDS:
+            self._reclaim_lost(analyzers)
+        self._clean()
+        self._search.start()
+        try:
+            self._queue.ring([analyzer for analyzer in analyzers if self._needs_worker(analyzer)])
+        finally:  # Removals do not need Redis.
+            self._removal.resume()
+
+    def _reclaim_lost(self, analyzers: Iterable[Analyzer]) -> None:
         for analyzer in analyzers:
             reclaimed = self._database.analyses.reclaim(
                 analyzer.name,
@@ -112,12 +128,6 @@ class Reconciler:
             )
             if reclaimed:
                 log.warning("analyses_taken_back", analyzer=analyzer.name, count=reclaimed)
-        self._clean()
-        self._search.start()
-        try:
-            self._queue.ring([analyzer for analyzer in analyzers if self._needs_worker(analyzer)])
-        finally:  # Removals do not need Redis.
-            self._removal.resume()
 
     def _complete_old_records(self) -> None:
         """Add what records of older releases lack; it is called again until nothing fails."""
