@@ -15,6 +15,8 @@ from workshop import Program, Workshop
 
 from clustr.api.schemas import jobs as schemas
 from clustr.database import JobState, ReanalysisSelection
+from clustr.database.bulk_selection import Selections
+from clustr.domain.errors import DatabaseUnavailable
 from clustr.domain.models import State
 
 GATE = """
@@ -80,6 +82,27 @@ def test_a_batch_that_was_not_written_down_is_done_once_more_without_harm(own_wo
     assert workshop.collection.count_documents(queued) == 1500
     assert workshop.collection.count_documents({**queued, "analyses.state": "queued"}) == 1499
     database.jobs.cancel(job_id)
+
+
+def test_a_count_that_takes_too_long_does_not_hold_up_what_is_queued(workshop, monkeypatch):
+    monkeypatch.setattr("clustr.database.bulk_selection.BATCH", 1)
+    monkeypatch.setattr("clustr.services.job_kinds.COUNT_EVERY_SECONDS", 3600)
+    workshop.analyzer("it", "return {}")
+    workshop.upload(*[photographs.photograph(width=40)] * 3)
+    workshop.collection.update_many({}, {"$set": {"analyses.0.state": "succeeded"}})
+    counted = []
+
+    def take_too_long(_self: Selections, job_id: str) -> None:
+        counted.append(job_id)
+        raise DatabaseUnavailable
+
+    monkeypatch.setattr(Selections, "count_states", take_too_long)
+    job_id = ordered(workshop, "it", "all")
+    with engine(workshop) as bulk:
+        job = queue_all(workshop, bulk, job_id)
+        bulk.run_once()
+    assert job.counts == {"selected": 3}
+    assert counted == [job_id]
 
 
 def test_cancelled_job_leaves_all_as_it_was(workshop):

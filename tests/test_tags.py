@@ -146,6 +146,22 @@ def test_a_round_that_was_broken_off_counts_nothing_twice(database, collection, 
     assert database.counters.tags("", 10) == {"cat": 10}
 
 
+@pytest.mark.parametrize("steps", [2, 4])
+def test_a_round_that_another_process_has_overtaken_begins_anew(
+    database, collection, monkeypatch, steps
+):
+    """As when this one was halted for longer than its lease; the other may be killed, too."""
+    monkeypatch.setattr("clustr.database.counters.BATCH", 3)
+    collection.insert_many(document(n, "early" if n < 3 else "late") for n in range(10))
+    assert not database.counters.step()
+    names = ("tallies", "tags", "tag_spellings")
+    another = Counters(collection, *(collection.database[name] for name in names))
+    assert [another.step() for _ in range(steps)][-1] == (steps == 4)
+    count(database)
+    assert database.counters.tags("", 10) == {"late": 7, "early": 3}
+    assert database.counters.totals().uploads == 10
+
+
 def test_a_batch_that_was_counted_in_part_is_counted_once(database, collection, monkeypatch):
     collection.insert_many(document(n, "cat") for n in range(10))
     fail_once(monkeypatch, Counters, "_add_tags", DatabaseUnavailable)

@@ -24,6 +24,7 @@ BATCH = 20_000
 KEY_BATCH = 1000
 LOWEST_ID = ObjectId(bytes(12))
 TOTALS_ID = "uploads"
+UNDER_WAY_ID = "under way"  # names the pass that was begun last, until it is over
 MAX_DAYS = 366
 
 BY_FOLDED = [("folded", 1), ("_id", 1)]
@@ -146,7 +147,9 @@ class Counters:
         """Count one batch of the current pass, or of a new one; return whether the pass is over."""
         with translate_errors():
             # A pass that fails may have counted a part of its batch, and is not gone on with.
-            counting_pass, self._pass = self._pass or self._begin(), None
+            counting_pass, self._pass = self._pass, None
+            if counting_pass is None or not self._is_under_way(counting_pass):
+                counting_pass = self._begin()
             if not self._count_batch(counting_pass):
                 self._pass = counting_pass
                 return False
@@ -156,7 +159,14 @@ class Counters:
     def _begin(self) -> CountingPass:
         newest = self._uploads.find_one(HAS_OBJECT_ID, {"_id": 1}, sort=[("_id", -1)])
         estimated = self._uploads.estimated_document_count()
-        return CountingPass(now(), ObjectId(), newest["_id"] if newest else LOWEST_ID, estimated)
+        until = newest["_id"] if newest else LOWEST_ID
+        counting_pass = CountingPass(now(), ObjectId(), until, estimated)
+        self._totals.replace_one({"_id": UNDER_WAY_ID}, {"key": counting_pass.key}, upsert=True)
+        return counting_pass
+
+    def _is_under_way(self, counting_pass: CountingPass) -> bool:
+        """Whether no other process has begun a pass since, and overwritten counts of this one."""
+        return self._totals.find_one({"_id": UNDER_WAY_ID, "key": counting_pass.key}) is not None
 
     def _count_batch(self, counting_pass: CountingPass) -> bool:
         """Count the next batch; return whether it was the last one."""
@@ -244,6 +254,7 @@ class Counters:
         totals |= {"captioned": counting_pass.captioned, "missed": missed}
         written = {**totals, "counted_at": counting_pass.began_at}
         self._totals.replace_one({"_id": TOTALS_ID}, written, upsert=True)
+        self._totals.delete_one({"_id": UNDER_WAY_ID, "key": counting_pass.key})
 
 
 def _counts_by_name(tags: Iterable[Document]) -> dict[str, int]:

@@ -120,7 +120,12 @@ class AnalyzeUploads:
         if batch.selected:
             self._notify_workers(analyzer)
         selected = job.counts.get("selected", 0) + batch.selected
-        counts = {**self._count_states(job), "selected": selected}
+        try:
+            counts = self._count_states(job)
+        except DatabaseUnavailable as error:  # To count may take too long; to queue goes on.
+            log.warning("analyses_not_counted", job=job.id, reason=str(error))
+            counts = dict(job.counts)
+        counts["selected"] = selected
         return JobProgress(batch.after, selected if batch.last else None, counts)
 
     def _check_analyses(self, job: Job) -> JobProgress:
@@ -138,10 +143,11 @@ class AnalyzeUploads:
         began = time.monotonic()
         if began < self._next_count_at.get(job.id, 0):
             return dict(job.counts)
-        states = self._database.selections.count_states(job.id)
-        pause = max(COUNT_EVERY_SECONDS, COUNT_PAUSES * (time.monotonic() - began))
-        self._next_count_at[job.id] = time.monotonic() + pause
-        return {**job.counts, **states}
+        try:
+            return {**job.counts, **self._database.selections.count_states(job.id)}
+        finally:
+            pause = max(COUNT_EVERY_SECONDS, COUNT_PAUSES * (time.monotonic() - began))
+            self._next_count_at[job.id] = time.monotonic() + pause
 
     def _final_counts(self, job: Job) -> dict[str, int]:
         self._next_count_at.pop(job.id, None)
@@ -353,4 +359,5 @@ BULK_KINDS = (DeleteUploads, RestoreUploads, AddTags, RemoveTags)
 
 
 def _has_unfinished(counts: Mapping[str, int]) -> bool:
-    return any(counts.get(state, 0) for state in UNFINISHED)
+    """Whether an analysis is not finished, as far as is known: a state may not be counted yet."""
+    return any(counts.get(state, 1) for state in UNFINISHED)
