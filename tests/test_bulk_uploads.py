@@ -3,6 +3,7 @@
 import os
 import signal
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import photographs
@@ -242,17 +243,31 @@ def test_a_batch_that_was_done_and_not_written_down_is_counted(workshop):
     assert (job.counts["succeeded"], job.counts["failed"]) == (5, 0)
 
 
-def test_a_job_waits_while_the_store_is_away(workshop):
+def become_empty(folder: Path) -> None:
+    """Be as a folder on which no file system is mounted."""
+    folder.mkdir()
+
+
+def answer_with_an_error(folder: Path) -> None:
+    """Be as a file system that does not say whether a file is there: no name can be so long."""
+    folder.symlink_to("x" * 300)
+
+
+@pytest.mark.parametrize("be_away", [become_empty, answer_with_an_error])
+def test_a_job_waits_while_the_store_is_away(workshop, be_away):
     ids = many(workshop, 5)
     job_id = ordered(workshop, "delete", ids=ids)
     folder = workshop.settings.upload_folder
     with engine(workshop) as bulk:
         folder.rename(folder.with_name("away"))
-        folder.mkdir()
+        be_away(folder)
         run_until(bulk, lambda: job_of(workshop, job_id).state == "running")
         for _ in range(3):
             bulk.run_once()
-        folder.rmdir()
+        if folder.is_symlink():
+            folder.unlink()
+        else:
+            folder.rmdir()
         folder.with_name("away").rename(folder)
         waiting = job_of(workshop, job_id)
         assert (waiting.ended, waiting.counts) == (False, {})

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import photographs
 import pytest
+from bson import ObjectId
 from running import wait_until
-from workshop import HANG_IN_C, Workshop
+from workshop import HANG_IN_C, Workshop, another
 
 CONCURRENCY = 8
+TOO_LONG = "x" * 300  # A link to it stands for what cannot be looked at: no name can be so long.
 
 # An analyzer that sends the id of the upload, so that the service knows who calls.
 CALLER = """
@@ -329,6 +331,28 @@ def test_code_beside_a_call_that_takes_too_long_fails_its_own_analysis(calling, 
     assert (found.state, found.error) == ("failed", "took longer than 10 seconds")
     (workshop.folder / "slow").unlink()
     wait_for_results(workshop, upload(workshop, 3))
+
+
+@pytest.mark.parametrize("concurrency", [1, CONCURRENCY])
+def test_an_upload_that_cannot_be_looked_at_holds_up_no_other(calling, concurrency):
+    workshop = calling(concurrency=concurrency)
+    [good] = upload(workshop, 1)
+    folder, old = workshop.settings.upload_folder, ObjectId("0" * 24)
+    broken = another(workshop.collection.find_one(), _id=old, filename=f"{old}.jpg")
+    workshop.collection.insert_one(broken)
+    (folder / "0000").symlink_to(TOO_LONG)
+    workshop.worker()
+    wait_for_results(workshop, [good])
+    failed = workshop.end_of(str(old), "caller")
+    assert (failed.state, failed.error) == (
+        "failed",
+        "Files cannot be read at the moment; please try again.",
+    )
+    folder.rename(folder.with_name("away"))
+    folder.symlink_to(TOO_LONG)
+    queued = {"$set": {"analyses.0.state": "queued"}}
+    workshop.collection.update_one({"_id": ObjectId(good)}, queued)
+    workshop.wait_for_state(good, "caller", "deferred")
 
 
 def test_other_analyzers_do_not_wait_for_a_slow_service(calling, service):

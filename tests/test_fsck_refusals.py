@@ -46,6 +46,17 @@ def test_a_store_that_is_unmounted_after_the_look_is_left_alone(own_store):
     assert (store.files(), store.records()) == before
 
 
+def test_a_trash_that_cannot_be_read_is_said_in_a_sentence(own_store):
+    trash = own_store.folder / ".trash"
+    trash.mkdir()
+    (trash / "notes.txt").touch()  # What is of no upload is passed over.
+    assert fsck(own_store).returncode == 0
+    (trash / "notes.txt").unlink()
+    trash.rmdir()
+    trash.touch()
+    assert unchanged(own_store) == "clustr: Files cannot be read at the moment; please try again."
+
+
 def test_too_much_is_refused(store):
     for upload_id in store.add(11):
         store.lose_file(upload_id)

@@ -119,6 +119,25 @@ def test_what_waits_for_an_analyzer_that_is_gone_has_an_end(workshop):
     assert workshop.state_of(fresh, "top") == "waiting"
 
 
+def test_a_store_that_cannot_be_cleaned_stops_nothing_else(workshop):
+    workshop.analyzer("base", "return {}")
+    workshop.analyzer("top", "return {}", requires=("base",))
+    queue = Queue(workshop.environment["REDIS_URL"], workshop.settings.redis_prefix)
+    [old] = workshop.upload(GOOD)
+    long_ago = {"$set": {"updated_at": now() - 2 * GONE_AFTER}}
+    workshop.collection.update_one({}, long_ago)
+    workshop.web.plugin_manager.analyzers.clear()
+    incoming = workshop.settings.upload_folder / ".incoming"
+    incoming.rmdir()
+    incoming.touch()
+    try:
+        reconciler_of(workshop.web, queue).run_once()
+    finally:
+        incoming.unlink()
+        incoming.mkdir()
+    assert workshop.state_of(old, "top") == "skipped"
+
+
 def test_a_round_without_work_asks_the_same_however_many_analyzers_there_are(workshop):
     database = workshop.collection.database
     beside = ("(_complete_old_records)", "(_search_services)")

@@ -214,3 +214,18 @@ def test_clean_removes_what_is_old_and_nothing_else(storage, tmp_path):
     os.utime(incoming / "folder", (0, 0))
     assert storage.clean(datetime.now(UTC) - timedelta(hours=1)) == 1
     assert names(incoming) == {"young", "folder"}
+
+
+def test_the_folder_of_what_is_received_is_made_again(storage, tmp_path):
+    incoming = tmp_path / "store" / ".incoming"
+    incoming.rmdir()
+    assert storage.clean(datetime.now(UTC)) == 0
+    for use in (
+        storage.check,
+        lambda: keep(storage),
+        lambda: storage.thumbnails.store(storage.thumbnails.key(NAME[:24], "s.webp"), NAME, []),
+    ):
+        use()
+        assert incoming.is_dir()
+        incoming.rmdir()
+    assert storage.has(NAME)

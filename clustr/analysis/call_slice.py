@@ -97,6 +97,8 @@ class CallSlice:
             claimed = self._queued.popleft()
             image = self._work.image_of(claimed.upload)
             if isinstance(image, End):
+                if image.error is UNMOUNTED:
+                    self._unavailable = image
                 yield claimed, image
                 continue
             self._claimed[image.id] = claimed

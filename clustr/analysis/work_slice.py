@@ -106,6 +106,8 @@ class WorkSlice:
                 image = self.image_of(claimed.upload)
                 if isinstance(image, End):
                     ends.append((claimed, image))
+                    if image.error is UNMOUNTED:
+                        return image
                 else:
                     ready.append(image)
             for image, end in self.runner.run(
@@ -129,8 +131,8 @@ class WorkSlice:
             return End(State.SKIPPED, error=f"requires {missing}")
         try:
             return self._build_image(upload)
-        except NotFound as error:
-            return End(State.FAILED, error=str(error))
+        except (NotFound, StorageUnavailable) as error:
+            return self.deferred_if_unmounted(End(State.FAILED, error=str(error)))
 
     def _missing_results(self, upload: Upload) -> Iterator[str]:
         available = {analysis.name for analysis in upload.analyses if analysis.result is not None}

@@ -21,7 +21,13 @@ from clustr.database import (
 from clustr.database.editing import TOO_MANY_TAGS
 from clustr.domain import failure_messages
 from clustr.domain.edits import TagEdit
-from clustr.domain.errors import ClustrError, DatabaseUnavailable, InvalidInput, QueueUnavailable
+from clustr.domain.errors import (
+    ClustrError,
+    DatabaseUnavailable,
+    InvalidInput,
+    QueueUnavailable,
+    StorageUnavailable,
+)
 from clustr.domain.models import UNFINISHED, State
 from clustr.plugin_manager import PluginManager, PluginState
 from clustr.plugins import Analyzer
@@ -89,7 +95,7 @@ class JobKind(Protocol):
 
         Raises:
             DatabaseUnavailable: MongoDB does not answer; the job waits.
-            StorageFull: the store is not mounted; the job waits.
+            StorageFull, StorageUnavailable: the store is away; the job waits.
         """
         ...
 
@@ -226,7 +232,7 @@ class MoveUploads(ForEachUpload):
                 continue
             try:
                 done += self._move_upload(upload_id, job)
-            except DatabaseUnavailable:
+            except (DatabaseUnavailable, StorageUnavailable):
                 raise
             except ClustrError as error:
                 self._removal.require_store()  # While it is away, the job waits.

@@ -11,7 +11,13 @@ from uuid import uuid4
 from clustr import __version__, logs
 from clustr.database import AnalysisSelection, Database, Job, JobState, ReanalysisSelection
 from clustr.domain import failure_messages
-from clustr.domain.errors import ClustrError, DatabaseUnavailable, InvalidInput, StorageFull
+from clustr.domain.errors import (
+    ClustrError,
+    DatabaseUnavailable,
+    InvalidInput,
+    StorageFull,
+    StorageUnavailable,
+)
 from clustr.plugin_manager import PluginManager
 from clustr.queue import Queue
 from clustr.services.job_kinds import (
@@ -133,7 +139,8 @@ class JobRunner:
         try:
             kind = self._kinds_for(job.owner)[job.kind]
             step = kind.reclaim(job) if job.cancel_requested_at else kind.step(job)
-        except (DatabaseUnavailable, StorageFull) as error:  # It waits, and the other jobs go on.
+        except (DatabaseUnavailable, StorageFull, StorageUnavailable) as error:
+            # It waits, and the other jobs go on.
             log.warning("job_waits", job=job.id, reason=str(error))
             return False
         except Exception as error:  # It would fail in every round; the other jobs go on.

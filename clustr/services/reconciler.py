@@ -6,12 +6,18 @@ It runs beside the workers, in one process at a time. While all goes well, nothi
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import timedelta
 from uuid import uuid4
 
 from clustr import logs
 from clustr.database import Database, now
-from clustr.domain.errors import ClustrError, DatabaseUnavailable
+from clustr.domain.errors import (
+    ClustrError,
+    DatabaseUnavailable,
+    StorageFull,
+    StorageUnavailable,
+)
 from clustr.plugin_manager import PluginManager
 from clustr.plugins import Analyzer
 from clustr.queue import Queue
@@ -179,8 +185,9 @@ class Reconciler:
         if time.monotonic() - self._cleaned_at < CLEAN_EVERY_SECONDS:
             return
         self._cleaned_at = time.monotonic()
-        if removed := self._storage.clean(now() - LEFT_BEHIND_AFTER):
-            log.info("temporary_files_removed", count=removed)
+        with suppress(StorageFull, StorageUnavailable):  # It is logged; the rest does not need it.
+            if removed := self._storage.clean(now() - LEFT_BEHIND_AFTER):
+                log.info("temporary_files_removed", count=removed)
         self._repair_duplicates()
         self._vector_upkeep.clean()
         if made := self._database.search_terms.update_due():

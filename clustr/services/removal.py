@@ -124,6 +124,7 @@ class Removal:
 
         Raises:
             StorageFull: it is not mounted.
+            StorageUnavailable: its file system does not answer.
         """
         if not self._storage.is_there():
             raise StorageFull

@@ -87,6 +87,11 @@ def is_world_readable(folder: Path) -> bool:
     return above and bool(folder.stat().st_mode & 0o005)
 
 
+def is_prefix_folder(path: Path) -> bool:
+    """Whether this is a folder of what belongs to uploads whose ids begin with its name."""
+    return bool(ID_PREFIX.fullmatch(path.name)) and path.is_dir() and not path.is_symlink()
+
+
 def to_datetime(timestamp: float) -> datetime:
     """The UTC time of a time stamp of stat(2), in seconds."""
     return datetime.fromtimestamp(timestamp, UTC)

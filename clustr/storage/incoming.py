@@ -6,9 +6,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from clustr.storage.folder import writing
+from clustr.storage.folder import StoreFolder, writing
 
 INCOMING = ".incoming"
+
+
+def incoming_folder(store: StoreFolder) -> Path:
+    """The folder for files that are being received or made, which is made if it is missing.
+
+    Raises:
+        OSError: it cannot be made, or the store is not mounted.
+    """
+    folder = store.path(INCOMING)
+    if not folder.exists():
+        store.make_folders(INCOMING)
+    return folder
 
 
 class IncomingFile:

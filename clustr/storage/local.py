@@ -21,16 +21,16 @@ from secrets import token_hex
 from clustr import logs
 from clustr.domain.errors import NotFound, StorageFull
 from clustr.storage.folder import (
-    ID_PREFIX,
     MARKER,
     StoredFile,
     StoreFolder,
+    is_prefix_folder,
     reading,
     sync_folder,
     to_datetime,
     writing,
 )
-from clustr.storage.incoming import INCOMING, IncomingFile
+from clustr.storage.incoming import INCOMING, IncomingFile, incoming_folder
 from clustr.storage.thumbnails import THUMBNAILS, ThumbnailFolder
 from clustr.storage.trash import TRASH, TrashFolder, key_of
 
@@ -89,14 +89,13 @@ class LocalStorage(StoreFolder):
         """
         self.create_if_missing(in_use)
         with suppress(StorageFull), writing():  # It is logged, and shown in health.
-            if not self.path(INCOMING).exists():
-                self.make_folders(INCOMING)
+            incoming_folder(self)
 
     def receive(self, max_bytes: int) -> IncomingFile:
         """Open a temporary file for what a client sends."""
         with writing():
-            mode = self.mode(0o644)
-        return IncomingFile(self.path(f"{INCOMING}/{token_hex(16)}"), max_bytes, mode)
+            path, mode = incoming_folder(self) / token_hex(16), self.mode(0o644)
+        return IncomingFile(path, max_bytes, mode)
 
     def keep(self, files: Sequence[tuple[IncomingFile, str]]) -> None:
         """Move received files to their final paths, so that a power cut cannot lose them.
@@ -205,7 +204,7 @@ class LocalStorage(StoreFolder):
             self.require_marker()
             if time.monotonic() < self._writable_until:
                 return
-            probe = self.path(f"{INCOMING}/probe-{token_hex(8)}")
+            probe = incoming_folder(self) / f"probe-{token_hex(8)}"
             try:
                 probe.write_bytes(b"probe")
             finally:
@@ -225,12 +224,18 @@ class LocalStorage(StoreFolder):
 
     def temporary_files(self, before: datetime) -> Iterator[StoredFile]:
         """The temporary files that were last written before a time: their processes have died."""
-        with reading(), os.scandir(self.path(INCOMING)) as found:
-            for entry in found:
+        with reading():
+            try:
+                found = list(self.path(INCOMING).iterdir())
+            except FileNotFoundError:
+                if not self.is_there():
+                    raise
+                return
+            for path in found:
                 with suppress(FileNotFoundError):
-                    since = to_datetime(entry.stat().st_mtime)
-                    if entry.is_file() and since < before:
-                        yield StoredFile(f"{INCOMING}/{entry.name}", None, since)
+                    since = to_datetime(path.stat().st_mtime)
+                    if path.is_file() and since < before:
+                        yield StoredFile(f"{INCOMING}/{path.name}", None, since)
 
     def discard(self, key: str, before: datetime) -> bool:
         """Remove a temporary file, unless it was written since; return whether it was removed."""
@@ -245,7 +250,7 @@ class LocalStorage(StoreFolder):
         """Everything in the store that is not Clustr's own, folder by folder, in no other order."""
         with reading():
             for top in sorted(self.path("").iterdir()):
-                if ID_PREFIX.fullmatch(top.name) and top.is_dir() and not top.is_symlink():
+                if is_prefix_folder(top):
                     yield from self._entries_of_prefix(top)
                 elif top.name not in OWN_NAMES:
                     with suppress(FileNotFoundError):

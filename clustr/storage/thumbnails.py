@@ -30,14 +30,14 @@ from typing import BinaryIO
 from clustr.domain.errors import BeingMade
 from clustr.storage.folder import (
     ID,
-    ID_PREFIX,
     StoredFile,
     StoreFolder,
+    is_prefix_folder,
     reading,
     to_datetime,
     writing,
 )
-from clustr.storage.incoming import INCOMING
+from clustr.storage.incoming import incoming_folder
 
 THUMBNAILS = ".thumbnails"
 LOCKS = 256
@@ -132,8 +132,8 @@ class ThumbnailFolder:
             StorageFull: it cannot be stored.
         """
         path = self._folder.path(key)
-        incoming = self._folder.path(f"{INCOMING}/{token_hex(16)}")
         with writing():
+            incoming = incoming_folder(self._folder) / token_hex(16)
             try:
                 with incoming.open("wb") as file:
                     file.writelines(content)
@@ -189,7 +189,7 @@ class ThumbnailFolder:
             except FileNotFoundError:  # No thumbnail was ever made.
                 return
             for prefix in prefixes:
-                if ID_PREFIX.fullmatch(prefix.name):
+                if is_prefix_folder(prefix):
                     yield from self._entries_of_prefix(prefix)
 
     def _entries_of_prefix(self, prefix: Path) -> Iterator[StoredFile]:

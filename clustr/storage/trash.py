@@ -8,9 +8,15 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
-from clustr.storage.folder import StoreFolder, sync_folder, to_datetime
+from clustr.storage.folder import (
+    StoreFolder,
+    is_prefix_folder,
+    reading,
+    sync_folder,
+    to_datetime,
+)
 
 TRASH = ".trash"
 
@@ -35,8 +41,13 @@ class TrashFolder:
         return f"{TRASH}/{key_of(filename)}"
 
     def has(self, filename: str) -> bool:
-        """Whether an original is in the trash."""
-        return self._folder.path(self.key(filename)).exists()
+        """Whether an original is in the trash.
+
+        Raises:
+            StorageUnavailable: the file system does not answer.
+        """
+        with reading():
+            return self._folder.path(self.key(filename)).exists()
 
     def put(self, filename: str) -> bool:
         """Move an original into the trash; False when it is not in its place.
@@ -67,13 +78,22 @@ class TrashFolder:
                 sync_folder(path.parent)
 
     def files(self) -> Iterator[tuple[str, datetime]]:
-        """The file names in the trash, in no order, each with the time when it was moved there."""
+        """The file names in the trash, in no order, each with the time when it was moved there.
+
+        Raises:
+            StorageUnavailable: they cannot be read.
+        """
         top = self._folder.path(TRASH)
-        for prefix in sorted(top.iterdir()) if top.exists() else ():
-            with os.scandir(prefix) as found:
-                for entry in found:
-                    with suppress(FileNotFoundError):
-                        yield entry.name, to_datetime(entry.stat(follow_symlinks=False).st_ctime)
+        with reading():
+            for prefix in sorted(top.iterdir()) if top.exists() else ():
+                if is_prefix_folder(prefix):
+                    yield from self._files_of_prefix(prefix)
+
+    def _files_of_prefix(self, prefix: Path) -> Iterator[tuple[str, datetime]]:
+        with os.scandir(prefix) as found:
+            for entry in found:
+                with suppress(FileNotFoundError):
+                    yield entry.name, to_datetime(entry.stat(follow_symlinks=False).st_ctime)
 
     def _move(self, source_key: str, target_key: str) -> bool:
         source, target = self._folder.path(source_key), self._folder.path(target_key)
