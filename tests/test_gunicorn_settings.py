@@ -59,6 +59,22 @@ def create():
     assert "Traceback" not in ran.stderr
 
 
+def test_as_many_files_may_be_open_as_the_system_allows(tmp_path):
+    (tmp_path / "own.py").write_text("""
+import resource
+from clustr.supervisor.gunicorn_settings import *
+bind = "unix:it.sock"
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 512))
+""")
+    (tmp_path / "told.py").write_text("""
+import resource
+from clustr.domain.errors import StartUpError
+def create():
+    raise StartUpError(str(resource.getrlimit(resource.RLIMIT_NOFILE)))
+""")
+    assert "clustr: (512, 512)\n" in run_gunicorn(tmp_path, "own.py", "told:create()").stderr
+
+
 def test_connections_of_silent_clients_are_given_up(monkeypatch):
     monkeypatch.setattr(gunicorn_settings, "SILENCE_SECONDS", 1)
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from clustr.settings import read_settings
+from clustr.supervisor import gunicorn_settings
+
 CONFIG = Path(__file__).parent.parent / "config"
 UNITS = sorted(CONFIG.glob("*.service"))
 MOST_EXPOSED = 2.5
@@ -29,6 +32,13 @@ def test_units_take_away_what_the_service_does_not_need(unit):
     )
     [level] = re.findall(r"Overall exposure level for \S+: ([0-9.]+)", ran.stdout)
     assert float(level) <= MOST_EXPOSED, ran.stdout
+
+
+def test_the_web_side_may_open_all_files_that_it_may_receive_at_once():
+    read = configparser.ConfigParser(strict=False, interpolation=None)
+    read.read(CONFIG / "clustr-web.service")
+    files = gunicorn_settings.threads * read_settings({}).max_files_per_request
+    assert int(read["Service"]["LimitNOFILE"]) > files
 
 
 @pytest.mark.parametrize("unit", UNITS[1:], ids=lambda unit: unit.stem)

@@ -12,6 +12,7 @@ import json
 import logging
 import mmap
 import os
+import resource
 import signal
 import socket
 import struct
@@ -106,7 +107,12 @@ def on_starting(server: Arbiter) -> None:
     """Load the application's modules before the workers are forked, which then share their memory.
 
     With `--reload`, each worker loads them itself, or a change of them would have no effect.
+
+    Each file that is being received is open until its request ends, and there may be more of them
+    than the 1,024 that are the usual soft limit (RLIMIT_NOFILE of setrlimit(2)).
     """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     addresses = server.cfg.address  # `bind` of a deployment may be another than HOST
     try:
         require_auth_choice(_settings, [a[0] for a in addresses if isinstance(a, tuple)])
