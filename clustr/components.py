@@ -192,10 +192,12 @@ def build_nearest(
     return Nearest(database, settings.data_folder / VECTORS_FOLDER, plugin_manager, seconds)
 
 
-def library_maker(settings: Settings, nearest: Nearest) -> Callable[[Plugin], Library]:
+def library_maker(
+    settings: Settings, nearest: Nearest, plugin_manager: PluginManager
+) -> Callable[[Plugin], Library]:
     """Make what makes the library of a plugin, outside of requests."""
     url_of = url_below(settings.base_url, settings.upload_url_path)
-    return lambda plugin: PluginLibrary(lambda: nearest, plugin, url_of)
+    return lambda plugin: PluginLibrary(lambda: nearest, plugin, plugin_manager, url_of)
 
 
 def build_web(
@@ -222,9 +224,11 @@ def build_web(
     nearest = build_nearest(settings, database, plugin_manager)
 
     def library_of_routes(plugin: Plugin) -> Library:
-        return PluginLibrary(lambda: nearest.seen_by(owner_of_request()), plugin, url_of)
+        return PluginLibrary(
+            lambda: nearest.seen_by(owner_of_request()), plugin, plugin_manager, url_of
+        )
 
-    plugin_manager.library_of = library_maker(settings, nearest)
+    plugin_manager.library_of = library_maker(settings, nearest, plugin_manager)
     blueprints = plugin_manager.blueprints(library_of_routes, problem_with_routes)
     database.indexed_fields = indexed_result_fields(plugin_manager)
     storage = LocalStorage(settings.upload_folder)
@@ -327,7 +331,7 @@ def build_worker(settings: Settings, plugin_manager: PluginManager) -> WorkerCom
     storage.prepare(database.in_use)
     queue = Queue(settings.redis_url, settings.redis_prefix)
     nearest = build_nearest(settings, database, plugin_manager)
-    plugin_manager.library_of = library_maker(settings, nearest)
+    plugin_manager.library_of = library_maker(settings, nearest, plugin_manager)
     plugin_events = PluginEvents(plugin_manager)
     removal = Removal(database, storage, plugin_events.notify_deleted_and_wait, settings.trash_days)
     return WorkerComponents(
@@ -383,7 +387,7 @@ def build_plugin_library(
     database = build_database(settings, WORKER_TIMEOUT_SECONDS)
     try:
         nearest = build_nearest(settings, database, plugin_manager, seconds=math.inf)
-        yield library_maker(settings, nearest)(plugin)
+        yield library_maker(settings, nearest, plugin_manager)(plugin)
     finally:
         database.close()
 
@@ -440,7 +444,7 @@ def build_take_over(settings: Settings, url: str, collection: str) -> Iterator[T
         closing(build_database(settings, WORKER_TIMEOUT_SECONDS)) as database,
     ):
         plugin_manager.library_of = library_maker(
-            settings, build_nearest(settings, database, plugin_manager)
+            settings, build_nearest(settings, database, plugin_manager), plugin_manager
         )
         database.make_indexes()
         storage = LocalStorage(settings.upload_folder)

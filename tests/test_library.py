@@ -24,6 +24,7 @@ class Part(Schema):
 
 class Result(Schema):
     width = fields.Integer()
+    shade = fields.String()
     parts = fields.List(fields.Nested(Part))
 
 class It(Analyzer):
@@ -33,7 +34,8 @@ class It(Analyzer):
 
     def analyze(self, image, context):
         parts = [{"size": image.width}, {"size": 1}]
-        return {"width": image.width, "parts": parts, "shape": [image.width, 10]}
+        shade = {10: "black", 20: "white"}.get(image.width, "gray")
+        return {"width": image.width, "parts": parts, "shade": shade, "shape": [image.width, 10]}
 
 @hookimpl
 def clustr_register_analyzers(config):
@@ -45,6 +47,7 @@ def clustr_register_filters(config):
     return [
         Filter(analyzer="it", field="width", type=fields.Integer(), **least),
         Filter(analyzer="it", field="parts", type={"size": fields.Integer()}, name="parts"),
+        Filter(analyzer="it", field="shade", type=fields.String(), operators=("eq", "in")),
     ]
 
 @hookimpl
@@ -59,7 +62,7 @@ def library(workshop: Workshop) -> Library:
     """The library of a plugin, as commands get it."""
     workshop.write("it", PLUGIN)
     web = workshop.web
-    make = library_maker(workshop.settings, web.nearest)
+    make = library_maker(workshop.settings, web.nearest, web.plugin_manager)
     return make(next(p for p in web.plugin_manager.plugins if p.name == "it"))
 
 
@@ -93,6 +96,10 @@ def test_all_uploads_are_walked_through_with_their_results(
         ({"analyses.it.width__gte": 30}, {30, 200}),
         ({"analyses.it.width": 20}, {20}),
         ({"analyses.it.width__in": [10, 20]}, {10, 20}),
+        ({"analyses.it.width__gte": [20, 30]}, {30, 200}),
+        ({"analyses.it.parts": "size>10,size<200"}, {20, 30}),
+        ({"analyses.it.shade__in": "black,white"}, {10, 20}),
+        ({"analyses.it.shade__in": ("white", "gray")}, {20, 30, 200}),
         ({"min_it": 30}, {30, 200}),
         ({"parts": "size>10,size<200"}, {20, 30}),
         ({"parts": ["size>10", "size<25", "1"], "min_it": 30}, {30, 200}),
@@ -125,7 +132,16 @@ def test_what_cannot_be_asked_of_it_is_said(
     workshop: Workshop, library: Library, ids: list[str]
 ) -> None:
     wrong = ({"min_it": "x"}, {"parts": "sice=1"}, {"by": "it"}, {"tags": ["cat"]}, {"page": 1})
-    for filters in (*wrong, {"analyses.it": 1}, {"analyses.it.a__near": 1}):
+    of_results = (
+        ("it", 1),
+        ("it.a__near", 1),
+        ("that.width", 10),
+        ("it.width__gte", "x"),
+        ("it.parts", "a>b"),
+        ("it.width", [10]),
+        ("it.width__in", "10,20"),
+    )
+    for filters in (*wrong, *({f"analyses.{name}": value} for name, value in of_results)):
         with pytest.raises(InvalidInput) as invalid:
             library.count(filters)
         assert list(invalid.value.errors) == list(filters)
@@ -154,7 +170,7 @@ def test_urls_need_a_base_url_outside_of_requests(workshop: Workshop, library: L
     settings = replace(workshop.settings, base_url="https://images.example.com/")
     web = workshop.web
     [plugin] = [p for p in web.plugin_manager.plugins if p.name == "it"]
-    based = library_maker(settings, web.nearest)(plugin)
+    based = library_maker(settings, web.nearest, web.plugin_manager)(plugin)
     assert based.url_of(upload) == f"https://images.example.com/uploads/{upload.filename}"
 
 

@@ -9,7 +9,7 @@ from clustr.database import Condition, DatabaseView, UploadFilter, filter_from_q
 from clustr.domain import failure_messages
 from clustr.domain.errors import InvalidInput, NotFound
 from clustr.domain.models import Upload
-from clustr.plugin_manager import Plugin
+from clustr.plugin_manager import Plugin, PluginManager
 from clustr.plugins import Filter, SimilarUpload
 from clustr.plugins.filters import CORE_PARAMETERS, OPERATORS
 from clustr.services.filter_values import conditions_of, load_json_value, value_field
@@ -23,6 +23,7 @@ NO_FILTERS = (
 FILTERS = sorted(CORE_PARAMETERS - {*NO_FILTERS})
 PREFIX = "analyses."
 MOST_NEAREST = 1000
+IN_FOR_LISTS = "One value is expected; add __in to the name for one of several."
 
 
 class PluginLibrary:
@@ -30,15 +31,22 @@ class PluginLibrary:
 
     Args:
         nearest: gives, when it is asked, the search among the uploads that there are; and so these.
-        plugin: its indexed filters are the fields by which it can find uploads.
+        plugin: its indexed filters are the fields by which it can find uploads, and those with a
+            short name are known by it.
+        plugin_manager: has all analyzers and their filters.
         url_of: says where clients find the file of this name.
     """
 
     def __init__(
-        self, nearest: Callable[[], Nearest], plugin: Plugin, url_of: Callable[[str], str]
+        self,
+        nearest: Callable[[], Nearest],
+        plugin: Plugin,
+        plugin_manager: PluginManager,
+        url_of: Callable[[str], str],
     ):
         self._nearest_now = nearest
         self._plugin = plugin
+        self._plugin_manager = plugin_manager
         self._url_of = url_of
 
     @property
@@ -111,10 +119,14 @@ class PluginLibrary:
             InvalidInput: there is no filter of a name, or a value is invalid.
         """
         given = dict(filters or {})
-        conditions = [_condition(name, given.pop(name)) for name in [*given] if PREFIX in name]
+        conditions: list[Condition] = []
+        for name in [*given]:
+            if PREFIX in name:
+                conditions += self._conditions_of_result(name, given.pop(name))
         named = {filter.name: filter for filter in self._plugin.filters if filter.name}
         for name in named.keys() & given.keys():
-            conditions += _conditions_of_named(named[name], given.pop(name))
+            [operator] = named[name].operators
+            conditions += _conditions_of_declared(name, named[name], operator, given.pop(name))
         for name in given:
             if name not in FILTERS:
                 problem = failure_messages.unknown_name("filter", name, [*FILTERS, *named])
@@ -124,24 +136,54 @@ class PluginLibrary:
             given |= {name: texts[name] for name in ("tag", "tag_not") if name in given}
         return filter_from_query(given, self._database.search_terms.stemming, conditions)
 
+    def _conditions_of_result(self, name: str, value: Any) -> list[Condition]:
+        """The conditions of a name such as `analyses.brightness.mean__gte`.
 
-def _conditions_of_named(filter: Filter, value: Any) -> list[Condition]:
-    """The conditions for a filter with a name.
+        Where no plugin declares such a filter, the value is compared as it is.
+
+        Raises:
+            InvalidInput: no analyzer is called so, or the value is invalid.
+        """
+        analyzer, field, operator = _parts_of(name)
+        analyzers = self._plugin_manager.analyzers
+        if analyzer not in analyzers:
+            problem = failure_messages.unknown_name("analyzer", analyzer, analyzers)
+            end = "" if problem.endswith("?") else "."
+            missing = self._plugin_manager.explain_missing(analyzer)
+            raise InvalidInput({name: [f"{problem[0].upper()}{problem[1:]}{end}{missing}"]})
+        for filter in self._plugin_manager.filters:
+            is_on_field = (filter.analyzer, filter.field) == (analyzer, field)
+            if is_on_field and operator in filter.operators:
+                return _conditions_of_declared(name, filter, operator, value)
+        is_list = isinstance(value, list | tuple)
+        if is_list != (operator == "in"):
+            wanted = "A list of values is expected." if operator == "in" else IN_FOR_LISTS
+            raise InvalidInput({name: [wanted]})
+        is_folded = all(isinstance(each, str) for each in (value if is_list else [value]))
+        return [Condition(analyzer, field, operator, value, is_folded)]
+
+
+def _conditions_of_declared(
+    name: str, filter: Filter, operator: str, value: Any
+) -> list[Condition]:
+    """The conditions for a filter that a plugin declares; given several values, all are to be met.
 
     Raises:
-        InvalidInput: the value is invalid.
+        InvalidInput: the value is invalid; the error is about `name`.
     """
-    (operator,) = filter.operators
+    if operator == "in" and isinstance(value, str):  # As in a query.
+        value = value.split(",")
+    value = [*value] if isinstance(value, tuple) else value
     is_repeatable = isinstance(value, list)
     try:
         loaded = load_json_value(value_field(filter, operator, is_repeatable), value)
         return conditions_of(filter, operator, is_repeatable, loaded)
     except ValidationError as error:
-        raise InvalidInput({filter.name: [*map(str, error.messages)]}) from error
+        raise InvalidInput({name: [*map(str, error.messages)]}) from error
 
 
-def _condition(name: str, value: Any) -> Condition:
-    """The condition of a name such as `analyses.brightness.mean__gte`.
+def _parts_of(name: str) -> tuple[str, str, str]:
+    """The analyzer, the field and the operator of a name.
 
     Raises:
         InvalidInput: the name is none of that kind.
@@ -153,8 +195,7 @@ def _condition(name: str, value: Any) -> Condition:
         form = f"{PREFIX}<analyzer>.<field>__<operator>"
         operators = ", ".join(OPERATORS)
         raise InvalidInput({name: [f"A filter by a result is {form}; operators are {operators}."]})
-    texts = value if operator == "in" else [value]
-    return Condition(analyzer, field, operator, value, all(isinstance(t, str) for t in texts))
+    return analyzer, field, operator
 
 
 def url_below(base_url: str | None, upload_url_path: str) -> Callable[[str], str]:
