@@ -228,6 +228,15 @@ def test_operator_adjusts_analyzers(load, plugins_folder):
     assert (good.queue, good.timeout, good.auto) == ("gpu", 5, False)
 
 
+def test_timeout_that_lengthens_no_call_is_told(load):
+    called = "[blip]\ntimeout = 20.5\n[analyzers.blip]\n"
+    assert load(toml=f"{called}timeout = 30.5").warnings == ()
+    assert load(toml=f"{called}timeout = 120").warnings == (
+        "[analyzers.blip] timeout = 120 gives no answer more time: calls end after 20.5 seconds; "
+        "raise timeout in [blip]",
+    )
+
+
 @pytest.mark.parametrize(
     ("toml", "reason"),
     [

@@ -248,15 +248,26 @@ def test_example_of_a_hook_runs(name: str, tmp_path: Path, caplog, app_with) -> 
 
 FACES = """
 from marshmallow import Schema, fields
-from clustr.plugins import hookimpl
+from clustr.plugins import Analyzer, hookimpl
 
 class Config(Schema):
     token = fields.String(metadata={"secret": True})
     key = fields.String(metadata={"secret": True})
 
+class Faces(Analyzer):
+    name = "faces"
+    result_schema = Schema
+
+    def analyze(self, image, context):
+        return {}
+
 @hookimpl
 def clustr_config_schema():
     return Config
+
+@hookimpl
+def clustr_register_analyzers(config):
+    return [Faces()]
 """
 
 
@@ -277,8 +288,8 @@ def test_configuration_that_is_shown_is_one(tmp_path: Path) -> None:
     assert dict(plugins["faces"].config) == {}
     assert plugins["blip"].config["service_url"] == "http://captioner.internal:8001"
     assert plugins["blip"].config["timeout"] == 31
-    blip = plugin_manager.analyzers["blip"]
-    assert (blip.queue, blip.timeout, blip.auto) == ("gpu", 120, False)
+    faces = plugin_manager.analyzers["faces"]
+    assert (faces.queue, faces.timeout, faces.auto) == ("gpu", 120, False)
     assert plugin_manager.warnings == ()
 
 

@@ -17,8 +17,15 @@ from marshmallow import INCLUDE, Schema, ValidationError, fields
 from clustr.domain import failure_messages
 from clustr.domain.errors import StartUpError
 from clustr.domain.secrets import Secrets, credentials_in, register_secrets, wrap_secrets
-from clustr.plugin_manager.plugin import PluginState, Unloadable, call_guarded, empty_configuration
-from clustr.plugins import Analyzer
+from clustr.plugin_manager.plugin import (
+    Plugin,
+    PluginState,
+    Unloadable,
+    call_guarded,
+    empty_configuration,
+)
+from clustr.plugins import Analyzer, HttpAnalyzer
+from clustr.plugins.http import PREPARATION_SECONDS
 
 # Tables of the file that belong to no plugin; no plugin can have these names.
 ANALYZERS, PLUGINS, FIELDS = "analyzers", "plugins", "fields"
@@ -172,6 +179,16 @@ class Configuration:
                 able = sorted(other for other in declared if filled in declared[other])
                 known = f"it is filled by {', '.join(able)}" if able else "nothing fills it"
                 yield f"[{FIELDS}] {filled}: {name} does not fill it; {known}"
+
+    def ignored_timeout(self, plugin: Plugin, analyzer: HttpAnalyzer) -> Iterator[str]:
+        """A sentence where the `timeout` of an analyzer is longer than its calls may ever take."""
+        seconds = self._table(ANALYZERS).get(analyzer.name, {}).get("timeout", 0)
+        limit = plugin.config.get("timeout")
+        if isinstance(limit, int | float) and seconds > limit + PREPARATION_SECONDS:
+            yield (
+                f"[{ANALYZERS}.{analyzer.name}] timeout = {seconds} gives no answer more time: "
+                f"calls end after {limit:g} seconds; raise timeout in [{plugin.name}]"
+            )
 
     def _table(self, name: str) -> Mapping[str, Any]:
         table = self.tables.get(name, {})

@@ -137,6 +137,10 @@ class Loader:
         yield from self.configuration.ignored(plugins, analyzers)
         fields = {a.name: a.fields for plugin in self.plugins for a in plugin.analyzers}
         yield from self.configuration.ignored_choices(fields)
+        for plugin in self.plugins:
+            for analyzer in plugin.analyzers:
+                if isinstance(analyzer, HttpAnalyzer):
+                    yield from self.configuration.ignored_timeout(plugin, analyzer)
 
     def _require_loadable(self, plugin: Plugin, candidate: Candidate) -> None:
         name = plugin.name
