@@ -188,6 +188,25 @@ def test_a_busy_service_gets_fewer_calls_and_all_are_answered(calling, service):
     assert "analyzer_put_off" not in worker.output()
 
 
+@pytest.mark.parametrize("concurrency", [CONCURRENCY, 1])
+def test_nobody_calls_a_service_before_the_time_for_which_it_asked(calling, service, concurrency):
+    began_at: list[float] = []
+
+    def serve(_id: str, _under_way: int) -> tuple[int, dict[str, str]]:
+        began_at.append(time.monotonic())
+        return (429, {"Retry-After": "3"}) if len(began_at) == 1 else (200, {})
+
+    service.serve = serve
+    workshop = calling(concurrency=concurrency)
+    [first] = upload(workshop, 1)
+    workshop.worker()
+    workshop.worker()
+    workshop.wait_for_state(first, "caller", "deferred")
+    [second] = workshop.upload(photographs.photograph(width=50))
+    wait_for_results(workshop, [first, second])
+    assert began_at[1] - began_at[0] >= 3
+
+
 def test_a_call_that_runs_out_of_time_while_others_are_answered_is_its_own_trouble(
     calling, service
 ):

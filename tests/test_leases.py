@@ -58,6 +58,8 @@ def test_F6c_lease_has_one_owner(database):
     assert database.leases.acquire("y", "another", 30)
     database.leases.release("x", "another")
     assert not database.leases.acquire("x", "another", 30)
+    database.leases.release("x", owner, after_seconds=30)
+    assert not database.leases.acquire("x", "another", 30)
     database.leases.release("x", owner)
     assert database.leases.acquire("x", "another", -1)
     assert database.leases.acquire("x", owner, 30)

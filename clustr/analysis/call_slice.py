@@ -37,6 +37,7 @@ class CallSlice:
 
     Args:
         work: claims the analyses, and stores their ends.
+        window: how many calls may be under way, as the service has taken those of earlier runs.
         probing: whether the service was unavailable, so that one call has to be answered first.
         is_expired: whether to claim no more.
         on_first_answer: called when the service has answered the first call.
@@ -45,6 +46,7 @@ class CallSlice:
     def __init__(
         self,
         work: WorkSlice,
+        window: CallWindow,
         probing: bool,
         is_expired: Callable[[], bool],
         on_first_answer: Callable[[], None],
@@ -54,11 +56,12 @@ class CallSlice:
         self._is_expired = is_expired
         self._on_first_answer = on_first_answer
         self._concurrency = concurrency_of(work.analyzer)
-        self._window = CallWindow(self._concurrency, is_open=not probing)
+        self._window = window
+        if probing:
+            window.probe()
         self._claimed: dict[str, ClaimedAnalysis] = {}  # by the id of the upload
         self._queued: deque[ClaimedAnalysis] = deque()
         self._answered_at = -math.inf
-        self._paused_until = -math.inf
         self._look_at = -math.inf
         self._in_doubt: End | None = None
         self._unavailable: End | None = None
@@ -109,8 +112,7 @@ class CallSlice:
                 yield self._finish(finished)
 
     def _may_send(self, calls: ConcurrentCalls) -> bool:
-        is_paused = time.monotonic() < self._paused_until or self._in_doubt is not None
-        return not self._unavailable and not is_paused and len(calls) < self._window.size
+        return not (self._unavailable or self._in_doubt) and len(calls) < self._window.size
 
     def _finish(self, finished: FinishedCall) -> tuple[ClaimedAnalysis, End]:
         end = self._work.deferred_if_unmounted(finished.end)
@@ -130,14 +132,13 @@ class CallSlice:
             self._unavailable = end
         elif end.after is not None and end.after <= LONGEST_PAUSE_SECONDS:
             self._window.shrink(sent_at)
-            pause_seconds = max(SHORTEST_PAUSE_SECONDS, end.after)
-            self._paused_until = max(self._paused_until, time.monotonic() + pause_seconds)
+            self._window.pause(max(SHORTEST_PAUSE_SECONDS, end.after))
         elif self._answered_at < sent_at:
             self._in_doubt = end
         else:
             self._window.shrink(sent_at)
             if not end.is_fault:
-                self._paused_until = time.monotonic() + SHORTEST_PAUSE_SECONDS
+                self._window.pause(SHORTEST_PAUSE_SECONDS)
 
     def _note_answer(self) -> None:
         if self._answered_at == -math.inf:

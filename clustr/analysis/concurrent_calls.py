@@ -5,6 +5,7 @@ time and within all limits. The calls themselves, `HttpAnalyzer.ask`, run in thr
 own time limit, which starts when it is sent, and its own outcome.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -39,17 +40,31 @@ class CallWindow:
 
     Args:
         limit: the most.
-        is_open: whether it begins with that many, and not with one call as a probe.
     """
 
-    def __init__(self, limit: int, is_open: bool = True):
+    def __init__(self, limit: int):
         self._limit = limit
-        self._size = float(limit if is_open else 1)
+        self._size = float(limit)
         self._shrunk_at = 0.0
+        self._paused_until = -math.inf
 
     @property
     def size(self) -> int:
-        return int(self._size)
+        """The number; 0 during a pause."""
+        return 0 if self.pause_seconds else int(self._size)
+
+    @property
+    def pause_seconds(self) -> float:
+        """For how long nothing may be sent."""
+        return max(0.0, self._paused_until - time.monotonic())
+
+    def pause(self, seconds: float) -> None:
+        """Let nothing be sent for so long, or until the end of a longer pause."""
+        self._paused_until = max(self._paused_until, time.monotonic() + seconds)
+
+    def probe(self) -> None:
+        """Let one call be under way."""
+        self._size = 1.0
 
     def open(self) -> None:
         """Let the most calls be under way: the probe has succeeded."""

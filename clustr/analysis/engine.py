@@ -14,8 +14,8 @@ from contextlib import contextmanager
 import structlog
 
 from clustr import logs
-from clustr.analysis.call_slice import CallSlice
-from clustr.analysis.concurrent_calls import concurrency_of, has_one_caller
+from clustr.analysis.call_slice import LONGEST_PAUSE_SECONDS, CallSlice
+from clustr.analysis.concurrent_calls import CallWindow, concurrency_of, has_one_caller
 from clustr.analysis.ends import End
 from clustr.analysis.limits import MEGABYTE, Interrupted, Interruption, memory_usage
 from clustr.analysis.runner import NotPrepared, Runner
@@ -74,6 +74,7 @@ class AnalysisEngine:
         self._queue = queue
         self._plugin_manager = plugin_manager
         self._runner: Runner | None = None
+        self._window: CallWindow | None = None
         self._resident_bytes = memory_usage()[1]
 
     def run(self, name: str, run: str, interruption: Interruption) -> bool:
@@ -204,7 +205,10 @@ class AnalysisEngine:
 
     @contextmanager
     def _holding_lease(self, lease: str | None, run: str) -> Iterator[bool]:
-        """Hold a lease for the block, if there is one; yields False when another run holds it."""
+        """Hold a lease for the block, if there is one; yields False when another run holds it.
+
+        While the service asks for a pause, the lease goes on, so that nobody else calls it either.
+        """
         if lease is None:
             yield True
             return
@@ -213,7 +217,8 @@ class AnalysisEngine:
             yield is_held
         finally:
             if is_held:
-                self._database.leases.release(lease, run)
+                pause_seconds = self._window.pause_seconds if self._window else 0.0
+                self._database.leases.release(lease, run, pause_seconds)
 
     def _is_too_large(self, runner: Runner) -> bool:
         """Whether the process has more memory than it may keep until the next call."""
@@ -275,7 +280,8 @@ class AnalysisEngine:
         def is_expired() -> bool:
             return self._slice_expired(slice_began, work.runner)
 
-        calls = CallSlice(work, probing, is_expired, on_first_answer=recover)
+        window = self._window_of(work.analyzer)
+        calls = CallSlice(work, window, probing, is_expired, on_first_answer=recover)
         with work.threads:
             unavailable = calls.run(claims)
         if unavailable:
@@ -297,8 +303,15 @@ class AnalysisEngine:
         except QueueUnavailable:
             return True
 
+    def _window_of(self, analyzer: Analyzer) -> CallWindow:
+        """The window of the calls of this process's analyzer: all runs have the same."""
+        self._window = self._window or CallWindow(concurrency_of(analyzer))
+        return self._window
+
     def _defer(self, analyzer: Analyzer, end: End) -> None:
         reason = end.error or ""
+        if end.after is not None and end.after <= LONGEST_PAUSE_SECONDS:
+            self._window_of(analyzer).pause(end.after)
         breaker = self._database.circuit_breakers.record_failure(analyzer.name, reason, end.seconds)
         if breaker.open:
             self._database.analyses.defer_queued(analyzer.name, reason)

@@ -39,6 +39,12 @@ class Leases:
                 return False
         return True
 
-    def release(self, name: str, owner: str) -> None:
+    def release(self, name: str, owner: str, after_seconds: float = 0.0) -> None:
+        """Let others acquire a lease of this owner: at once, or after so many seconds."""
+        mine = {"_id": name, "owner": owner}
         with translate_errors():
-            self._collection.delete_one({"_id": name, "owner": owner})
+            if after_seconds:
+                until = now() + timedelta(seconds=after_seconds)
+                self._collection.update_one(mine, {"$set": {"until": until}})
+            else:
+                self._collection.delete_one(mine)
