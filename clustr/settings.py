@@ -37,6 +37,21 @@ class Text(fields.String):
     default_error_messages = NO_TEXT
 
 
+class DatabaseName(Text):
+    """The name of a database of MongoDB."""
+
+    max_length_bytes = 63
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
+        name: str = super()._deserialize(value, *args, **kwargs)
+        size_bytes = len(name.encode())
+        if size_bytes > self.max_length_bytes or not re.fullmatch(r"""[^/\\. "$\0]+""", name):
+            raise ValidationError(
+                f'expected at most {self.max_length_bytes} bytes, without spaces and / \\ . " $'
+            )
+        return name
+
+
 class Number(fields.Integer):
     """A whole number."""
 
@@ -298,7 +313,7 @@ class Settings:
     files_metadata: str = setting(Choice("keep", "strip-location", "strip"), "keep", "What is sent of the metadata of originals: all; all but what may say where they were taken; or only what decides how they look. What is stored stays as it came")
 
     mongodb_url: str = setting(server_url("mongodb", "mongodb+srv"), "mongodb://localhost:27017", "MongoDB; when not set, `clustr up` starts one of its own", secret=True)
-    mongodb_database: str = setting(Text(validate=validate.Regexp(r"""[^/\\. "$*<>:|?\0]{1,63}\Z""", error="expected 1 to 63 characters, without spaces and / \\ . \" $ * < > : | ?")), "clustr", "Name of the database")
+    mongodb_database: str = setting(DatabaseName(), "clustr", "Name of the database")
     mongodb_uploads_collection: str = setting(Text(validate=validate.Regexp(r"(?!system\.)[^$.\0]+(\.[^$.\0]+)*\Z", error="expected a name without $, with dots only between other characters, that does not begin with `system.`")), "uploads", "Name of the collection of uploads")
     redis_url: str = setting(server_url("redis", "rediss", "unix"), "redis://localhost:6379/0", "Redis; when not set, `clustr up` starts one of its own", secret=True)
     redis_prefix: str = setting(Text(validate=validate.Regexp(r"[A-Za-z0-9._:-]{1,100}\Z", error="expected 1 to 100 letters, digits and . _ : -")), "clustr:clustr", "What every key and queue in Redis begins with, which no other installation may use (default: `clustr:` and `MONGODB_DATABASE`)")

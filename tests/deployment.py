@@ -289,7 +289,7 @@ def see_processed(machine: Machine, below: str = "") -> dict[str, Any]:
 
 
 def reload(machine: Machine) -> None:
-    """A reload takes a changed setting, and the main processes stay as they are."""
+    """A reload takes a changed setting, but none that is wrong; the main processes stay."""
     main = "systemctl show --property=MainPID --value clustr-web clustr-worker"
     before = machine.shell(main).split()
     machine.shell("echo MAX_UPLOAD_SIZE=1KiB >> /etc/clustr/.env")
@@ -303,6 +303,10 @@ def reload(machine: Machine) -> None:
     until(lambda: not old & set(machine.shell(children).split()), 60, "the old processes")
     status, _, body = ask("/api/upload", form(picture))
     see("the setting as it was", status == 201, body.decode()[:200])
+    machine.shell("echo ALLOWED_EXTENSIONS=jpg,svg >> /etc/clustr/.env")
+    machine.shell("! systemctl reload clustr-web")
+    machine.shell("sed --in-place '/^ALLOWED_EXTENSIONS=jpg,svg/d' /etc/clustr/.env")
+    see("a reload that is refused", ask("/api/health/ready")[0] == 200, "the old ones go on")
     see("reload", machine.shell(main).split() == before, f"main processes still {before}")
     see_processed(machine)
 

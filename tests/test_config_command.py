@@ -9,10 +9,10 @@ from fork_server import run_program
 
 @pytest.fixture
 def config(tmp_path: Path):
-    """Runs a command of `clustr config` in a folder of its own; keywords are variables."""
+    """Runs `clustr config` with arguments in a folder of its own; keywords are variables."""
 
-    def config(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return run_program(["-m", "clustr", "config", command], environment, tmp_path)
+    def config(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return run_program(["-m", "clustr", "config", *arguments], environment, tmp_path)
 
     return config
 
@@ -94,7 +94,7 @@ def test_what_keeps_a_plugin_from_working_is_said_and_1(config):
 
 
 def test_values_and_where_they_come_from_are_shown_without_secrets(config, tmp_path):
-    (tmp_path / ".env").write_text("PORT=8000\nHOST=0.0.0.0\nAUTH=off\n")
+    (tmp_path / ".env").write_text("PORT=8000\nHOST=0.0.0.0\n")
     address = "mongodb://librarian:correct-horse@db1,db2/?replicaSet=rs0"
     done = config("show", MONGODB_URL=address, PORT="9000", PLUGINS_DISABLED="exif,phash")
     assert (done.returncode, done.stderr) == (0, "")
@@ -133,7 +133,10 @@ def test_what_can_be_used_is_shown_when_something_cannot(config):
     ids=["AUTH", "formats"],
 )
 def test_a_reload_is_refused_when_new_web_processes_would_not_start(config, settings, problem):
-    """The units reload only when this command succeeds; the old processes would end in any case."""
-    done = config("show", **settings)
+    """Its unit reloads only when this command succeeds; the old ones would end in any case."""
+    done = config("show", "--web", **settings)
     assert done.returncode == 1
     assert done.stderr.startswith(f"clustr: {problem}")
+    # Workers need neither.
+    done = config("show", **settings)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -11,6 +11,7 @@ import photographs
 import pytest
 import requests
 from blip_stand_in import BlipStandIn
+from pymongo import WriteConcern
 from redis import Redis
 from running import Up, wait_until
 from workshop import Outage, Workshop, analyzer, plugin
@@ -252,11 +253,22 @@ def test_D1_mongodb_away_is_said_within_three_seconds_and_heals(service, how):
 def test_D1_an_outage_under_an_analysis_is_no_crash_of_it(tmp_path, outage):
     mongod = outage.process("mongod")
     impatient = "import clustr.components\nclustr.components.WORKER_TIMEOUT_SECONDS = 3\n"
-    ends_it = f"os.kill({mongod.pid}, signal.SIGKILL); return {{}}"
+    go = tmp_path / "go"
+    ends_it = f"""
+while not Path({str(go)!r}).exists():
+    time.sleep(0.01)
+os.kill({mongod.pid}, signal.SIGKILL)
+return {{}}
+"""
     with Workshop(tmp_path, outage) as workshop:
         workshop.write("once", impatient + analyzer("once", ends_it, max_attempts=1))
         [upload_id] = workshop.upload()
         horse = workshop.horse("once", "run")
+        workshop.wait_for_state(upload_id, "once", "running")
+        # A write that is in the journal, with all that was written before, so the claim lasts.
+        journaled = workshop.collection.database["journaled"]
+        journaled.with_options(write_concern=WriteConcern(j=True)).insert_one({})
+        go.touch()
         wait_until(lambda: "release_waits" in horse.output(), 30, "a release that waits")
         mongod.wait()
         outage.start_again("mongod")

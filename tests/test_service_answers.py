@@ -163,7 +163,6 @@ def test_health_says_what_the_service_says(clustr_http, context):
     said = f"The captioner at {clustr_http.url} answered with status 503: The model loads."
     assert (health.healthy, health.detail) == (False, said)
     clustr_http.go_away()
-    context.http.close()  # It still answers on connections that are open.
     health = captioner(clustr_http.url).health(context)
     assert health.detail == f"The captioner at {clustr_http.url} cannot be reached."
 

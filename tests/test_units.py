@@ -49,7 +49,8 @@ def test_units_wait_for_the_network_and_can_be_reloaded(unit):
     assert read["Unit"]["Wants"] == "network-online.target"
     after = {"network-online.target", "clustr-mongod.service", "redis-server.service"}
     assert set(read["Unit"]["After"].split()) == after
-    check = "/opt/clustr/bin/clustr config show > /dev/null"
+    web = " --web" if unit.stem == "clustr-web" else ""
+    check = f"/opt/clustr/bin/clustr config show{web} > /dev/null"
     assert read["Service"]["ExecReload"] == f"/bin/sh -c '{check} && kill -HUP $MAINPID'"
     # Everything else of the file system can only be read.
     assert read["Service"]["ProtectSystem"] == "strict"

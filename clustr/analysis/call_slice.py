@@ -112,7 +112,8 @@ class CallSlice:
                 yield self._finish(finished)
 
     def _may_send(self, calls: ConcurrentCalls) -> bool:
-        return not (self._unavailable or self._in_doubt) and len(calls) < self._window.size
+        is_held_up = self._unavailable or self._in_doubt or self._window.pause_seconds
+        return not is_held_up and len(calls) < self._window.size
 
     def _finish(self, finished: FinishedCall) -> tuple[ClaimedAnalysis, End]:
         end = self._work.deferred_if_unmounted(finished.end)

@@ -50,8 +50,8 @@ class CallWindow:
 
     @property
     def size(self) -> int:
-        """The number; 0 during a pause."""
-        return 0 if self.pause_seconds else int(self._size)
+        """The number; during a pause, that after it."""
+        return int(self._size)
 
     @property
     def pause_seconds(self) -> float:

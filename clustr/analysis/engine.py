@@ -138,11 +138,11 @@ class AnalysisEngine:
             nothing_left = not is_held or self._analyze_slice(
                 work, run, interruption, lease, probing, has_failed_before
             )
-        if self._runner is None:  # It found no work so far.
-            return True
         # Who queues an analysis after the last claim rings, as the bell was cleared before.
         if not (nothing_left or interruption.requested):
             work.notify_workers_if_work_waits()
+        if self._runner is None:  # It found no work so far.
+            return True
         return runner.prepared and not interruption.requested and not self._is_too_large(runner)
 
     def _analyze_slice(
@@ -166,8 +166,8 @@ class AnalysisEngine:
             try:
                 first = work.claim(size, probing)
                 if not first:
-                    nothing_left = True
-                    return True
+                    nothing_left = True  # nothing to release either
+                    return lease is None
                 self._runner = work.runner
                 work.runner.prepare()
                 if concurrency_of(analyzer) > 1:
@@ -312,7 +312,8 @@ class AnalysisEngine:
         reason = end.error or ""
         if end.after is not None and end.after <= LONGEST_PAUSE_SECONDS:
             self._window_of(analyzer).pause(end.after)
-        breaker = self._database.circuit_breakers.record_failure(analyzer.name, reason, end.seconds)
+        seconds = max(end.seconds, end.after or 0.0)
+        breaker = self._database.circuit_breakers.record_failure(analyzer.name, reason, seconds)
         if breaker.open:
             self._database.analyses.defer_queued(analyzer.name, reason)
         log.warning("analyzer_put_off", reason=reason, probe_at=breaker.probe_at.isoformat())

@@ -89,7 +89,9 @@ class TimeLimits:
         ends the process as if the last block went on.
         """
         self.in_block = False
-        signal.setitimer(signal.ITIMER_REAL, self.UNWATCH_SECONDS)
+        # Who waits for calls comes here again and again, and shall not put it off each time.
+        if not signal.getitimer(signal.ITIMER_REAL)[0]:
+            signal.setitimer(signal.ITIMER_REAL, self.UNWATCH_SECONDS)
 
     def begin_block(self, seconds: float) -> None:
         """Begin a block that may take so many seconds."""

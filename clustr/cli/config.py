@@ -12,6 +12,7 @@ from clustr.cli.inspect_plugins import (
     PluginSources,
     inspect_plugins,
     read_sources,
+    read_sources_and_print_problems,
 )
 from clustr.cli.plugin_details import single_line
 from clustr.cli.plugins import FINE, PROBLEMS, limit_option
@@ -92,16 +93,19 @@ def plugin_variables(inspected: InspectedPlugins) -> set[str]:
 
 
 @config.command()
-def show() -> None:
+@click.option("--web", is_flag=True, help="Check also what keeps a web process from starting.")
+def show(web: bool) -> None:
     """Show each setting, where it comes from, and its value; of addresses no user and password.
 
     What plugins are configured with is shown by `clustr plugins show NAME`. Exit code: 0, or 1 when
     a setting cannot be used.
     """
-    sources = read_sources()
-    problems = [*sources.problems, *find_problems_in_use(sources.settings)]
-    for problem in problems:
-        click.echo(f"clustr: {problem}", err=True)
+    sources = read_sources_and_print_problems()
+    problems = sources.problems
+    if web and not problems:
+        problems = [*find_problems_in_use(sources.settings)]
+        for problem in problems:
+            click.echo(f"clustr: {problem}", err=True)
     rows = list(setting_rows(sources))
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for name, source, value in rows:

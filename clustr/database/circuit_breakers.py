@@ -50,8 +50,9 @@ class CircuitBreakers:
         """Count a failure, and schedule the next probe after an exponential, randomized wait.
 
         Args:
-            seconds: how long the call took that failed. The next one is made no sooner, so that a
-                service in which calls time out has as much time without one.
+            seconds: how long the call took that failed, or for how long the service asks to wait.
+                The next one is made no sooner, so that a service in which calls time out has as
+                much time without one.
         """
         failures = {"$add": [{"$ifNull": ["$failures", 0]}, 1]}
         with translate_errors():
