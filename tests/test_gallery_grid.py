@@ -317,6 +317,24 @@ def test_a_range_is_chosen_with_shift(page):
     expect(page.locator(".tile input:checked")).to_have_count(7)
 
 
+def test_a_range_reaches_over_what_was_never_loaded(page, traffic):
+    page.get_by_label("Choose image number 2", exact=True).click()
+    page.get_by_label("Jump to").select_option("2023-10")
+    last = next(n for n in range(COUNT) if f"{over_years(n)['taken_at']:%Y-%m}" == "2023-10")
+    checkbox = page.get_by_label(f"Choose image number {last}", exact=True)
+    expect(checkbox).to_be_visible()
+    page.route("**/api/uploads?*", lambda route: route.abort())
+    checkbox.click(modifiers=["Shift"])
+    expect(page.locator("#messages")).to_contain_text("The service cannot be reached.")
+    expect(checkbox).not_to_be_checked()
+    page.unroute("**/api/uploads?*")
+    traffic.forget_error("ERR_FAILED")
+    checkbox.click(modifiers=["Shift"])
+    bar = page.get_by_role("region", name="Chosen images")
+    expect(bar.get_by_role("status")).to_have_text(f"{last - 1} chosen")
+    expect(checkbox).to_be_checked()
+
+
 def test_an_image_that_was_opened_by_its_address_has_the_ones_beside_it(page, address, web):
     document = web.workshop.collection.find_one({"caption": "image number 1500"})
     open_gallery(page, address, f"upload={document['_id']}")

@@ -200,6 +200,16 @@ def test_a_choice_a_number_and_a_day_are_filters(page):
     expect(filters.get_by_label("Min width")).to_have_value("")
 
 
+def test_a_year_that_is_half_typed_is_no_filter(page):
+    day = open_filters(page).get_by_label("Taken before")
+    day.press_sequentially("0701202")
+    expect(day).to_have_value("0202-07-01")
+    assert fragment_of(page) == {}
+    page.keyboard.press("4")
+    chip = page.get_by_role("button", name="Remove the filter Taken before: 2024-07-01")
+    expect(chip).to_be_visible()
+
+
 def test_what_is_wrong_with_a_filter_is_said_beside_it(context, site):
     """Browsers report each refused request, so the page is one of which that is not checked."""
     page = context.browser.new_page()

@@ -270,6 +270,21 @@ def test_what_could_not_be_saved_is_there_when_one_comes_back(
     expect(viewer).to_have_accessible_name("Image: picture 3")
 
 
+def test_a_date_that_is_half_typed_is_not_saved(viewer, service, uploads, loaded_page):
+    taken = viewer.get_by_label("Taken")
+    taken.press("Backspace")
+    expect(taken).to_have_value("")
+    viewer.get_by_label("Caption").fill("written")
+    loaded_page.once("dialog", lambda asked: asked.accept())
+    viewer.get_by_role("button", name="Next").click()
+    message = loaded_page.get_by_text("What you wrote is not saved. The date is not complete.")
+    message.get_by_role("button", name="Show it").click()
+    expect(viewer).to_have_accessible_name("Image: picture 3")
+    expect(viewer.get_by_label("Caption")).to_have_value("written")
+    expect(taken).to_have_value("2030-07-04T00:30")
+    assert read(service, uploads[0])["taken_at"] == "2030-07-03T22:30:00.000000Z"
+
+
 @pytest.fixture
 def held(loaded_page):
     """The edits that the page has sent, each of which waits to be answered or let go on."""

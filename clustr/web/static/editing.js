@@ -44,13 +44,18 @@ export class Editing {
   async saveBehind() {
     await this.#saving;
     if (!this.isChanged) return null;
+    const changes = this.#changes();
     try {
+      if (!this.#form.checkValidity()) {
+        delete changes.taken_at; // What is half typed is "", which would remove the date.
+        throw new Error("The date is not complete.");
+      }
       if (this.#conflict) throw new Error(CHANGED_BY_OTHERS);
-      this.#onSave(await this.#send(this.#changes(), this.#upload));
+      this.#onSave(await this.#send(changes, this.#upload));
       say("Saved.");
       return null;
     } catch (problem) {
-      return { changes: this.#changes(), version: this.#upload.version, reason: messageOf(problem) };
+      return { changes, version: this.#upload.version, reason: messageOf(problem) };
     }
   }
 

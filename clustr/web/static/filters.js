@@ -196,6 +196,7 @@ export function drawControls(filters) {
 function drawControl(filter) {
   const value = filter.isRepeatable ? "" : (route.current().get(filter.name) ?? "");
   const change = (event) => {
+    if (isHalfTyped(filter, event.target)) return;
     apply(filter, valueOf(filter, event.target));
     if (filter.isRepeatable) event.target.value = "";
   };
@@ -218,6 +219,11 @@ function drawControl(filter) {
     .value=${shown}
     @change=${change}
   />`;
+}
+
+/** Browsers tell of a year with each of its digits: of 2024 they say 0002 first. */
+function isHalfTyped(filter, { value }) {
+  return filter.kind === "date" && value !== "" && value < "1000";
 }
 
 /** What of a control is sent: a day is its first moment here, where somebody chooses it. */

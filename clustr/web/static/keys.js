@@ -1,5 +1,6 @@
 // Moving between the images of the grid with the keyboard, and choosing some of them.
-import { boxOf } from "./arrangement.js";
+import { blockOfPlace, boxOf } from "./arrangement.js";
+import { say } from "./messages.js";
 import { go } from "./route.js";
 import { selection } from "./selection.js";
 
@@ -107,27 +108,35 @@ class Keys {
 
   async #choose(id, isChosen, isRange) {
     const place = this.#placeOf(id);
-    const ids = isRange && this.#anchor ? await this.#idsBetween(place) : [id];
     if (!isRange) this.#anchor = place;
-    selection.set(ids, isChosen);
+    try {
+      selection.set(isRange && this.#anchor ? await this.#idsBetween(place) : [id], isChosen);
+    } catch (problem) {
+      say(problem.message);
+      this.showChosen();
+    }
   }
 
   #placeOf(id) {
     const { block, index } = this.#grid.listing.placeOf(id);
-    return { id, order: block.index * 1e6 + index };
+    return { id, month: block.month.name, index: block.start + index };
   }
 
   /** The images from here to where the range begins, which may have been dropped since. */
   async #idsBetween(place) {
-    const step = place.order < this.#anchor.order ? 1 : -1;
-    const ids = [place.id];
-    for (let next = place; next && next.id !== this.#anchor.id;) {
-      const upload = await this.#grid.neighborOf(next.id, step);
-      next = upload && this.#placeOf(upload.id);
-      if (!next || (this.#anchor.order - next.order) * step < 0) break;
-      ids.push(next.id);
+    const { listing } = this.#grid;
+    const ends = [place, this.#anchor];
+    const [first, last] = ends.map((end) => blockOfPlace(listing, end).index).sort((a, b) => a - b);
+    const ids = [];
+    for (const block of listing.blocks.slice(first, last + 1)) {
+      await listing.load([block]);
+      ids.push(...block.uploads.map(({ id }) => id));
+      // The grid has no place for it, and would take it for one that is shown.
+      if (!block.layout) listing.drop(block);
     }
-    return ids;
+    const [start, end] = ends.map(({ id }) => ids.indexOf(id)).sort((a, b) => a - b);
+    if (start < 0) throw new Error("The image that the range begins with is not here; choose it again.");
+    return ids.slice(start, end + 1);
   }
 }
 
