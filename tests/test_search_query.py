@@ -24,6 +24,12 @@ def errors(q: str) -> str:
         ('a "cat on', "The quotation mark at character 3 is not closed"),
         ("", "Give a word"),
         (" ... -! ", "Give a word"),
+        ('cat -tag:"⭐"', "At character 5: there are no letters and no digits to look for"),
+        ("cat -⭐", "At character 5: there are no letters"),
+        ('-"❤️ !" cat', "At character 1: there are no letters"),
+        ("tag:⭐ cat", "At character 1: there are no letters"),
+        ("cat name:!!!", "At character 5: there are no letters"),
+        ('tag:"" cat', "At character 1: there are no letters"),
         ("cat tags:dog", "At character 5: there is no `tags:`"),
         ("cat tag: dog", "At character 5: a word has to follow `tag:` directly"),
         ("taken:yesterday", "At character 1: `taken:yesterday` has no date"),
@@ -55,6 +61,11 @@ def test_the_parts_of_a_search():
 @pytest.mark.parametrize("q", ["http://example.org/dog", "10:30", '"re: dog"', "dog's", "a-b_c"])
 def test_what_looks_like_the_grammar_is_looked_for(q):
     assert parse(q, STEMMING).words
+
+
+@pytest.mark.parametrize("q", ["cat & dog", "cat - dog", "cat -! dog", "cat ⭐ dog"])
+def test_punctuation_by_itself_is_left_out(q):
+    assert parse(q, STEMMING).parts == parse("cat dog", STEMMING).parts
 
 
 @pytest.mark.parametrize(

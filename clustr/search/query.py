@@ -15,6 +15,7 @@ somebody types: see `parse`.
 import calendar
 import itertools
 import re
+import unicodedata
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
@@ -195,7 +196,8 @@ def parse(text: str, stemming: Stemming, prefix: bool = True) -> SearchQuery:
             marks, excluded or followed by a space, and has at least `MIN_PREFIX` letters.
 
     Raises:
-        InvalidInput: it cannot be understood, has too many parts, or nothing to look for.
+        InvalidInput: it cannot be understood, has too many parts, or nothing to look for; or a part
+            has nothing.
     """
     if text.count('"') % 2:
         at = text.rindex('"') + 1
@@ -206,11 +208,25 @@ def parse(text: str, stemming: Stemming, prefix: bool = True) -> SearchQuery:
         conditions = tuple(_conditions(found, stemming, is_last and not found["minus"]))
         if conditions:
             parts.append(Part(conditions, bool(found["minus"])))
+        elif _is_meant(found):
+            at = found.start() + 1
+            raise _invalid(f"At character {at}: there are no letters and no digits to look for")
     if not parts:
         raise _invalid("Give a word to look for: there are no letters and no digits in this")
     if len(parts) > MAX_PARTS:
         raise _invalid(f"Give at most {MAX_PARTS} words, phrases and dates; these are {len(parts)}")
     return SearchQuery(text, prefix, tuple(parts))
+
+
+def _is_meant(found: re.Match[str]) -> bool:
+    """Whether a part without letters and digits asks for something, and is no mere punctuation.
+
+    Without it, more would be found, and deleted.
+    """
+    if found["field"]:
+        return True
+    written = found["quoted"] or found["word"] or ""
+    return bool(found["minus"]) and any(unicodedata.category(each)[0] == "S" for each in written)
 
 
 def _conditions(found: re.Match[str], stemming: Stemming, is_prefix: bool) -> Iterator[Condition]:
