@@ -99,12 +99,13 @@ def test_all_uploads_are_walked_through_with_their_results(
         ({"analyses.it.width__gte": [20, 30]}, {30, 200}),
         ({"analyses.it.parts": "size>10,size<200"}, {20, 30}),
         ({"analyses.it.shade__in": "black,white"}, {10, 20}),
-        ({"analyses.it.shade__in": ("white", "gray")}, {20, 30, 200}),
+        ({"analyses.it.shade__in": ("white", "gray", *map(str, range(20)))}, {20, 30, 200}),
+        ({"analyses.it.shade__in": []}, set()),
         ({"min_it": 30}, {30, 200}),
         ({"parts": "size>10,size<200"}, {20, 30}),
         ({"parts": ["size>10", "size<25", "1"], "min_it": 30}, {30, 200}),
         ({"min_width": 20, "max_width": 30}, {20, 30}),
-        ({"tag": "cat"}, set()),
+        ({"tag": "cat", "taken_after": "2024-07-01"}, set()),
         ({"tag_not": ["cat"], "status": "processed"}, {10, 20, 30, 200}),
         ({"uploaded_after": datetime(2100, 1, 1, tzinfo=UTC)}, set()),
     ],
@@ -132,6 +133,7 @@ def test_what_cannot_be_asked_of_it_is_said(
     workshop: Workshop, library: Library, ids: list[str]
 ) -> None:
     wrong = ({"min_it": "x"}, {"parts": "sice=1"}, {"by": "it"}, {"tags": ["cat"]}, {"page": 1})
+    times = ({"uploaded_after": "2026-01-01"}, {"taken_before": "in May"}, {"updated_after": 2026})
     of_results = (
         ("it", 1),
         ("it.a__near", 1),
@@ -141,10 +143,17 @@ def test_what_cannot_be_asked_of_it_is_said(
         ("it.width", [10]),
         ("it.width__in", "10,20"),
     )
-    for filters in (*wrong, *({f"analyses.{name}": value} for name, value in of_results)):
+    for filters in (*wrong, *times, *({f"analyses.{name}": value} for name, value in of_results)):
         with pytest.raises(InvalidInput) as invalid:
             library.count(filters)
         assert list(invalid.value.errors) == list(filters)
+    for filters, needed in (
+        ({"analyzer": "it"}, "analysis_status"),
+        ({"analysis_status": "failed"}, "analyzer"),
+    ):
+        with pytest.raises(InvalidInput, match="give both") as invalid:
+            library.count(filters)
+        assert list(invalid.value.errors) == [needed]
     upload = library.get(ids[0])
     for arguments, field in (
         ((upload, "that"), "by"),

@@ -1,18 +1,25 @@
 """The library: what plugins can read of the uploads, in whatever process they are."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date, datetime
 from typing import Any
 
 from marshmallow import ValidationError
 
-from clustr.database import Condition, DatabaseView, UploadFilter, filter_from_query
+from clustr.database import (
+    RANGE_FILTERS,
+    Condition,
+    DatabaseView,
+    UploadFilter,
+    filter_from_query,
+)
 from clustr.domain import failure_messages
 from clustr.domain.errors import InvalidInput, NotFound
 from clustr.domain.models import Upload
 from clustr.plugin_manager import Plugin, PluginManager
 from clustr.plugins import Filter, SimilarUpload
 from clustr.plugins.filters import CORE_PARAMETERS, OPERATORS
-from clustr.services.filter_values import conditions_of, load_json_value, value_field
+from clustr.services.filter_values import conditions_of, load_json_value, prepared, value_field
 from clustr.services.nearest import Nearest
 
 # Of the parameters of the list of uploads, those that are no filters.
@@ -23,6 +30,13 @@ NO_FILTERS = (
 FILTERS = sorted(CORE_PARAMETERS - {*NO_FILTERS})
 PREFIX = "analyses."
 MOST_NEAREST = 1000
+# The filters by a time, each with the time of an upload that it compares.
+TIMES = {
+    name: field
+    for name, (field, _) in RANGE_FILTERS.items()
+    if field in ("upload_time", "taken_at", "updated_at")
+}
+TIME_EXPECTED = "Expected a datetime, such as datetime(2026, 1, 1, tzinfo=UTC)"
 IN_FOR_LISTS = "One value is expected; add __in to the name for one of several."
 
 
@@ -131,6 +145,9 @@ class PluginLibrary:
             if name not in FILTERS:
                 problem = failure_messages.unknown_name("filter", name, [*FILTERS, *named])
                 raise InvalidInput({name: [f"{problem[0].upper()}{problem[1:]}."]})
+        _check_analysis(given)
+        for name in TIMES.keys() & given.keys():
+            _check_time(name, given[name])
         if "tag" in given or "tag_not" in given:
             texts = {n: [v] if isinstance(v, str) else v for n, v in given.items() if "tag" in n}
             given |= {name: texts[name] for name in ("tag", "tag_not") if name in given}
@@ -163,6 +180,31 @@ class PluginLibrary:
         return [Condition(analyzer, field, operator, value, is_folded)]
 
 
+def _check_analysis(filters: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        InvalidInput: there is an analyzer without the state of its analysis, or the reverse.
+    """
+    for given, needed in (("analyzer", "analysis_status"), ("analysis_status", "analyzer")):
+        if given in filters and needed not in filters:
+            raise InvalidInput({needed: [f"It goes with `{given}`; give both."]})
+
+
+def _check_time(name: str, value: Any) -> None:
+    """
+    Raises:
+        InvalidInput: the value is no time and, where the filter takes one, no day.
+    """
+    if isinstance(value, datetime):
+        return
+    if TIMES[name] != "taken_at":
+        raise InvalidInput({name: [f"{TIME_EXPECTED}."]})
+    try:
+        date.fromisoformat(value)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput({name: [f"{TIME_EXPECTED}, or a day, such as 2024-07-01."]}) from error
+
+
 def _conditions_of_declared(
     name: str, filter: Filter, operator: str, value: Any
 ) -> list[Condition]:
@@ -176,7 +218,11 @@ def _conditions_of_declared(
     value = [*value] if isinstance(value, tuple) else value
     is_repeatable = isinstance(value, list)
     try:
-        loaded = load_json_value(value_field(filter, operator, is_repeatable), value)
+        if operator == "in" and is_repeatable and not isinstance(filter.type, Mapping):
+            field = prepared(filter.type)  # Code may give more values than a query, and none.
+            loaded = [load_json_value(field, each) for each in value]
+        else:
+            loaded = load_json_value(value_field(filter, operator, is_repeatable), value)
         return conditions_of(filter, operator, is_repeatable, loaded)
     except ValidationError as error:
         raise InvalidInput({name: [*map(str, error.messages)]}) from error
