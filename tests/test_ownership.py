@@ -7,7 +7,7 @@ from callers import Caller, new_photograph
 from werkzeug.test import TestResponse
 from workshop import Workshop
 
-from clustr.database import own_counts
+from clustr.database import own_counts, own_vocabulary
 
 
 @pytest.fixture
@@ -219,6 +219,14 @@ def test_of_more_uploads_than_are_counted_the_newest_are(
     page = alice.get("/api/uploads?limit=1").json
     assert (page["total"], page["total_is_estimate"]) == (None, True)
     assert bob.get("/api/uploads?limit=1").json["total"] == 1
+
+
+def test_a_beginning_finds_also_words_that_are_not_counted(
+    alice: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_vocabulary, "MAX_ENTRIES", 1)
+    both = {alice.upload(name="harbor.jpg"), alice.upload(name="harvest.jpg")}
+    assert {*ids(alice.get("/api/uploads?q=har&prefix=on"))} == both
 
 
 def tag(caller: Caller, upload_id: str, *tags: str) -> None:

@@ -37,7 +37,7 @@ def test_terms_are_found_by_their_beginnings_the_frequent_ones_first(vocabulary,
     vacation, vacant = CountedTerm("c=vacation", 2), CountedTerm("c=vacant", 1)
     assert vocabulary.beginning_with(["c=vac"], 10) == [vacation, vacant]
     assert vocabulary.beginning_with(["c=vac"], 1) == [vacation]
-    assert vocabulary.beginning_with(["t=vac"], 10) == []  # No upload has it any more.
+    assert vocabulary.beginning_with(["t=vac"], 10) == [CountedTerm("t=vacation", 0)]
     assert vocabulary.beginning_with([], 10) == []
     assert vocabulary.counted(["c=vacant", "c=vac", "c=vacation"]) == [vacant, vacation]
 
@@ -58,7 +58,8 @@ def test_terms_are_counted_again_after_some_time(vocabulary, mongo_database, col
     vocabulary.add(["c=dog", "c=dune"])
     while vocabulary.count_some():
         pass
-    assert vocabulary.beginning_with(["c=dog"], 10) == []
+    # An upload may have it again before it is counted again.
+    assert vocabulary.beginning_with(["c=dog"], 10) == [CountedTerm("c=dog", 0)]
     has(collection, "c=dog")
     assert vocabulary.count_some() == 0
     age(mongo_database)

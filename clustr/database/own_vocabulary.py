@@ -28,12 +28,19 @@ class OwnVocabulary:
 
     def beginning_with(self, prefixes: Sequence[str], most: int) -> list[CountedTerm]:
         """As of `Vocabulary.beginning_with`."""
-        counts = self._count(prefixes)
+        counts, _ = self._count(prefixes)
         return [CountedTerm(*each) for each in _most_used(counts)[:most]]
+
+    def all_beginning_with(self, prefixes: Sequence[str], most: int) -> list[CountedTerm] | None:
+        """As of `Vocabulary.all_beginning_with`; None also where not all entries were read."""
+        counts, is_whole = self._count(prefixes)
+        if not is_whole or len(counts) > most:
+            return None
+        return [CountedTerm(*each) for each in counts.items()]
 
     def most_used_words(self, beginning: str, field: str | None, limit: int) -> list[CountedWord]:
         """As of `Vocabulary.most_used_words`."""
-        counts = self._count(f"{each}{beginning}" for each in terms_of_words(field))
+        counts, _ = self._count(f"{each}{beginning}" for each in terms_of_words(field))
         words: dict[str, int] = {}
         for term, count in _most_used(counts):
             if " " not in term:
@@ -49,18 +56,21 @@ class OwnVocabulary:
     def _count_term(self, term: str) -> int:
         return self._uploads.count_documents({TERMS: term}, hint=TERMS_INDEX, limit=MAX_ENTRIES)
 
-    def _count(self, prefixes: Iterable[str]) -> Counter[str]:
-        """How many uploads have each of the terms that begin so, as far as these are read."""
-        counts = Counter[str]()
+    def _count(self, prefixes: Iterable[str]) -> tuple[Counter[str], bool]:
+        """How many uploads have each of the terms that begin so, and whether all entries were read.
+
+        Of the terms with the same beginning only the first, by the alphabet, are read.
+        """
+        counts, is_whole = Counter[str](), True
         with translate_errors():
             for prefix in prefixes:
                 # The index is read alone: documents would say all terms of an upload.
                 found = self._uploads.find({}, return_key=True).hint(TERMS_INDEX)
                 found = found.min(_before(prefix)).max(_before(prefix + LAST_LETTER))
-                for entry in found.limit(MAX_ENTRIES):
-                    if is_in_vocabulary(entry[TERMS]):
-                        counts[entry[TERMS]] += 1
-        return counts
+                terms = [entry[TERMS] for entry in found.limit(MAX_ENTRIES)]
+                counts.update(filter(is_in_vocabulary, terms))
+                is_whole = is_whole and len(terms) < MAX_ENTRIES
+        return counts, is_whole
 
 
 def _before(term: str) -> list[tuple[str, Any]]:

@@ -109,8 +109,8 @@ class TermSearch:
             return condition
         if DIGIT.search(condition.prefix):  # The vocabulary lacks numbers.
             return condition
-        found = self._vocabulary.beginning_with(condition.prefixes(), MAX_COMPLETIONS + 1)
-        if len(found) > MAX_COMPLETIONS:
+        found = self._vocabulary.all_beginning_with(condition.prefixes(), MAX_COMPLETIONS)
+        if found is None:
             return condition
         completions = {each.term: PREFIX_RANK for each in found}
         return replace(condition, ranks=completions | condition.ranks, prefix=None)

@@ -96,6 +96,8 @@ class Vocabulary:
     def beginning_with(self, prefixes: Sequence[str], most: int) -> list[CountedTerm]:
         """The terms that begin with one of these texts, those of the most uploads first.
 
+        Terms that no upload had when they were counted are among them: one may have them by now.
+
         Args:
             most: the largest number of terms.
         """
@@ -103,9 +105,14 @@ class Vocabulary:
         if not ranges:
             return []
         with translate_errors():
-            found = self._collection.find({"$or": ranges, "count": {"$gt": 0}}, {"count": 1})
+            found = self._collection.find({"$or": ranges}, {"count": 1})
             found = found.sort([("count", -1), ("_id", 1)]).limit(most)
             return [CountedTerm(document["_id"], document["count"]) for document in found]
+
+    def all_beginning_with(self, prefixes: Sequence[str], most: int) -> list[CountedTerm] | None:
+        """All terms that begin with one of these texts; None for more than `most`."""
+        found = self.beginning_with(prefixes, most + 1)
+        return found if len(found) <= most else None
 
     def most_used_words(self, beginning: str, field: str | None, limit: int) -> list[CountedWord]:
         """The words of the most uploads that begin so, without tags of several words.
