@@ -106,6 +106,10 @@ def test_the_day_follows_what_an_analyzer_says_later_of_the_place(workshop, uplo
     local = {"taken_at_local": "2024-08-01T00:30:00"}
     say(workshop, json.dumps({"when": TAKEN, "taken_at": TAKEN, **local}))
     assert "d=2024-08-01" in terms_of(workshop, upload_id)
+    # No time zone is so far away: `taken_at_local` is the moment, and so is the day of a search.
+    local = {"taken_at_local": "2024-08-20T00:30:00"}
+    say(workshop, json.dumps({"when": TAKEN, "taken_at": TAKEN, **local}))
+    assert "d=2024-07-31" in terms_of(workshop, upload_id)
 
 
 def test_tags_of_many_uploads_at_once_have_terms(workshop, upload_id):

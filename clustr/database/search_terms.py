@@ -25,12 +25,14 @@ from clustr.database.clock import now
 from clustr.database.connection import Document, translate_errors
 from clustr.database.documents import LOOKS_LIKE_UPLOAD, MALFORMED_RECORD_ERRORS
 from clustr.database.indexes import drop_index
+from clustr.database.local_dates import LOCAL_DATE
 from clustr.database.search_conditions import TERMS_INDEX
 from clustr.database.vocabulary import Vocabulary
 from clustr.search.terms import Stemming
 
 # What says which day it was where the picture was taken.
 LOCAL_TIME_FIELDS = (
+    LOCAL_DATE,
     *("human.taken_at", "human.taken_at_local"),
     *("analyses.result.taken_at", "analyses.result.taken_at_local"),
 )
@@ -208,6 +210,10 @@ def _taken_on(document: Mapping[str, Any]) -> date | None:
     taken_at: datetime | None = document.get("taken_at")
     if taken_at is None:
         return None
+    local: datetime | None = document.get(LOCAL_DATE)
+    if local is not None:
+        return local.date()
+    # An upload of an older version may lack it.
     edits = document.get("human") or {}
     if edits.get("taken_at"):
         return (edits.get("taken_at_local") or taken_at).date()
