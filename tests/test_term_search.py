@@ -53,6 +53,7 @@ def upload(number: int, caption: str, *tags: str) -> dict[str, Any]:
         "caption": caption,
         "tags": [*tags],
         "size": number,
+        "sha256": f"{number:064x}",
         "status": "pending" if number % 2 else "processed",
         "facets": ["any", "pending" if number % 2 else "processed"],
         "search": {"terms": [*stored.terms], "text": stored.text},
@@ -161,15 +162,28 @@ def test_of_common_words_no_more_is_read_than_is_found(search, uploads, q, most)
     assert sum(each["docsExamined"] for each in read) <= most
 
 
+def test_of_few_uploads_those_with_a_common_word_are_found_without_its_index(search, uploads):
+    birds = [*uploads.find({"search.terms": "c=bird"}).limit(BOTH)]
+    ids = tuple(str(bird["_id"]) for bird in birds)
+    found, read = profiled(search, uploads, "bird", ids=ids)
+    assert found.page.total == len(ids)
+    assert [each["keysExamined"] <= 3 * len(ids) for each in read] == [True]
+    counts = {"command.aggregate": uploads.name, "keysExamined": {"$lt": 3 * len(ids)}}
+    assert uploads.database["system.profile"].count_documents(counts) == 1
+    found, read = profiled(search, uploads, "bird", sha256=birds[0]["sha256"])
+    assert birds[0]["_id"] in keys(found)
+    assert [each["keysExamined"] <= 10 for each in read] == [True]
+
+
 def profiled(
-    search: Search, uploads: Collection[dict[str, Any]], q: str
+    search: Search, uploads: Collection[dict[str, Any]], q: str, **more: Any
 ) -> tuple[SearchPage, list[dict[str, Any]]]:
     """The first page of a search, and the queries of uploads that it took."""
     database = uploads.database
     database["system.profile"].drop()
     database.command("profile", 2)
     try:
-        found = search.page(query(q), 20)
+        found = search.page(query(q, **more), 20)
     finally:
         database.command("profile", 0)
     return found, [*database["system.profile"].find({"ns": uploads.full_name, "op": "query"})]

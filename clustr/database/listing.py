@@ -230,8 +230,8 @@ class Listing:
 
     def _hint(self, upload_filter: UploadFilter, sort: Sort) -> str | None:
         """The index for a filter that none answers by itself; None where MongoDB chooses."""
-        if upload_filter.search_plan and upload_filter.search_plan.index:
-            return upload_filter.search_plan.index
+        if index := upload_filter.search_index:
+            return index
         few = upload_filter.sha256, upload_filter.ids, upload_filter.conditions
         if self._owner is None or not upload_filter.analysis or upload_filter.search or any(few):
             return None
@@ -334,7 +334,8 @@ class Listing:
                 return None
             if plan.ids is not None:
                 return len(plan.ids)
-        options: Document = {"hint": plan.index} if plan and plan.index else {}
+        hint = upload_filter.search_index
+        options: Document = {"hint": hint} if hint else {}
         query = filter_query(upload_filter, sort)
         try:
             with pymongo.timeout(COUNT_SECONDS):

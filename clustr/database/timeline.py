@@ -118,8 +118,7 @@ class Timelines:
     def _groups(self, upload_filter: UploadFilter, unit: Unit, seconds: float) -> list[Document]:
         upload_filter = self._search.planned(upload_filter, BY_DATE)
         options: dict[str, Any] = {}
-        plan = upload_filter.search_plan
-        if index := index_for(upload_filter, BY_DATE, self._owner) or (plan and plan.index):
+        if index := index_for(upload_filter, BY_DATE, self._owner) or upload_filter.search_index:
             options["hint"] = index
         readable = {SORT_DATE: {"$gte": FIRST_MOMENT, "$lte": LAST_MOMENT}}
         is_undated = {"$cond": [{"$lte": [f"${LOCAL_DATE}", None]}, 1, 0]}

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from clustr.database.documents import DUPLICATE_FACETS
+from clustr.database.duplicates import SAME_BYTES_INDEX
 from clustr.database.local_dates import LOCAL_DATE, SORT_DATE, LocalDates
 from clustr.database.result_conditions import Condition
 from clustr.database.search_conditions import SearchPlan
@@ -149,6 +150,19 @@ class UploadFilter:
         sorts = indexed_sorts(owner)
         indexed = [way for way in ways if sort.by in sorts[way.index_prefixes[0]]]
         return indexed or [within]
+
+    @property
+    def search_index(self) -> str | None:
+        """The index to be read for a search with a plan; None where MongoDB chooses.
+
+        Of a frequent word the index on terms has far more uploads than are asked for by their ids
+        or bytes.
+        """
+        if self.search_plan is None:
+            return None
+        if self.ids:
+            return "_id_"
+        return SAME_BYTES_INDEX if self.sha256 else self.search_plan.index
 
     @property
     def is_only_search(self) -> bool:
