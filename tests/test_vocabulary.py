@@ -88,6 +88,10 @@ def age(mongo_database: Any) -> None:
         ("c=dog", True),
         ("c=mp3", True),
         ("c=海", True),
+        ("t=boeing747", True),
+        ("#=route 2024", True),
+        ("c=covid2019", True),
+        ("t=2024", False),
         ("n=2024", False),
         ("n=07", False),
         ("n=20240715", False),
@@ -100,7 +104,8 @@ def test_numbers_are_left_out(term, known):
 
 
 def test_what_is_written_anywhere_is_in_the_vocabulary(saying_workshop: Workshop, upload_id):
-    edited(saying_workshop, upload_id, tags={"add": ["red ball"]})
+    edited(saying_workshop, upload_id, tags={"add": ["red ball", "Boeing747"]})
     vocabulary = saying_workshop.web.database.vocabulary
-    found = vocabulary.beginning_with(["n=phot", "c=ca", "#=so", "t=bal"], 10)
-    assert {each.term for each in found} == {"n=photograph", "c=cat", "#=sofa", "t=ball"}
+    found = vocabulary.beginning_with(["n=phot", "c=ca", "#=so", "#=boe", "t=bal"], 10)
+    terms = {each.term for each in found}
+    assert terms == {"n=photograph", "c=cat", "#=sofa", "#=boeing747", "t=ball"}

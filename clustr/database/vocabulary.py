@@ -25,7 +25,7 @@ INDEXES = {"counted_at": {"keys": [("counted_at", 1)]}, **most_used.INDEXES}
 
 # Names of files from cameras, and hashes, would make the vocabulary as large as the library, and an
 # upload would often have to wait for it.
-MAX_DIGITS = 2
+MAX_DIGITS_IN_NAMES = 2
 DIGIT = re.compile(r"\d")
 LETTER = re.compile(r"[^\W\d_]")
 MAX_REMEMBERED = 200_000
@@ -52,7 +52,9 @@ class CountedWord:
 def is_in_vocabulary(term: str) -> bool:
     """Whether the vocabulary has a term, if uploads have it; numbers it has not."""
     word = term[2:]
-    return LETTER.search(word) is not None and len(DIGIT.findall(word)) <= MAX_DIGITS
+    if LETTER.search(word) is None:
+        return False
+    return term[0] != FIELDS["name"] or len(DIGIT.findall(word)) <= MAX_DIGITS_IN_NAMES
 
 
 def terms_of_words(field: str | None) -> list[str]:
