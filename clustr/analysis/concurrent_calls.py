@@ -50,7 +50,7 @@ class CallWindow:
 
     @property
     def size(self) -> int:
-        """The number; during a pause, that after it."""
+        """How many calls may be under way; a pause does not change that."""
         return int(self._size)
 
     @property

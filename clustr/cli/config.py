@@ -63,7 +63,7 @@ def check(limit: float) -> None:
 
 
 def find_problems_in_use(settings: Settings) -> Iterator[str]:
-    """Yield the problems that reading the settings does not find, but a web process that starts."""
+    """Yield what keeps a web process from starting, beyond what reading the settings finds."""
     try:
         require_auth_choice(settings, [settings.host])
     except InvalidSettings as error:

@@ -181,7 +181,8 @@ class PluginLibrary:
 
 
 def _check_analysis(filters: Mapping[str, Any]) -> None:
-    """
+    """Check that the filters by an analyzer and by the state of its analysis come together.
+
     Raises:
         InvalidInput: there is an analyzer without the state of its analysis, or the reverse.
     """
@@ -191,7 +192,8 @@ def _check_analysis(filters: Mapping[str, Any]) -> None:
 
 
 def _check_time(name: str, value: Any) -> None:
-    """
+    """Check the value of a filter by a time.
+
     Raises:
         InvalidInput: the value is no time and, where the filter takes one, no day.
     """
