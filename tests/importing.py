@@ -6,6 +6,7 @@ import json
 import re
 import socket
 import subprocess
+import threading
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -123,6 +124,7 @@ class Proxy(Server):
         self.treat = treat
         self.path = path.encode()
         self.requests = 0
+        self._counting = threading.Lock()
 
     def _forward(self, _server: Server, connection: socket.socket) -> None:
         """Pass one request on, and its answer back."""
@@ -148,8 +150,9 @@ class Proxy(Server):
     def reply(self, connection: socket.socket, begin: bytes, answer: bytes) -> None:
         """Send what the service has answered to the request that begins so."""
         if begin.split()[1].partition(b"?")[0] == self.path:
-            self.requests += 1
-            instead = self.treat(self.requests)
+            with self._counting:
+                number = self.requests = self.requests + 1
+            instead = self.treat(number)
             answer = answer if instead is None else instead
         connection.sendall(answer)
 

@@ -109,16 +109,19 @@ def test_nothing_is_twice_and_no_word_lost_when_it_is_killed(pictures, proxy, tm
 
 
 def test_after_ctrl_c_it_says_what_was_done(pictures, proxy):
-    pictures.add_many(80)
+    connections, answered = 4, 3
+    at_once = connections + 2
+    pictures.add_many((at_once + 1) * SENT_FILES)
     waiting = threading.Event()
-    between = proxy(lambda number: None if number == 1 else keep(waiting))
-    program = pictures.start(url=between.url)
-    wait_until(lambda: len(pictures.uploads()) >= 64, 30, "some uploads")
+    between = proxy(lambda number: None if number <= answered else keep(waiting))
+    program = pictures.start("--connections", str(connections), url=between.url)
+    # The first request beyond those at once is made once one before it has ended and is counted.
+    wait_until(lambda: between.requests > at_once, 30, "the last request")
     program.signal(signal.SIGINT)
     waiting.set()
     assert program.process.wait(20) == 130
-    assert "16" in program.output()
-    assert "uploaded" in program.output()
+    (count,) = re.findall("^ *([0-9]+) .*uploaded *$", program.output(), re.MULTILINE)
+    assert int(count) in {SENT_FILES * number for number in range(1, answered + 1)}
     assert "Traceback" not in program.output()
 
 
@@ -248,16 +251,18 @@ def test_a_key_is_sent_to_no_service_of_somebody_else(web, pictures, key, tmp_pa
 
 def test_a_file_that_changes_on_the_way_is_listed_and_the_others_are_sent(pictures, proxy):
     pictures.add_many(40)
-    last = sorted(pictures.folder.iterdir())[-1]
+    changed = []
 
     def change(number: int) -> None:
         if number == 1:
-            last.write_bytes(another_picture() + b"longer")
+            stored = {one["original_name"] for one in pictures.uploads()}
+            changed.append(next(p for p in pictures.folder.iterdir() if p.name not in stored))
+            changed[0].write_bytes(another_picture() + b"longer")
 
     ran = pictures.run("--connections", "1", url=proxy(change).url)
     assert ran.returncode == 1
     assert counts(ran) == {"uploaded": 39, "cannot be read": 1}
-    assert "import it once more" in pictures.report()[last.name][1]
+    assert "import it once more" in pictures.report()[changed[0].name][1]
     assert counts(pictures.run()) == {"there already": 39, "uploaded": 1}
 
 
