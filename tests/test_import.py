@@ -257,7 +257,7 @@ def test_a_file_that_changes_on_the_way_is_listed_and_the_others_are_sent(pictur
         if number == 1:
             stored = {one["original_name"] for one in pictures.uploads()}
             changed.append(next(p for p in pictures.folder.iterdir() if p.name not in stored))
-            changed[0].write_bytes(another_picture() + b"longer")
+            changed[0].write_bytes(another_picture() + bytes(10_000))
 
     ran = pictures.run("--connections", "1", url=proxy(change).url)
     assert ran.returncode == 1
