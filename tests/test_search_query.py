@@ -9,6 +9,7 @@ from clustr.search.query import MAX_PARTS, Phrase, Taken, Word, parse
 from clustr.search.terms import FIELDS, Stemming
 
 STEMMING = Stemming(["en"])
+ARROWS = ["cat -> dog", "cat --> dog", "cat -= dog", "cat -+ dog", "cat -| dog", "cat -— dog"]
 
 
 def errors(q: str) -> str:
@@ -27,6 +28,12 @@ def errors(q: str) -> str:
         ('cat -tag:"⭐"', "At character 5: there are no letters and no digits to look for"),
         ("cat -⭐", "At character 5: there are no letters"),
         ('-"❤️ !" cat', "At character 1: there are no letters"),
+        ("cat -‼\ufe0f", "At character 5: there are no letters"),
+        ("cat -#\ufe0f\u20e3", "At character 5: there are no letters"),
+        ("cat -*.png", "At character 5: there are no letters"),
+        ('cat -"*.png"', "endings of names are not looked for"),
+        ("cat -_.jpeg", "endings of names are not looked for"),
+        ("*.png cat", "At character 1: there are no letters"),
         ("tag:⭐ cat", "At character 1: there are no letters"),
         ("cat name:!!!", "At character 5: there are no letters"),
         ('tag:"" cat', "At character 1: there are no letters"),
@@ -63,7 +70,7 @@ def test_what_looks_like_the_grammar_is_looked_for(q):
     assert parse(q, STEMMING).words
 
 
-@pytest.mark.parametrize("q", ["cat & dog", "cat - dog", "cat -! dog", "cat ⭐ dog"])
+@pytest.mark.parametrize("q", ["cat & dog", "cat - dog", "cat -! dog", "cat ⭐ dog", *ARROWS])
 def test_punctuation_by_itself_is_left_out(q):
     assert parse(q, STEMMING).parts == parse("cat dog", STEMMING).parts
 

@@ -37,6 +37,7 @@ from clustr.search.terms import (
 )
 
 MAX_PARTS = 20
+ARROWS_AND_BARS = "+<=>|~"  # Symbols to Unicode, and written like punctuation: `cat -> dog`.
 # The beginning of a word has at least so many letters: those of one letter begin too many words.
 MIN_PREFIX = 2
 LONGEST_QUOTE = 40  # of a part that an error repeats
@@ -210,7 +211,10 @@ def parse(text: str, stemming: Stemming, prefix: bool = True) -> SearchQuery:
             parts.append(Part(conditions, bool(found["minus"])))
         elif _is_meant(found):
             at = found.start() + 1
-            raise _invalid(f"At character {at}: there are no letters and no digits to look for")
+            raise _invalid(
+                f"At character {at}: there are no letters and no digits to look for, and endings "
+                "of names are not looked for"
+            )
     if not parts:
         raise _invalid("Give a word to look for: there are no letters and no digits in this")
     if len(parts) > MAX_PARTS:
@@ -219,14 +223,16 @@ def parse(text: str, stemming: Stemming, prefix: bool = True) -> SearchQuery:
 
 
 def _is_meant(found: re.Match[str]) -> bool:
-    """Whether a part without letters and digits asks for something, and is no mere punctuation.
+    """Whether a part in which no word is left asks for something, and is no mere punctuation.
 
-    Without it, more would be found, and deleted.
+    Without it, more would be found, and deleted. `*.png` has letters, those of an ending.
     """
-    if found["field"]:
-        return True
     written = found["quoted"] or found["word"] or ""
-    return bool(found["minus"]) and any(unicodedata.category(each)[0] == "S" for each in written)
+    if found["field"] or any(each.isalnum() for each in written):
+        return True
+    # Some emoji are punctuation with a mark that makes them one.
+    kinds = (unicodedata.category(each)[0] for each in written if each not in ARROWS_AND_BARS)
+    return bool(found["minus"]) and not {"S", "M"}.isdisjoint(kinds)
 
 
 def _conditions(found: re.Match[str], stemming: Stemming, is_prefix: bool) -> Iterator[Condition]:
