@@ -11,8 +11,8 @@ from uuid import uuid4
 import photographs
 import pytest
 import requests
-from bson import ObjectId
 from calling import FORM, form, get, named, part, total_uploads, upload, uploaded
+from flask.testing import FlaskClient
 
 numbers = iter(range(500_000, 600_000))
 
@@ -89,34 +89,42 @@ def test_F2c_the_same_key_at_once_stores_once(service):
     assert len(accepted) == 1
 
 
-@pytest.mark.parametrize("counted", ["all files", "accepted files"])
-def test_C4_a_file_that_was_refused_at_first_is_not_taken_for_another(
-    app_with, app_workshop, counted
-):
-    """As after a setting was changed; release 0.1 counted the accepted files alone."""
+def send(client: FlaskClient, body: bytes, headers: dict[str, str]) -> list[dict[str, Any]]:
+    return client.post("/api/upload", data=body, content_type=FORM, headers=headers).json["data"]
+
+
+def test_C4_a_file_that_was_refused_at_first_is_not_taken_for_another(app_with, app_workshop):
+    """As after a setting was changed; release 0.1 looks for the number among accepted files."""
     photo = new_photograph()
     names = ("a.png", "b.jpg", "c.jpg")
     files = [*zip(names, (photographs.photograph("png"), photo, photo), strict=True)]
     body = form(*((named(name.encode()), content) for name, content in files))
     headers = {"Idempotency-Key": str(uuid4())}
-
-    def send(**settings: str) -> list[dict[str, Any]]:
-        client = app_with(**settings).test_client()
-        return client.post("/api/upload", data=body, content_type=FORM, headers=headers).json[
-            "data"
-        ]
-
-    first = [each["id"] for each in send(ALLOWED_EXTENSIONS="jpg")]
-    if counted == "accepted files":
-        for position, upload_id in enumerate(first):
-            changed = {"$set": {"retry.position": position}}
-            app_workshop.collection.update_one({"_id": ObjectId(upload_id)}, changed)
-    again = send()
+    jpeg_alone, all_formats = (
+        app_with(**settings).test_client() for settings in ({"ALLOWED_EXTENSIONS": "jpg"}, {})
+    )
+    first = [each["id"] for each in send(jpeg_alone, body, headers)]
+    stored = app_workshop.collection.find({}, sort=[("_id", 1)])
+    assert [each["retry"]["position"] for each in stored] == [0, 1]
+    again = send(all_formats, body, headers)
     assert [each["index"] for each in again] == [0, 1, 2]
     assert again[0]["original_filename"] == "a.png"
     assert [each["id"] for each in again[1:]] == first
-    assert send() == again
+    assert send(all_formats, body, headers) == again
     assert app_workshop.collection.count_documents({}) == 3
+
+
+@pytest.mark.parametrize("names", [("a.jpg", "b.jpg"), ("a.jpg", "a.jpg")])
+def test_C4_a_file_is_stored_again_when_only_another_with_its_bytes_is_left(workshop, names):
+    client, photo = workshop.app.test_client(), new_photograph()
+    body = form(*((named(name.encode()), photo) for name in names))
+    headers = {"Idempotency-Key": str(uuid4())}
+    removed, kept = (each["id"] for each in send(client, body, headers))
+    assert client.delete(f"/api/uploads/{removed}").status_code == 204
+    again = send(client, body, headers)
+    assert again[1]["id"] == kept
+    assert again[0]["id"] not in (removed, kept)
+    assert send(client, body, headers) == again
 
 
 @pytest.mark.parametrize("key", ["", "a b", "ä", "x" * 256])

@@ -108,8 +108,8 @@ class Retry:
     Attributes:
         key: the `Idempotency-Key` that the client gave the request.
         fingerprint: of all files of the request, to tell whether it is the same.
-        position: which file of the request the upload is, from 0. Release 0.1 counted the accepted
-            files alone; where one of those has the number already, that of all files is added.
+        position: which of the accepted files of the request the upload is, from 0; where another
+            one has the number already, that of all accepted files is added.
     """
 
     key: str

@@ -221,20 +221,21 @@ class Intake:
         keys = options.retry_keys(is_of_owner=self._database.owner is not None)
         retry = Retry(keys[0], fingerprint(received), 0) if keys else None
         stored_before = self._find_stored_before(keys, retry) if retry else []
-        earlier = EarlierUploads(stored_before, [item.file.sha256 for item in received])
-        hashes = [file.file.sha256 for _, file, _ in checked]
+        files = [(file.file.sha256, clean_name(file.name)) for _, file, _ in checked]
+        earlier = EarlierUploads(stored_before, files)
+        hashes = [sha256 for sha256, _ in files]
         reusable = self._database.uploads.first_uploads_by_hash(hashes) if reuse else {}
         chosen: list[tuple[int, Upload, bool]] = []
         new: list[tuple[ReceivedFile, Upload]] = []
-        for index, file, inspected in checked:
-            again = earlier.take(index)
+        for number, (index, file, inspected) in enumerate(checked):
+            again = earlier.of_file(number)
             upload = again or reusable.get(file.file.sha256)
             reused = upload is not again
             if upload is None:
                 upload = self._build_upload(file, inspected, request_id, options.uploaded_by)
                 upload = options.amend(upload) if options.amend else upload
                 if retry:
-                    position = earlier.free_position(index)
+                    position = earlier.free_position(number)
                     upload = replace(upload, retry=replace(retry, position=position))
                 new.append((file, upload))
             if reuse:
