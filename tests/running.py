@@ -156,10 +156,15 @@ class Servers:
         self._started: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
-        redis = servers.find_program(servers.REDIS)
         self._start_mongod()
-        self._started.append(start(servers.redis_arguments(redis, self.redis_port, self._folder)))
-        wait_until(lambda: servers.redis_answers(self.redis_port, self.passwords), 10, "Redis")
+        self._started.append(start(self.redis_arguments()))
+        wait_until(lambda: servers.redis_answers(self.redis_port, self.passwords), 60, "Redis")
+
+    def redis_arguments(self) -> list[str]:
+        """The command line of Redis, with a database for each workshop."""
+        redis = servers.find_program(servers.REDIS)
+        arguments = servers.redis_arguments(redis, self.redis_port, self._folder)
+        return [*arguments, "--databases", "4096"]
 
     def _start_mongod(self) -> None:
         mongod = servers.find_program(servers.MONGOD)
@@ -174,6 +179,10 @@ class Servers:
         killed.kill()
         killed.wait()
         self._start_mongod()
+
+    @property
+    def mongod_pid(self) -> int:
+        return self._started[0].pid
 
     @contextmanager
     def frozen_mongod(self) -> Iterator[None]:
@@ -258,7 +267,7 @@ class Up:
         """What it and its children have printed so far."""
         return self._log.read_text(errors="replace")
 
-    def wait_until_started(self, seconds: float = 60) -> "Up":
+    def wait_until_started(self, seconds: float = 120) -> "Up":
         def started() -> bool:
             assert self._process.poll() is None, self.output()
             return "Things to try" in self.output()
@@ -266,14 +275,14 @@ class Up:
         wait_until(started, seconds, self.output())
         return self
 
-    def wait(self, seconds: float = 30) -> int:
+    def wait(self, seconds: float = 60) -> int:
         """Wait until it has ended, and return its exit code."""
         return self._process.wait(seconds)
 
     def stop(self) -> int:
         """Ask it to end, as a service manager does, and return its exit code."""
         self._process.terminate()
-        return self.wait(15)
+        return self.wait()
 
     def kill(self) -> None:
         self._process.kill()

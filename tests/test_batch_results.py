@@ -1,11 +1,7 @@
 """Batches whose results are stored as they come, with real workers."""
 
-from collections.abc import Iterator
-
 import photographs
-import pytest
-from running import Servers, wait_until
-from workshop import Workshop, plugin
+from workshop import plugin
 
 SLOW = photographs.photograph("jpg", "rocket")
 QUICK = [photographs.photograph("jpg", "cat", width=40 + n) for n in range(7)]
@@ -24,12 +20,6 @@ def yielding(*body: str, timeout: float) -> str:
     )
 
 
-@pytest.fixture
-def workshop(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
-    with Workshop(tmp_path_factory.mktemp("batches"), servers) as workshop:
-        yield workshop
-
-
 def test_one_that_hangs_does_not_hold_back_the_others(workshop):
     gate = workshop.folder / "gate"
     body = (
@@ -43,7 +33,7 @@ def test_one_that_hangs_does_not_hold_back_the_others(workshop):
         assert workshop.end_of(upload_id, "yielding").result == {"together": 8}
     assert workshop.state_of(slow, "yielding") == "running"
     gate.write_text("open")
-    assert horse.process.wait(30) == 0
+    assert horse.process.wait(60) == 0
     assert workshop.analysis(slow, "yielding").result == {"together": 8}
 
 
@@ -51,7 +41,7 @@ def test_one_that_takes_too_long_fails_and_the_others_are_looked_at_once(worksho
     body = (f"if {IS_SLOW}: time.sleep(60)", "yield image, {'together': len(images)}")
     workshop.write("yielding", yielding(*body, timeout=1))
     slow, *others = workshop.upload(SLOW, *QUICK)
-    assert workshop.horse("yielding", "run").process.wait(30) == 0
+    assert workshop.horse("yielding", "run").process.wait(60) == 0
     assert {workshop.analysis(key, "yielding").result["together"] for key in others} == {8}
     failed = workshop.analysis(slow, "yielding")
     assert (failed.state, failed.error) == ("failed", "took longer than 1 seconds")
@@ -62,7 +52,7 @@ def test_those_without_a_result_yet_are_tried_alone(workshop):
     source = yielding(*body, timeout=30).replace(f"image: {IS_SLOW}", f"image: not {IS_SLOW}")
     workshop.write("yielding", source)
     ids = workshop.upload(SLOW, *QUICK)
-    assert workshop.horse("yielding", "run").process.wait(30) == 0
+    assert workshop.horse("yielding", "run").process.wait(60) == 0
     ends = [workshop.analysis(key, "yielding") for key in ids]
     assert {end.state for end in ends} == {"succeeded"}
     assert ends[0].result == {"n": 1}
@@ -72,7 +62,7 @@ def test_a_service_that_is_away_for_some_does_not_stop_the_others(workshop):
     body = (f"yield image, RetryLater('the shelf is away') if {IS_SLOW} else {{}}",)
     workshop.write("yielding", yielding(*body, timeout=30))
     slow, *others = workshop.upload(SLOW, *QUICK)
-    assert workshop.horse("yielding", "run").process.wait(30) == 0
+    assert workshop.horse("yielding", "run").process.wait(60) == 0
     assert {workshop.state_of(key, "yielding") for key in others} == {"succeeded"}
-    wait_until(lambda: workshop.state_of(slow, "yielding") == "deferred", 10, "a deferral")
+    assert workshop.state_of(slow, "yielding") == "deferred"
     assert workshop.web.database.circuit_breakers.get("yielding") is None

@@ -8,8 +8,7 @@ import pytest
 from bson import ObjectId
 from stored_analyses import LEASE, add, an_upload, claim, finish, set_analysis, stored
 
-from clustr.database import FinishedAnalysis, now
-from clustr.database.analyses import BATCH
+from clustr.database import FinishedAnalysis, analyses, now
 from clustr.domain.models import UNFINISHED, Analysis, State, Status
 
 
@@ -88,10 +87,14 @@ def test_result_too_large_for_its_upload_is_a_failure_of_that_analysis(database,
 
 @pytest.mark.parametrize("end", [State.DEFERRED, State.SUCCEEDED, State.SKIPPED, State.FAILED])
 def test_status_follows_from_all_states(database, end):
-    for others in itertools.product(State, repeat=2):
-        [upload_id] = add(database, State.QUEUED, *others)
-        claim(database)
-        finish(database, upload_id, state=end, due_at=now())
+    ids = {
+        others: add(database, State.QUEUED, *others)[0]
+        for others in itertools.product(State, repeat=2)
+    }
+    claim(database, size=len(ids))
+    ends = [FinishedAnalysis(upload_id, end, due_at=now()) for upload_id in ids.values()]
+    assert database.analyses.finish("a", "run", ends) == len(ids)
+    for others, upload_id in ids.items():
         if {end, *others} & set(UNFINISHED):
             expected = "pending"
         elif State.FAILED in (end, *others):
@@ -174,15 +177,16 @@ def test_version_is_that_of_the_result_while_there_is_one(database, collection):
     assert (newer.version, newer.result, newer.provenance) == (8, {"x": 2}, {"model": 8})
 
 
-def test_park_and_wake_move_all_that_there_is(database):
-    add(database, State.QUEUED, State.QUEUED, count=BATCH + 3)
-    assert database.analyses.defer_queued("a", "the captioner is away") == BATCH + 3
+def test_park_and_wake_move_all_that_there_is(database, monkeypatch):
+    monkeypatch.setattr(analyses, "BATCH", 10)
+    add(database, State.QUEUED, State.QUEUED, count=23)
+    assert database.analyses.defer_queued("a", "the captioner is away") == 23
     assert claim(database) == []
     assert len(claim(database, analyzer="b")) == 1
-    assert database.analyses.deferred_summary("a").count == BATCH + 3
+    assert database.analyses.deferred_summary("a").count == 23
     assert database.analyses.deferred_summary("b") is None
-    assert database.analyses.requeue_deferred("a", include_not_due=True) == BATCH + 3
-    assert len(claim(database, size=BATCH + 9)) == BATCH + 3
+    assert database.analyses.requeue_deferred("a", include_not_due=True) == 23
+    assert len(claim(database, size=30)) == 23
 
 
 def test_only_what_is_due_is_woken(database, collection):

@@ -33,7 +33,7 @@ class WebSide:
         settings = "python:clustr.supervisor.gunicorn_settings"
         arguments = ["-m", "gunicorn", "-c", settings, "clustr.app:create_app()"]
         self.gunicorn = self.workshop.run(*arguments, **self._settings)
-        wait_until(self.serves, 30, "gunicorn")
+        wait_until(self.serves, 60, "gunicorn")
 
     def serves(self) -> bool:
         alone = {"Connection": "close"}

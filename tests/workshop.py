@@ -93,6 +93,8 @@ sys.exit(jobs.answer_calls(analyzer, line))
 """
 
 _numbers = itertools.count()
+# One for each workshop: another may still be used, as that of a whole session.
+_redis_databases = itertools.count(1)
 
 
 def analyzer(name: str, analyze: str, **attributes: Any) -> str:
@@ -125,10 +127,8 @@ def end_leases(uploads: Collection[dict[str, Any]]) -> None:
     moved = {"$mergeObjects": ["$$this", {"lease_until": ended}]}
     analyses = {"$map": {"input": "$analyses", "in": {"$cond": [running, moved, "$$this"]}}}
     uploads.update_many({}, [{"$set": {"analyses": analyses}}])
-    uploads.database["leases"].update_many(
-        {"_id": {"$in": ["reconciler", "jobs"]}},
-        [{"$set": {"until": {"$subtract": ["$until", 60_000]}}}],
-    )
+    moved = {"until": {"$subtract": ["$until", 60_000]}}
+    uploads.database["leases"].update_many({}, [{"$set": moved}])
 
 
 class Program:
@@ -152,7 +152,7 @@ class Program:
     def alive(self) -> bool:
         return self.process.poll() is None
 
-    def stop(self, seconds: float = 15) -> int:
+    def stop(self, seconds: float = 60) -> int:
         self.process.terminate()
         return self.process.wait(seconds)
 
@@ -162,7 +162,8 @@ class Program:
     def children(self) -> list[Process]:
         """Those it made itself; in a worker the reconciler, what does jobs, then the others."""
         made = [p for p in all_processes() if p.parent_pid == self.pid and p.alive()]
-        return sorted(made, key=lambda process: int(process.started_at))
+        # The kernel counts hundredths of a second, in which several may start.
+        return sorted(made, key=lambda process: (int(process.started_at), process.pid))
 
     def horses(self) -> list[Process]:
         """In a worker, the processes in which analyzers run."""
@@ -195,7 +196,7 @@ class Workshop:
         self.environment = {
             "MONGODB_URL": servers.mongodb_url,
             "MONGODB_DATABASE": f"workshop{number}",
-            "REDIS_URL": servers.redis_url.replace("/0", f"/{number % 16}"),
+            "REDIS_URL": servers.redis_url.replace("/0", f"/{next(_redis_databases)}"),
             "DATA_FOLDER": str(folder / "data"),
             "PLUGINS_FOLDER": str(self.plugins),
             "PLUGINS_DISABLED": ",".join(FIRST_PARTY),
@@ -205,7 +206,6 @@ class Workshop:
         }
         self._started: list[Program] = []
         self.redis = Redis.from_url(self.environment["REDIS_URL"])
-        self.redis.flushdb()
         self._mongo: MongoClient[dict[str, Any]] = MongoClient(
             self.environment["MONGODB_URL"], tz_aware=True
         )
@@ -262,7 +262,7 @@ class Workshop:
     def analysis(self, upload_id: str, name: str) -> Analysis:
         return next(a for a in self.get(upload_id).analyses if a.name == name)
 
-    def end_of(self, upload_id: str, name: str, seconds: float = 20) -> Analysis:
+    def end_of(self, upload_id: str, name: str, seconds: float = 60) -> Analysis:
         """The analysis once it has reached its end."""
         wait_until(
             lambda: self.analysis(upload_id, name).state not in UNFINISHED,
@@ -274,8 +274,14 @@ class Workshop:
     def state_of(self, upload_id: str, name: str) -> str:
         return self.analysis(upload_id, name).state
 
-    def wait_for_state(self, upload_id: str, name: str, state: str, seconds: float = 20) -> None:
-        wait_until(lambda: self.state_of(upload_id, name) == state, seconds, f"{name} {state}")
+    def wait_for_state(self, upload_id: str, name: str, state: str) -> Analysis:
+        """The analysis in this state, in which it may not stay."""
+
+        def found() -> Analysis | None:
+            analysis = self.analysis(upload_id, name)
+            return analysis if analysis.state == state else None
+
+        return wait_until(found, 60, f"{name} {state}")
 
     def stored(self, upload_id: str, name: str) -> dict[str, Any]:
         """The analysis as it is in MongoDB."""
@@ -346,9 +352,18 @@ class Workshop:
         settings = {"PATH": os.environ["PATH"], **self.environment, **environment}
         return run_program(["-m", "clustr", *arguments], settings, self.folder)
 
-    def worker(self, *arguments: str) -> Program:
+    def worker(self, *arguments: str, **environment: str) -> Program:
         """Run `clustr worker`."""
-        return self.run("-m", "clustr", "worker", *arguments)
+        return self.run("-m", "clustr", "worker", *arguments, **environment)
+
+    def analyze(self, name: str) -> None:
+        """Run an analyzer on all that is queued for it.
+
+        A process ends after a second, which a machine that is busy may need for one analysis.
+        """
+        queued = {"analyses": {"$elemMatch": {"name": name, "state": "queued"}}}
+        while self.collection.find_one(queued):
+            assert self.horse(name, f"run-{next(_numbers)}").process.wait(60) == 0
 
     def horse(self, analyzer: str, run: str) -> Program:
         """Answer one call for an analyzer, in a process of its own."""
@@ -391,11 +406,10 @@ class Outage(Servers):
             program = programs.find_program(programs.MONGOD)
             arguments = programs.mongod_arguments(program, self.mongodb_port, self._folder)
         else:
-            program = programs.find_program(programs.REDIS)
-            arguments = programs.redis_arguments(program, self.redis_port, self._folder)
+            arguments = self.redis_arguments()
         index = ("mongod", "redis-server").index(name)
         self._started[index] = start(arguments)
         if name == "mongod":
             ensure_ready(self.mongodb_port, self.passwords)
         else:
-            wait_until(lambda: programs.redis_answers(self.redis_port, self.passwords), 10, "Redis")
+            wait_until(lambda: programs.redis_answers(self.redis_port, self.passwords), 60, "Redis")
