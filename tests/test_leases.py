@@ -20,6 +20,8 @@ def test_breaker_opens_after_failures_and_closes_at_once(database):
     assert database.circuit_breakers.get("b") is None
     database.circuit_breakers.close("a")
     assert database.circuit_breakers.get("a") is None
+    opened = [database.circuit_breakers.record_failure("a", "busy", opens=n == 1) for n in range(3)]
+    assert [breaker.open for breaker in opened] == [False, True, True]
 
 
 def test_D4_breaker_is_probed_every_ten_seconds_however_long_it_lasts(database, mongo_database):

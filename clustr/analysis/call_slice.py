@@ -12,12 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
-from clustr.analysis.concurrent_calls import (
-    CallWindow,
-    ConcurrentCalls,
-    FinishedCall,
-    concurrency_of,
-)
+from clustr.analysis.concurrent_calls import CallWindow, ConcurrentCalls, FinishedCall
 from clustr.analysis.ends import End
 from clustr.analysis.work_slice import UNMOUNTED, WorkSlice, log_context
 from clustr.database import ClaimedAnalysis
@@ -39,7 +34,7 @@ class CallSlice:
         work: claims the analyses, and stores their ends.
         window: how many calls may be under way, as the service has taken those of earlier runs.
         probing: whether the service was unavailable, so that one call has to be answered first.
-        is_expired: whether to claim no more.
+        is_expired: whether to claim and send no more.
         on_first_answer: called when the service has answered the first call.
     """
 
@@ -55,7 +50,6 @@ class CallSlice:
         self._probing = probing
         self._is_expired = is_expired
         self._on_first_answer = on_first_answer
-        self._concurrency = concurrency_of(work.analyzer)
         self._window = window
         if probing:
             window.probe()
@@ -63,13 +57,15 @@ class CallSlice:
         self._queued: deque[ClaimedAnalysis] = deque()
         self._answered_at = -math.inf
         self._look_at = -math.inf
+        self._is_over = False
         self._in_doubt: End | None = None
         self._unavailable: End | None = None
 
     def run(self, claims: list[ClaimedAnalysis]) -> End | None:
         """Analyze these, and what is queued meanwhile.
 
-        Analyses that are not begun when this ends stay claimed until the run releases them.
+        This ends also in the middle of a pause. Analyses that are not begun then stay claimed until
+        the run releases them.
 
         Returns:
             the end of a call by which the service is unavailable, else None.
@@ -82,7 +78,8 @@ class CallSlice:
             self._work.runner, lambda image: log_context(self._claimed[image.id].upload)
         )
         with closing(calls):
-            while calls or (self._queued and not self._unavailable):
+            while calls or (self._queued and not (self._unavailable or self._is_over)):
+                self._is_over = self._is_over or self._is_expired()
                 self._claim_more(calls)
                 ends: list[tuple[ClaimedAnalysis, End]] = []
                 try:
@@ -112,7 +109,8 @@ class CallSlice:
                 yield self._finish(finished)
 
     def _may_send(self, calls: ConcurrentCalls) -> bool:
-        is_held_up = self._unavailable or self._in_doubt or self._window.pause_seconds
+        has_ended = self._unavailable or self._is_over
+        is_held_up = has_ended or self._in_doubt or self._window.pause_seconds
         return not is_held_up and len(calls) < self._window.size
 
     def _finish(self, finished: FinishedCall) -> tuple[ClaimedAnalysis, End]:
@@ -129,9 +127,9 @@ class CallSlice:
         if end.state is not State.DEFERRED:
             if sent_at is not None:
                 self._note_answer()
-        elif sent_at is None or self._probing:
+        elif sent_at is None or self._probing or (end.after or 0) > LONGEST_PAUSE_SECONDS:
             self._unavailable = end
-        elif end.after is not None and end.after <= LONGEST_PAUSE_SECONDS:
+        elif end.after is not None:
             self._window.shrink(sent_at)
             self._window.pause(max(SHORTEST_PAUSE_SECONDS, end.after))
         elif self._answered_at < sent_at:
@@ -155,12 +153,10 @@ class CallSlice:
     def _claim_more(self, calls: ConcurrentCalls) -> None:
         """Claim the next analyses, unless there are enough, or this slice has to end."""
         is_full = len(self._queued) + len(calls) >= self._window.size
-        if is_full or self._probing or self._unavailable or time.monotonic() < self._look_at:
+        has_to_end = self._probing or self._unavailable or self._is_over
+        if is_full or has_to_end or time.monotonic() < self._look_at:
             return
-        if self._is_expired():
-            self._look_at = math.inf
-            return
-        claims = self._work.claim(self._concurrency, probing=False)
+        claims = self._work.claim(self._window.size, probing=False)
         self._queued.extend(claims)
         if not claims:
             self._look_at = time.monotonic() + CLAIM_SECONDS

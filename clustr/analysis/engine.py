@@ -275,6 +275,8 @@ class AnalysisEngine:
 
         def recover() -> None:
             if has_failed_before:
+                # Of very many analyses that wait, the plugin's code shall not seem to hang.
+                work.runner.limits.stop_watching()
                 self._recover(work.analyzer)
 
         def is_expired() -> bool:
@@ -310,10 +312,16 @@ class AnalysisEngine:
 
     def _defer(self, analyzer: Analyzer, end: End) -> None:
         reason = end.error or ""
-        if end.after is not None and end.after <= LONGEST_PAUSE_SECONDS:
-            self._window_of(analyzer).pause(end.after)
-        seconds = max(end.seconds, end.after or 0.0)
-        breaker = self._database.circuit_breakers.record_failure(analyzer.name, reason, seconds)
+        after_seconds = end.after or 0.0
+        longest_pause_seconds = LONGEST_PAUSE_SECONDS if calls_lease(analyzer) else 0.0
+        if after_seconds <= longest_pause_seconds:
+            self._window_of(analyzer).pause(after_seconds)
+        breaker = self._database.circuit_breakers.record_failure(
+            analyzer.name,
+            reason,
+            max(end.seconds, after_seconds),
+            opens=after_seconds > longest_pause_seconds,
+        )
         if breaker.open:
             self._database.analyses.defer_queued(analyzer.name, reason)
         log.warning("analyzer_put_off", reason=reason, probe_at=breaker.probe_at.isoformat())

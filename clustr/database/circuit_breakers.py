@@ -46,15 +46,23 @@ class CircuitBreakers:
         with translate_errors():
             return _from_document(self._collection.find_one({"_id": analyzer}))
 
-    def record_failure(self, analyzer: str, reason: str, seconds: float = 0.0) -> CircuitBreaker:
+    def record_failure(
+        self, analyzer: str, reason: str, seconds: float = 0.0, opens: bool = False
+    ) -> CircuitBreaker:
         """Count a failure, and schedule the next probe after an exponential, randomized wait.
 
         Args:
             seconds: how long the call took that failed, or for how long the service asks to wait.
                 The next one is made no sooner, so that a service in which calls time out has as
                 much time without one.
+            opens: whether the breaker opens at this failure, whatever was before.
         """
-        failures = {"$add": [{"$ifNull": ["$failures", 0]}, 1]}
+        failures = {
+            "$max": [
+                {"$add": [{"$ifNull": ["$failures", 0]}, 1]},
+                FAILURES_TO_OPEN if opens else 0,
+            ]
+        }
         with translate_errors():
             document = self._collection.find_one_and_update(
                 {"_id": analyzer},
