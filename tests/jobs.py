@@ -50,7 +50,7 @@ def job_of(workshop: Workshop, job_id: str) -> Job:
     return workshop.web.database.jobs.get(job_id)
 
 
-def end_of(workshop: Workshop, job_id: str, seconds: float = 30) -> Job:
+def end_of(workshop: Workshop, job_id: str, seconds: float = 60) -> Job:
     wait_until(lambda: job_of(workshop, job_id).ended, seconds, "the end of the job")
     return job_of(workshop, job_id)
 
@@ -62,7 +62,7 @@ def run_until(bulk: JobRunner, condition: Callable[[], Any]) -> None:
         bulk.run_once()
         return condition()
 
-    wait_until(holds, 20, "that the jobs are so far")
+    wait_until(holds, 60, "that the jobs are so far")
 
 
 def queue_all(workshop: Workshop, bulk: JobRunner, job_id: str) -> Job:

@@ -10,12 +10,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import pytest
 import requests
 from calling import BOUNDARY, form, named
-from running import Up
+from running import Up, wait_until
 from slow_clients import slow_to_hang_up
 from web_side import WebSide
 
@@ -23,6 +24,7 @@ from clustr.supervisor import lingering_close
 from clustr.supervisor.lingering_close import CloseLimits, LingeringClose
 
 REQUESTS = 200
+NO_LIMITS = CloseLimits(3600, 3600, float("inf"))  # So that a connection is closed for one reason.
 FORM = f"multipart/form-data; boundary={BOUNDARY}"
 LARGE = bytes(60_000_000)  # more than the sockets on the way hold
 
@@ -42,10 +44,14 @@ def slow_request(url: str) -> float:
 
 
 def test_B9_clients_that_are_slow_to_hang_up_hold_up_nobody(service: Up) -> None:
-    alone = slow_request(service.url)
-    with slow_to_hang_up(service.url, 50):
-        beside = slow_request(service.url)
-    assert beside < 2 * alone + 0.05  # what a busy machine adds now and then
+    def nobody_is_held_up() -> bool:
+        """Whether requests are as quick as others; a busy machine may have held up these alone."""
+        alone = slow_request(service.url)
+        with slow_to_hang_up(service.url, 50):
+            beside = slow_request(service.url)
+        return beside < 2 * alone + 0.05
+
+    wait_until(nobody_is_held_up, 60, "requests that nobody holds up")
 
 
 @pytest.fixture(scope="module")
@@ -152,39 +158,45 @@ class Closer:
         """Seconds until it was closed."""
         began, done = time.monotonic(), threading.Event()
         self._closing.close(server, sends, done.set)
-        assert done.wait(20)
+        assert done.wait(60)
         assert server.fileno() == -1
         return time.monotonic() - began
 
 
-def test_a_connection_is_closed_when_its_client_hangs_up(connection) -> None:
+def test_a_connection_is_closed_when_its_client_hangs_up(connection, monkeypatch) -> None:
+    monkeypatch.setattr(lingering_close, "STILL_SENDING", NO_LIMITS)
     client, server = connection
     client.close()
-    assert Closer(1).close(server, sends=True) < 1
+    Closer(1).close(server, sends=True)
 
 
 def test_a_client_that_goes_on_sending_has_so_much_time(connection, monkeypatch) -> None:
     monkeypatch.setattr(lingering_close, "STILL_SENDING", CloseLimits(2, 1.5, float("inf")))
     client, server = connection
     threading.Thread(target=send_until_it_fails, args=[client, 0.05], daemon=True).start()
-    assert 1.5 < Closer(1).close(server, sends=True) < 5
+    assert Closer(1).close(server, sends=True) > 1.5  # It is closed though it is not silent.
 
 
 def test_a_client_that_is_silent_has_less(connection, monkeypatch) -> None:
-    monkeypatch.setattr(lingering_close, "STILL_SENDING", CloseLimits(20, 0.5, float("inf")))
+    monkeypatch.setattr(lingering_close, "STILL_SENDING", replace(NO_LIMITS, silent_seconds=0.5))
     _, server = connection
-    assert Closer(1).close(server, sends=True) < 5
+    Closer(1).close(server, sends=True)
 
 
-def test_of_one_who_has_sent_everything_little_more_is_read(connection) -> None:
+def test_of_one_who_has_sent_everything_little_more_is_read(connection, monkeypatch) -> None:
+    monkeypatch.setattr(lingering_close, "HANGING_UP", replace(NO_LIMITS, bytes=64 * 1024))
     client, server = connection
     threading.Thread(target=send_until_it_fails, args=[client, 0], daemon=True).start()
-    assert Closer(1).close(server, sends=False) < 2
+    Closer(1).close(server, sends=False)
 
 
-def test_beyond_the_most_clients_have_the_time_of_those_that_are_done(connection) -> None:
+def test_beyond_the_most_clients_have_the_time_of_those_that_are_done(
+    connection, monkeypatch
+) -> None:
+    monkeypatch.setattr(lingering_close, "HANGING_UP", replace(NO_LIMITS, seconds=0.5))
+    monkeypatch.setattr(lingering_close, "STILL_SENDING", NO_LIMITS)
     _, server = connection
-    assert Closer(0).close(server, sends=True) < 4 < lingering_close.STILL_SENDING.silent_seconds
+    Closer(0).close(server, sends=True)
 
 
 def send_until_it_fails(client: socket.socket, pause: float) -> None:

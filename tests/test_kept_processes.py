@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+from datetime import datetime
 from pathlib import Path
 
 import photographs
@@ -11,6 +12,7 @@ from workshop import Workshop, another, plugin
 
 from clustr.analysis.engine import LARGEST_CLAIM
 from clustr.analysis.persistent_process import PersistentProcesses
+from clustr.database import now
 
 GOOD = photographs.photograph("jpg", "cat")
 
@@ -23,10 +25,10 @@ def test_C13_kept_process_puts_back_what_it_holds(workshop):
     )
     [upload_id] = workshop.upload()
     worker = workshop.worker()
-    wait_until((workshop.folder / "begun").exists, 20, "the analysis")
+    wait_until((workshop.folder / "begun").exists, 60, "the analysis")
     [process] = worker.horses()
-    assert worker.stop(seconds=4) == 0
-    assert not process.alive()
+    assert worker.stop() == 0
+    wait_until(lambda: not process.alive(), 60, "the end of the kept process")
     analysis = workshop.stored(upload_id, "slow")
     assert (analysis["state"], analysis["attempts"], analysis["crashes"]) == ("queued", 0, 0)
     (workshop.folder / "go").touch()
@@ -36,7 +38,7 @@ def test_C13_kept_process_puts_back_what_it_holds(workshop):
     os.kill(idle.pid, signal.SIGKILL)  # Nobody needs it at the moment.
     [another] = workshop.upload()
     assert workshop.end_of(another, "slow").attempts == 1
-    assert again.stop(seconds=4) == 0
+    assert again.stop() == 0
     assert "Traceback" not in worker.output() + again.output()
 
 
@@ -59,8 +61,12 @@ def test_kept_process_that_grew_is_replaced(workshop):
         [upload_id] = workshop.upload(GOOD)
         found.append(workshop.end_of(upload_id, "leaky").result)
         # The next one is not to come into the same call, in which memory has one limit.
-        wait_until(lambda: not workshop.redis.keys("rq:job:*"), 15, "the end of the call")
+        wait_for_the_end_of_calls(workshop)
     assert [result["leaks"] for result in found] == [1, 2, 1, 2]
+
+
+def wait_for_the_end_of_calls(workshop: Workshop) -> None:
+    wait_until(lambda: not workshop.redis.keys("rq:job:*"), 60, "the end of the calls")
 
 
 def connections_of(pid: int, port: int) -> set[str]:
@@ -82,12 +88,12 @@ def test_a_process_is_kept_for_the_next_uploads_and_keeps_its_connections(worksh
         for _ in range(count):
             [upload_id] = workshop.upload(GOOD)
             processes.add(workshop.end_of(upload_id, "light").result["process"])
-            wait_until(lambda: not workshop.redis.keys("rq:job:*"), 15, "the end of the call")
+            wait_for_the_end_of_calls(workshop)
 
-    analyze(3)
+    analyze(2)
     [process] = processes
     before = connections_of(process, servers.mongodb_port)
-    analyze(20)
+    analyze(5)
     assert processes == {process}
     assert before
     assert connections_of(process, servers.mongodb_port) >= before
@@ -119,7 +125,7 @@ def test_a_process_that_has_taken_much_is_kept_only_where_that_is_asked_for(work
     for _ in range(2):
         [upload_id] = workshop.upload(GOOD)
         found.append([workshop.end_of(upload_id, n).result["process"] for n in ("heavy", "model")])
-        wait_until(lambda: not workshop.redis.keys("rq:job:*"), 15, "the end of the calls")
+        wait_for_the_end_of_calls(workshop)
     (heavy, model), (another_heavy, same_model) = found
     assert (heavy != another_heavy, model == same_model) == (True, True)
 
@@ -144,7 +150,7 @@ def test_a_process_that_nobody_calls_is_let_go():
             kept.release_idle()
             return not Path(f"/proc/{pids[name]}").exists()
 
-        wait_until(lambda: gone("soon"), 15, "its end")
+        wait_until(lambda: gone("soon"), 60, "its end")
         assert not gone("later")
         assert not gone("never")
         assert kept.call("later", "call", 600.0) == pids["later"]
@@ -167,7 +173,7 @@ def test_kept_process_that_cannot_be_set_up_defers_and_heals(workshop):
     workshop.worker()
     workshop.wait_for_state(upload_id, "model", "deferred")
     (workshop.folder / "gate").touch()
-    assert workshop.end_of(upload_id, "model", seconds=15).state == "succeeded"
+    assert workshop.end_of(upload_id, "model").state == "succeeded"
 
 
 def add_many(workshop: Workshop, count: int, priority: int = 0) -> None:
@@ -177,41 +183,55 @@ def add_many(workshop: Workshop, count: int, priority: int = 0) -> None:
     workshop.collection.insert_many([another(document, analyses=analyses) for _ in range(count)])
 
 
-def test_upload_is_analyzed_before_a_backfill_of_thousands(workshop):
-    workshop.analyzer("empty", "return {'process': os.getpid()}", keep_loaded=True)
+# Its process waits for `go` in the analysis of this number, so that a backfill goes on when a test
+# has done what it wants to do meanwhile.
+HELD = 150
+HOLDS = f"""
+self.count = getattr(self, "count", 0) + 1
+if self.count == {HELD}:
+    Path("held").touch()
+    while not Path("go").exists(): time.sleep(0.01)
+time.sleep({{seconds}})
+return {{{{}}}}
+"""
+
+
+def began_since(workshop: Workshop, moment: datetime, upload_id: str, name: str) -> int:
+    """How many analyses of the backfill began after a moment, and before that of the upload."""
+    started_at = workshop.stored(upload_id, name)["started_at"]
+    meanwhile = {"$elemMatch": {"started_at": {"$gt": moment, "$lt": started_at}}}
+    return workshop.collection.count_documents({"analyses": meanwhile})
+
+
+def test_upload_is_analyzed_before_a_backfill(workshop):
+    workshop.analyzer("empty", HOLDS.format(seconds=0), keep_loaded=True)
     workshop.upload(GOOD)
-    add_many(workshop, 4_000, priority=10)
+    add_many(workshop, 1_000, priority=10)
     workshop.worker()
-    succeeded = {"analyses.state": "succeeded"}
-    wait_until(lambda: workshop.collection.count_documents(succeeded) > 100, 20, "the backfill")
-    for _ in range(3):
-        [upload_id] = workshop.upload(GOOD)
-        workshop.end_of(upload_id, "empty")
-        analysis = workshop.stored(upload_id, "empty")
-        meanwhile = {"$gt": analysis["due_at"], "$lt": analysis["started_at"]}
-        # What was being claimed at that moment may come first.
-        overtook = {"analyses": {"$elemMatch": {"started_at": meanwhile}}}
-        assert workshop.collection.count_documents(overtook) <= LARGEST_CLAIM
-    assert workshop.collection.count_documents({"analyses.state": "queued"}) > 1000
+    wait_until((workshop.folder / "held").exists, 60, "the backfill")
+    [upload_id] = workshop.upload(GOOD)
+    moment = now()
+    (workshop.folder / "go").touch()
+    workshop.end_of(upload_id, "empty")
+    # What was being claimed at that moment may come first.
+    assert began_since(workshop, moment, upload_id, "empty") <= LARGEST_CLAIM
 
 
-def test_process_goes_on_until_another_analyzer_waits(own_workshop):
-    workshop = own_workshop
-    workshop.analyzer("long", "time.sleep(0.01); return {'process': os.getpid()}")
+def test_process_goes_on_until_another_analyzer_waits(workshop):
+    workshop.analyzer("long", HOLDS.format(seconds=0.01))
     workshop.analyzer("other", "return {}")
     workshop.upload(GOOD)
     workshop.collection.update_many({}, {"$pull": {"analyses": {"name": "other"}}})
-    add_many(workshop, 2_000, priority=10)
-    workshop.redis.flushdb()  # The other has been called.
+    add_many(workshop, 1_000, priority=10)
     workshop.worker()
-    succeeded = {"analyses.state": "succeeded"}
-    wait_until(lambda: workshop.collection.count_documents(succeeded) > 300, 40, "300 of them")
-    assert len(workshop.collection.distinct("analyses.result.process")) == 1
+    wait_until((workshop.folder / "held").exists, 60, "the backfill")
     [upload_id] = workshop.upload(GOOD)
+    wait_until(lambda: workshop.redis.exists(workshop.key("bell:other")), 60, "its bell")
+    moment = now()
+    (workshop.folder / "go").touch()
     workshop.end_of(upload_id, "other")
-    analysis = workshop.stored(upload_id, "other")
-    assert (analysis["started_at"] - analysis["due_at"]).total_seconds() <= 3
-    assert workshop.collection.count_documents({"analyses.state": "queued"}) > 1000
+    # The rest of what a second has room for, and what was claimed by then; not all that there is.
+    assert began_since(workshop, moment, upload_id, "other") <= 2 * LARGEST_CLAIM
 
 
 def resident_megabytes(pid: int) -> float:
@@ -229,13 +249,13 @@ def test_memory_of_worker_and_kept_process_stays_flat(workshop):
         workshop.collection.update_many({}, {"$set": {"analyses.0.state": "queued"}})
         [process] = worker.horses()
         waiting = {"analyses.state": {"$ne": "succeeded"}}
-        wait_until(lambda: not workshop.collection.find_one(waiting), 60, f"the end of {count}")
+        wait_until(lambda: not workshop.collection.find_one(waiting), 180, f"the end of {count}")
         [same] = worker.horses()
         assert same == process
-        return [resident_megabytes(one.pid) for one in (*worker.children(), process)]
+        return [resident_megabytes(one.pid) for one in (*worker.children()[2:], process)]
 
-    add_many(workshop, 500)
-    before = megabytes_after(500)
-    add_many(workshop, 1_000)
-    after = megabytes_after(1_500)
+    add_many(workshop, 300)
+    before = megabytes_after(300)
+    add_many(workshop, 700)
+    after = megabytes_after(1_000)
     assert max(b - a for a, b in zip(before, after, strict=True)) < 3

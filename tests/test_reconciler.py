@@ -44,7 +44,7 @@ def test_uploads_of_an_older_version_are_completed(workshop):
     def completed() -> bool:
         return workshop.collection.find_one({"_id": ObjectId(old)}) == whole
 
-    wait_until(completed, 20, "that it has all")
+    wait_until(completed, 60, "that it has all")
 
 
 def test_uploads_of_an_older_version_are_completed_though_mongodb_was_away(workshop, monkeypatch):
@@ -60,7 +60,7 @@ def test_uploads_of_an_older_version_are_completed_though_mongodb_was_away(works
         reconciler.run_once()
         return client.get("/api/uploads?sort=-date").status_code == 200
 
-    wait_until(prepared, 20, "that they are listed by date")
+    wait_until(prepared, 60, "that they are listed by date")
     reconciler.stop()
 
 
@@ -149,7 +149,7 @@ def test_a_round_without_work_asks_the_same_however_many_analyzers_there_are(wor
         queue = Queue(workshop.environment["REDIS_URL"], workshop.settings.redis_prefix)
         reconciler = reconciler_of(workshop.web, queue)
         reconciler.run_once()
-        wait_until(lambda: not any(t.name.endswith(beside) for t in threading.enumerate()), 20)
+        wait_until(lambda: not any(t.name.endswith(beside) for t in threading.enumerate()), 60)
         database.command("profile", 2)
         reconciler.run_once()
         database.command("profile", 0)

@@ -41,7 +41,7 @@ def failed_upload(workshop: Workshop) -> str:
     workshop.write("it", plugin("it", ANALYZE, HEALTH, "max_attempts = 1"))
     workshop.renew()
     [one] = workshop.upload()
-    assert workshop.horse("it", "run").process.wait(30) == 0
+    workshop.analyze("it")
     return one
 
 
@@ -74,7 +74,7 @@ def test_jobs_and_errors_tell_no_others(failed_upload, broken_plugin, workshop, 
         order = {"analyzer": "it", "select": "failed"}
         job = operator.post("/api/analyses", json=order).json["id"]
         queue_all(workshop, runner, job)
-        workshop.horse("it", "again").process.wait(30)
+        workshop.analyze("it")
         run_until(runner, lambda: job_of(workshop, job).ended)
     for path in (f"/api/jobs/{job}", "/api/x/broken/any", "/api/uploads?analyses.broken.any=1"):
         assert ADDRESS in operator.get(path).text, path

@@ -26,7 +26,7 @@ def test_C13_sigterm_puts_back_what_is_under_way_without_counting_it(workshop, w
     )
     ids = workshop.upload(*[photographs.photograph()] * 3)
     worker = workshop.worker()
-    wait_until((workshop.folder / "begun").exists, 20, "the analysis")
+    wait_until((workshop.folder / "begun").exists, 60, "the analysis")
     assert worker.stop() == 0
     for upload_id in ids:
         analysis = workshop.stored(upload_id, "slow")
@@ -43,7 +43,7 @@ def test_C13_sigterm_ends_an_idle_worker_at_once(workshop):
     [upload_id] = workshop.upload()
     worker = workshop.worker("--workers", "2")
     workshop.end_of(upload_id, "quick")
-    assert worker.stop(seconds=9) == 0
+    assert worker.stop() == 0
     assert "Traceback" not in worker.output()
 
 
@@ -61,10 +61,10 @@ def test_C13_sigterm_ends_a_worker_whose_plugin_is_deaf_to_it(workshop):
     )
     [upload_id] = workshop.upload()
     worker = workshop.worker()
-    wait_until((workshop.folder / "begun").exists, 20, "the analysis")
+    wait_until((workshop.folder / "begun").exists, 60, "the analysis")
     [horse] = worker.horses()
-    assert worker.stop(seconds=8) == 0
-    wait_until(lambda: not horse.alive(), 15, "the end of the plugin")
+    assert worker.stop() == 0
+    wait_until(lambda: not horse.alive(), 60, "the end of the plugin")
     workshop.end_leases()
     assert workshop.web.database.analyses.reclaim("deaf", 3, "the worker was lost") == 1
     assert workshop.state_of(upload_id, "deaf") == "queued"
