@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, expect, sync_playwright
 
 # A machine that runs other tests beside these is slow now and then.
-expect.set_options(timeout=30_000)
+expect.set_options(timeout=60_000)
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # A name for the service: the pages and the browser make exceptions for a loopback address, and few

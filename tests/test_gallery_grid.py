@@ -23,6 +23,7 @@ from running import wait_until
 
 COUNT = 2400
 GAP = 4
+STEP = 10_000  # pixels by which all is scrolled through
 BOXES = """() => [...document.querySelectorAll(".month")].map(month => ({
     name: month.querySelector("h2")?.textContent,
     width: month.clientWidth,
@@ -32,11 +33,11 @@ BOXES = """() => [...document.querySelectorAll(".month")].map(month => ({
     })),
 }))"""
 
-# Whether an image is in the window below the header.
-IS_FILLED = """() => [...document.querySelectorAll(".tile")].some(tile => {
+# The names of the images in the window below the header.
+IN_WINDOW = """() => [...document.querySelectorAll(".tile")].filter(tile => {
     const box = tile.getBoundingClientRect();
     return box.bottom > 100 && box.top < innerHeight;
-})"""
+}).map(tile => tile.querySelector("img").alt)"""
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,6 @@ def address(web):
 @pytest.fixture(scope="module")
 def context(browser):
     context = browser.new_context(viewport={"width": 1300, "height": 1000}, locale="en-US")
-    context.set_default_timeout(10_000)
     yield context
     context.close()
 
@@ -93,9 +93,7 @@ def months_by_name() -> Counter[str]:
 @pytest.mark.parametrize("width", [360, 1300, 2560])
 def test_rows_fill_the_width_and_the_last_one_of_a_month_is_not_stretched(page, width):
     page.set_viewport_size({"width": width, "height": 1000})
-    grid = page.locator(".grid-months")
-    wait_until(lambda: grid.evaluate("grid => grid.clientWidth") < width, 10)
-    first, *_ = page.evaluate(BOXES)
+    first = wait_until(lambda: arranged_month(page), 60, "rows of the new width")
     rows = [list(row) for _, row in itertools.groupby(first["tiles"], key=lambda tile: tile["top"])]
     left = rows[0][0]["left"]
     for row in rows[:-1]:
@@ -110,18 +108,21 @@ def test_rows_fill_the_width_and_the_last_one_of_a_month_is_not_stretched(page, 
     assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
+def arranged_month(page: Page) -> dict | None:
+    """The newest month, once its first row is as wide as the month is by now."""
+    month, *_ = page.evaluate(BOXES)
+    first = month["tiles"][0]
+    right = max(tile["right"] for tile in month["tiles"] if tile["top"] == first["top"])
+    return month if right - first["left"] == pytest.approx(month["width"], abs=1) else None
+
+
 def test_placeholders_are_there_until_the_images_are(page, address):
-    held = []
-    page.route("**/thumbnail?*", lambda route: held.append(route))
+    page.route("**/thumbnail?*", lambda _: None)  # They are held until nobody routes them.
     open_gallery(page, address)
-    canvases = page.locator(".tile canvas")
-    expect(canvases.first).to_be_visible()
-    shown = canvases.count()
-    assert shown == page.locator(".tile").count()
-    while held:
-        held.pop().continue_()
+    without = "() => document.querySelectorAll('.tile:not(:has(canvas))').length"
+    assert page.evaluate(without) == 0
     page.unroute("**/thumbnail?*")
-    expect(canvases).to_have_count(0)
+    expect(page.locator(".tile canvas")).to_have_count(0)
 
 
 @pytest.mark.parametrize("name", ["cat", "coffee", "logo"])
@@ -158,17 +159,19 @@ def test_months_are_headings_over_their_images(page):
 
 
 def test_the_elements_stay_few_while_all_are_scrolled_through(page):
-    most = 0
     height = page.evaluate("document.documentElement.scrollHeight")
-    assert height > 30_000
-    for _ in range(height // 5000 + 10):
-        page.evaluate("scrollBy(0, 5000)")
-        wait_until(lambda: page.evaluate(IS_FILLED), 20)
-        most = max(most, page.locator(".tile").count())
-        if page.evaluate("scrollY + innerHeight >= document.documentElement.scrollHeight - 1"):
-            break
-    expect(image(page, COUNT - 1)).to_be_in_viewport()
-    assert 20 < most < 250
+    assert height > 10 * STEP
+    counts = []
+
+    def shown_further_down():
+        page.evaluate(f"scrollBy(0, {STEP})")
+        shown = wait_until(lambda: page.evaluate(IN_WINDOW), 60)
+        counts.append(page.locator(".tile").count())
+        return shown
+
+    wait_until(lambda: f"image number {COUNT - 1}" in shown_further_down(), 300, "the last image")
+    assert len(counts) > 8
+    assert 20 < max(counts) < 250
     assert page.evaluate("document.querySelectorAll('#grid *').length") < 2000
 
 
@@ -177,7 +180,7 @@ def test_a_month_is_jumped_to(page):
     page.get_by_label("Jump to").select_option("2019-03")
     expect(page.get_by_role("heading", name="March 2019")).to_be_in_viewport()
     expect(image(page, numbers[0])).to_be_in_viewport()
-    assert page.get_by_label("Jump to").input_value() == "2019-03"
+    expect(page.get_by_label("Jump to")).to_have_value("2019-03")
 
 
 def test_a_slider_leads_through_the_months(page):
@@ -198,7 +201,7 @@ def test_a_slider_leads_through_the_months(page):
 
 def test_all_of_a_grid_is_reached_that_is_higher_than_pages_can_be(page, address, web):
     """It is said that there are very many in the newest month."""
-    timeline = requests.get(f"{web.url}/api/timeline", timeout=10).json()
+    timeline = requests.get(f"{web.url}/api/timeline", timeout=60).json()
     timeline["data"][0]["count"] = 2_000_000
     page.route("**/api/timeline?*", lambda route: route.fulfill(json=timeline))
     try:
@@ -210,7 +213,7 @@ def test_all_of_a_grid_is_reached_that_is_higher_than_pages_can_be(page, address
         bottom = last.bounding_box()["y"]
         page.mouse.move(600, 500)
         page.mouse.wheel(0, -400)
-        wait_until(lambda: last.bounding_box()["y"] == pytest.approx(bottom + 400, abs=2), 10)
+        wait_until(lambda: last.bounding_box()["y"] == pytest.approx(bottom + 400, abs=2), 60)
         page.get_by_label("Jump to").select_option("2019-03")
         first = next(n for n in range(COUNT) if f"{over_years(n)['taken_at']:%Y-%m}" == "2019-03")
         expect(image(page, first)).to_be_in_viewport()
@@ -236,7 +239,7 @@ def test_what_is_in_the_window_stays_there_when_heights_above_change(page, web):
     page.evaluate("document.dispatchEvent(new Event('uploadschange'))")
     try:
         higher = "document.documentElement.scrollHeight"
-        wait_until(lambda: page.evaluate(higher) > height + 200, 10)
+        wait_until(lambda: page.evaluate(higher) > height + 200, 60)
         assert tile.bounding_box()["y"] == pytest.approx(top, abs=2)
     finally:
         web.workshop.collection.delete_many({"caption": {"$regex": "^newer"}})
@@ -245,23 +248,30 @@ def test_what_is_in_the_window_stays_there_when_heights_above_change(page, web):
 def test_new_uploads_appear_by_themselves(page, web):
     content = photographs.photograph("jpg", "coffee")
     files = {"files": ("new one.jpg", content)}
-    answer = requests.post(f"{web.url}/api/upload", files=files, timeout=10).json()
+    answer = requests.post(f"{web.url}/api/upload", files=files, timeout=60).json()
     new = page.get_by_role("link", name="new one.jpg")
-    expect(new).to_be_in_viewport(timeout=10_000)
+    expect(new).to_be_in_viewport()
     upload_id = answer["data"][0]["id"]
-    requests.delete(f"{web.url}/api/uploads/{upload_id}?permanently=true", timeout=10)
-    expect(new).to_have_count(0, timeout=10_000)
+    requests.delete(f"{web.url}/api/uploads/{upload_id}?permanently=true", timeout=60)
+    expect(new).to_have_count(0)
 
 
 def test_asking_again_is_one_request(page):
+    """Once all is there that was asked for when the page was opened."""
     asked = []
-    page.on("request", lambda request: asked.append(urlsplit(request.url).path))
-    with page.expect_request("**/api/timeline?*"):
-        pass
-    asked.clear()
-    with page.expect_request("**/api/timeline?*"):
-        pass
-    assert asked == ["/api/timeline"]
+
+    def note(request):
+        asked.append(urlsplit(request.url).path)
+
+    def asked_since_the_last_time():
+        asked.clear()
+        with page.expect_request("**/api/timeline?*"):
+            pass
+        return asked
+
+    page.on("request", note)
+    wait_until(lambda: asked_since_the_last_time() == ["/api/timeline"], 60)
+    page.remove_listener("request", note)
 
 
 @pytest.mark.parametrize(
@@ -280,10 +290,15 @@ def test_a_page_that_is_not_seen_asks_for_nothing(browser, address, fragment, re
     with page.expect_response(refreshed):
         page.clock.run_for(5_000)
     page.evaluate(show, "hidden")
-    asked.clear()
-    page.clock.run_for(60_000)
-    assert page.evaluate("document.visibilityState") == "hidden"
-    assert asked == []
+
+    def asked_in_a_minute():
+        asked.clear()
+        page.clock.run_for(60_000)
+        assert page.evaluate("document.visibilityState") == "hidden"
+        return asked
+
+    # The answer to what was asked before may lead to more.
+    wait_until(lambda: not asked_in_a_minute(), 60)
     for news in (lambda: page.evaluate(show, "visible"), lambda: page.clock.run_for(5_000)):
         with page.expect_response(refreshed):
             news()
@@ -295,16 +310,17 @@ def test_images_are_reached_and_chosen_with_the_keyboard(page):
     page.keyboard.press("ArrowRight")
     expect(image(page, 1)).to_be_focused()
     page.keyboard.press("ArrowDown")
+    expect(image(page, 1)).not_to_be_focused()
     below = page.evaluate("document.activeElement.closest('.tile').getBoundingClientRect().top")
     assert below > image(page, 0).bounding_box()["y"]
     page.keyboard.press("ArrowUp")
     expect(image(page, 1)).to_be_focused()
     page.keyboard.press("Space")
     expect(page.get_by_label("Choose image number 1", exact=True)).to_be_checked()
-    page.keyboard.press("Shift+ArrowRight")
-    page.keyboard.press("Shift+ArrowRight")
-    expect(page.locator(".tile input:checked")).to_have_count(3)
-    assert page.locator(".tile a[tabindex='0']").count() == 1
+    for count in (2, 3):
+        page.keyboard.press("Shift+ArrowRight")
+        expect(page.locator(".tile input:checked")).to_have_count(count)
+    expect(page.locator(".tile a[tabindex='0']")).to_have_count(1)
     page.keyboard.press("Enter")
     expect(page).to_have_url(re.compile("upload="))
 
@@ -350,7 +366,7 @@ def test_an_image_that_was_opened_by_its_address_has_the_ones_beside_it(page, ad
 @pytest.mark.parametrize("filters", ["q=photograph", "sort=name", "min_width=1600&sort=-size"])
 def test_the_next_and_previous_are_those_of_what_is_found(page, address, web, filters):
     """Also where the page was opened at an image that is far down there."""
-    listed = requests.get(f"{web.url}/api/uploads?{filters}&fields=caption&limit=200", timeout=10)
+    listed = requests.get(f"{web.url}/api/uploads?{filters}&fields=caption&limit=200", timeout=60)
     hits = listed.json()["data"]
     open_gallery(page, address, filters)
     page.locator(f"[data-id='{hits[2]['id']}'] a").click()
@@ -384,7 +400,7 @@ def test_the_focus_goes_down_through_what_was_not_loaded(page):
     for _ in range(25):
         before = page.evaluate(focused)
         page.keyboard.press("ArrowDown")
-        wait_until(lambda: page.evaluate(focused) not in (before, None), 10)  # noqa: B023
+        wait_until(lambda: page.evaluate(focused) not in (before, None), 60)  # noqa: B023
     assert int(page.evaluate(focused).split()[-1]) > 80
     box = page.evaluate("document.activeElement.getBoundingClientRect().toJSON()")
     assert 0 <= box["top"] < 1000
@@ -397,13 +413,13 @@ def test_what_a_search_finds_has_no_months_and_says_why_it_was_found(page, addre
     expect(page.locator(".matched").first).to_have_text("found in name")
     height = page.evaluate("document.documentElement.scrollHeight")
     page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
-    wait_until(lambda: page.evaluate("document.documentElement.scrollHeight") > height, 10)
+    wait_until(lambda: page.evaluate("document.documentElement.scrollHeight") > height, 60)
 
 
 def test_a_search_that_is_answered_late_is_shown_from_its_beginning(page, traffic):
     """The first answer is an error; it is the next look at what is new that finds something."""
     page.evaluate("scrollTo(0, 20000)")
-    wait_until(lambda: page.evaluate(IS_FILLED), 20)
+    wait_until(lambda: page.evaluate(IN_WINDOW), 60)
     first = re.compile(r"/api/uploads\?q=photograph&(?!fields=id&)")
     page.route(first, lambda route: route.fulfill(status=503), times=1)
     with page.expect_response(first) as answer:
@@ -436,13 +452,13 @@ def test_a_database_that_does_not_answer_is_told_in_words(browser, servers, addr
     open_gallery(page, address)
     with servers.frozen_mongod():
         page.evaluate("scrollTo(0, 20000)")
-        expect(page.get_by_role("button", name="Try again")).to_be_visible(timeout=10_000)
+        expect(page.get_by_role("button", name="Try again")).to_be_visible()
         expect(page.locator(".grid-notice")).to_contain_text("database")
-    expect(page.get_by_role("button", name="Try again")).to_have_count(0, timeout=20_000)
+    expect(page.get_by_role("button", name="Try again")).to_have_count(0)
     expect(page.locator(".tile").first).to_be_visible()
     page.close()
 
 
 def test_an_empty_service_says_so(page, web):
     web.workshop.collection.delete_many({})
-    expect(page.get_by_text("Nothing has been uploaded yet.")).to_be_visible(timeout=10_000)
+    expect(page.get_by_text("Nothing has been uploaded yet.")).to_be_visible()

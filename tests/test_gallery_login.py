@@ -150,6 +150,7 @@ def test_an_answer_that_comes_after_the_next_log_in_does_not_ask_for_a_key(page,
 def test_a_service_that_is_away_at_first_is_tried_again(page, closed_web):
     problem = {"detail": "The database does not answer."}
     answer = {"status": 503, "json": problem, "content_type": "application/problem+json"}
+    expect(dialog_of(page)).to_be_visible()
     page.route("**/api/session", lambda route: route.fulfill(**answer), times=1)
     page.reload()
     expect(page.get_by_role("alert")).to_have_text("The database does not answer.")
@@ -199,7 +200,7 @@ def test_uploads_wait_for_the_next_session(page, key):
     log_in(page, key(*ALL))
     page.route(re.compile("/api/upload\\?"), hold_first)
     choose_files(page, "a.jpg", "b.jpg", "c.jpg", "d.jpg")
-    wait_until(lambda: page.evaluate("1") and len(held) == 3, 20)
+    wait_until(lambda: page.evaluate("1") and len(held) == 3, 60)
     page.context.clear_cookies()
     held[0].fulfill(status=401)
     expect(dialog_of(page)).to_be_visible()
