@@ -3,6 +3,11 @@
 import tomllib
 from pathlib import Path
 
+# What others have installed beside Clustr for its own tests is of no use to those of a plugin, and
+# importing it takes most of the time of a run.
+ALONE = "-p no:anyio -p no:hypothesispytest -p no:schemathesis -p no:xdist -p no:xdist.looponfail"
+PYTEST = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", *ALONE.split()]
+
 
 def lay_down(project: Path, name: str) -> Path:
     """Let it be found with nothing fetched: its code, and what its project says."""

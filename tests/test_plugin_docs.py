@@ -24,7 +24,7 @@ import pytest
 from click.testing import CliRunner
 from fork_server import run_program
 from marshmallow import Schema, fields
-from plugin_projects import lay_down
+from plugin_projects import ALONE, lay_down
 from running import Servers, wait_until
 from web_side import WebSide
 from workshop import Program, Workshop
@@ -350,7 +350,7 @@ class Reader:
 
         asks = command.startswith("curl") and not re.search(r" -[FXd] ", command)
         try:
-            wait_until(as_shown, 20 if asks else 0, command)
+            wait_until(as_shown, 60 if asks else 0, command)
         except AssertionError:
             pytest.fail(f"{command}\nprinted\n{printed[-1]}\nand not\n{expected}")
 
@@ -358,10 +358,12 @@ class Reader:
         """What a command prints; the variables that it sets are kept."""
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         environment = self.workshop.environment | {"PATH": path, "COLUMNS": "100"}
+        environment["PYTEST_ADDOPTS"] = ALONE
         program = re.fullmatch(r"((?:\w+=\S+ )*)((?:clustr|pytest) [\w ./-]+)", command)
         if program:  # It needs no shell.
             environment |= dict(variable.split("=", 1) for variable in program[1].split())
-            printed = run_program(["-m", *program[2].split()], environment, self.folder).stdout
+            arguments = ["-m", *program[2].split()]
+            printed = run_program(arguments, environment, self.folder, seconds=300).stdout
         else:
             printed = self._run_in_shell(command, environment)
         return "".join(f"{line.rstrip()}\n" for line in printed.strip().splitlines())
@@ -377,7 +379,7 @@ class Reader:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
-            timeout=120,
+            timeout=300,
         )
         return done.stdout
 
@@ -440,7 +442,7 @@ def test_shown_test_of_a_service_passes(name: str, clustr_http: HttpStandIn) -> 
     [shown] = [content for _, content in blocks("analyzer.md") if f"def {name}(" in content]
     functions: dict[str, Any] = {}
     exec(shown, functions)
-    values = {"service_url": clustr_http.url, "timeout": 1, "concurrency": 8}
+    values = {"service_url": clustr_http.url, "timeout": 3, "concurrency": 8}
     assert all(f'"{key}"' in PAGES["analyzer.md"] for key in values)
     config = HttpConfig().load(values)
     functions[name](Labels(config), config, clustr_http)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import photographs
 import pytest
-from test_plugins_new import install, passes_its_tests
+from plugin_projects import lay_down
+from test_plugins_new import passes_its_tests
 from workshop import Workshop
 
 EXAMPLE = Path(__file__).parent.parent / "docs/plugins/examples/embed"
@@ -19,7 +20,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where a copy of it is installed."""
     project = tmp_path_factory.mktemp("examples") / "embed"
     shutil.copytree(EXAMPLE, project)
-    return install(project, "embed")
+    return lay_down(project, "embed")
 
 
 def test_its_tests_pass(site: Path) -> None:

@@ -10,15 +10,14 @@ from pathlib import Path
 import pytest
 from fork_server import run_program
 from plugin_commands import run_plugins
-from plugin_projects import lay_down
+from plugin_projects import PYTEST, lay_down
 
 LONGEST_NAME = 32
 
 
 def passes_its_tests(project: Path, path: str) -> None:
-    arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error"]
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": path}
-    done = run_program(arguments, environment, project)
+    done = run_program(PYTEST, environment, project, seconds=300)
     assert done.returncode == 0, done.stdout
     assert " passed" in done.stdout
 
@@ -28,7 +27,7 @@ def install(project: Path, name: str) -> Path:
     site = project / "site"
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--retries", "0"]
     command += ["--disable-pip-version-check", "--target", str(site), str(project)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     # Where pip cannot fetch what builds the project, it is laid down as pip would do it.
     return site if done.returncode == 0 else lay_down(project, name)
 

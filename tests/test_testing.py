@@ -20,6 +20,7 @@ import requests
 from clustr_plugins import blip
 from marshmallow import INCLUDE, Schema, fields
 from PIL import ExifTags
+from plugin_projects import PYTEST
 
 from clustr.imaging import images
 from clustr.plugins import Analyzer, ConfigError, Fail, RetryLater, Skip
@@ -423,11 +424,11 @@ def test_samples_are_what_they_are_called(clustr_samples: Callable[[str], Path])
 
 
 def test_stand_in_answers_and_remembers(clustr_http: HttpStandIn) -> None:
-    assert requests.get(clustr_http.url, timeout=5).json() == {}
+    assert requests.get(clustr_http.url, timeout=30).json() == {}
     clustr_http.answer({"a": 1}, status=418, headers={"Retry-After": "3"})
     form = {"image": ("x.bin", bytes(range(256)), "image/x")}
     answer = requests.post(
-        f"{clustr_http.url}/label?top=3", files=form, data={"more": "ö"}, timeout=5
+        f"{clustr_http.url}/label?top=3", files=form, data={"more": "ö"}, timeout=30
     )
     assert (answer.status_code, answer.json(), answer.headers["Retry-After"]) == (
         418,
@@ -442,11 +443,11 @@ def test_stand_in_answers_and_remembers(clustr_http: HttpStandIn) -> None:
     assert (image.filename, image.content, image.content_type) == form["image"]
     assert posted.parts["more"].content.decode() == "ö"
     clustr_http.answer(b"\0raw")
-    assert requests.put(clustr_http.url, data=b"body", timeout=5).content == b"\0raw"
+    assert requests.put(clustr_http.url, data=b"body", timeout=30).content == b"\0raw"
     assert clustr_http.received[-1].body == b"body"
     clustr_http.go_away()
     with pytest.raises(requests.ConnectionError):
-        requests.get(clustr_http.url, timeout=5)
+        requests.get(clustr_http.url, timeout=30)
 
 
 def test_analyzer_over_http_waits_for_a_service_that_is_away(clustr_http: HttpStandIn) -> None:
@@ -477,7 +478,7 @@ def test_no_server_is_needed(clustr_http, clustr_samples):
 
 def test_fixtures_cost_nothing_until_they_are_asked_for(tmp_path: Path) -> None:
     (tmp_path / "test_foreign.py").write_text(textwrap.dedent(FOREIGN))
-    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"]
+    command = [sys.executable, *PYTEST]
     environment = {"PATH": os.environ["PATH"]}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
