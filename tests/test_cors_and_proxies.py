@@ -70,7 +70,7 @@ def test_G9_pages_on_loopback_may_upload(service):
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "x-request-id",
     }
-    answer = requests.options(f"{service.url}/api/upload", headers=asked, timeout=10)
+    answer = requests.options(f"{service.url}/api/upload", headers=asked, timeout=60)
     assert answer.status_code == 200
     allowed = origins(answer)
     assert allowed["Allow-Origin"] == "http://localhost:5173"
@@ -95,7 +95,7 @@ def test_G9_pages_on_loopback_may_upload(service):
 @pytest.mark.parametrize("method", ["GET", "OPTIONS"])
 def test_G9_no_other_page_may_read_by_default(service, origin, method):
     asked = {"Origin": origin, "Access-Control-Request-Method": "DELETE"}
-    answer = requests.request(method, f"{service.url}/api/uploads", headers=asked, timeout=10)
+    answer = requests.request(method, f"{service.url}/api/uploads", headers=asked, timeout=60)
     assert answer.status_code == 200
     assert origins(answer) == {}
     assert "Origin" in answer.headers["Vary"].split(", ")
@@ -242,7 +242,7 @@ def test_locations_are_below_the_path_of_the_front(app_with, settings, headers):
 def test_originals_are_served_at_the_path_that_is_set(behind_proxy):
     [one] = uploaded(behind_proxy, CONTENT)
     assert one["preview_url"] == f"{behind_proxy.url}/media/originals/{one['stored_filename']}"
-    answer = requests.get(one["preview_url"], timeout=10)
+    answer = requests.get(one["preview_url"], timeout=60)
     assert answer.content == CONTENT
     assert answer.headers["Cross-Origin-Resource-Policy"] == "same-site"
     assert get(behind_proxy, f"/uploads/{one['stored_filename']}").status_code == 404

@@ -231,7 +231,7 @@ def test_whoever_logs_out_has_no_session_any_more(client, create, other_process)
     assert client.get_cookie(NAME) is None
     client.set_cookie(NAME, session)
     assert kind(client.get("/api/session")) == (401, "session_ended")
-    wait_until(lambda: has_ended(other_process, session), 5, "the end of a session elsewhere")
+    wait_until(lambda: has_ended(other_process, session), 60, "the end of a session elsewhere")
     assert kind(client.delete("/api/session", headers=bearer(create()))) == (404, "not_found")
 
 
@@ -252,8 +252,8 @@ def test_sessions_outlive_a_restart_and_end_with_their_key(
     session = token_of(client)
     assert other_process.access_of_session(session).name == "ending"
     closed_workshop.web.database.keys.revoke("ending")
-    wait_until(lambda: has_ended(other_process, session), 5, "the end of a session")
-    wait_until(lambda: client.get("/api/session").status_code == 401, 5, "its end here")
+    wait_until(lambda: has_ended(other_process, session), 60, "the end of a session")
+    wait_until(lambda: client.get("/api/session").status_code == 401, 60, "its end here")
     assert kind(client.get("/api/session")) == (401, "session_ended")
 
 
@@ -271,7 +271,7 @@ def test_a_session_that_is_not_used_ends(client, create, stored, other_process):
     later = now() + IDLE / 2
     stored.update_one({}, {"$set": {"expires_at": later}})
     assert other_process.access_of_session(token_of(client))
-    wait_until(lambda: end_of(stored) > later, 10, "a session that goes on")
+    wait_until(lambda: end_of(stored) > later, 60, "a session that goes on")
     stored.update_one({}, {"$set": {"expires_at": now()}})
     assert kind(client.get("/api/session")) == (401, "session_ended")
 
@@ -282,7 +282,7 @@ def test_a_session_is_not_prolonged_beyond_its_end(client, create, stored, other
     times = {"expires_at": now() + IDLE / 4, "ends_at": ends_at}
     stored.update_one({}, {"$set": times})
     other_process.access_of_session(token_of(client))
-    wait_until(lambda: end_of(stored) > times["expires_at"], 10, "a session that goes on")
+    wait_until(lambda: end_of(stored) > times["expires_at"], 60, "a session that goes on")
     assert abs(end_of(stored) - ends_at) < timedelta(seconds=1)
     index = stored.index_information()["ended"]
     assert (index["key"], index["expireAfterSeconds"]) == ([("expires_at", 1)], 0)

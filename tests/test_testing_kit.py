@@ -35,7 +35,7 @@ class Asks(HttpAnalyzer):
 def ends_of(service: HttpStandIn, images: int, **config: Any) -> list[End]:
     """How the analyses of so many images end that are asked for at once."""
     given = HttpConfig().load(
-        {"service_url": service.url, "timeout": 5, "concurrency": 8, **config}
+        {"service_url": service.url, "timeout": 30, "concurrency": 8, **config}
     )
     return run_batch(Asks(given), [sample_image("jpeg")] * images, config=given)
 
@@ -47,7 +47,7 @@ def test_answers_in_sequence_of_which_the_last_one_stays(clustr_http: HttpStandI
     clustr_http.answer_in_sequence(
         Answer(status=429, headers={"Retry-After": "7"}), Answer({"a": 1}), Answer(b"plain")
     )
-    answers = [requests.get(clustr_http.url, timeout=5) for _ in range(4)]
+    answers = [requests.get(clustr_http.url, timeout=30) for _ in range(4)]
     assert [answer.status_code for answer in answers] == [429, 200, 200, 200]
     assert answers[0].headers["Retry-After"] == "7"
     assert [answer.content for answer in answers] == [b"", b'{"a": 1}', b"plain", b"plain"]
@@ -63,7 +63,7 @@ def test_function_answers_by_the_request(clustr_http: HttpStandIn) -> None:
 
     clustr_http.answer_by(answer)
     answers = [
-        requests.get(clustr_http.url + path, timeout=5) for path in ("/a", "/teapot", "/bad")
+        requests.get(clustr_http.url + path, timeout=30) for path in ("/a", "/teapot", "/bad")
     ]
     assert answers[0].json() == {"path": "/a", "missing": None}
     assert [one.status_code for one in answers] == [200, 418, 500]
@@ -86,8 +86,8 @@ def test_times_of_requests_are_known_and_a_delayed_answer_delays_no_other(
 def test_service_that_goes_away_sends_what_was_delayed() -> None:
     with HttpStandIn() as service, ThreadPoolExecutor(1) as threads:
         service.answer({"a": 1}, delay=1000)
-        answer = threads.submit(requests.get, service.url, timeout=20)
-        wait_until(lambda: service.received, 10, "the request")
+        answer = threads.submit(requests.get, service.url, timeout=60)
+        wait_until(lambda: service.received, 60, "the request")
         service.go_away()
         assert answer.result().json() == {"a": 1}
 
@@ -96,10 +96,10 @@ def test_service_that_goes_away_answers_nothing_over_open_connections(
     clustr_http: HttpStandIn,
 ) -> None:
     with requests.Session() as session:
-        assert session.get(clustr_http.url, timeout=5).status_code == 200
+        assert session.get(clustr_http.url, timeout=30).status_code == 200
         clustr_http.go_away()
         with pytest.raises(requests.ConnectionError):
-            session.get(clustr_http.url, timeout=5)
+            session.get(clustr_http.url, timeout=30)
     assert len(clustr_http.received) == 1
 
 
@@ -118,7 +118,7 @@ def test_service_that_was_away_comes_back_at_the_same_address(clustr_http: HttpS
 
 def test_slow_answer_holds_up_no_other_call(clustr_http: HttpStandIn) -> None:
     clustr_http.answer_in_sequence(Answer({}, delay=1000), Answer({}))
-    ends = ends_of(clustr_http, 8, timeout=2)
+    ends = ends_of(clustr_http, 8, timeout=3)
     states = [end.state for end in ends]
     assert (states.count("deferred"), states.count("succeeded")) == (1, 7)
 
@@ -127,7 +127,7 @@ def test_calls_are_no_more_at_once_than_the_analyzer_says(clustr_http: HttpStand
     clustr_http.answer({}, delay=0.1)
     ends = ends_of(clustr_http, 6, concurrency=2)
     assert [end.state for end in ends] == ["succeeded"] * 6
-    times = [request.at for request in clustr_http.received]
+    times = sorted(request.at for request in clustr_http.received)
     for number in range(2, 6):  # The third is sent once the first or second was answered.
         assert times[number] - times[number - 2] >= 0.1
 

@@ -167,7 +167,7 @@ def test_counts_of_many_are_kept_for_a_while(workshop, dated, monkeypatch):
     monkeypatch.setattr("clustr.database.kept_counts.FRESH_FACTOR", 0)
     assert timeline(workshop, "undated=false")["2024-07"] in (1, 2)
     now = {**before, "2024-07": 1}
-    wait_until(lambda: timeline(workshop, "undated=false") == now, 10, "a new count")
+    wait_until(lambda: timeline(workshop, "undated=false") == now, 60, "a new count")
 
 
 def test_count_that_takes_long_goes_on(monkeypatch):
