@@ -37,18 +37,28 @@ def of_write_concern_in_bulk(code: int) -> OperationFailure:
     return of_bulk(writeConcernErrors=[{"code": code, "errmsg": "not primary"}])
 
 
+def of_command(code: int) -> OperationFailure:
+    return OperationFailure("shard away", code, {"code": code})
+
+
+KINDS = [of_write, of_write_concern, of_write_in_bulk, of_write_concern_in_bulk, of_command]
+
+
 @pytest.mark.parametrize("code", [91, 189, 10107, 11600, 11602, 13435, 13436])
-@pytest.mark.parametrize(
-    "error", [of_write, of_write_concern, of_write_in_bulk, of_write_concern_in_bulk]
-)
+@pytest.mark.parametrize("error", KINDS)
 def test_a_primary_that_steps_down_is_away(error: Callable[[int], OperationFailure], code: int):
     with pytest.raises(DatabaseUnavailable), translate_errors():
         raise error(code)
 
 
-@pytest.mark.parametrize(
-    "error", [of_write, of_write_concern, of_write_in_bulk, of_write_concern_in_bulk]
-)
+@pytest.mark.parametrize("code", [6, 7, 89, 133, 134, 262, 9001])
+@pytest.mark.parametrize("error", KINDS)
+def test_a_shard_whose_primary_is_away_is_away(error: Callable[[int], OperationFailure], code: int):
+    with pytest.raises(DatabaseUnavailable), translate_errors():
+        raise error(code)
+
+
+@pytest.mark.parametrize("error", KINDS)
 def test_what_is_refused_for_good_is_no_outage(error: Callable[[int], OperationFailure]):
     with pytest.raises(OperationFailure), translate_errors():
         raise error(121)  # DocumentValidationFailure

@@ -38,7 +38,16 @@ TRANSACTION_TOO_OLD = 290
 # InterruptedDueToReplStateChange, NotPrimaryNoSecondaryOk and NotPrimaryOrSecondary. PyMongo raises
 # a `ConnectionFailure` where a command failed so, but not where a write did, or its write concern.
 NOT_PRIMARY_CODES = (91, 189, 10107, 11600, 11602, 13435, 13436)
-TEMPORARY_CODES = {KEY_NOT_FOUND, TRANSACTION_TOO_OLD, *NOT_PRIMARY_CODES}
+# What a mongos says of a shard whose primary is away, and PyMongo raises once it has tried again:
+# HostUnreachable, HostNotFound, NetworkTimeout, FailedToSatisfyReadPreference,
+# ReadConcernMajorityNotAvailableYet, ExceededTimeLimit and SocketException.
+SHARD_AWAY_CODES = (6, 7, 89, 133, 134, 262, 9001)
+TEMPORARY_CODES = {
+    KEY_NOT_FOUND,
+    TRANSACTION_TOO_OLD,
+    *NOT_PRIMARY_CODES,
+    *SHARD_AWAY_CODES,
+}
 
 Document = dict[str, Any]
 
