@@ -105,6 +105,31 @@ def test_a_count_that_takes_too_long_does_not_hold_up_what_is_queued(workshop, m
     assert counted == [job_id]
 
 
+def test_a_last_count_that_takes_too_long_is_not_made_in_every_round(workshop, monkeypatch):
+    monkeypatch.setattr("clustr.services.job_kinds.COUNT_EVERY_SECONDS", 0)
+    monkeypatch.setattr("clustr.services.job_kinds.COUNT_PAUSES", 0)
+    workshop.analyzer("it", "return {}")
+    workshop.upload(photographs.photograph(width=40))
+    workshop.collection.update_many({}, {"$set": {"analyses.0.state": "succeeded"}})
+    job_id = ordered(workshop, "it", "all")
+    counted, count_states = [], Selections.count_states
+
+    def take_too_long_later(selections: Selections, job_id: str) -> dict[str, int]:
+        counted.append(job_id)
+        if len(counted) > 1:
+            raise DatabaseUnavailable
+        return count_states(selections, job_id)
+
+    with engine(workshop) as bulk:
+        queue_all(workshop, bulk, job_id)
+        workshop.collection.update_many({}, {"$set": {"analyses.0.state": "succeeded"}})
+        monkeypatch.setattr("clustr.services.job_kinds.COUNT_EVERY_SECONDS", 3600)
+        monkeypatch.setattr(Selections, "count_states", take_too_long_later)
+        for _ in range(3):
+            bulk.run_once()
+    assert counted == [job_id] * 2
+
+
 def test_cancelled_job_leaves_all_as_it_was(workshop):
     workshop.analyzer("it", "return {}")
     ids = workshop.upload(*[photographs.photograph(width=40)] * 4)

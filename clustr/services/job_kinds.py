@@ -135,34 +135,39 @@ class AnalyzeUploads:
         return JobProgress(batch.after, selected if batch.last else None, counts)
 
     def _check_analyses(self, job: Job) -> JobProgress:
-        counts = self._count_states(job)
+        if self._is_paused(job):  # The last counts may be older than the last batch.
+            return JobProgress(job.after, job.total, job.counts, busy=False)
+        counts = self._count_now(job)
+        if not _has_unfinished(counts):  # They are of different moments; by now nothing changes.
+            counts = self._count_now(job)
         if _has_unfinished(counts):
             return JobProgress(job.after, job.total, counts, busy=False)
-        counts = self._final_counts(job)  # The counts above may be older than the last batch.
-        if _has_unfinished(counts):
-            return JobProgress(job.after, job.total, counts, busy=False)
+        self._next_count_at.pop(job.id, None)
         failures = self._database.selections.failures(job.id) if counts[State.FAILED] else []
         return JobProgress(job.after, job.total, counts, ended=True, failures=failures)
 
     def _count_states(self, job: Job) -> dict[str, int]:
         """Count the job's analyses by state; while it is not time to, return the last counts."""
+        return dict(job.counts) if self._is_paused(job) else self._count_now(job)
+
+    def _is_paused(self, job: Job) -> bool:
+        return time.monotonic() < self._next_count_at.get(job.id, 0)
+
+    def _count_now(self, job: Job) -> dict[str, int]:
+        """Count them; the longer that takes, also where it fails, the later is it time to again."""
         began = time.monotonic()
-        if began < self._next_count_at.get(job.id, 0):
-            return dict(job.counts)
         try:
-            return {**job.counts, **self._database.selections.count_states(job.id)}
+            counted = self._database.selections.count_states(job.id)
+            return {"selected": 0, **job.counts, **counted}
         finally:
             pause = max(COUNT_EVERY_SECONDS, COUNT_PAUSES * (time.monotonic() - began))
             self._next_count_at[job.id] = time.monotonic() + pause
 
-    def _final_counts(self, job: Job) -> dict[str, int]:
-        self._next_count_at.pop(job.id, None)
-        return {"selected": 0, **job.counts, **self._database.selections.count_states(job.id)}
-
     def reclaim(self, job: Job) -> JobProgress:
         """Take a batch of analyses that no worker has begun out of the queue again."""
         has_more = self._database.selections.withdraw_batch(job.id)
-        counts = self._final_counts(job)
+        counts = self._count_now(job)
+        self._next_count_at.pop(job.id, None)
         others = sum(counts[state] for state in State if state is not State.CANCELLED)
         counts[State.CANCELLED] = max(0, counts["selected"] - others)
         return JobProgress(job.after, job.total, counts, ended=not has_more)
