@@ -162,6 +162,28 @@ def test_a_round_that_another_process_has_overtaken_begins_anew(
     assert database.counters.totals().uploads == 10
 
 
+def test_a_round_that_is_overtaken_in_its_last_batch_publishes_nothing(
+    database, collection, monkeypatch
+):
+    """The counts of the other would go with those of the rounds before."""
+    monkeypatch.setattr("clustr.database.counters.BATCH", 6)
+    collection.insert_many(document(n, "early" if n < 3 else "late") for n in range(10))
+    names = ("tallies", "tags", "tag_spellings")
+    another = Counters(collection, *(collection.database[name] for name in names))
+    assert not database.counters.step()
+    add_tags = Counters._add_tags
+
+    def halt(*arguments: Any) -> None:
+        monkeypatch.setattr(Counters, "_add_tags", add_tags)
+        add_tags(*arguments)
+        assert not another.step()
+
+    monkeypatch.setattr(Counters, "_add_tags", halt)
+    assert not database.counters.step()
+    assert another.step()
+    assert database.counters.tags("", 10) == {"late": 7, "early": 3}
+
+
 def test_a_batch_that_was_counted_in_part_is_counted_once(database, collection, monkeypatch):
     collection.insert_many(document(n, "cat") for n in range(10))
     fail_once(monkeypatch, Counters, "_add_tags", DatabaseUnavailable)

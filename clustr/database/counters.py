@@ -153,6 +153,8 @@ class Counters:
             if not self._count_batch(counting_pass):
                 self._pass = counting_pass
                 return False
+            if not self._is_under_way(counting_pass):
+                return False  # This process was halted, and its counts would be those of no pass.
             self._publish(counting_pass)
         return True
 
