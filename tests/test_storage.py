@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from failing import fail_once
 from originals import NAME, keep, names, never_asked, not_in_use
 
 from clustr.domain.errors import (
@@ -214,6 +215,18 @@ def test_clean_removes_what_is_old_and_nothing_else(storage, tmp_path):
     os.utime(incoming / "folder", (0, 0))
     assert storage.clean(datetime.now(UTC) - timedelta(hours=1)) == 1
     assert names(incoming) == {"young", "folder"}
+
+
+def test_a_temporary_file_that_stays_keeps_no_other_from_being_removed(
+    storage, tmp_path, monkeypatch
+):
+    incoming = tmp_path / "store" / ".incoming"
+    for name in "abc":
+        (incoming / name).touch()
+        os.utime(incoming / name, (0, 0))
+    fail_once(monkeypatch, Path, "unlink", PermissionError)
+    assert storage.clean(datetime.now(UTC)) == 2
+    assert len(names(incoming)) == 1
 
 
 def test_the_folder_of_what_is_received_is_made_again(storage, tmp_path):

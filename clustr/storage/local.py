@@ -220,7 +220,11 @@ class LocalStorage(StoreFolder):
 
     def clean(self, before: datetime) -> int:
         """Remove temporary files that were last written before a time; return how many."""
-        return sum(self.discard(file.key, before) for file in self.temporary_files(before))
+        removed = 0
+        for file in self.temporary_files(before):
+            with suppress(StorageFull):  # It is logged; the others may be removed all the same.
+                removed += self.discard(file.key, before)
+        return removed
 
     def temporary_files(self, before: datetime) -> Iterator[StoredFile]:
         """The temporary files that were last written before a time: their processes have died."""
