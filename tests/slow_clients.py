@@ -38,7 +38,7 @@ def slow_sockets(url: str, kind: str, count: int) -> Iterator[list[socket.socket
     with ExitStack() as opened:
         sockets = []
         for _ in range(count):
-            connection = socket.create_connection((address.hostname, address.port), timeout=5)
+            connection = socket.create_connection((address.hostname, address.port), timeout=60)
             sockets.append(opened.enter_context(connection))
             connection.sendall(BEGINNINGS[kind])
 
@@ -68,7 +68,7 @@ def slow_to_hang_up(url: str, count: int) -> Iterator[None]:
 
     def ask_again_and_again() -> None:
         while not done.is_set():
-            with socket.create_connection((address.hostname, address.port), timeout=30) as client:
+            with socket.create_connection((address.hostname, address.port), timeout=60) as client:
                 client.sendall(b"GET /api/health/live HTTP/1.1\r\nConnection: close\r\n")
                 client.sendall(b"Host: %s\r\n\r\n" % address.netloc.encode())
                 while client.recv(65536):
@@ -81,7 +81,7 @@ def slow_to_hang_up(url: str, count: int) -> Iterator[None]:
         thread.start()
     try:
         for _ in threads:
-            assert answered.acquire(timeout=30)
+            assert answered.acquire(timeout=60)
         yield
     finally:
         done.set()
@@ -142,16 +142,16 @@ def nginx(
     command = [program, "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf")]
     running = start(command)
     try:
-        wait_until(lambda: _listens(port), 10, "nginx")
+        wait_until(lambda: _listens(port), 60, "nginx")
         yield f"http://127.0.0.1:{port}"
     finally:
         running.terminate()
-        running.wait(10)
+        running.wait(60)
 
 
 def _listens(port: int) -> bool:
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        socket.create_connection(("127.0.0.1", port), timeout=60).close()
     except OSError:
         return False
     return True

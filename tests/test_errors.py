@@ -3,6 +3,7 @@
 import io
 import re
 import socket
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
@@ -109,7 +110,7 @@ def test_404_of_what_is_not_there_is_of_the_same_kind(service):
     ],
 )
 def test_405_says_what_is_allowed(service, method, path, allowed):
-    answer = requests.request(method, service.url + path, timeout=10)
+    answer = requests.request(method, service.url + path, timeout=60)
     document = check(answer, 405)
     assert document["type"] == "urn:clustr:problem:method_not_allowed"
     assert set(answer.headers["Allow"].split(", ")) == allowed
@@ -188,20 +189,26 @@ def ask_mongodb_for_half_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clustr.components.WEB_TIMEOUT_SECONDS", 0.5)
 
 
-def test_without_its_database_the_service_says_so(app_with, monkeypatch):
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port at which nobody listens, and nobody else can."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+def test_without_its_database_the_service_says_so(app_with, closed_port, monkeypatch):
     """Nothing listens at the address; what needs no database is answered all the same."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
     app_with()  # While the database is there, the folder of uploads is made.
     app_with()  # The first start asks it whether the store is new.
     ask_mongodb_for_half_a_second(monkeypatch)
-    client = app_with(MONGODB_URL=f"mongodb://127.0.0.1:{port}").test_client()
+    client = app_with(MONGODB_URL=f"mongodb://127.0.0.1:{closed_port}").test_client()
     answer = client.get("/api/uploads")
     assert answer.status_code == 503
     assert answer.json["type"] == "urn:clustr:problem:database_unavailable"
     assert answer.headers["Retry-After"] == "5"
     assert not INSIDE.search(answer.text)
-    assert str(port) not in answer.text
+    assert str(closed_port) not in answer.text
     online = client.get("/")
     assert online.status_code == 200
     assert online.json["database"] == {"status": "disconnected", "version": None}
@@ -243,25 +250,21 @@ def send(client, number: int):
     return client.post("/api/upload", data={"files": (content, "a.png")})
 
 
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return taken.getsockname()[1]
-
-
 @pytest.mark.parametrize("setting", ["MONGODB_URL", "REDIS_URL"])
-def test_G10_a_server_that_is_away_is_not_named(app_with, tmp_path, setting, monkeypatch):
-    port = closed_port()
+def test_G10_a_server_that_is_away_is_not_named(
+    app_with, closed_port, tmp_path, setting, monkeypatch
+):
     app_with()  # While the database is there, the folder of uploads is made.
     if setting == "MONGODB_URL":
         ask_mongodb_for_half_a_second(monkeypatch)
     scheme = setting.partition("_")[0].lower()
-    client = app_with(**{setting: f"{scheme}://127.0.0.1:{port}"}).test_client()
+    client = app_with(**{setting: f"{scheme}://127.0.0.1:{closed_port}"}).test_client()
     unknown = "/api/uploads/0123456789abcdef01234567"
     with ThreadPoolExecutor(3) as threads:  # Each waits for what is away for as long as it may.
         asked = [threads.submit(client.get, path) for path in ("/api/health", unknown)]
         asked.append(threads.submit(send, client, 92_001))
         answers = [each.result() for each in asked]
-    found = check_inside(answers, port, tmp_path)
+    found = check_inside(answers, closed_port, tmp_path)
     assert found == ({200, 503} if scheme == "mongodb" else {200, 201, 404})
 
 
