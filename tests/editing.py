@@ -15,7 +15,7 @@ return json.loads(Path({said!r}).read_text())
 
 def work(workshop: Workshop) -> None:
     """Do what is queued, in a process of its own."""
-    assert workshop.horse("says", "run").process.wait(30) == 0
+    assert workshop.horse("says", "run").process.wait(60) == 0
 
 
 def say(workshop: Workshop, text: str) -> None:

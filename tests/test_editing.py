@@ -219,13 +219,14 @@ def test_unknown_uploads_and_ids_that_are_none(workshop):
 
 
 def test_humans_and_analyzers_at_once_lose_nothing(workshop, upload_id):
-    for number in range(5):
+    for number in range(2):
         assert run_again(workshop, upload_id).status_code == 202
+        edited(workshop, upload_id, tags={"add": [f"human{number}"]})
         horse = workshop.horse("says", f"run{number}")
         while horse.alive():
             edited(workshop, upload_id, tags={"add": [f"human{number}"]})
-        assert horse.process.wait(30) == 0
-    assert words_of(workshop, upload_id)[1] == ["cat", "sofa", *[f"human{n}" for n in range(5)]]
+        assert horse.process.wait(60) == 0
+    assert words_of(workshop, upload_id)[1] == ["cat", "sofa", "human0", "human1"]
     edited(workshop, upload_id, tags=None)
     assert words_of(workshop, upload_id)[1] == ["cat", "sofa"]
 

@@ -10,10 +10,17 @@ from jobs import engine, job_of, run_until
 from workshop import Workshop
 
 
+@pytest.fixture(scope="module")
+def shared_workshop(shared_workshop: Workshop) -> Workshop:
+    shared_workshop.analyzer("says", "return {}")
+    return shared_workshop
+
+
 @pytest.fixture
-def workshop(workshop: Workshop) -> Workshop:
-    workshop.analyzer("says", "return {}")
-    return workshop
+def workshop(shared_workshop: Workshop) -> Workshop:
+    """A workshop without uploads, whose analyzer is there."""
+    shared_workshop.empty("says")
+    return shared_workshop
 
 
 def ask(workshop: Workshop, query: str, **headers: str) -> Any:
@@ -148,7 +155,7 @@ def test_what_has_changed_is_listed_in_the_order_of_the_changes(workshop):
     removed = client.get("/api/trash").json["data"]
     assert [one["id"] for one in removed] == [ids[1]]
     since = times[-1]
-    assert workshop.horse("says", "run").process.wait(30) == 0
+    assert workshop.horse("says", "run").process.wait(60) == 0
     newest = ask(workshop, f"updated_after={since}").json["data"]
     assert {one["id"] for one in newest} == {*ids} - {ids[1]}
     assert {one["status"] for one in newest} == {"processed"}

@@ -36,7 +36,7 @@ def test_an_analysis_is_run_again(workshop, upload_id):
     stored = workshop.stored(upload_id, "says")
     assert (stored["priority"], stored.get("job")) == (0, None)
     assert run_again(workshop, upload_id).status_code == 409
-    wait_until(lambda: workshop.redis.exists(workshop.key("bell:says")), 15, "the bell")
+    wait_until(lambda: workshop.redis.exists(workshop.key("bell:says")), 60, "the bell")
     work(workshop)
     one = get(workshop, answer.headers["Location"]).json
     assert (one["status"], one["result"]["caption"]) == ("succeeded", "a dog")
@@ -57,5 +57,5 @@ def test_an_analyzer_that_came_later_looks_at_one_upload(own_workshop):
     own_workshop.renew()
     assert run_again(own_workshop, upload_id, "late").status_code == 202
     assert own_workshop.state_of(upload_id, "late") in UNFINISHED
-    assert own_workshop.horse("late", "run").process.wait(30) == 0
+    assert own_workshop.horse("late", "run").process.wait(60) == 0
     assert own_workshop.end_of(upload_id, "late").result == {"n": 1}

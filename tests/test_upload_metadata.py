@@ -21,10 +21,17 @@ METADATA = b'Content-Disposition: form-data; name="metadata"'
 TIMES = ("updated_at", "edited_at", "words_at", "upload_time", "due_at")
 
 
+@pytest.fixture(scope="module")
+def shared_workshop(shared_workshop: Workshop) -> Workshop:
+    shared_workshop.analyzer("says", "return {}")
+    return shared_workshop
+
+
 @pytest.fixture
-def workshop(workshop: Workshop) -> Workshop:
-    workshop.analyzer("says", "return {}")
-    return workshop
+def workshop(shared_workshop: Workshop) -> Workshop:
+    """A workshop without uploads, whose analyzer is there."""
+    shared_workshop.empty("says")
+    return shared_workshop
 
 
 def send(workshop: Workshop, metadata: Any, *contents: bytes, **options: Any) -> Any:

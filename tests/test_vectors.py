@@ -63,7 +63,7 @@ def analyzed(workshop: Workshop) -> Callable[..., list[str]]:
     def analyzed(*widths: int, **attributes: Any) -> list[str]:
         workshop.analyzer("it", ANALYZE, **{"vectors": (NUMBERS, BITS), **attributes})
         ids = workshop.upload(*(photographs.unique("png", width, width, 9) for width in widths))
-        assert workshop.horse("it", "run").process.wait(30) == 0
+        assert workshop.horse("it", "run").process.wait(60) == 0
         return ids
 
     return analyzed
@@ -184,7 +184,7 @@ def test_another_result_replaces_the_vectors_of_the_one_before(workshop, analyze
     [upload_id] = analyzed(30)
     before = workshop.stored(upload_id, "it")["vectors"]
     workshop.web.analysis_jobs.run_again(upload_id, "it")
-    assert workshop.horse("it", "again").process.wait(30) == 0
+    assert workshop.horse("it", "again").process.wait(60) == 0
     after = workshop.stored(upload_id, "it")["vectors"]
     assert after != before
     assert {each["_id"] for each in vectors_in(workshop)} == set(after.values())
@@ -196,7 +196,7 @@ def test_a_failed_analysis_keeps_the_last_good_result_with_its_vectors(workshop,
     workshop.analyzer("it", 'return {"embedding": [0] * 4}', vectors=(NUMBERS, BITS))
     workshop.renew()
     workshop.web.analysis_jobs.run_again(upload_id, "it")
-    assert workshop.horse("it", "again").process.wait(30) == 0
+    assert workshop.horse("it", "again").process.wait(60) == 0
     assert workshop.state_of(upload_id, "it") == "failed"
     assert workshop.stored(upload_id, "it")["vectors"] == before
     assert len(vectors_in(workshop)) == 2
@@ -241,7 +241,7 @@ def test_vectors_of_an_earlier_version_are_removed(workshop, analyzed) -> None:
     workshop.analyzer("it", ANALYZE, vectors=(NUMBERS, BITS), version=2)
     workshop.renew()
     workshop.web.analysis_jobs.run_again(ids[0], "it")
-    assert workshop.horse("it", "again").process.wait(30) == 0
+    assert workshop.horse("it", "again").process.wait(60) == 0
     upkeep(workshop).clean()
     assert {each["upload"] for each in vectors_in(workshop)} == {ObjectId(ids[0])}
     assert {each["space"].split("-")[1] for each in vectors_in(workshop)} == {"v2"}
@@ -261,7 +261,7 @@ def test_vectors_of_a_later_version_stay(workshop, analyzed) -> None:
 def test_results_from_before_get_the_vectors_that_follow_from_them(workshop, analyzed) -> None:
     workshop.analyzer("it", 'return {"seen": image.width}')
     ids = workshop.upload(*(photographs.unique("png", width, width, 9) for width in (30, 31)))
-    assert workshop.horse("it", "run").process.wait(30) == 0
+    assert workshop.horse("it", "run").process.wait(60) == 0
     vectors_of = """
 def vectors_of(self, result):
     if result["seen"] == 31:
