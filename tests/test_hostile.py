@@ -16,6 +16,7 @@ import requests
 from running import Up, wait_until
 from slow_clients import BEGINNINGS, nginx, slow_sockets
 from web_side import WebSide
+from workshop import Workshop
 
 from clustr.supervisor.servers import free_port
 
@@ -81,23 +82,31 @@ def test_B11_others_are_answered_without_a_front_beside_200_slow_sockets(
         assert answer.status_code == 201, answer.text
 
 
-@pytest.fixture(scope="module")
-def one_process(web_with: Callable[..., WebSide]) -> WebSide:
-    return web_with(processes=1)
+class Waiting(WebSide):
+    """One process, in which a request waits for a place for so many seconds."""
+
+    def __init__(self, workshop: Workshop, seconds: float):
+        self.program = (
+            "-c",
+            "import runpy\n"
+            "from clustr.supervisor import gunicorn_worker\n"
+            f"gunicorn_worker.WAIT_SECONDS = {seconds}\n"
+            "runpy.run_module('gunicorn', run_name='__main__', alter_sys=True)\n",
+        )
+        super().__init__(workshop)
 
 
 def upload_of_megabytes(url: str) -> requests.Response:
     content = photographs.photograph() + bytes(5_000_000)
-    return requests.post(f"{url}/api/upload", files={"files": ("a.jpg", content)}, timeout=60)
+    return requests.post(f"{url}/api/upload", files={"files": ("a.jpg", content)}, timeout=300)
 
 
-def test_B11_an_upload_for_which_there_is_no_place_is_told_to_try_again(
-    one_process: WebSide,
-) -> None:
-    with slow_sockets(one_process.url, "bodies", 100):
+def test_B11_an_upload_for_which_there_is_no_place_is_told_to_try_again(workshop: Workshop) -> None:
+    web = Waiting(workshop, 1)
+    with slow_sockets(web.url, "bodies", 100):
         with ThreadPoolExecutor(2) as clients:  # Each waits for a place for as long as it may.
-            upload = clients.submit(upload_of_megabytes, one_process.url)
-            url = f"{one_process.url}/api/nowhere"
+            upload = clients.submit(upload_of_megabytes, web.url)
+            url = f"{web.url}/api/nowhere"
             nowhere = clients.submit(requests.post, url, bytes(5_000_000), timeout=60)
         answer = upload.result()
         assert answer.status_code == 503
@@ -105,15 +114,16 @@ def test_B11_an_upload_for_which_there_is_no_place_is_told_to_try_again(
         assert int(answer.headers["Retry-After"]) > 0
         # What needs no body is answered as it is, however much is sent with it.
         assert nowhere.result().status_code == 404
-    assert upload_of_megabytes(one_process.url).status_code == 201
+    wait_until(lambda: upload_of_megabytes(web.url).status_code == 201, 60, "a place")
 
 
-def test_B11_an_upload_waits_for_a_place_and_holds_no_thread(one_process: WebSide) -> None:
+def test_B11_an_upload_waits_for_a_place_and_holds_no_thread(workshop: Workshop) -> None:
+    web = Waiting(workshop, 600)
     with ThreadPoolExecutor(40) as clients:
-        with slow_sockets(one_process.url, "bodies", 70):
-            uploads = [clients.submit(upload_of_megabytes, one_process.url) for _ in range(40)]
+        with slow_sockets(web.url, "bodies", 90):
+            uploads = [clients.submit(upload_of_megabytes, web.url) for _ in range(40)]
             for _ in range(5):
-                assert requests.get(f"{one_process.url}/api/uploads", timeout=60).status_code == 200
+                assert requests.get(f"{web.url}/api/uploads", timeout=60).status_code == 200
             assert not any(upload.done() for upload in uploads)
         assert [upload.result().status_code for upload in uploads] == [201] * 40
 

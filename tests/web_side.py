@@ -1,6 +1,7 @@
 """The web side alone, as deployers run it: gunicorn with its workers, on a workshop's servers."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ class WebSide:
 
     Attributes:
         gunicorn: the process that starts the workers, and starts those again that died.
+        program: how Python is told to run it.
     """
 
     gunicorn: Program
+    program: Sequence[str] = ("-m", "gunicorn")
 
     def __init__(self, workshop: Workshop, processes: int = 1):
         self.workshop = workshop
@@ -31,7 +34,7 @@ class WebSide:
     def start(self) -> None:
         """Start it, and wait until it serves."""
         settings = "python:clustr.supervisor.gunicorn_settings"
-        arguments = ["-m", "gunicorn", "-c", settings, "clustr.app:create_app()"]
+        arguments = [*self.program, "-c", settings, "clustr.app:create_app()"]
         self.gunicorn = self.workshop.run(*arguments, **self._settings)
         wait_until(self.serves, 60, "gunicorn")
 
