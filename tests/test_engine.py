@@ -16,6 +16,7 @@ from typing import Any
 import photographs
 import pytest
 import running
+from failing import fail_once
 from running import Servers, wait_until
 from workshop import HANG_IN_C, Program, Workshop, analyzer, plugin
 
@@ -497,11 +498,14 @@ def test_claim_whose_answer_is_lost_is_released(workshop, monkeypatch):
         raise DatabaseUnavailable
 
     monkeypatch.setattr(Analyses, "claim", lose_answer)
+    fail_once(monkeypatch, Analyses, "release", DatabaseUnavailable)
     handler = signal.getsignal(signal.SIGTERM)
     components = build_worker(workshop.settings, workshop.web.plugin_manager)
     try:
         with pytest.raises(DatabaseUnavailable):
             components.engine.run("once", "run", Interruption())
+        assert workshop.state_of(upload_id, "once") == "running"
+        components.engine.release_held(Interruption())
     finally:
         signal.signal(signal.SIGTERM, handler)
         components.database.close()

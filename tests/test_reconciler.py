@@ -11,13 +11,14 @@ from running import wait_until
 from trash import remove, trash_of, whole
 
 from clustr.components import WebComponents
-from clustr.database import now
+from clustr.database import Database, now
 from clustr.database.leases import Leases
 from clustr.database.local_dates import OLD_INDEXES, LocalDates
 from clustr.domain.errors import DatabaseUnavailable, QueueUnavailable
 from clustr.domain.models import State
 from clustr.queue import Queue
 from clustr.services.reconciler import GONE_AFTER, Reconciler
+from clustr.worker.rq_worker import claim_when_there
 
 GOOD = photographs.photograph("jpg", "cat")
 
@@ -87,6 +88,15 @@ def test_after_an_outage_runs_have_the_time_to_renew_their_leases(workshop, monk
     fail_once(monkeypatch, Leases, "acquire", DatabaseUnavailable)
     with pytest.raises(DatabaseUnavailable):
         reconciler.run_once()
+    reconciler.run_once()
+    assert workshop.state_of(upload_id, "base") == "running"
+    reconciler.stop()
+    reconciler = reconciler_of(workshop.web, queue)  # one that was started within the outage
+    monkeypatch.setattr("clustr.worker.rq_worker.FIRST_CLAIM_SECONDS", 0)
+    assert not claim_when_there(workshop.settings)
+    fail_once(monkeypatch, Database, "installation", DatabaseUnavailable)
+    assert claim_when_there(workshop.settings)
+    reconciler.note_outage()
     reconciler.run_once()
     assert workshop.state_of(upload_id, "base") == "running"
     monkeypatch.setattr("clustr.services.reconciler.RENEWAL_SECONDS", 0)

@@ -34,10 +34,8 @@ RENEW_SECONDS = 10.0
 # The lease of the process that makes the calls of an analyzer, and how often it is renewed.
 CALLS_LEASE_SECONDS = 10.0
 RENEW_CALLS_SECONDS = 2.0
-# While MongoDB is away, how often and for how long a run tries to release what it holds. RQ ends a
-# process that takes longer, by `SETUP_SECONDS` and more (`Queue.ring`).
+# While MongoDB is away, how often a process tries to release what its last run held.
 RELEASE_EVERY_SECONDS = 1.0
-RELEASE_SECONDS = 240.0
 # A new upload waits until the current claim is done, so a claim is short.
 CLAIM_SECONDS = 0.25
 LARGEST_CLAIM = 100
@@ -75,6 +73,7 @@ class AnalysisEngine:
         self._plugin_manager = plugin_manager
         self._runner: Runner | None = None
         self._window: CallWindow | None = None
+        self._held: tuple[str, str] | None = None  # by which analyzer and which run
         self._resident_bytes = memory_usage()[1]
 
     def run(self, name: str, run: str, interruption: Interruption) -> bool:
@@ -181,27 +180,28 @@ class AnalysisEngine:
                 self._defer(analyzer, End(State.DEFERRED, error=str(error)))
             finally:
                 if not nothing_left:
-                    self._release(analyzer, run, interruption)
+                    self._release(analyzer, run)
         return nothing_left
 
-    def _release(self, analyzer: Analyzer, run: str, interruption: Interruption) -> None:
-        """Release what a run holds; while MongoDB is away, try again and again.
+    def _release(self, analyzer: Analyzer, run: str) -> None:
+        """Release what a run holds; while MongoDB is away, that is left to `release_held`."""
+        self._held = analyzer.name, run
+        self._database.analyses.release(*self._held)
+        self._held = None
 
-        What is still held when the lease ends counts as lost by a process that died.
+    def release_held(self, interruption: Interruption) -> None:
+        """Release what the last run could not: try until MongoDB is back, or SIGTERM comes.
 
-        Raises:
-            DatabaseUnavailable: MongoDB has been away for `RELEASE_SECONDS`, or SIGTERM has come.
+        What is still held when the lease ends counts as lost by a process that died; but after an
+        outage the reconciler leaves time for this.
         """
-        ends_at = time.monotonic() + RELEASE_SECONDS
-        while True:
+        while self._held and not interruption.requested:
             try:
-                self._database.analyses.release(analyzer.name, run)
-                return
+                self._database.analyses.release(*self._held)
+                self._held = None
             except DatabaseUnavailable:
-                if interruption.requested or time.monotonic() > ends_at:
-                    raise
                 log.warning("release_waits")
-            time.sleep(RELEASE_EVERY_SECONDS)
+                time.sleep(RELEASE_EVERY_SECONDS)
 
     @contextmanager
     def _holding_lease(self, lease: str | None, run: str) -> Iterator[bool]:

@@ -99,13 +99,17 @@ class Reconciler:
                 log.warning("reconciler_waits", reason=str(error))
             time.sleep(ROUND_SECONDS)
 
+    def note_outage(self) -> None:
+        """Reclaim nothing for a while, because MongoDB was away just now."""
+        self._unavailable_at = time.monotonic()
+
     def run_once(self) -> None:
         """Do one round, unless another process holds the lease."""
         try:
             if not self._database.leases.acquire(LEASE, self._owner, LEASE_SECONDS):
                 return
         except DatabaseUnavailable:
-            self._unavailable_at = time.monotonic()
+            self.note_outage()
             raise
         if not self._indexed:  # A web process makes them, too, unless it started without MongoDB.
             self._database.make_indexes()

@@ -24,6 +24,8 @@ def configure(settings: Settings, plugin_manager: PluginManager) -> None:
 def answer_calls(analyzer: str, connection: socket) -> int:
     """Run an analyzer once for each call, until a run leaves this process unfit for another.
 
+    A run that MongoDB goes away under is the last. The process ends when what it held is released.
+
     Args:
         analyzer: its name.
         connection: brings the calls, each with the id of its run.
@@ -48,6 +50,7 @@ def answer_calls(analyzer: str, connection: socket) -> int:
             break
     if components:
         components.engine.close()
+        components.engine.release_held(interruption)
         components.database.close()
     return 0
 

@@ -310,8 +310,11 @@ def log_unsupported(settings: Settings, database: Database) -> None:
             log.warning("server_unsupported", reason=f"{setting}: {reason}")
 
 
-def claim_when_there(settings: Settings) -> None:
+def claim_when_there(settings: Settings) -> bool:
     """Wait for MongoDB and Redis, and see that Redis and upload folder are this installation's.
+
+    Returns:
+        whether it had to wait, because one of them was away.
 
     Raises:
         StartUpError: one of them is another's.
@@ -319,13 +322,15 @@ def claim_when_there(settings: Settings) -> None:
     database = build_database(settings, WEB_TIMEOUT_SECONDS)
     storage = LocalStorage(settings.upload_folder)
     queue = Queue(settings.redis_url, settings.redis_prefix, WEB_TIMEOUT_SECONDS)
-    seconds = FIRST_CLAIM_SECONDS
+    seconds, has_waited = FIRST_CLAIM_SECONDS, False
     try:
         while not claim_installation(database, storage, queue):
+            has_waited = True
             time.sleep(seconds)
             seconds = min(2 * seconds, LONGEST_CLAIM_SECONDS)
     finally:
         database.close()
+    return has_waited
 
 
 def run_worker(settings: Settings, plugin_manager: PluginManager, queues: tuple[str, ...]) -> int:
@@ -370,7 +375,7 @@ def run_maintenance(settings: Settings, plugin_manager: PluginManager, name: str
         the exit code: 2 when it cannot start.
     """
     try:
-        claim_when_there(settings)
+        was_away = claim_when_there(settings)
         components = build_worker(settings, plugin_manager)
     except StartUpError as error:
         log.error(f"{name}_not_started", reason=str(error))
@@ -380,6 +385,8 @@ def run_maintenance(settings: Settings, plugin_manager: PluginManager, name: str
         lower_priority(settings.worker_nice)
     else:  # One record for all processes of this `clustr worker`: they share its plugins.
         components.running_processes.announce("worker", os.getppid(), components.database)
+        if was_away:  # MongoDB, it may be; then other hosts have runs that could not renew.
+            components.reconciler.note_outage()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         component.run_forever()
