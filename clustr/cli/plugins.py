@@ -4,7 +4,9 @@ The commands also work when servers are down and plugins are broken: they need n
 code of plugins runs in child processes, which may hang or crash.
 """
 
+import importlib.util
 import json
+import keyword
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,7 +30,13 @@ from clustr.cli.run import GOOD_STATES, FileRun, find_needed_plugins, format_res
 from clustr.cli.running_service import why_outdated
 from clustr.cli.subprocess_check import ChildResult
 from clustr.domain import failure_messages
-from clustr.plugin_manager import Candidate, PluginState, find_candidates, is_switched_off
+from clustr.plugin_manager import (
+    Candidate,
+    PluginState,
+    Unloadable,
+    find_candidates,
+    require_importable,
+)
 from clustr.plugin_manager.configuration import RESERVED
 from clustr.plugin_manager.declarations import NAME
 from clustr.settings import Settings
@@ -129,7 +137,6 @@ def check(name: str | None, files: tuple[Path, ...], limit: float) -> None:
     """
     sources = read_sources_and_print_problems()
     settings = sources.settings
-    switches = settings.plugins_enabled, settings.plugins_disabled
     candidates = list(find_candidates(settings.plugins_folder))
     names = [candidate.name for candidate in candidates]
     if name and name not in names:
@@ -137,7 +144,7 @@ def check(name: str | None, files: tuple[Path, ...], limit: float) -> None:
     import_results = {
         number: import_in_child(candidate, limit)
         for number, candidate in enumerate(candidates)
-        if name in (None, candidate.name) and not is_switched_off(candidate.name, *switches)
+        if name in (None, candidate.name) and is_importable(candidate, names[:number], settings)
     }
     excluded = {
         names[n]: f"import: {result.failure}"
@@ -161,6 +168,15 @@ def check(name: str | None, files: tuple[Path, ...], limit: float) -> None:
         print_trials(plugin, trials)
     print_warnings(inspected)
     sys.exit(PROBLEMS if problem_count or sources.problems else FINE)
+
+
+def is_importable(candidate: Candidate, earlier: Sequence[str], settings: Settings) -> bool:
+    """Whether the service would import a plugin, behind those with these names."""
+    try:
+        require_importable(candidate, earlier, settings.plugins_enabled, settings.plugins_disabled)
+    except Unloadable:  # `inspect_plugins` says why.
+        return False
+    return True
 
 
 def try_analyzer(
@@ -233,6 +249,8 @@ def new(name: str, http: bool, drop_in: bool) -> None:
     folder = read_sources_and_print_problems().settings.plugins_folder
     if name in [candidate.name for candidate in find_candidates(folder)]:
         refuse(f"there is a plugin {name} already")
+    if drop_in and (keyword.iskeyword(name) or importlib.util.find_spec(name)):
+        refuse(f"{name} cannot be the name of a new drop-in: Python uses it")
     target = folder / name if drop_in else Path(f"clustr-{name.replace('_', '-')}")
     contents = scaffold.drop_in_files(name, http) if drop_in else scaffold.project_files(name, http)
     try:

@@ -1,6 +1,7 @@
 """Writes a new plugin: a complete project, or a drop-in, which passes its own tests."""
 
 from collections.abc import Iterator
+from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -8,6 +9,7 @@ from string import Template
 from clustr import __version__
 
 TEMPLATES = files("clustr.cli") / "templates"
+LONGEST_IN_FILTER = 23  # letters of the name of a plugin in that of its filter
 
 
 def project_files(name: str, http: bool) -> Iterator[tuple[str, str]]:
@@ -81,9 +83,16 @@ def _name_values(name: str) -> dict[str, str]:
         "name": name,
         "Class": "".join(word.capitalize() for word in parts),
         "title": " ".join(parts).strip().capitalize(),
-        # The name of a filter has 32 characters at most, and no two underscores in a row.
-        "filter": f"min_{name[:23].rstrip('_')}_mean",
+        "filter": _filter_name(name),
     }
+
+
+def _filter_name(name: str) -> str:
+    """A name of 32 characters at most, without two underscores in a row; no plugin has the same."""
+    if len(name) > LONGEST_IN_FILTER:
+        digits = sha256(name.encode()).hexdigest()[:4]
+        name = f"{name[: LONGEST_IN_FILTER - 5].rstrip('_')}_{digits}"
+    return f"min_{name}_mean"
 
 
 def _fill_template(template: str, values: dict[str, str]) -> str:

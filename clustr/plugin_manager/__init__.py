@@ -12,8 +12,8 @@ from clustr.plugin_manager.load_limit import LoadLimit, notes_folder
 from clustr.plugin_manager.loading import (
     check_enabled,
     ignored_names,
-    is_switched_off,
     load_plugins,
+    require_importable,
 )
 from clustr.plugin_manager.manager import PluginManager
 from clustr.plugin_manager.plugin import (
@@ -44,7 +44,6 @@ __all__ = [
     "find_candidates",
     "ignored_names",
     "ignored_variables",
-    "is_switched_off",
     "load_plugins",
     "may_be_list",
     "notes_folder",
@@ -53,4 +52,5 @@ __all__ = [
     "private_fields",
     "private_names",
     "problem_with_path",
+    "require_importable",
 ]

@@ -63,9 +63,34 @@ def load_plugins(
     return PluginManager(loader.plugins, warnings, announce, configuration.field_choices(), limit)
 
 
-def is_switched_off(name: str, enabled: tuple[str, ...] | None, disabled: tuple[str, ...]) -> bool:
-    """Whether the settings keep a plugin from being loaded."""
-    return name in disabled or (enabled is not None and name not in enabled)
+def require_importable(
+    candidate: Candidate,
+    earlier: Collection[str],
+    enabled: tuple[str, ...] | None,
+    disabled: tuple[str, ...],
+) -> None:
+    """Check that a plugin may be imported.
+
+    Args:
+        earlier: the names of the plugins that were found before it.
+        enabled, disabled: as in `load_plugins`.
+
+    Raises:
+        Unloadable: it may not, whatever its code is.
+    """
+    name = candidate.name
+    if name in disabled or (enabled is not None and name not in enabled):
+        raise Unloadable(PluginState.DISABLED, "switched off by the settings")
+    if name in earlier:
+        raise Unloadable(PluginState.CONFLICT, "another plugin has the same name")
+    if not NAME.fullmatch(name):
+        reason = f"a plugin's name must match {NAME.pattern}; rename it"
+        raise Unloadable(PluginState.FAILED, reason)
+    if name in RESERVED:
+        reason = f"no plugin can have the name {name}, which is kept for Clustr; rename it"
+        raise Unloadable(PluginState.FAILED, reason)
+    if problem := call_guarded("looking at its files", candidate.problem_with_owner):
+        raise Unloadable(PluginState.FAILED, problem)
 
 
 def check_enabled(folder: Path, enabled: tuple[str, ...] | None) -> None:
@@ -144,16 +169,8 @@ class Loader:
 
     def _require_loadable(self, plugin: Plugin, candidate: Candidate) -> None:
         name = plugin.name
-        if is_switched_off(name, self.enabled, self.disabled):
-            raise Unloadable(PluginState.DISABLED, "switched off by the settings")
-        if any(name == other.name for other in self.plugins):
-            raise Unloadable(PluginState.CONFLICT, "another plugin has the same name")
-        if not NAME.fullmatch(name):
-            reason = f"a plugin's name must match {NAME.pattern}; rename it"
-            raise Unloadable(PluginState.FAILED, reason)
-        if name in RESERVED:
-            reason = f"no plugin can have the name {name}, which is kept for Clustr; rename it"
-            raise Unloadable(PluginState.FAILED, reason)
+        earlier = [other.name for other in self.plugins]
+        require_importable(candidate, earlier, self.enabled, self.disabled)
         if name in self.lost:
             raise Unloadable(PluginState.FAILED, self.lost[name])
         if trace := self.limit.traceback_of_end(name, plugin.file):
@@ -163,8 +180,6 @@ class Loader:
                 "PLUGINS_LOAD_SECONDS changes"
             )
             raise Unloadable(PluginState.FAILED, reason, trace)
-        if problem := call_guarded("looking at its files", candidate.problem_with_owner):
-            raise Unloadable(PluginState.FAILED, problem)
 
     def _load(self, plugin: Plugin, candidate: Candidate) -> None:
         with self.limit.watch(plugin.name, plugin.file):
