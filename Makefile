@@ -31,7 +31,8 @@ sweep: servers  ## Kill a web process at every system call of an upload; takes m
 
 fuzz: FUZZ ?= 5
 fuzz: servers  ## Try what a machine thinks up, for some minutes (FUZZ=50: 10 times as much)
-	FUZZ=$(FUZZ) $(BIN)/python -m pytest -n 2 -rP tests/test_fuzz.py
+	FUZZ=$(FUZZ) $(BIN)/python -m pytest -n 2 -rP tests/test_fuzz.py \
+		tests/test_error_texts.py tests/test_foreign_records.py
 
 imports: PHOTOGRAPHS ?= 3000
 imports: servers  ## Import PHOTOGRAPHS=3000, killed twice on the way; takes minutes

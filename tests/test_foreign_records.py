@@ -15,6 +15,7 @@ import pytest
 from bson import ObjectId
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.datetime_ms import DatetimeMS
+from fuzzing import sampled
 from jobs import run_until
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
@@ -235,23 +236,36 @@ OF_ALL = (
 OF_ONE = ("", "/file", "/thumbnail", "/analyses", "/analyses/it")
 
 
+def requests_about(upload_id: str) -> Iterator[tuple[str, str, Any]]:
+    """All that is asked about one upload, which is where it was afterwards."""
+    path = f"/api/uploads/{upload_id}"
+    for below in OF_ONE:
+        yield "GET", f"{path}{below}", None
+    for below in OF_ONE[:3]:
+        yield "GET", f"/api/trash/{upload_id}{below}", None
+    yield "PATCH", path, {"tags": {"add": ["x"]}}
+    yield "PATCH", path, {"caption": "x", "taken_at": None}
+    yield "POST", f"{path}/analyses/it", None
+    yield "DELETE", path, None
+    yield "POST", f"{path}/restore", None
+
+
+def requests_about_foreign(ids: Iterable[str]) -> Iterator[tuple[str, str, Any]]:
+    for one in ids:
+        yield from requests_about(one)
+        yield "DELETE", f"/api/uploads/{one}?permanently=true", None
+
+
 def test_no_answer_is_a_fault(workshop, capsys):
     among = Among(workshop)  # here, so that `capsys` has what is logged
-    theirs = among.foreign_ids()[::5]  # So many of each field, and of each kind of thing in it.
-    client, ids = among.client, [*theirs, *among.ids, among.trashed]
+    theirs = [*sampled(among.foreign_ids(), 5)]
+    client, ours = among.client, [*among.ids, among.trashed]
+    ids = [*theirs, *ours]
     hashes = sorted({str(one.get("sha256")) for one in among.planted[0]})
     requests: list[tuple[str, str, Any]] = [("GET", path, None) for path in OF_ALL]
-    for one in ids:
-        requests += [("GET", f"/api/uploads/{one}{below}", None) for below in OF_ONE]
-        requests += [("GET", f"/api/trash/{one}{below}", None) for below in OF_ONE[:3]]
-        requests += [("PATCH", f"/api/uploads/{one}", {"tags": {"add": ["x"]}})]
-        requests += [("PATCH", f"/api/uploads/{one}", {"caption": "x", "taken_at": None})]
-        requests += [("POST", f"/api/uploads/{one}/analyses/it", None)]
-    ours = [*among.ids, among.trashed]
-    for one in ids:
-        requests += [("DELETE", f"/api/uploads/{one}", None)]
-        requests += [("POST", f"/api/uploads/{one}/restore", None)]
-    requests += [("DELETE", f"/api/uploads/{one}?permanently=true", None) for one in theirs]
+    # So many of each field, of each kind of thing in it, and of each request.
+    requests += sampled(requests_about_foreign(theirs), 5)
+    requests += [request for one in ours for request in requests_about(one)]
     orders = {"ids": ids[-100:]}, {"filter": {}}, {"filter": {"duplicate": True}}
     for order in orders:
         requests += [
@@ -307,8 +321,7 @@ def test_the_bytes_of_a_record_of_others_can_be_uploaded(among):
     assert known == first
 
 
-@pytest.mark.parametrize("count", [1, 2])
-@pytest.mark.parametrize("duplicates", ["keep", "reuse"])
+@pytest.mark.parametrize(("duplicates", "count"), [("keep", 1), ("reuse", 2)])
 def test_an_original_that_others_have_altered_is_in_nobodys_way(among, worker, duplicates, count):
     """Only one record can have the mark of an original, and the one that has it is no upload."""
     workshop, client = among.workshop, among.client
@@ -362,7 +375,8 @@ def test_all_that_is_done_in_the_background_goes_on(among, worker):
 @pytest.mark.parametrize("by", ["filter", "ids"])
 def test_jobs_are_done_to_uploads_alone(among, worker, by):
     client, before = among.client, among.planted_strangers
-    chosen = {"filter": {}} if by == "filter" else {"ids": [*among.foreign_ids(), *among.ids]}
+    ids = [*sampled(among.foreign_ids(), 3), *among.ids]
+    chosen = {"filter": {}} if by == "filter" else {"ids": ids}
 
     def ended(path: str, **body: Any) -> dict[str, int]:
         job_id = client.post(path, json=body | chosen).json["id"]
@@ -379,9 +393,7 @@ def test_jobs_are_done_to_uploads_alone(among, worker, by):
     for order in ({"action": "tag", "tags": ["x"]}, {"action": "delete"}, {"action": "restore"}):
         counts = ended("/api/uploads/bulk", **order)
         assert counts["succeeded"] >= ours, order
-        assert counts["failed"] == (
-            0 if by == "filter" else len(chosen["ids"]) - counts["succeeded"]
-        )
+        assert counts["failed"] == (0 if by == "filter" else len(ids) - counts["succeeded"])
     worker.engine.run("it", "run", Interruption())
     job_id = client.post("/api/analyses", json={"analyzer": "it", "select": "all"} | chosen).json[
         "id"
