@@ -18,7 +18,7 @@ from flask import Flask
 from playwright.sync_api import expect
 from rq.serializers import JSONSerializer
 from rq.utils import utcformat
-from running import Servers
+from running import Servers, Up, wait_until
 from workshop import Workshop, plugin
 
 from clustr.domain import failure_messages
@@ -236,8 +236,16 @@ def test_uploads_that_wait_for_long_are_no_good_health(workshop, worker):
         workshop.collection.update_one(of_first, {"$set": {"analyses.0.priority": 0}})
 
 
-def test_of_a_service_that_works_the_queue_is_healthy(service):
-    queue = requests.get(f"{service.url}/api/health/queue", timeout=10).json()
+@pytest.fixture(scope="module")
+def healthy(service: Up) -> Up:
+    """The service, once it is over whatever other tests have done to it and to its captioner."""
+    url = f"{service.url}/api/health"
+    wait_until(lambda: requests.get(url, timeout=60).json()["status"] == "healthy", 180, "health")
+    return service
+
+
+def test_of_a_service_that_works_the_queue_is_healthy(healthy):
+    queue = requests.get(f"{healthy.url}/api/health/queue", timeout=60).json()
     assert queue["status"] == "healthy"
     assert queue["workers"].keys() == {"default", "http"}
     assert min(queue["workers"].values()) >= 1
@@ -290,9 +298,9 @@ def test_the_page_says_what_health_says_and_counts_the_captions(workshop):
     assert "secret" not in answer.text
 
 
-def test_the_page_in_a_browser_without_scripts(browser, service):
+def test_the_page_in_a_browser_without_scripts(browser, healthy):
     """Chromium reports what the page's policy forbids as an error on the console."""
-    address = urlsplit(service.url)
+    address = urlsplit(healthy.url)
     site = address._replace(netloc=f"{HOST}:{address.port}").geturl()
     context = browser.new_context(java_script_enabled=False)
     said: list[str] = []
@@ -314,7 +322,7 @@ def test_the_page_in_a_browser_without_scripts(browser, service):
 
 
 def test_the_page_allows_its_own_style_and_nothing_else(service):
-    answer = requests.get(f"{service.url}/api/health/page", timeout=10)
+    answer = requests.get(f"{service.url}/api/health/page", timeout=60)
     policy = dict(
         each.split(maxsplit=1) for each in answer.headers["Content-Security-Policy"].split("; ")
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 import photographs
 import pytest
-from calling import get, uploaded
+from calling import get, total_uploads, uploaded
 from failing import fail_once
 from running import wait_until
 
@@ -211,11 +211,14 @@ def test_what_is_asked_costs_the_same_however_many_there_are(database, collectio
 def test_workers_count(service):
     [one] = uploaded(service, photographs.photograph())
 
+    uploads = total_uploads(service)
+
     def counted() -> dict[str, Any] | None:
         stats = get(service, "/api/stats").json()
-        return stats if stats["uploads"] and stats["statuses"].get("processed") else None
+        is_counted = stats["uploads"] == uploads and stats["statuses"].get("processed")
+        return stats if is_counted else None
 
-    stats = wait_until(counted, 40, "the first round")
+    stats = wait_until(counted, 120, "a round with this upload")
     assert stats["bytes"] >= one["file_size"]
     assert stats["counted_at"].endswith("Z")
     assert sum(stats["days"].values()) == sum(stats["statuses"].values()) == stats["uploads"]
@@ -224,7 +227,7 @@ def test_workers_count(service):
     def tagged() -> list[dict[str, Any]]:
         return get(service, "/api/tags?limit=3").json()["data"]
 
-    tags = wait_until(tagged, 40, "tags that were counted")
+    tags = wait_until(tagged, 120, "tags that were counted")
     assert all(tag["count"] > 0 for tag in tags)
     found = get(service, "/api/tags", params={"prefix": tags[0]["name"]}).json()["data"]
     assert found[0]["name"] == tags[0]["name"]
