@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-SECONDS = 30
+SECONDS = 90
 BOUNDARY = "boundary-of-the-tests"
 FORM = f"multipart/form-data; boundary={BOUNDARY}"
 PROBLEM = "application/problem+json"

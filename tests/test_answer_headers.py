@@ -56,7 +56,7 @@ CALLS = {
 def test_G1_headers_of_every_answer(service, original, call):
     method, address, status = CALLS[call]
     url = service.url + address.format(id=original["id"])
-    answer = requests.request(method, url, timeout=10)
+    answer = requests.request(method, url, timeout=60)
     assert answer.status_code == status
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.headers["Content-Security-Policy"] == CLOSED

@@ -27,7 +27,7 @@ def workshop(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iter
         path = workshop.folder / "plugins" / "labels.py"
         path.write_text(path.read_text() + FILTERED)
         workshop.upload(photographs.photograph())
-        assert workshop.horse("labels", "run").process.wait(30) == 0
+        assert workshop.horse("labels", "run").process.wait(60) == 0
         yield workshop
 
 

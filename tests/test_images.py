@@ -156,10 +156,10 @@ def test_a_bitmap_without_its_file_header_is_none(inspect):
 
 
 def test_a_bomb_is_refused_by_its_header(inspect):
-    began = time.monotonic()
+    began = time.thread_time()
     with pytest.raises(TooManyPixels, match="50000000"):
         inspect(photographs.png_bomb())
-    assert time.monotonic() - began < 0.5
+    assert time.thread_time() - began < 0.5
 
 
 @pytest.mark.parametrize(("width", "refused"), [(1000, False), (1001, True), (2000, True)])
@@ -278,7 +278,7 @@ def test_pictures_share_memory_and_a_large_one_gets_its_turn():
         for place, (name, size_bytes) in enumerate([("large", 1000), ("next", 10), ("last", 90)]):
             threads.append(threading.Thread(target=decode, args=(name, size_bytes), daemon=True))
             threads[-1].start()
-            wait_until(lambda place=place: len(memory._waiting) == place + 1, 10, f"{name} in line")
+            wait_until(lambda place=place: len(memory._waiting) == place + 1, 60, f"{name} in line")
         assert order == []
     for thread in threads:
         thread.join(10)
@@ -293,10 +293,10 @@ def test_a_small_picture_does_not_wait_for_large_ones():
 @pytest.mark.parametrize("name", odd_images.TOO_DEAR)
 def test_what_takes_too_long_for_its_bytes_is_refused_before_it_is_decoded(inspect, name):
     content = odd_images.odd(name)
-    began = time.process_time()
+    began = time.thread_time()
     with pytest.raises(TooManyPixels, match=f"in a file of {len(content)} bytes"):
         inspect(content, limit_time=True)
-    assert time.process_time() - began < 0.25
+    assert time.thread_time() - began < 0.25
 
 
 def test_what_was_stored_before_is_not_judged_by_its_decode_time(inspect):

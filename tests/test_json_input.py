@@ -47,7 +47,7 @@ BODIES = {
 
 def answer_to_json(service: Up, method: str, path: str, body: bytes) -> requests.Response:
     headers = {"Content-Type": "application/json"}
-    return requests.request(method, service.url + path, data=body, headers=headers, timeout=20)
+    return requests.request(method, service.url + path, data=body, headers=headers, timeout=60)
 
 
 @pytest.mark.parametrize(("method", "path"), ENDPOINTS)
@@ -80,7 +80,7 @@ def test_odd_texts_in_a_query_or_a_path_are_no_fault(service: Up) -> None:
                      f"/uploads/{value}", f"/api/health/{value}", f"/api/tags?{value}",
                      f"/api/suggest?q={value}", f"/api/suggest?q=tag:{value}"]  # fmt: skip
             for path in [*queries, *paths]:
-                status = session.get(service.url + path, timeout=20).status_code
+                status = session.get(service.url + path, timeout=60).status_code
                 assert status < 500, (path, status)
 
 
@@ -96,7 +96,7 @@ def test_odd_texts_in_a_query_or_a_path_are_no_fault(service: Up) -> None:
     ],
 )
 def test_a_line_break_at_the_end_belongs_to_no_name(service: Up, method, path, body) -> None:
-    answer = requests.request(method, service.url + path, json=body, timeout=20)
+    answer = requests.request(method, service.url + path, json=body, timeout=60)
     assert answer.status_code in (404, 422), answer.text
 
 
@@ -153,7 +153,7 @@ def test_a_large_body_in_chunks_is_too_large(service: Up) -> None:
 
     headers = {"Content-Type": "application/json"}
     url = f"{service.url}/api/analyses"
-    answer = requests.post(url, data=spaces(), headers=headers, timeout=20)
+    answer = requests.post(url, data=spaces(), headers=headers, timeout=60)
     assert answer.status_code == 413
     assert "1000000 bytes" in answer.json()["detail"]
 

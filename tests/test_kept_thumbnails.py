@@ -60,7 +60,7 @@ def test_none_outlives_its_original_whatever_happens_at_once(workshop):
             accepts = ("*/*", "image/webp", "image/avif", "*/*")
             asked = [threads.submit(ask, workshop, upload_id, accept) for accept in accepts]
             if number % 2:
-                wait_until(lambda: kept(workshop), 10, "the first of them")
+                wait_until(lambda: kept(workshop), 60, "the first of them")
             storage.remove(f"{upload_id}.jpg")
             storage.thumbnails.remove(f"{upload_id}.jpg")
             outcomes.update(each.result()[0] for each in asked)

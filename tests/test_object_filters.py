@@ -93,7 +93,7 @@ def workshop(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iter
     with Workshop(tmp_path_factory.mktemp("objects"), servers) as workshop:
         workshop.write("objects", OBJECTS)
         (upload_id,) = workshop.upload(photographs.photograph())
-        assert workshop.horse("objects", "run").process.wait(30) == 0
+        assert workshop.horse("objects", "run").process.wait(60) == 0
         assert workshop.state_of(upload_id, "objects") == "succeeded"
         pattern = workshop.collection.find_one_and_delete({})
         workshop.collection.insert_many(

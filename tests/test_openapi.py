@@ -335,7 +335,7 @@ def test_uploads_fit_their_schema_from_acceptance_to_the_end(service):
         return found["status"] == "processed"
 
     for one in body["data"]:
-        wait_until(lambda one=one: processed(one["id"]), 30, f"the analyses of {one}")
+        wait_until(lambda one=one: processed(one["id"]), 60, f"the analyses of {one}")
         query = f"?id={one['id']}"
         compared = get(service, f"/api/debug/dimensions{query}")
         assert fits(compared, ComparedDimensionsSchema)["match"]
@@ -362,7 +362,7 @@ def test_errors_fit_their_schemas(service):
     ]:
         fits(get(service, path), ProblemSchema, status)
     [one] = uploaded(service, photographs.one_pixel())
-    beyond = requests.get(one["preview_url"], headers={"Range": "bytes=9999-"}, timeout=10)
+    beyond = requests.get(one["preview_url"], headers={"Range": "bytes=9999-"}, timeout=60)
     fits(beyond, ProblemSchema, 416)
     for content, status in [(b"", 422), (photographs.text(), 415), (photographs.png_bomb(), 413)]:
         fits(upload(service, part(content)), UploadProblemSchema, status)

@@ -14,7 +14,7 @@ UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 
 def asked(service: Any, path: str, method: str = "GET", **options: Any) -> requests.Response:
     return requests.request(
-        method, service.url + path, timeout=30, allow_redirects=False, **options
+        method, service.url + path, timeout=60, allow_redirects=False, **options
     )
 
 
@@ -43,7 +43,7 @@ def test_what_is_sent_to_a_path_with_a_slash_too_much_is_sent_again(service):
     answer = requests.post(
         f"{service.url}/api/upload/",
         files=[part(photographs.one_pixel(), "cat.png")],
-        timeout=30,
+        timeout=60,
     )
     assert answer.status_code == 201, answer.text
     assert [each.status_code for each in answer.history] == [308]

@@ -300,7 +300,7 @@ def test_a_foreign_database_is_refused_at_the_start_and_left_as_it_was(
     }[program]
     port = str(servers.free_port())
     ended = workshop.run("-m", program, *arguments, PORT=port, WEB_WORKERS="1")
-    assert ended.process.wait(30) != 0
+    assert ended.process.wait(60) != 0
     [said] = [line for line in ended.output().splitlines() if line.startswith("clustr: ")]
     assert re.match(
         r"clustr: MONGODB_DATABASE=workshop\d+ is not a database of Clustr's: its collection "
@@ -318,5 +318,5 @@ def test_a_store_that_is_not_mounted_is_told_from_a_foreign_database(own_worksho
     workshop.upload()
     (workshop.settings.upload_folder / ".clustr-store").unlink()
     ended = workshop.run("-m", "clustr", "worker")
-    assert ended.process.wait(30) != 0
+    assert ended.process.wait(60) != 0
     assert "the database has uploads: it looks as if it is not mounted" in ended.output()

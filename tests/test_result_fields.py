@@ -105,7 +105,7 @@ def workshop(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iter
         workshop.write("people", PEOPLE)
         (workshop.upload_id,) = workshop.upload(photographs.photograph())
         for name in ("people", "guests"):
-            assert workshop.horse(name, f"run-{name}").process.wait(30) == 0
+            assert workshop.horse(name, f"run-{name}").process.wait(60) == 0
             assert workshop.state_of(workshop.upload_id, name) == "succeeded"
         yield workshop
 

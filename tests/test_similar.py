@@ -20,7 +20,7 @@ def test_similar_uploads_are_found_from_the_bytes_on(vector_gallery: Gallery) ->
     workshop = vector_gallery.workshop
     ids = workshop.upload(*(photographs.unique("png", n, 30 + n, 9) for n in (0, 1, 5)))
     assert vector_gallery.similar(ids[0]).get_json()["type"].endswith("no_result")
-    assert workshop.horse("it", "run").process.wait(30) == 0
+    assert workshop.horse("it", "run").process.wait(60) == 0
     answer = vector_gallery.similar(ids[0]).get_json()
     assert [one["id"] for one in answer["data"]] == ids[1:]
     assert (answer["by"], answer["metric"]) == ("it.cosine", "cosine")
@@ -163,7 +163,7 @@ def test_no_vector_yet_is_another_problem_than_no_such_upload(vector_gallery: Ga
     assert answer.get_json()["type"].endswith("no_result")
     detail = f"The upload {queued} has no vector it.cosine yet; its analysis it is queued."
     assert answer.get_json()["detail"] == detail
-    assert workshop.horse("it", "run").process.wait(30) == 0
+    assert workshop.horse("it", "run").process.wait(60) == 0
     detail = f"The upload {none} has no vector it.cosine; its result of it has none."
     assert vector_gallery.similar(none).get_json()["detail"] == detail
     workshop.web.removal.remove(queued)

@@ -76,7 +76,7 @@ def say(workshop: Workshop, *tags: str) -> None:
     for document in workshop.collection.find():
         path = f"/api/uploads/{document['_id']}/analyses/says"
         assert workshop.app.test_client().post(path).status_code in (202, 409)
-    assert workshop.horse("says", "run").process.wait(30) == 0
+    assert workshop.horse("says", "run").process.wait(60) == 0
 
 
 def tags_of(workshop: Workshop, upload_id: str) -> list[str]:
@@ -264,7 +264,7 @@ def test_what_is_older_is_found_at_once_and_gets_its_keys_in_the_background(olde
 
     check()
     worker = workshop.worker()
-    wait_until(lambda: not {*OLD_INDEXES} & indexes(workshop), 30, "keys of all")
+    wait_until(lambda: not {*OLD_INDEXES} & indexes(workshop), 60, "keys of all")
     assert worker.alive()
     check()
     workshop.renew()  # Also for processes that start now.

@@ -42,7 +42,7 @@ def test_it_is_answered(service, photo):
     assert (known.status_code, known.content) == (304, b"")
     assert known.headers["Vary"] == "Accept, Origin"
     path = f"{service.url}/api/uploads/{photo['id']}/thumbnail"
-    head = requests.head(path, timeout=10)
+    head = requests.head(path, timeout=60)
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["Content-Length"] == str(len(answer.content))
 
@@ -53,9 +53,9 @@ def test_every_upload_says_where_its_thumbnail_is(service, photo):
     assert url == service.url + path
     listed = get(service, "/api/uploads?limit=100").json()["data"]
     assert url in [one["thumbnail_url"] for one in listed]
-    answer = requests.get(url, timeout=10)
+    answer = requests.get(url, timeout=60)
     assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
-    older = requests.get(url.replace(f"v={VERSION}", "v=0"), timeout=10)
+    older = requests.get(url.replace(f"v={VERSION}", "v=0"), timeout=60)
     assert older.headers["Cache-Control"] == "public, max-age=300"
     assert older.content == answer.content
 

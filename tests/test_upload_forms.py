@@ -93,11 +93,11 @@ def test_parts_may_be_named_as_those_of_a_list(web, field):
 def test_a_body_may_be_one_image(web, content_type, disposition, name):
     content = photographs.photograph()
     headers = {"Content-Type": content_type, "Content-Disposition": disposition}
-    answer = requests.post(f"{web.url}/api/upload", content, headers=headers, timeout=30)
+    answer = requests.post(f"{web.url}/api/upload", content, headers=headers, timeout=60)
     assert answer.status_code == 201, answer.text
     [one] = answer.json()["data"]
     assert (one["original_filename"], one["content_type"]) == (name, "image/jpeg")
-    assert requests.get(one["preview_url"], timeout=30).content == content
+    assert requests.get(one["preview_url"], timeout=60).content == content
 
 
 def test_a_body_in_chunks_may_be_one_image(service):

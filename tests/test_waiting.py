@@ -84,7 +84,7 @@ def new_uploads(web: WebSide, count: int = 1) -> list[str]:
 def analyze(workshop: Workshop, *analyzers: str) -> None:
     """Let these analyzers do all that is queued for them."""
     for name in analyzers:
-        assert workshop.horse(name, f"run-{time.monotonic()}").process.wait(30) == 0
+        assert workshop.horse(name, f"run-{time.monotonic()}").process.wait(60) == 0
 
 
 def looks(workshop: Workshop) -> list[dict[str, Any]]:
@@ -110,7 +110,7 @@ def wait_until_watched(workshop: Workshop, upload_ids: list[str]) -> None:
         newest = [ids_of(look) for look in looks(workshop)[-2:]]
         return len(newest) == 2 and newest[0] == newest[1] >= {*upload_ids}
 
-    wait_until(is_watched, 20, f"requests that wait for {upload_ids}")
+    wait_until(is_watched, 40, f"requests that wait for {upload_ids}")
 
 
 Ask = Callable[..., "Future[requests.Response]"]
@@ -217,7 +217,7 @@ def test_an_upload_request_is_answered_when_the_analyses_have_ended(web, worksho
     parts = [part(photographs.photograph(width=30 + n)) for n in range(2)]
     before = {str(one["_id"]) for one in workshop.collection.find({}, {"_id": 1})}
     answer = clients.submit(upload, web, *parts, part(b"%PDF-", "a.pdf"), headers=LONG)
-    wait_until(lambda: len(list(workshop.collection.find())) == len(before) + 2, 20, "the uploads")
+    wait_until(lambda: len(list(workshop.collection.find())) == len(before) + 2, 40, "the uploads")
     new = {str(one["_id"]) for one in workshop.collection.find({}, {"_id": 1})} - before
     wait_until_watched(workshop, [*new])
     analyze(workshop, "one", "two")
@@ -252,7 +252,7 @@ def test_an_unknown_analyzer_is_refused_with_the_names_that_there_are(web, works
             f"{web.url}/api/upload?wait_for={names}",
             files=[part(photographs.photograph())],
             headers=LONG,
-            timeout=30,
+            timeout=60,
         ),
     ]
     for answer in asked:
@@ -284,7 +284,7 @@ def test_a_deferred_analysis_is_not_waited_for_nor_what_requires_it(web, worksho
 def test_an_upload_that_is_removed_meanwhile_is_answered_as_one_that_was(web, ask):
     [upload_id] = new_uploads(web)
     answer = ask(upload_id)
-    assert requests.delete(f"{web.url}/api/uploads/{upload_id}", timeout=30).status_code == 204
+    assert requests.delete(f"{web.url}/api/uploads/{upload_id}", timeout=60).status_code == 204
     came = answer.result()
     assert (came.status_code, came.json()["type"]) == (404, "urn:clustr:problem:in_trash")
 
@@ -313,7 +313,7 @@ def test_however_many_wait_one_query_at_a_time_looks_for_all_and_others_are_answ
     assert applied(refused) is None
     assert upload(web, part(photographs.one_pixel())).status_code == 201
     assert get(web, "/api/uploads").status_code == 200
-    wait_until(lambda: len(new_looks()) > 10, 20, "more looks")
+    wait_until(lambda: len(new_looks()) > 10, 40, "more looks")
     seen = new_looks()
     own = [look for look in seen if ids_of(look) != {*ids}]
     assert len(own) == 1  # of the request that was refused
@@ -334,7 +334,7 @@ def test_a_client_that_goes_away_gives_its_place_to_others(web, workshop):
     address = urlsplit(web.url)
     with ExitStack() as opened:
         for upload_id in ids:
-            client = socket.create_connection((address.hostname, address.port), timeout=30)
+            client = socket.create_connection((address.hostname, address.port), timeout=60)
             opened.enter_context(client)
             lines = f"GET /api/uploads/{upload_id} HTTP/1.1\r\nHost: 127.0.0.1\r\nPrefer: wait=60"
             client.sendall(f"{lines}\r\n\r\n".encode())
@@ -344,7 +344,7 @@ def test_a_client_that_goes_away_gives_its_place_to_others(web, workshop):
         path = f"/api/uploads/{ids[0]}"
         return applied(get(web, path, headers={"Prefer": "wait=1"})) == "wait=1"
 
-    wait_until(has_waited, 20, "a place")
+    wait_until(has_waited, 40, "a place")
     analyze(workshop, "one", "two")
 
 
@@ -364,7 +364,7 @@ def test_a_process_that_is_to_end_answers_at_once_all_that_wait(
     got, posted = (answer.result() for answer in answers)
     assert (got.status_code, got.json()["status"], applied(got)) == (200, "pending", None)
     assert (posted.status_code, posted.json()["status"], applied(posted)) == (202, "queued", None)
-    wait_until(lambda: not worker.alive(), 20, "the end of the process")
+    wait_until(lambda: not worker.alive(), 40, "the end of the process")
     assert "SIGKILL" not in own.output()
     assert "Traceback" not in own.output()
     own.gunicorn.stop()
@@ -381,11 +381,11 @@ def test_while_mongodb_does_not_answer_nobody_waits_for_it(web, workshop, server
     count = workshop.collection.count_documents({})
     content = photographs.photograph(width=77)
     storing = clients.submit(upload, web, part(content), headers=LONG)
-    wait_until(lambda: workshop.collection.count_documents({}) > count, 20, "the upload")
+    wait_until(lambda: workshop.collection.count_documents({}) > count, 40, "the upload")
     new = str(workshop.collection.find_one(sort=[("_id", -1)])["_id"])
     ordering = clients.submit(post, web, upload_id, "asked", **LONG)
     wait_until_watched(workshop, [upload_id, new])
-    wait_until(lambda: workshop.state_of(upload_id, "asked") == "queued", 20, "the order")
+    wait_until(lambda: workshop.state_of(upload_id, "asked") == "queued", 40, "the order")
     with servers.frozen_mongod():
         got, stored, ordered = waiting.result(), storing.result(), ordering.result()
     assert (got.status_code, got.json()["type"]) == (503, "urn:clustr:problem:database_unavailable")
