@@ -31,15 +31,15 @@ def load_in_time(folder: Path, seconds: float, notes: Path | None = None) -> Plu
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        (top(SLEEP), "import did not end within 0.2 seconds"),
-        (top(TENACIOUS), "import did not end within 0.2 seconds"),
-        (HOOK, "clustr_register_analyzers() did not end within 0.2 seconds"),
+        (top(SLEEP), "import did not end within 1 seconds"),
+        (top(TENACIOUS), "import did not end within 1 seconds"),
+        (HOOK, "clustr_register_analyzers() did not end within 1 seconds"),
     ],
 )
 def test_plugin_that_hangs_has_failed_and_the_others_are_loaded(plugins_folder, source, reason):
     (plugins_folder / "good.py").write_text(LISTED)
     (plugins_folder / "hangs.py").write_text(source)
-    plugin_manager = load_in_time(plugins_folder, 0.2)
+    plugin_manager = load_in_time(plugins_folder, 1)
     hanging = named(plugin_manager, "hangs")
     assert (hanging.state, hanging.reason) == ("failed", reason)
     assert "hangs.py" in hanging.trace
@@ -54,11 +54,11 @@ def test_after_some_plugins_that_hang_the_others_have_a_part_of_the_time(
     for number in range(3):
         (plugins_folder / f"hangs{number}.py").write_text(top(SLEEP))
     (plugins_folder / "quick.py").write_text(LISTED)
-    plugin_manager = load_in_time(plugins_folder, 1)
+    plugin_manager = load_in_time(plugins_folder, 3)
     first, *others = [plugin.reason for plugin in plugin_manager.not_loaded()]
-    assert first == "import did not end within 1 seconds"
+    assert first == "import did not end within 3 seconds"
     short = (
-        "import did not end within 0.2 seconds, which is all that is left after others that hung"
+        "import did not end within 0.6 seconds, which is all that is left after others that hung"
     )
     assert others == [short] * 2
     assert set(plugin_manager.analyzers) == {"shades"}
@@ -66,10 +66,10 @@ def test_after_some_plugins_that_hang_the_others_have_a_part_of_the_time(
 
 def test_routes_that_hang_withdraw_their_plugin(plugins_folder):
     (plugins_folder / "hangs.py").write_text(GOOD + ROUTES.format(body=SLEEP))
-    plugin_manager = load_in_time(plugins_folder, 0.2)
+    plugin_manager = load_in_time(plugins_folder, 1)
     assert set(plugin_manager.analyzers) == {"good"}
     assert plugin_manager.blueprints(lambda plugin: plugin, lambda plugin, blueprints: None) == []
-    reason = "clustr_register_blueprints() did not end within 0.2 seconds"
+    reason = "clustr_register_blueprints() did not end within 1 seconds"
     assert named(plugin_manager, "hangs").reason == reason
     assert not plugin_manager.analyzers
 
@@ -78,7 +78,7 @@ def test_thread_that_gets_no_signals_can_load_plugins(plugins_folder):
     (plugins_folder / "good.py").write_text(GOOD)
     loaded: list[str] = []
     thread = threading.Thread(
-        target=lambda: loaded.extend(load_in_time(plugins_folder, 0.2).analyzers)
+        target=lambda: loaded.extend(load_in_time(plugins_folder, 1).analyzers)
     )
     thread.start()
     thread.join()
@@ -142,12 +142,12 @@ def test_service_starts_beside_plugins_that_hang(up, tmp_path):
     sources = {"good": LISTED, "sleeps": top(SLEEP), "keeps": top(HANG_IN_C)}
     for name, source in sources.items():
         (tmp_path / "plugins" / f"{name}.py").write_text(source)
-    settings = {"PLUGINS_LOAD_SECONDS": "1", "RUNTIME_DIRECTORY": str(tmp_path)}
+    settings = {"PLUGINS_LOAD_SECONDS": "2", "RUNTIME_DIRECTORY": str(tmp_path)}
     running = up(PLUGINS_DISABLED=",".join(FIRST_PARTY), WEB_WORKERS="1", **settings)
-    said = running.wait_until_started(90).output()
+    said = running.wait_until_started().output()
     assert "worker ended (exit code 1); it starts again" in said
-    assert "plugin   sleeps is not loaded: import did not end within 1 seconds\n" in said
-    assert "plugin   keeps is not loaded: loading it did not end within 1 seconds and held" in said
+    assert "plugin   sleeps is not loaded: import did not end within 2 seconds\n" in said
+    assert "plugin   keeps is not loaded: loading it did not end within 2 seconds and held" in said
 
     def get(path: str) -> requests.Response:
         return requests.get(f"{running.url}{path}", timeout=10)
@@ -166,13 +166,13 @@ def test_service_starts_beside_plugins_that_hang(up, tmp_path):
         refused = get(path)
         assert refused.status_code == 404
         assert refused.json()["type"].endswith(":plugin_not_loaded")
-        reason = "The plugin sleeps is not loaded: import did not end within 1 seconds."
+        reason = "The plugin sleeps is not loaded: import did not end within 2 seconds."
         assert refused.json()["detail"] == reason
     missing = get("/api/uploads?analyses.sleeps.label=a")
     assert missing.status_code == 422
     [message] = missing.json()["errors"]["analyses.sleeps.label"]
     assert message.endswith(reason)
     [message] = get("/api/uploads?min_sharpness=0.5").json()["errors"]["min_sharpness"]
-    assert " Not loaded are the plugins keeps (loading it did not end within 1 seconds" in message
-    assert "; sleeps (import did not end within 1 seconds)." in message
+    assert " Not loaded are the plugins keeps (loading it did not end within 2 seconds" in message
+    assert "; sleeps (import did not end within 2 seconds)." in message
     assert get("/api/uploads?analyses.shades.label=a").status_code == 200

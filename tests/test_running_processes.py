@@ -27,16 +27,16 @@ def plugins_of_api(workshop: Workshop) -> dict:
 
 
 @pytest.fixture
-def raised(own_workshop: Workshop) -> Workshop:
+def raised(workshop: Workshop) -> Workshop:
     """Its worker and its web side run version 2 of an analyzer, and its file has version 3."""
-    own_workshop.analyzer("it", "return {}", version=2)
-    own_workshop.upload()
-    own_workshop.worker()
-    wait_until(lambda: kinds(own_workshop) == ["web", "worker"], 20, "both processes")
+    workshop.analyzer("it", "return {}", version=2)
+    workshop.upload()
+    workshop.worker()
+    wait_until(lambda: kinds(workshop) == ["web", "worker"], 60, "both processes")
     # Python takes a file of the same second and size for the one that it has compiled.
     longer = analyzer("it", "return {}  # by another model", version=3)
-    (own_workshop.plugins / "it.py").write_text(longer)
-    return own_workshop
+    (workshop.plugins / "it.py").write_text(longer)
+    return workshop
 
 
 def test_processes_say_what_they_have_loaded(raised: Workshop) -> None:
@@ -59,7 +59,7 @@ def test_stale_is_refused_while_the_workers_run_an_older_version(raised: Worksho
         "than its files have (it v3). Restart it: "
     )
     os.kill(worker.pid, signal.SIGHUP)  # It loads its plugins anew.
-    wait_until(lambda: processes(raised)[-1].plugins["it"].analyzers == {"it": 3}, 20, "v3")
+    wait_until(lambda: processes(raised)[-1].plugins["it"].analyzers == {"it": 3}, 60, "v3")
     done = raised.command("analyze", "it", "--stale")
     assert (done.returncode, done.stderr) == (0, "")
     assert "1 succeeded" in done.stdout
@@ -87,7 +87,7 @@ def test_list_and_api_name_the_processes_that_run_something_else(raised: Worksho
 def test_process_that_was_killed_is_not_counted(raised: Workshop) -> None:
     worker = processes(raised)[1]
     os.kill(worker.pid, signal.SIGKILL)
-    wait_until(lambda: kinds(raised) == ["web"], 10, "the end of the worker")
+    wait_until(lambda: kinds(raised) == ["web"], 30, "the end of the worker")
 
 
 def test_without_redis_it_is_not_known_who_runs(own_workshop: Workshop) -> None:
