@@ -2,10 +2,9 @@
 
 import os
 import pty
-import subprocess
-import sys
 
 import pytest
+from fork_server import fork_server
 from fsck_store import DEFECTS, Store, check, fsck
 
 from clustr.services.fsck import RepairRefused
@@ -90,7 +89,7 @@ def test_nobody_to_ask_is_refused(store):
 
 
 def test_a_database_that_is_away_is_said(store):
-    said = unchanged(store, MONGODB_URL="mongodb://127.0.0.1:9")
+    said = unchanged(store, MONGODB_URL="mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=9")
     assert said == "clustr: MongoDB does not answer at the address of MONGODB_URL"
 
 
@@ -99,16 +98,15 @@ def test_at_a_terminal_it_asks(store, answer, code, left):
     store.lose_file(store.add()[0])
     ours, theirs = pty.openpty()
     os.write(ours, answer)
-    ran = subprocess.run(
-        [sys.executable, "-m", "clustr", "fsck", "--repair"],
-        env={"PATH": os.environ["PATH"], **store.workshop.environment},
-        cwd=store.workshop.folder,
-        stdin=theirs,
-        capture_output=True,
-        text=True,
-    )
+    environment = {"PATH": os.environ["PATH"], **store.workshop.environment}
+    folder = store.workshop.folder
+    said = folder / "said"
+    with said.open("w") as output:
+        streams = [theirs, output.fileno(), output.fileno()]
+        program = ["-m", "clustr", "fsck", "--repair"]
+        ended = fork_server().start(program, environment, folder, streams).wait(60)
     os.close(ours)
     os.close(theirs)
-    assert "Repair 1 missing?" in ran.stderr
-    assert ran.returncode == code, ran.stdout
+    assert "Repair 1 missing?" in said.read_text()
+    assert ended == code, said.read_text()
     assert len(store.records()) == left
