@@ -1,6 +1,5 @@
 """How many requests, bytes and wrong keys are let in, from whom, and what is said to the others."""
 
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from math import ceil
@@ -55,32 +54,29 @@ def limits_in(answer: TestResponse) -> tuple[str | None, str | None]:
     return answer.headers.get("RateLimit-Policy"), answer.headers.get("RateLimit")
 
 
-def test_what_was_used_lately_counts_less_and_less(store):
-    quota = Quota(REQUESTS, "somebody", 4, 1)
+def pass_time(workshop: Workshop, quota: Quota, milliseconds: int) -> None:
+    """Let time pass for a quota: its clock is how long its keys in Redis live."""
+    key = workshop.key(f"quota:{quota.name}:{quota.holder}")
+    for each in (key, f"{key}:previous"):
+        if (left := workshop.redis.pttl(each)) > 0:
+            workshop.redis.pexpire(each, left - milliseconds)
+
+
+def test_what_was_used_lately_counts_less_and_less(store, workshop):
+    quota = Quota(REQUESTS, "somebody", 4, 1_000)
     stood = [store.use([Use(quota)])[0] for _ in range(5)]
     assert [one.remaining for one in stood] == [3, 2, 1, 0, 0]
     assert [one.is_exceeded for one in stood] == [False] * 4 + [True]
-    assert 1 <= stood[-1].seconds <= 2
-    wait_until(lambda: not store.use([Use(quota)])[0].is_exceeded, 5, "the next of them")
-    [after] = store.use([Use(quota, is_counted=False)])
+    assert 1_000 <= stood[-1].seconds <= 1_250
+    pass_time(workshop, quota, int(stood[-1].seconds * 1_000))
+    [after] = store.use([Use(quota)])
+    assert not after.is_exceeded
     assert after.remaining < 3  # Not all is forgotten at once, as it is where a window ends.
-
-
-def test_what_waits_as_long_as_it_is_told_is_let_in(store):
-    quota = Quota(REQUESTS, "somebody", 3, 2)
-    for _ in range(3):
-        store.use([Use(quota)])
-    [refused] = store.use([Use(quota)])
-    assert refused.is_exceeded
-    told_until = time.monotonic() + ceil(refused.seconds)
-    wait_until(lambda: time.monotonic() > told_until, 5, "the time that was told")
-    assert not store.use([Use(quota)])[0].is_exceeded
 
 
 @pytest.mark.parametrize("used", [1_000, 700, 301, 1_900])
 @pytest.mark.parametrize("elapsed_ms", [0, 40_000_000, 86_000_000])
 def test_the_wait_that_is_told_is_the_shortest_that_helps(store, workshop, used, elapsed_ms):
-    """The clock is that of Redis: time passes by shortening how long its keys live."""
     quota, day_ms = Quota("bytes", "somebody", 1_000, 86_400), 86_400_000
     key = workshop.key("quota:bytes:somebody")
 
@@ -88,19 +84,14 @@ def test_the_wait_that_is_told_is_the_shortest_that_helps(store, workshop, used,
         [standing] = store.use([Use(quota, 700, is_counted=False)])
         return standing
 
-    def pass_time(milliseconds: int) -> None:
-        for each in (key, f"{key}:previous"):
-            if (left := workshop.redis.pttl(each)) > 0:
-                workshop.redis.pexpire(each, left - milliseconds)
-
     workshop.redis.set(key, used, px=2 * day_ms - elapsed_ms)
     refused = ask()
     assert refused.is_exceeded
     # What was used counts in full to the end of its window, and fades during the next one.
     assert refused.seconds <= ceil((day_ms - elapsed_ms) / 1_000) + 86_400
-    pass_time(int(refused.seconds * 1_000) - 400_000)
+    pass_time(workshop, quota, int(refused.seconds * 1_000) - 400_000)
     assert ask().is_exceeded
-    pass_time(400_000)
+    pass_time(workshop, quota, 400_000)
     assert not ask().is_exceeded
 
 
@@ -111,10 +102,14 @@ def test_several_quotas_are_one_exchange_and_take_little_of_redis(store, worksho
     def reads() -> int:
         return int(workshop.redis.info("stats")["total_reads_processed"])
 
-    before = reads()
-    for _ in range(10):
-        store.use(uses)
-    assert reads() - before == 10 + 1  # and the question itself
+    def taken() -> int:
+        """How often Redis was asked something during ten uses, by whomever."""
+        before = reads()
+        for _ in range(10):
+            store.use(uses)
+        return reads() - before
+
+    assert min(taken() for _ in range(3)) == 10 + 1  # and the question itself
     keys = workshop.redis.keys(workshop.key("quota:*"))
     assert sum(workshop.redis.memory_usage(key) for key in keys) < 1_000
     assert all(workshop.redis.ttl(key) > 0 for key in keys)
@@ -124,19 +119,23 @@ def test_bytes_are_counted_also_beyond_what_was_left(store):
     quota = Quota("bytes", "somebody", 1_000, 86_400)
     store.count_later(quota, 900)
     store.count_later(quota, 900)
-    wait_until(lambda: store.use([Use(quota, 1, False)])[0].is_exceeded, 5, "the count")
+    wait_until(lambda: store.use([Use(quota, 1, False)])[0].is_exceeded, 60, "the count")
     [stood] = store.use([Use(quota, 1, False)])
     assert stood.remaining == 0
     assert 0 < stood.seconds <= 2 * 86_400
 
 
-def test_one_request_waits_for_a_frozen_redis_and_the_others_go_on(store, workshop):
+def test_one_request_waits_for_a_frozen_redis_and_the_others_go_on(
+    capsys, store, servers, monkeypatch
+):
+    monkeypatch.setattr("clustr.queue.quotas.PAUSE_SECONDS", 2.0)
     use = [Use(Quota(REQUESTS, "somebody", 1, 60))]
     assert len(store.use(use)) == 1
-    workshop.redis.execute_command("CLIENT", "PAUSE", 1_500, "ALL")
-    # If each waited, some would do so until Redis goes on, and would be answered.
-    assert [store.use(use) for _ in range(100)] == [[]] * 100
-    wait_until(lambda: store.use(use), 15, "it asks again")
+    with servers.frozen_redis():
+        assert [store.use(use) for _ in range(100)] == [[]] * 100
+    # It is said by each that has waited; after two seconds another one does.
+    assert 1 <= capsys.readouterr().err.count("quotas_not_kept") < 50
+    wait_until(lambda: store.use(use), 60, "it asks again")
 
 
 def test_whoever_has_no_key_may_ask_so_often_from_one_address(app_with):
@@ -168,12 +167,16 @@ def test_without_a_limit_redis_is_not_asked(app_with, app_workshop, create, clie
     open_client = app_with().test_client()
     headers = bearer(create())
     client.get("/api/limits", headers=headers)  # The key is known from now on.
-    before = app_workshop.redis.info("stats")["total_reads_processed"]
-    for _ in range(5):
-        assert limits_in(open_client.get("/api/limits")) == (None, None)
-        assert limits_in(client.get("/api/limits", headers=headers)) == (None, None)
-    asked = app_workshop.redis.info("stats")["total_reads_processed"] - before
-    assert asked == 1
+
+    def asked() -> int:
+        """How often Redis was asked something during ten requests, by whomever."""
+        before = app_workshop.redis.info("stats")["total_reads_processed"]
+        for _ in range(5):
+            assert limits_in(open_client.get("/api/limits")) == (None, None)
+            assert limits_in(client.get("/api/limits", headers=headers)) == (None, None)
+        return app_workshop.redis.info("stats")["total_reads_processed"] - before
+
+    assert min(asked() for _ in range(3)) == 1  # the question itself
 
 
 def test_a_key_may_ask_so_often(client, create):
@@ -199,7 +202,7 @@ def test_a_key_may_bring_so_many_bytes_in_a_day(client, create):
     assert send(photograph).status_code == 201
     left = wait_until(
         lambda: ";r=100;" in (limits_in(client.post("/api/upload", headers=headers))[1] or ""),
-        5,
+        60,
         "the count",
     )
     assert left
