@@ -18,7 +18,6 @@ from workshop import Workshop
 from clustr.api.schemas.jobs import JobSchema
 from clustr.database import AnalysisSelection, ReanalysisSelection, now
 from clustr.database.bulk_selection import Selections
-from clustr.database.jobs import MAX_UNFINISHED
 from clustr.services.job_kinds import MoveUploads
 from clustr.services.job_runner import LEASE, JobRunner
 from clustr.services.jobs import add_analysis_job
@@ -78,31 +77,33 @@ def many(workshop: Workshop, count: int) -> list[str]:
     return ids
 
 
-def test_some_are_removed_and_restored_by_their_ids(workshop):
-    ids = many(workshop, 120)
-    some, unknown = ids[:110], "0" * 24
+def test_some_are_removed_and_restored_by_their_ids(workshop, monkeypatch):
+    monkeypatch.setattr(MoveUploads, "batch_size", 10)
+    ids = many(workshop, 30)
+    some, unknown = ids[:25], "0" * 24
     said = done(workshop, "delete", ids=[*some, unknown, some[0]])
     assert said["kind"] == "delete"
     assert said["state"] == "succeeded"
-    assert counts(said) == {"selected": 111, "succeeded": 110, "failed": 1}
+    assert counts(said) == {"selected": 26, "succeeded": 25, "failed": 1}
     assert said["failures"] == [{"id": unknown, "error": "There is no such upload."}]
-    assert said["total"] == 111
-    assert places(workshop) == ({*ids[110:]}, {*some})
-    said = done(workshop, "restore", ids=some[:60])
-    assert counts(said) == {"selected": 60, "succeeded": 60}
-    assert places(workshop) == ({*ids[110:], *some[:60]}, {*some[60:]})
+    assert said["total"] == 26
+    assert places(workshop) == ({*ids[25:]}, {*some})
+    said = done(workshop, "restore", ids=some[:15])
+    assert counts(said) == {"selected": 15, "succeeded": 15}
+    assert places(workshop) == ({*ids[25:], *some[:15]}, {*some[15:]})
 
 
-def test_those_of_a_filter_are_removed_and_restored(workshop):
-    ids = many(workshop, 60)
+def test_those_of_a_filter_are_removed_and_restored(workshop, monkeypatch):
+    monkeypatch.setattr(MoveUploads, "batch_size", 10)
+    ids = many(workshop, 15)
     (other,) = workshop.upload(photographs.photograph())
     wanted = {"content_type": "image/png"}
-    assert order(workshop, "delete", filter=wanted, dry_run=True).json == {"matched": 60}
-    assert counts(done(workshop, "delete", filter=wanted)) == {"selected": 60, "succeeded": 60}
+    assert order(workshop, "delete", filter=wanted, dry_run=True).json == {"matched": 15}
+    assert counts(done(workshop, "delete", filter=wanted)) == {"selected": 15, "succeeded": 15}
     assert places(workshop) == ({other}, {*ids})
     dry = order(workshop, "restore", filter={}, dry_run=True)
-    assert (dry.status_code, dry.json) == (200, {"matched": 60})
-    assert counts(done(workshop, "restore", filter={})) == {"selected": 60, "succeeded": 60}
+    assert (dry.status_code, dry.json) == (200, {"matched": 15})
+    assert counts(done(workshop, "restore", filter={})) == {"selected": 15, "succeeded": 15}
     assert places(workshop) == ({*ids, other}, set())
     assert counts(done(workshop, "restore", filter={})) == {}
 
@@ -145,7 +146,8 @@ def test_a_filter_knows_what_the_listing_knows(workshop):
             assert dry == {"matched": len(meant)}, filter
             done_by(bulk, workshop, "delete", filter=filter)
             assert places(workshop)[1] == meant, filter
-            done_by(bulk, workshop, "restore", filter={})
+            for upload_id in meant:
+                workshop.web.removal.restore(upload_id)
 
 
 def test_a_job_says_what_filter_it_was_given(workshop):
@@ -222,10 +224,10 @@ def test_a_job_whose_process_is_killed_goes_on_and_counts_each_once(workshop):
     for action, place in (("delete", 1), ("restore", 0)):
         job_id = ordered(workshop, action, filter={})
         worker = workshop.worker()
-        wait_until(lambda j=job_id: job_of(workshop, j).counts, 20, "a first batch")
+        wait_until(lambda j=job_id: job_of(workshop, j).counts, 60, "a first batch")
         os.kill(worker.children()[1].pid, signal.SIGKILL)
         workshop.collection.database["leases"].delete_many({})  # or it would wait for its end
-        job = end_of(workshop, job_id, 40)
+        job = end_of(workshop, job_id)
         worker.stop()
         assert job.state == "succeeded"
         assert {n: c for n, c in job.counts.items() if c} == {"selected": 100, "succeeded": 100}
@@ -307,7 +309,7 @@ def test_what_another_process_has_taken_over_in_a_round_is_left_to_it(workshop, 
     job_id = ordered(workshop, "tag", ids=ids, tags=["a"])
 
     def take_over(*_: Any) -> dict[str, int]:
-        later = {"owner": "another", "until": now() + timedelta(seconds=10)}
+        later = {"owner": "another", "until": now() + timedelta(hours=1)}
         leases.update_one({"_id": LEASE}, {"$set": later})
         return {}
 
@@ -320,10 +322,17 @@ def test_what_another_process_has_taken_over_in_a_round_is_left_to_it(workshop, 
         run_until(bulk, lambda: job_of(workshop, job_id).ended)
 
 
+@pytest.fixture
+def three_may_wait(monkeypatch) -> None:
+    """So many jobs may wait or run in all."""
+    monkeypatch.setattr("clustr.database.jobs.MAX_UNFINISHED", 3)
+
+
+@pytest.mark.usefixtures("three_may_wait")
 def test_more_jobs_than_may_wait_are_refused_until_some_have_ended(workshop):
     workshop.analyzer("it", "return {}")
     unknown = [f"{number:024x}" for number in range(3)]
-    ids = [ordered(workshop, "tag", ids=unknown, tags=["a"]) for _ in range(MAX_UNFINISHED)]
+    ids = [ordered(workshop, "tag", ids=unknown, tags=["a"]) for _ in range(3)]
     client = workshop.app.test_client()
     orders = {
         "/api/uploads/bulk": {"action": "delete", "filter": {}},
@@ -333,23 +342,24 @@ def test_more_jobs_than_may_wait_are_refused_until_some_have_ended(workshop):
         answer = client.post(path, json=body)
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
         assert answer.json["type"] == "urn:clustr:problem:too_many_jobs"
-        assert answer.json["detail"].startswith(f"{MAX_UNFINISHED} jobs wait or run, ")
+        assert answer.json["detail"].startswith("3 jobs wait or run, ")
         assert client.post(path, json={**body, "dry_run": True}).status_code == 200
     assert [job.id for job in workshop.web.database.jobs.unfinished()] == sorted(ids)
-    assert client.post(f"/api/jobs/{ids[3]}/cancel").status_code == 202
-    workshop.worker()
-    wait_until(lambda: not workshop.web.database.jobs.unfinished(), 30, "an end of the jobs")
+    assert client.post(f"/api/jobs/{ids[2]}/cancel").status_code == 202
+    with engine(workshop) as bulk:
+        run_until(bulk, lambda: not workshop.web.database.jobs.unfinished())
     for path, body in orders.items():
         assert client.post(path, json=body).status_code == 202
 
 
+@pytest.mark.usefixtures("three_may_wait")
 def test_what_a_service_lacks_is_ordered_however_many_jobs_wait(workshop):
     """A back-fill that was refused would hold up the very jobs that are in its way."""
     workshop.analyzer("it", "return {}")
     (upload_id,) = workshop.upload()
-    for _ in range(MAX_UNFINISHED):
+    for _ in range(3):
         ordered(workshop, "untag", ids=[upload_id], tags=["a"])
     add_analysis_job(
         workshop.web.database, ReanalysisSelection("it", AnalysisSelection.ALL), "request"
     )
-    assert len(workshop.web.database.jobs.unfinished()) == MAX_UNFINISHED + 1
+    assert len(workshop.web.database.jobs.unfinished()) == 4
