@@ -126,7 +126,7 @@ class Sweep:
             acknowledged = self.ledger.upload(*contents, key=key)
             assert self.web.serves()  # By now the process is done with it, but for the bell.
             if acknowledged:
-                wait_until(lambda: any(map(self.is_ring, traces.read(self._log))), 15, "the bell")
+                wait_until(lambda: any(map(self.is_ring, traces.read(self._log))), 60, "the bell")
         return traces.read(self._log)
 
     @cached_property
@@ -153,14 +153,14 @@ class Sweep:
         """Upload something, kill the process at this point, and send it again."""
         contents, key = self.next(), f"strike-{len(self.struck)}"
         before = self.web.files()
-        (process,) = wait_until(self.web.workers, 10, "a web process")
+        (process,) = wait_until(self.web.workers, 60, "a web process")
         kill = ("-e", f"inject={point.name}:signal=KILL:when={point.ordinal}")
         time.sleep(APART_SECONDS)
         with traces.traced(process.pid, self._log, *TRACE, *kill):
             ids = self.ledger.upload(*contents, key=key)
             self.web.serves()  # It may be killed a moment after its answer.
         killed = not process.alive()
-        wait_until(self.web.serves, 30, "another web process")
+        wait_until(self.web.serves, 60, "another web process")
         visible = self.ledger.known(*contents)
         left = self.web.files() - before
         again = self.ledger.upload(*contents, key=key)

@@ -301,7 +301,7 @@ def mutated(draw: st.DrawFn) -> bytes:
 @given(content=mutated() | st.binary(min_size=1, max_size=200))
 @settings(
     max_examples=150,
-    deadline=2000,
+    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_any_bytes_are_an_image_or_refused(inspect, opened, content):

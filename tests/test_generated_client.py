@@ -54,7 +54,7 @@ class Generated:
         assert answer.status_code == 201
         ids = [one.id for one in answer.parsed.data]
         for each in ids:
-            wait_until(lambda each=each: self.get(each).status == "processed", 30, "analyses")
+            wait_until(lambda each=each: self.get(each).status == "processed", 60, "analyses")
         return ids
 
 
@@ -75,7 +75,6 @@ def generated(service, tmp_path_factory) -> Iterator[Generated]:
         ],
         cwd=folder,
         check=True,
-        timeout=60,
     )
     with pytest.MonkeyPatch.context() as patched:
         patched.syspath_prepend(folder)
@@ -83,7 +82,7 @@ def generated(service, tmp_path_factory) -> Iterator[Generated]:
             yield Generated(client, folder / PACKAGE)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def tagged(generated) -> tuple[str, list[str]]:
     """A tag that only these uploads have, and their ids, oldest first."""
     extensions = ["jpg", "png", "jpg", "webp", "jpg"]
@@ -195,7 +194,7 @@ def test_it_changes_many_at_once(generated, tagged):
     def is_done() -> bool:
         return generated.call("jobs.get_job", job.id).parsed.state == "succeeded"
 
-    wait_until(is_done, 30, "the end of the job")
+    wait_until(is_done, 60, "the end of the job")
     assert generated.page(tag=[tag]).data == []
 
 

@@ -2,26 +2,20 @@
 
 import os
 import socket
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from fork_server import run_program
 
 from clustr.supervisor import gunicorn_settings
+from clustr.supervisor.servers import free_port
 
 
 def run_gunicorn(folder: Path, settings: str, application: str, **environment: str):
-    return subprocess.run(
-        [sys.executable, "-m", "gunicorn", "-c", settings, application],
-        env={**os.environ, **environment},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
+    arguments = ["-m", "gunicorn", "-c", settings, application]
+    return run_program(arguments, {"PATH": os.environ["PATH"], **environment}, folder)
 
 
 @pytest.mark.parametrize(
@@ -51,9 +45,7 @@ def create():
     raise StartUpError("SOMETHING is missing")
 """)
     settings = "python:clustr.supervisor.gunicorn_settings"
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    ran = run_gunicorn(tmp_path, settings, "unable:create()", PORT=str(port))
+    ran = run_gunicorn(tmp_path, settings, "unable:create()", PORT=str(free_port()))
     assert ran.returncode == 4
     assert "clustr: SOMETHING is missing\n" in ran.stderr
     assert "Traceback" not in ran.stderr

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from gunicorn.config import Config
 from gunicorn.http import RequestParser
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from clustr.supervisor.gunicorn_worker import is_complete_request
@@ -86,6 +86,7 @@ BYTES = some.lists(some.tuples(some.sampled_from(LINES), ENDS).map(b"".join)).ma
 REQUESTS = some.tuples(some.just(b"POST / HTTP/1.1\r\n"), BYTES).map(b"".join)
 
 
+@settings(deadline=None)
 @given(BYTES | REQUESTS)
 def test_what_is_said_to_be_whole_keeps_gunicorn_waiting_for_nothing(data: bytes) -> None:
     assert not (is_complete_request(data) and waits(data))

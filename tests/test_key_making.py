@@ -204,22 +204,20 @@ def test_a_key_with_admin_makes_others(admin):
     assert admin.delete("/api/keys/website").status_code == 404
 
 
-@pytest.mark.parametrize(
-    ("asked", "field"),
-    [
-        ({"name": "a b", "scopes": ["admin"]}, "name"),
-        ({"name": "a", "scopes": ["uploads:raed"]}, "scopes.0"),
-        ({"name": "a", "scopes": []}, "scopes"),
-        ({"name": "a", "scopes": ["admin", "own"]}, "scopes"),
-        ({"name": "a", "scopes": ["admin"], "rate": "60"}, "rate"),
-        ({"name": "a", "scopes": ["admin"], "bytes_per_day": 0}, "bytes_per_day"),
-        ({"name": "a", "scopes": ["admin"], "expires_at": "2020-01-01T00:00:00Z"}, "expires_at"),
-    ],
-)
-def test_what_is_asked_for_wrongly_is_named(admin, asked, field):
-    answer = admin.post("/api/keys", json=asked)
-    assert answer.status_code == 422
-    assert list(answer.json["errors"]) == [field]
+def test_what_is_asked_for_wrongly_is_named(admin):
+    right = {"name": "a", "scopes": ["admin"]}
+    for wrong, field in [
+        ({"name": "a b"}, "name"),
+        ({"scopes": ["uploads:raed"]}, "scopes.0"),
+        ({"scopes": []}, "scopes"),
+        ({"scopes": ["admin", "own"]}, "scopes"),
+        ({"rate": "60"}, "rate"),
+        ({"bytes_per_day": 0}, "bytes_per_day"),
+        ({"expires_at": "2020-01-01T00:00:00Z"}, "expires_at"),
+    ]:
+        answer = admin.post("/api/keys", json=right | wrong)
+        assert answer.status_code == 422
+        assert list(answer.json["errors"]) == [field]
 
 
 def test_two_keys_cannot_have_one_name(admin):
@@ -247,7 +245,7 @@ def is_ready(url: str) -> bool:
 
 
 def test_the_first_start_makes_a_key_and_says_how_it_is_used(up: Callable[..., Up]):
-    running = up(AUTH="keys")
+    running = up(AUTH="keys", WEB_WORKERS="1")
     path = running.data / "first-key"
     wait_until(lambda: is_ready(running.url), 60, "a service that is ready")
     assert is_well_formed(path.read_text().strip())
@@ -270,7 +268,7 @@ def test_the_first_start_makes_a_key_and_says_how_it_is_used(up: Callable[..., U
     running.command("keys", "revoke", "first")
     assert running.stop() == 0
 
-    again = up(AUTH="keys").wait_until_started()
+    again = up(AUTH="keys", WEB_WORKERS="1").wait_until_started()
     assert f"keys     that in {path} is not valid; set CLUSTR_KEY to one" in again.output()
     assert '-H "X-API-Key: $CLUSTR_KEY"' in again.output()
     headers = {"X-API-Key": second.stdout.strip()}

@@ -13,7 +13,7 @@ ALL = "uploads:read,uploads:write,uploads:delete,files:read,plugins:read,admin"
 
 
 def test_nothing_secret_is_in_any_log(up: Callable[..., Up]):
-    running = up(AUTH="keys", LOG_LEVEL="debug").wait_until_started()
+    running = up(AUTH="keys", LOG_LEVEL="debug", WEB_WORKERS="1").wait_until_started()
     keys = {"first": (running.data / "first-key").read_text().strip()}
     keys["tool"] = running.command("keys", "create", "tool", "--scopes", ALL).stdout.strip()
     keys |= {"wrong": new_key(), "mistyped": new_key()[:-1] + "-", "in a form": new_key()}

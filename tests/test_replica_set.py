@@ -30,7 +30,7 @@ def uninitiated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     process = start([program, *arguments], stdout=subprocess.DEVNULL)
     try:
         with MongoClient("127.0.0.1", port, directConnection=True) as client:
-            wait_until(lambda: client.admin.command("hello")["isreplicaset"], 30, "mongod")
+            wait_until(lambda: client.admin.command("hello")["isreplicaset"], 60, "mongod")
         yield port
     finally:
         process.kill()
@@ -38,16 +38,16 @@ def uninitiated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 
 @pytest.mark.parametrize(
-    "command, options",
+    "command, options, known_store",
     [
-        ("worker", ""),
-        ("worker", "?replicaSet=rs0"),
-        ("worker", "?directConnection=true"),
-        ("web", "?replicaSet=rs0"),
-        ("fsck", "?replicaSet=rs0"),
+        ("worker", "", True),
+        ("worker", "?replicaSet=rs0", False),
+        ("worker", "?directConnection=true", True),
+        ("web", "?replicaSet=rs0", False),
+        ("web", "?replicaSet=rs0", True),
+        ("fsck", "?replicaSet=rs0", False),
     ],
 )
-@pytest.mark.parametrize("known_store", [False, True])
 def test_it_is_named_before_anything_else_is_blamed(
     uninitiated: int, servers, tmp_path: Path, command, options, known_store
 ) -> None:

@@ -71,7 +71,7 @@ def test_a_worker_says_it_of_servers_that_it_is_given(tmp_path, servers: Servers
     settings = {"MongoDB": "MONGODB_URL", "Redis": "REDIS_URL"}
     with Workshop(tmp_path, servers) as workshop:
         worker = workshop.worker()
-        wait_until(lambda: len(worker.children()) >= 3, 20, "the processes of the worker")
+        wait_until(lambda: len(worker.children()) >= 3, 60, "the processes of the worker")
         lines = [line for line in worker.lines() if line["event"] == "server_unsupported"]
     assert [(line["level"], line["reason"]) for line in lines] == [
         ("warning", f"{settings[product]}: {said}") for product, said in expected(versions).items()

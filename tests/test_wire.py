@@ -1,27 +1,17 @@
 """Times on the wire: always with six digits after the second, so that they are ordered as texts."""
 
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
-from pathlib import Path
 
 import orjson
 import photographs
 import pytest
-from running import Servers
-from workshop import Workshop
 
 from clustr.api.http.json_provider import dumps
 
 WHOLE = datetime(2026, 11, 22, 10, 38, 28, tzinfo=UTC)
 TIME = re.compile(r'"\d{4}-\d\d-\d\dT[^"]*"')
 WRITTEN = re.compile(r'"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"')
-
-
-@pytest.fixture
-def workshop(tmp_path: Path, servers: Servers) -> Iterator[Workshop]:
-    with Workshop(tmp_path, servers) as workshop:
-        yield workshop
 
 
 def test_a_whole_second_has_its_fraction_everywhere(workshop):
