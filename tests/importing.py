@@ -118,13 +118,13 @@ class Proxy(Server):
     """
 
     def __init__(self, url: str, treat: Callable[[int], bytes | None], path: str = "/api/upload"):
-        super().__init__(self._forward)
         address = urlsplit(url)
         self.service = (address.hostname, address.port)
         self.treat = treat
         self.path = path.encode()
         self.requests = 0
         self._counting = threading.Lock()
+        super().__init__(self._forward)
 
     def _forward(self, _server: Server, connection: socket.socket) -> None:
         """Pass one request on, and its answer back."""

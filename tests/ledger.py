@@ -6,6 +6,7 @@ L3: nothing is visible that nobody sent, and it is whole. (L4, what `clustr fsck
 """
 
 import hashlib
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -32,6 +33,7 @@ class Ledger:
         self.sent: set[str] = set()
         self.acknowledged: dict[str, str] = {}
         self.answers: Counter[int | None] = Counter()
+        self._counting = threading.Lock()
 
     def upload(self, *contents: bytes, key: str | None = None) -> list[str] | None:
         """Upload files in one request; the ids, if it was acknowledged."""
@@ -43,14 +45,18 @@ class Ledger:
                 f"{self.url}/api/upload", files=files, headers=headers, timeout=30
             )
         except requests.RequestException:
-            self.answers[None] += 1
+            self._count(None)
             return None
-        self.answers[answer.status_code] += 1
+        self._count(answer.status_code)
         if answer.status_code != 201:
             return None
         ids = [one["id"] for one in answer.json()["data"]]
         self.acknowledged.update(zip(ids, map(sha256, contents), strict=True))
         return ids
+
+    def _count(self, status: int | None) -> None:
+        with self._counting:
+            self.answers[status] += 1
 
     def known(self, *contents: bytes) -> list[str]:
         """The ids of those uploads with these bytes that the service has."""

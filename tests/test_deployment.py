@@ -74,7 +74,7 @@ def test_the_readme_leads_there():
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.heading)
 def test_commands_are_commands(step):
     ran = subprocess.run(
-        ["/bin/sh", "-n"], input=step.commands, capture_output=True, text=True, timeout=10
+        ["/bin/sh", "-n"], input=step.commands, capture_output=True, text=True, timeout=60
     )
     assert (ran.returncode, ran.stderr) == (0, "")
 
@@ -183,9 +183,9 @@ def test_nginx_sends_on_to_tls_as_the_page_says(tmp_path):
     )
     running = start([nginx, "-e", f"{tmp_path}/error.log", "-c", f"{tmp_path}/nginx.conf"])
     try:
-        wait_until(lambda: (tmp_path / "pid").exists(), 10, "nginx")
+        wait_until(lambda: (tmp_path / "pid").exists(), 60, "nginx")
         ask = partial(
-            requests.get, allow_redirects=False, verify=tmp_path / "fullchain.pem", timeout=10
+            requests.get, allow_redirects=False, verify=tmp_path / "fullchain.pem", timeout=60
         )
         host = {"Host": "images.example.com"}
         led = ask(f"http://127.0.0.1:{plain}/api/uploads?page=2", headers=host)
@@ -196,7 +196,7 @@ def test_nginx_sends_on_to_tls_as_the_page_says(tmp_path):
         assert ask(f"https://127.0.0.1:{tls}", headers=host).status_code == 502
     finally:
         running.terminate()
-        running.wait(10)
+        running.wait(60)
 
 
 def test_nginx_is_told_the_path_below_another_site(tmp_path):
@@ -204,7 +204,7 @@ def test_nginx_is_told_the_path_below_another_site(tmp_path):
     copied = tmp_path / "clustr.conf"
     shutil.copy(CONFIG / "nginx.conf", copied)
     assert edit[-1] in installed()
-    subprocess.run([*edit[:-1], copied], check=True, timeout=10)
+    subprocess.run([*edit[:-1], copied], check=True, timeout=60)
     changed = set(copied.read_text().splitlines()) - set(
         (CONFIG / "nginx.conf").read_text().splitlines()
     )

@@ -63,7 +63,7 @@ class Export:
             headers={"X-API-Key": self.key},
             data={"metadata": json.dumps([said])},
             files={"files": (name, content or another_picture())},
-            timeout=20,
+            timeout=60,
         )
         assert answer.status_code == 201, answer.text
         upload_id: str = answer.json()["data"][0]["id"]
@@ -107,8 +107,9 @@ class CutOff(Proxy):
 
     def reply(self, connection: socket.socket, begin: bytes, answer: bytes) -> None:
         if b"/file HTTP/" in begin:
-            self._originals += 1
-            if self._is_cut(self._originals):
+            with self._counting:
+                number = self._originals = self._originals + 1
+            if self._is_cut(number):
                 connection.sendall(answer[: len(answer) // 2])
                 self._then()
                 return
@@ -169,10 +170,10 @@ def test_after_its_end_it_goes_on_and_nothing_is_half_or_twice(exported, number)
 
     with closing(CutOff(exported.web.url, lambda count: count > 3, waiting.wait)) as between:
         program = exported.start(between.url)
-        wait_until(lambda: len(named()) == 3 and half_written(), 20, "three and a half")
+        wait_until(lambda: len(named()) == 3 and half_written(), 60, "three and a half")
         program.signal(number)
         waiting.set()
-        program.process.wait(20)
+        program.process.wait(60)
     assert bool(half_written()) == (number == signal.SIGKILL)
     there = named()
     missing = len(originals) - len(there)
@@ -236,7 +237,7 @@ def test_only_what_is_missing_is_fetched_and_nothing_of_others_is_changed(export
         f"{exported.web.url}/api/uploads/{ids['a.jpg']}",
         headers={"X-API-Key": exported.key},
         json={"caption": "Said since"},
-        timeout=20,
+        timeout=60,
     ).raise_for_status()
     exported.run()
     assert read_xmp((month / "a.jpg.xmp").read_bytes()).caption == "Said since"
@@ -328,9 +329,9 @@ def test_ctrl_c_ends_it_in_order(exported):
     with server(silent) as waiting:
         arguments = ["-m", "clustr", "export", str(exported.folder), "--url", waiting.url]
         program = exported.web.workshop.run(*arguments)
-        wait_until(lambda: waiting.accepted, 20, "a request")
+        wait_until(lambda: waiting.accepted, 60, "a request")
         program.signal(signal.SIGINT)
-        assert program.process.wait(20) == 130
+        assert program.process.wait(60) == 130
     assert "Traceback" not in program.output()
 
 

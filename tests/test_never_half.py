@@ -30,14 +30,14 @@ def test_B7_a_client_that_goes_away_leaves_nothing(service: Up, reset: bool) -> 
     before, said = total_uploads(service), service.output()
     address = urlsplit(service.url)
     for piece in pieces(body, 10):
-        connection = socket.create_connection((address.hostname, address.port), timeout=5)
+        connection = socket.create_connection((address.hostname, address.port), timeout=60)
         connection.sendall(head + piece)
         if reset:  # An immediate end, which loses what is still under way.
             linger = b"\1\0\0\0\0\0\0\0"
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         connection.close()
     incoming = service.data / "uploads" / ".incoming"
-    wait_until(lambda: not list(incoming.iterdir()), 20, "temporary files are gone")
+    wait_until(lambda: not list(incoming.iterdir()), 60, "temporary files are gone")
     assert total_uploads(service) == before
     assert '"event": "fault"' not in service.output()[len(said) :]
 

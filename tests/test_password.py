@@ -104,7 +104,7 @@ def test_D1_a_start_that_mongodb_refuses_says_so_in_one_line(
         assert workshop.upload()
     settings = {"MONGODB_URL": f"mongodb://{who}127.0.0.1:{locked.port}", "WEB_WORKERS": "1"}
     ended = workshop.run("-m", *program, PORT=str(programs.free_port()), **settings)
-    assert ended.process.wait(20) in (2, GUNICORN_CANNOT_LOAD), ended.output()
+    assert ended.process.wait(60) in (2, GUNICORN_CANNOT_LOAD), ended.output()
     [said] = [line for line in ended.output().splitlines() if line.startswith("clustr: ")]
     assert re.match("clustr: MONGODB_URL: MongoDB does not accept its user and password: .", said)
     assert "Traceback" not in ended.output()
@@ -171,7 +171,7 @@ def test_D1_mongodb_that_refuses_is_answered_like_one_that_is_away_and_heals(
         assert PASSWORD not in web.gunicorn.output()
     finally:
         accept(locked)
-    wait_until(lambda: upload(web).status_code == 201, 15, "an upload")
+    wait_until(lambda: upload(web).status_code == 201, 60, "an upload")
     assert get(web, "/api/health/ready").ok
 
 
@@ -182,9 +182,9 @@ def together(*calls: Callable[[], requests.Response]) -> list[requests.Response]
 
 
 def get(web: WebSide, path: str) -> requests.Response:
-    return requests.get(f"{web.url}{path}", timeout=10)
+    return requests.get(f"{web.url}{path}", timeout=60)
 
 
 def upload(web: WebSide) -> requests.Response:
     files = {"files": ("photograph.jpg", photographs.photograph())}
-    return requests.post(f"{web.url}/api/upload", files=files, timeout=10)
+    return requests.post(f"{web.url}/api/upload", files=files, timeout=60)

@@ -140,7 +140,7 @@ def test_a_new_caption_replaces_the_old_one_for_it_is_no_persons(old):
     client = old.workshop.app.test_client()
     assert client.get("/api/uploads?q=beach").get_json()["total"] == 1
     assert client.post(f"/api/uploads/{upload['id']}/analyses/blip").status_code == 202
-    assert old.workshop.horse("blip", "run").process.wait(30) == 0
+    assert old.workshop.horse("blip", "run").process.wait(60) == 0
     again = old.workshop.get(upload["id"])
     assert (again.caption, again.tags) == ("new", ())
 
@@ -250,7 +250,7 @@ def test_after_a_kill_it_goes_on_and_takes_nothing_twice(old):
     arguments = ("-m", "clustr", "import", "--from-predecessor", old.url, str(old.folder))
     program = old.workshop.run(*arguments)
     uploads = old.workshop.collection
-    wait_until(lambda: uploads.count_documents({}) >= 3, 20, "the first uploads")
+    wait_until(lambda: uploads.count_documents({}) >= 3, 60, "the first uploads")
     program.end()
     old_ids = uploads.database["old_ids"]
     assert old_ids.find_one_and_delete({})  # It may be killed before it notes this.

@@ -174,10 +174,10 @@ def test_what_cannot_be_loaded_shows_no_secret(place) -> None:
 def use(url: str) -> dict[str, Any]:
     """Upload a picture, and wait for what the analyzers say of it; the upload."""
     files = {"files": ("a.jpg", PHOTOGRAPH)}
-    id = requests.post(f"{url}/api/upload", files=files, timeout=20).json()["data"][0]["id"]
+    id = requests.post(f"{url}/api/upload", files=files, timeout=60).json()["data"][0]["id"]
 
     def analyses() -> Any:
-        found = requests.get(f"{url}/api/uploads/{id}", timeout=20).json()
+        found = requests.get(f"{url}/api/uploads/{id}", timeout=60).json()
         states = [found["analyses"][name]["status"] for name in ANALYZERS]
         return found if set(states) <= {"failed", "deferred"} else None
 
@@ -193,7 +193,7 @@ def use_and_check_answers(url: str) -> None:
              f"/api/uploads/{id}/analyses", "/openapi.json", "/api/stats",
              f"/api/uploads/{id}", "/api/nothing")  # fmt: skip
     for path in paths:
-        answer = requests.get(url + path, timeout=20)
+        answer = requests.get(url + path, timeout=60)
         assert_none_in(answer.text + str(answer.headers))
 
 
@@ -217,7 +217,7 @@ def test_a_running_service_shows_no_secret(tmp_path: Path, servers: Servers) -> 
     )
     try:
         use_and_check_answers(up.wait_until_started().url)
-        wait_until(lambda: "analyzer_raised" in up.output(), 20, "the log")
+        wait_until(lambda: "analyzer_raised" in up.output(), 60, "the log")
         assert up.stop() == 0
     finally:
         up.end()
@@ -237,7 +237,7 @@ def test_lines_for_people_show_no_secret(tmp_path: Path, servers: Servers) -> No
     with Workshop(service, servers, **settings, **environment) as workshop:
         worker, web = workshop.worker(), WebSide(workshop)
         use(web.url)
-        wait_until(lambda: "analyzer_raised" in worker.output(), 20, "the log")
+        wait_until(lambda: "analyzer_raised" in worker.output(), 60, "the log")
         assert worker.stop() == 0
         assert "leaky.py" in worker.output()
         assert_none_in(web.gunicorn.output() + worker.output(), *servers.passwords)

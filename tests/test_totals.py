@@ -71,10 +71,10 @@ def running(own_servers: Servers, tmp_path: Path) -> Iterator[WebSide]:
 
 def test_every_number_is_right_after_mongod_was_killed_under_uploads(own_servers, running):
     uploads = Uploads(running)
-    wait_until(lambda: uploads.accepted >= 14, 30, "some uploads")
+    wait_until(lambda: uploads.accepted >= 14, 60, "some uploads")
     with MongoClient(own_servers.mongodb_url) as client:
         client.admin.command("fsync")  # The number of this moment is what mongod has at its start.
-    wait_until(lambda: uploads.accepted >= 40, 30, "more uploads")
+    wait_until(lambda: uploads.accepted >= 40, 60, "more uploads")
     own_servers.kill_mongod()
     before = uploads.accepted
     wait_until(lambda: uploads.accepted >= before + 3, 60, "uploads to the mongod that follows")
@@ -102,6 +102,7 @@ def test_an_estimate_is_put_right_after_mongod_was_killed(own_servers, monkeypat
     with MongoClient(own_servers.mongodb_url, tz_aware=True) as client:
         collection = client["totals"]["uploads"]
         collection.insert_many(document(n) for n in range(100))
+        client.admin.command("setParameter", 1, syncdelay=0)  # There is no other checkpoint.
         client.admin.command("fsync")  # The number of this moment is what mongod has at its start.
         collection.insert_many(document(100 + n) for n in range(200))
         own_servers.kill_mongod()

@@ -67,7 +67,7 @@ def test_F7c_a_walk_past_10000_sees_each_that_stays_once(own_workshop):
         cursor = ""
         while True:
             goal = len(seen) // 500  # At the pace of the changes it would take half a minute.
-            wait_until(lambda goal=goal: len(changes.removed) > goal, 20, "changes")
+            wait_until(lambda goal=goal: len(changes.removed) > goal, 60, "changes")
             gone = {*changes.removed}
             page = client.get(f"/api/uploads?limit=100{cursor}").json
             found = [one["id"] for one in page["data"]]
