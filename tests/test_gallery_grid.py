@@ -351,6 +351,53 @@ def test_a_range_reaches_over_what_was_never_loaded(page, traffic):
     expect(checkbox).to_be_checked()
 
 
+@pytest.mark.parametrize("meanwhile", ["Choose none", "another search"])
+def test_a_range_is_not_chosen_when_something_else_is_meanwhile(page, meanwhile):
+    page.get_by_label("Choose image number 2", exact=True).click()
+    page.get_by_label("Jump to").select_option("2023-10")
+    last = next(n for n in range(COUNT) if f"{over_years(n)['taken_at']:%Y-%m}" == "2023-10")
+    checkbox = page.get_by_label(f"Choose image number {last}", exact=True)
+    expect(checkbox).to_be_visible()
+    held = []
+    page.route("**/api/uploads?*", lambda route: held.append(route))
+    with page.expect_request("**/api/uploads?*"):
+        checkbox.click(modifiers=["Shift"])
+    if meanwhile == "Choose none":
+        page.get_by_role("button", name="Choose none").click()
+    else:
+        page.evaluate("location.hash = 'q=photograph'")
+    for route in held:
+        route.continue_()
+    page.unroute("**/api/uploads?*")
+    expect(page.locator("#messages")).to_contain_text("Something else was chosen meanwhile")
+    expect(page.get_by_role("region", name="Chosen images")).to_be_hidden()
+
+
+def test_a_range_begins_anew_where_other_images_are_shown(page, address):
+    open_gallery(page, address, "q=photograph")
+    page.locator(".tile input").first.click()
+    page.evaluate("location.hash = ''")
+    expect(page.locator(".month h2").first).to_be_visible()
+    page.get_by_label("Choose image number 9", exact=True).click(modifiers=["Shift"])
+    bar = page.get_by_role("region", name="Chosen images")
+    expect(bar.get_by_role("status")).to_have_text("1 chosen")
+
+
+def test_a_range_of_more_than_an_order_can_name_is_refused_in_words(page, address, web):
+    timeline = requests.get(f"{web.url}/api/timeline", timeout=10).json()
+    timeline["data"][0]["count"] = 20_000
+    page.route("**/api/timeline?*", lambda route: route.fulfill(json=timeline))
+    open_gallery(page, address)
+    page.get_by_label("Choose image number 2", exact=True).click()
+    page.get_by_label("Jump to").select_option("2023-10")
+    last = next(n for n in range(COUNT) if f"{over_years(n)['taken_at']:%Y-%m}" == "2023-10")
+    checkbox = page.get_by_label(f"Choose image number {last}", exact=True)
+    checkbox.click(modifiers=["Shift"])
+    expect(page.locator("#messages")).to_contain_text("At most 10,000 images can be chosen so")
+    expect(checkbox).not_to_be_checked()
+    page.unroute("**/api/timeline?*")
+
+
 def test_an_image_that_was_opened_by_its_address_has_the_ones_beside_it(page, address, web):
     document = web.workshop.collection.find_one({"caption": "image number 1500"})
     open_gallery(page, address, f"upload={document['_id']}")

@@ -211,6 +211,18 @@ def test_a_year_that_is_half_typed_is_no_filter(page):
     expect(chip).to_be_visible()
 
 
+def test_a_day_of_which_a_part_is_deleted_is_a_filter_as_before(page):
+    day = open_filters(page).get_by_label("Taken after")
+    day.press_sequentially("07012024")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Backspace")
+    expect(day).to_have_value("")
+    assert fragment_of(page) == {"taken_after": "2024-07-01"}
+    page.keyboard.press("5")
+    expect(day).to_have_value("2024-07-05")
+    assert fragment_of(page) == {"taken_after": "2024-07-05"}
+
+
 def test_what_is_wrong_with_a_filter_is_said_beside_it(context, site):
     """Browsers report each refused request, so the page is one of which that is not checked."""
     page = context.browser.new_page()

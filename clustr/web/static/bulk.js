@@ -5,10 +5,8 @@ import { cancel, endedOf, follow, isOver, progressOf, titleOf } from "./jobs.js"
 import { html, nothing, render } from "./lit-html.js";
 import { say } from "./messages.js";
 import * as route from "./route.js";
-import { selection } from "./selection.js";
+import { MOST_IDS, selection } from "./selection.js";
 
-/** An order names at most so many uploads; of more, the filters are sent. */
-const MOST_IDS = 10_000;
 const IDS_ON_A_PAGE = 1000;
 
 const bar = document.getElementById("selection");

@@ -196,7 +196,7 @@ export function drawControls(filters) {
 function drawControl(filter) {
   const value = filter.isRepeatable ? "" : (route.current().get(filter.name) ?? "");
   const change = (event) => {
-    if (isHalfTyped(filter, event.target)) return;
+    if (event.target.validity.badInput || isHalfTyped(filter, event.target)) return;
     apply(filter, valueOf(filter, event.target));
     if (filter.isRepeatable) event.target.value = "";
   };

@@ -1,8 +1,8 @@
 // Moving between the images of the grid with the keyboard, and choosing some of them.
 import { blockOfPlace, boxOf } from "./arrangement.js";
 import { say } from "./messages.js";
-import { go } from "./route.js";
-import { selection } from "./selection.js";
+import { filters, go } from "./route.js";
+import { MOST_IDS, selection, TOO_MANY } from "./selection.js";
 
 const STEPS = { ArrowLeft: -1, ArrowRight: 1 };
 const ROWS = { ArrowUp: -1, ArrowDown: 1 };
@@ -24,7 +24,7 @@ function idOf(element) {
 class Keys {
   #grid;
   #current = null;
-  /** The image from which a range is chosen: its id, and its place. */
+  /** The place of the image from which a range is chosen. */
   #anchor = null;
 
   constructor(grid) {
@@ -68,7 +68,7 @@ class Keys {
       if (!next) return;
       this.#focus(next.id);
       if (event.shiftKey) {
-        this.#anchor ??= this.#placeOf(id);
+        this.#beginRange(this.#placeOf(id));
         await this.#choose(next.id, true, true);
       }
     }
@@ -108,18 +108,25 @@ class Keys {
 
   async #choose(id, isChosen, isRange) {
     const place = this.#placeOf(id);
-    if (!isRange) this.#anchor = place;
+    if (isRange) this.#beginRange(place);
+    else this.#anchor = place;
     try {
-      selection.set(isRange && this.#anchor ? await this.#idsBetween(place) : [id], isChosen);
+      selection.set(isRange ? await this.#idsBetween(place) : [id], isChosen);
     } catch (problem) {
       say(problem.message);
       this.showChosen();
     }
   }
 
+  /** Begin a range here, unless one was begun among what is shown. */
+  #beginRange(place) {
+    if (this.#anchor?.filters !== place.filters) this.#anchor = place;
+  }
+
   #placeOf(id) {
-    const { block, index } = this.#grid.listing.placeOf(id);
-    return { id, month: block.month.name, index: block.start + index };
+    const { listing } = this.#grid;
+    const { block, index } = listing.placeOf(id);
+    return { id, month: block.month.name, index: block.start + index, filters: `${listing.filters}` };
   }
 
   /** The images from here to where the range begins, which may have been dropped since. */
@@ -127,9 +134,16 @@ class Keys {
     const { listing } = this.#grid;
     const ends = [place, this.#anchor];
     const [first, last] = ends.map((end) => blockOfPlace(listing, end).index).sort((a, b) => a - b);
+    const blocks = listing.blocks.slice(first, last + 1);
+    const between = blocks.slice(1, -1).reduce((total, { count }) => total + count, 0);
+    if (between > MOST_IDS) throw new Error(TOO_MANY);
+    const choice = selection.begun;
     const ids = [];
-    for (const block of listing.blocks.slice(first, last + 1)) {
+    for (const block of blocks) {
       await listing.load([block]);
+      if (selection.begun !== choice || `${filters()}` !== place.filters) {
+        throw new Error("Something else was chosen meanwhile, so this range was not.");
+      }
       ids.push(...block.uploads.map(({ id }) => id));
       // The grid has no place for it, and would take it for one that is shown.
       if (!block.layout) listing.drop(block);
