@@ -125,6 +125,17 @@ def test_placeholders_are_there_until_the_images_are(page, address):
     expect(page.locator(".tile canvas")).to_have_count(0)
 
 
+def test_images_that_did_not_come_are_asked_for_again(page, address):
+    page.route("**/thumbnail?*", lambda route: route.fulfill(status=503))
+    open_gallery(page, address)
+    broken = page.locator(".tile img.broken")
+    expect(broken.first).to_be_attached()
+    page.unroute("**/thumbnail?*")
+    page.evaluate("document.dispatchEvent(new Event('recovered'))")
+    expect(broken).to_have_count(0)
+    page.wait_for_function("() => document.querySelector('.tile img').naturalWidth > 0")
+
+
 @pytest.mark.parametrize("name", ["cat", "coffee", "logo"])
 def test_a_placeholder_looks_like_its_picture(page, name):
     small = photographs.picture(name, 32).convert("RGBA")

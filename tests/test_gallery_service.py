@@ -116,6 +116,17 @@ def test_all_hits_are_put_into_the_trash_and_brought_back(page, service, uploads
     assert not {*uploads} & trashed(service)
 
 
+def test_a_job_is_followed_on_when_too_much_was_asked(page, uploads):
+    page.route("**/api/jobs/*", lambda route: route.fulfill(status=429), times=1)
+    choose(page, uploads)
+    with page.expect_response("**/api/jobs/*") as answer:
+        chosen(page).get_by_role("button", name="Put into the trash").click()
+    assert answer.value.status == 429
+    expect_said(page, "Put into the trash: 3 of 3 done.")
+    page.locator("#messages").get_by_role("button", name="Undo").click()
+    expect_said(page, "Restore: 3 of 3 done.")
+
+
 def test_nothing_is_ordered_when_other_hits_are_shown_before_all_are_read(page, service, uploads):
     """More than 10,000 are said to be found, of which the filters would be sent."""
     held, orders = [], []

@@ -158,6 +158,22 @@ def test_a_folder_is_dropped_with_all_that_is_in_it(page, service, tmp_path):
     assert names_of(service, "name:below") == ["below.jpg"]
 
 
+def test_an_image_of_the_page_is_no_file_when_it_is_dragged(page):
+    """A browser would give its bytes to the page as a file."""
+    drop(page, "drop", "dragged.jpg")
+    region(page).get_by_role("button", name="Close").click()
+    page.evaluate(
+        """() => document.addEventListener(
+            "dragover", (event) => { window.dragged = [...event.dataTransfer.types]; })"""
+    )
+    page.get_by_role("link", name="dragged.jpg").hover()
+    page.mouse.down()
+    page.mouse.move(500, 500, steps=3)
+    page.wait_for_function("() => window.dragged")
+    page.mouse.up()
+    assert "Files" not in page.evaluate("() => window.dragged")
+
+
 def test_it_shows_where_files_may_be_dropped(page):
     drop(page, "dragover", "over.jpg")
     expect(page.locator("body")).to_have_class("dropping")

@@ -403,6 +403,16 @@ def test_copies_and_similar_images_lead_to_these(viewer, loaded_page):
     expect(viewer).to_have_accessible_name("Image: picture 0")
 
 
+def test_similar_images_are_there_once_an_image_is_analyzed(loaded_page, viewer, service, uploads):
+    upload = read(service, uploads[2])
+    upload["analyses"]["phash"].update(status="queued", result=None)
+    address = f"**/api/uploads/{uploads[2]}"
+    loaded_page.route(address, lambda route: route.fulfill(json=upload), times=1)
+    loaded_page.evaluate(f"location.hash = 'upload={uploads[2]}'")
+    expect(viewer.get_by_text("phash: queued")).to_be_visible()
+    expect(viewer.get_by_role("heading", name="Similar by phash")).to_be_visible()
+
+
 def test_the_original_is_downloaded_under_its_name(viewer, loaded_page, service, uploads):
     with loaded_page.expect_download() as download:
         viewer.get_by_role("link", name="Download").click()

@@ -17,7 +17,7 @@ import { showNotice } from "./notice.js";
 import { startRefreshing } from "./refreshing.js";
 import { filters, onChange } from "./route.js";
 import { Scroll } from "./scroll.js";
-import { MonthView } from "./tiles.js";
+import { loadBroken, MonthView } from "./tiles.js";
 
 /** How far beside the window images are in the page, and how far they are kept, in windows. */
 const [DRAWN, KEPT] = [1, 6];
@@ -31,6 +31,9 @@ export function startGrid() {
   startDates(grid);
   startKeys(grid);
   startRefreshing(grid);
+  for (const name of ["recovered", "sessionbegun"]) {
+    document.addEventListener(name, () => loadBroken(grid.months));
+  }
   let shown = `${filters()}`;
   onChange(() => {
     if (`${filters()}` === shown) return;

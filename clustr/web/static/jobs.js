@@ -60,9 +60,9 @@ export async function follow(job, changed) {
     changed(job);
     if (isOver(job)) return job;
     await pause(PAUSE_MILLISECONDS);
-    // Who cannot be reached for a while goes on all the same.
+    // The job goes on all the same while nobody answers, has time, or knows the session.
     job = await get(`api/jobs/${job.id}`).catch((problem) => {
-      if (problem.status && problem.status < 500) throw problem;
+      if (problem.status && problem.status < 500 && ![401, 429].includes(problem.status)) throw problem;
       return job;
     });
   }

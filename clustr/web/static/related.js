@@ -58,7 +58,7 @@ function listTemplate(title, uploads) {
         (upload) =>
           html`<li>
             <button @click=${() => go({ upload: upload.id })}>
-              <img src=${thumbnailUrl(upload, 100)} alt=${describe(upload)} />
+              <img src=${thumbnailUrl(upload, 100)} alt=${describe(upload)} draggable="false" />
             </button>
           </li>`,
       )}

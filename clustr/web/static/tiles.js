@@ -69,6 +69,14 @@ export class MonthView {
   }
 }
 
+/** Ask again for the images that did not come. */
+export function loadBroken(element) {
+  for (const image of element.querySelectorAll("img.broken")) {
+    image.classList.remove("broken");
+    image.src = image.src;
+  }
+}
+
 /** Put an element where a box is. */
 export function setPixels(element, box) {
   for (const side of ["left", "top", "width", "height"]) {
@@ -112,8 +120,9 @@ function makeImage(upload, box) {
   const image = document.createElement("img");
   image.alt = describe(upload);
   image.decoding = "async";
+  image.draggable = false; // It would be dropped as a file.
   image.addEventListener("load", () => placeholder?.remove(), { once: true });
-  image.addEventListener("error", () => image.classList.add("broken"), { once: true });
+  image.addEventListener("error", () => image.classList.add("broken"));
   const needed = Math.max(box.width, box.height) * Math.min(devicePixelRatio, 2);
   image.src = thumbnailUrl(upload, SIZES.find((size) => size >= needed) ?? SIZES.at(-1));
   const both = document.createDocumentFragment();

@@ -53,6 +53,7 @@ function drawUpload(upload, scopes, draw) {
       width="150"
       height="150"
       loading="lazy"
+      draggable="false"
     />
     <span class="details">${name}; removed for good on ${until}</span>
     ${scopes.includes("uploads:write")

@@ -127,8 +127,10 @@ class Viewer {
     this.#reading.abort();
     const { signal } = (this.#reading = new AbortController());
     try {
-      this.#accept(await get(`api/uploads/${id}`, {}, signal));
-      this.#related ??= await readRelated(this.#upload, signal);
+      const upload = await get(`api/uploads/${id}`, {}, signal);
+      const isNew = !this.#related || isPending(this.#upload);
+      this.#accept(upload);
+      if (isNew) this.#related = await readRelated(upload, signal);
       this.#problem = null;
     } catch (problem) {
       if (signal.aborted) return;
