@@ -11,10 +11,10 @@ import photographs
 from bson import ObjectId
 from jobs import end_of, engine, get, job_of, multiply, order, ordered, queue_all, run_until
 from running import wait_until
-from workshop import Program, Workshop
+from workshop import Program, Workshop, analyzer
 
 from clustr.api.schemas import jobs as schemas
-from clustr.database import JobState, ReanalysisSelection
+from clustr.database import JobState, ReanalysisSelection, bulk_selection
 from clustr.database.bulk_selection import Selections
 from clustr.domain.errors import DatabaseUnavailable
 from clustr.domain.models import State
@@ -49,26 +49,26 @@ def test_new_analysis_is_in_the_order_of_what_it_requires(workshop):
     )
 
 
-def test_a_batch_that_was_not_written_down_is_done_once_more_without_harm(own_workshop):
+def test_a_batch_that_was_not_written_down_is_done_once_more_without_harm(workshop, monkeypatch):
     """The process is killed between what it queued and saying so."""
-    workshop = own_workshop
+    monkeypatch.setattr(bulk_selection, "BATCH", 100)
     workshop.analyzer("it", "return {}")
     workshop.upload(photographs.photograph(width=40))
-    multiply(workshop, 1600)
+    multiply(workshop, 160)
     ended = {"$set": {"analyses.0.state": "succeeded"}}
     workshop.collection.update_many({}, ended)
-    job_id = ordered(workshop, "it", "all", limit=1500)
+    job_id = ordered(workshop, "it", "all", limit=150)
     database = workshop.web.database
     analyzer = workshop.web.plugin_manager.analyzers["it"]
     with engine(workshop) as bulk:
         run_until(bulk, lambda: job_of(workshop, job_id).after)
     for _ in range(2):  # Two that die.
         job = job_of(workshop, job_id)
-        assert job.counts["selected"] == 1000
+        assert job.counts["selected"] == 100
         batch = database.selections.queue_batch(
             job, ReanalysisSelection.from_parameters(job.parameters), analyzer, ()
         )
-        assert (batch.selected, batch.last) == (500, True)
+        assert (batch.selected, batch.last) == (50, True)
         # Some of it is done by the time that somebody goes on.
         second = {"_id": {"$gt": ObjectId(job.after)}, "analyses.job": ObjectId(job_id)}
         workshop.collection.update_one(second, ended)
@@ -77,15 +77,15 @@ def test_a_batch_that_was_not_written_down_is_done_once_more_without_harm(own_wo
         queue_all(workshop, bulk, job_id)
     assert not database.jobs.advance(job, batch.after, None, {"selected": 0})
     job = job_of(workshop, job_id)
-    assert (job.total, job.counts["selected"]) == (1500, 1500)
+    assert (job.total, job.counts["selected"]) == (150, 150)
     queued = {"analyses.job": ObjectId(job_id)}
-    assert workshop.collection.count_documents(queued) == 1500
-    assert workshop.collection.count_documents({**queued, "analyses.state": "queued"}) == 1499
+    assert workshop.collection.count_documents(queued) == 150
+    assert workshop.collection.count_documents({**queued, "analyses.state": "queued"}) == 149
     database.jobs.cancel(job_id)
 
 
 def test_a_count_that_takes_too_long_does_not_hold_up_what_is_queued(workshop, monkeypatch):
-    monkeypatch.setattr("clustr.database.bulk_selection.BATCH", 1)
+    monkeypatch.setattr(bulk_selection, "BATCH", 1)
     monkeypatch.setattr("clustr.services.job_kinds.COUNT_EVERY_SECONDS", 3600)
     workshop.analyzer("it", "return {}")
     workshop.upload(*[photographs.photograph(width=40)] * 3)
@@ -164,24 +164,25 @@ def test_cancelled_job_leaves_all_as_it_was(workshop):
     assert again.json["updated_at"] == get(workshop, f"/api/jobs/{job_id}")["updated_at"]
 
 
-def test_killed_in_the_middle_another_goes_on_and_nothing_is_done_twice(own_workshop):
-    workshop = own_workshop
-    workshop.analyzer("it", "return {}")
+def test_killed_in_the_middle_another_goes_on_and_nothing_is_done_twice(workshop, monkeypatch):
+    monkeypatch.setattr(bulk_selection, "BATCH", 100)  # In this process it is put back.
+    small = "from clustr.database import bulk_selection\nbulk_selection.BATCH = 100\n"
+    workshop.write("it", small + analyzer("it", "return {}"))
     workshop.upload(photographs.photograph(width=40))
-    multiply(workshop, 1500)
+    multiply(workshop, 300)
     change = {"$set": {"analyses.0.state": "failed"}}
     workshop.collection.update_many({}, change)
     job_id = ordered(workshop, "it", "failed")
     first = workshop.worker("--queues", "gpu")  # It does jobs, but no analyses of this queue.
-    wait_until(lambda: job_of(workshop, job_id).after, 20, "a batch")
+    wait_until(lambda: job_of(workshop, job_id).after, 60, "a batch")
     first.end()
     after = job_of(workshop, job_id).after
     workshop.collection.database["leases"].delete_many({})  # As if fifteen seconds had passed.
     workshop.worker("--workers", "2")
-    job = end_of(workshop, job_id, seconds=60)
+    job = end_of(workshop, job_id)
     assert after <= job.after
-    assert (job.state, job.total) == (JobState.SUCCEEDED, 1500)
-    assert (job.counts["selected"], job.counts["succeeded"]) == (1500, 1500)
+    assert (job.state, job.total) == (JobState.SUCCEEDED, 300)
+    assert (job.counts["selected"], job.counts["succeeded"]) == (300, 300)
     analyses = [d["analyses"][0] for d in workshop.collection.find()]
     assert {(a["state"], a["attempts"]) for a in analyses} == {("succeeded", 1)}
 
@@ -275,11 +276,11 @@ def test_clustr_analyze(workshop):
     waiting = analyze(workshop, "late", "--missing", "--limit", "2", AUTH="keys")
     programs = [analyze(workshop, *arguments, **settings) for arguments, settings, *_ in expected]
     for program, (_, _, code, said) in zip(programs, expected, strict=True):
-        assert program.process.wait(30) == code, program.output()
+        assert program.process.wait(60) == code, program.output()
         assert program.output().startswith(said), program.output()
-    wait_until(lambda: "No worker has taken it up" in waiting.output(), 20, "a word on it")
+    wait_until(lambda: "No worker has taken it up" in waiting.output(), 60, "a word on it")
     waiting.signal(signal.SIGINT)
-    assert waiting.process.wait(10) == 130
+    assert waiting.process.wait(60) == 130
     [job] = workshop.web.database.jobs.newest(2)
     command = 'curl -H "X-API-Key: $CLUSTR_KEY" -X POST'
     assert f"{command} http://127.0.0.1:5000/api/jobs/{job.id}/cancel" in waiting.output()
@@ -293,10 +294,10 @@ def test_clustr_analyze(workshop):
     ]
     programs = [analyze(workshop, *arguments) for arguments, *_ in expected]
     for program, (_, code, said) in zip(programs, expected, strict=True):
-        assert program.process.wait(30) == code, program.output()
+        assert program.process.wait(60) == code, program.output()
         assert program.output().splitlines()[-1] == said
     nothing = analyze(workshop, "--all-stale")
-    assert nothing.process.wait(30) == 0
+    assert nothing.process.wait(60) == 0
     assert "No analyzer has results of an earlier version" in nothing.output()
     gate.write_text("open")
     code, output = on_a_terminal(workshop, "gated", "--failed")
@@ -304,8 +305,7 @@ def test_clustr_analyze(workshop):
     assert re.search(r"\[#{30}\] 3 of 3\s+Succeeded: 3 succeeded", output), output
 
 
-def test_all_that_is_stale_is_ordered_at_once(own_workshop):
-    workshop = own_workshop
+def test_all_that_is_stale_is_ordered_at_once(workshop):
     for name in ("one", "other", "same"):
         workshop.analyzer(name, "return {}")
     ids = workshop.upload(*[photographs.photograph(width=40)] * 2)
@@ -318,7 +318,7 @@ def test_all_that_is_stale_is_ordered_at_once(own_workshop):
         workshop.analyzer(name, "return {}", version=2)
     workshop.renew()
     asked = analyze(workshop, "--all-stale", "--dry-run")
-    assert asked.process.wait(30) == 0
+    assert asked.process.wait(60) == 0
     assert re.fullmatch(r"one: 2 uploads; .*\nother: 2 uploads; .*\n", asked.output())
     workshop.worker()
     ordered_all = analyze(workshop, "--all-stale")
@@ -348,4 +348,4 @@ def on_a_terminal(workshop: Workshop, *arguments: str) -> tuple[int, str]:
         pass
     finally:
         os.close(ours)
-    return running.wait(10), printed.decode()
+    return running.wait(60), printed.decode()

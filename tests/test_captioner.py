@@ -48,7 +48,7 @@ def test_images_that_come_together_are_captioned_together_and_no_more_wait_than_
         first = threads.submit(batches.caption, IMAGE)
         assert model.begun.wait(30)
         others = [threads.submit(batches.caption, IMAGE) for _ in range(MAX_WAITING)]
-        wait_until(batches.is_full, 30, "as many as may wait")
+        wait_until(batches.is_full, 60, "as many as may wait")
         with pytest.raises(Busy):
             batches.caption(IMAGE)
         model.released.set()

@@ -4,13 +4,12 @@ import functools
 import io
 import os
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import photographs
 import pytest
+from fork_server import run_program
 from PIL import Image, ImageChops, ImageStat
 from running import wait_until
 
@@ -25,7 +24,7 @@ from clustr.imaging import (
     thumbnails,
 )
 
-SECONDS = 60
+SECONDS = 120
 
 # Decodes the pictures that are named, all at once, and prints by how many megabytes it has grown.
 DECODER = """
@@ -57,8 +56,9 @@ print(memory("VmHWM") - before)
 
 def grown(what: str, memory_bytes: int, *paths: Path) -> float:
     """Megabytes by which a process grows at most that decodes these pictures at once."""
-    command = [sys.executable, "-c", DECODER, what, str(memory_bytes), *map(str, paths)]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)
+    arguments = ["-c", DECODER, what, str(memory_bytes), *map(str, paths)]
+    ran = run_program(arguments, {}, Path.cwd(), SECONDS)
+    assert ran.returncode == 0, ran.stderr
     return float(ran.stdout)
 
 
@@ -204,7 +204,7 @@ pillow_setup.prepare(50_000_000)
 def decode():
     with open(sys.argv[1], "rb") as file:
         assert list(thumbnails.make_thumbnails(file, lambda: [(300, "jpg")]))
-signal.alarm(50)
+signal.alarm(110)
 for before in (False, True):  # whether it has decoded, and has threads, when it is forked
     if before:
         decode()
@@ -212,7 +212,7 @@ for before in (False, True):  # whether it has decoded, and has threads, when it
     for _ in range(2):
         pids.append(os.fork())
         if not pids[-1]:
-            signal.alarm(40)
+            signal.alarm(100)
             decode()
             os._exit(7)
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
@@ -224,8 +224,7 @@ print("done")
 def test_pictures_are_decoded_on_both_sides_of_a_fork(tmp_path):
     path = tmp_path / "picture.png"
     path.write_bytes(encoded("png"))
-    command = [sys.executable, "-c", FORKS, str(path)]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+    ran = run_program(["-c", FORKS, str(path)], {}, tmp_path, SECONDS)
     assert ran.stdout == "done\n", ran.stderr
 
 

@@ -158,32 +158,37 @@ def test_all_that_is_wrong_is_named_at_once_and_nothing_twice(client):
     assert twice.get_json()["errors"] == {"analyses.size.mean": ["Give it once."]}
 
 
-@pytest.mark.parametrize(
-    ("analyses", "found"),
-    [
-        ({"brightness.mean": 150}, [150]),
-        ({"brightness.mean__gt": 0, "brightness.mean__lt": 200.5}, [50, 150]),
-        ({"brightness.dark": False}, [150, 250]),
-        ({"brightness.marks__ne": "very"}, [0, 50, 150]),
-        ({"size.mean": 20, "brightness.mean__gte": 100}, [150]),
-        ({"size.mean": 0}, []),
-    ],
-)
-def test_jobs_take_the_filters_of_plugins(workshop, client, analyses, found):
-    given = {"analyses": analyses, "status": "processed"}
-    body = {"action": "tag", "tags": ["found"], "filter": given}
-    dry = client.post("/api/uploads/bulk", json={**body, "dry_run": True})
-    assert (dry.status_code, dry.get_json()) == (200, {"matched": len(found)})
-    again = {"analyzer": "size", "select": "all", "filter": given, "dry_run": True}
-    assert client.post("/api/analyses", json=again).get_json()["matched"] == len(found)
-    job = client.post("/api/uploads/bulk", json=body).get_json()
-    assert job["parameters"]["filter"] == given
-    end_of(workshop, job["id"])
-    assert client.get(f"/api/jobs/{job['id']}").get_json()["parameters"]["filter"] == given
-    tagged = {one["id"] for one in client.get("/api/uploads?tag=found").get_json()["data"]}
-    assert tagged == {workshop.ids[each] for each in found}
-    untag = client.post("/api/uploads/bulk", json={**body, "action": "untag"}).get_json()
-    end_of(workshop, untag["id"])
+FILTERS_OF_JOBS: list[tuple[dict[str, Any], list[int]]] = [
+    ({"brightness.mean": 150}, [150]),
+    ({"brightness.mean__gt": 0, "brightness.mean__lt": 200.5}, [50, 150]),
+    ({"brightness.dark": False}, [150, 250]),
+    ({"brightness.marks__ne": "very"}, [0, 50, 150]),
+    ({"size.mean": 20, "brightness.mean__gte": 100}, [150]),
+    ({"size.mean": 0}, []),
+]
+
+
+def test_jobs_take_the_filters_of_plugins(workshop, client):
+    jobs = []
+    for number, (analyses, found) in enumerate(FILTERS_OF_JOBS):
+        given = {"analyses": analyses, "status": "processed"}
+        body = {"action": "tag", "tags": [f"found{number}"], "filter": given}
+        dry = client.post("/api/uploads/bulk", json={**body, "dry_run": True})
+        assert (dry.status_code, dry.get_json()) == (200, {"matched": len(found)})
+        again = {"analyzer": "size", "select": "all", "filter": given, "dry_run": True}
+        assert client.post("/api/analyses", json=again).get_json()["matched"] == len(found)
+        job = client.post("/api/uploads/bulk", json=body).get_json()
+        assert job["parameters"]["filter"] == given
+        jobs.append(job)
+    for number, (job, (_, found)) in enumerate(zip(jobs, FILTERS_OF_JOBS, strict=True)):
+        end_of(workshop, job["id"])
+        shown = client.get(f"/api/jobs/{job['id']}").get_json()
+        assert shown["parameters"] == job["parameters"]
+        tagged = client.get(f"/api/uploads?tag=found{number}").get_json()["data"]
+        assert {one["id"] for one in tagged} == {workshop.ids[each] for each in found}
+    tags = [f"found{number}" for number in range(len(jobs))]
+    untag = {"action": "untag", "tags": tags, "ids": list(workshop.ids.values())}
+    end_of(workshop, client.post("/api/uploads/bulk", json=untag).get_json()["id"])
 
 
 @pytest.mark.parametrize("path", ["/api/uploads/bulk", "/api/analyses"])

@@ -14,6 +14,7 @@ from typing import Any
 
 import photographs
 import pytest
+from fork_server import run_program
 from packaging.specifiers import SpecifierSet
 from plugin_commands import run_plugins
 from plugin_sources import CONFIGURED, GOOD, ROUTES, SECRETIVE, filtered, top
@@ -51,7 +52,7 @@ BROKEN = {
     ),
     "k_crash": ("failed", "it crashed its process, by SIGSEGV", top("ctypes.string_at(0)")),
     "l_ends": ("failed", "it ended its process, with exit code 0", top("os._exit(0)")),
-    "m_hangs": ("failed", "it did not end within 3 seconds", top("time.sleep(1000)")),
+    "m_hangs": ("failed", "it did not end within 5 seconds", top("time.sleep(1000)")),
 }
 GOOD_TWO = analyzer("two", "return {}", queue="http", requires=("good",))
 
@@ -73,7 +74,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def listed(place: Path) -> dict[str, dict[str, Any]]:
     """What `list --json` says, by the plugins' names."""
-    done = run_plugins(place, "list", "--json", "--limit", "3")
+    done = run_plugins(place, "list", "--json", "--limit", "5")
     assert (done.returncode, done.stderr) == (0, "")
     return {one["name"]: one for one in json.loads(done.stdout)["data"]}
 
@@ -126,7 +127,7 @@ def test_failures_to_load_have_a_traceback_of_the_plugin_alone(listed) -> None:
 
 
 def test_check_tells_what_is_wrong_and_what_is_worth_a_warning(place: Path) -> None:
-    done = run_plugins(place, "check", "--limit", "3")
+    done = run_plugins(place, "check", "--limit", "5")
     assert done.returncode == 1
     told = dict(re.findall(r"^(\w+):(.*(?:\n  .*)*)", done.stdout, re.MULTILINE))
     assert told["a_good"] == " fine"
@@ -156,7 +157,7 @@ def test_check_of_one_plugin(drop_in) -> None:
         "  tried: its import, its configuration, what it registers (1 analyzer); no image, because "
         "no FILE was given"
     )
-    expected = ("import imports torch", "import takes 1.", "import begins a thread")
+    expected = ("import imports torch", "import takes ", "import begins a thread")
     for warning, said in zip(warnings, expected, strict=True):
         assert said in warning
     done = run_plugins(place, "check", "its")
@@ -482,9 +483,9 @@ def test_list_imports_nothing_heavy(drop_in) -> None:
 def test_hook_that_hangs_is_told_too(drop_in) -> None:
     place = drop_in(GOOD.replace("return [", "time.sleep(1000) #"))
     (place / "plugins" / "other.py").write_text(GOOD)
-    done = run_plugins(place, "list", "--json", "--limit", "2")
+    done = run_plugins(place, "list", "--json", "--limit", "4")
     told = {one["name"]: one for one in json.loads(done.stdout)["data"]}
-    assert told["it"]["reason"] == "loading it: it did not end within 2 seconds"
+    assert told["it"]["reason"] == "loading it: it did not end within 4 seconds"
     assert told["other"]["state"] == "loaded"
 
 
@@ -504,10 +505,10 @@ print(*trial.sent)
 """
 
 
-def test_trial_ends_what_a_plugin_leaves_behind() -> None:
+def test_trial_ends_what_a_plugin_leaves_behind(tmp_path) -> None:
     """A process that the plugin began, and which holds what the trial listens to."""
-    command = [sys.executable, "-c", LEAVES_ONE]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    done = run_program(["-c", LEAVES_ONE], {}, tmp_path)
+    assert done.returncode == 0, done.stderr
     pid = int(done.stdout)
     left = [process for process in all_processes() if process.pid == pid]
-    wait_until(lambda: not any(process.alive() for process in left), 5)
+    wait_until(lambda: not any(process.alive() for process in left), 60)

@@ -42,7 +42,7 @@ def write(workshop: Workshop, analyze: str, version: int = 1) -> None:
 
 def work(workshop: Workshop) -> Program:
     done = workshop.horse("it", "run")
-    assert done.process.wait(30) == 0
+    assert done.process.wait(60) == 0
     return done
 
 
