@@ -49,6 +49,12 @@ def listed(workshop: Workshop, query: str) -> list[str]:
     return ids
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What few uploads are counted for is not kept, also where a machine is slow."""
+    monkeypatch.setattr("clustr.database.kept_counts.QUICK_SECONDS", 60.0)
+
+
 @pytest.fixture
 def dated(workshop: Workshop) -> list[str]:
     """Uploads that were taken at these times, and one of which nobody knows when."""
@@ -172,6 +178,7 @@ def test_counts_of_many_are_kept_for_a_while(workshop, dated, monkeypatch):
 
 def test_count_that_takes_long_goes_on(monkeypatch):
     """Who asks is told to ask again, and gets it then."""
+    monkeypatch.setattr("clustr.database.kept_counts.QUICK_SECONDS", 0.3)
     monkeypatch.setattr("clustr.database.kept_counts.FEW_UPLOADS", 2)
     monkeypatch.setattr("clustr.database.kept_counts.WAIT_SECONDS", 0.01)
     kept, begun, may_end = KeptCounts(), [], threading.Event()
