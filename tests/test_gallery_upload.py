@@ -270,7 +270,7 @@ def test_a_busy_service_is_given_the_time_that_it_asks_for(faulty_page):
     faulty_page.route(re.compile("/api/upload\\?"), too_busy, times=1)
     choose(faulty_page, photograph_file("busy.jpg"))
     expect(row(faulty_page, "busy.jpg")).to_contain_text("Too busy.")
-    faulty_page.clock.run_for(61_000)
+    faulty_page.clock.fast_forward(61_000)
     expect(row(faulty_page, "busy.jpg")).to_contain_text("uploaded")
 
 

@@ -421,13 +421,14 @@ def test_the_original_is_downloaded_under_its_name(viewer, loaded_page, service,
 
 def test_it_goes_into_the_trash_and_comes_back(viewer, loaded_page, service, uploads):
     viewer.get_by_role("button", name="Move to trash").click()
-    tile = loaded_page.locator(f".tile[data-id='{uploads[0]}']")
-    expect(tile).to_have_count(0)
-    loaded_page.get_by_role("button", name="Undo").click()  # It is offered for some seconds.
+    undo = loaded_page.get_by_role("button", name="Undo")  # for some seconds
+    expect(undo).to_be_visible()
+    assert "id" not in read(service, uploads[0])
+    undo.click()
+    wait_until(lambda: "id" in read(service, uploads[0]), 60, "its return")
     expect(viewer).to_have_accessible_name("Image: picture 2")
     loaded_page.keyboard.press("Escape")
-    expect(tile).to_be_visible()
-    assert read(service, uploads[0])["id"] == uploads[0]
+    expect(loaded_page.get_by_role("link", name="picture 3", exact=True)).to_be_visible()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
