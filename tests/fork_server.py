@@ -152,7 +152,7 @@ def fork_server() -> ForkServer:
 
 
 def run_program(
-    arguments: Sequence[str], environment: Mapping[str, str], folder: Path, seconds: float = 60
+    arguments: Sequence[str], environment: Mapping[str, str], folder: Path, seconds: float = 180
 ) -> subprocess.CompletedProcess[str]:
     """Run a program without a terminal to its end; arguments are those of `ForkServer.start`."""
     with (
