@@ -362,8 +362,12 @@ class Workshop:
         A process ends after a second, which a machine that is busy may need for one analysis.
         """
         queued = {"analyses": {"$elemMatch": {"name": name, "state": "queued"}}}
-        while self.collection.find_one(queued):
+
+        def none_is_left() -> bool:
             assert self.horse(name, f"run-{next(_numbers)}").process.wait(60) == 0
+            return not self.collection.find_one(queued)
+
+        wait_until(none_is_left, 180, f"the end of what is queued for {name}")
 
     def horse(self, analyzer: str, run: str) -> Program:
         """Answer one call for an analyzer, in a process of its own."""
